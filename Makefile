@@ -1,0 +1,96 @@
+# Everything a developer needs, with only make and Python 3.11 or later on the machine.
+# POSIX sh; nothing is installed outside this folder. `make` alone lists the targets.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+CODE := clockwork infra tests
+
+# The interpreter that makes the environment, e.g. `make setup PYTHON=/opt/python3.12/bin/python3`. Without it, the first
+# of these that runs and is new enough: `python3` may be older than 3.11 while `python3.11` stands beside it. 3.11 comes
+# first because constraints.txt is made with it.
+PYTHON ?=
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
+
+# More arguments for the target: `make test ARGS="-k lanes"`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run demo test check format format-check lint types imports lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## the environment in .venv; done at once when it is up to date
+
+run: $(STAMP) ## one node with a real Kafka and DynamoDB Local; Ctrl-C ends all of it
+	@$(PY) -m infra.local.run $(ARGS)
+
+demo: $(STAMP) ## against the running node: create schedules, consume them, show lateness and order
+	@$(PY) -m infra.local.demo $(ARGS)
+
+test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
+	$(PY) -m pytest $(ARGS)
+
+check: format-check lint types imports test ## what CI runs: format, lint, types, import rules, every test
+
+format: $(STAMP) ## write the code in its one form
+	$(VENV)/bin/ruff format $(CODE)
+	$(VENV)/bin/ruff check --fix-only --select I $(CODE)
+
+format-check: $(STAMP)
+	$(VENV)/bin/ruff format --check $(CODE)
+
+lint: $(STAMP) ## ruff
+	$(VENV)/bin/ruff check $(CODE)
+
+types: $(STAMP) ## mypy, strict
+	$(PY) -m mypy
+
+imports: $(STAMP) ## the layers: who may import whom
+	$(VENV)/bin/lint-imports
+
+lock: ## renew constraints.txt from pyproject.toml
+	@$(find_python); \
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && trap 'exit 130' INT TERM && \
+	"$$python" -m venv "$$dir/venv" && \
+	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]' && \
+	{ sed -n '/^#/p' constraints.txt; \
+	  "$$dir/venv/bin/python" -m pip freeze --disable-pip-version-check --exclude-editable; } > "$$dir/new" && \
+	cp "$$dir/new" constraints.txt && echo "constraints.txt: $$(grep -c == constraints.txt) packages"
+
+clean: ## remove the environment, the caches and the data of local services
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp comes last, so that a broken-off installation is taken up again. An environment whose interpreter is gone (or
+# too old) is made anew; else only what changed is installed.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(PY) -c '$(new_enough)' >/dev/null 2>&1; then \
+	  $(find_python); \
+	  echo "setup: $$("$$python" --version) in $(VENV)"; \
+	  rm -rf $(VENV); \
+	  "$$python" -m venv $(VENV); \
+	fi; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'; \
+	touch $(STAMP)
+
+new_enough = import sys; sys.exit(sys.version_info < (3, 11))
+
+# Sets $python, or ends with one line that says what is missing. A candidate is run, not only looked up: version managers
+# leave names on the path that start nothing.
+define find_python
+python=; \
+for name in $(or $(PYTHON),$(CANDIDATES)); do \
+  if "$$name" -c '$(new_enough)' >/dev/null 2>&1; then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "setup: Python 3.11 or later is needed; tried: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+  echo "       Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; \
+fi; \
+if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+  echo "setup: $$("$$python" --version) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+fi
+endef

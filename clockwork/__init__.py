@@ -1,0 +1,1 @@
+"""Clockwork: deliver this payload to that Kafka topic at that time."""

@@ -1,0 +1,90 @@
+"""Many single reads or writes at once: cut into calls, side by side within a bound, what is left over asked again.
+
+DynamoDB may leave any part of a batch undone when it is busy. That part is sent again, after a growing wait, a bounded
+number of times; then it is reported as throttled. All of these writes may be done twice, so nothing is ever taken back.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from clockwork.adapters.dynamo_client import DynamoClient, backoff_s
+from clockwork.adapters.dynamo_fields import Item, size_bytes
+from clockwork.engine.together import together
+from clockwork.errors import StoreThrottled, TransactionConflict
+
+READS_PER_CALL: Final = 100
+WRITES_PER_CALL: Final = 25
+"""Both are DynamoDB's limits."""
+BYTES_PER_CALL: Final = 900 * 1024
+"""DynamoDB takes 16 MB, but that would not be sent and stored within the read time-out, and aiohttp warns from 1 MB on
+that sending it in one piece keeps the event loop waiting."""
+CALLS_AT_ONCE: Final = 8
+"""Of one request, so that one large tidy-up leaves connections for everybody else."""
+ATTEMPTS_MAX: Final = 8
+"""For one call's leftovers: some 4 s of waiting in all."""
+
+
+async def read_all(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:
+    """Reads the items with these keys (no two of them equal), strongly; in any order, absent ones left out.
+
+    Raises: StoreUnavailable, StoreThrottled.
+    """
+    chunks = [keys[start : start + READS_PER_CALL] for start in range(0, len(keys), READS_PER_CALL)]
+    pages = await together(partial(_read, client, table), chunks, at_once=CALLS_AT_ONCE)
+    return [item for page in pages for item in page]
+
+
+async def write_all(client: DynamoClient, table: str, requests: Sequence[Item]) -> None:
+    """Does these PutRequests and DeleteRequests (no two of one key), in any order.
+
+    Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
+    """
+    await together(partial(_write, client, table), _cut(requests), at_once=CALLS_AT_ONCE)
+
+
+async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:
+    found: list[Item] = []
+    left: Sequence[Item] = keys
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        answer = await client.call("batch_get_item", RequestItems={table: {"Keys": left, "ConsistentRead": True}})
+        got = answer["Responses"].get(table, [])
+        found += got
+        left = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+        if not left:
+            return found
+        # A part may be missing just because an answer has at most 16 MB: as long as some came, nothing is overloaded.
+        if not got:
+            await asyncio.sleep(backoff_s(attempt))
+    raise StoreThrottled(f"DynamoDB left {len(left)} reads undone")
+
+
+async def _write(client: DynamoClient, table: str, requests: Sequence[Item]) -> None:
+    left: Sequence[Item] = requests
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        try:
+            answer = await client.call("batch_write_item", RequestItems={table: left})
+            left = answer.get("UnprocessedItems", {}).get(table, [])
+        except (StoreThrottled, TransactionConflict):
+            # Nothing of it was done: the whole of it is left.
+            pass
+        if not left:
+            return
+        if attempt < ATTEMPTS_MAX:
+            await asyncio.sleep(backoff_s(attempt))
+    raise StoreThrottled(f"DynamoDB left {len(left)} writes undone", outcome_unknown=True)
+
+
+def _cut(requests: Iterable[Item]) -> Iterator[list[Item]]:
+    chunk: list[Item] = []
+    chunk_bytes = 0
+    for request in requests:
+        request_bytes = size_bytes(request)
+        if chunk and (len(chunk) == WRITES_PER_CALL or chunk_bytes + request_bytes > BYTES_PER_CALL):
+            yield chunk
+            chunk, chunk_bytes = [], 0
+        chunk.append(request)
+        chunk_bytes += request_bytes
+    if chunk:
+        yield chunk

@@ -1,0 +1,112 @@
+"""Single attributes of a DynamoDB item: `{"S": "text"}`, `{"N": "1"}`, `{"B": b""}`, `{"M": {…}}`.
+
+Whatever is stored, reading raises `Unreadable` and nothing else. Its message names the attribute, never its value.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from clockwork.errors import Unreadable
+
+Attribute = dict[str, Any]
+"""A value with its type."""
+Item = dict[str, Any]
+"""Attributes by name."""
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def number(value: int) -> Attribute:
+    """An integer as an attribute."""
+    return {"N": str(int(value))}
+
+
+def value_of(item: Mapping[str, Any], name: str, kind: str) -> Any:
+    """The value of an attribute, if it has this type."""
+    attribute = item.get(name)
+    if attribute is None:
+        raise Unreadable(f"{name}: missing")
+    if not isinstance(attribute, dict) or kind not in attribute:
+        raise Unreadable(f"{name}: not of type {kind}")
+    value = attribute[kind]
+    if kind in ("S", "N") and not isinstance(value, str):
+        raise Unreadable(f"{name}: not of type {kind}")
+    return value
+
+
+def text(item: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
+    """A text; an empty one only if `empty`."""
+    found = utf8(value_of(item, name, "S"), name)
+    if not found and not empty:
+        raise Unreadable(f"{name}: empty")
+    return found
+
+
+def utf8(chars: str, name: str) -> str:
+    """JSON can spell half a surrogate pair; such a text could not be sent on."""
+    try:
+        chars.encode()
+    except UnicodeEncodeError as error:
+        raise Unreadable(f"{name}: not UTF-8") from error
+    return chars
+
+
+def integer(item: Mapping[str, Any], name: str) -> int:
+    """An integer of at most 19 digits; DynamoDB itself would also store fractions and exponents."""
+    digits = value_of(item, name, "N")
+    if _INTEGER.fullmatch(digits) is None:
+        raise Unreadable(f"{name}: not an integer")
+    return int(digits)
+
+
+def binary(item: Mapping[str, Any], name: str) -> bytes:
+    """Bytes."""
+    value = value_of(item, name, "B")
+    if not isinstance(value, bytes):
+        raise Unreadable(f"{name}: not of type B")
+    return value
+
+
+def mapping(item: Mapping[str, Any], name: str) -> Item:
+    """The attributes inside an attribute."""
+    value = value_of(item, name, "M")
+    if not isinstance(value, dict):
+        raise Unreadable(f"{name}: not of type M")
+    return value
+
+
+def word(item: Mapping[str, Any], name: str, words: type[_Word]) -> _Word:
+    """A text that is one of a closed set."""
+    found = text(item, name)
+    try:
+        return words(found)
+    except ValueError as error:
+        raise Unreadable(f"{name}: unknown value") from error
+
+
+def as_json(item: Item) -> bytes:
+    """Any item as JSON, bytes as base64."""
+    # Not ensure_ascii: it would make three bytes of each byte of Cyrillic. Half surrogates become JSON escapes.
+    spelled = json.dumps(item, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    return spelled.encode(errors="backslashreplace")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bytes | bytearray):
+        return base64.b64encode(value).decode()
+    return repr(value)
+
+
+def size_bytes(value: object) -> int:
+    """About what an item, or a part of it, weighs in a request."""
+    if isinstance(value, dict):
+        return sum(len(name) + size_bytes(inner) + 8 for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return sum(size_bytes(inner) for inner in value)
+    # Bytes travel as base64.
+    return len(value) * 4 // 3 if isinstance(value, bytes) else len(str(value))

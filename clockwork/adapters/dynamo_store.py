@@ -1,0 +1,338 @@
+"""`ScheduleStore` on DynamoDB.
+
+Three rules hold for every line here (design.md, 3 and 4):
+- every read is strongly consistent;
+- every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back;
+- a failed condition is believed only after a look at the item that came back with it: an earlier copy of the same
+  request, whose answer was lost, may be what made it fail.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters import dynamo_transactions as transactions
+from clockwork.adapters.dynamo_batch import read_all, write_all
+from clockwork.adapters.dynamo_client import DynamoClient, DynamoClientSettings, Observe, backoff_s
+from clockwork.adapters.dynamo_errors import Refused
+from clockwork.adapters.dynamo_fields import Item, number
+from clockwork.clock import Clock
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.position import Position, text_of
+from clockwork.domain.schedule import (
+    BrokenRow,
+    ClientId,
+    Outcome,
+    Pointer,
+    RequestId,
+    Retry,
+    Row,
+    ScheduleKey,
+)
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import Fenced, StoreThrottled, TransactionConflict, Unreadable
+from clockwork.ports import Page, Telemetry
+
+CONFLICT_ATTEMPTS_MAX: Final = 6
+"""For writes that nobody decides anything by: a transaction in their way is over within milliseconds."""
+
+log = logging.getLogger(__name__)
+
+
+class DynamoScheduleStore:
+    """The three tables on DynamoDB; see `ScheduleStore` for what each method promises. `async with` opens and closes it.
+
+    Raises, from any method: StoreUnavailable and below; `Rejected` for what no retry will mend (a missing table, no
+    permission).
+    """
+
+    def __init__(self, settings: DynamoClientSettings, clock: Clock, observe: Observe, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self.client = DynamoClient(settings, clock, observe, telemetry)
+
+    async def __aenter__(self) -> Self:
+        await self.client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.__aexit__(*error)
+
+    async def ping(self) -> None:
+        await self._get(self._settings.executions_table, {"partitionId": {"S": codec.CLUSTER}})
+
+    # --- keys
+
+    async def read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> Pointer | None:
+        item = await self._get(self._settings.keys_table, codec.pointer_key(client_id, schedule_key))
+        return codec.pointer_of(item) if item else None
+
+    async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
+        item = await self._get(self._settings.keys_table, codec.outcome_key(client_id, schedule_key, position))
+        return codec.outcome_of(item) if item else None
+
+    async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+        try:
+            await self.client.call(
+                "transact_write_items",
+                TransactItems=transactions.create_actions(self._settings, row, pointer, replaces_version),
+                ClientRequestToken=transactions.create_token(row, pointer, replaces_version),
+            )
+        except Refused as refused:
+            # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
+            if not transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position):
+                raise
+
+    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
+        schedule = pointer_of.schedule
+        try:
+            await self._undisturbed(
+                "update_item",
+                TableName=self._settings.keys_table,
+                Key=codec.pointer_key(schedule.client_id, schedule.schedule_key),
+                UpdateExpression="SET #expires = :expires",
+                # Implies that the pointer exists.
+                ConditionExpression="#current = :current AND #expires < :expires",
+                ExpressionAttributeNames={"#expires": "expiresAt", "#current": "current"},
+                ExpressionAttributeValues={
+                    ":expires": number(expires_at_s),
+                    ":current": {"N": text_of(pointer_of.position)},
+                },
+            )
+        except Refused:
+            # It points elsewhere, or lives long enough: either way there is nothing to push.
+            return
+
+    # --- rows, as a cancel or reschedule sees them
+
+    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
+        item = await self._get(self._settings.schedules_table, codec.row_key(shard, position))
+        return codec.row_of(item, shard=shard, position=position) if item else None
+
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
+        answer = await self._update_row(
+            shard,
+            position,
+            "SET #hold = :hold",
+            once=True,
+            ReturnValues="ALL_NEW",
+            ExpressionAttributeNames={"#hold": "hold"},
+            ExpressionAttributeValues={":hold": {"S": request}},
+        )
+        try:
+            return codec.retry_of(answer["Attributes"])
+        except Unreadable:
+            # As if there were none: the cancel then goes by the due time, which is never later than any `retry.at`.
+            return None
+
+    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
+        try:
+            await self.client.call(
+                "transact_write_items",
+                TransactItems=transactions.cancel_actions(self._settings, shard, outcome, hold),
+                ClientRequestToken=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
+            )
+        except Refused as refused:
+            if not transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome):
+                raise
+
+    async def reschedule(
+        self,
+        shard: ShardId,
+        outcome: Outcome,
+        *,
+        hold: RequestId,
+        row: Row,
+        pointer: Pointer,
+        replaces_version: int,
+    ) -> None:
+        actions = transactions.reschedule_actions(self._settings, shard, outcome, hold, row, pointer, replaces_version)
+        try:
+            await self.client.call(
+                "transact_write_items",
+                TransactItems=actions,
+                ClientRequestToken=transactions.token_of("reschedule", shard, outcome.position, hold, row.position),
+            )
+        except Refused as refused:
+            if not transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position):
+                raise
+
+    # --- a shard, as its owner sees it
+
+    async def read_shard(self, shard: ShardId) -> ShardState:
+        return _state_of(shard, await self._get(self._settings.executions_table, codec.shard_key(shard)))
+
+    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
+        try:
+            answer = await self.client.call(
+                "update_item",
+                TableName=self._settings.executions_table,
+                Key=codec.shard_key(shard),
+                UpdateExpression="SET #epoch = :next, #owner = :owner",
+                # Implies that the item exists.
+                ConditionExpression="#epoch = :expected",
+                ExpressionAttributeNames={"#epoch": "epoch", "#owner": "owner"},
+                ExpressionAttributeValues={
+                    ":expected": number(expected),
+                    ":next": number(expected + 1),
+                    ":owner": {"S": owner},
+                },
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except Refused as refused:
+            stored = _state_of(shard, refused.items[0])
+            if (stored.epoch, stored.owner) != (expected + 1, owner):
+                raise
+            return stored
+        return _state_of(shard, answer["Attributes"])
+
+    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
+        try:
+            await self.client.call(
+                "update_item",
+                TableName=self._settings.executions_table,
+                Key=codec.shard_key(shard),
+                UpdateExpression="SET #frontier = :frontier",
+                # Implies that the item exists.
+                ConditionExpression="#epoch = :epoch AND #frontier < :frontier",
+                ExpressionAttributeNames={"#epoch": "epoch", "#frontier": "frontier"},
+                ExpressionAttributeValues={":epoch": number(epoch), ":frontier": number(frontier_ms)},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except Refused as refused:
+            stored = _state_of(shard, refused.items[0])
+            if stored.epoch != epoch:
+                raise Fenced(f"shard {shard} has epoch {stored.epoch}, not {epoch}") from refused
+            return stored.frontier_ms
+        return frontier_ms
+
+    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        rows: list[Row | BrokenRow] = []
+        parameters: dict[str, Any] = {}
+        while True:
+            answer = await self.client.call(
+                "query",
+                TableName=self._settings.schedules_table,
+                KeyConditionExpression="partitionId = :shard AND scheduleTime > :after",
+                ExpressionAttributeValues={
+                    ":shard": {"S": str(shard)},
+                    ":after": {"N": "0" if after is None else text_of(after)},
+                },
+                ConsistentRead=True,
+                Limit=rows_max,
+                **parameters,
+            )
+            rows += self._readable(shard, answer["Items"])
+            last: Item | None = answer.get("LastEvaluatedKey")
+            next_after = codec.position_of_row(last) if last else None
+            if last is None or next_after is not None:
+                return Page(rows=tuple(rows), next_after=next_after)
+            # Ends at a row that has no position to go on from: read on past it.
+            parameters = {"ExclusiveStartKey": last}
+
+    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
+        return await self._update_row_if_there(
+            shard, position, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"}
+        )
+
+    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+        return await self._update_row_if_there(
+            shard,
+            position,
+            "SET #retry = :retry REMOVE #hold" if drop_hold else "SET #retry = :retry",
+            ExpressionAttributeNames={"#retry": "retry"} | ({"#hold": "hold"} if drop_hold else {}),
+            ExpressionAttributeValues={":retry": codec.retry_attribute(retry)},
+        )
+
+    async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
+        keys = [codec.row_key(shard, position) for position in dict.fromkeys(positions)]
+        items = await read_all(self.client, self._settings.schedules_table, keys)
+        return {row.position: row for row in self._readable(shard, items)}
+
+    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        # One call must not name an item twice, so of two outcomes of one position the later one is put.
+        of_key = {(o.client_id, o.schedule_key, o.position): o for o in outcomes}
+        requests = [{"PutRequest": {"Item": codec.outcome_item(outcome)}} for outcome in of_key.values()]
+        await write_all(self.client, self._settings.keys_table, requests)
+
+    async def put_outcome_if_absent(self, outcome: Outcome) -> None:
+        try:
+            await self._undisturbed(
+                "put_item",
+                TableName=self._settings.keys_table,
+                Item=codec.outcome_item(outcome),
+                ConditionExpression="attribute_not_exists(clientKey)",
+            )
+        except Refused:
+            # The first one stands.
+            return
+
+    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+        requests = [{"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in dict.fromkeys(positions)]
+        await write_all(self.client, self._settings.schedules_table, requests)
+
+    # --- parts
+
+    async def _get(self, table: str, key: Item) -> Item | None:
+        answer = await self.client.call("get_item", TableName=table, Key=key, ConsistentRead=True)
+        item: Item | None = answer.get("Item")
+        return item
+
+    async def _update_row(
+        self, shard: ShardId, position: Position, update: str, *, once: bool = False, **parameters: Any
+    ) -> dict[str, Any]:
+        """The only way to update a row: it must exist."""
+        return await self.client.call(
+            "update_item",
+            once=once,
+            TableName=self._settings.schedules_table,
+            Key=codec.row_key(shard, position),
+            UpdateExpression=update,
+            ConditionExpression="attribute_exists(partitionId)",
+            **parameters,
+        )
+
+    async def _update_row_if_there(self, shard: ShardId, position: Position, update: str, **parameters: Any) -> bool:
+        try:
+            await self._update_row(shard, position, update, **parameters)
+        except Refused:
+            # Gone for good: nobody ever puts a row at this position again.
+            return False
+        return True
+
+    async def _undisturbed(self, operation: str, **parameters: Any) -> None:
+        """A write of one item that waits while a transaction is in its way."""
+        for attempt in range(1, CONFLICT_ATTEMPTS_MAX + 1):
+            try:
+                await self.client.call(operation, **parameters)
+                return
+            except TransactionConflict as conflict:
+                if attempt == CONFLICT_ATTEMPTS_MAX:
+                    raise StoreThrottled("a transaction stood in the way for too long") from conflict
+            await asyncio.sleep(backoff_s(attempt))
+
+    def _readable(self, shard: ShardId, items: Sequence[Item]) -> list[Row | BrokenRow]:
+        rows: list[Row | BrokenRow] = []
+        for item in items:
+            position = codec.position_of_row(item)
+            if position is None:
+                # Written by hand. It has no position that could be named in a marker or deleted by, so firing it would
+                # never end; it is nobody's schedule, and it harms nobody where it is.
+                self._telemetry.malformed("row")
+                at = item.get("scheduleTime", {}).get("N")
+                log.warning(
+                    "A row stands where no position is",
+                    extra={"event": "dynamodb.row_without_position", "shard": shard, "at": at, "once_per": at},
+                )
+                continue
+            rows.append(codec.row_of(item, shard=shard, position=position))
+        return rows
+
+
+def _state_of(shard: ShardId, item: Item | None) -> ShardState:
+    if not item:
+        raise Unreadable(f"shard {shard} has no item: its frontier is not known")
+    return codec.shard_state_of(item)

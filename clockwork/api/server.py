@@ -1,0 +1,185 @@
+"""The HTTP server of a node: its routes, what happens around every request, and how it starts and stops."""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from clockwork.api import problems
+from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.clock import Clock
+from clockwork.config import HttpSettings
+from clockwork.engine.answers import Accepts, Cancels
+from clockwork.errors import StartRefused
+
+UNMATCHED: Final = "unmatched"
+"""Label of requests for no route of ours: paths come from outside and must not become labels."""
+KEEPALIVE_SECONDS: Final = 75.0
+"""How long an idle connection is kept; longer than the 60 s of common load balancers, so that they close first."""
+BACKLOG: Final = 1_024
+"""Connections that may wait to be accepted: a burst, or a short pause of the event loop."""
+
+log = logging.getLogger(__name__)
+
+
+def make_app(
+    intake: Accepts,
+    canceller: Cancels,
+    settings: HttpSettings,
+    readiness: Readiness,
+    telemetry: Metrics,
+    clock: Clock,
+    *,
+    accepts: bool = True,
+) -> web.Application:
+    """The application with all routes; without `accepts` only the node's own, for a worker.
+
+    The body's limit is checked where bodies are read, so aiohttp's own is off.
+    """
+    schedules = ScheduleHandlers(
+        intake=intake,
+        canceller=canceller,
+        telemetry=telemetry,
+        clock=clock,
+        cluster=settings.cluster,
+        body_bytes_max=settings.body_bytes_max,
+    )
+    node = NodeHandlers(readiness=readiness, metrics=telemetry)
+    app = web.Application(middlewares=[_around(telemetry)], client_max_size=0)
+    app.on_response_prepare.append(_set_headers)
+    if accepts:
+        app.router.add_post("/schedule", schedules.create)
+        app.router.add_delete("/schedule", schedules.cancel_named_in_body)
+        # The server's default pattern for a name in a path stops at braces, which a key may contain.
+        one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
+        app.router.add_get(one, schedules.find)
+        app.router.add_delete(one, schedules.cancel)
+    app.router.add_get("/livez", node.livez)
+    app.router.add_get("/readyz", node.readyz)
+    app.router.add_get("/metrics", node.show_metrics)
+    return app
+
+
+def _around(telemetry: Metrics) -> Middleware:
+    """Every request: an answer whatever happens, and a figure."""
+
+    @web.middleware
+    async def answer_always(request: web.Request, handler: Handler) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        try:
+            response = await handler(request)
+        except Exception as error:  # CancelledError is none of these: it goes on to the server
+            response = problem_of(error).response()
+        telemetry.request(route=_label(request), status=response.status, seconds=loop.time() - begun_s)
+        return response
+
+    return answer_always
+
+
+def _label(request: web.Request) -> str:
+    route = request.match_info.route
+    return UNMATCHED if route.resource is None else f"{route.method} {route.resource.canonical}"
+
+
+async def _set_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+class _Connection(web.RequestHandler):
+    """One client's connection. aiohttp answers in plain text what it refuses before there is a request (a malformed
+    request line or header) and what fails outside of every handler; here these are problem documents as well."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already; another one cannot follow it")
+        if status < 500:
+            response = problems.of_http(HTTPStatus(status)).response()
+        else:
+            response = problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}")).response()
+        response.force_close()
+        return response
+
+
+class HttpServer:
+    """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
+
+    Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
+    what is left then is cancelled. The engine must outlive it.
+    """
+
+    def __init__(self, app: web.Application, settings: HttpSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; differs from the settings' if that is 0."""
+        if self._listener is None:
+            raise RuntimeError("the HTTP server is not started")
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Raises: StartRefused if the address cannot be had."""
+        if self._runner is not None:
+            return
+        self._runner = web.AppRunner(
+            self._app,
+            # The server waits up to this for handlers, cancels what they read, and waits up to this again.
+            shutdown_timeout=self._settings.drain_timeout_ms / 2_000,
+        )
+        await self._runner.setup()
+        host, port = self._settings.host, self._settings.port
+        try:
+            # Not a TCPSite: it leaves no choice of the connection's class.
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._new_connection, host, port, backlog=BACKLOG)
+        except OSError as error:
+            await self.stop()
+            raise StartRefused(
+                f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
+        log.info("HTTP server listens", extra={"event": "http.listening", "host": host, "port": self.port})
+
+    def _new_connection(self) -> _Connection:
+        if self._runner is None or self._runner.server is None:
+            raise RuntimeError("a connection to a server that is not started")
+        return _Connection(
+            self._runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # how aiohttp spells "none"
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            # Bodies are never decompressed: a compressed one is refused, and a bomb would go off in the reading.
+            auto_decompress=False,
+        )
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        listener, self._listener = self._listener, None
+        if runner is None:
+            return
+        if listener is not None:
+            listener.close()
+        await runner.cleanup()
+        log.info("HTTP server stopped", extra={"event": "http.stopped"})
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

@@ -1,0 +1,95 @@
+"""Wall time, and whether to trust it. Waiting uses the event loop's own time; the two are never mixed.
+
+Due times mean nothing if a node's clock is wrong, and a frontier written by a clock that is an hour ahead could never
+be taken back. So every node compares its clock with the `Date` header of DynamoDB's answers, and past `SKEW_MS_MAX` of
+difference, or without a comparison younger than `CHECK_AGE_MS_MAX`, it neither fires nor accepts.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+SKEW_MS_MAX: Final = 2_000
+"""Past this difference a node stops firing and accepting."""
+CHECK_AGE_MS_MAX: Final = 30_000
+"""How old the last comparison may be, on the monotonic clock."""
+ANSWER_MS_MAX: Final = 1_000
+"""Answers slower than this say too little about the time."""
+
+
+class Clock(Protocol):
+    """Wall time of one node; never steps back."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        ...
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        ...
+
+
+class SystemClock:
+    """The machine's wall time, held where it is while the machine's own steps back."""
+
+    def __init__(self) -> None:
+        self._last_us = 0
+
+    def now_us(self) -> int:
+        self._last_us = max(self._last_us, time.time_ns() // 1_000)
+        return self._last_us
+
+    def now_ms(self) -> int:
+        return self.now_us() // 1_000
+
+
+class Trust(Protocol):
+    """May this node's clock be used for firing and accepting?"""
+
+    def trusted(self) -> bool: ...
+
+    @property
+    def skew_ms(self) -> int | None: ...
+
+
+class ClockGuard:
+    """Compares a clock with the `Date` headers that DynamoDB sends; see the module's docstring.
+
+    `Date` has whole seconds: the server's time lay in [date, date + 1 s) at some moment between sending and receiving.
+    Between two comparisons the monotonic clock stands in for the server's: a wall clock that jumps is not trusted again
+    before the next comparison has judged the jump.
+    """
+
+    def __init__(self, clock: Clock, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._monotonic_s = monotonic_s
+        self._skew_ms: int | None = None
+        self._checked_at_s = 0.0
+        self._checked_wall_ms = 0
+
+    def observe(self, *, sent_ms: int, received_ms: int, date_ms: int) -> None:
+        """Takes one answer into account. All three are epoch milliseconds; the first two by our clock."""
+        if not 0 <= received_ms - sent_ms <= ANSWER_MS_MAX:
+            return
+        if date_ms > received_ms:
+            self._skew_ms = received_ms - date_ms
+        elif date_ms < sent_ms - 1_000:
+            self._skew_ms = sent_ms - 1_000 - date_ms
+        else:
+            self._skew_ms = 0
+        self._checked_at_s = self._monotonic_s()
+        self._checked_wall_ms = self._clock.now_ms()
+
+    @property
+    def skew_ms(self) -> int | None:
+        """Ours minus DynamoDB's, as far as it is certain; None before the first comparison."""
+        return self._skew_ms
+
+    def trusted(self) -> bool:
+        if self._skew_ms is None:
+            return False
+        age_ms = (self._monotonic_s() - self._checked_at_s) * 1_000
+        if age_ms > CHECK_AGE_MS_MAX:
+            return False
+        jump_ms = self._clock.now_ms() - self._checked_wall_ms - age_ms
+        return abs(self._skew_ms) <= SKEW_MS_MAX and abs(jump_ms) <= SKEW_MS_MAX

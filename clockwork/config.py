@@ -1,0 +1,448 @@
+"""Settings: one frozen class per component, each value with its name, its default and the reason for it.
+
+The only reader of the environment. Precedence: environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same
+names, in any letter case), then the default. An empty environment variable counts as absent, because that is what
+compose files and charts make of a value that was not given.
+
+The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
+name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
+so that `true` is no number and both sources mean the same. pydantic-settings was tried and left out: it reads the
+process's environment itself, lets unknown names pass there, and reports one class at a time.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from clockwork.errors import StartRefused
+
+FILE_NAME: Final = "CLOCKWORK_CONFIG"
+"""Names the TOML file; read from the environment only."""
+PREFIX: Final = "CLOCKWORK_"
+LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
+"""Belongs to the tests and the local services; not ours to judge."""
+_SERVICE_LINK: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)")
+"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`."""
+
+SHARDS_MAX: Final = 10_000
+"""Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
+FRONTIER_LEAD_MS_MAX: Final = 5_000
+BATCH_RECORDS_MAX: Final = 2_000
+"""With the rows still being tidied up it must stay below what one marker may list."""
+
+
+def _seconds(n: float) -> int:
+    return int(n * 1_000)
+
+
+def _brokers(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _broker(value: str) -> str:
+    parts = urlsplit(f"//{value}")
+    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value:
+        raise ValueError("should be host:port[,host:port…]")
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError("should be http://host:port or https://host, without a user in it")
+    return value
+
+
+_TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
+_KafkaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
+_Cluster = Annotated[
+    _KafkaName,
+    Field(alias="CLOCKWORK_CLUSTER", description="prefix of the internal topics and transactional ids"),
+]
+_Shards = Annotated[
+    int,
+    Field(alias="CLOCKWORK_SHARDS", ge=1, le=SHARDS_MAX, description="fixed for the cluster's life: a key's shard"),
+]
+_CreateResources = Annotated[
+    bool | None,
+    Field(
+        alias="CLOCKWORK_CREATE_RESOURCES",
+        description="make missing tables and topics; default: only where DYNAMODB_ENDPOINT is set, that is not on AWS",
+    ),
+]
+_ScanIntervalMs = Annotated[
+    int,
+    Field(alias="CLOCKWORK_SCAN_INTERVAL_MS", ge=10, le=3_600_000, description="lateness a lost wake-up may cost"),
+]
+_RetentionMs = Annotated[
+    int,
+    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=_seconds(10 * 366 * 86_400), description="of outcomes"),
+]
+CLUSTER_DEFAULT: Final = "clockwork"
+SHARDS_DEFAULT: Final = 64
+SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
+RETENTION_MS_DEFAULT: Final = _seconds(7 * 86_400)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpSettings:
+    """The HTTP edge."""
+
+    host: Annotated[
+        str, Field(alias="CLOCKWORK_HTTP_HOST", min_length=1, description="this machine only, unless told otherwise")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Field(alias="CLOCKWORK_HTTP_PORT", ge=0, le=65_535, description="0: any free one, as tests need it")
+    ] = 8080
+    body_bytes_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_BODY_BYTES_MAX",
+            ge=1_024,
+            le=256 * 1024 * 1024,
+            description="a request is held in memory; a thousand usual schedules fit",
+        ),
+    ] = 16 * 1024 * 1024
+    drain_timeout_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_DRAIN_TIMEOUT_MS",
+            ge=0,
+            le=600_000,
+            description="for what is in flight when the node stops; below Kubernetes' 30 s grace period",
+        ),
+    ] = 10_000
+    cluster: _Cluster = CLUSTER_DEFAULT
+    """Topics that begin with it are not for clients."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DynamoSettings:
+    """The tables and how to reach them."""
+
+    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="of the tables")] = "us-east-1"
+    access_key: Annotated[
+        str | None, Field(alias="AWS_ACCESS_KEY", description="absent: the usual AWS credential chain")
+    ] = None
+    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="belongs to AWS_ACCESS_KEY")] = (
+        None
+    )
+    endpoint: Annotated[
+        str | None, AfterValidator(lambda v: v and _http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
+    ] = None
+    schedules_table: Annotated[_TableName, Field(alias="SCHEDULE_DB", description="rows")] = "schedules"
+    executions_table: Annotated[
+        _TableName, Field(alias="PARTITION_EXEC_DB", description="epoch and frontier of each shard")
+    ] = "partitionExecutions"
+    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers and outcomes")] = (
+        "scheduleKeys"
+    )
+    create_resources: _CreateResources = None
+    """Never None in loaded settings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaSettings:
+    """The brokers, the internal topics, and the membership in the group."""
+
+    brokers: Annotated[
+        tuple[Annotated[str, AfterValidator(_broker)], ...],
+        BeforeValidator(_brokers),
+        Field(alias="KAFKA_BROKERS", min_length=1, description="host:port, separated by commas"),
+    ] = ("127.0.0.1:9092",)
+    consumer_group: Annotated[
+        str, Field(alias="KAFKA_CONSUMER_GROUP", min_length=1, max_length=249, description="of the shards' owners")
+    ] = "clockwork"
+    cluster: _Cluster = CLUSTER_DEFAULT
+    shards: _Shards = SHARDS_DEFAULT
+    session_timeout_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_SESSION_TIMEOUT_MS",
+            ge=1_000,
+            le=1_800_000,
+            description="after which a silent node loses its shards; brokers accept 6 s and more unless told otherwise",
+        ),
+    ] = 10_000
+    heartbeat_interval_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_HEARTBEAT_INTERVAL_MS",
+            ge=50,
+            le=600_000,
+            description="how soon a node hears of a rebalance",
+        ),
+    ] = 500
+    instance_id: Annotated[
+        _KafkaName | None, Field(alias="CLOCKWORK_INSTANCE_ID", description="static membership: for rolling restarts")
+    ] = None
+    create_resources: _CreateResources = None
+    """Never None in loaded settings."""
+
+    @property
+    def shards_topic(self) -> str:
+        """The ownership topic."""
+        return f"{self.cluster}-shards"
+
+    @property
+    def deliveries_topic(self) -> str:
+        """The markers."""
+        return f"{self.cluster}-deliveries"
+
+    @property
+    def dead_letters_topic(self) -> str:
+        return f"{self.cluster}-dead-letters"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntakeSettings:
+    """Accepting, finding and cancelling schedules."""
+
+    cluster: _Cluster = CLUSTER_DEFAULT
+    shards: _Shards = SHARDS_DEFAULT
+    request_timeout_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_REQUEST_TIMEOUT_MS",
+            ge=100,
+            le=60_000,
+            description="deadline of one API request, its retries included; then 503",
+        ),
+    ] = 5_000
+    scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
+    """What is due sooner is announced to the shard's owner by a wake-up."""
+    retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerSettings:
+    """Firing the schedules of one shard."""
+
+    scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
+    frontier_lead_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_FRONTIER_LEAD_MS",
+            ge=1,
+            le=FRONTIER_LEAD_MS_MAX,
+            description="how long before its due time a schedule can no longer be cancelled",
+        ),
+    ] = 250
+    batch_records_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_BATCH_RECORDS_MAX",
+            ge=1,
+            le=BATCH_RECORDS_MAX,
+            description="of one Kafka transaction; larger ones gain little and delay the rest",
+        ),
+    ] = 500
+    batch_bytes_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_BATCH_BYTES_MAX",
+            ge=64 * 1024,
+            le=64 * 1024 * 1024,
+            description="of one Kafka transaction; it is held in memory once per shard",
+        ),
+    ] = 4 * 1024 * 1024
+    retry_attempts: Annotated[
+        int, Field(alias="CLOCKWORK_RETRY_ATTEMPTS", ge=1, le=1_000, description="of a record its topic refuses")
+    ] = 8
+    retry_initial_ms: Annotated[
+        int, Field(alias="CLOCKWORK_RETRY_INITIAL_MS", ge=1, le=86_400_000, description="first back-off, then doubling")
+    ] = 1_000
+    retry_max_ms: Annotated[
+        int, Field(alias="CLOCKWORK_RETRY_MAX_MS", ge=1, le=86_400_000, description="the back-off's upper end")
+    ] = 60_000
+    topic_wait_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_TOPIC_WAIT_MS",
+            ge=0,
+            le=30 * 86_400_000,
+            description="how long a missing or forbidden topic's schedules wait before they fail",
+        ),
+    ] = 900_000
+    retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
+    dead_letter_topic: str = f"{CLUSTER_DEFAULT}-dead-letters"
+    """Follows from the cluster's name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings:
+    """What is logged, and how it looks."""
+
+    format: Annotated[
+        Literal["auto", "text", "json"],
+        BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
+        Field(alias="CLOCKWORK_LOG_FORMAT", description="auto: text on a terminal, else one JSON object a line"),
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
+        Field(alias="CLOCKWORK_LOG_LEVEL", description="one line for each thing that an operator may have to know"),
+    ] = "info"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything, checked."""
+
+    http: HttpSettings = field(default_factory=HttpSettings)
+    dynamo: DynamoSettings = field(default_factory=DynamoSettings)
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    intake: IntakeSettings = field(default_factory=IntakeSettings)
+    runner: RunnerSettings = field(default_factory=RunnerSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingName:
+    """One name that may be set, for messages, documents and checks."""
+
+    name: str
+    default: object
+    reason: str
+
+
+_COMPONENTS: Final[tuple[type[Any], ...]] = (
+    HttpSettings,
+    DynamoSettings,
+    KafkaSettings,
+    IntakeSettings,
+    RunnerSettings,
+    LogSettings,
+)
+_Component = TypeVar("_Component")
+
+
+def setting_names() -> tuple[SettingName, ...]:
+    """Every name, once, in the order of the classes."""
+    found: dict[str, SettingName] = {}
+    for component in _COMPONENTS:
+        for name, default, info in _named_fields(component):
+            found.setdefault(name, SettingName(name=name, default=default, reason=info.description or ""))
+    return tuple(found.values())
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Reads and checks everything; the environment is not looked at again.
+
+    Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
+    """
+    problems: list[str] = []
+    values = {**_from_file(environ, problems), **_from_environ(environ, problems)}
+    http = _component(HttpSettings, values, problems)
+    dynamo = _component(DynamoSettings, values, problems)
+    kafka = _component(KafkaSettings, values, problems)
+    intake = _component(IntakeSettings, values, problems)
+    runner = _component(RunnerSettings, values, problems)
+    log = _component(LogSettings, values, problems)
+    if not problems:
+        problems += _disagreements(dynamo, kafka, runner)
+    if problems:
+        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
+    create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
+    return Settings(
+        http=http,
+        dynamo=replace(dynamo, create_resources=create),
+        kafka=replace(kafka, create_resources=create),
+        intake=intake,
+        runner=replace(runner, dead_letter_topic=kafka.dead_letters_topic),
+        log=log,
+    )
+
+
+def _named_fields(component: type[Any]) -> Iterator[tuple[str, object, FieldInfo]]:
+    hints = get_type_hints(component, include_extras=True)
+    for each in fields(component):
+        for info in getattr(hints[each.name], "__metadata__", ()):
+            if isinstance(info, FieldInfo) and info.alias is not None:
+                yield info.alias, each.default, info
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    known = {s.name for s in setting_names()}
+    for name in environ:
+        ours = name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
+        if ours and name not in known and name != FILE_NAME and not _SERVICE_LINK.fullmatch(name):
+            problems.append(_unknown(name, known, "environment"))
+    return {name: environ[name] for name in known if environ.get(name)}
+
+
+def _from_file(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    path = environ.get(FILE_NAME)
+    if not path:
+        return {}
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{FILE_NAME}: {path} cannot be read: {error}")
+        return {}
+    known = {s.name for s in setting_names()}
+    values: dict[str, str] = {}
+    for name, value in document.items():
+        text = _text_of(value)
+        if name.upper() not in known:
+            problems.append(_unknown(name, known, path))
+        elif name.upper() in values:
+            problems.append(f"{name.upper()}: twice in {path}")
+        elif text is None:
+            problems.append(f"{name.upper()}: should be a text, a number, true or false in {path}")
+        else:
+            values[name.upper()] = text
+    return values
+
+
+def _text_of(value: object) -> str | None:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float() | str():
+            return str(value)
+        case list() if value and all(isinstance(v, str) for v in value):
+            return ",".join(value)
+        case _:
+            return None
+
+
+def _unknown(name: str, known: set[str], where: str) -> str:
+    close = difflib.get_close_matches(name.upper(), sorted(known), n=1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"{name}: unknown name in {where}{hint}"
+
+
+def _component(component: type[_Component], values: Mapping[str, str], problems: list[str]) -> _Component:
+    """One class from its values; its defaults stand in while further problems are collected."""
+    try:
+        return TypeAdapter(component).validate_python(values)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False, include_context=False)
+        problems += [f"{each['loc'][0]}: {each['msg']}" for each in wrong]
+        return component()
+
+
+def _disagreements(dynamo: DynamoSettings, kafka: KafkaSettings, runner: RunnerSettings) -> Iterator[str]:
+    """Values that are fine alone and wrong together; only looked at when each is fine alone."""
+    if (dynamo.access_key is None) != (dynamo.secret_key is None):
+        missing = "AWS_ACCESS_KEY" if dynamo.access_key is None else "AWS_SECRET_KEY"
+        yield f"{missing}: AWS_ACCESS_KEY and AWS_SECRET_KEY belong together, set both or neither"
+    tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table)
+    if len(set(tables)) < len(tables):
+        yield "SCHEDULE_DB, PARTITION_EXEC_DB, SCHEDULE_KEY_DB: must be three different tables"
+    if kafka.heartbeat_interval_ms * 3 > kafka.session_timeout_ms:
+        yield (
+            "CLOCKWORK_HEARTBEAT_INTERVAL_MS: should be at most a third of CLOCKWORK_SESSION_TIMEOUT_MS, "
+            "or two lost heartbeats cost the shards"
+        )
+    if runner.retry_initial_ms > runner.retry_max_ms:
+        yield "CLOCKWORK_RETRY_INITIAL_MS: should be at most CLOCKWORK_RETRY_MAX_MS"

@@ -1,0 +1,251 @@
+"""From the rows of a page to what may be fired, in order, and what each waiting row holds back.
+
+A lane is the schedules with one topic and one ordering key. Rows come in position order. A row that must wait (its
+`retry.at` lies ahead, its topic is missing, its transaction is not applied yet) blocks its lane: what stands behind it
+in the same lane waits too, and nothing else does (protocol-model: x-lane, x-move-order).
+
+A held row that would be fired is fired only after its hold was taken off. A held row that only waits is to be
+*stamped*: told, by `retry = {at, epoch of this owner}`, until when it certainly waits, so that a cancel may have it. It
+is then not fired before that time, even if its lane becomes free earlier. A row of `at_least_once` is never stamped:
+past its due time a zombie may have sent it, so no cancel of it may be granted any more (x-alo-retry-cancel).
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from clockwork.domain.position import Position
+from clockwork.domain.retry import RetryPolicy
+from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Lane, Row, Topic
+
+
+class Errand(StrEnum):
+    """What is to be done with a row that fires."""
+
+    DELIVER = "deliver"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Firing:
+    """One row that fires in this pass."""
+
+    row: Row | BrokenRow
+    errand: Errand
+    failure: Failure | None = None
+    """For a dead letter: why."""
+
+    @property
+    def lane(self) -> Lane | None:
+        return self.row.schedule.lane if isinstance(self.row, Row) else self.row.lane
+
+    @property
+    def held(self) -> bool:
+        """Whether a hold is to be taken off first. A row that cannot be read may bear one: a cancel that set it before
+        the row was due would else delete the row and answer `cancelled` beside the dead letter."""
+        return isinstance(self.row, BrokenRow) or self.row.hold is not None
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Broken rows end like exactly_once ones: inside the transaction."""
+        return self.row.schedule.guarantee if isinstance(self.row, Row) else Guarantee.EXACTLY_ONCE
+
+    @property
+    def size_bytes(self) -> int:
+        return _size_bytes(self.row)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stamp:
+    """A held row that only waits, and until when."""
+
+    row: Row
+    until_ms: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopicWait:
+    """A topic that takes nothing at present."""
+
+    until_ms: int
+    """When it is probed next."""
+    reason: str
+    given_up: bool = False
+    """Its wait is over: its rows become dead letters, without attempts of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchLimits:
+    """How much one pass may take into memory and into one transaction."""
+
+    records_max: int
+    bytes_max: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Planner:
+    """Fed the rows of one pass in position order; says what fires.
+
+    `bound_ms` is the time at which the pass began, and the frontier stood at or past it: nothing due later fires.
+    `left_out` are the rows delivered and not yet deleted, as remembered when the pass began.
+    """
+
+    bound_ms: int
+    epoch: int
+    left_out: Set[Position]
+    topic_waits: Mapping[Topic, TopicWait]
+    retry: RetryPolicy
+    limits: BatchLimits
+    dead_letters_wait: TopicWait | None = None
+    """The dead-letter topic takes nothing at present: what would go there waits, and holds back its lane only."""
+    firings: list[Firing] = field(default_factory=list)
+    stamps: list[Stamp] = field(default_factory=list)
+    full: bool = False
+    """Stopped at a limit: there may be more to fire right now."""
+    next_due_ms: int | None = None
+    """Due time of the first row beyond the bound."""
+    waits_until_ms: int | None = None
+    """The earliest time at which a waiting lane may go on."""
+    due_rows: int = 0
+    """Rows seen that are due and not delivered."""
+    oldest_due_ms: int | None = None
+    newer_format_rows: int = 0
+    blocked: dict[Lane, int] = field(default_factory=dict)
+    """The lanes that wait, and until when as far as it is known."""
+    front_last: Position | None = None
+    """The last of the front: see `_follow_front`."""
+    front_rows: int = 0
+    front_lanes: dict[Lane, int] = field(default_factory=dict)
+    _front_ended: bool = False
+    _kinds: dict[Lane, Guarantee] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def take(self, row: Row | BrokenRow) -> bool:
+        """Plans one row. False: feed no more, the rest of the shard is not for this pass."""
+        if row.due_ms > self.bound_ms:
+            self.next_due_ms = row.due_ms
+            return False
+        if row.position in self.left_out:
+            if not self._front_ended:
+                self.front_last = row.position
+            return True
+        if self._is_full(row):
+            self.full = True
+            return False
+        self.due_rows += 1
+        if self.oldest_due_ms is None:
+            self.oldest_due_ms = row.due_ms
+        if isinstance(row, BrokenRow):
+            self._take_broken(row)
+        else:
+            self._take_row(row)
+        self._follow_front(row)
+        return True
+
+    def resume(
+        self, lanes: Mapping[Lane, int], *, until_ms: int, rows: int = 0, oldest_due_ms: int | None = None
+    ) -> None:
+        """Begins behind a front of `rows` waiting rows that an earlier pass read: their lanes wait, at least one of them
+        not longer than `until_ms`."""
+        self.blocked.update(lanes)
+        self.front_lanes.update(lanes)
+        self.waits_until_ms = until_ms
+        self.due_rows = self.front_rows = rows
+        self.oldest_due_ms = oldest_due_ms
+
+    def wait(self, lane: Lane, until_ms: int) -> None:
+        """What stands behind this point in the lane waits until then."""
+        self.blocked[lane] = max(self.blocked.get(lane, 0), until_ms)
+        self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
+
+    def _follow_front(self, row: Row | BrokenRow) -> None:
+        """The front is the run of waiting (or delivered) rows at the lowest positions. It ends before the first row
+        that fires, or that waits only because of this pass."""
+        lane = row.schedule.lane if isinstance(row, Row) else row.lane
+        if self._front_ended or lane is None or lane not in self.blocked:
+            self._front_ended = True
+            return
+        self.front_last = row.position
+        self.front_rows += 1
+        self.front_lanes[lane] = self.blocked[lane]
+
+    def _is_full(self, row: Row | BrokenRow) -> bool:
+        return len(self.firings) >= self.limits.records_max or (
+            bool(self.firings) and self._bytes + _size_bytes(row) > self.limits.bytes_max
+        )
+
+    def _take_broken(self, row: BrokenRow) -> None:
+        if row.newer_format:
+            self.newer_format_rows += 1
+            if row.lane is not None:
+                # Nobody knows for how long; it is no reason to look again before the next scan.
+                self.blocked[row.lane] = max(self.blocked.get(row.lane, 0), self.bound_ms)
+            return
+        if row.lane is not None and row.lane in self.blocked:
+            return
+        if row.lane is not None and self._kinds.setdefault(row.lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
+            self.wait(row.lane, self.bound_ms)
+            return
+        if self.dead_letters_wait is not None:
+            if row.lane is not None:
+                self.wait(row.lane, self.dead_letters_wait.until_ms)
+            return
+        self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0)))
+
+    def _take_row(self, row: Row) -> None:
+        lane = row.schedule.lane
+        if lane in self.blocked:
+            self._stamp(row, self.blocked[lane])
+            return
+        if row.retry is not None and row.retry.at_ms > self.bound_ms:
+            self.wait(lane, row.retry.at_ms)
+            self._stamp(row, row.retry.at_ms)
+            return
+        wait = self.topic_waits.get(row.schedule.topic)
+        if wait is not None and not wait.given_up:
+            self.wait(lane, wait.until_ms)
+            self._stamp(row, wait.until_ms)
+            return
+        kind = row.schedule.guarantee
+        if self._kinds.setdefault(lane, kind) != kind:
+            # A lane with both guarantees sends one kind at a time: the transaction and the plain
+            # producer would otherwise race each other.
+            self.wait(lane, self.bound_ms)
+            return
+        attempts = row.retry.attempts if row.retry is not None else 0
+        if wait is None and not self.retry.exhausted(attempts):
+            self._fire(Firing(row=row, errand=Errand.DELIVER))
+        elif self.dead_letters_wait is not None:
+            self.wait(lane, self.dead_letters_wait.until_ms)
+            self._stamp(row, self.dead_letters_wait.until_ms)
+        else:
+            failure = Failure(reason=wait.reason if wait is not None else "attempts_exhausted", attempts=attempts)
+            self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=failure))
+
+    def _fire(self, firing: Firing) -> None:
+        self.firings.append(firing)
+        self._bytes += firing.size_bytes
+
+    def _stamp(self, row: Row, until_ms: int) -> None:
+        if row.hold is None or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
+            return
+        if row.retry is not None:
+            if row.retry.epoch == self.epoch and row.retry.at_ms > self.bound_ms:
+                # Stamped by this owner already: a cancel can believe it. Another stamp would only take the hold of a
+                # cancel that is about to decide.
+                return
+            # Its own back-off may be longer than what it stands behind.
+            until_ms = max(until_ms, row.retry.at_ms)
+        self.stamps.append(Stamp(row=row, until_ms=until_ms))
+
+
+def without_lane(firings: list[Firing], lane: Lane | None, *, after: Position) -> list[Firing]:
+    """The batch without those that stand behind a refused row in its lane, and without the row itself. Rows without a
+    readable lane (`lane` is None) stand behind nobody."""
+    return [
+        f for f in firings if f.row.position < after or (f.row.position != after and (lane is None or f.lane != lane))
+    ]
+
+
+def _size_bytes(row: Row | BrokenRow) -> int:
+    return row.schedule.size_bytes if isinstance(row, Row) else len(row.raw) + 512

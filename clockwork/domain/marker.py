@@ -1,0 +1,86 @@
+"""The marker: the record that each delivering Kafka transaction writes about itself.
+
+It names the positions of its own batch *and* of every earlier one whose row is not deleted yet: if it named only its
+own, a crash after the next commit would let the earlier rows be fired again (protocol-model, x-forget-tidy). Each entry
+says how the row ended and where the record is, so that the outcome written after a take-over equals the one that the
+dead owner would have written.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clockwork.domain.position import Position, position_of, text_of
+from clockwork.domain.schedule import Failure, Placed
+from clockwork.errors import NewerFormat, Unreadable
+
+FORMAT: Final = 1
+KEY: Final = b"marker"
+"""One key: the topic is compacted, and only the last marker of a shard matters."""
+ENTRIES_MAX: Final = 2_500
+"""Rows delivered and not yet deleted, batch included. At about 110 bytes each a marker stays below 300 KB, well
+under Kafka's default limit of 1 MB a record."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """One entry: this position was delivered, or failed with a dead letter."""
+
+    position: Position
+    placed: Placed
+    failure: Failure | None = None
+    """None: delivered."""
+
+
+def encode(entries: Iterable[Ended]) -> bytes:
+    """The marker's value."""
+    listed = [_entry(e) for e in entries]
+    if len(listed) > ENTRIES_MAX:
+        raise ValueError(f"a marker of {len(listed)} entries; the runner must wait for its tidy-up")
+    return json.dumps({"v": FORMAT, "ended": listed}, separators=(",", ":")).encode()
+
+
+def decode(value: bytes) -> tuple[Ended, ...]:
+    """Reads a marker's value.
+
+    Raises: NewerFormat, Unreadable. The shard must not be worked then: its delivered rows are not known.
+    """
+    try:
+        document = json.loads(value)
+        version = _int(document["v"])
+        if version > FORMAT:
+            raise NewerFormat(f"marker of format {version}")
+        if version < 1 or not isinstance(document["ended"], list):
+            raise Unreadable(f"marker of format {version}")
+        return tuple(_ended(entry) for entry in document["ended"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Unreadable(f"marker: {error!r}") from error
+
+
+def _entry(ended: Ended) -> list[Any]:
+    entry: list[Any] = [
+        text_of(ended.position),
+        ended.placed.kafka_partition,
+        ended.placed.offset,
+        ended.placed.at_ms,
+    ]
+    if ended.failure is not None:
+        entry += [ended.failure.reason, ended.failure.attempts]
+    return entry
+
+
+def _ended(entry: object) -> Ended:
+    if not isinstance(entry, list) or len(entry) not in (4, 6):
+        raise Unreadable("marker: an entry has 4 or 6 fields")
+    position, kafka_partition, offset, at_ms, *failed = entry
+    placed = Placed(kafka_partition=_int(kafka_partition), offset=_int(offset), at_ms=_int(at_ms))
+    failure = Failure(reason=str(failed[0]), attempts=_int(failed[1])) if failed else None
+    return Ended(position=position_of(position), placed=placed, failure=failure)
+
+
+def _int(value: object) -> int:
+    """Only a whole number: `True` and `1.9` would pass through `int()`."""
+    if type(value) is not int:
+        raise Unreadable(f"marker: {value!r:.64} is not a whole number")
+    return value

@@ -1,0 +1,95 @@
+"""The record that a consumer receives, and its dead letter (design.md, 6)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from clockwork.domain.schedule import BrokenRow, Failure, Schedule
+
+RESERVED_PREFIX: Final = "clockwork-"
+"""Headers that begin with it, in any letter case, are ours."""
+
+CLIENT_ID: Final = "clockwork-client-id"
+SCHEDULE_KEY: Final = "clockwork-schedule-key"
+SCHEDULE_TIME: Final = "clockwork-schedule-time"
+DELIVERY_ID: Final = "clockwork-delivery-id"
+TRACEPARENT: Final = "traceparent"
+DEAD_TOPIC: Final = "clockwork-topic"
+DEAD_REASON: Final = "clockwork-reason"
+DEAD_ATTEMPTS: Final = "clockwork-attempts"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutRecord:
+    """A record to send."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+    @property
+    def size_bytes(self) -> int:
+        """What the broker's size limit sees, within a few bytes of framing."""
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self.key or b"") + len(self.value) + headers + 16
+
+
+def delivery_of(schedule: Schedule, *, now_ms: int) -> OutRecord:
+    """The record of a schedule, sent at `now_ms`."""
+    return OutRecord(
+        topic=schedule.topic,
+        key=schedule.ordering_key.encode(),
+        value=schedule.task_data,
+        headers=_headers(schedule),
+        timestamp_ms=now_ms,
+    )
+
+
+def dead_letter_of(schedule: Schedule, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
+    """The same record for the dead-letter topic, with where it should have gone, and why it did not."""
+    return OutRecord(
+        topic=topic,
+        key=schedule.ordering_key.encode(),
+        value=schedule.task_data,
+        headers=(*_headers(schedule), *_post_mortem(schedule.topic, failure)),
+        timestamp_ms=now_ms,
+    )
+
+
+def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
+    """The raw item of a row that cannot be read."""
+    names: list[tuple[str, bytes]] = []
+    if row.client_id is not None:
+        names.append((CLIENT_ID, row.client_id.encode()))
+    if row.schedule_key is not None:
+        names.append((SCHEDULE_KEY, row.schedule_key.encode()))
+    names.append((SCHEDULE_TIME, str(row.due_ms).encode()))
+    return OutRecord(
+        topic=topic,
+        key=row.lane[1].encode() if row.lane else None,
+        value=row.raw,
+        headers=(*names, *_post_mortem(row.lane[0] if row.lane else "", failure)),
+        timestamp_ms=now_ms,
+    )
+
+
+def _headers(schedule: Schedule) -> tuple[tuple[str, bytes], ...]:
+    ours = [
+        (CLIENT_ID, schedule.client_id.encode()),
+        (SCHEDULE_KEY, schedule.schedule_key.encode()),
+        (SCHEDULE_TIME, str(schedule.due_ms).encode()),
+        (DELIVERY_ID, schedule.delivery_id.encode()),
+    ]
+    ours += [(name, value.encode()) for name, value in schedule.headers]
+    if schedule.traceparent is not None:
+        ours.append((TRACEPARENT, schedule.traceparent.encode()))
+    return tuple(ours)
+
+
+def _post_mortem(topic: str, failure: Failure) -> tuple[tuple[str, bytes], ...]:
+    return (
+        (DEAD_TOPIC, topic.encode()),
+        (DEAD_REASON, failure.reason.encode()),
+        (DEAD_ATTEMPTS, str(failure.attempts).encode()),
+    )

@@ -1,0 +1,33 @@
+"""How long to wait before the next attempt, and when to give up."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backoff:
+    """Exponential: `initial_ms`, doubling, up to `max_ms`."""
+
+    initial_ms: int
+    max_ms: int
+
+    def wait_ms(self, attempt: int, *, jitter: float = 1.0) -> int:
+        """The wait after the `attempt`-th failure (from 1); `jitter` in (0, 1] scales it ("equal jitter": the caller
+        passes 0.5…1, so that nodes that failed together do not come back together; AWS Architecture Blog, 2015)."""
+        doublings = min(max(attempt, 1) - 1, 40)
+        return max(1, int(min(self.initial_ms << doublings, self.max_ms) * jitter))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """For a record that its topic refuses for what it is."""
+
+    attempts_max: int
+    backoff: Backoff
+
+    def exhausted(self, attempts: int) -> bool:
+        """True if a row with that many refused attempts becomes a dead letter."""
+        return attempts >= self.attempts_max
+
+    def next_at_ms(self, *, attempts: int, now_ms: int) -> int:
+        """When a row whose `attempts`-th attempt was refused just now may be tried again."""
+        return now_ms + self.backoff.wait_ms(attempts)

@@ -1,0 +1,135 @@
+"""What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from clockwork.domain.position import Position
+from clockwork.domain.schedule import (
+    ClientId,
+    DataForm,
+    Guarantee,
+    OrderingKey,
+    Outcome,
+    Schedule,
+    ScheduleKey,
+    Topic,
+)
+from clockwork.domain.sharding import ShardId
+
+
+class Status(StrEnum):
+    """The state of a schedule, as a client sees it."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a request conflicts with what is there; the first four are the schedule's state."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    IN_FLIGHT = "in_flight"
+    """Too close to its time to call: nothing is promised, ask again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewSchedule:
+    """A create after validation and defaults; ids, version and times of our own come later."""
+
+    client_id: ClientId
+    schedule_key: ScheduleKey
+    ordering_key: OrderingKey
+    due_ms: int
+    """Epoch milliseconds; may lie in the past: due at once."""
+    topic: Topic
+    guarantee: Guarantee
+    task_data: bytes
+    data_form: DataForm
+    headers: tuple[tuple[str, str], ...]
+    """Sorted by name."""
+    traceparent: str | None
+    digest: str
+    """Equal for, and only for, the same request again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleView:
+    """One schedule and its state, as last read."""
+
+    client_id: ClientId
+    schedule_key: ScheduleKey
+    position: Position
+    shard: ShardId
+    schedule: Schedule | None
+    """None where the stored content could not be read."""
+    status: Status
+    version: int
+    outcome: Outcome | None
+    """None while pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The schedule is durable."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The same request was accepted before; this is what became of it."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTaken:
+    """Another schedule is pending under this key."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It will never be delivered; cancelled now or before."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """Nothing was ever accepted under this key, or it is forgotten by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It cannot be cancelled (or changed), and why."""
+
+    reason: Reason
+    view: ScheduleView
+
+
+class Accepts(Protocol):
+    """Takes schedules and finds them again."""
+
+    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+        """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted)."""
+        ...
+
+    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        """Raises: Unavailable."""
+        ...
+
+
+class Cancels(Protocol):
+    """Cancels pending schedules."""
+
+    async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
+        """Raises: Unavailable (it may have been cancelled)."""
+        ...

@@ -1,0 +1,277 @@
+"""Sending what a pass has planned: one Kafka transaction for exactly_once, lane by lane for at_least_once.
+
+Who pays for a refusal (design.md, 5.5): only a record that is refused for what it is pays with an attempt, and holds back
+its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole. A transaction in which everything
+fails and nobody is named is sent again topic by topic, then record by record, until the culprit stands alone.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from clockwork.clock import Clock
+from clockwork.config import RunnerSettings
+from clockwork.domain import marker
+from clockwork.domain.lanes import Errand, Firing, without_lane
+from clockwork.domain.marker import Ended
+from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
+from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.schedule import Lane, Placed, Retry, Row, Topic
+from clockwork.engine.takeover import Tenure
+from clockwork.engine.tidy import Done
+from clockwork.engine.together import together
+from clockwork.engine.topic_waits import TopicWaits
+from clockwork.errors import (
+    BrokerUnavailable,
+    Cause,
+    DeliveryRefused,
+    DeliveryUnknown,
+    Fenced,
+    Refusal,
+    TransactionConflict,
+    Unavailable,
+)
+from clockwork.ports import Publisher, ScheduleStore, Telemetry
+
+log = logging.getLogger(__name__)
+
+LANES_AT_ONCE = 128
+"""Lanes of at_least_once that wait for an acknowledgement side by side."""
+
+Batches = deque[list[Firing]]
+
+
+class Delivery:
+    """Sends the firings of one pass and settles every refusal."""
+
+    def __init__(
+        self,
+        store: ScheduleStore,
+        publisher: Publisher,
+        topic_waits: TopicWaits,
+        clock: Clock,
+        telemetry: Telemetry,
+        settings: RunnerSettings,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._topic_waits = topic_waits
+        self._clock = clock
+        self._telemetry = telemetry
+        self._dead_letter_topic = settings.dead_letter_topic
+        self._retry = RetryPolicy(
+            attempts_max=settings.retry_attempts,
+            backoff=Backoff(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
+        )
+
+    # --- exactly once
+
+    async def in_transactions(self, tenure: Tenure, firings: Sequence[Firing]) -> int:
+        """All in one transaction; after a refusal the rest again, without the refused and those behind it in its lane.
+
+        Returns how many ended. Raises: Fenced, DeliveryUnknown, Unavailable.
+        """
+        ended = 0
+        batches: Batches = deque([list(firings)] if firings else [])
+        while batches:
+            batch = batches.popleft()
+            try:
+                await self._one_transaction(tenure, batch)
+            except DeliveryRefused as refused:
+                if refused.begun:
+                    await self._rebuild(tenure)
+                batches.appendleft(batch)
+                for refusal in refused.refusals:
+                    batches = await self._settle(tenure, batches, batch, refusal)
+            else:
+                ended += len(batch)
+        return ended
+
+    async def _one_transaction(self, tenure: Tenure, batch: list[Firing]) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+
+        def write_marker(placed: Sequence[Placed]) -> bytes:
+            new = (_ended(firing, where) for firing, where in zip(batch, placed, strict=True))
+            return marker.encode([*tenure.tidy.marked(), *new])
+
+        placed = await tenure.publisher.deliver([self._record(firing) for firing in batch], write_marker)
+        tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(batch, placed, strict=True))
+        self._telemetry.batch(records=len(batch), commit_seconds=loop.time() - started_s)
+        for firing, where in zip(batch, placed, strict=True):
+            self._count(firing, where)
+
+    async def _rebuild(self, tenure: Tenure) -> None:
+        """A new producer for the same tenure, and proof that the tenure still stands (see the package's essay)."""
+        await tenure.publisher.close()
+        try:
+            tenure.publisher = await self._publisher.open_shard(tenure.shard)
+            state = await self._store.read_shard(tenure.shard)
+        except Unavailable as error:
+            raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
+        if state.epoch != tenure.epoch:
+            raise Fenced(f"shard {tenure.shard}: epoch {state.epoch} is not ours ({tenure.epoch})")
+
+    async def _settle(self, tenure: Tenure, batches: Batches, batch: list[Firing], refusal: Refusal) -> Batches:
+        """What is to be sent after one refusal in `batch`."""
+        culprit = _culprit(batch, refusal)
+        if culprit is not None:
+            await self._refused_row(tenure, culprit, refusal)
+            return _prune(batches, partial(without_lane, lane=culprit.lane, after=culprit.row.position))
+        topic = refusal.topic or _only_topic(self._topic(f) for f in batch)
+        if topic is None:
+            return _split(batches, batch, self._by_topic(batch))
+        if refusal.cause is Cause.RECORD:
+            # One of this topic's records, nobody knows which: each for itself.
+            mine = [f for f in batch if self._topic(f) == topic]
+            others = [f for f in batch if self._topic(f) != topic]
+            return _split(batches, batch, [others, *([f] for f in mine)])
+        self._topic_waits.refused(Topic(topic), refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+        for firing in [f for f in batch if self._topic(f) == topic]:
+            # Its lane with it: behind a dead letter stand rows of another topic.
+            batches = _prune(batches, partial(without_lane, lane=firing.lane, after=firing.row.position))
+        return batches
+
+    async def _refused_row(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
+        """A record that its topic refuses for what it is: costs an attempt, and its lane waits in place."""
+        row = firing.row
+        if firing.errand is Errand.DEAD_LETTER or not isinstance(row, Row):
+            # The dead-letter topic is set up to take what no other takes. If it does not, all dead letters wait, none is
+            # thrown away, and somebody is called.
+            log.error("Dead letter refused", extra={"event": "dead_letter.refused", "reason": refusal.reason})
+            topic = Topic(self._dead_letter_topic)
+            self._topic_waits.refused(topic, Cause.TRANSIENT, refusal.reason, now_ms=self._clock.now_ms())
+            return
+        attempts = (row.retry.attempts if row.retry is not None else 0) + 1
+        at_ms = self._retry.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms())
+        retry = Retry(at_ms=at_ms, epoch=tenure.epoch, attempts=attempts)
+        self._telemetry.delivery(row.schedule.guarantee, "retried")
+        log.warning(
+            "Record refused",
+            extra={
+                "event": "record.refused",
+                "shard": row.shard,
+                "topic": row.schedule.topic,
+                "reason": refusal.reason,
+                "attempts": attempts,
+            },
+        )
+        try:
+            await self._store.set_retry(row.shard, row.position, retry, drop_hold=False)
+        except TransactionConflict:
+            # A cancel is deciding over the row right now; if it loses, the next pass refuses it once more.
+            return
+
+    # --- at least once
+
+    async def lane_by_lane(self, tenure: Tenure, firings: Sequence[Firing]) -> int:
+        """Within a lane one after the other, each acknowledged before the next; lanes side by side. A refused record
+        stops its lane. Returns how many ended."""
+        lanes: dict[Lane | None, list[Firing]] = {}
+        for firing in firings:
+            lanes.setdefault(firing.lane, []).append(firing)
+
+        async def one_lane(lane: list[Firing]) -> int:
+            for count, firing in enumerate(lane):
+                try:
+                    placed = await self._publisher.send(self._record(firing))
+                except DeliveryRefused as refused:
+                    await self._stop_lane(tenure, firing, refused.refusals[0])
+                    return count
+                except BrokerUnavailable as error:
+                    refusal = Refusal(cause=Cause.TRANSIENT, reason=str(error), topic=self._topic(firing))
+                    await self._stop_lane(tenure, firing, refusal)
+                    return count
+                tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
+                self._count(firing, placed)
+            return len(lane)
+
+        return sum(await together(one_lane, lanes.values(), at_once=LANES_AT_ONCE))
+
+    async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
+        if refusal.cause is Cause.RECORD:
+            await self._refused_row(tenure, firing, refusal)
+            return
+        topic = Topic(self._topic(firing))
+        self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+
+    # --- both
+
+    def _topic(self, firing: Firing) -> str:
+        """Where its record goes: its own topic, or the dead-letter topic."""
+        if firing.errand is Errand.DEAD_LETTER or not isinstance(firing.row, Row):
+            return self._dead_letter_topic
+        return firing.row.schedule.topic
+
+    def _by_topic(self, batch: list[Firing]) -> list[list[Firing]]:
+        """The same firings, a list per topic. Order within a lane stays, because a lane has one topic; dead letters go
+        first, so that nothing behind one in its lane is delivered before it is in the dead-letter topic."""
+        topics: dict[str, list[Firing]] = {self._dead_letter_topic: []}
+        for firing in batch:
+            topics.setdefault(self._topic(firing), []).append(firing)
+        return list(topics.values())
+
+    def _record(self, firing: Firing) -> OutRecord:
+        now_ms = self._clock.now_ms()
+        if not isinstance(firing.row, Row):
+            assert firing.failure is not None, "a broken row is only ever a dead letter"
+            return dead_letter_of_broken(firing.row, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
+        if firing.failure is not None:
+            return dead_letter_of(firing.row.schedule, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
+        return delivery_of(firing.row.schedule, now_ms=now_ms)
+
+    def _count(self, firing: Firing, placed: Placed) -> None:
+        guarantee = firing.guarantee
+        if firing.failure is not None:
+            self._telemetry.delivery(guarantee, "failed")
+            log.error(
+                "Schedule failed",
+                extra={
+                    "event": "schedule.failed",
+                    "shard": firing.row.shard,
+                    "topic": firing.lane[0] if firing.lane else None,
+                    "reason": firing.failure.reason,
+                    "attempts": firing.failure.attempts,
+                },
+            )
+            return
+        self._telemetry.delivery(guarantee, "delivered")
+        self._telemetry.lateness(guarantee, (placed.at_ms - firing.row.due_ms) / 1_000)
+        self._topic_waits.took_records(Topic(self._topic(firing)))
+
+
+def _ended(firing: Firing, placed: Placed) -> Ended:
+    return Ended(position=firing.row.position, placed=placed, failure=firing.failure)
+
+
+def _culprit(batch: list[Firing], refusal: Refusal) -> Firing | None:
+    """The one firing whose record was refused for what it is, if that is certain."""
+    if refusal.cause is not Cause.RECORD:
+        return None
+    if refusal.index is not None:
+        return batch[refusal.index]
+    return batch[0] if len(batch) == 1 else None
+
+
+def _only_topic(topics: Iterable[str]) -> str | None:
+    distinct = set(topics)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _prune(batches: Batches, keep: Callable[[list[Firing]], list[Firing]]) -> Batches:
+    """What is still to be sent, after something was taken out of it; no empty batches."""
+    return deque(kept for batch in batches if (kept := keep(batch)))
+
+
+def _split(batches: Batches, batch: list[Firing], parts: list[list[Firing]]) -> Batches:
+    """The same queue with `batch`, as far as it is still in it, sent in parts."""
+    split: Batches = deque()
+    for queued in batches:
+        left = {id(firing) for firing in queued}
+        if left & {id(firing) for firing in batch}:
+            split.extend(kept for part in parts if (kept := [f for f in part if id(f) in left]))
+        else:
+            split.append(queued)
+    return split

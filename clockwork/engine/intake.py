@@ -1,0 +1,159 @@
+"""Accepting a schedule: one transaction puts the pointer and the row, or neither.
+
+`201` only after that transaction; a repeat of the same create is recognised by its digest, which stays with the pointer
+through every reschedule and after the end. A key whose schedule has ended is taken over: on condition of the very pointer
+whose outcome was read, strongly, so that two takers cannot both win.
+"""
+
+import random
+
+from clockwork.clock import Clock, Trust
+from clockwork.config import IntakeSettings
+from clockwork.domain.position import RANDOM_DIGITS, new_position
+from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
+from clockwork.domain.sharding import shard_of
+from clockwork.domain.wakeup import NewlyDue
+from clockwork.engine.answers import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
+from clockwork.engine.patience import Patience
+from clockwork.engine.reading import Reading, pending_view
+from clockwork.engine.waker import Waker
+from clockwork.errors import (
+    ClockUntrusted,
+    ConditionFailed,
+    FieldError,
+    InvalidInput,
+    StoreUnavailable,
+    TransactionConflict,
+)
+from clockwork.ports import Publisher, ScheduleStore
+
+
+class Intake:
+    """Takes schedules and finds them again. Implements `answers.Accepts`."""
+
+    def __init__(
+        self,
+        store: ScheduleStore,
+        publisher: Publisher,
+        waker: Waker,
+        clock: Clock,
+        trust: Trust,
+        rng: random.Random,
+        settings: IntakeSettings,
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._waker = waker
+        self._clock = clock
+        self._trust = trust
+        self._rng = rng
+        self._settings = settings
+        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
+        self._last_accepted_us = 0
+
+    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        """The present state of a key. Raises: Unavailable."""
+        return await self._reading.view(client_id, schedule_key, self._patience())
+
+    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+        """Accepts a schedule.
+
+        Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
+        settles it).
+        """
+        patience = self._patience()
+        await self._check_topic(new)
+        self._check_clock()
+        row = self._row(new, version=1)
+        replaces: int | None = None
+        while True:
+            pointer = self._pointer(new, row)
+            try:
+                await self._store.create(row, pointer, replaces_version=replaces)
+            except ConditionFailed:
+                found = await self._who_is_there(new, row, patience)
+                if not isinstance(found, Pointer | None):
+                    return found
+                replaces = found.version if found is not None else None
+                row = self._row(new, version=(replaces or 0) + 1)
+            except (TransactionConflict, StoreUnavailable) as error:
+                # The same row again, at the same position: if the first try was applied after all, this is that create.
+                await patience.pause(f"the schedule could not be stored in time: {error}")
+                self._check_clock()
+            else:
+                return self._accepted(pointer, row)
+
+    def _accepted(self, pointer: Pointer, row: Row) -> Created:
+        if row.due_ms <= self._clock.now_ms() + self._settings.scan_interval_ms:
+            self._waker.wake(row.shard, NewlyDue(row.due_ms))
+        return Created(pending_view(pointer, row))
+
+    async def _who_is_there(
+        self, new: NewSchedule, mine: Row, patience: Patience
+    ) -> Created | Repeated | KeyTaken | Pointer | None:
+        """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
+        while True:
+            pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
+            if pointer is None or await self._reading.forgotten(pointer):
+                return pointer
+            view = await self._reading.view_at(pointer)
+            if view is not None:
+                if pointer.position == mine.position:
+                    return Created(view)  # our own, written by a try whose answer was lost
+                if pointer.digest == new.digest:
+                    return Repeated(view)
+                return KeyTaken(view) if view.status is Status.PENDING else pointer
+            await patience.pause("the key is being changed by another request")
+
+    async def _check_topic(self, new: NewSchedule) -> None:
+        if not await self._publisher.topic_exists(new.topic):
+            raise InvalidInput(
+                [FieldError("delivery.topic", f"the topic {new.topic!r} does not exist; create it first")]
+            )
+
+    def _check_clock(self) -> None:
+        if not self._trust.trusted():
+            raise ClockUntrusted
+
+    def _row(self, new: NewSchedule, *, version: int) -> Row:
+        accepted_us = self._next_accepted_us()
+        digits = self._rng.randrange(10**RANDOM_DIGITS)
+        return Row(
+            shard=shard_of(new.ordering_key, self._settings.shards),
+            position=new_position(due_ms=new.due_ms, accepted_us=accepted_us, random=digits),
+            schedule=Schedule(
+                client_id=new.client_id,
+                schedule_key=new.schedule_key,
+                ordering_key=new.ordering_key,
+                due_ms=new.due_ms,
+                topic=new.topic,
+                guarantee=new.guarantee,
+                task_data=new.task_data,
+                data_form=new.data_form,
+                headers=new.headers,
+                traceparent=new.traceparent,
+                created_at_ms=accepted_us // 1_000,
+                version=version,
+                delivery_id=f"{self._rng.getrandbits(128):032x}",
+            ),
+        )
+
+    def _pointer(self, new: NewSchedule, row: Row) -> Pointer:
+        latest_ms = max(row.due_ms, row.schedule.created_at_ms)
+        return Pointer(
+            client_id=new.client_id,
+            schedule_key=new.schedule_key,
+            shard=row.shard,
+            position=row.position,
+            digest=new.digest,
+            version=row.schedule.version,
+            expires_at_s=(latest_ms + 2 * self._settings.retention_ms) // 1_000,
+        )
+
+    def _next_accepted_us(self) -> int:
+        """Microseconds that grow with every acceptance of this node, so that its positions are ordered by acceptance."""
+        self._last_accepted_us = max(self._clock.now_us(), self._last_accepted_us + 1)
+        return self._last_accepted_us
+
+    def _patience(self) -> Patience:
+        return Patience(self._settings.request_timeout_ms, self._rng)

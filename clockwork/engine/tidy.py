@@ -1,0 +1,163 @@
+"""After the commit: write the outcome, *then* delete the row.
+
+In this order, because a row that is gone without an outcome would be a schedule that nobody can explain (x-delete-first).
+Both writes are idempotent, also when a zombie makes them: under exactly_once every writer writes the same outcome, under
+at_least_once the first one stands. It runs beside the next passes; until its row is deleted a delivered position is left
+out of every page and named in every marker.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from clockwork.domain.marker import Ended
+from clockwork.domain.position import Position
+from clockwork.domain.retry import Backoff
+from clockwork.domain.schedule import BrokenRow, EndState, Guarantee, Outcome, Row
+from clockwork.domain.sharding import ShardId
+from clockwork.engine.patience import Setbacks
+from clockwork.engine.together import together
+from clockwork.errors import Contested, Unavailable
+from clockwork.ports import ScheduleStore
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS: Final = 200
+"""Rows tidied up together: eight batch writes side by side keep DynamoDB busy, and a crash repeats little."""
+SINGLE_WRITES_MAX: Final = 16
+"""Conditional puts under way at once; only at_least_once needs them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A row whose delivery, or dead letter, is committed."""
+
+    row: Row | BrokenRow
+    ended: Ended
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return self.row.schedule.guarantee if isinstance(self.row, Row) else Guarantee.EXACTLY_ONCE
+
+
+class TidyUp:
+    """The untidied rows of one tenure, oldest first."""
+
+    def __init__(self, store: ScheduleStore, shard: ShardId, *, retention_ms: int, rng: random.Random) -> None:
+        self._store = store
+        self._shard = shard
+        self._retention_ms = retention_ms
+        self._pending: dict[Position, Done] = {}
+        self._work = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._setbacks = Setbacks(rng, Backoff(initial_ms=50, max_ms=5_000))
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, position: Position) -> bool:
+        return position in self._pending
+
+    def add(self, done: Iterable[Done]) -> None:
+        for one in done:
+            self._pending[one.row.position] = one
+        if self._pending:
+            self._work.set()
+
+    def positions(self) -> frozenset[Position]:
+        """A copy, to be taken *before* a Query is sent: a tidy-up that ends while the answer is on its way must not make
+        the row look new (x-late-exclude)."""
+        return frozenset(self._pending)
+
+    def marked(self) -> Iterator[Ended]:
+        """What every marker must name."""
+        return (done.ended for done in self._pending.values() if done.guarantee is Guarantee.EXACTLY_ONCE)
+
+    async def progress(self) -> None:
+        """Waits until some more rows are tidied up."""
+        self._progress.clear()
+        await self._progress.wait()
+
+    async def run(self) -> None:
+        """Tidies up until cancelled."""
+        while True:
+            await self._work.wait()
+            await self._tidy_some()
+
+    async def finish(self) -> None:
+        """Tidies up what is there, then returns: for a clean hand-over."""
+        while self._pending:
+            await self._tidy_some()
+
+    async def _tidy_some(self) -> None:
+        chunk = list(islice(self._pending.values(), CHUNK_ROWS))
+        try:
+            await self._write(chunk)
+        except (Unavailable, Contested) as error:
+            # The rows stay named in every marker, so nothing is at stake but time.
+            wait_s = self._setbacks.next_wait_s()
+            log.warning(
+                "Tidy-up waits",
+                extra={"event": "tidy.waits", "shard": self._shard, "rows": len(self._pending), "error": str(error)},
+            )
+            await asyncio.sleep(wait_s)
+            return
+        self._setbacks.forget()
+        for done in chunk:
+            self._pending.pop(done.row.position, None)
+        if not self._pending:
+            self._work.clear()
+        self._progress.set()
+
+    async def _write(self, chunk: list[Done]) -> None:
+        exactly: list[Outcome] = []
+        first_stands: list[Outcome] = []
+        for done in chunk:
+            outcome = outcome_of(done, retention_ms=self._retention_ms)
+            if outcome is not None:
+                (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
+        await self._store.put_outcomes(exactly)
+        await together(self._store.put_outcome_if_absent, first_stands, at_once=SINGLE_WRITES_MAX)
+        await self._push_pointers(chunk)
+        await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
+
+    async def _push_pointers(self, chunk: list[Done]) -> None:
+        """A row that fires later than one retention after its due time keeps its pointer alive as long as its outcome."""
+        for done in chunk:
+            end_ms = done.ended.placed.at_ms
+            if isinstance(done.row, Row) and end_ms - done.row.due_ms > self._retention_ms:
+                expires_at_s = (end_ms + 2 * self._retention_ms) // 1_000
+                await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
+
+
+def outcome_of(done: Done, *, retention_ms: int) -> Outcome | None:
+    """The outcome that an ended row leaves; None if not even its key can be read.
+
+    Everything in it comes from the row and the marker, so that every owner computes the same.
+    """
+    row, ended = done.row, done.ended
+    schedule = row.schedule if isinstance(row, Row) else None
+    client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+    schedule_key = row.schedule.schedule_key if isinstance(row, Row) else row.schedule_key
+    if client_id is None or schedule_key is None:
+        return None
+    return Outcome(
+        client_id=client_id,
+        schedule_key=schedule_key,
+        position=row.position,
+        state=EndState.DELIVERED if ended.failure is None else EndState.FAILED,
+        at_ms=ended.placed.at_ms,
+        schedule=schedule,
+        placed=ended.placed,
+        failure=ended.failure,
+        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.placed.at_ms, retention_ms=retention_ms),
+    )
+
+
+def outcome_expiry_s(*, due_ms: int, end_ms: int, retention_ms: int) -> int:
+    """The later of due time and end, plus the retention; epoch seconds."""
+    return (max(due_ms, end_ms) + retention_ms) // 1_000

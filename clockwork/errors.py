@@ -1,0 +1,142 @@
+"""The whole error tree, split by what the one who catches it should do.
+
+ClockworkError
+├── Unavailable            back off and try again; nothing is known to be wrong with the request
+│   ├── StoreUnavailable   DynamoDB did not answer, or not in time (`outcome_unknown`: a write may have happened)
+│   │   └── StoreThrottled it answered "slow down": the write did not happen
+│   ├── BrokerUnavailable  Kafka did not answer, or not in time
+│   └── ClockUntrusted     our clock is too far from DynamoDB's, or was not compared lately
+├── Contested              somebody else wrote first: read again, then decide
+│   ├── ConditionFailed    a condition of the write did not hold
+│   └── TransactionConflict the item is part of a transaction that is being applied
+├── DeliveryRefused        a batch was aborted: named records or topics are the cause
+├── DeliveryUnknown        nobody knows whether a batch was committed: forget all, take over again
+├── Fenced                 another owner has the shard: stop, write nothing more
+├── Unreadable             stored bytes that this version cannot read: never guess what they mean
+│   └── NewerFormat        written by a newer version: leave them alone
+├── InvalidInput           the caller must change the request; names every wrong field
+└── StartRefused           the process must not run like this: one line says what to change
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ClockworkError(Exception):
+    """Base of everything that Clockwork raises on purpose. The docstring is the default message."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
+
+
+class Unavailable(ClockworkError):
+    """Something that is needed does not answer; the same request may work later."""
+
+
+class StoreUnavailable(Unavailable):
+    """DynamoDB did not answer in time."""
+
+    def __init__(self, message: str | None = None, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+        """True if a write was sent and may have been, or may still be, applied."""
+
+
+class StoreThrottled(StoreUnavailable):
+    """DynamoDB asks for fewer requests; the write did not happen."""
+
+
+class BrokerUnavailable(Unavailable):
+    """Kafka did not answer in time."""
+
+
+class ClockUntrusted(Unavailable):
+    """This node's clock differs too much from DynamoDB's, or has not been compared lately."""
+
+
+class Contested(ClockworkError):
+    """Another writer was faster."""
+
+
+class ConditionFailed(Contested):
+    """A condition of the write did not hold."""
+
+
+class TransactionConflict(Contested):
+    """The item is part of a transaction that is being applied."""
+
+
+class Cause(StrEnum):
+    """Why a record could not be sent: decides who waits, and whether it costs an attempt."""
+
+    RECORD = "record"
+    """The record itself is refused (too large, invalid): costs it an attempt."""
+    TOPIC = "topic"
+    """The topic is missing or forbidden: all of its rows wait, none pays."""
+    TRANSIENT = "transient"
+    """A leader is away, too few replicas, a time-out: back off, nobody pays."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """One reason why a batch was not delivered."""
+
+    cause: Cause
+    reason: str
+    """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
+    topic: str | None = None
+    """The topic concerned; None: any topic of the batch may be the culprit."""
+    index: int | None = None
+    """Which record of the batch (RECORD only)."""
+
+
+class DeliveryRefused(ClockworkError):
+    """A batch was not delivered, and it is certain that none of it will be."""
+
+    def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
+        super().__init__("; ".join(f"{r.topic or 'batch'}: {r.reason}" for r in refusals))
+        self.refusals = tuple(refusals)
+        self.begun = begun
+        """True if the producer must be built anew before the next batch."""
+
+
+class DeliveryUnknown(ClockworkError):
+    """Nobody knows whether the batch was committed."""
+
+    def __init__(self, message: str | None = None, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+        """True if time ran out before the commit was asked for: the next batch should be smaller."""
+
+
+class Fenced(ClockworkError):
+    """Another owner has this shard."""
+
+
+class Unreadable(ClockworkError):
+    """These stored bytes cannot be read."""
+
+
+class NewerFormat(Unreadable):
+    """These stored bytes were written by a newer version of Clockwork."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One wrong field of a request: where it is and what to do."""
+
+    field: str
+    message: str
+
+
+class InvalidInput(ClockworkError):
+    """The request cannot be accepted as it is."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{e.field}: {e.message}" for e in errors))
+        self.errors = tuple(errors)
+
+
+class StartRefused(ClockworkError):
+    """The node must not start with these settings or these tables."""

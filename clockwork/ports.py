@@ -1,0 +1,262 @@
+"""What the engine needs from outside, as contracts. Each has a twin in memory and one suite that runs on both.
+
+Errors, for every port: `Unavailable` and below when the other side does not answer in time (never a client library's
+own exception); the rest as each method says. Every method may be cancelled; a cancelled write may have happened.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from clockwork.domain.marker import Ended
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.position import Position
+from clockwork.domain.record import OutRecord
+from clockwork.domain.schedule import (
+    BrokenRow,
+    ClientId,
+    Guarantee,
+    Outcome,
+    Placed,
+    Pointer,
+    RequestId,
+    Retry,
+    Row,
+    ScheduleKey,
+)
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Some rows of a shard, in position order."""
+
+    rows: tuple[Row | BrokenRow, ...]
+    next_after: Position | None
+    """Read on after this position; None: the shard ends here."""
+
+
+class ScheduleStore(Protocol):
+    """The three tables. Every read is strongly consistent; every multi-item write is one atomic transaction.
+
+    A transaction is atomic for its writer only: another reader may see one of its items and not yet the next.
+    A write that raises `StoreUnavailable(outcome_unknown=True)` may have been applied, or may be applied later.
+    A write refused because of the store's own earlier copy of it (a library's repeat after a lost answer) is reported
+    as the success that it was: by owner, hold, or the transaction's token.
+    """
+
+    # --- keys
+
+    async def read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> Pointer | None:
+        """The pointer of a key, expired or not. Raises: Unreadable."""
+        ...
+
+    async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
+        """How the schedule at this position ended, expired or not. Raises: Unreadable."""
+        ...
+
+    async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+        """Puts the pointer and the row. `replaces_version`: None if no pointer may exist, else the version of the one
+        that it takes over. The same call again (same position) after an unknown outcome is the same create.
+
+        Raises: ConditionFailed (another pointer is there), TransactionConflict (nothing written).
+        """
+        ...
+
+    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
+        """Lets the pointer live at least until then, if it still points to this row's position; else does nothing."""
+        ...
+
+    # --- rows, as a cancel or reschedule sees them
+
+    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
+        """One row."""
+        ...
+
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
+        """Marks the row as wanted by `request`, over any other's hold, and returns its `retry`. Sent once, never
+        repeated by the library: a late copy would put a hold back that the owner took off.
+
+        Raises: ConditionFailed (no such row), TransactionConflict.
+        """
+        ...
+
+    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
+        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`.
+
+        Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
+        """
+        ...
+
+    async def reschedule(
+        self,
+        shard: ShardId,
+        outcome: Outcome,
+        *,
+        hold: RequestId,
+        row: Row,
+        pointer: Pointer,
+        replaces_version: int,
+    ) -> None:
+        """Deletes the row at `outcome.position` if it still bears this hold, puts the outcome `superseded`, the new
+        row, and the pointer if its version is `replaces_version`. The new row may be in another shard.
+
+        Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
+        """
+        ...
+
+    # --- a shard, as its owner sees it
+
+    async def read_shard(self, shard: ShardId) -> ShardState:
+        """The shard's item. Raises: Unreadable if it is not there: that is an error, never a zero."""
+        ...
+
+    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
+        """Sets epoch `expected + 1` and the owner if the epoch is `expected`; returns the item as it is then. `owner`
+        names this one take-over, so that a repeat by the library is recognised.
+
+        Raises: ConditionFailed.
+        """
+        ...
+
+    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
+        """Raises the frontier to at least `frontier_ms`; returns what is stored then. Never lowers it.
+
+        Raises: Fenced (the epoch is another one).
+        """
+        ...
+
+    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        """Rows in position order behind `after` (None: from the lowest), at most `rows_max` and about 1 MB. Rows that
+        cannot be read are in it as `BrokenRow`. Not a snapshot: each row is as it was at its own moment."""
+        ...
+
+    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
+        """Takes any hold off the row. False: the row is gone. Raises: TransactionConflict."""
+        ...
+
+    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+        """Sets `retry` on the row (and takes any hold off). False: the row is gone. Raises: TransactionConflict."""
+        ...
+
+    async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
+        """Those of the rows that exist; any number of positions."""
+        ...
+
+    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Puts each outcome over what is there: for exactly_once, where all writers write the same. Any number."""
+        ...
+
+    async def put_outcome_if_absent(self, outcome: Outcome) -> None:
+        """Puts it unless there is one: for at_least_once, where the first one stands."""
+        ...
+
+    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+        """Deletes rows, those that are gone included. Any number."""
+        ...
+
+    async def ping(self) -> None:
+        """One cheap request, so that the clock is compared and readiness is known. Raises: StoreUnavailable."""
+        ...
+
+
+class ShardPublisher(Protocol):
+    """The transactional producer of one shard, from one init until it is fenced, refused, or closed.
+
+    Its init has fenced every earlier one with the shard's transactional id and settled its transaction.
+    """
+
+    async def read_marker(self) -> tuple[Ended, ...]:
+        """The last committed marker of the shard; empty if there is none. Raises: Unreadable, BrokerUnavailable."""
+        ...
+
+    async def deliver(
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
+    ) -> Sequence[Placed]:
+        """Sends all records and then the marker in one transaction, in order within each Kafka partition; commits.
+        `marker` is called with where the records are, in their order.
+
+        Raises: DeliveryRefused (aborted; if `begun`, only `close` may be called then), DeliveryUnknown and Fenced
+        (only `close` may be called).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Lets go of it. Neither commits nor aborts; may be called twice."""
+        ...
+
+
+class Publisher(Protocol):
+    """Kafka, as the runners need it."""
+
+    async def open_shard(self, shard: ShardId) -> ShardPublisher:
+        """Inits the shard's transactional producer, fencing the one before. Raises: BrokerUnavailable."""
+        ...
+
+    async def send(self, record: OutRecord) -> Placed:
+        """Sends one record outside any transaction and waits for its acknowledgement by all in-sync replicas.
+
+        Raises: DeliveryRefused (`begun` is False), BrokerUnavailable (it may have been written all the same).
+        """
+        ...
+
+    async def topic_exists(self, topic: str) -> bool:
+        """Whether records could be sent there, from metadata younger than a few seconds for a missing topic.
+
+        Raises: BrokerUnavailable if it is not known and Kafka does not say.
+        """
+        ...
+
+    def connected(self) -> bool:
+        """Whether Kafka answered lately."""
+        ...
+
+
+class ShardOwnership(Protocol):
+    """The consumer group over the ownership topic: whose assignment is who owns which shard."""
+
+    async def run(
+        self,
+        on_assignment: Callable[[frozenset[ShardId]], None],
+        on_wakeup: Callable[[ShardId, WakeUp], None],
+    ) -> None:
+        """Joins the group and stays in it until cancelled; then leaves it. Both callbacks only record facts: they
+        return at once and never raise. `on_assignment` gets the whole set after each rebalance (not the empty set
+        between revoke and assign). Waits and comes back by itself while Kafka is away.
+        """
+        ...
+
+    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        """Sends a wake-up to the shard's owner, wherever it is. Raises: BrokerUnavailable."""
+        ...
+
+
+RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
+DeliveryResult = Literal["delivered", "retried", "failed"]
+
+
+class Telemetry(Protocol):
+    """Figures for the person who is paged. No method does I/O, waits, or raises; labels come from small closed sets."""
+
+    def request(self, *, route: str, status: int, seconds: float) -> None: ...
+    def schedule(self, result: RequestResult) -> None: ...
+    def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
+    def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
+    def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
+    def shard_released(self, shard: ShardId) -> None:
+        """Forget the shard's gauges: another node shows them now."""
+
+    def shards_owned(self, count: int) -> None: ...
+    def rebalance(self) -> None: ...
+    def fenced(self) -> None: ...
+    def takeover(self, seconds: float) -> None: ...
+    def batch(self, *, records: int, commit_seconds: float) -> None: ...
+    def dynamodb(self, *, operation: str, result: str, seconds: float) -> None: ...
+    def clock_skew(self, seconds: float) -> None: ...
+    def loop_lag(self, seconds: float) -> None: ...
+    def malformed(self, what: Literal["row", "wakeup", "newer_row"]) -> None: ...
+
+
+Resource = AbstractAsyncContextManager[object]

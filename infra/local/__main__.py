@@ -1,0 +1,57 @@
+"""`python -m infra.local`: both services in the foreground, until Ctrl-C.
+
+Prints two lines when they answer, ready to be pasted into a shell or read by a script:
+
+    KAFKA_BROKERS=127.0.0.1:24518
+    DYNAMODB_ENDPOINT=http://127.0.0.1:21077
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from infra.local.errors import LocalServicesError
+from infra.local.services import LocalServices
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    # SIGTERM is made the same as Ctrl-C: it cancels, at whatever point of the start, and the blocks close in order.
+    this_task = asyncio.current_task()
+    assert this_task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this_task.cancel)
+    async with LocalServices(
+        data_dir=arguments.data_dir,
+        kafka_port=arguments.kafka_port,
+        dynamodb_port=arguments.dynamodb_port,
+        log_dir=arguments.log_dir,
+    ) as services:
+        print(f"KAFKA_BROKERS={services.kafka_brokers}")
+        print(f"DYNAMODB_ENDPOINT={services.dynamodb_endpoint}", flush=True)
+        await services.until_one_dies()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local", description="Run Kafka and DynamoDB Local until Ctrl-C."
+    )
+    parser.add_argument("--kafka-port", type=int, metavar="PORT", help="default: a free one")
+    parser.add_argument("--dynamodb-port", type=int, metavar="PORT", help="default: a free one")
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="keep the data there; default: keep none")
+    parser.add_argument("--log-dir", type=Path, metavar="FOLDER", help="default: beside the data")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
+            asyncio.run(run(arguments))
+    except LocalServicesError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""`make demo`: some hundred schedules over twenty seconds, against the node that `make run` has started.
+
+Schedules of several ordering keys are created over HTTP, some are cancelled (a few of them at their very due time), a
+second node joins, is killed with SIGKILL and started again meanwhile. A read_committed consumer sees what arrives, and a
+table says whether the promises held.
+"""
+
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiokafka import AIOKafkaConsumer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from infra.local.errors import LocalServicesError
+from infra.local.node import NodeProcess, node_environment
+from infra.local.ports import free_port
+from infra.local.run import Running, find_running
+from infra.local.verdict import Verdict, verdict_table
+
+TOPIC: Final = "orderTopic"
+SCHEDULES: Final = 400
+ORDERING_KEYS: Final = 25
+CANCELS: Final = 60
+CANCELS_CLOSE: Final = 20
+"""Of these, asked for at the very due time: too close to call, so every answer is possible, but must be true."""
+SPREAD_MS: Final = 20_000
+FIRST_MS: Final = 3_000
+KILL_AFTER_S: Final = 6.0
+AGAIN_AFTER_S: Final = 4.0
+PATIENCE_S: Final = 40.0
+"""How long to wait for what is late; a killed node's shards are silent for its session time-out."""
+SECOND_NODE_SESSION_MS: Final = 3_000
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000  # noqa: TID251 - the demo stands outside and looks at the wall
+
+
+class Demo:
+    """One run, its schedules, and what became of them."""
+
+    def __init__(self, running: Running, session: aiohttp.ClientSession) -> None:
+        self._running = running
+        self._session = session
+        self._rng = random.Random()
+        self.verdict = Verdict()
+        self.client_id = f"demo-{_now_ms()}"
+
+    def plan(self) -> None:
+        """What is to be scheduled: several keys, due at random milliseconds."""
+        start_ms = _now_ms() + FIRST_MS
+        for number in range(SCHEDULES):
+            due_ms = start_ms + self._rng.randrange(SPREAD_MS)
+            self.verdict.plan(f"order-{number}", f"customer-{number % ORDERING_KEYS}", due_ms)
+
+    async def create_all(self, progress: Progress) -> None:
+        bar = progress.add_task("created", total=SCHEDULES)
+
+        async def one(key: str) -> None:
+            planned = self.verdict.planned[key]
+            body = {
+                "clientId": self.client_id,
+                "scheduleKey": key,
+                "orderingKey": planned.ordering_key,
+                "scheduleTime": planned.due_ms,
+                "taskData": {"order": key},
+                "delivery": {"topic": TOPIC},
+            }
+            async with self._session.post(f"{self._running.http_url}/schedule", json=body) as response:
+                if response.status != 201:
+                    raise LocalServicesError(f"create answered {response.status}: {await response.text()}")
+            self.verdict.accepted(key, _now_ms())
+            progress.advance(bar)
+
+        await _some_at_once(one, list(self.verdict.planned))
+
+    async def cancel_some(self) -> None:
+        """Most of them early, some at the very due time."""
+        keys = self._rng.sample(list(self.verdict.planned), CANCELS)
+
+        async def one(key: str) -> None:
+            if key in keys[:CANCELS_CLOSE]:
+                wait_ms = self.verdict.planned[key].due_ms - _now_ms() + self._rng.randrange(-300, 20)
+                await asyncio.sleep(max(0, wait_ms) / 1_000)
+            url = f"{self._running.http_url}/schedule/{self.client_id}/{key}"
+            async with self._session.delete(url) as response:
+                answer = await response.json()
+                said = "cancelled" if response.status == 200 else answer.get("reason", str(response.status))
+                self.verdict.answered(key, said)
+
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                group.create_task(one(key), name=f"cancel-{key}")
+
+    async def disturb(self, log_path: Path) -> None:
+        """A second node joins, is killed, and comes back."""
+        environment = node_environment(
+            kafka_brokers=self._running.kafka_brokers,
+            dynamodb_endpoint=self._running.dynamodb_endpoint,
+            http_port=free_port(),
+            more={"CLOCKWORK_SESSION_TIMEOUT_MS": str(SECOND_NODE_SESSION_MS)},
+        )
+        async with NodeProcess(environment, role="worker", log_path=log_path) as first:
+            await first.until_ready()
+            await asyncio.sleep(KILL_AFTER_S)
+            await first.kill()
+            self.verdict.killed_at_ms = _now_ms()
+        await asyncio.sleep(AGAIN_AFTER_S)
+        async with NodeProcess(environment, role="worker", log_path=log_path) as second:
+            await second.until_ready()
+            await self.verdict.everything_settled.wait()
+
+    async def consume(self, consumer: AIOKafkaConsumer, progress: Progress) -> None:
+        bar = progress.add_task("arrived", total=SCHEDULES)
+        while True:
+            pages: dict[Any, list[Any]] = await consumer.getmany(timeout_ms=200)
+            for record in (record for page in pages.values() for record in page):
+                headers = dict(record.headers)
+                if headers.get("clockwork-client-id") == self.client_id.encode():
+                    self.verdict.arrived(
+                        headers["clockwork-schedule-key"].decode(), record.timestamp, json.loads(record.value)
+                    )
+            progress.update(bar, completed=self.verdict.settled())
+            self.verdict.check_settled()
+
+
+async def _some_at_once(one: Any, keys: list[str], at_once: int = 32) -> None:
+    gate = asyncio.Semaphore(at_once)
+
+    async def gated(key: str) -> None:
+        async with gate:
+            await one(key)
+
+    async with asyncio.TaskGroup() as group:
+        for key in keys:
+            group.create_task(gated(key), name=f"create-{key}")
+
+
+@asynccontextmanager
+async def _reader(running: Running) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        TOPIC,
+        bootstrap_servers=running.kafka_brokers,
+        isolation_level="read_committed",
+        auto_offset_reset="latest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+        await consumer.seek_to_end()
+        for assigned in consumer.assignment():
+            await consumer.position(assigned)
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def run(console: Console) -> bool:
+    """One demo. True if every promise held. Raises: LocalServicesError."""
+    running = find_running()
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with tempfile.TemporaryDirectory(prefix="clockwork-demo-") as folder:
+        async with aiohttp.ClientSession() as session, _reader(running) as consumer:
+            demo = Demo(running, session)
+            demo.plan()
+            with Progress(*columns, console=console) as progress:
+                async with asyncio.TaskGroup() as group:
+                    reading = group.create_task(demo.consume(consumer, progress), name="consume")
+                    group.create_task(demo.disturb(Path(folder) / "second-node.log"), name="disturb")
+                    await demo.create_all(progress)
+                    await demo.cancel_some()
+                    demo.verdict.all_answered = True
+                    try:
+                        async with asyncio.timeout(SPREAD_MS / 1_000 + PATIENCE_S):
+                            await demo.verdict.everything_settled.wait()
+                    except TimeoutError:
+                        # What is missing then is what the table says.
+                        demo.verdict.everything_settled.set()
+                    reading.cancel()
+    console.print(verdict_table(demo.verdict))
+    return demo.verdict.holds
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(run(Console())) else 1)
+    except* LocalServicesError as errors:
+        sys.exit("\n".join(str(error) for error in errors.exceptions))
+    except* aiohttp.ClientError as errors:
+        sys.exit("\n".join(f"the node does not answer: {error}" for error in errors.exceptions))
+    except* KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,110 @@
+"""Apache Kafka: one node that is broker and controller in one, on 127.0.0.1 only."""
+
+import asyncio
+import base64
+import contextlib
+import uuid
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from infra.local.jars import KAFKA
+from infra.local.java import java_command
+from infra.local.ports import free_port
+from infra.local.service import Service
+
+HOST = "127.0.0.1"
+ANSWER_MS_MAX = 2_000
+LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
+
+SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    # A missing topic must look as it does in production.
+    "auto.create.topics.enable": "false",
+    # Their defaults want three brokers.
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    # Each is a folder with four files, made at the first use, which waits for all of them: 50 by default.
+    "offsets.topic.num.partitions": "2",
+    "transaction.state.log.num.partitions": "4",
+    # A group of tests is complete when its test says so; nobody else will join in the next three seconds.
+    "group.initial.rebalance.delay.ms": "0",
+    # Tests of a silent member should not wait six seconds for it.
+    "group.min.session.timeout.ms": "1000",
+    # What a killed producer left open blocks read_committed readers until it is swept: every 10 s by default.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # A killed broker may register again only when the controller has given up its former life: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Room to compact small topics; the default takes 128 MB of the heap.
+    "log.cleaner.dedupe.buffer.size": "16777216",
+    # Two cores are shared with the clients.
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+}
+"""What infra/compose.yaml says too, and a test compares."""
+
+
+class Kafka(Service):
+    name = "Kafka"
+    port_option = "--kafka-port (or kafka_port=)"
+    heap_mb = 512
+
+    async def prepare(self, port: int) -> list[str]:
+        data, scratch, properties = self.home / "data", self.home / "tmp", self.home / "server.properties"
+        scratch.mkdir(exist_ok=True)
+        # Chosen anew each time: only the node itself uses it, and its address is not part of the data.
+        properties.write_text(server_properties(port, controller_port=free_port(), data=data))
+        options = [f"-Dlog4j2.configurationFile={LOG_CONFIG}"]
+        if not (data / "meta.properties").exists():
+            # With "=": the id may begin with a dash.
+            format_storage = [
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={new_cluster_id()}",
+                "-c",
+                str(properties),
+            ]
+            await self.run_command(java_command(KAFKA.folder, self.heap_mb, scratch, options, format_storage))
+        return java_command(KAFKA.folder, self.heap_mb, scratch, options, ["kafka.Kafka", str(properties)])
+
+    async def answers(self, port: int) -> bool:
+        # First the bare port: aiokafka logs an error for each connection that is refused.
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            return False
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        admin = AIOKafkaAdminClient(bootstrap_servers=f"{HOST}:{port}", request_timeout_ms=ANSWER_MS_MAX)
+        try:
+            await admin.start()
+            cluster = await admin.describe_cluster()
+        except (OSError, KafkaError, TimeoutError):
+            return False
+        finally:
+            await admin.close()
+        # The controller lists a broker when it may lead partitions; before, every other request would fail.
+        return bool(cluster["brokers"])
+
+
+def server_properties(port: int, *, controller_port: int, data: Path) -> str:
+    """The contents of Kafka's configuration file."""
+    places = {
+        # Voters by configuration, not by `format --standalone`: that would store the controller's port with the data.
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "log.dirs": str(data),
+    }
+    return "".join(f"{name}={value}\n" for name, value in (SETTINGS | places).items())
+
+
+def new_cluster_id() -> str:
+    """Sixteen random bytes as Kafka writes them: 22 characters of base64url."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

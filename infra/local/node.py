@@ -1,0 +1,121 @@
+"""A node as a child process: how `make run`, the demo and the tests start, ask, and end one."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from infra.local.child import Child
+from infra.local.errors import LocalServicesError
+
+READY_S_MAX: Final = 60.0
+STOP_S_MAX: Final = 30.0
+ASK_S: Final = 0.1
+REPOSITORY: Final = Path(__file__).parents[2]
+OURS: Final = ("CLOCKWORK_", "KAFKA_", "AWS_", "DYNAMODB_", "SCHEDULE_", "PARTITION_")
+"""Names in the environment that would be settings; a node gets only those that it is given here."""
+
+
+def node_environment(
+    *, kafka_brokers: str, dynamodb_endpoint: str, http_port: int, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The settings of a node on the local services; DynamoDB Local wants any credentials, letters and digits."""
+    return {
+        "KAFKA_BROKERS": kafka_brokers,
+        "DYNAMODB_ENDPOINT": dynamodb_endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY": "local",
+        "AWS_SECRET_KEY": "local",
+        "CLOCKWORK_HTTP_PORT": str(http_port),
+        **(more or {}),
+    }
+
+
+class NodeProcess:
+    """`python -m clockwork` with these settings; it does not outlive us, whatever we die of.
+
+    As a block: started at its begin, ended as by SIGTERM at its end. Without a log path its lines are shown where ours
+    are.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, role: str = "all", log_path: Path | None = None) -> None:
+        self._environment = dict(environment)
+        self._role = role
+        self._log_path = log_path
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._environment['CLOCKWORK_HTTP_PORT']}"
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, 128 + n after signal n; None while it lives."""
+        return self._opened().code
+
+    async def start(self) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        self._child = await Child.start(
+            [sys.executable, "-m", "clockwork", "--role", self._role],
+            log_path=self._log_path,
+            cwd=REPOSITORY,
+            env={**inherited, **self._environment},
+        )
+
+    async def until_ready(self) -> None:
+        """Raises: LocalServicesError if it ends, or is not ready in time."""
+        loop = asyncio.get_running_loop()
+        ends_at_s = loop.time() + READY_S_MAX
+        answer = "no answer"
+        async with aiohttp.ClientSession() as session:
+            while loop.time() < ends_at_s:
+                if self.code is not None:
+                    raise LocalServicesError(f"the node ended at its start with code {self.code}; see what it said")
+                try:
+                    async with session.get(f"{self.url}/readyz") as response:
+                        answer = await response.text()
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError as error:
+                    answer = str(error)
+                await asyncio.sleep(ASK_S)
+        raise LocalServicesError(f"the node is not ready after {READY_S_MAX:.0f} s: {answer}")
+
+    async def until_end(self) -> int | None:
+        return await self._opened().wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: to its group and its peers it is dead, until it wakes up."""
+        self._opened().pause()
+
+    def resume(self) -> None:
+        self._opened().resume()
+
+    async def kill(self) -> None:
+        """SIGKILL: at any moment, without a word."""
+        await self._opened().kill()
+
+    async def stop(self) -> int | None:
+        """SIGTERM; its exit code. Killed if it does not drain in time."""
+        await self._opened().stop(STOP_S_MAX)
+        return self.code
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            await self.stop()
+
+    def _opened(self) -> Child:
+        if self._child is None:
+            raise RuntimeError("the node is not started")
+        return self._child

@@ -1,0 +1,175 @@
+"""The pair, as tests, the demo and `make run` use it."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from infra.local import dynamodb, kafka
+from infra.local.dynamodb import DynamoDB
+from infra.local.errors import LocalServicesError
+from infra.local.jars import ensure_jars
+from infra.local.java import find_java
+from infra.local.kafka import Kafka
+
+
+class LocalServices:
+    """Kafka and DynamoDB Local for the length of a block.
+
+    Opening returns when both answer, or raises a LocalServicesError and leaves nothing running. Closing ends both,
+    as does the end of this process, whatever it dies of. Without `data_dir` nothing is kept: DynamoDB's tables live
+    in memory, Kafka's records in a temporary folder. With it, the next start on that folder finds all that was there.
+    Logs go to `log_dir`, else beside the data; those of a failed start are kept.
+
+    To break things on purpose, each on its port and with its data: stop (in order), kill (as a power cut would) and
+    pause (frozen, connections open). `start_kafka` and `restart_kafka` return when it answers again. DynamoDB
+    is only paused: its tables would not survive more.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path | str | None = None,
+        kafka_port: int | None = None,
+        dynamodb_port: int | None = None,
+        log_dir: Path | str | None = None,
+    ) -> None:
+        self._data_dir = None if data_dir is None else Path(data_dir).absolute()
+        self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
+        self._kafka_port = kafka_port
+        self._dynamodb_port = dynamodb_port
+        self._kafka: Kafka | None = None
+        self._dynamodb: DynamoDB | None = None
+        self._log_dir: Path | None = None
+        self._scratch: Path | None = None
+
+    async def __aenter__(self) -> Self:
+        find_java()
+        if self._data_dir is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="clockwork-local-"))
+        data = self._data_dir or self._scratch
+        assert data is not None
+        self._log_dir = self._given_log_dir or data / "logs"
+        self._log_dir.mkdir(parents=True, exist_ok=True)
+        self._kafka = Kafka(
+            port=self._kafka_port,
+            home=data / "kafka",
+            log_path=self._log_dir / "kafka.log",
+            scratch=self._scratch,
+        )
+        self._dynamodb = DynamoDB(
+            port=self._dynamodb_port,
+            home=data / "dynamodb",
+            log_path=self._log_dir / "dynamodb.log",
+            scratch=self._scratch,
+            in_memory=self._data_dir is None,
+        )
+        try:
+            await ensure_jars(self._log_dir / "jars.log", self._scratch)
+            with _first_error():
+                async with asyncio.TaskGroup() as starting:
+                    starting.create_task(self._kafka.start(), name="start Kafka")
+                    starting.create_task(self._dynamodb.start(), name="start DynamoDB Local")
+        except BaseException as error:
+            # Our errors name a log.
+            await self._close(keep_logs=isinstance(error, LocalServicesError))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close(keep_logs=False)
+
+    @property
+    def kafka_brokers(self) -> str:
+        return f"{kafka.HOST}:{self._opened_kafka().port}"
+
+    @property
+    def dynamodb_endpoint(self) -> str:
+        return f"http://{dynamodb.HOST}:{self._opened_dynamodb().port}"
+
+    @property
+    def log_dir(self) -> Path:
+        if self._log_dir is None:
+            raise RuntimeError("the local services have no log folder before they are opened")
+        return self._log_dir
+
+    async def start_kafka(self) -> None:
+        await self._opened_kafka().start()
+
+    async def stop_kafka(self) -> None:
+        await self._opened_kafka().stop()
+
+    async def kill_kafka(self) -> None:
+        await self._opened_kafka().kill()
+
+    async def restart_kafka(self) -> None:
+        await self.stop_kafka()
+        await self.start_kafka()
+
+    def pause_kafka(self) -> None:
+        self._opened_kafka().pause()
+
+    def resume_kafka(self) -> None:
+        self._opened_kafka().resume()
+
+    def pause_dynamodb(self) -> None:
+        self._opened_dynamodb().pause()
+
+    def resume_dynamodb(self) -> None:
+        self._opened_dynamodb().resume()
+
+    async def until_one_dies(self) -> None:
+        """Wait for ever, or raise why one of the services ended by itself. For whoever has nothing else to do."""
+        with _first_error():
+            async with asyncio.TaskGroup() as watching:
+                watching.create_task(self._opened_kafka().raise_when_dead(), name="watch Kafka")
+                watching.create_task(self._opened_dynamodb().raise_when_dead(), name="watch DynamoDB Local")
+
+    async def _close(self, *, keep_logs: bool) -> None:
+        async with asyncio.TaskGroup() as closing:
+            for service in (self._kafka, self._dynamodb):
+                if service is not None:
+                    # Data that nobody will read again needs no orderly end.
+                    end = service.kill() if self._scratch else service.stop()
+                    closing.create_task(end, name=f"end {service.name}")
+        self._kafka = self._dynamodb = None
+        if self._scratch is not None:
+            _remove(self._scratch, spare=self._log_dir if keep_logs else None)
+
+    def _opened_kafka(self) -> Kafka:
+        if self._kafka is None:
+            raise RuntimeError("the local services are not open")
+        return self._kafka
+
+    def _opened_dynamodb(self) -> DynamoDB:
+        if self._dynamodb is None:
+            raise RuntimeError("the local services are not open")
+        return self._dynamodb
+
+
+@contextlib.contextmanager
+def _first_error() -> Iterator[None]:
+    """The first of our errors out of a task group, as itself: its reader wants one reason, not a tree."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        ours = group.subgroup(LocalServicesError)
+        if ours is None:
+            raise
+        raise ours.exceptions[0] from None
+
+
+def _remove(scratch: Path, *, spare: Path | None) -> None:
+    """Remove the temporary folder, all but the logs that an error has just named."""
+    for entry in scratch.iterdir():
+        if entry != spare:
+            shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        # Fails, as it should, when the logs are still in it.
+        scratch.rmdir()

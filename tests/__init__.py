@@ -1,0 +1,1 @@
+"""The tests. Each folder is a package, so that two test modules may share a name."""

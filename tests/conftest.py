@@ -1,0 +1,66 @@
+"""What every test has: the real services, if it asks for them, and an event loop that it leaves as it found it."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from infra.local import LocalServices
+
+# No limit per example: a busy machine is no failure. What failed is printed so that it can be run again.
+settings.register_profile("clockwork", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("clockwork")
+
+_REAL_FIXTURE = "services"
+
+
+@pytest.fixture(scope="session")
+async def services() -> AsyncIterator["LocalServices"]:
+    """A real Kafka and a real DynamoDB Local, started for the first test that asks and shared by all. Tests keep apart
+    by using table names, topics and a cluster name of their own."""
+    # Not imported at the top: the tests of the rules run without the packages that these services come from.
+    from infra.local import LocalServices
+
+    async with LocalServices() as running:
+        yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that use the real services, directly or through another fixture, and runs them last: a rule
+    that is broken is then known at once."""
+    for item in items:
+        if _REAL_FIXTURE in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
+    items.sort(key=lambda item: item.get_closest_marker("real") is not None)
+
+
+@pytest.fixture(scope="session")
+async def _session_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+@pytest.fixture(autouse=True)
+def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests share one event loop, as the services do. A task that a test leaves behind would run on in the next one,
+    and its error would be blamed on that; so the test that started it fails, and the task is cancelled."""
+    if not inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        yield
+        return
+    loop: asyncio.AbstractEventLoop = request.getfixturevalue("_session_loop")
+    # Those of the session's own fixtures, which are set up before this one.
+    before = asyncio.all_tasks(loop)
+    yield
+    left = asyncio.all_tasks(loop) - before
+    if left:
+        # What is cancelled or closed already may need some turns of the loop to end.
+        loop.run_until_complete(asyncio.wait(left, timeout=0.5))
+        left = {task for task in left if not task.done()}
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=5))
+        pytest.fail(f"tasks outlive the test: {sorted(repr(task.get_coro()) for task in left)}")

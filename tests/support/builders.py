@@ -1,0 +1,167 @@
+"""Values for tests: each builder gives one that is valid, and takes what the test is about."""
+
+from itertools import count
+from typing import Final
+
+from clockwork.domain.position import Position, new_position
+from clockwork.domain.schedule import (
+    BrokenRow,
+    ClientId,
+    DataForm,
+    EndState,
+    Failure,
+    Guarantee,
+    Lane,
+    OrderingKey,
+    Outcome,
+    Placed,
+    Pointer,
+    RequestId,
+    Retry,
+    Row,
+    Schedule,
+    ScheduleKey,
+    Topic,
+)
+from clockwork.domain.sharding import ShardId
+
+DUE_MS: Final = 1_700_000_000_000
+"""When schedules are due, if the test does not care."""
+CLIENT: Final = ClientId("client-1")
+TOPIC: Final = Topic("orders")
+SHARD: Final = ShardId(3)
+
+_acceptances = count(DUE_MS * 1_000 - 60_000_000)
+_keys = count(1)
+
+
+def position(due_ms: int = DUE_MS, *, accepted_us: int | None = None, random: int = 0) -> Position:
+    """A position; each is accepted one microsecond after the one built before."""
+    return new_position(
+        due_ms=due_ms, accepted_us=next(_acceptances) if accepted_us is None else accepted_us, random=random
+    )
+
+
+def schedule(
+    *,
+    client_id: str = CLIENT,
+    schedule_key: str | None = None,
+    ordering_key: str | None = None,
+    due_ms: int = DUE_MS,
+    topic: str = TOPIC,
+    guarantee: Guarantee = Guarantee.EXACTLY_ONCE,
+    task_data: bytes = b'{"order":1}',
+    data_form: DataForm = DataForm.JSON,
+    headers: tuple[tuple[str, str], ...] = (),
+    traceparent: str | None = None,
+    created_at_ms: int = DUE_MS - 60_000,
+    version: int = 1,
+    delivery_id: str | None = None,
+) -> Schedule:
+    """A schedule; without a key it gets one of its own, and without an ordering key its key stands in."""
+    key = schedule_key if schedule_key is not None else f"key-{next(_keys)}"
+    return Schedule(
+        client_id=ClientId(client_id),
+        schedule_key=ScheduleKey(key),
+        ordering_key=OrderingKey(ordering_key if ordering_key is not None else key),
+        due_ms=due_ms,
+        topic=Topic(topic),
+        guarantee=guarantee,
+        task_data=task_data,
+        data_form=data_form,
+        headers=headers,
+        traceparent=traceparent,
+        created_at_ms=created_at_ms,
+        version=version,
+        delivery_id=delivery_id if delivery_id is not None else f"delivery-of-{key}",
+    )
+
+
+def row(
+    of: Schedule | None = None,
+    *,
+    shard: int = SHARD,
+    at: Position | None = None,
+    hold: str | None = None,
+    retry: Retry | None = None,
+) -> Row:
+    """The row of a schedule; rows with one due time stand in the order in which they are built."""
+    wanted = of if of is not None else schedule()
+    return Row(
+        shard=ShardId(shard),
+        position=at if at is not None else position(wanted.due_ms),
+        schedule=wanted,
+        hold=RequestId(hold) if hold is not None else None,
+        retry=retry,
+    )
+
+
+def broken_row(
+    *,
+    shard: int = SHARD,
+    at: Position | None = None,
+    due_ms: int = DUE_MS,
+    lane: Lane | None = None,
+    newer_format: bool = False,
+    raw: bytes = b'{"partitionId":{"S":"3"}}',
+    client_id: str | None = None,
+    schedule_key: str | None = None,
+) -> BrokenRow:
+    """A row that cannot be read; by default not even its lane and key."""
+    return BrokenRow(
+        shard=ShardId(shard),
+        position=at if at is not None else position(due_ms),
+        reason="format 2" if newer_format else "no topic",
+        raw=raw,
+        newer_format=newer_format,
+        lane=lane,
+        client_id=ClientId(client_id) if client_id is not None else None,
+        schedule_key=ScheduleKey(schedule_key) if schedule_key is not None else None,
+    )
+
+
+def pointer(
+    to: Row, *, digest: str = "digest", version: int | None = None, expires_at_s: int = 2_000_000_000
+) -> Pointer:
+    """The pointer of a row's key."""
+    return Pointer(
+        client_id=to.schedule.client_id,
+        schedule_key=to.schedule.schedule_key,
+        shard=to.shard,
+        position=to.position,
+        digest=digest,
+        version=version if version is not None else to.schedule.version,
+        expires_at_s=expires_at_s,
+    )
+
+
+def placed(offset: int = 7, *, kafka_partition: int = 0, at_ms: int = DUE_MS + 5) -> Placed:
+    """Where a record is."""
+    return Placed(kafka_partition=kafka_partition, offset=offset, at_ms=at_ms)
+
+
+def outcome(
+    of: Row,
+    state: EndState = EndState.DELIVERED,
+    *,
+    at_ms: int = DUE_MS + 5,
+    where: Placed | None = None,
+    failure: Failure | None = None,
+    expires_at_s: int = 2_000_000_000,
+) -> Outcome:
+    """How the schedule of a row ended."""
+    if where is None and state in (EndState.DELIVERED, EndState.FAILED):
+        where = placed(at_ms=at_ms)
+    if failure is None and state is EndState.FAILED:
+        failure = Failure(reason="record_too_large", attempts=8)
+    return Outcome(
+        client_id=of.schedule.client_id,
+        schedule_key=of.schedule.schedule_key,
+        position=of.position,
+        state=state,
+        at_ms=at_ms,
+        schedule=None if state is EndState.SUPERSEDED else of.schedule,
+        placed=where,
+        failure=failure,
+        expires_at_s=expires_at_s,
+    )

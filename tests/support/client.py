@@ -1,0 +1,70 @@
+"""A client of the HTTP interface, as thin as it can be: what was answered is what tests are about."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+
+REQUEST_S_MAX: Final = 15.0
+"""Longer than a node's own deadline, so that its 503 is seen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """An answer."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def reason(self) -> str | None:
+        """Of a 409."""
+        found = self.body.get("reason")
+        return str(found) if found is not None else None
+
+
+class Client:
+    """Talks to one node."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    async def create(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answered:
+        return await self._ask("POST", "/schedule", json=body, headers=headers)
+
+    async def get(self, client_id: str, schedule_key: str) -> Answered:
+        return await self._ask("GET", _path(client_id, schedule_key))
+
+    async def cancel(self, client_id: str, schedule_key: str) -> Answered:
+        return await self._ask("DELETE", _path(client_id, schedule_key))
+
+    async def livez(self) -> Answered:
+        return await self._ask("GET", "/livez")
+
+    async def readyz(self) -> Answered:
+        return await self._ask("GET", "/readyz")
+
+    async def metrics(self) -> str:
+        async with self._session.get(f"{self.url}/metrics") as response:
+            return await response.text()
+
+    async def _ask(self, method: str, path: str, **more: Any) -> Answered:
+        """Raises: what `NO_ANSWER` names."""
+        timeout = aiohttp.ClientTimeout(total=REQUEST_S_MAX)
+        async with self._session.request(method, f"{self.url}{path}", timeout=timeout, **more) as response:
+            return Answered(
+                status=response.status, body=await response.json(content_type=None), headers=response.headers
+            )
+
+
+NO_ANSWER: Final = (aiohttp.ClientError, asyncio.TimeoutError)
+"""Nobody knows whether the request was carried out."""
+
+
+def _path(client_id: str, schedule_key: str) -> str:
+    return f"/schedule/{client_id}/{quote(schedule_key, safe='')}"

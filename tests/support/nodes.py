@@ -1,0 +1,273 @@
+"""Clusters for tests: tables, topics, group and names of a test's own, and nodes that are started, broken and asked.
+
+    async with opened_cluster(services, folder) as cluster:
+        topic = await cluster.topic()
+        node = await cluster.start()
+        await node.client.create(cluster.body(topic, "key-1", in_ms=500))
+
+Nodes are processes, so that they can be killed and paused; where that is not the point, `node_here` opens one in the
+test's own process, which is cheaper and lets a test stand between the node and its libraries.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import aiohttp
+from aiokafka.admin import AIOKafkaAdminClient
+
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_topics import create_topics
+from clockwork.app import Node, Role, open_node
+from clockwork.clock import SystemClock
+from clockwork.config import load_settings
+from infra.local import LocalServices
+from infra.local.node import NodeProcess, node_environment
+from infra.local.ports import free_port
+from tests.support.client import NO_ANSWER, Client
+from tests.support.waiting import until
+
+SHARDS: Final = 8
+SESSION_TIMEOUT_MS: Final = 2_000
+LOG_LINES_SHOWN: Final = 12
+
+now_ms: Final = SystemClock().now_ms
+
+
+class ClusterNode:
+    """A node as a process."""
+
+    def __init__(self, process: NodeProcess, client: Client, log_path: Path) -> None:
+        self.process = process
+        self.client = client
+        self.log_path = log_path
+
+    def logged(self, event: str | None = None) -> list[dict[str, Any]]:
+        """What it said, all of it or of one event."""
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        said = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in said if event is None or line["event"] == event]
+
+    async def until_logged(self, event: str, *, times: int = 1) -> None:
+        async def look() -> bool:
+            return len(self.logged(event)) >= times
+
+        await until(look, f"{times} x {event} in the log of {self.client.url}")
+
+    async def shards(self) -> frozenset[int]:
+        """The shards that it works: taken over, and looked at."""
+        return frozenset(
+            int(n) for n in re.findall(r'^clockwork_due\{shard="(\d+)"\}', await self.client.metrics(), re.M)
+        )
+
+    async def until_works(self, count: int) -> frozenset[int]:
+        """Until it works exactly so many shards."""
+
+        async def look() -> frozenset[int] | None:
+            try:
+                shards = await self.shards()
+            except NO_ANSWER:
+                return None
+            return shards | {-1} if len(shards) == count else None
+
+        return await until(look, f"{count} shards at {self.client.url}") - {-1}
+
+    async def until_answers(self) -> None:
+        """Until its HTTP server does, ready or not."""
+
+        async def look() -> bool:
+            try:
+                return (await self.client.livez()).status == 200
+            except NO_ANSWER:
+                return False
+
+        await until(look, f"an answer of {self.client.url}")
+
+    async def until_ready(self) -> None:
+        try:
+            await self.process.until_ready()
+        except Exception as error:
+            error.add_note(f"the end of its log:\n{self.log_end()}")
+            raise
+
+    def log_end(self) -> str:
+        lines = self.log_path.read_text().splitlines() if self.log_path.exists() else []
+        return "\n".join(lines[-LOG_LINES_SHOWN:])
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """Names of one cluster, and its nodes so far."""
+
+    services: LocalServices
+    session: aiohttp.ClientSession
+    folder: Path
+    name: str
+    settings: dict[str, str]
+    """Environment variables of every node, in the place of the defaults of `opened_cluster`."""
+    nodes: list[ClusterNode] = field(default_factory=list)
+    _numbers: Any = field(default_factory=itertools.count)
+
+    @property
+    def dead_letters(self) -> str:
+        return f"{self.name}-dead-letters"
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Of a node; its HTTP port is new each time."""
+        return node_environment(
+            kafka_brokers=self.services.kafka_brokers,
+            dynamodb_endpoint=self.services.dynamodb_endpoint,
+            http_port=free_port(),
+            more={**self.settings, **(more or {})},
+        )
+
+    async def start(
+        self, *, role: str = "all", more: Mapping[str, str] | None = None, ready: bool = True
+    ) -> ClusterNode:
+        """Starts a node; returns when it is ready, or at once."""
+        environment = self.environment(more)
+        log_path = self.folder / f"node-{next(self._numbers)}.log"
+        process = NodeProcess(environment, role=role, log_path=log_path)
+        node = ClusterNode(process, Client(self.session, process.url), log_path)
+        self.nodes.append(node)
+        await process.start()
+        if ready:
+            await node.until_ready()
+        return node
+
+    async def stop(self) -> None:
+        """Ends all nodes as SIGTERM does, so that from now on nobody writes anything."""
+        async with asyncio.TaskGroup() as group:
+            for node in self.nodes:
+                if node.process.code is None:
+                    group.create_task(node.process.stop(), name="stop a node")
+
+    async def close(self) -> None:
+        """Ends them at once. Raises: AssertionError if one of them met a defect in itself."""
+        async with asyncio.TaskGroup() as group:
+            for node in self.nodes:
+                group.create_task(node.process.kill(), name="kill a node")
+        defects = [line for node in self.nodes for line in node.logged() if "exception" in line]
+        assert not defects, f"a node met a defect: {defects[0]['message']}\n{defects[0]['exception']}"
+
+    async def topic(
+        self, *, kafka_partitions: int = 2, broker_time: bool = True, config: Mapping[str, str] | None = None
+    ) -> str:
+        """Makes a client's topic; `broker_time`: the broker's own clock stamps its records, so that anyone can see
+        when they really arrived."""
+        name = f"for-{self.name}-{next(self._numbers)}"
+        await self.make_topic(name, kafka_partitions=kafka_partitions, broker_time=broker_time, config=config)
+        return name
+
+    async def make_topic(
+        self, name: str, *, kafka_partitions: int = 2, broker_time: bool = True, config: Mapping[str, str] | None = None
+    ) -> None:
+        stamped = {"message.timestamp.type": "LogAppendTime"} if broker_time else {}
+        settings = KafkaSettings(
+            brokers=self.services.kafka_brokers, cluster=self.name, shards=1, consumer_group="none"
+        )
+        await create_topics(settings, [name], kafka_partitions=kafka_partitions, config=stamped | dict(config or {}))
+
+    async def delete_topic(self, name: str) -> None:
+        """Returns when the broker no longer knows it."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.services.kafka_brokers)
+        await admin.start()
+        try:
+            await admin.delete_topics([name])
+
+            async def gone() -> bool:
+                return name not in await admin.list_topics()
+
+            await until(gone, f"{name} deleted")
+        finally:
+            await admin.close()
+
+    def body(
+        self,
+        topic: str,
+        schedule_key: str,
+        *,
+        in_ms: int = 0,
+        due_ms: int | None = None,
+        ordering_key: str | None = None,
+        data: Any = None,
+        guarantee: str | None = None,
+    ) -> dict[str, Any]:
+        """The body of a create; due in so many milliseconds, or then."""
+        body: dict[str, Any] = {
+            "clientId": self.name,
+            "scheduleKey": schedule_key,
+            "scheduleTime": now_ms() + in_ms if due_ms is None else due_ms,
+            "taskData": {"key": schedule_key} if data is None else data,
+            "delivery": {"topic": topic} | ({"guarantee": guarantee} if guarantee else {}),
+        }
+        return body | ({"orderingKey": ordering_key} if ordering_key is not None else {})
+
+    async def until_status(self, client: Client, schedule_key: str, status: str = "delivered") -> dict[str, Any]:
+        """Until a `GET` says so; what it says."""
+
+        async def look() -> dict[str, Any] | None:
+            answered = await client.get(self.name, schedule_key)
+            body: dict[str, Any] = answered.body
+            return body if body.get("status") == status else None
+
+        return await until(look, f"{schedule_key} {status}")
+
+
+@asynccontextmanager
+async def opened_cluster(
+    services: LocalServices, folder: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Cluster]:
+    """A cluster without nodes. At the end its nodes are killed, and what they logged is looked at."""
+    name = f"t{uuid4().hex[:10]}"
+    defaults = {
+        "CLOCKWORK_CLUSTER": name,
+        "KAFKA_CONSUMER_GROUP": name,
+        "SCHEDULE_DB": f"{name}-schedules",
+        "PARTITION_EXEC_DB": f"{name}-executions",
+        "SCHEDULE_KEY_DB": f"{name}-keys",
+        "CLOCKWORK_SHARDS": str(SHARDS),
+        "CLOCKWORK_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
+        "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "300",
+        "CLOCKWORK_SCAN_INTERVAL_MS": "1000",
+        "CLOCKWORK_RETRY_ATTEMPTS": "3",
+        "CLOCKWORK_RETRY_INITIAL_MS": "50",
+        "CLOCKWORK_RETRY_MAX_MS": "100",
+    }
+    async with aiohttp.ClientSession() as session:
+        cluster = Cluster(
+            services=services, session=session, folder=folder, name=name, settings=defaults | dict(settings or {})
+        )
+        try:
+            yield cluster
+        finally:
+            await cluster.close()
+
+
+@asynccontextmanager
+async def node_here(
+    cluster: Cluster, *, role: Role = Role.ALL, more: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Node, Client]]:
+    """A node in this process, ready; drained at the end of the block."""
+    environment = cluster.environment(more)
+    stop = asyncio.Event()
+    async with open_node(load_settings(environment), role) as node, asyncio.TaskGroup() as group:
+        group.create_task(node.run(stop), name="node")
+        try:
+            client = Client(cluster.session, f"http://127.0.0.1:{environment['CLOCKWORK_HTTP_PORT']}")
+
+            async def ready() -> bool:
+                return (await client.readyz()).status == 200
+
+            await until(ready, f"the node in process {os.getpid()} ready")
+            yield node, client
+        finally:
+            stop.set()

@@ -1,0 +1,63 @@
+"""One pass over rows that a test names: what `Planner` makes of them."""
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Final
+
+from clockwork.domain.lanes import BatchLimits, Planner, TopicWait
+from clockwork.domain.position import Position
+from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Retry, Row, Topic
+from tests.support.builders import DUE_MS, row, schedule
+
+BOUND_MS: Final = DUE_MS + 1_000
+EPOCH: Final = 7
+ATTEMPTS_MAX: Final = 8
+LANE: Final = (Topic("orders"), OrderingKey("a"))
+NO_LIMITS: Final = BatchLimits(records_max=1_000, bytes_max=1_000_000)
+
+
+def planner(
+    *,
+    left_out: Set[Position] = frozenset(),
+    topic_waits: Mapping[Topic, TopicWait] | None = None,
+    limits: BatchLimits = NO_LIMITS,
+    bound_ms: int = BOUND_MS,
+) -> Planner:
+    return Planner(
+        bound_ms=bound_ms,
+        epoch=EPOCH,
+        left_out=left_out,
+        topic_waits=topic_waits or {},
+        retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=Backoff(initial_ms=1_000, max_ms=60_000)),
+        limits=limits,
+    )
+
+
+def plan(rows: Iterable[Row | BrokenRow], into: Planner | None = None) -> Planner:
+    planned = into if into is not None else planner()
+    for each in rows:
+        if not planned.take(each):
+            break
+    return planned
+
+
+def lane_row(
+    key: str,
+    *,
+    hold: str | None = None,
+    retry: Retry | None = None,
+    guarantee: Guarantee = Guarantee.EXACTLY_ONCE,
+    topic: str = "orders",
+    due_ms: int = DUE_MS,
+    size: int = 10,
+) -> Row:
+    of = schedule(ordering_key=key, topic=topic, guarantee=guarantee, due_ms=due_ms, task_data=b"x" * size)
+    return row(of, hold=hold, retry=retry)
+
+
+def refused(until_ms: int = BOUND_MS + 5_000, *, epoch: int = EPOCH, attempts: int = 1) -> Retry:
+    return Retry(at_ms=until_ms, epoch=epoch, attempts=attempts)
+
+
+def fired(planned: Planner) -> list[Row | BrokenRow]:
+    return [firing.row for firing in planned.firings]

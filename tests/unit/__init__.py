@@ -1,0 +1,1 @@
+"""The pure rules and single parts: no network, no waiting, no processes."""

@@ -1,0 +1,174 @@
+"""An HTTP edge over an engine of a few lines, for the tests of the edge."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.api.server import HttpServer, make_app
+from clockwork.config import HttpSettings
+from clockwork.domain.position import new_position
+from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.domain.sharding import shard_of
+from clockwork.engine.answers import (
+    Cancelled,
+    Created,
+    KeyTaken,
+    NewSchedule,
+    NotFound,
+    Refused,
+    Repeated,
+    ScheduleView,
+    Status,
+)
+
+NOW_MS: Final = 1_800_000_000_000
+DUE_MS: Final = NOW_MS + 60_000
+
+
+class StillClock:
+    def now_us(self) -> int:
+        return NOW_MS * 1_000
+
+    def now_ms(self) -> int:
+        return NOW_MS
+
+
+@dataclass
+class FakeReadiness:
+    why_not: list[str] = field(default_factory=list)
+
+    def reasons(self) -> list[str]:
+        return self.why_not
+
+    def details(self) -> dict[str, object]:
+        return {"kafka": {"connected": True}}
+
+
+@dataclass
+class FakeEngine:
+    """Accepts in memory; `error` and `cancel_answer` are what a test wants to happen next."""
+
+    views: dict[tuple[str, str], ScheduleView] = field(default_factory=dict)
+    digests: dict[tuple[str, str], str] = field(default_factory=dict)
+    news: list[NewSchedule] = field(default_factory=list)
+    error: BaseException | None = None
+    cancel_answer: Cancelled | NotFound | Refused | None = None
+
+    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+        if self.error is not None:
+            raise self.error
+        self.news.append(new)
+        key = (new.client_id, new.schedule_key)
+        if key in self.views:
+            return Repeated(self.views[key]) if self.digests[key] == new.digest else KeyTaken(self.views[key])
+        self.digests[key] = new.digest
+        self.views[key] = view_of(new)
+        return Created(self.views[key])
+
+    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        if self.error is not None:
+            raise self.error
+        return self.views.get((client_id, schedule_key))
+
+    async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
+        if self.error is not None:
+            raise self.error
+        if self.cancel_answer is not None:
+            return self.cancel_answer
+        view = self.views.get((client_id, schedule_key))
+        return NotFound() if view is None else Cancelled(view)
+
+
+def view_of(new: NewSchedule) -> ScheduleView:
+    return ScheduleView(
+        client_id=new.client_id,
+        schedule_key=new.schedule_key,
+        position=new_position(due_ms=new.due_ms, accepted_us=NOW_MS * 1_000, random=7),
+        shard=shard_of(new.ordering_key, 64),
+        schedule=Schedule(
+            client_id=new.client_id,
+            schedule_key=new.schedule_key,
+            ordering_key=new.ordering_key,
+            due_ms=new.due_ms,
+            topic=new.topic,
+            guarantee=new.guarantee,
+            task_data=new.task_data,
+            data_form=new.data_form,
+            headers=new.headers,
+            traceparent=new.traceparent,
+            created_at_ms=NOW_MS,
+            version=1,
+            delivery_id="d" * 32,
+        ),
+        status=Status.PENDING,
+        version=1,
+        outcome=None,
+    )
+
+
+def a_request(**changes: Any) -> dict[str, Any]:
+    """A valid create; a change to `...` leaves the field out."""
+    document: dict[str, Any] = {
+        "clientId": "shop",
+        "scheduleKey": "order-1",
+        "scheduleTime": DUE_MS,
+        "taskData": {"order": 1},
+        "delivery": {"topic": "orders"},
+    }
+    return {name: value for name, value in (document | changes).items() if value is not ...}
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    json: Any
+
+    @property
+    def fields(self) -> list[str]:
+        """The wrong fields that a problem document names."""
+        return [each["field"] for each in self.json["errors"]]
+
+
+@dataclass
+class Edge:
+    engine: FakeEngine
+    readiness: FakeReadiness
+    telemetry: PrometheusTelemetry
+    server: HttpServer
+    session: aiohttp.ClientSession
+
+    async def ask(self, method: str, path: str, **given: Any) -> Answer:
+        """`path` goes out as it is, percent-encoding and all. Every answer of 400 and above is checked for its form."""
+        url = URL(f"http://127.0.0.1:{self.server.port}{path}", encoded=True)
+        async with self.session.request(method, url, **given) as response:
+            body = await response.read()
+            is_json = response.content_type in {"application/json", "application/problem+json"}
+            document = await response.json(content_type=None) if is_json and body else None
+            answer = Answer(response.status, response.headers, body, document)
+        if answer.status >= 400 and method != "HEAD":
+            assert response.content_type == "application/problem+json"
+            assert answer.json["status"] == answer.status
+            assert {"type", "title", "detail"} <= answer.json.keys()
+        return answer
+
+    async def post(self, document: Any, **given: Any) -> Answer:
+        return await self.ask("POST", "/schedule", json=document, **given)
+
+    async def post_bytes(self, body: bytes, *, content_type: str = "application/json") -> Answer:
+        return await self.ask("POST", "/schedule", data=body, headers={"Content-Type": content_type})
+
+
+@asynccontextmanager
+async def open_edge(**settings: Any) -> AsyncIterator[Edge]:
+    engine, readiness, telemetry = FakeEngine(), FakeReadiness(), PrometheusTelemetry()
+    http = HttpSettings(port=0, **settings)
+    app = make_app(engine, engine, http, readiness, telemetry, StillClock())
+    async with HttpServer(app, http) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+        yield Edge(engine, readiness, telemetry, server, session)

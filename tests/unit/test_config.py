@@ -1,0 +1,247 @@
+"""Settings: where they come from, what stops the start, and that nothing secret is ever shown."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from clockwork.config import (
+    HttpSettings,
+    IntakeSettings,
+    RunnerSettings,
+    Settings,
+    load_settings,
+    setting_names,
+)
+from clockwork.errors import StartRefused
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def refusal(environ: dict[str, str]) -> str:
+    with pytest.raises(StartRefused) as caught:
+        load_settings(environ)
+    return str(caught.value)
+
+
+def a_file(folder: Path, text: str) -> dict[str, str]:
+    path = folder / "clockwork.toml"
+    path.write_text(text, encoding="utf-8")
+    return {"CLOCKWORK_CONFIG": str(path)}
+
+
+def test_nothing_given_means_the_documented_defaults() -> None:
+    loaded = load_settings({})
+    assert loaded == dataclasses.replace(
+        Settings(),
+        dynamo=dataclasses.replace(Settings().dynamo, create_resources=False),
+        kafka=dataclasses.replace(Settings().kafka, create_resources=False),
+    )
+    assert loaded.http.port == 8080
+    assert loaded.kafka.shards == loaded.intake.shards == 64
+    assert loaded.kafka.consumer_group == "clockwork"
+    assert loaded.runner.topic_wait_ms == 900_000
+    assert loaded.intake.retention_ms == 7 * 24 * 3_600_000
+
+
+def test_every_value_of_the_environment_reaches_its_setting() -> None:
+    loaded = load_settings(
+        {
+            "KAFKA_BROKERS": "a.example:9092, [::1]:9093",
+            "KAFKA_CONSUMER_GROUP": "g",
+            "AWS_REGION": "eu-central-1",
+            "AWS_ACCESS_KEY": "AK",
+            "AWS_SECRET_KEY": "SK",
+            "SCHEDULE_DB": "s-1",
+            "PARTITION_EXEC_DB": "s-2",
+            "SCHEDULE_KEY_DB": "s-3",
+            "DYNAMODB_ENDPOINT": "http://127.0.0.1:8000",
+            "CLOCKWORK_HTTP_HOST": "::",
+            "CLOCKWORK_HTTP_PORT": "0",
+            "CLOCKWORK_BODY_BYTES_MAX": "2048",
+            "CLOCKWORK_DRAIN_TIMEOUT_MS": "0",
+            "CLOCKWORK_SHARDS": "8",
+            "CLOCKWORK_CLUSTER": "c",
+            "CLOCKWORK_SESSION_TIMEOUT_MS": "6000",
+            "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "2000",
+            "CLOCKWORK_INSTANCE_ID": "node-1",
+            "CLOCKWORK_REQUEST_TIMEOUT_MS": "100",
+            "CLOCKWORK_SCAN_INTERVAL_MS": "1000",
+            "CLOCKWORK_RETENTION_MS": "1000",
+            "CLOCKWORK_FRONTIER_LEAD_MS": "5000",
+            "CLOCKWORK_BATCH_RECORDS_MAX": "2000",
+            "CLOCKWORK_BATCH_BYTES_MAX": "65536",
+            "CLOCKWORK_RETRY_ATTEMPTS": "1",
+            "CLOCKWORK_RETRY_INITIAL_MS": "5",
+            "CLOCKWORK_RETRY_MAX_MS": "5",
+            "CLOCKWORK_TOPIC_WAIT_MS": "0",
+            "CLOCKWORK_LOG_FORMAT": "JSON",
+            "CLOCKWORK_LOG_LEVEL": "Debug",
+        }
+    )
+    assert loaded.http == HttpSettings(host="::", port=0, body_bytes_max=2048, drain_timeout_ms=0, cluster="c")
+    assert loaded.intake == IntakeSettings(
+        cluster="c", shards=8, request_timeout_ms=100, scan_interval_ms=1000, retention_ms=1000
+    )
+    assert loaded.runner == RunnerSettings(
+        scan_interval_ms=1000,
+        frontier_lead_ms=5000,
+        batch_records_max=2000,
+        batch_bytes_max=65536,
+        retry_attempts=1,
+        retry_initial_ms=5,
+        retry_max_ms=5,
+        topic_wait_ms=0,
+        retention_ms=1000,
+        dead_letter_topic="c-dead-letters",
+    )
+    kafka, dynamo = loaded.kafka, loaded.dynamo
+    assert kafka.brokers == ("a.example:9092", "[::1]:9093")
+    assert (kafka.shards_topic, kafka.deliveries_topic) == ("c-shards", "c-deliveries")
+    assert (kafka.instance_id, kafka.session_timeout_ms, kafka.heartbeat_interval_ms) == ("node-1", 6000, 2000)
+    assert (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table) == ("s-1", "s-2", "s-3")
+    assert dynamo.secret_key is not None
+    assert (dynamo.access_key, dynamo.secret_key.get_secret_value()) == ("AK", "SK")
+    assert (loaded.log.format, loaded.log.level) == ("json", "debug")
+
+
+@pytest.mark.parametrize(
+    ("environ", "create"),
+    [
+        ({}, False),
+        ({"DYNAMODB_ENDPOINT": "http://h:1"}, True),
+        ({"DYNAMODB_ENDPOINT": "http://h:1", "CLOCKWORK_CREATE_RESOURCES": "false"}, False),
+        ({"CLOCKWORK_CREATE_RESOURCES": "TRUE"}, True),
+        ({"CLOCKWORK_CREATE_RESOURCES": ""}, False),
+    ],
+)
+def test_resources_are_made_where_dynamodb_is_not_awss_unless_told_otherwise(
+    environ: dict[str, str], create: bool
+) -> None:
+    loaded = load_settings(environ)
+    assert loaded.dynamo.create_resources is create
+    assert loaded.kafka.create_resources is create
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    environ = a_file(tmp_path, 'clockwork_shards = 16\nClockwork_Cluster = "f"\nKAFKA_BROKERS = ["a:1", "b:2"]\n')
+    loaded = load_settings(environ | {"CLOCKWORK_CLUSTER": "e", "CLOCKWORK_SHARDS": ""})
+    assert loaded.kafka.shards == 16
+    assert loaded.kafka.cluster == "e"
+    assert loaded.kafka.brokers == ("a:1", "b:2")
+    assert loaded.http.port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("CLOCKWORK_SHARDS", v) for v in ("0", "10001", "-1", "x", "1.5", "true")),
+        *(("CLOCKWORK_CLUSTER", v) for v in ("a b", "a/b", "ä", "x" * 201)),
+        *(("CLOCKWORK_HTTP_PORT", v) for v in ("-1", "65536", "http")),
+        *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
+        *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
+        *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),
+        *(("KAFKA_BROKERS", v) for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1")),
+        *(("DYNAMODB_ENDPOINT", v) for v in ("localhost:8000", "ftp://h", "http://", "http://user:pw@h:1")),
+        *(("SCHEDULE_DB", v) for v in ("ab", "a b c", "x" * 256)),
+        ("CLOCKWORK_RETRY_ATTEMPTS", "0"),
+        ("CLOCKWORK_INSTANCE_ID", "a b"),
+        ("CLOCKWORK_LOG_FORMAT", "xml"),
+        ("CLOCKWORK_LOG_LEVEL", "loud"),
+        ("CLOCKWORK_REQUEST_TIMEOUT_MS", "99"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_and_names_the_setting(name: str, value: str) -> None:
+    assert f"{name}: " in refusal({name: value})
+
+
+def test_every_problem_is_named_in_one_line(tmp_path: Path) -> None:
+    environ = a_file(tmp_path, 'CLOCKWORK_SHARDS = 0\nCOLOUR = "red"\nKAFKA_BROKERS = {a = 1}\n')
+    line = refusal(environ | {"CLOCKWORK_HTTP_PORT": "x", "CLOCKWORK_SHARD": "4", "SCHEDULE_DB": "!"})
+    for name in (
+        "CLOCKWORK_SHARDS",
+        "COLOUR",
+        "KAFKA_BROKERS",
+        "CLOCKWORK_HTTP_PORT",
+        "CLOCKWORK_SHARD",
+        "SCHEDULE_DB",
+    ):
+        assert f"{name}: " in line
+    assert "did you mean CLOCKWORK_SHARDS?" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["CLOCKWORK_", "CLOCKWORK_X", "CLOCKWORK_HTTP_PORTS", "clockwork_shards", "CLOCKWORK_SERVICES"]
+)
+def test_an_unknown_clockwork_name_stops_the_start(name: str) -> None:
+    assert f"{name}: unknown name" in refusal({name: "1"})
+
+
+def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:
+    names = ["CLOCKWORK_SERVICE_HOST", "CLOCKWORK_SERVICE_PORT", "CLOCKWORK_SERVICE_PORT_HTTP", "CLOCKWORK_PORT"]
+    names += ["CLOCKWORK_PORT_8080_TCP", "CLOCKWORK_PORT_8080_TCP_ADDR", "CLOCKWORK_LOCAL_X", "PATH", "AWS_PROFILE"]
+    load_settings(dict.fromkeys(names, "tcp://10.0.0.1:80"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"CLOCKWORK_HEARTBEAT_INTERVAL_MS": "3334"}, "CLOCKWORK_HEARTBEAT_INTERVAL_MS"),
+        ({"CLOCKWORK_SESSION_TIMEOUT_MS": "1499"}, "CLOCKWORK_HEARTBEAT_INTERVAL_MS"),
+        ({"CLOCKWORK_RETRY_INITIAL_MS": "60001"}, "CLOCKWORK_RETRY_INITIAL_MS"),
+        ({"AWS_ACCESS_KEY": "k"}, "AWS_SECRET_KEY"),
+        ({"AWS_SECRET_KEY": "k"}, "AWS_ACCESS_KEY"),
+        ({"SCHEDULE_DB": "scheduleKeys"}, "SCHEDULE_KEY_DB"),
+    ],
+)
+def test_values_that_contradict_each_other_stop_the_start(environ: dict[str, str], named: str) -> None:
+    assert named in refusal(environ)
+
+
+@pytest.mark.parametrize("text", ["CLOCKWORK_SHARDS = ", "\xff", "A = 1\nA = 2"])
+def test_a_file_that_is_no_toml_stops_the_start(tmp_path: Path, text: str) -> None:
+    assert refusal(a_file(tmp_path, text)).startswith("settings: CLOCKWORK_CONFIG: ")
+
+
+def test_a_file_that_is_missing_or_says_a_thing_twice_stops_the_start(tmp_path: Path) -> None:
+    assert "CLOCKWORK_CONFIG: " in refusal({"CLOCKWORK_CONFIG": str(tmp_path / "none.toml")})
+    assert "CLOCKWORK_SHARDS: twice" in refusal(a_file(tmp_path, "CLOCKWORK_SHARDS = 1\nclockwork_shards = 2\n"))
+    assert "CLOCKWORK_CONFIG: unknown" in refusal(a_file(tmp_path, 'CLOCKWORK_CONFIG = "x"\n'))
+
+
+def test_the_secret_is_neither_in_the_settings_text_nor_in_a_refusal() -> None:
+    environ = {"AWS_ACCESS_KEY": "AK", "AWS_SECRET_KEY": "hush-hush"}
+    assert "hush" not in repr(load_settings(environ))
+    assert "hush" not in refusal(environ | {"CLOCKWORK_SHARDS": "x", "SCHEDULE_DB": "?"})
+
+
+def test_each_name_has_a_reason_and_the_same_default_wherever_it_is_used() -> None:
+    names = [s.name for s in setting_names()]
+    assert len(names) == len(set(names))
+    assert all(s.reason for s in setting_names())
+    # One value, several readers: their defaults must not drift apart.
+    http, kafka, intake, runner = HttpSettings(), Settings().kafka, IntakeSettings(), RunnerSettings()
+    assert http.cluster == kafka.cluster == intake.cluster
+    assert kafka.shards == intake.shards
+    assert intake.scan_interval_ms == runner.scan_interval_ms
+    assert intake.retention_ms == runner.retention_ms
+    assert runner.dead_letter_topic == kafka.dead_letters_topic
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_settings({}).http.port = 1  # type: ignore[misc]
+
+
+def test_the_default_file_says_what_the_defaults_are_and_leaves_out_no_name() -> None:
+    path = CONFIG / "default.toml"
+    assert load_settings({"CLOCKWORK_CONFIG": str(path)}) == load_settings({})
+    text = path.read_text(encoding="utf-8")
+    without_value = {line[1:].split(" ")[0] for line in text.splitlines() if line[:1] == "#" and line[1:2].isalpha()}
+    assert without_value | tomllib.loads(text).keys() == {s.name for s in setting_names()}
+
+
+def test_the_local_file_can_be_loaded() -> None:
+    assert load_settings({"CLOCKWORK_CONFIG": str(CONFIG / "local.toml")}).kafka.create_resources is True

@@ -1,0 +1,85 @@
+"""The metadata cache."""
+
+import asyncio
+
+import pytest
+
+from clockwork.adapters import kafka_client as codes
+from clockwork.adapters.kafka_client import Pulse
+from clockwork.adapters.kafka_topics import TopicDirectory, TopicState
+from clockwork.errors import BrokerUnavailable
+from tests.unit.kafka_script import ScriptedWire, settings_for_script
+
+
+def directory_on(wire: ScriptedWire, *, metadata_max_age_ms: int = 30_000) -> TopicDirectory:
+    return TopicDirectory(settings_for_script(metadata_max_age_ms=metadata_max_age_ms), Pulse(), wire)
+
+
+async def test_a_known_topic_is_not_asked_for_again() -> None:
+    wire = ScriptedWire()
+    directory = directory_on(wire)
+    for _ in range(3):
+        assert (await directory.layout("orders")).leaders == (1, 1)
+    assert wire.asked == ["metadata"]
+
+
+async def test_many_who_ask_at_once_cause_few_requests() -> None:
+    wire = ScriptedWire()
+    directory = directory_on(wire)
+    layouts = await asyncio.gather(*(directory.layout(f"missing-{n % 50}") for n in range(500)))
+    assert {layout.state for layout in layouts} == {TopicState.MISSING}
+    assert len(wire.asked) <= 2
+
+
+async def test_a_missing_topic_is_found_a_second_after_it_was_made() -> None:
+    wire = ScriptedWire()
+    directory = directory_on(wire)
+    assert (await directory.layout("new")).state is TopicState.MISSING
+    wire.topics["new"] = codes.NONE
+    async with asyncio.timeout(10):
+        while (await directory.layout("new")).state is not TopicState.PRESENT:  # noqa: ASYNC110 - time must pass
+            await asyncio.sleep(0.01)
+
+
+async def test_a_forbidden_topic_is_told_from_a_missing_one() -> None:
+    wire = ScriptedWire()
+    wire.topics["secret"] = codes.TOPIC_FORBIDDEN
+    assert (await directory_on(wire).layout("secret")).state is TopicState.FORBIDDEN
+
+
+async def test_a_known_topic_stays_known_while_kafka_is_away_and_an_unknown_one_is_not_guessed() -> None:
+    wire = ScriptedWire()
+    directory = directory_on(wire, metadata_max_age_ms=0)
+    await directory.layout("orders")
+    wire.silent.add("metadata")
+    assert (await directory.layout("orders")).state is TopicState.PRESENT
+    with pytest.raises(BrokerUnavailable):
+        await directory.layout("bills")
+    # Whoever needs it as it is now is not told of old times.
+    with pytest.raises(BrokerUnavailable):
+        await directory.layout("orders", since_s=asyncio.get_running_loop().time())
+
+
+async def test_a_topic_whose_state_the_brokers_do_not_know_is_not_guessed() -> None:
+    wire = ScriptedWire()
+    wire.topics["new"] = codes.LEADER_NOT_AVAILABLE
+    with pytest.raises(BrokerUnavailable):
+        await directory_on(wire).layout("new")
+
+
+async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
+    wire = ScriptedWire()
+    wire.configs = {"max.message.bytes": "1000", "min.insync.replicas": "2"}
+    directory = directory_on(wire)
+    assert (await directory.limits("orders")).record_bytes_max == 1_000
+    wire.configs["max.message.bytes"] = "500"
+    assert (await directory.limits("orders")).record_bytes_max == 1_000
+    directory.forget_limits("orders")
+    limits = await directory.limits("orders")
+    assert (limits.record_bytes_max, limits.in_sync_min) == (500, 2)
+
+
+async def test_without_permission_to_read_limits_there_are_none() -> None:
+    wire = ScriptedWire()
+    wire.silent.add("configs")
+    assert (await directory_on(wire).limits("orders")).record_bytes_max is None

@@ -1,0 +1,243 @@
+"""What becomes of a delivery, for each thing that a broker can say, or not say."""
+
+import asyncio
+from collections import deque
+
+import pytest
+
+from clockwork.adapters import kafka_client as codes
+from clockwork.adapters.kafka_topics import TopicLimits
+from clockwork.domain.record import OutRecord
+from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
+from tests.unit.kafka_script import LOST, ScriptedWire, open_scripted
+
+_NO_LIMITS = TopicLimits()
+
+
+def _times(code: int, times: int) -> deque[int]:
+    return deque([code] * times)
+
+
+def record(topic: str = "orders", value: bytes = b"v", key: bytes | None = b"k") -> OutRecord:
+    return OutRecord(topic=topic, key=key, value=value, headers=(), timestamp_ms=5)
+
+
+def no_marker(placed: object) -> bytes:
+    return b"marker"
+
+
+async def refusals_of(wire: ScriptedWire, *records: OutRecord, begun: bool) -> tuple[Refusal, ...]:
+    publisher = await open_scripted(wire)
+    with pytest.raises(DeliveryRefused) as refused:
+        await publisher.deliver(records, no_marker)
+    assert refused.value.begun is begun
+    assert "commit" not in wire.asked
+    return refused.value.refusals
+
+
+def transactional(wire: ScriptedWire) -> list[str]:
+    return [word for word in wire.asked if word in ("add", "produce", "commit", "abort")]
+
+
+async def test_the_marker_goes_after_the_records_and_before_the_commit() -> None:
+    wire = ScriptedWire()
+    publisher = await open_scripted(wire)
+    for _ in range(2):
+        await publisher.deliver([record(), record("bills")], no_marker)
+    assert transactional(wire) == ["add", "produce", "produce", "commit"] * 2
+    assert [values for topic, _, values in wire.appended if topic == "cw-deliveries"] == [[b"marker"]] * 2
+
+
+async def test_a_topic_that_may_not_be_written_is_named_and_leaves_nothing_open() -> None:
+    wire = ScriptedWire()
+    wire.script("add", {"bills": codes.TOPIC_FORBIDDEN})
+    assert await refusals_of(wire, record(), record("bills"), begun=False) == (
+        Refusal(cause=Cause.TOPIC, reason="topic_forbidden", topic="bills"),
+    )
+    assert transactional(wire) == ["add"]
+
+
+async def test_after_an_unanswered_try_a_refusal_to_add_is_followed_by_an_abort() -> None:
+    # The first try may have added the Kafka partitions, so a transaction may be open.
+    wire = ScriptedWire()
+    wire.script("add", LOST, {"bills": codes.TOPIC_FORBIDDEN})
+    [refusal] = await refusals_of(wire, record("bills"), begun=True)
+    assert refusal.reason == "topic_forbidden"
+    assert transactional(wire) == ["add", "add", "abort"]
+
+
+async def test_a_forbidden_topic_that_shows_only_at_produce_is_named_alone() -> None:
+    wire = ScriptedWire()
+    wire.produce_codes["bills"] = _times(codes.TOPIC_FORBIDDEN, 1)
+    [refusal] = await refusals_of(wire, record(), record("bills"), begun=True)
+    assert (refusal.cause, refusal.topic) == (Cause.TOPIC, "bills")
+
+
+async def test_a_topic_deleted_meanwhile_is_reported_as_missing() -> None:
+    wire = ScriptedWire()
+    publisher = await open_scripted(wire)
+    await publisher.deliver([record("bills")], no_marker)
+    del wire.topics["bills"]
+    wire.script("add", {"bills": codes.UNKNOWN_TOPIC_OR_PARTITION})
+    with pytest.raises(DeliveryRefused) as refused:
+        await publisher.deliver([record("bills")], no_marker)
+    assert [r.reason for r in refused.value.refusals] == ["topic_missing"]
+
+
+@pytest.mark.parametrize("code", [codes.INVALID_RECORD, codes.INVALID_TIMESTAMP, codes.MESSAGE_TOO_LARGE])
+async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> None:
+    wire = ScriptedWire()
+    wire.refuse_values = {b"bad-1": code, b"bad-2": code}
+    batch = [record(value=value) for value in (b"a", b"bad-1", b"b", b"bad-2", b"c")]
+    found = await refusals_of(wire, *batch, record("bills"), begun=True)
+    assert [(r.cause, r.topic, r.index) for r in found] == [(Cause.RECORD, "orders", 1), (Cause.RECORD, "orders", 3)]
+    # The others were sent, in order, each with the next sequence number; the abort takes them back.
+    assert [values for topic, _, values in wire.appended if topic == "orders"] == [[b"a"], [b"b"], [b"c"]]
+
+
+async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_topics() -> None:
+    wire = ScriptedWire()
+    wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
+    assert await refusals_of(wire, record(), record("bills"), begun=True) == (
+        Refusal(cause=Cause.TRANSIENT, reason="not_enough_replicas", topic="bills"),
+    )
+
+
+async def test_a_leader_that_moves_is_followed() -> None:
+    wire = ScriptedWire()
+    wire.produce_codes["orders"] = _times(codes.NOT_LEADER, 3)
+    publisher = await open_scripted(wire)
+    [placed] = await publisher.deliver([record()], no_marker)
+    assert placed.offset == 0
+
+
+@pytest.mark.parametrize(
+    ("leader", "in_sync", "reason"), [(-1, 1, "leader_unavailable"), (1, 1, "not_enough_replicas")]
+)
+async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_into_one(
+    leader: int, in_sync: int, reason: str
+) -> None:
+    wire = ScriptedWire()
+    wire.leader, wire.in_sync = leader, in_sync
+    publisher = await open_scripted(wire)
+    wire.configs = {"min.insync.replicas": "2"} if leader == 1 else {}
+    # The marker's own topic has its replicas.
+    publisher._directory._limits["cw-deliveries"] = (asyncio.get_running_loop().time(), _NO_LIMITS)
+    with pytest.raises(DeliveryRefused) as refused:
+        await publisher.deliver([record()], no_marker)
+    assert [(r.cause, r.reason, r.topic) for r in refused.value.refusals] == [(Cause.TRANSIENT, reason, "orders")]
+    assert not refused.value.begun
+    assert transactional(wire) == []
+
+
+async def test_a_commit_whose_answer_is_lost_is_asked_for_again() -> None:
+    wire = ScriptedWire()
+    wire.script("commit", LOST, codes.NOT_COORDINATOR, codes.CONCURRENT_TRANSACTIONS)
+    publisher = await open_scripted(wire)
+    await publisher.deliver([record()], no_marker)
+    assert transactional(wire)[-4:] == ["commit"] * 4
+
+
+async def test_a_commit_without_any_answer_is_unknown_and_was_not_too_slow_a_batch() -> None:
+    wire = ScriptedWire()
+    wire.silent.add("commit")
+    publisher = await open_scripted(wire)
+    with pytest.raises(DeliveryUnknown) as unknown:
+        await publisher.deliver([record()], no_marker)
+    assert not unknown.value.timed_out
+    with pytest.raises(DeliveryUnknown):
+        await publisher.deliver([record()], no_marker)
+    await publisher.close()
+
+
+@pytest.mark.parametrize("word", ["add", "produce"])
+async def test_silence_before_the_commit_is_unknown_and_timed_out(word: str) -> None:
+    wire = ScriptedWire()
+    publisher = await open_scripted(wire)
+    await publisher.deliver([record()], no_marker)
+    wire.silent |= {word, "metadata"}
+    with pytest.raises(DeliveryUnknown) as unknown:
+        await publisher.deliver([record()], no_marker)
+    assert unknown.value.timed_out
+
+
+async def test_silence_of_one_leader_while_kafka_answers_is_its_topics_fault() -> None:
+    wire = ScriptedWire()
+    wire.silent.add("produce")
+    [refusal] = await refusals_of(wire, record(), begun=True)
+    assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, "orders")
+
+
+async def test_an_abort_without_an_answer_is_unknown() -> None:
+    wire = ScriptedWire()
+    wire.refuse_values = {b"bad": codes.INVALID_RECORD}
+    wire.script("abort", codes.NOT_COORDINATOR)
+    wire.script("abort", 48)  # INVALID_TXN_STATE
+    publisher = await open_scripted(wire)
+    with pytest.raises(DeliveryUnknown):
+        await publisher.deliver([record(value=b"bad")], no_marker)
+
+
+@pytest.mark.parametrize("word", ["add", "produce", "commit"])
+@pytest.mark.parametrize("code", [codes.INVALID_PRODUCER_EPOCH, codes.PRODUCER_FENCED])
+async def test_a_newer_epoch_fences_at_every_step(word: str, code: int) -> None:
+    wire = ScriptedWire()
+    if word == "produce":
+        wire.produce_codes["orders"] = _times(code, 1)
+    else:
+        wire.script(word, code)
+    publisher = await open_scripted(wire)
+    with pytest.raises(Fenced):
+        await publisher.deliver([record()], no_marker)
+
+
+@pytest.mark.parametrize("code", [45, 48, 49, 53, 59, -1])
+async def test_an_unexpected_answer_after_begin_is_unknown(code: int) -> None:
+    # 49 is INVALID_PRODUCER_ID_MAPPING, which comes after idle days.
+    for word in ("add", "commit"):
+        wire = ScriptedWire()
+        wire.script(word, code)
+        publisher = await open_scripted(wire)
+        with pytest.raises(DeliveryUnknown):
+            await publisher.deliver([record()], no_marker)
+    wire = ScriptedWire()
+    wire.produce_codes["orders"] = _times(code, 1)
+    publisher = await open_scripted(wire)
+    with pytest.raises(DeliveryUnknown):
+        await publisher.deliver([record()], no_marker)
+
+
+async def test_init_waits_for_the_coordinator_and_for_the_old_owners_transaction() -> None:
+    wire = ScriptedWire()
+    wire.script("init", codes.COORDINATOR_LOADING, codes.CONCURRENT_TRANSACTIONS, LOST, codes.NOT_COORDINATOR)
+    publisher = await open_scripted(wire)
+    assert wire.asked.count("init") == 5
+    await publisher.deliver([record()], no_marker)
+
+
+async def test_init_gives_up_in_time() -> None:
+    wire = ScriptedWire()
+    wire.silent.add("init")
+    with pytest.raises(BrokerUnavailable):
+        await open_scripted(wire)
+
+
+async def test_kafka_away_before_begin_leaves_the_producer_usable() -> None:
+    wire = ScriptedWire()
+    publisher = await open_scripted(wire)
+    wire.silent.add("metadata")
+    with pytest.raises(BrokerUnavailable):
+        await publisher.deliver([record()], no_marker)
+    wire.silent.clear()
+    await publisher.deliver([record()], no_marker)
+
+
+async def test_a_cancelled_delivery_spends_the_producer() -> None:
+    wire = ScriptedWire()
+    wire.silent.add("commit")
+    publisher = await open_scripted(wire, commit_timeout_ms=60_000)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await publisher.deliver([record()], no_marker)
+    with pytest.raises(DeliveryUnknown):
+        await publisher.deliver([record()], no_marker)

@@ -1,0 +1,120 @@
+"""What a consumer receives, and what lies in the dead-letter topic."""
+
+from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
+from clockwork.domain.schedule import Failure, OrderingKey, Topic
+from tests.support.builders import DUE_MS, broken_row, schedule
+
+NOW_MS = DUE_MS + 3
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SCHEDULE = schedule(
+    client_id="shop",
+    schedule_key="reminder-7",
+    ordering_key="customer-ü",
+    topic="reminders",
+    task_data=b"\x00\xff raw",
+    headers=(("content-type", "text/plain"), ("note", "grün")),
+    traceparent=TRACEPARENT,
+    delivery_id="d-1",
+)
+HEADERS = (
+    ("clockwork-client-id", b"shop"),
+    ("clockwork-schedule-key", b"reminder-7"),
+    ("clockwork-schedule-time", str(DUE_MS).encode()),
+    ("clockwork-delivery-id", b"d-1"),
+    ("content-type", b"text/plain"),
+    ("note", "grün".encode()),
+    ("traceparent", TRACEPARENT.encode()),
+)
+
+
+def test_a_record_carries_the_data_as_given_and_says_whose_it_is() -> None:
+    record = delivery_of(SCHEDULE, now_ms=NOW_MS)
+
+    assert record == OutRecord(
+        topic="reminders",
+        key="customer-ü".encode(),
+        value=b"\x00\xff raw",
+        headers=HEADERS,
+        timestamp_ms=NOW_MS,
+    )
+
+
+def test_a_record_without_trace_or_own_headers_has_only_ours() -> None:
+    record = delivery_of(schedule(), now_ms=NOW_MS)
+
+    assert [name for name, _ in record.headers] == [
+        "clockwork-client-id",
+        "clockwork-schedule-key",
+        "clockwork-schedule-time",
+        "clockwork-delivery-id",
+    ]
+
+
+def test_every_attempt_bears_the_same_delivery_id() -> None:
+    first = delivery_of(SCHEDULE, now_ms=NOW_MS)
+    second = delivery_of(SCHEDULE, now_ms=NOW_MS + 60_000)
+
+    assert first.headers == second.headers
+
+
+def test_a_dead_letter_is_the_same_record_with_its_post_mortem() -> None:
+    failure = Failure(reason="record_too_large", attempts=8)
+
+    letter = dead_letter_of(SCHEDULE, failure, topic="clockwork-dead-letters", now_ms=NOW_MS)
+
+    assert letter == OutRecord(
+        topic="clockwork-dead-letters",
+        key="customer-ü".encode(),
+        value=b"\x00\xff raw",
+        headers=(
+            *HEADERS,
+            ("clockwork-topic", b"reminders"),
+            ("clockwork-reason", b"record_too_large"),
+            ("clockwork-attempts", b"8"),
+        ),
+        timestamp_ms=NOW_MS,
+    )
+
+
+def test_the_dead_letter_of_an_unreadable_row_is_its_raw_item_and_all_that_is_known() -> None:
+    row = broken_row(
+        raw=b'{"x":1}', lane=(Topic("reminders"), OrderingKey("k")), client_id="shop", schedule_key="reminder-7"
+    )
+
+    letter = dead_letter_of_broken(row, Failure(reason="unreadable", attempts=0), topic="dead", now_ms=NOW_MS)
+
+    assert letter == OutRecord(
+        topic="dead",
+        key=b"k",
+        value=b'{"x":1}',
+        headers=(
+            ("clockwork-client-id", b"shop"),
+            ("clockwork-schedule-key", b"reminder-7"),
+            ("clockwork-schedule-time", str(DUE_MS).encode()),
+            ("clockwork-topic", b"reminders"),
+            ("clockwork-reason", b"unreadable"),
+            ("clockwork-attempts", b"0"),
+        ),
+        timestamp_ms=NOW_MS,
+    )
+
+
+def test_the_dead_letter_of_a_row_without_a_readable_key_is_sent_all_the_same() -> None:
+    letter = dead_letter_of_broken(broken_row(), Failure(reason="unreadable", attempts=0), topic="dead", now_ms=NOW_MS)
+
+    assert letter.key is None
+    assert dict(letter.headers)["clockwork-topic"] == b""
+    assert "clockwork-client-id" not in dict(letter.headers)
+
+
+def test_the_size_of_a_record_counts_key_value_and_headers_in_bytes() -> None:
+    record = OutRecord(topic="t", key=b"12", value=b"345", headers=(("a", b"67"),), timestamp_ms=0)
+
+    assert 2 + 3 + 3 <= record.size_bytes <= 2 + 3 + 3 + 64
+
+
+def test_the_size_of_a_schedule_counts_bytes_and_not_letters() -> None:
+    plain = schedule(headers=(("note", "aaaa"),))
+    wide = schedule(headers=(("note", "€€€€"),))
+
+    assert wide.size_bytes - plain.size_bytes == 8

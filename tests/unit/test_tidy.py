@@ -1,0 +1,98 @@
+"""The shape of the code, as a ratchet: what is over a limit today is named here with its size, and may only shrink."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+FILES: Final = sorted(path for folder in ("clockwork", "infra", "tests") for path in (ROOT / folder).rglob("*.py"))
+
+FILE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 70
+TEST_NAME_WORDS_MIN: Final = 4
+
+LONG_FILES: Final[dict[str, int]] = {"clockwork/config.py": 448}
+"""Path to number of lines."""
+LONG_FUNCTIONS: Final[dict[str, int]] = {}
+"""`path:Class.function` to number of lines."""
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def test_no_file_is_longer_than_a_reader_takes_in_at_once() -> None:
+    lines = {_name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+
+    _assert_ratchet(lines, FILE_LINES_MAX, LONG_FILES)
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    lines = {
+        f"{_name(path)}:{name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in FILES
+        for name, node in _functions(_tree(path))
+    }
+
+    _assert_ratchet(lines, FUNCTION_LINES_MAX, LONG_FUNCTIONS)
+
+
+def test_every_test_is_named_as_a_sentence() -> None:
+    names = [
+        f"{_name(path)}:{name}"
+        for path in FILES
+        if path.is_relative_to(ROOT / "tests")
+        for name, _ in _functions(_tree(path))
+        if (last := name.rpartition(".")[2]).startswith("test_")
+        and len(last.removeprefix("test_").split("_")) < TEST_NAME_WORDS_MIN
+    ]
+
+    assert names == []
+
+
+def test_no_task_is_started_outside_a_task_group() -> None:
+    # The linter bans asyncio.create_task by its name; a loop's own method has no name that it could ban.
+    loose = [
+        f"{_name(path)}:{node.lineno}"
+        for path in FILES
+        if not path.is_relative_to(ROOT / "tests")
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Attribute) and node.attr == "create_task" and "loop" in ast.unparse(node.value)
+    ]
+
+    assert loose == []
+
+
+@pytest.mark.parametrize("folder", ["clockwork", "infra", "tests"])
+def test_every_folder_with_code_is_a_package(folder: str) -> None:
+    # Without its __init__.py a folder of tests cannot hold a module name that another one has.
+    folders = {path.parent for path in FILES if path.is_relative_to(ROOT / folder)}
+
+    assert [_name(path) for path in sorted(folders) if not (path / "__init__.py").exists()] == []
+
+
+def _assert_ratchet(sizes: dict[str, int], limit: int, exceptions: dict[str, int]) -> None:
+    too_long = {name: size for name, size in sizes.items() if size > exceptions.get(name, limit)}
+    assert too_long == {}, f"longer than {limit} lines, or than its exception: split it"
+    needless = {name for name in exceptions if sizes.get(name, 0) <= limit}
+    assert needless == set(), "short enough now: take it out of the exceptions"
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, FunctionNode]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, FunctionNode):
+            yield prefix + child.name, child
+            yield from _functions(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.ClassDef):
+            yield from _functions(child, f"{prefix}{child.name}.")
+        else:
+            yield from _functions(child, prefix)
