@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test check format format-check lint types imports lock clean
+.PHONY: help setup run demo test sim bench check format format-check lint types imports lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,13 @@ demo: $(STAMP) ## against the running node: create schedules, consume them, show
 
 test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
 	$(PY) -m pytest $(ARGS)
+
+sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to replay one
+	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+bench: $(STAMP) ## lateness, drain, take-over, and transactions beside the library's, on real services
+	$(PY) -m tests.benchmarks.main_job $(ARGS)
+	$(PY) -m tests.benchmarks.transactions
 
 check: format-check lint types imports test ## what CI runs: format, lint, types, import rules, every test
 

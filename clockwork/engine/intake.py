@@ -24,6 +24,7 @@ from clockwork.errors import (
     InvalidInput,
     StoreUnavailable,
     TransactionConflict,
+    Unavailable,
 )
 from clockwork.ports import Publisher, ScheduleStore
 
@@ -62,8 +63,15 @@ class Intake:
         settles it).
         """
         patience = self._patience()
-        await self._check_topic(new)
-        self._check_clock()
+        try:
+            await self._check_topic(new)
+            self._check_clock()
+        except (InvalidInput, Unavailable):
+            # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
+            repeated = await self._repeated(new)
+            if repeated is None:
+                raise
+            return repeated
         row = self._row(new, version=1)
         replaces: int | None = None
         while True:
@@ -104,6 +112,13 @@ class Intake:
                     return Repeated(view)
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
+
+    async def _repeated(self, new: NewSchedule) -> Repeated | None:
+        pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
+        if pointer is None or pointer.digest != new.digest:
+            return None
+        view = await self._reading.view_at(pointer)
+        return Repeated(view) if view is not None else None
 
     async def _check_topic(self, new: NewSchedule) -> None:
         if not await self._publisher.topic_exists(new.topic):

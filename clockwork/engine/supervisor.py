@@ -10,28 +10,42 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from clockwork.domain.ownership import assignment_change
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
-from clockwork.engine.shard_loop import ShardLoop
 from clockwork.ports import Telemetry
 
 log = logging.getLogger(__name__)
 
 
+class Runner(Protocol):
+    """What works one shard: `ShardLoop`."""
+
+    def tell(self, wakeup: WakeUp) -> None:
+        """Takes a hint; returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """Lets `run` end after what is in flight."""
+        ...
+
+    async def run(self) -> None:
+        """Works until stopped or cancelled."""
+        ...
+
+
 @dataclass(slots=True)
 class _Running:
-    loop: ShardLoop
+    loop: Runner
     task: asyncio.Task[None]
 
 
 class Supervisor:
     """Starts and ends shard loops as the assignment changes."""
 
-    def __init__(
-        self, new_loop: Callable[[ShardId], ShardLoop], telemetry: Telemetry, *, drain_timeout_ms: int
-    ) -> None:
+    def __init__(self, new_loop: Callable[[ShardId], Runner], telemetry: Telemetry, *, drain_timeout_ms: int) -> None:
         self._new_loop = new_loop
         self._telemetry = telemetry
         self._drain_timeout_s = drain_timeout_ms / 1_000
@@ -99,7 +113,7 @@ class Supervisor:
                 },
             )
 
-    async def _run_after(self, previous: asyncio.Task[None] | None, loop: ShardLoop) -> None:
+    async def _run_after(self, previous: asyncio.Task[None] | None, loop: Runner) -> None:
         if previous is not None:
             await asyncio.wait([previous])
         await loop.run()

@@ -33,6 +33,7 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self.url = url
+        self.request_s_max = REQUEST_S_MAX
 
     async def create(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answered:
         return await self._ask("POST", "/schedule", json=body, headers=headers)
@@ -55,7 +56,7 @@ class Client:
 
     async def _ask(self, method: str, path: str, **more: Any) -> Answered:
         """Raises: what `NO_ANSWER` names."""
-        timeout = aiohttp.ClientTimeout(total=REQUEST_S_MAX)
+        timeout = aiohttp.ClientTimeout(total=self.request_s_max)
         async with self._session.request(method, f"{self.url}{path}", timeout=timeout, **more) as response:
             return Answered(
                 status=response.status, body=await response.json(content_type=None), headers=response.headers

@@ -117,8 +117,9 @@ def _of_one(promise: Promise, records: list[Arrived], dead_letters: list[Arrived
 
 
 def lateness_text(ledger: Ledger, records: Iterable[Arrived]) -> str:
-    """For people."""
-    late_ms = sorted(r.timestamp_ms - ledger.promises[r.schedule_key].due_ms for r in records)
+    """For people. Of a schedule that was already due when it was accepted, it counts from then."""
+    promised = ((record, ledger.promises[record.schedule_key]) for record in records)
+    late_ms = sorted(record.timestamp_ms - max(p.due_ms, p.accepted_at_ms) for record, p in promised)
     if not late_ms:
         return "nothing arrived"
     p50, p99 = (late_ms[min(len(late_ms) - 1, int(len(late_ms) * share))] for share in (0.5, 0.99))

@@ -1,10 +1,13 @@
 """A steady load on a cluster whose nodes come and go: creates and cancels that are repeated until they are answered."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from clockwork.domain.schedule import OrderingKey
+from clockwork.domain.sharding import shard_of
 from tests.support.client import NO_ANSWER, Answered, Client
 from tests.support.ledger import Ledger
 from tests.support.nodes import Cluster, now_ms
@@ -30,7 +33,7 @@ class Load:
         prefix: str = "load",
         seed: int = 1,
         per_second: float = 60.0,
-        ordering_keys: int = 24,
+        lanes_per_shard: int = 3,
         ahead_ms: tuple[int, int] = (100, 1_200),
         cancel_share: float = 0.1,
         guarantees: Sequence[str] = ("exactly_once",),
@@ -43,7 +46,7 @@ class Load:
         self._prefix = prefix
         self._rng = random.Random(seed)
         self._pause_s = WORKERS / per_second
-        self._ordering_keys = ordering_keys
+        self._ordering_keys = self._in_every_shard(lanes_per_shard)
         self._ahead_ms = ahead_ms
         self._cancel_share = cancel_share
         self._guarantees = guarantees
@@ -69,9 +72,22 @@ class Load:
             self._rng.choice(self._topics),
             f"{self._prefix}-{self._count}",
             in_ms=self._rng.randint(*self._ahead_ms),
-            ordering_key=f"{self._prefix}-lane-{self._rng.randrange(self._ordering_keys)}",
+            ordering_key=self._rng.choice(self._ordering_keys),
             guarantee=self._rng.choice(self._guarantees),
         )
+
+    def _in_every_shard(self, each: int) -> list[str]:
+        """Ordering keys, so many in each shard."""
+        shards = int(self._cluster.settings["CLOCKWORK_SHARDS"])
+        found: dict[int, list[str]] = {n: [] for n in range(shards)}
+        for number in itertools.count():
+            key = f"{self._prefix}-lane-{number}"
+            keys = found[shard_of(OrderingKey(key), shards)]
+            if len(keys) < each:
+                keys.append(key)
+            if all(len(keys) == each for keys in found.values()):
+                return [key for keys in found.values() for key in keys]
+        raise AssertionError("unreachable")
 
     async def create(self, body: dict[str, Any]) -> None:
         """One schedule, accepted for certain."""

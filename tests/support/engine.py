@@ -1,0 +1,100 @@
+"""The engine on the twins in memory, one shard of it, with a clock that the test sets."""
+
+import random
+from collections import Counter
+from typing import Any
+
+from clockwork.adapters.memory_kafka import MemoryKafka
+from clockwork.adapters.memory_publisher import MemoryPublisher
+from clockwork.adapters.memory_store import MemoryScheduleStore
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.config import IntakeSettings, RunnerSettings
+from clockwork.domain.record import SCHEDULE_KEY
+from clockwork.domain.schedule import Row
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+from clockwork.engine.cancel import Canceller
+from clockwork.engine.deliver import Delivery
+from clockwork.engine.dispatch import Dispatcher, PassResult
+from clockwork.engine.intake import Intake
+from clockwork.engine.takeover import TakeOver, Tenure
+from clockwork.engine.topic_waits import TopicWaits
+from clockwork.engine.waker import Waker
+from tests.support import builders
+from tests.support.clocks import ManualClock, TrustedClock
+
+SHARD = builders.SHARD
+SHARDS = 8
+
+
+class CountingStore(MemoryScheduleStore):
+    """Remembers how often each method was called."""
+
+    def __init__(self, *, shards: int) -> None:
+        super().__init__(shards=shards)
+        self.calls: Counter[str] = Counter()
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if not name.startswith("_") and callable(found) and name != "calls":
+            super().__getattribute__("calls")[name] += 1
+        return found
+
+
+class _NoOwnership:
+    async def run(self, on_assignment: Any, on_wakeup: Any) -> None:
+        raise AssertionError("not in this test")
+
+    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        raise AssertionError("not in this test")
+
+
+class Engine:
+    """Everything of a node but its loops: passes are made by the test, one by one."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = ManualClock(builders.DUE_MS - 60_000)
+        self.trust = TrustedClock()
+        self.store = CountingStore(shards=SHARDS)
+        self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)
+        self.kafka.create_topic(builders.TOPIC)
+        self.publisher = MemoryPublisher(self.kafka, self.clock)
+        self.settings = RunnerSettings(**settings)
+        self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms)
+        self.woken: list[tuple[ShardId, WakeUp]] = []
+        rng = random.Random(7)
+        telemetry = NoTelemetry()
+        delivery = Delivery(self.store, self.publisher, self.topic_waits, self.clock, telemetry, self.settings)
+        self.dispatcher = Dispatcher(
+            self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings
+        )
+        self.take_over = TakeOver(
+            self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
+        )
+        waker = Waker(_NoOwnership(), self._wake)
+        intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)
+        self.intake = Intake(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
+
+    async def own(self) -> Tenure:
+        """Takes the shard over."""
+        return await self.take_over.run(SHARD)
+
+    async def one_pass(self, tenure: Tenure) -> PassResult:
+        return await self.dispatcher.run_pass(tenure, records_max=self.settings.batch_records_max)
+
+    async def put(self, *rows: Row) -> None:
+        """Stores rows as accepted schedules."""
+        for row in rows:
+            await self.store.create(row, builders.pointer(row), replaces_version=None)
+
+    def at_due(self, late_ms: int = 0) -> None:
+        self.clock.set_ms(builders.DUE_MS + late_ms)
+
+    def arrived(self, topic: str = builders.TOPIC) -> list[str]:
+        """Schedule keys that a read_committed consumer has seen, in order."""
+        return [dict(record.headers)[SCHEDULE_KEY].decode() for record in self.kafka.read_committed(topic)]
+
+    def _wake(self, shard: ShardId, wakeup: WakeUp) -> bool:
+        self.woken.append((shard, wakeup))
+        return True
