@@ -96,7 +96,6 @@ class Supervisor:
             running = self._running.pop(shard)
             running.loop.stop()
             self._draining[shard] = group.create_task(self._drain(shard, running.task), name=f"drain-{shard}")
-            self._telemetry.shard_released(shard)
         for shard in sorted(change.gained):
             loop = self._new_loop(shard)
             task = group.create_task(self._run_after(self._draining.get(shard), loop), name=f"shard-{shard}")
@@ -126,3 +125,6 @@ class Supervisor:
             await asyncio.wait([task])
         if self._draining.get(shard) is asyncio.current_task():
             del self._draining[shard]
+        if shard not in self._running:
+            # Only now: a pass that was still going on would have shown the shard's figures again, for good.
+            self._telemetry.shard_released(shard)

@@ -39,6 +39,8 @@ class Load:
         guarantees: Sequence[str] = ("exactly_once",),
     ) -> None:
         self.ledger = Ledger()
+        self.shards = frozenset(range(int(cluster.settings["CLOCKWORK_SHARDS"])))
+        """Each gets some of the ordering keys."""
         self.clients: list[Client] = []
         """The nodes that are asked; may be changed at any time."""
         self._cluster = cluster
@@ -78,11 +80,10 @@ class Load:
 
     def _in_every_shard(self, each: int) -> list[str]:
         """Ordering keys, so many in each shard."""
-        shards = int(self._cluster.settings["CLOCKWORK_SHARDS"])
-        found: dict[int, list[str]] = {n: [] for n in range(shards)}
+        found: dict[int, list[str]] = {shard: [] for shard in self.shards}
         for number in itertools.count():
             key = f"{self._prefix}-lane-{number}"
-            keys = found[shard_of(OrderingKey(key), shards)]
+            keys = found[shard_of(OrderingKey(key), len(self.shards))]
             if len(keys) < each:
                 keys.append(key)
             if all(len(keys) == each for keys in found.values()):

@@ -68,6 +68,11 @@ class ClusterNode:
             int(n) for n in re.findall(r'^clockwork_due\{shard="(\d+)"\}', await self.client.metrics(), re.M)
         )
 
+    async def metric(self, series: str) -> float:
+        """The value of one series, as Prometheus writes its name; 0 if it is not there."""
+        found = re.search(rf"^{re.escape(series)} (\S+)$", await self.client.metrics(), re.M)
+        return float(found[1]) if found else 0.0
+
     async def until_works(self, count: int) -> frozenset[int]:
         """Until it works exactly so many shards."""
 

@@ -1,0 +1,1 @@
+"""One suite per port, run on its twin in memory and on the real service."""

@@ -1,0 +1,308 @@
+"""One Kafka for the contract tests: the twin in memory, or the real one, behind the same few verbs."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import uuid4
+
+import confluent_kafka
+import pytest
+
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_ownership import KafkaOwnership
+from clockwork.adapters.kafka_publisher import KafkaPublisher
+from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
+from clockwork.adapters.memory_group import MemoryGroup, MemoryOwnership
+from clockwork.adapters.memory_kafka import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
+from clockwork.adapters.memory_publisher import MemoryPublisher
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.clock import SystemClock
+from clockwork.domain.marker import Ended, encode
+from clockwork.domain.position import Position
+from clockwork.domain.record import OutRecord
+from clockwork.domain.schedule import Placed
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+from clockwork.errors import BrokerUnavailable, DeliveryUnknown
+from clockwork.ports import Publisher, ShardOwnership
+
+if TYPE_CHECKING:
+    from infra.local import LocalServices
+
+SHARDS: Final = 4
+WAIT_S_MAX: Final = 20.0
+"""No test waits longer for what must happen."""
+SMALL_BYTES_MAX: Final = 2_000
+
+
+class PublisherWithWakeups(Publisher, Protocol):
+    async def send_wakeup(self, shard: ShardId, value: bytes) -> None: ...
+
+
+class KafkaUnderTest(Protocol):
+    """What a contract test does to Kafka besides calling the ports."""
+
+    def node(self, *, short_transactions: bool = False) -> AbstractAsyncContextManager[PublisherWithWakeups]:
+        """A node's publisher; the broker gives its transactions a second if they are to be short."""
+        ...
+
+    def ownership(self, node: PublisherWithWakeups, telemetry: "CountingTelemetry") -> ShardOwnership: ...
+
+    async def create_topic(self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None) -> str:
+        """A new topic with a name of its own."""
+        ...
+
+    async def read_committed(self, topic: str) -> list[StoredRecord]: ...
+
+    def lose_commits(self, shard: Any) -> None:
+        """From now on this shard's commits do not reach the broker."""
+        ...
+
+    def commit_late(self, shard: Any) -> None:
+        """From now on this shard's commits are asked for only after the broker gave the transaction up by itself."""
+        ...
+
+
+class CountingTelemetry(NoTelemetry):
+    """Counts what the ownership tests look at."""
+
+    def __init__(self) -> None:
+        self.rebalances = 0
+        self.malformed_wakeups = 0
+
+    def rebalance(self) -> None:
+        self.rebalances += 1
+
+    def malformed(self, what: str) -> None:
+        self.malformed_wakeups += what == "wakeup"
+
+
+class MemoryUnderTest:
+    def __init__(self) -> None:
+        self.kafka = MemoryKafka(cluster="twin", shards=SHARDS)
+        self._group = MemoryGroup(SHARDS)
+        self._clock = SystemClock()
+
+    def node(self, *, short_transactions: bool = False) -> MemoryPublisher:
+        return MemoryPublisher(self.kafka, self._clock)
+
+    def ownership(self, node: Any, telemetry: CountingTelemetry) -> MemoryOwnership:
+        return MemoryOwnership(self.kafka, self._group, node, telemetry)
+
+    async def create_topic(self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None) -> str:
+        name = f"topic-{uuid4().hex[:8]}"
+        self.kafka.create_topic(
+            name, kafka_partitions=kafka_partitions, record_bytes_max=record_bytes_max or RECORD_BYTES_MAX
+        )
+        return name
+
+    async def read_committed(self, topic: str) -> list[StoredRecord]:
+        return self.kafka.read_committed(topic)
+
+    def lose_commits(self, shard: Any) -> None:
+        async def lose(step: Step, who: str, done: bool) -> None:
+            if step is Step.COMMIT and not done:
+                raise BrokerUnavailable("the commit was lost")
+
+        self.kafka.on_step = lose
+
+    def commit_late(self, shard: Any) -> None:
+        async def expire(step: Step, who: str, done: bool) -> None:
+            if step is Step.COMMIT and not done:
+                self.kafka.expire_transaction(who)
+
+        self.kafka.on_step = expire
+
+
+class RealUnderTest:
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        self._clock = SystemClock()
+
+    def node(self, *, short_transactions: bool = False) -> KafkaPublisher:
+        if not short_transactions:
+            return KafkaPublisher(self.settings, self._clock)
+        return KafkaPublisher(replace(self.settings, transaction_timeout_ms=1_000, sends_timeout_ms=900), self._clock)
+
+    def ownership(self, node: Any, telemetry: CountingTelemetry) -> KafkaOwnership:
+        return KafkaOwnership(self.settings, telemetry, send_wakeup=node.send_wakeup)
+
+    async def create_topic(
+        self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None, config: Mapping[str, str] | None = None
+    ) -> str:
+        name = f"topic-{uuid4().hex[:8]}"
+        limit = {} if record_bytes_max is None else {"max.message.bytes": str(record_bytes_max)}
+        await create_topics(self.settings, [name], kafka_partitions=kafka_partitions, config=limit | dict(config or {}))
+        return name
+
+    async def read_committed(self, topic: str) -> list[StoredRecord]:
+        return await asyncio.to_thread(_read_with_another_client, self.settings.brokers, topic)
+
+    def lose_commits(self, shard: Any) -> None:
+        async def lose() -> None:
+            raise DeliveryUnknown("the commit was lost")
+
+        shard._commit = lose
+
+    def commit_late(self, shard: Any) -> None:
+        commit = shard._commit
+
+        async def late() -> None:
+            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended what is open.
+            await shard.read_marker()
+            await commit()
+
+        shard._commit = late
+
+
+def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
+    """librdkafka, so that the reader shares no bug with the writer."""
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": "reader",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    try:
+        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign(
+            [confluent_kafka.TopicPartition(topic, number, confluent_kafka.OFFSET_BEGINNING) for number in numbers]
+        )
+        return sorted(
+            _read_to_the_end(consumer, len(numbers)), key=lambda record: (record.kafka_partition, record.offset)
+        )
+    finally:
+        consumer.close()
+
+
+def _read_to_the_end(consumer: Any, kafka_partitions: int) -> list[StoredRecord]:
+    records: list[StoredRecord] = []
+    ended: set[int] = set()
+    while len(ended) < kafka_partitions:
+        message = consumer.poll(10)
+        assert message is not None, "Kafka did not answer a reader"
+        if message.error() is None:
+            records.append(_stored(message))
+        else:
+            assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
+            ended.add(message.partition())
+    return records
+
+
+def _stored(message: Any) -> StoredRecord:
+    return StoredRecord(
+        topic=message.topic(),
+        kafka_partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+        timestamp_ms=message.timestamp()[1],
+    )
+
+
+@pytest.fixture
+def memory_kafka() -> MemoryUnderTest:
+    return MemoryUnderTest()
+
+
+@pytest.fixture
+async def real_kafka(services: "LocalServices") -> RealUnderTest:
+    cluster = f"cw{uuid4().hex[:8]}"
+    settings = KafkaSettings(
+        brokers=services.kafka_brokers,
+        cluster=cluster,
+        shards=SHARDS,
+        consumer_group=cluster,
+        session_timeout_ms=3_000,
+        heartbeat_interval_ms=200,
+        rebalance_timeout_ms=3_000,
+    )
+    await create_internal_topics(settings)
+    return RealUnderTest(settings)
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
+def kafka(request: pytest.FixtureRequest) -> KafkaUnderTest:
+    """Each contract test runs on both."""
+    under_test: KafkaUnderTest = request.getfixturevalue(f"{request.param}_kafka")
+    return under_test
+
+
+@pytest.fixture
+async def node(kafka: KafkaUnderTest) -> AsyncIterator[PublisherWithWakeups]:
+    """The publisher of one node."""
+    async with kafka.node() as publisher:
+        yield publisher
+
+
+# --- what the tests say
+
+
+def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", size: int = 0) -> OutRecord:
+    return OutRecord(
+        topic=topic,
+        key=key,
+        value=value.ljust(size, b"."),
+        headers=(("clockwork-delivery-id", b"d1"),),
+        timestamp_ms=1_700_000_000_123,
+    )
+
+
+def ended_at(placed: Placed, nth: int = 0) -> Ended:
+    return Ended(position=Position((nth + 1) * 10**24 + 1), placed=placed)
+
+
+def marker_of(placed: Any) -> bytes:
+    """The marker that a runner without earlier deliveries would write."""
+    return encode([ended_at(where, nth) for nth, where in enumerate(placed)])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits, in a bounded way, for something that another task or process does."""
+    async with asyncio.timeout(WAIT_S_MAX):
+        while not condition():  # noqa: ASYNC110 - the other side is a process that sets no event of ours
+            await asyncio.sleep(0.01)
+
+
+async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(WAIT_S_MAX):
+        while not await condition():  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.05)
+
+
+class Member:
+    """A node's view of the group: everything its ownership told it."""
+
+    def __init__(self, ownership: ShardOwnership, telemetry: CountingTelemetry) -> None:
+        self.ownership = ownership
+        self.telemetry = telemetry
+        self.assignments: list[frozenset[ShardId]] = []
+        self.wakeups: list[tuple[ShardId, WakeUp]] = []
+
+    @property
+    def shards(self) -> frozenset[ShardId]:
+        return self.assignments[-1] if self.assignments else frozenset()
+
+    async def run(self) -> None:
+        await self.ownership.run(self.assignments.append, lambda shard, wakeup: self.wakeups.append((shard, wakeup)))
+
+
+@contextlib.asynccontextmanager
+async def member(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> AsyncIterator[Member]:
+    """A node in the group for the length of the block; it leaves at the end."""
+    telemetry = CountingTelemetry()
+    joined = Member(kafka.ownership(node, telemetry), telemetry)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(joined.run(), name="ownership")
+        try:
+            yield joined
+        finally:
+            task.cancel()

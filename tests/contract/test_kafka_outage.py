@@ -1,0 +1,197 @@
+"""Kafka stopped, frozen and back: nobody waits for ever, nothing stays broken, nothing is left behind."""
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_publisher import KafkaPublisher
+from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
+from clockwork.clock import SystemClock
+from clockwork.domain.marker import Ended
+from clockwork.domain.record import OutRecord
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import (
+    BrokerUnavailable,
+    Cause,
+    ClockworkError,
+    DeliveryRefused,
+    DeliveryUnknown,
+    Fenced,
+    StartRefused,
+)
+from tests.contract.kafka_fixtures import (
+    SHARDS,
+    PublisherWithWakeups,
+    RealUnderTest,
+    ended_at,
+    marker_of,
+    member,
+    record,
+    until,
+)
+
+if TYPE_CHECKING:
+    from infra.local import LocalServices
+
+pytestmark = pytest.mark.real
+SHARD = ShardId(1)
+
+
+def quick_settings(settings: KafkaSettings) -> KafkaSettings:
+    """Gives up soon, so that the tests of giving up are."""
+    return replace(
+        settings,
+        sends_timeout_ms=1_500,
+        commit_timeout_ms=1_500,
+        init_timeout_ms=1_500,
+        request_timeout_ms=700,
+        lookup_timeout_ms=700,
+    )
+
+
+@pytest.fixture
+def quick(real_kafka: RealUnderTest) -> RealUnderTest:
+    return RealUnderTest(quick_settings(real_kafka.settings))
+
+
+async def deliver_as_a_runner_does(node: PublisherWithWakeups, out: OutRecord) -> None:
+    """Goes through take-over until the record is delivered. A marker that changed says that an unknown delivery was."""
+    before: tuple[Ended, ...] | None = None
+    async with asyncio.timeout(60):
+        while True:
+            shard = None
+            try:
+                shard = await node.open_shard(SHARD)
+                marker = await shard.read_marker()
+                if before is not None and marker != before:
+                    return
+                before = marker
+                await shard.deliver([out], marker_of)
+                return
+            except (BrokerUnavailable, DeliveryUnknown):
+                # Kafka is just back, and the test's time limits are short.
+                await asyncio.sleep(0.1)
+            finally:
+                if shard is not None:
+                    await shard.close()
+
+
+async def test_while_kafka_is_stopped_every_call_ends_in_time_and_all_is_well_when_it_is_back(
+    quick: RealUnderTest, services: "LocalServices"
+) -> None:
+    topic = await quick.create_topic()
+    async with quick.node() as node, member(quick, node) as owner:
+        shard = await node.open_shard(SHARD)
+        await shard.deliver([record(topic, b"before")], marker_of)
+        await until(lambda: len(owner.shards) == SHARDS)
+        await services.stop_kafka()
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(ClockworkError):
+                    await shard.deliver([record(topic, b"never")], marker_of)
+                with pytest.raises(BrokerUnavailable):
+                    await node.send(record(topic, b"lost"))
+                with pytest.raises(BrokerUnavailable):
+                    await node.open_shard(SHARD)
+                with pytest.raises(BrokerUnavailable):
+                    await node.topic_exists("unknown")
+                # Known before, so still known.
+                assert await node.topic_exists(topic)
+                await until(lambda: not node.connected())
+                await shard.close()
+        finally:
+            await services.start_kafka()
+        await until(node.connected)
+        await deliver_as_a_runner_does(node, record(topic, b"after"))
+        assert (await node.send(record(topic, b"plain"))).kafka_partition == 0
+    assert [r.value for r in await quick.read_committed(topic)] == [b"before", b"after", b"plain"]
+
+
+async def test_a_node_opens_and_closes_without_any_kafka(real_kafka: RealUnderTest) -> None:
+    settings = quick_settings(replace(real_kafka.settings, brokers="127.0.0.1:1"))
+    nowhere = RealUnderTest(settings)
+    async with KafkaPublisher(settings, SystemClock()) as node, member(nowhere, node) as owner:
+        assert not node.connected()
+        with pytest.raises(BrokerUnavailable):
+            await node.topic_exists("any")
+        assert owner.assignments == []
+
+
+async def test_a_delivery_to_a_frozen_kafka_is_unknown_in_time_and_closing_does_not_hang(
+    quick: RealUnderTest, real_kafka: RealUnderTest, services: "LocalServices"
+) -> None:
+    topic = await quick.create_topic()
+    async with quick.node() as node:
+        shard = await node.open_shard(SHARD)
+        committed = await shard.deliver([record(topic, b"before")], marker_of)
+        services.pause_kafka()
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises((DeliveryUnknown, BrokerUnavailable)):
+                    await shard.deliver([record(topic, b"never", size=1_000) for _ in range(50)], marker_of)
+                await shard.close()
+        finally:
+            services.resume_kafka()
+        await until(node.connected)
+        async with real_kafka.node() as patient:
+            shard = await patient.open_shard(SHARD)
+            assert await shard.read_marker() == (ended_at(committed[0]),)
+            await shard.close()
+    assert [r.value for r in await quick.read_committed(topic)] == [b"before"]
+
+
+async def test_a_member_leaves_a_frozen_kafka_in_time(quick: RealUnderTest, services: "LocalServices") -> None:
+    async with quick.node() as node:
+        try:
+            async with asyncio.timeout(30):
+                async with member(quick, node) as owner:
+                    await until(lambda: len(owner.shards) == SHARDS)
+                    services.pause_kafka()
+        finally:
+            services.resume_kafka()
+
+
+async def test_a_topic_without_enough_replicas_is_refused_for_now_and_holds_up_nobody(quick: RealUnderTest) -> None:
+    # Drawn into a transaction, it would keep the shard's producer busy until its replicas are back: a transaction ends
+    # only when every Kafka partition in it has noted the end.
+    topic = await quick.create_topic()
+    poor = await quick.create_topic(config={"min.insync.replicas": "2"})
+    async with quick.node() as node:
+        shard = await node.open_shard(SHARD)
+        with pytest.raises(DeliveryRefused) as refused:
+            await shard.deliver([record(topic, b"a"), record(poor)], marker_of)
+        [refusal] = refused.value.refusals
+        assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, poor)
+        assert not refused.value.begun
+        await shard.deliver([record(topic, b"a")], marker_of)
+        await shard.close()
+
+
+async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> None:
+    settings = replace(real_kafka.settings, cluster=f"{real_kafka.settings.cluster}-wide", shards=32)
+    await create_internal_topics(settings)
+    wide = RealUnderTest(settings)
+    topic = await wide.create_topic(kafka_partitions=4)
+    async with wide.node() as node, wide.node() as other:
+        old = await asyncio.gather(*(node.open_shard(ShardId(n)) for n in range(32)))
+        placed = await asyncio.gather(
+            *(each.deliver([record(topic, key=b"%d" % n)], marker_of) for n, each in enumerate(old))
+        )
+        new = await asyncio.gather(*(other.open_shard(ShardId(n)) for n in range(32)))
+        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in placed]
+        for each in old:
+            with pytest.raises(Fenced):
+                await each.deliver([record(topic, b"zombie")], marker_of)
+    assert len(await wide.read_committed(topic)) == 32
+
+
+async def test_internal_topics_are_made_once_and_checked(real_kafka: RealUnderTest) -> None:
+    await create_internal_topics(real_kafka.settings)
+    await check_internal_topics(real_kafka.settings)
+    with pytest.raises(StartRefused, match="Kafka partitions"):
+        await check_internal_topics(replace(real_kafka.settings, shards=SHARDS + 1))
+    with pytest.raises(StartRefused, match="missing"):
+        await check_internal_topics(replace(real_kafka.settings, cluster="no-such-cluster"))

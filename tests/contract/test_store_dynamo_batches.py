@@ -1,0 +1,64 @@
+"""`DynamoScheduleStore` when DynamoDB leaves parts of a batch undone."""
+
+import json
+
+import pytest
+
+from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.domain.position import text_of
+from clockwork.domain.schedule import Row
+from clockwork.errors import StoreThrottled
+from tests.contract.store_fixtures import Faults
+from tests.support.builders import outcome, pointer, row, schedule
+
+pytestmark = pytest.mark.real
+
+
+async def _created(store: DynamoScheduleStore) -> Row:
+    created = row()
+    await store.create(created, pointer(created), replaces_version=None)
+    return created
+
+
+async def test_what_a_batch_leaves_undone_is_sent_again(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+    rows = [await _created(dynamo_store) for _ in range(3)]
+    ended = [outcome(r) for r in rows]
+    table = dynamo_store.client.settings.schedules_table
+    undone = [
+        {"DeleteRequest": {"Key": {"partitionId": {"S": str(r.shard)}, "scheduleTime": {"N": text_of(r.position)}}}}
+        for r in rows[1:]
+    ]
+    faults.answer_ok("BatchWriteItem", json.dumps({"UnprocessedItems": {table: undone}}))
+    await dynamo_store.delete_rows(rows[0].shard, [r.position for r in rows])
+    left = await dynamo_store.read_rows(rows[0].shard, [r.position for r in rows])
+    # The first one was said to be done and was not: only what is left undone is sent again.
+    assert list(left) == [rows[0].position]
+
+    faults.answer("BatchWriteItem", "ProvisionedThroughputExceededException", times=4)
+    await dynamo_store.put_outcomes(ended)
+    for one in ended:
+        assert await dynamo_store.read_outcome(one.client_id, one.schedule_key, one.position) == one
+
+
+async def test_what_a_batch_read_leaves_unread_is_asked_for_again(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [await _created(dynamo_store) for _ in range(3)]
+    table = dynamo_store.client.settings.schedules_table
+    keys = [{"partitionId": {"S": str(r.shard)}, "scheduleTime": {"N": text_of(r.position)}} for r in rows]
+    nothing_read = {"Responses": {}, "UnprocessedKeys": {table: {"Keys": keys, "ConsistentRead": True}}}
+    faults.answer_ok("BatchGetItem", json.dumps(nothing_read))
+
+    found = await dynamo_store.read_rows(rows[0].shard, [r.position for r in rows])
+
+    assert found == {r.position: r for r in rows}
+
+
+async def test_a_batch_that_is_never_done_is_throttled_in_the_end(
+    dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clockwork.adapters.dynamo_batch.backoff_s", lambda attempt: 0.0)
+    faults.answer("BatchWriteItem", "ThrottlingException", times=1_000)
+
+    with pytest.raises(StoreThrottled):
+        await dynamo_store.put_outcomes([outcome(row(schedule())) for _ in range(30)])

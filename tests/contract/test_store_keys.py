@@ -1,0 +1,227 @@
+"""`ScheduleStore`: pointers, creates and outcomes."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from clockwork.domain.position import position_of
+from clockwork.domain.schedule import DataForm, EndState, Guarantee, Row
+from clockwork.errors import ConditionFailed, Contested
+from clockwork.ports import ScheduleStore
+from tests.support.builders import outcome, pointer, row, schedule
+
+CREATORS = 200
+"""Creates of one key at the same moment."""
+
+
+async def test_a_created_schedule_is_read_back_whole(store: ScheduleStore) -> None:
+    wanted = schedule(
+        schedule_key="ключ/with every % thing",
+        ordering_key="customer-7",
+        guarantee=Guarantee.AT_LEAST_ONCE,
+        task_data=bytes(range(256)),
+        data_form=DataForm.BASE64,
+        headers=(("a", ""), ("b", "ß")),
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    )
+    created = row(wanted)
+
+    await store.create(created, pointer(created), replaces_version=None)
+
+    assert await store.read_row(created.shard, created.position) == created
+    assert await store.read_pointer(wanted.client_id, wanted.schedule_key) == pointer(created)
+
+
+async def test_empty_task_data_is_kept(store: ScheduleStore) -> None:
+    created = row(schedule(task_data=b"", data_form=DataForm.TEXT))
+
+    await store.create(created, pointer(created), replaces_version=None)
+
+    assert await store.read_row(created.shard, created.position) == created
+
+
+async def test_what_was_never_there_is_absent(store: ScheduleStore) -> None:
+    unknown = row()
+    names = unknown.schedule.client_id, unknown.schedule.schedule_key
+
+    assert await store.read_pointer(*names) is None
+    assert await store.read_outcome(*names, unknown.position) is None
+    assert await store.read_row(unknown.shard, unknown.position) is None
+
+
+async def test_keys_that_look_alike_when_joined_are_different_keys(store: ScheduleStore) -> None:
+    one, other = row(schedule(client_id="a", schedule_key="b/c")), row(schedule(client_id="a", schedule_key="b"))
+
+    await store.create(one, pointer(one), replaces_version=None)
+    await store.create(other, pointer(other), replaces_version=None)
+
+    assert await store.read_pointer(one.schedule.client_id, one.schedule.schedule_key) == pointer(one)
+
+
+async def test_the_same_create_again_is_the_same_create(store: ScheduleStore) -> None:
+    created = row()
+    await store.create(created, pointer(created), replaces_version=None)
+
+    await store.create(created, pointer(created), replaces_version=None)
+    # Also if so much time has passed that no token is remembered: here, played by another expiry, hence another token.
+    await store.create(created, pointer(created, expires_at_s=2_000_000_001), replaces_version=None)
+
+    assert await store.read_row(created.shard, created.position) == created
+
+
+async def test_a_create_does_not_take_a_key_that_has_a_pointer(store: ScheduleStore) -> None:
+    first = row()
+    second = row(replace(first.schedule, delivery_id="another"))
+    await store.create(first, pointer(first), replaces_version=None)
+
+    with pytest.raises(ConditionFailed):
+        await store.create(second, pointer(second), replaces_version=None)
+
+    assert await store.read_row(second.shard, second.position) is None
+    assert await store.read_pointer(first.schedule.client_id, first.schedule.schedule_key) == pointer(first)
+
+
+async def test_a_create_takes_over_exactly_the_version_that_it_names(store: ScheduleStore) -> None:
+    first = row()
+    await store.create(first, pointer(first), replaces_version=None)
+    second = row(replace(first.schedule, version=2))
+    third = row(replace(first.schedule, version=3))
+
+    await store.create(second, pointer(second), replaces_version=1)
+    with pytest.raises(ConditionFailed):
+        await store.create(third, pointer(third), replaces_version=1)
+
+    assert await store.read_pointer(first.schedule.client_id, first.schedule.schedule_key) == pointer(second)
+    assert await store.read_row(third.shard, third.position) is None
+
+
+async def test_a_create_that_takes_over_needs_a_pointer_to_take(store: ScheduleStore) -> None:
+    created = row()
+
+    with pytest.raises(ConditionFailed):
+        await store.create(created, pointer(created), replaces_version=1)
+
+    assert await store.read_row(created.shard, created.position) is None
+
+
+async def test_of_many_creates_of_one_key_at_once_one_wins(store: ScheduleStore) -> None:
+    rows = [row(schedule(schedule_key="wanted", delivery_id=f"d{n}")) for n in range(CREATORS)]
+
+    async def create(candidate: Row) -> bool:
+        while True:
+            try:
+                await store.create(candidate, pointer(candidate), replaces_version=None)
+            except ConditionFailed:
+                return False
+            except Contested:
+                # Nothing was decided: another transaction stood in the way.
+                await asyncio.sleep(0.01)
+            else:
+                return True
+
+    won = await asyncio.gather(*(create(candidate) for candidate in rows))
+
+    winners = [candidate for candidate, winner in zip(rows, won, strict=True) if winner]
+    there = [r for r in rows if await store.read_row(r.shard, r.position) is not None]
+    assert len(winners) == 1
+    assert there == winners
+    assert await store.read_pointer(rows[0].schedule.client_id, rows[0].schedule.schedule_key) == pointer(winners[0])
+
+
+async def test_a_pointers_life_is_only_ever_made_longer(store: ScheduleStore) -> None:
+    created = row()
+    names = created.schedule.client_id, created.schedule.schedule_key
+    await store.create(created, pointer(created, expires_at_s=1_000), replaces_version=None)
+
+    await store.push_pointer_expiry(created, expires_at_s=2_000)
+    await store.push_pointer_expiry(created, expires_at_s=1_500)
+
+    assert await store.read_pointer(*names) == pointer(created, expires_at_s=2_000)
+
+
+async def test_a_pointer_that_points_elsewhere_is_not_made_to_live_longer(store: ScheduleStore) -> None:
+    stale = row()
+    current = row(replace(stale.schedule, version=2))
+    names = stale.schedule.client_id, stale.schedule.schedule_key
+    await store.push_pointer_expiry(stale, expires_at_s=3_000)
+    assert await store.read_pointer(*names) is None, "an update brought a pointer into being"
+    await store.create(current, pointer(current, expires_at_s=1_000), replaces_version=None)
+
+    await store.push_pointer_expiry(stale, expires_at_s=3_000)
+
+    assert await store.read_pointer(*names) == pointer(current, expires_at_s=1_000)
+
+
+@pytest.mark.parametrize("state", list(EndState))
+async def test_an_outcome_is_read_back_whole(store: ScheduleStore, state: EndState) -> None:
+    ended = outcome(row(schedule(headers=(("h", "v"),), task_data=b"\x00\xff")), state)
+
+    await store.put_outcomes([ended])
+
+    assert await store.read_outcome(ended.client_id, ended.schedule_key, ended.position) == ended
+
+
+async def test_outcomes_of_one_key_stand_side_by_side(store: ScheduleStore) -> None:
+    of = schedule()
+    earlier, later = outcome(row(of)), outcome(row(of), EndState.CANCELLED)
+
+    await store.put_outcomes([earlier, later])
+
+    assert await store.read_outcome(of.client_id, of.schedule_key, earlier.position) == earlier
+    assert await store.read_outcome(of.client_id, of.schedule_key, later.position) == later
+    assert await store.read_pointer(of.client_id, of.schedule_key) is None
+
+
+async def test_any_number_of_outcomes_is_put_each_over_what_is_there(store: ScheduleStore) -> None:
+    rows = [row() for _ in range(130)]
+    await store.put_outcomes([outcome(r, at_ms=1) for r in rows[:3]])
+    ended = [outcome(r) for r in rows]
+
+    # One of them twice, as when two chunks of a tidy-up overlap.
+    await store.put_outcomes([*ended, ended[7]])
+    await store.put_outcomes([])
+
+    for one in ended:
+        assert await store.read_outcome(one.client_id, one.schedule_key, one.position) == one
+
+
+async def test_large_outcomes_are_put_as_well(store: ScheduleStore) -> None:
+    ended = [outcome(row(schedule(task_data=bytes([n]) * 256 * 1024))) for n in range(30)]
+
+    await store.put_outcomes(ended)
+
+    for one in ended:
+        assert await store.read_outcome(one.client_id, one.schedule_key, one.position) == one
+
+
+async def test_the_first_outcome_stands_where_it_is_put_if_absent(store: ScheduleStore) -> None:
+    of = row()
+    first, second = outcome(of, at_ms=1), outcome(of, EndState.FAILED)
+
+    await store.put_outcome_if_absent(first)
+    await store.put_outcome_if_absent(second)
+
+    assert await store.read_outcome(first.client_id, first.schedule_key, first.position) == first
+
+
+async def test_positions_of_38_digits_with_trailing_zeros_are_found_again(store: ScheduleStore) -> None:
+    for text in (
+        "1700000000000.169999999999999900000000",
+        "1700000000000.169999999999999999999999",
+        "99999999999999.100000000000000000000000",
+        "1.000000000000000100000001",
+        "0.000000000000000100000000",
+    ):
+        at = position_of(text)
+        created = row(schedule(due_ms=int(text.partition(".")[0])), at=at)
+        ended = outcome(created)
+
+        await store.create(created, pointer(created), replaces_version=None)
+        await store.put_outcomes([ended])
+
+        assert await store.read_row(created.shard, at) == created, text
+        assert await store.read_outcome(ended.client_id, ended.schedule_key, at) == ended, text
+        assert (await store.read_page(created.shard, after=None, rows_max=1)).rows == (created,), text
+        await store.delete_rows(created.shard, [at])
+        assert await store.read_row(created.shard, at) is None, text

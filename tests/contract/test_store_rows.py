@@ -1,0 +1,269 @@
+"""`ScheduleStore`: holds, cancels, reschedules, retries, deletes."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from clockwork.domain.position import Position
+from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.errors import ConditionFailed, Contested
+from clockwork.ports import ScheduleStore
+from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
+
+MINE = RequestId("mine")
+THEIRS = RequestId("theirs")
+RETRY = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
+
+
+async def _created(store: ScheduleStore, wanted: Row | None = None) -> Row:
+    created = wanted if wanted is not None else row()
+    await store.create(created, pointer(created), replaces_version=None)
+    return created
+
+
+async def _pointer_of(store: ScheduleStore, of: Row) -> Pointer | None:
+    return await store.read_pointer(of.schedule.client_id, of.schedule.schedule_key)
+
+
+async def _outcome_of(store: ScheduleStore, of: Row) -> Outcome | None:
+    return await store.read_outcome(of.schedule.client_id, of.schedule.schedule_key, of.position)
+
+
+# --- hold
+
+
+async def test_a_hold_is_seen_by_whoever_reads_the_row(store: ScheduleStore) -> None:
+    created = await _created(store)
+
+    assert await store.hold(created.shard, created.position, MINE) is None
+
+    held = replace(created, hold=MINE)
+    assert await store.read_row(created.shard, created.position) == held
+    assert (await store.read_page(created.shard, after=None, rows_max=10)).rows == (held,)
+    assert await store.read_rows(created.shard, [created.position]) == {created.position: held}
+
+
+async def test_a_hold_overwrites_anothers(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.hold(created.shard, created.position, THEIRS)
+
+    await store.hold(created.shard, created.position, MINE)
+
+    assert await store.read_row(created.shard, created.position) == replace(created, hold=MINE)
+
+
+async def test_a_hold_tells_the_rows_retry(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.set_retry(created.shard, created.position, RETRY, drop_hold=False)
+
+    assert await store.hold(created.shard, created.position, MINE) == RETRY
+
+
+async def test_what_is_gone_cannot_be_held(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.delete_rows(created.shard, [created.position])
+
+    with pytest.raises(ConditionFailed):
+        await store.hold(created.shard, created.position, MINE)
+
+    assert await store.read_row(created.shard, created.position) is None
+
+
+# --- cancel
+
+
+async def test_a_cancel_with_its_hold_leaves_an_outcome_and_no_row(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.hold(created.shard, created.position, MINE)
+    cancelled = outcome(created, EndState.CANCELLED)
+
+    await store.cancel(created.shard, cancelled, hold=MINE)
+    await store.cancel(created.shard, cancelled, hold=MINE)  # the same again is the same cancel
+
+    assert await store.read_row(created.shard, created.position) is None
+    assert await _outcome_of(store, created) == cancelled
+    assert await _pointer_of(store, created) == pointer(created)
+
+
+@pytest.mark.parametrize("taken_by", ["the owner", "another request"])
+async def test_a_cancel_whose_hold_was_taken_off_changes_nothing(store: ScheduleStore, taken_by: str) -> None:
+    created = await _created(store)
+    await store.hold(created.shard, created.position, MINE)
+    if taken_by == "the owner":
+        assert await store.drop_hold(created.shard, created.position)
+    else:
+        await store.hold(created.shard, created.position, THEIRS)
+
+    with pytest.raises(ConditionFailed):
+        await store.cancel(created.shard, outcome(created, EndState.CANCELLED), hold=MINE)
+
+    assert await store.read_row(created.shard, created.position) is not None
+    assert await _outcome_of(store, created) is None
+
+
+async def test_a_cancel_never_overwrites_an_outcome(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.hold(created.shard, created.position, MINE)
+    delivered = outcome(created)
+    await store.put_outcomes([delivered])
+
+    with pytest.raises(ConditionFailed):
+        await store.cancel(created.shard, outcome(created, EndState.CANCELLED), hold=MINE)
+
+    assert await _outcome_of(store, created) == delivered
+
+
+async def test_of_a_cancel_and_its_owners_drop_of_the_hold_exactly_one_wins(store: ScheduleStore) -> None:
+    for _ in range(20):
+        created = await _created(store)
+        await store.hold(created.shard, created.position, MINE)
+
+        dropped, cancelled = await asyncio.gather(
+            _until_decided_drop(store, created), _until_decided_cancel(store, created)
+        )
+
+        assert dropped is not cancelled
+        assert (await store.read_row(created.shard, created.position) is None) is cancelled
+        assert (await _outcome_of(store, created) is not None) is cancelled
+
+
+async def _until_decided_drop(store: ScheduleStore, created: Row) -> bool:
+    while True:
+        try:
+            return await store.drop_hold(created.shard, created.position)
+        except Contested:
+            await asyncio.sleep(0.001)
+
+
+async def _until_decided_cancel(store: ScheduleStore, created: Row) -> bool:
+    while True:
+        try:
+            await store.cancel(created.shard, outcome(created, EndState.CANCELLED), hold=MINE)
+        except ConditionFailed:
+            return False
+        except Contested:
+            await asyncio.sleep(0.001)
+        else:
+            return True
+
+
+# --- reschedule
+
+
+async def _reschedule(store: ScheduleStore, old: Row, new: Row, *, hold: RequestId = MINE, replaces: int = 1) -> None:
+    await store.reschedule(
+        old.shard,
+        outcome(old, EndState.SUPERSEDED),
+        hold=hold,
+        row=new,
+        pointer=pointer(new),
+        replaces_version=replaces,
+    )
+
+
+def _moved(old: Row) -> Row:
+    """The same schedule an hour later, in another shard because its ordering key was changed too."""
+    later = schedule(schedule_key=old.schedule.schedule_key, ordering_key="x", due_ms=old.due_ms + 3_600_000, version=2)
+    return row(later, shard=old.shard - 1)
+
+
+async def test_a_reschedule_moves_the_row_to_another_shard(store: ScheduleStore) -> None:
+    old = await _created(store)
+    await store.hold(old.shard, old.position, MINE)
+    new = _moved(old)
+
+    await _reschedule(store, old, new)
+    await _reschedule(store, old, new)  # the same again is the same reschedule
+
+    assert await store.read_row(old.shard, old.position) is None
+    assert await store.read_row(new.shard, new.position) == new
+    assert await _pointer_of(store, old) == pointer(new)
+    assert await _outcome_of(store, old) == outcome(old, EndState.SUPERSEDED)
+
+
+async def test_a_reschedule_whose_hold_was_taken_off_changes_nothing(store: ScheduleStore) -> None:
+    old = await _created(store)
+    await store.hold(old.shard, old.position, THEIRS)
+    new = _moved(old)
+
+    with pytest.raises(ConditionFailed):
+        await _reschedule(store, old, new)
+
+    assert await store.read_row(old.shard, old.position) == replace(old, hold=THEIRS)
+    assert await store.read_row(new.shard, new.position) is None
+    assert await _pointer_of(store, old) == pointer(old)
+    assert await _outcome_of(store, old) is None
+
+
+async def test_a_reschedule_of_another_version_changes_nothing(store: ScheduleStore) -> None:
+    old = await _created(store)
+    await store.hold(old.shard, old.position, MINE)
+    new = _moved(old)
+
+    with pytest.raises(ConditionFailed):
+        await _reschedule(store, old, new, replaces=2)
+
+    assert await store.read_row(old.shard, old.position) == replace(old, hold=MINE)
+    assert await store.read_row(new.shard, new.position) is None
+    assert await _pointer_of(store, old) == pointer(old)
+
+
+# --- what the owner writes
+
+
+async def test_a_retry_is_kept_with_and_without_the_hold(store: ScheduleStore) -> None:
+    created = await _created(store)
+    await store.hold(created.shard, created.position, MINE)
+
+    assert await store.set_retry(created.shard, created.position, RETRY, drop_hold=False)
+    assert await store.read_row(created.shard, created.position) == replace(created, hold=MINE, retry=RETRY)
+
+    later = replace(RETRY, at_ms=RETRY.at_ms + 1, attempts=3)
+    assert await store.set_retry(created.shard, created.position, later, drop_hold=True)
+    assert await store.read_row(created.shard, created.position) == replace(created, retry=later)
+
+
+async def test_a_hold_that_is_not_there_can_be_dropped(store: ScheduleStore) -> None:
+    created = await _created(store)
+
+    assert await store.drop_hold(created.shard, created.position)
+
+    assert await store.read_row(created.shard, created.position) == created
+
+
+async def test_no_late_write_of_an_owner_brings_a_deleted_row_back(store: ScheduleStore) -> None:
+    # A zombie that wakes up after the row was cancelled or delivered.
+    created = await _created(store)
+    await store.delete_rows(created.shard, [created.position])
+
+    assert not await store.drop_hold(created.shard, created.position)
+    assert not await store.set_retry(created.shard, created.position, RETRY, drop_hold=False)
+    assert not await store.set_retry(created.shard, created.position, RETRY, drop_hold=True)
+
+    assert await store.read_row(created.shard, created.position) is None
+    assert (await store.read_page(created.shard, after=None, rows_max=10)).rows == ()
+
+
+async def test_deleting_is_idempotent_and_takes_any_number(store: ScheduleStore) -> None:
+    rows = [await _created(store) for _ in range(60)]
+    kept, *gone = rows
+    positions = [r.position for r in gone]
+
+    await store.delete_rows(kept.shard, [*positions, *positions[:5]])
+    await store.delete_rows(kept.shard, positions)
+    await store.delete_rows(kept.shard, [])
+
+    assert (await store.read_page(kept.shard, after=None, rows_max=100)).rows == (kept,)
+
+
+async def test_those_rows_are_read_that_exist_whatever_their_number(store: ScheduleStore) -> None:
+    rows = [await _created(store) for _ in range(130)]
+    gone = {r.position for r in rows[::3]}
+    await store.delete_rows(rows[0].shard, list(gone))
+    asked: list[Position] = [r.position for r in rows]
+
+    found = await store.read_rows(rows[0].shard, [*asked, *asked[:10]])
+
+    assert found == {r.position: r for r in rows if r.position not in gone}
+    assert await store.read_rows(rows[0].shard, []) == {}

@@ -1,0 +1,74 @@
+"""Faults inside a node that runs in the test's own process: between it and the libraries that it talks through."""
+
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from aiobotocore.awsrequest import AioAWSResponse
+
+from clockwork import app
+from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.kafka_client import KafkaWire
+from clockwork.errors import BrokerUnavailable
+
+
+class Throttle:
+    """DynamoDB says "slow down": through the library's own hook, so that the library's repeats are run, too.
+
+    For nodes that are opened after it was made.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, seed: int = 1) -> None:
+        self.share = 0.0
+        """Of the requests that are refused."""
+        self.refused: Counter[str] = Counter()
+        self._rng = random.Random(seed)
+        throttle = self
+
+        class ThrottledStore(DynamoScheduleStore):
+            async def __aenter__(self) -> "ThrottledStore":
+                await super().__aenter__()
+                self.client.library.meta.events.register("before-send.dynamodb", throttle._before_send)
+                return self
+
+        patch.setattr(app, "DynamoScheduleStore", ThrottledStore)
+
+    def _before_send(self, request: Any, event_name: str, **_: object) -> AioAWSResponse | None:
+        if self._rng.random() >= self.share:
+            return None
+        self.refused[event_name.rpartition(".")[2]] += 1
+        code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
+        body = json.dumps({"__type": code, "message": "made up"}).encode()
+        return AioAWSResponse(request.url, 400, {"content-type": "application/x-amz-json-1.0"}, _Body(body))
+
+
+class _Body:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self) -> bytes:
+        return self._body
+
+
+class LostAnswers:
+    """Kafka does what it is asked, or not, and nobody hears of it: the requests of one class, by their names."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, seed: int = 1) -> None:
+        self.share: dict[str, float] = {}
+        """By class of request: how many of them get no answer; every other one of these is not even sent."""
+        self.lost: Counter[str] = Counter()
+        rng = random.Random(seed)
+        real = KafkaWire.request
+
+        async def request(wire: KafkaWire, wanted: Any, **more: Any) -> Any:
+            name = type(wanted).__name__
+            if rng.random() >= self.share.get(name, 0.0):
+                return await real(wire, wanted, **more)
+            self.lost[name] += 1
+            if self.lost[name] % 2:
+                await real(wire, wanted, **more)
+            raise BrokerUnavailable(f"{name}: its answer is lost")
+
+        patch.setattr(KafkaWire, "request", request)
