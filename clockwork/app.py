@@ -39,7 +39,7 @@ from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.intake import Intake
 from clockwork.engine.patience import Setbacks
-from clockwork.engine.shard_loop import ShardLoop
+from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
 from clockwork.engine.topic_waits import TopicWaits
@@ -50,8 +50,11 @@ from clockwork.errors import Unavailable
 log = logging.getLogger(__name__)
 
 PASSES_AT_ONCE: Final = 32
-"""Passes and take-overs under way on one node: bounds its memory, and lets each shard have its turn (first come, first
-served), however long another one's backlog is."""
+"""Passes under way on one node: bounds its memory, and lets each shard have its turn (first come, first served), however
+long another one's backlog is."""
+TAKEOVERS_AT_ONCE: Final = 16
+"""Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
+coordinator that is away, and healthy shards must not queue behind it."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 
@@ -190,15 +193,15 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         publisher = await stack.enter_async_context(KafkaPublisher(kafka_settings(settings), clock))
         ownership = KafkaOwnership(kafka_settings(settings), telemetry, send_wakeup=publisher.send_wakeup)
         topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms)
-        delivery = Delivery(store, publisher, topic_waits, clock, telemetry, settings.runner)
-        dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        gate = asyncio.Semaphore(PASSES_AT_ONCE)
+        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, settings.runner)
+        dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
+        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gate, clock, telemetry, rng, settings.runner)
+            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)

@@ -92,7 +92,7 @@ class Refusal:
 
 
 class DeliveryRefused(ClockworkError):
-    """A batch was not delivered, and it is certain that none of it will be."""
+    """A batch was not delivered; if it was begun, the next init of its shard makes sure that it never will be."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
         super().__init__("; ".join(f"{r.topic or 'batch'}: {r.reason}" for r in refusals))

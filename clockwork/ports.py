@@ -5,7 +5,6 @@ own exception); the rest as each method says. Every method may be cancelled; a c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -178,8 +177,9 @@ class ShardPublisher(Protocol):
         """Sends all records and then the marker in one transaction, in order within each Kafka partition; commits.
         `marker` is called with where the records are, in their order.
 
-        Raises: DeliveryRefused (aborted; if `begun`, only `close` may be called then), DeliveryUnknown and Fenced
-        (only `close` may be called).
+        Raises: DeliveryRefused (if `begun`, only `close` may be called then, and it is certain that none of it will be
+        seen once the shard is opened anew), DeliveryUnknown and Fenced (only `close` may be called), BrokerUnavailable
+        (nothing was begun).
         """
         ...
 
@@ -257,6 +257,3 @@ class Telemetry(Protocol):
     def clock_skew(self, seconds: float) -> None: ...
     def loop_lag(self, seconds: float) -> None: ...
     def malformed(self, what: Literal["row", "wakeup", "newer_row"]) -> None: ...
-
-
-Resource = AbstractAsyncContextManager[object]

@@ -10,6 +10,8 @@ Three rules hold for every line here (design.md, 3 and 4):
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Final, Self
 
 from clockwork.adapters import dynamo_codec as codec
@@ -52,16 +54,25 @@ class DynamoScheduleStore:
         self._settings = settings
         self._telemetry = telemetry
         self.client = DynamoClient(settings, clock, observe, telemetry)
+        # A connection of its own, and one try: under load a request waits for a connection, so its answer would say
+        # little about the time; and whether DynamoDB answers should be known at once.
+        alone = replace(settings, connections_max=1, attempts_max=1)
+        self.pinger = DynamoClient(alone, clock, observe, telemetry)
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self.client.__aenter__()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.client)
+            await stack.enter_async_context(self.pinger)
+            self._opened = stack.pop_all()
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self.client.__aexit__(*error)
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
 
     async def ping(self) -> None:
-        await self._get(self._settings.executions_table, {"partitionId": {"S": codec.CLUSTER}})
+        key = {"partitionId": {"S": codec.CLUSTER}}
+        await self.pinger.call("get_item", TableName=self._settings.executions_table, Key=key, ConsistentRead=True)
 
     # --- keys
 

@@ -246,6 +246,9 @@ class KafkaWire:
         self._closed = True
         await self.reset()
 
+    def _is_closed(self) -> bool:
+        return self._closed
+
     async def _opened(self) -> AIOKafkaClient:
         if self._client is not None:
             return self._client
@@ -253,7 +256,11 @@ class KafkaWire:
             if self._closed:
                 raise BrokerUnavailable(f"{self._role}: closed")
             if self._client is None:
-                self._client = await self._open()
+                client = await self._open()
+                if self._is_closed():  # while it was being opened
+                    await close_client(client)
+                    raise BrokerUnavailable(f"{self._role}: closed")
+                self._client = client
             return self._client
 
     async def _open(self) -> AIOKafkaClient:

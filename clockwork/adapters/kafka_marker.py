@@ -68,17 +68,14 @@ class MarkerReader:
 
     async def _read(self) -> bytes | None:
         asked_at_s = asyncio.get_running_loop().time()
-        leaders = (await self._directory.layout(self._topic)).leaders
+        # Asked anew: a leader that was deposed may not have the last marker.
+        leaders = (await self._directory.layout(self._topic, since_s=asked_at_s)).leaders
         self._leader = leaders[self._shard] if self._shard < len(leaders) else -1
-        try:
-            if self._leader < 0:
-                raise BrokerUnavailable(f"{self._topic}/{self._shard} has no leader")
-            end = await self._settled_end()
-            start = await self._offset(_EARLIEST, READ_UNCOMMITTED)
-            return await self._search(start, end)
-        except BrokerUnavailable:
-            await self._directory.layout(self._topic, since_s=asked_at_s)
-            raise
+        if self._leader < 0:
+            raise BrokerUnavailable(f"{self._topic}/{self._shard} has no leader")
+        end = await self._settled_end()
+        start = await self._offset(_EARLIEST, READ_UNCOMMITTED)
+        return await self._search(start, end)
 
     async def _settled_end(self) -> int:
         """The high watermark, once no transaction below it is open any more."""

@@ -160,7 +160,8 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
     try:
         async with asyncio.timeout(LEAVE_S_MAX):
             await consumer.stop()
-    except TimeoutError:
+    except (TimeoutError, KafkaError, OSError):
+        # Not raised: it would stand in place of the cancellation that makes us leave.
         log.warning(
             "Leaving the consumer group took too long; its session will time out", extra={"event": "group.left"}
         )

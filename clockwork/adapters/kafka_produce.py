@@ -264,6 +264,8 @@ def topic_refusal(topic: str, layout: TopicLayout) -> Refusal | None:
     """None if records could be sent there."""
     if layout.state is TopicState.PRESENT:
         return None
+    if layout.state is TopicState.UNSETTLED:
+        return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
     return Refusal(cause=Cause.TOPIC, reason=f"topic_{layout.state}", topic=topic)
 
 

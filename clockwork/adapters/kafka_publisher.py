@@ -18,6 +18,7 @@ from clockwork.clock import Clock
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Placed
 from clockwork.domain.sharding import ShardId
+from clockwork.errors import BrokerUnavailable
 
 
 class KafkaPublisher:
@@ -77,7 +78,10 @@ class KafkaPublisher:
         await self._sender.send(record, kafka_partition=int(shard))
 
     async def topic_exists(self, topic: str) -> bool:
-        return (await self._directory.layout(topic)).state is TopicState.PRESENT
+        state = (await self._directory.layout(topic)).state
+        if state is TopicState.UNSETTLED:
+            raise BrokerUnavailable(f"the brokers do not know yet whether {topic} exists")
+        return state is TopicState.PRESENT
 
     def connected(self) -> bool:
         return self._directory.connected()

@@ -52,6 +52,8 @@ class TopicState(StrEnum):
     PRESENT = "present"
     MISSING = "missing"
     FORBIDDEN = "forbidden"
+    UNSETTLED = "unsettled"
+    """The brokers do not know themselves: it is being made or moved. Its rows wait a little, nobody else's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,10 +188,8 @@ class TopicDirectory:
             now_s = asyncio.get_running_loop().time()
             answer = await self._wire.request(MetadataRequest(names, allow_auto_topic_creation=False))
             for error_code, name, _internal, kafka_partitions in answer.topics:
-                layout = _layout(error_code, kafka_partitions, now_s)
-                if layout is not None:
-                    self._layouts.pop(name, None)
-                    self._layouts[name] = layout
+                self._layouts.pop(name, None)
+                self._layouts[name] = _layout(error_code, kafka_partitions, now_s)
             _shrink(self._layouts, spare=topics)
         if not all(self._fresh(topic, since_s) for topic in topics):
             raise BrokerUnavailable("the brokers do not know these topics' state yet")
@@ -208,14 +208,13 @@ _SIZE: Final = "max.message.bytes"
 _IN_SYNC: Final = "min.insync.replicas"
 
 
-def _layout(error_code: int, kafka_partitions: Iterable[tuple[Any, ...]], now_s: float) -> TopicLayout | None:
-    """None: the brokers do not know themselves."""
+def _layout(error_code: int, kafka_partitions: Iterable[tuple[Any, ...]], now_s: float) -> TopicLayout:
     if error_code in (UNKNOWN_TOPIC_OR_PARTITION, INVALID_TOPIC):
         return TopicLayout(state=TopicState.MISSING, read_at_s=now_s)
     if error_code == TOPIC_FORBIDDEN:
         return TopicLayout(state=TopicState.FORBIDDEN, read_at_s=now_s)
     if error_code != NONE:
-        return None
+        return TopicLayout(state=TopicState.UNSETTLED, read_at_s=now_s)
     known = {number: (leader, len(in_sync)) for _error, number, leader, _replicas, in_sync, *_ in kafka_partitions}
     rows = [known.get(number, (-1, 0)) for number in range(max(known, default=-1) + 1)]
     return TopicLayout(

@@ -2,7 +2,7 @@
 
     open ──deliver──► open                       committed, or refused before anything was begun
       │
-      └──deliver──► spent ──close──► closed      refused after begin (aborted), outcome unknown, or fenced
+      └──deliver──► spent ──close──► closed      refused after begin, outcome unknown, or fenced
 
 A delivery is four requests: AddPartitionsToTxn, with the marker's Kafka partition among them; the records; the marker,
 which knows their offsets; EndTxn. Who is authoritative: the transaction coordinator. What we were not told is unknown,
@@ -53,7 +53,6 @@ from clockwork.errors import (
     Refusal,
 )
 
-ABORT_S_MAX: Final = 3.0
 LAYOUT_AGE_S_MAX: Final = 1.0
 """What a delivery believes about the leaders and replicas of its topics is not older."""
 YIELD_EVERY_RECORDS: Final = 200
@@ -133,7 +132,11 @@ class KafkaShardPublisher:
     ) -> Sequence[Placed]:
         if not self._usable:
             raise DeliveryUnknown("this shard's producer is spent or closed")
-        lines = await self._preflight(records)
+        try:
+            async with asyncio.timeout(self._settings.sends_timeout_ms / 1_000):
+                lines = await self._preflight(records)
+        except TimeoutError as error:
+            raise BrokerUnavailable("the topics' state could not be read in time") from error
         self._usable = False  # until we know better: a cancelled delivery leaves it so
         deadline_s = asyncio.get_running_loop().time() + self._settings.sends_timeout_ms / 1_000
         sending = Sending(self._producing, self._directory, self._identity, lines)
@@ -144,8 +147,7 @@ class KafkaShardPublisher:
             raise DeliveryRefused(refused.refusals, begun=False) from refused
         except BrokerUnavailable as error:
             raise DeliveryUnknown(f"{self._transactional_id}: {error}") from error
-        await self._commit()
-        self._usable = True
+        self._usable = await self._commit()
         return placed
 
     async def _preflight(self, records: Sequence[OutRecord]) -> dict[TopicPartition, Line]:
@@ -194,7 +196,7 @@ class KafkaShardPublisher:
         marker: Callable[[Sequence[Placed]], bytes],
         deadline_s: float,
     ) -> Sequence[Placed]:
-        """Everything before the commit. Raises: DeliveryRefused (aborted), DeliveryUnknown, Fenced, _NotBegun."""
+        """Everything before the commit. Raises: DeliveryRefused (begun), DeliveryUnknown, Fenced, _NotBegun."""
         own = (self._settings.deliveries_topic, int(self._shard))
         try:
             async with asyncio.timeout_at(deadline_s):
@@ -211,7 +213,8 @@ class KafkaShardPublisher:
         except TimeoutError as error:
             if not await sending.blame_what_is_stuck():
                 raise DeliveryUnknown("time ran out before the commit", timed_out=True) from error
-        await self._abort()
+        # Not aborted by us: a produce request may still be on its way, and what lands behind an abort of the same producer
+        # epoch would stay open for ever (KIP-890). The next init bumps the epoch first, and then aborts.
         raise DeliveryRefused(sending.refusals, begun=True)
 
     async def _add_partitions(self, wanted: Iterable[TopicPartition]) -> None:
@@ -256,28 +259,23 @@ class KafkaShardPublisher:
         if sending.refusals:
             raise DeliveryUnknown(f"the marker was refused: {sending.refusals[0].reason}")
 
-    async def _commit(self) -> None:
+    async def _commit(self) -> bool:
+        """True if the coordinator answered the only request for it. Else a copy may still be on its way: it would commit
+        a part of the next transaction, so this producer must not begin one."""
         try:
             async with asyncio.timeout(self._settings.commit_timeout_ms / 1_000):
-                await self._end(commit=True)
+                return await self._end()
         except (TimeoutError, BrokerUnavailable) as error:
             raise DeliveryUnknown(f"{self._transactional_id}: the commit was not answered") from error
 
-    async def _abort(self) -> None:
-        try:
-            async with asyncio.timeout(ABORT_S_MAX):
-                await self._end(commit=False)
-        except (TimeoutError, BrokerUnavailable) as error:
-            raise DeliveryUnknown(f"{self._transactional_id}: the abort was not answered") from error
-
-    async def _end(self, *, commit: bool) -> None:
+    async def _end(self) -> bool:
         identity = self._identity
-        request = EndTxnRequest(self._transactional_id, identity.producer_id, identity.producer_epoch, int(commit))
+        request = EndTxnRequest(self._transactional_id, identity.producer_id, identity.producer_epoch, 1)
         trying = Trying()
         while True:
             code = (await self._ask(request, trying)).error_code
             if code == codes.NONE:
-                return
+                return trying.unanswered == 0
             if code in FENCED_CODES:
                 raise Fenced(f"{self._transactional_id}: fenced, or aborted by the broker's time limit")
             if code != codes.CONCURRENT_TRANSACTIONS:

@@ -187,8 +187,9 @@ _QUIET_CAUSES_MAX: Final = 1_000
 """Past this many causes at once the oldest are forgotten: one line too many, not memory without end."""
 
 _LIBRARY_LEVELS: Final = {
-    # Its warnings are our everyday life: a rebalance, a leader that moves.
-    "aiokafka": logging.ERROR,
+    # What it calls errors is our everyday life (a coordinator that moves, a topic just made), ten lines a second during an
+    # outage; what matters of it is said by our own lines, once.
+    "aiokafka": logging.CRITICAL,
     "aiobotocore": logging.WARNING,
     "botocore": logging.WARNING,
     "urllib3": logging.WARNING,

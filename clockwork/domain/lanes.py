@@ -13,10 +13,14 @@ past its due time a zombie may have sent it, so no cancel of it may be granted a
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Lane, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Lane, Retry, Row, Topic
+
+RETRY_SLACK_MS: Final = 30_000
+"""How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""
 
 
 class Errand(StrEnum):
@@ -96,6 +100,8 @@ class Planner:
     topic_waits: Mapping[Topic, TopicWait]
     retry: RetryPolicy
     limits: BatchLimits
+    promises: Mapping[Position, int] = field(default_factory=dict)
+    """Until when this owner has said that rows wait, whether or not it was stored."""
     dead_letters_wait: TopicWait | None = None
     """The dead-letter topic takes nothing at present: what would go there waits, and holds back its lane only."""
     firings: list[Firing] = field(default_factory=list)
@@ -160,14 +166,15 @@ class Planner:
 
     def _follow_front(self, row: Row | BrokenRow) -> None:
         """The front is the run of waiting (or delivered) rows at the lowest positions. It ends before the first row
-        that fires, or that waits only because of this pass."""
-        lane = row.schedule.lane if isinstance(row, Row) else row.lane
-        if self._front_ended or lane is None or lane not in self.blocked:
+        that fires."""
+        if self._front_ended or self.firings:
             self._front_ended = True
             return
         self.front_last = row.position
         self.front_rows += 1
-        self.front_lanes[lane] = self.blocked[lane]
+        lane = row.schedule.lane if isinstance(row, Row) else row.lane
+        if lane is not None and lane in self.blocked:
+            self.front_lanes[lane] = self.blocked[lane]
 
     def _is_full(self, row: Row | BrokenRow) -> bool:
         return len(self.firings) >= self.limits.records_max or (
@@ -197,9 +204,10 @@ class Planner:
         if lane in self.blocked:
             self._stamp(row, self.blocked[lane])
             return
-        if row.retry is not None and row.retry.at_ms > self.bound_ms:
-            self.wait(lane, row.retry.at_ms)
-            self._stamp(row, row.retry.at_ms)
+        until_ms = self._waits_itself_until_ms(row)
+        if until_ms > self.bound_ms:
+            self.wait(lane, until_ms)
+            self._stamp(row, until_ms)
             return
         wait = self.topic_waits.get(row.schedule.topic)
         if wait is not None and not wait.given_up:
@@ -222,6 +230,18 @@ class Planner:
             failure = Failure(reason=wait.reason if wait is not None else "attempts_exhausted", attempts=attempts)
             self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=failure))
 
+    def _waits_itself_until_ms(self, row: Row) -> int:
+        """0: it does not."""
+        stored_ms = row.retry.at_ms if row.retry is not None and self._heeded(row.retry) else 0
+        return max(stored_ms, self.promises.get(row.position, 0))
+
+    def _heeded(self, retry: Retry) -> bool:
+        """Whether it holds the row back. One of our own always does: a cancel may believe it. One of an earlier owner not
+        if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as long."""
+        if retry.at_ms <= self.bound_ms:
+            return False
+        return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + self.retry.backoff.max_ms + RETRY_SLACK_MS
+
     def _fire(self, firing: Firing) -> None:
         self.firings.append(firing)
         self._bytes += firing.size_bytes
@@ -229,8 +249,8 @@ class Planner:
     def _stamp(self, row: Row, until_ms: int) -> None:
         if row.hold is None or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
             return
-        if row.retry is not None:
-            if row.retry.epoch == self.epoch and row.retry.at_ms > self.bound_ms:
+        if row.retry is not None and self._heeded(row.retry):
+            if row.retry.epoch == self.epoch:
                 # Stamped by this owner already: a cancel can believe it. Another stamp would only take the hold of a
                 # cancel that is about to decide.
                 return

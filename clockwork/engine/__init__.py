@@ -20,11 +20,15 @@ What each crash leaves behind, and who repairs it:
     a zombie owner                     its frontier is refused by the epoch, its commit by the broker; its late tidy-up
                                        repeats what is true; its late `retry` bears an old epoch that no cancel believes
 
-One rule came on top of the checked model. **A producer that was built anew must prove its epoch.** After a refused
-record aiokafka's producer is spent: its sequence numbers no longer match the broker's, so a new one is initialised
-under the same transactional id. In the model an owner that aborts keeps its place; here, the second init would fence a
-*newer* owner that took the shard while this one was busy with its refusal, and the rest of the old batch, read before
-that, would be committed again: twice. So after every rebuild the shard's item is read, strongly, *after* the init, and
-another epoch means `Fenced`. Why that suffices: an owner writes its epoch after its init and before its first commit. If
-it had committed anything before our init, we read its epoch; if it has not, our init has fenced it (dispatch, `_rebuild`).
+Two rules came on top of the checked model.
+
+**A producer that was built anew raises the epoch.** After a refusal inside a transaction the producer is spent, and a new
+one is initialised under the same transactional id. In the model an owner that aborts keeps its place; here, the second
+init fences a *newer* owner that took the shard while this one was busy with its refusal, and the rest of the old batch,
+read before that, would be committed again: twice. Reading the epoch after the init is not enough either: the newer owner
+may raise it just after, tell a cancel (by a `retry` of its epoch) that a row waits, and this one, whose producer is the
+newest, commits that row. So the rebuilt producer is used only after `epoch + 1 IF epoch = mine`: whoever holds the newest
+producer *and* the stored epoch is one and the same (`TakeOver.renew`).
+
+**What an owner has said about a waiting row, it keeps to**, from before the `retry` is sent: `Tenure.promises`.
 """

@@ -77,6 +77,12 @@ class Canceller:
         Raises: Unavailable: it may have been cancelled; the same request again settles it.
         """
         patience = Patience(self._settings.request_timeout_ms, self._rng)
+        async with patience.kept():
+            return await self._cancel(client_id, schedule_key, patience)
+
+    async def _cancel(
+        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience
+    ) -> Cancelled | NotFound | Refused:
         while True:
             try:
                 pointer = await self._store.read_pointer(client_id, schedule_key)

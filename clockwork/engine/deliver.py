@@ -19,7 +19,7 @@ from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
 from clockwork.domain.retry import Backoff, RetryPolicy
 from clockwork.domain.schedule import Lane, Placed, Retry, Row, Topic
-from clockwork.engine.takeover import Tenure
+from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done
 from clockwork.engine.together import together
 from clockwork.engine.topic_waits import TopicWaits
@@ -28,7 +28,6 @@ from clockwork.errors import (
     Cause,
     DeliveryRefused,
     DeliveryUnknown,
-    Fenced,
     Refusal,
     TransactionConflict,
     Unavailable,
@@ -50,6 +49,7 @@ class Delivery:
         self,
         store: ScheduleStore,
         publisher: Publisher,
+        take_over: TakeOver,
         topic_waits: TopicWaits,
         clock: Clock,
         telemetry: Telemetry,
@@ -57,6 +57,7 @@ class Delivery:
     ) -> None:
         self._store = store
         self._publisher = publisher
+        self._take_over = take_over
         self._topic_waits = topic_waits
         self._clock = clock
         self._telemetry = telemetry
@@ -81,7 +82,7 @@ class Delivery:
                 await self._one_transaction(tenure, batch)
             except DeliveryRefused as refused:
                 if refused.begun:
-                    await self._rebuild(tenure)
+                    await self._renew(tenure)
                 batches.appendleft(batch)
                 for refusal in refused.refusals:
                     batches = await self._settle(tenure, batches, batch, refusal)
@@ -103,16 +104,11 @@ class Delivery:
         for firing, where in zip(batch, placed, strict=True):
             self._count(firing, where)
 
-    async def _rebuild(self, tenure: Tenure) -> None:
-        """A new producer for the same tenure, and proof that the tenure still stands (see the package's essay)."""
-        await tenure.publisher.close()
+    async def _renew(self, tenure: Tenure) -> None:
         try:
-            tenure.publisher = await self._publisher.open_shard(tenure.shard)
-            state = await self._store.read_shard(tenure.shard)
+            await self._take_over.renew(tenure)
         except Unavailable as error:
             raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
-        if state.epoch != tenure.epoch:
-            raise Fenced(f"shard {tenure.shard}: epoch {state.epoch} is not ours ({tenure.epoch})")
 
     async def _settle(self, tenure: Tenure, batches: Batches, batch: list[Firing], refusal: Refusal) -> Batches:
         """What is to be sent after one refusal in `batch`."""
@@ -123,6 +119,9 @@ class Delivery:
         topic = refusal.topic or _only_topic(self._topic(f) for f in batch)
         if topic is None:
             return _split(batches, batch, self._by_topic(batch))
+        if all(self._topic(f) != topic for f in batch):
+            # Not a topic of ours: the markers' own. Nothing can be delivered without them.
+            raise BrokerUnavailable(f"{topic}: {refusal.reason}")
         if refusal.cause is Cause.RECORD:
             # One of this topic's records, nobody knows which: each for itself.
             mine = [f for f in batch if self._topic(f) == topic]
@@ -158,6 +157,7 @@ class Delivery:
                 "attempts": attempts,
             },
         )
+        tenure.promises[row.position] = at_ms
         try:
             await self._store.set_retry(row.shard, row.position, retry, drop_hold=False)
         except TransactionConflict:
@@ -173,22 +173,35 @@ class Delivery:
         for firing in firings:
             lanes.setdefault(firing.lane, []).append(firing)
 
-        async def one_lane(lane: list[Firing]) -> int:
-            for count, firing in enumerate(lane):
-                try:
-                    placed = await self._publisher.send(self._record(firing))
-                except DeliveryRefused as refused:
-                    await self._stop_lane(tenure, firing, refused.refusals[0])
-                    return count
-                except BrokerUnavailable as error:
-                    refusal = Refusal(cause=Cause.TRANSIENT, reason=str(error), topic=self._topic(firing))
-                    await self._stop_lane(tenure, firing, refusal)
-                    return count
-                tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
-                self._count(firing, placed)
-            return len(lane)
+        failures: list[Unavailable] = []
 
-        return sum(await together(one_lane, lanes.values(), at_once=LANES_AT_ONCE))
+        async def one_lane(lane: list[Firing]) -> int:
+            try:
+                return await self._one_lane(tenure, lane)
+            except Unavailable as error:
+                # Raised when the others are done: to cancel a send that the broker has taken would be to send it twice.
+                failures.append(error)
+                return 0
+
+        counts = await together(one_lane, lanes.values(), at_once=LANES_AT_ONCE)
+        if failures:
+            raise failures[0]
+        return sum(counts)
+
+    async def _one_lane(self, tenure: Tenure, lane: list[Firing]) -> int:
+        for count, firing in enumerate(lane):
+            try:
+                placed = await self._publisher.send(self._record(firing))
+            except DeliveryRefused as refused:
+                await self._stop_lane(tenure, firing, refused.refusals[0])
+                return count
+            except BrokerUnavailable:
+                refusal = Refusal(cause=Cause.TRANSIENT, reason="not_acknowledged", topic=self._topic(firing))
+                await self._stop_lane(tenure, firing, refusal)
+                return count
+            tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
+            self._count(firing, placed)
+        return len(lane)
 
     async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
         if refusal.cause is Cause.RECORD:

@@ -35,7 +35,11 @@ ROWS_READ_MAX: Final = 20_000
 """Rows looked at in one pass; a longer front of waiting rows is got over in several."""
 FRONT_ROWS_MIN: Final = 200
 """Fewer waiting rows than this at the front are simply read again at each pass."""
+UNTIDIED_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of delivered rows that are kept for their outcomes; per shard. It bounds what a new owner has to read, too."""
 HOLDS_AT_ONCE: Final = 16
+STAMPS_MAX: Final = 64
+"""Waiting rows answered in one pass, before it delivers; the rest at the next."""
 STAMP_GRACE_MS: Final = 1_000
 """How much longer than the frontier a stamped row waits: time for its canceller's next try."""
 CONFLICT_WAIT_MS: Final = 50
@@ -105,7 +109,10 @@ class Dispatcher:
 
     async def make_room(self, tenure: Tenure, *, records_max: int) -> None:
         """Waits for the tidy-up while a batch would make the marker too long. Bounds memory, too."""
-        while ENTRIES_MAX - len(tenure.tidy) < min(records_max, ENTRIES_MAX // 2):
+        while (
+            ENTRIES_MAX - len(tenure.tidy) < min(records_max, ENTRIES_MAX // 2)
+            or tenure.tidy.size_bytes > UNTIDIED_BYTES_MAX
+        ):
             await tenure.tidy.progress()
 
     async def run_pass(self, tenure: Tenure, *, records_max: int) -> PassResult:
@@ -131,8 +138,8 @@ class Dispatcher:
 
     async def answer_wanted(self, tenure: Tenure, position: Position) -> None:
         """Somebody holds a row that waits, maybe behind the front that passes do not read: lets a cancel have it."""
-        if position in tenure.tidy:
-            return  # delivered: its outcome will answer
+        if position in tenure.tidy or not self._trust.trusted():
+            return  # delivered: its outcome will answer. And a wrong clock must not say how long anything waits.
         row = await self._store.read_row(tenure.shard, position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
@@ -155,6 +162,7 @@ class Dispatcher:
             epoch=tenure.epoch,
             left_out=left_out,
             topic_waits=waits,
+            promises=self._promises(tenure),
             dead_letters_wait=waits.get(Topic(self._settings.dead_letter_topic)),
             retry=self._retry,
             limits=BatchLimits(records_max=records_max, bytes_max=self._settings.batch_bytes_max),
@@ -170,6 +178,7 @@ class Dispatcher:
             if not all(planner.take(row) for row in page.rows) or page.next_after is None:
                 break
             if rows_read >= ROWS_READ_MAX:
+                # Got over a part of a long front; the next pass begins where this one ended.
                 planner.full = True
                 break
             after, rows_max = page.next_after, min(PAGE_ROWS_MAX, rows_max * 4)
@@ -182,23 +191,36 @@ class Dispatcher:
 
         Only rows that wait (and delivered ones) may be skipped, never one that fires, since its transaction may fail.
         The front is read again when the first of its waits ends, at each scan interval, and when a wake-up tells of
-        something due among it. What this costs: a schedule created with a time already past, among the skipped
-        positions, whose wake-up is lost, may be overtaken in its lane until the next scan.
+        something due among it; but not before four times as long as it took to read, so that however long it is, what
+        stands behind it has most of the time.
+
+        What this costs: a schedule created with a time already past, at a position among the skipped ones, may be
+        overtaken by the next of its lane until its wake-up has arrived, or until the next scan if that is lost.
         """
         tenure.waiting_lanes = dict(planner.blocked)
-        if planner.front_last is None or (before is None and planner.front_rows < FRONT_ROWS_MIN):
+        if planner.front_last is None or planner.front_rows < FRONT_ROWS_MIN:
             tenure.front = before
             return
-        ends = [before.until_ms if before is not None else now_ms + self._settings.scan_interval_ms]
+        walk_began_ms = before.walk_began_ms if before is not None else now_ms
+        ended_ms = self._clock.now_ms()
+        ends = [ended_ms + self._settings.scan_interval_ms]
         if planner.waits_until_ms is not None:
-            ends.append(max(planner.waits_until_ms, now_ms + 1))
+            ends.append(planner.waits_until_ms)
         tenure.front = WaitingFront(
             last=planner.front_last,
             lanes=dict(planner.front_lanes),
-            until_ms=min(ends),
+            until_ms=max(min(ends), ended_ms + 1 + 4 * (ended_ms - walk_began_ms))
+            if before is None or planner.full
+            else before.until_ms,
+            walk_began_ms=walk_began_ms,
             rows=planner.front_rows,
             oldest_due_ms=planner.oldest_due_ms,
         )
+
+    def _promises(self, tenure: Tenure) -> dict[Position, int]:
+        """Those that still hold anything back. Past the frontier no cancel believes a `retry` any more."""
+        tenure.promises = {p: at_ms for p, at_ms in tenure.promises.items() if at_ms > tenure.frontier_ms}
+        return tenure.promises
 
     async def _stamp(self, tenure: Tenure, stamps: list[Stamp]) -> None:
         """Tells cancels until when these held rows certainly wait."""
@@ -208,13 +230,14 @@ class Dispatcher:
             earliest_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
             at_ms = max(stamp.until_ms, earliest_ms + STAMP_GRACE_MS)
             retry = Retry(at_ms=at_ms, epoch=tenure.epoch, attempts=attempts)
+            tenure.promises[stamp.row.position] = at_ms
             try:
                 await self._store.set_retry(tenure.shard, stamp.row.position, retry, drop_hold=True)
             except TransactionConflict:
                 # Its cancel is being decided at this moment; if it loses, the next pass sees the hold again.
                 return
 
-        await together(one, stamps, at_once=HOLDS_AT_ONCE)
+        await together(one, stamps[:STAMPS_MAX], at_once=HOLDS_AT_ONCE)
 
     async def _answer_holds(self, planner: Planner) -> list[Firing]:
         """Takes the hold off each row that would fire. What is left fires, in order."""

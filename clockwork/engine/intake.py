@@ -54,7 +54,9 @@ class Intake:
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         """The present state of a key. Raises: Unavailable."""
-        return await self._reading.view(client_id, schedule_key, self._patience())
+        patience = self._patience()
+        async with patience.kept():
+            return await self._reading.view(client_id, schedule_key, patience)
 
     async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
         """Accepts a schedule.
@@ -63,6 +65,10 @@ class Intake:
         settles it).
         """
         patience = self._patience()
+        async with patience.kept():
+            return await self._create(new, patience)
+
+    async def _create(self, new: NewSchedule, patience: Patience) -> Created | Repeated | KeyTaken:
         try:
             await self._check_topic(new)
             self._check_clock()
@@ -82,6 +88,7 @@ class Intake:
                 found = await self._who_is_there(new, row, patience)
                 if not isinstance(found, Pointer | None):
                     return found
+                self._check_clock()
                 replaces = found.version if found is not None else None
                 row = self._row(new, version=(replaces or 0) + 1)
             except (TransactionConflict, StoreUnavailable) as error:
@@ -92,9 +99,12 @@ class Intake:
                 return self._accepted(pointer, row)
 
     def _accepted(self, pointer: Pointer, row: Row) -> Created:
+        self._announce(row)
+        return Created(pending_view(pointer, row))
+
+    def _announce(self, row: Row) -> None:
         if row.due_ms <= self._clock.now_ms() + self._settings.scan_interval_ms:
             self._waker.wake(row.shard, NewlyDue(row.due_ms))
-        return Created(pending_view(pointer, row))
 
     async def _who_is_there(
         self, new: NewSchedule, mine: Row, patience: Patience
@@ -107,6 +117,7 @@ class Intake:
             view = await self._reading.view_at(pointer)
             if view is not None:
                 if pointer.position == mine.position:
+                    self._announce(mine)
                     return Created(view)  # our own, written by a try whose answer was lost
                 if pointer.digest == new.digest:
                     return Repeated(view)

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from clockwork.domain.retry import Backoff
@@ -25,6 +27,21 @@ class Patience:
     def spent_s(self) -> float:
         """Seconds since the request began."""
         return self._loop.time() - self._began_at_s
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Ends the block at the deadline, in the middle of a call if need be: a store that is silent would else be asked
+        again and again behind the caller's back, for longer than any caller waits.
+
+        Raises: Unavailable; what was being written may have happened.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s - self.spent_s) as limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Unavailable("the request could not be answered in time") from error
 
     async def pause(self, why: str) -> None:
         """Waits a little before the next try.

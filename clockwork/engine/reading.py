@@ -3,12 +3,18 @@
 Never from the row alone: between the outcome and the row's delete, an answer from the row would go backwards.
 """
 
+import asyncio
+from typing import Final
+
 from clockwork.clock import Clock
 from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, Outcome, Pointer, Row, Schedule, ScheduleKey
 from clockwork.engine.answers import ScheduleView, Status
 from clockwork.engine.patience import Patience
 from clockwork.ports import ScheduleStore
+
+FORGOTTEN_PAUSE_S: Final = 0.2
+"""A decided transaction is applied in milliseconds."""
 
 _STATUS = {
     EndState.DELIVERED: Status.DELIVERED,
@@ -34,7 +40,7 @@ class Reading:
             view = await self.view_at(pointer)
             if view is not None:
                 return view
-            if self._is_over(pointer):
+            if await self.forgotten(pointer):
                 return None
             await patience.pause("the schedule is being changed by another request")
 
@@ -63,13 +69,18 @@ class Reading:
         """True if the pointer is all that is left of its schedule: no row, no outcome, and retention is over.
 
         The pointer's own expiry is not asked: an owner that was away for weeks has not pushed it on, and the row, still
-        to be delivered, must be found.
+        to be delivered, must be found. Looked at twice, because a cancel of such a row may be applied at this moment:
+        its row gone, its outcome not yet there.
         """
-        if not self._is_over(pointer):
-            return False
-        if await self._store.read_row(pointer.shard, pointer.position) is not None:
-            return False
-        return await self.outcome_at(pointer) is None
+        for pause_s in (FORGOTTEN_PAUSE_S, 0.0):
+            if not self._is_over(pointer):
+                return False
+            if await self._store.read_row(pointer.shard, pointer.position) is not None:
+                return False
+            if await self.outcome_at(pointer) is not None:
+                return False
+            await asyncio.sleep(pause_s)
+        return True
 
     def _is_over(self, pointer: Pointer) -> bool:
         """Whether retention would be over, had it ended when it was due."""

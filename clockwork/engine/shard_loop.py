@@ -10,6 +10,8 @@
 import asyncio
 import logging
 import random
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock
@@ -22,6 +24,7 @@ from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.takeover import TakeOver, Tenure
+from clockwork.engine.together import together
 from clockwork.errors import ClockworkError, DeliveryUnknown, Fenced, Unavailable
 from clockwork.ports import Telemetry
 
@@ -29,8 +32,20 @@ log = logging.getLogger(__name__)
 
 TAKEOVER_BACKOFF: Final = Backoff(initial_ms=50, max_ms=5_000)
 PASS_BACKOFF: Final = Backoff(initial_ms=50, max_ms=5_000)
-WANTED_MAX: Final = 256
+STEADY_MS: Final = 10_000
+"""An owner for this long forgets its earlier failures. Not at its first delivery: two nodes that both believe in the
+shard would fence each other as fast as they can."""
+WANTED_AT_ONCE: Final = 16
+WANTED_MAX: Final = 64
 """Held rows that wait for an answer; more are found by the cancels' next tries."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """What the shards of one node share, in the order of their asking."""
+
+    passes: asyncio.Semaphore
+    takeovers: asyncio.Semaphore
 
 
 class ShardLoop:
@@ -41,7 +56,7 @@ class ShardLoop:
         shard: ShardId,
         take_over: TakeOver,
         dispatcher: Dispatcher,
-        gate: asyncio.Semaphore,
+        gates: Gates,
         clock: Clock,
         telemetry: Telemetry,
         rng: random.Random,
@@ -50,7 +65,7 @@ class ShardLoop:
         self._shard = shard
         self._take_over = take_over
         self._dispatcher = dispatcher
-        self._gate = gate
+        self._gates = gates
         self._clock = clock
         self._telemetry = telemetry
         self._settings = settings
@@ -58,6 +73,7 @@ class ShardLoop:
         self._stopping = False
         self._next_ms: int | None = None
         self._scan_at_ms = 0
+        self._owner_since_ms = 0
         self._hint_ms: int | None = None
         self._wanted: dict[Position, None] = {}
         self._records_max = settings.batch_records_max
@@ -108,18 +124,27 @@ class ShardLoop:
                 log.exception("Runner failed", extra={"event": "shard.failed", "shard": self._shard})
                 await self._pause(self._takeover_setbacks.next_wait_s())
             finally:
-                await tenure.close()
+                await self._close(tenure)
+
+    async def _close(self, tenure: Tenure) -> None:
+        try:
+            await tenure.close()
+        except Exception:
+            # Only connections are at stake, and the next init does not need them closed.
+            log.exception("Producer not closed", extra={"event": "shard.failed", "shard": self._shard})
 
     async def _become_owner(self) -> Tenure | None:
         """One try; after a failure it has waited."""
         try:
-            async with self._gate:
+            async with self._gates.takeovers:
                 tenure = await self._take_over.run(self._shard)
-        except ClockworkError as error:
+        except Exception as error:
+            # Whatever it is: the shard is not worked without a take-over, and must not stay without for good.
             if isinstance(error, Fenced):
                 self._telemetry.fenced()
-            again = self._takeover_setbacks.in_a_row > 0
-            self._note("Take-over failed", "shard.takeover_failed", error, again=again)
+            if not isinstance(error, ClockworkError):
+                log.exception("Take-over failed", extra={"event": "shard.failed", "shard": self._shard})
+            self._note("Take-over failed", "shard.takeover_failed", error)
             await self._pause(self._takeover_setbacks.next_wait_s())
             return None
         log.debug(
@@ -135,7 +160,7 @@ class ShardLoop:
 
     async def _work(self, tenure: Tenure) -> None:
         """Wait, pass, wait, pass. Raises: Fenced, DeliveryUnknown."""
-        self._next_ms = self._scan_at_ms = self._clock.now_ms()
+        self._next_ms = self._scan_at_ms = self._owner_since_ms = self._clock.now_ms()
         while not self._stopping:
             try:
                 await self._answer_wanted(tenure)
@@ -149,18 +174,19 @@ class ShardLoop:
                 else:
                     await self._wait(tenure)
             except Unavailable as error:
-                self._note("Shard waits", "shard.waits", error, again=self._pass_setbacks.in_a_row > 0)
+                self._note("Shard waits", "shard.waits", error)
                 await self._pause(self._pass_setbacks.next_wait_s())
             else:
                 self._pass_setbacks.forget()
 
     async def _pass(self, tenure: Tenure, now_ms: int) -> None:
         await self._dispatcher.make_room(tenure, records_max=self._records_max)
-        async with self._gate:
+        async with self._gates.passes:
             result = await self._dispatcher.run_pass(tenure, records_max=self._records_max)
         if result.fired:
+            self._records_max = min(self._settings.batch_records_max, self._records_max + 1 + self._records_max // 8)
+        if now_ms - self._owner_since_ms > STEADY_MS:
             self._takeover_setbacks.forget()
-            self._records_max = min(self._settings.batch_records_max, self._records_max * 2)
         known = [ms for ms in (result.next_due_ms, result.waits_until_ms) if ms is not None]
         self._next_ms = now_ms if result.more_now else min(known, default=None)
         self._scan_at_ms = now_ms + self._settings.scan_interval_ms
@@ -194,10 +220,9 @@ class ShardLoop:
         return True
 
     async def _answer_wanted(self, tenure: Tenure) -> None:
-        while self._wanted:
-            position = next(iter(self._wanted))
-            del self._wanted[position]
-            await self._dispatcher.answer_wanted(tenure, position)
+        # Once a round: those that ask meanwhile wait for the next, so that nobody's asking holds up the firing.
+        wanted, self._wanted = self._wanted, {}
+        await together(partial(self._dispatcher.answer_wanted, tenure), wanted, at_once=WANTED_AT_ONCE)
 
     def _heed_hint(self, tenure: Tenure) -> None:
         hint_ms, self._hint_ms = self._hint_ms, None
@@ -213,9 +238,9 @@ class ShardLoop:
         while not self._stopping and await self._woken_before(ends_ms):
             pass
 
-    def _note(self, message: str, event: str, error: BaseException, *, again: bool = False) -> None:
-        """A line for the first of several failures in a row; the rest only for those who ask for more."""
+    def _note(self, message: str, event: str, error: BaseException) -> None:
+        """One line for many failures in a row: at most one a minute for each shard and event."""
         causes = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
         text = "; ".join(str(cause) for cause in causes)
-        level = logging.DEBUG if again else logging.WARNING
-        log.log(level, message, extra={"event": event, "shard": self._shard, "error": text})
+        extra = {"event": event, "shard": self._shard, "error": text, "once_per": f"{event} {self._shard}"}
+        log.warning(message, extra=extra)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from clockwork.domain.ownership import assignment_change
 from clockwork.domain.sharding import ShardId
@@ -18,6 +18,8 @@ from clockwork.domain.wakeup import WakeUp
 from clockwork.ports import Telemetry
 
 log = logging.getLogger(__name__)
+
+CANCEL_AGAIN_S: Final = 1.0
 
 
 class Runner(Protocol):
@@ -121,8 +123,10 @@ class Supervisor:
         done, _ = await asyncio.wait([task], timeout=self._drain_timeout_s)
         if not done:
             log.warning("Shard dropped", extra={"event": "shard.dropped", "shard": shard})
-            task.cancel()
-            await asyncio.wait([task])
+            while not task.done():
+                # Again and again: a task group that is ending because of an error may swallow one cancellation.
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
         if self._draining.get(shard) is asyncio.current_task():
             del self._draining[shard]
         if shard not in self._running:

@@ -52,6 +52,7 @@ class TidyUp:
         self._shard = shard
         self._retention_ms = retention_ms
         self._pending: dict[Position, Done] = {}
+        self._size_bytes = 0
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
         self._setbacks = Setbacks(rng, Backoff(initial_ms=50, max_ms=5_000))
@@ -59,11 +60,18 @@ class TidyUp:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the rows kept in memory."""
+        return self._size_bytes
+
     def __contains__(self, position: Position) -> bool:
         return position in self._pending
 
     def add(self, done: Iterable[Done]) -> None:
         for one in done:
+            if one.row.position not in self._pending:
+                self._size_bytes += _size_bytes(one)
             self._pending[one.row.position] = one
         if self._pending:
             self._work.set()
@@ -108,7 +116,8 @@ class TidyUp:
             return
         self._setbacks.forget()
         for done in chunk:
-            self._pending.pop(done.row.position, None)
+            if self._pending.pop(done.row.position, None) is not None:
+                self._size_bytes -= _size_bytes(done)
         if not self._pending:
             self._work.clear()
         self._progress.set()
@@ -132,6 +141,10 @@ class TidyUp:
             if isinstance(done.row, Row) and end_ms - done.row.due_ms > self._retention_ms:
                 expires_at_s = (end_ms + 2 * self._retention_ms) // 1_000
                 await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
+
+
+def _size_bytes(done: Done) -> int:
+    return done.row.schedule.size_bytes if isinstance(done.row, Row) else len(done.row.raw)
 
 
 def outcome_of(done: Done, *, retention_ms: int) -> Outcome | None:

@@ -24,9 +24,14 @@ created the topic."""
 AWAY_BACKOFF: Final = Backoff(initial_ms=100, max_ms=5_000)
 
 
-@dataclass(slots=True)
+FORGET_MS: Final = 60_000
+"""A topic that nobody has sent to for this long after its wait begins anew: an old refusal is no proof of a long wait."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Refused:
-    first_ms: int
+    missing_since_ms: int | None
+    """The first of the refusals that can lead to giving up; None while its broker was only away."""
     times: int
     wait: TopicWait
 
@@ -40,6 +45,8 @@ class TopicWaits:
 
     def at(self, now_ms: int) -> Mapping[Topic, TopicWait]:
         """The topics that are not to be sent to at this time."""
+        for topic in [t for t, refused in self._topics.items() if refused.wait.until_ms + FORGET_MS <= now_ms]:
+            del self._topics[topic]
         return {topic: refused.wait for topic, refused in self._topics.items() if refused.wait.until_ms > now_ms}
 
     def refused(self, topic: Topic, cause: Cause, reason: str, *, now_ms: int) -> TopicWait:
@@ -47,12 +54,15 @@ class TopicWaits:
         before = self._topics.get(topic)
         if before is not None and before.wait.until_ms > now_ms:
             return before.wait  # another shard was refused at the same time: one probe, one back-off
+        missing = cause is Cause.TOPIC
+        missing_since_ms = before.missing_since_ms if before is not None else None
+        if missing and missing_since_ms is None:
+            missing_since_ms = now_ms
         times = before.times + 1 if before is not None else 1
-        first_ms = before.first_ms if before is not None else now_ms
-        backoff = MISSING_BACKOFF if cause is Cause.TOPIC else AWAY_BACKOFF
-        given_up = cause is Cause.TOPIC and now_ms - first_ms >= self._topic_wait_ms
+        given_up = missing and missing_since_ms is not None and now_ms - missing_since_ms >= self._topic_wait_ms
+        backoff = MISSING_BACKOFF if missing else AWAY_BACKOFF
         wait = TopicWait(until_ms=now_ms + backoff.wait_ms(times), reason=reason, given_up=given_up)
-        self._topics[topic] = _Refused(first_ms=first_ms, times=times, wait=wait)
+        self._topics[topic] = _Refused(missing_since_ms=missing_since_ms, times=times, wait=wait)
         if before is None:
             log.warning("Topic waits", extra={"event": "topic.waits", "topic": topic, "reason": reason})
         elif given_up and not before.wait.given_up:

@@ -40,13 +40,21 @@ class NodeProcess:
     """`python -m clockwork` with these settings; it does not outlive us, whatever we die of.
 
     As a block: started at its begin, ended as by SIGTERM at its end. Without a log path its lines are shown where ours
-    are.
+    are. `module`: what is run in the place of `clockwork`, with the same arguments (tests give a node a wrong clock so).
     """
 
-    def __init__(self, environment: Mapping[str, str], *, role: str = "all", log_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        role: str = "all",
+        log_path: Path | None = None,
+        module: str = "clockwork",
+    ) -> None:
         self._environment = dict(environment)
         self._role = role
         self._log_path = log_path
+        self._module = module
         self._child: Child | None = None
 
     @property
@@ -61,7 +69,7 @@ class NodeProcess:
     async def start(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self._child = await Child.start(
-            [sys.executable, "-m", "clockwork", "--role", self._role],
+            [sys.executable, "-m", self._module, "--role", self._role],
             log_path=self._log_path,
             cwd=REPOSITORY,
             env={**inherited, **self._environment},

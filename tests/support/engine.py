@@ -64,12 +64,14 @@ class Engine:
         self.woken: list[tuple[ShardId, WakeUp]] = []
         rng = random.Random(7)
         telemetry = NoTelemetry()
-        delivery = Delivery(self.store, self.publisher, self.topic_waits, self.clock, telemetry, self.settings)
-        self.dispatcher = Dispatcher(
-            self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings
-        )
         self.take_over = TakeOver(
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
+        )
+        delivery = Delivery(
+            self.store, self.publisher, self.take_over, self.topic_waits, self.clock, telemetry, self.settings
+        )
+        self.dispatcher = Dispatcher(
+            self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings
         )
         waker = Waker(_NoOwnership(), self._wake)
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)

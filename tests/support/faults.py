@@ -41,7 +41,8 @@ class Throttle:
         self.refused[event_name.rpartition(".")[2]] += 1
         code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
         body = json.dumps({"__type": code, "message": "made up"}).encode()
-        return AioAWSResponse(request.url, 400, {"content-type": "application/x-amz-json-1.0"}, _Body(body))
+        headers: Any = {"content-type": "application/x-amz-json-1.0"}
+        return AioAWSResponse(request.url, 400, headers, _Body(body))
 
 
 class _Body:

@@ -85,6 +85,14 @@ class ClusterNode:
 
         return await until(look, f"{count} shards at {self.client.url}") - {-1}
 
+    async def until_works_some(self) -> None:
+        """Until it works at least one."""
+
+        async def look() -> bool:
+            return bool(await self.shards())
+
+        await until(look, f"shards at {self.client.url}")
+
     async def until_answers(self) -> None:
         """Until its HTTP server does, ready or not."""
 
@@ -135,12 +143,17 @@ class Cluster:
         )
 
     async def start(
-        self, *, role: str = "all", more: Mapping[str, str] | None = None, ready: bool = True
+        self,
+        *,
+        role: str = "all",
+        more: Mapping[str, str] | None = None,
+        ready: bool = True,
+        module: str = "clockwork",
     ) -> ClusterNode:
         """Starts a node; returns when it is ready, or at once."""
         environment = self.environment(more)
         log_path = self.folder / f"node-{next(self._numbers)}.log"
-        process = NodeProcess(environment, role=role, log_path=log_path)
+        process = NodeProcess(environment, role=role, log_path=log_path, module=module)
         node = ClusterNode(process, Client(self.session, process.url), log_path)
         self.nodes.append(node)
         await process.start()

@@ -62,11 +62,27 @@ class Tables:
         items: list[Item] = answer["Items"]
         return items
 
+    async def keys(self) -> list[Item]:
+        """Every pointer and every outcome."""
+        found: list[Item] = []
+        more: Item = {}
+        while True:
+            answer = await self._client.scan(TableName=self._keys, ConsistentRead=True, **more)
+            found += answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return found
+            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
     async def put_row(self, item: Mapping[str, Any]) -> None:
         await self._client.put_item(TableName=self._rows, Item=dict(item))
 
     async def delete_row(self, item: Mapping[str, Any]) -> None:
         await self._client.delete_item(TableName=self._rows, Key={n: item[n] for n in ("partitionId", "scheduleTime")})
+
+    async def delete_shard(self, shard: int) -> None:
+        """Loses the shard's item."""
+        table = self._cluster.settings["PARTITION_EXEC_DB"]
+        await self._client.delete_item(TableName=table, Key={"partitionId": {"S": str(shard)}})
 
 
 @asynccontextmanager

@@ -92,7 +92,7 @@ TRANSACTIONS: dict[str, Call] = {
 async def _asked(call: Call) -> tuple[str, bool, dict[str, Any]]:
     client = RecordingClient()
     store = DynamoScheduleStore(client.settings, SystemClock(), lambda **_: None, NoTelemetry())
-    store.client = cast(Any, client)
+    store.client = store.pinger = cast(Any, client)
     await call(store)
     (asked,) = client.calls
     return asked
