@@ -28,6 +28,7 @@ from clockwork.adapters.dynamo_errors import (
     never_sent,
     translate,
 )
+from clockwork.adapters.dynamo_parser import AttributesAsTheyAre
 from clockwork.clock import Clock
 from clockwork.errors import (
     ClockworkError,
@@ -114,8 +115,10 @@ class DynamoClient:
             tcp_keepalive=True,
             user_agent_extra="clockwork",
         )
+        session = get_session()
+        session.register_component("response_parser_factory", AttributesAsTheyAre())
         self._library = await self._opened.enter_async_context(
-            get_session().create_client(
+            session.create_client(
                 "dynamodb",
                 region_name=settings.region,
                 endpoint_url=settings.endpoint,

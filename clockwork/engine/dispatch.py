@@ -108,11 +108,9 @@ class Dispatcher:
             )
 
     async def make_room(self, tenure: Tenure, *, records_max: int) -> None:
-        """Waits for the tidy-up while a batch would make the marker too long. Bounds memory, too."""
-        while (
-            ENTRIES_MAX - len(tenure.tidy) < min(records_max, ENTRIES_MAX // 2)
-            or tenure.tidy.size_bytes > UNTIDIED_BYTES_MAX
-        ):
+        """Waits for the tidy-up while much is left untidied: every pass reads those rows again before it comes to new
+        ones, a marker must not become too long, and memory is bounded."""
+        while len(tenure.tidy) > max(1, records_max // 2) or tenure.tidy.size_bytes > UNTIDIED_BYTES_MAX:
             await tenure.tidy.progress()
 
     async def run_pass(self, tenure: Tenure, *, records_max: int) -> PassResult:

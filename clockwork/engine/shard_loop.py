@@ -35,6 +35,9 @@ PASS_BACKOFF: Final = Backoff(initial_ms=50, max_ms=5_000)
 STEADY_MS: Final = 10_000
 """An owner for this long forgets its earlier failures. Not at its first delivery: two nodes that both believe in the
 shard would fence each other as fast as they can."""
+LOOK_PAST_MAX: Final = 20
+"""A look has to read past the rows that are still being tidied up; with more than these it waits a little."""
+LOOK_LATER_MS: Final = 250
 WANTED_AT_ONCE: Final = 16
 WANTED_MAX: Final = 64
 """Held rows that wait for an answer; more are found by the cancels' next tries."""
@@ -168,6 +171,8 @@ class ShardLoop:
                 now_ms = self._clock.now_ms()
                 if self._next_ms is not None and self._next_ms <= now_ms:
                     await self._pass(tenure, now_ms)
+                elif self._scan_at_ms <= now_ms and len(tenure.tidy) > LOOK_PAST_MAX:
+                    self._scan_at_ms = now_ms + LOOK_LATER_MS
                 elif self._scan_at_ms <= now_ms:
                     self._next_ms = await self._dispatcher.look(tenure)
                     self._scan_at_ms = now_ms + self._settings.scan_interval_ms
