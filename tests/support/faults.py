@@ -1,5 +1,6 @@
 """Faults inside a node that runs in the test's own process: between it and the libraries that it talks through."""
 
+import asyncio
 import json
 import random
 from collections import Counter
@@ -73,3 +74,25 @@ class LostAnswers:
             raise BrokerUnavailable(f"{name}: its answer is lost")
 
         patch.setattr(KafkaWire, "request", request)
+
+
+class HeldRequests:
+    """Requests of one class, by its name, that are not sent before `release`: as if the node stood still there, while
+    everything else in it goes on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
+        self.waiting = 0
+        """How many were held so far."""
+        self._gate = asyncio.Event()
+        real = KafkaWire.request
+
+        async def request(wire: KafkaWire, wanted: Any, **more: Any) -> Any:
+            if type(wanted).__name__ == name and not self._gate.is_set():
+                self.waiting += 1
+                await self._gate.wait()
+            return await real(wire, wanted, **more)
+
+        patch.setattr(KafkaWire, "request", request)
+
+    def release(self) -> None:
+        self._gate.set()

@@ -48,7 +48,7 @@ class Load:
         self._prefix = prefix
         self._rng = random.Random(seed)
         self._pause_s = WORKERS / per_second
-        self._ordering_keys = self._in_every_shard(lanes_per_shard)
+        self.ordering_keys = self._in_every_shard(lanes_per_shard)
         self._ahead_ms = ahead_ms
         self._cancel_share = cancel_share
         self._guarantees = guarantees
@@ -74,7 +74,7 @@ class Load:
             self._rng.choice(self._topics),
             f"{self._prefix}-{self._count}",
             in_ms=self._rng.randint(*self._ahead_ms),
-            ordering_key=self._rng.choice(self._ordering_keys),
+            ordering_key=self._rng.choice(self.ordering_keys),
             guarantee=self._rng.choice(self._guarantees),
         )
 

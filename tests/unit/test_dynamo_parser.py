@@ -30,6 +30,7 @@ WIRE = st.recursive(
 
 
 QUERY_SHAPE = botocore.session.get_session().get_service_model("dynamodb").operation_model("Query").output_shape
+assert QUERY_SHAPE is not None
 
 
 @given(items=st.lists(st.dictionaries(st.text(min_size=1), WIRE, max_size=5), max_size=3))
