@@ -30,12 +30,12 @@ WIRE = st.recursive(
 
 
 QUERY_SHAPE = botocore.session.get_session().get_service_model("dynamodb").operation_model("Query").output_shape
-assert QUERY_SHAPE is not None
 
 
 @given(items=st.lists(st.dictionaries(st.text(min_size=1), WIRE, max_size=5), max_size=3))
 async def test_a_page_is_parsed_as_the_library_parses_it(items: list[dict[str, object]]) -> None:
     answer = {"status_code": 200, "headers": {}, "body": json.dumps({"Items": items, "Count": len(items)}).encode()}
+    assert QUERY_SHAPE is not None
     ours = AttributesAsTheyAre().create_parser("json")
     assert await ours.parse(answer, QUERY_SHAPE) == await AioJSONParser().parse(answer, QUERY_SHAPE)
 
