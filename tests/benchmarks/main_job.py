@@ -215,7 +215,7 @@ async def takeover(bench: Bench, kills: int) -> None:
             silent_s.append((min(late) - killed_ms) / 1_000 if late else 0.0)
     again = sum(len(records) - 1 for records in seen.values())
     print(
-        f"kill -9 of one of two nodes, {kills} times, session {SESSION_TIMEOUT_MS / 1_000} s: its shards deliver again after "
+        f"kill -9 of one of two nodes, {kills} times, session {SESSION_TIMEOUT_MS} ms: its shards deliver again after "
         f"{', '.join(f'{s:.1f}' for s in silent_s)} s; {planned - len(seen)} of {planned} lost, {again} twice"
     )
 

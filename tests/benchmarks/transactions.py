@@ -10,6 +10,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
@@ -20,6 +21,7 @@ from clockwork.adapters.kafka_topics import create_internal_topics, create_topic
 from clockwork.clock import SystemClock
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
+from clockwork.ports import ShardPublisher
 from infra.local import LocalServices
 
 TOPIC: Final = "bench"
@@ -49,6 +51,10 @@ async def library(producer: AIOKafkaProducer, deliveries_topic: str, batch: list
     await producer.commit_transaction()
 
 
+async def ours_once(publisher: ShardPublisher, batch: list[OutRecord]) -> None:
+    await publisher.deliver(batch, lambda _: b"marker")
+
+
 async def timed_ms(work: Callable[[], Awaitable[object]], pause_s: float) -> float:
     took_s = 0.0
     for _ in range(TRANSACTIONS):
@@ -76,18 +82,13 @@ async def main() -> None:
                         batch = records(size)
                         figures: dict[str, list[float]] = {"ours": [], "library": []}
                         for _ in range(ROUNDS):
-                            figures["ours"].append(
-                                await timed_ms(lambda b=batch: ours.deliver(b, lambda _: b"marker"), pause_s)
-                            )
-                            figures["library"].append(
-                                await timed_ms(lambda b=batch: library(producer, settings.deliveries_topic, b), pause_s)
-                            )
+                            figures["ours"].append(await timed_ms(partial(ours_once, ours, batch), pause_s))
+                            theirs = partial(library, producer, settings.deliveries_topic, batch)
+                            figures["library"].append(await timed_ms(theirs, pause_s))
                         medians = {who: statistics.median(ms) for who, ms in figures.items()}
-                        print(
-                            f"{name}, {size:>3} records: ours {medians['ours']:6.1f} ms  library {medians['library']:6.1f} ms"
-                            f"  ratio {medians['library'] / medians['ours']:.2f}",
-                            flush=True,
-                        )
+                        ratio = medians["library"] / medians["ours"]
+                        times = f"ours {medians['ours']:6.1f} ms  library {medians['library']:6.1f} ms"
+                        print(f"{name}, {size:>3} records: {times}  ratio {ratio:.2f}", flush=True)
         finally:
             await producer.stop()
 

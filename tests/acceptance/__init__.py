@@ -1,0 +1,1 @@
+"""The service as its users run it: `python -m clockwork`, HTTP in, Kafka out, signals."""

@@ -1,0 +1,1 @@
+"""The adapters and the local services against the real thing."""

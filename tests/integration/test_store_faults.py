@@ -1,0 +1,121 @@
+"""DynamoDB that is slow, silent, away, or does what it is asked without an answer."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.faults import Throttle
+from tests.support.ledger import lateness_text
+from tests.support.load import Load
+from tests.support.nodes import Cluster, node_here
+from tests.support.proxy import proxy_to
+from tests.support.reader import read_all
+from tests.support.under_load import audit, under_load, until_delivers
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.processes]
+
+Tell = Callable[[str], None]
+SHORT_DEADLINE = {"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"}
+
+
+async def test_a_throttled_dynamodb_is_answered_503_and_all_goes_on_by_itself(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tell: Tell
+) -> None:
+    # First some of the requests are refused: repeats hide that. Then all of them: the API says so, the runners wait.
+    topic = await cluster.topic()
+    throttle = Throttle(monkeypatch)
+    async with node_here(cluster, more=SHORT_DEADLINE) as (_, client):
+        load = Load(cluster, [topic])
+        load.clients = [client]
+        async with under_load(cluster, load, topic) as reader:
+            throttle.share = 0.3
+            await until_delivers(reader, load, since_ms=0)
+            throttle.share = 1.0
+            body = cluster.body(topic, "throttled", in_ms=200)
+            answers = [
+                await client.create(body),
+                await client.get(cluster.name, "load-1"),
+                await client.cancel(cluster.name, "load-1"),
+            ]
+            throttle.share = 0.0
+            assert [(a.status, "Retry-After" in a.headers) for a in answers] == [(503, True)] * 3
+            await load.create(body)
+        await load.ask_all()
+    tell(f"throttled: {sum(throttle.refused.values())} requests of {len(throttle.refused)} kinds")
+    records = await read_all(cluster.services.kafka_brokers, topic)
+    tell(lateness_text(load.ledger, records))
+    assert not load.ledger.broken(records)
+
+
+async def test_a_frozen_dynamodb_is_answered_503_and_all_goes_on_by_itself(cluster: Cluster, tell: Tell) -> None:
+    # Frozen, not away: connections stay open and nothing answers, and what was sent to it is carried out when it goes
+    # on. So a create that was answered 503 may have happened: the same request again settles it.
+    topic = await cluster.topic()
+    node = await cluster.start(more=SHORT_DEADLINE)
+    load = Load(cluster, [topic])
+    load.clients = [node.client]
+    async with under_load(cluster, load, topic) as reader:
+        await until_delivers(reader, load, since_ms=0)
+        body = cluster.body(topic, "frozen", in_ms=200)
+        cluster.services.pause_dynamodb()
+        try:
+            # One call of the store waits longer than this for its answer; no caller has to.
+            node.client.request_s_max = 5.0
+            answered = await node.client.create(body)
+            assert (answered.status, "Retry-After" in answered.headers) == (503, True)
+            assert (await node.client.livez()).status == 200
+        finally:
+            cluster.services.resume_dynamodb()
+        await load.create(body)
+        await node.until_ready()
+    await audit(cluster, load, tell, topic)
+
+
+async def test_lost_answers_of_dynamodb_make_nothing_twice_and_no_answer_false(cluster: Cluster, tell: Tell) -> None:
+    # Every write may have happened although its answer is lost: creates, holds, cancels, frontiers, epochs, outcomes.
+    # Each is repeated, by the library or by us, and must be recognised when it comes twice.
+    topic = await cluster.topic()
+    async with proxy_to(cluster.services.dynamodb_endpoint) as proxy:
+        await proxy.open()
+        node = await cluster.start(more={"DYNAMODB_ENDPOINT": f"http://{proxy.address}"})
+        load = Load(cluster, [topic], cancel_share=0.4)
+        load.clients = [node.client]
+        async with under_load(cluster, load, topic) as reader:
+            await until_delivers(reader, load, since_ms=0)
+            proxy.lose_answers = 0.1
+
+            async def enough() -> bool:
+                await reader.read()
+                return proxy.lost >= 100
+
+            await until(enough, "100 answers lost")
+            proxy.lose_answers = 0.0
+        tell(f"answers of DynamoDB lost: {proxy.lost}")
+        await audit(cluster, load, tell, topic)
+
+
+async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(cluster: Cluster) -> None:
+    # Whatever starts first in a new cluster: alive, not ready, and saying why, until both are there.
+    topic = await cluster.topic()
+    async with (
+        proxy_to(cluster.services.dynamodb_endpoint) as dynamodb,
+        proxy_to(cluster.services.kafka_brokers) as kafka,
+    ):
+        away = {"DYNAMODB_ENDPOINT": f"http://{dynamodb.address}", "KAFKA_BROKERS": kafka.address}
+        node = await cluster.start(more=away, ready=False)
+        await node.until_answers()
+
+        async def reasons(name: str) -> bool:
+            ready = await node.client.readyz()
+            return ready.status == 503 and any(name in reason for reason in ready.body["reasons"])
+
+        await until(lambda: reasons("DynamoDB"), "DynamoDB named")
+        assert (await node.client.livez()).status == 200
+        await dynamodb.open()
+        await until(lambda: reasons("topics"), "Kafka named")
+        await kafka.open()
+        await node.until_ready()
+        assert (await node.client.create(cluster.body(topic, "at-last"))).status == 201
+        await cluster.until_status(node.client, "at-last")
+        assert node.process.code is None
