@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim bench check format format-check lint types imports lock clean
+.PHONY: help setup run demo test sim chaos bench check format format-check lint types imports lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without K
 
 sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to replay one
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
+	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## lateness, drain, take-over, and transactions beside the library's, on real services
 	$(PY) -m tests.benchmarks.main_job $(ARGS)

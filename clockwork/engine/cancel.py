@@ -83,11 +83,19 @@ class Canceller:
     async def _cancel(
         self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience
     ) -> Cancelled | NotFound | Refused:
+        tried: Pointer | None = None
         while True:
             try:
                 pointer = await self._store.read_pointer(client_id, schedule_key)
+                if tried is not None and (pointer is None or pointer.position != tried.position):
+                    # The key may have been used again after a try of ours whose answer was lost: that end is the answer.
+                    # To go on would be to cancel two schedules with one request.
+                    ended = await self._reading.outcome_at(tried)
+                    if ended is not None and ended.state is not EndState.SUPERSEDED:
+                        return _answer(ended_view(tried, ended))
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
+                tried = pointer
                 view = await self._settle(pointer, patience)
             except StoreUnavailable as error:
                 # Whatever was applied meanwhile, the next round reads: its outcome is the answer.
@@ -101,8 +109,9 @@ class Canceller:
         pending). None: it stands at another position now."""
         lost = 0
         asked_until_s: float | None = None
+        row = await self._store.read_row(pointer.shard, pointer.position)
         while True:
-            result = await self._hold_look_decide(pointer)
+            result = await self._hold_look_decide(pointer, row) if row is not None else _Verdict.LOST
             if isinstance(result, Outcome):
                 return ended_view(pointer, result)
             # The row first, then the outcome: in the other order a row that ends in between would look lost.
@@ -122,11 +131,8 @@ class Canceller:
             # Neither row nor outcome: a transaction is being applied, item by item. Read again, never 404 (x-notfound).
             await patience.pause("the schedule is being changed by another request")
 
-    async def _hold_look_decide(self, pointer: Pointer) -> Outcome | _Verdict:
-        """Steps 2 to 4, once, with a request id of its own."""
-        row = await self._store.read_row(pointer.shard, pointer.position)  # for its content, which never changes
-        if row is None:
-            return _Verdict.LOST
+    async def _hold_look_decide(self, pointer: Pointer, row: Row | BrokenRow) -> Outcome | _Verdict:
+        """Steps 2 to 4, once, with a request id of its own. `row` is only asked for what never changes in it."""
         hold = RequestId(f"{self._rng.getrandbits(128):032x}")
         try:
             retry = await self._store.hold(pointer.shard, pointer.position, hold)

@@ -1,0 +1,192 @@
+"""Creates, cancels and reads, on the twins."""
+
+import asyncio
+from dataclasses import replace
+
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.wakeup import NewlyDue, Wanted
+from clockwork.engine.answers import (
+    Cancelled,
+    Created,
+    KeyTaken,
+    NewSchedule,
+    NotFound,
+    Reason,
+    Refused,
+    Repeated,
+    Status,
+)
+from tests.support import builders
+from tests.support.builders import DUE_MS, row, schedule
+from tests.support.engine import SHARD, Engine
+
+KEY = ScheduleKey("a")
+
+
+def new(key: str = "a", *, digest: str = "d1", due_ms: int = DUE_MS) -> NewSchedule:
+    return NewSchedule(
+        client_id=builders.CLIENT,
+        schedule_key=ScheduleKey(key),
+        ordering_key=OrderingKey(key),
+        due_ms=due_ms,
+        topic=builders.TOPIC,
+        guarantee=Guarantee.EXACTLY_ONCE,
+        task_data=b"{}",
+        data_form=DataForm.JSON,
+        headers=(),
+        traceparent=None,
+        digest=digest,
+    )
+
+
+async def test_the_same_create_again_is_the_same_schedule() -> None:
+    engine = Engine()
+    first = await engine.intake.create(new())
+    again = await engine.intake.create(new())
+    assert isinstance(first, Created)
+    assert isinstance(again, Repeated)
+    assert again.view.position == first.view.position
+
+
+async def test_another_create_under_a_pending_key_is_refused_with_what_is_there() -> None:
+    engine = Engine()
+    first = await engine.intake.create(new())
+    other = await engine.intake.create(new(digest="d2"))
+    assert isinstance(first, Created)
+    assert isinstance(other, KeyTaken)
+    assert other.view.position == first.view.position
+
+
+async def test_a_key_is_free_again_after_its_schedule_has_ended_and_its_version_goes_on() -> None:
+    engine = Engine()
+    await engine.intake.create(new())
+    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
+    reused = await engine.intake.create(new(digest="d2"))
+    assert isinstance(reused, Created)
+    assert reused.view.version == 2
+
+
+async def test_a_late_repeat_of_a_cancelled_create_brings_nothing_back() -> None:
+    engine = Engine()
+    await engine.intake.create(new())
+    await engine.canceller.cancel(builders.CLIENT, KEY)
+    again = await engine.intake.create(new())
+    assert isinstance(again, Repeated)
+    assert again.view.status is Status.CANCELLED
+
+
+async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_not_trusted() -> None:
+    engine = Engine()
+    await engine.intake.create(new())
+    engine.kafka.delete_topic(builders.TOPIC)
+    engine.trust.is_trusted = False
+    assert isinstance(await engine.intake.create(new()), Repeated)
+
+
+async def test_what_is_due_before_the_next_scan_wakes_its_shard_and_what_is_later_does_not() -> None:
+    engine = Engine()
+    now_ms = engine.clock.now_ms()
+    await engine.intake.create(new("soon", due_ms=now_ms + 100))
+    await engine.intake.create(new("late", due_ms=now_ms + 3_600_000))
+    assert [wakeup for _, wakeup in engine.woken] == [NewlyDue(now_ms + 100)]
+
+
+async def test_a_cancel_right_after_the_create_finds_it() -> None:
+    engine = Engine()
+    await engine.intake.create(new())
+    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
+    view = await engine.intake.find(builders.CLIENT, KEY)
+    assert view is not None
+    assert view.status is Status.CANCELLED
+    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
+
+
+async def test_a_cancel_of_what_was_never_heard_of_says_so() -> None:
+    assert isinstance(await Engine().canceller.cancel(builders.CLIENT, ScheduleKey("nobody")), NotFound)
+
+
+async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None:
+    engine = Engine()
+    wanted = row(schedule(schedule_key="a"))
+    await engine.put(wanted)
+    tenure = await engine.own()
+    engine.at_due(late_ms=-100)
+    await engine.dispatcher.raise_frontier(tenure)
+    answer = await engine.canceller.cancel(builders.CLIENT, KEY)
+    assert isinstance(answer, Refused)
+    assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
+
+
+async def test_a_cancel_of_a_delivered_schedule_says_where_it_is() -> None:
+    engine = Engine()
+    await engine.put(row(schedule(schedule_key="a")))
+    tenure = await engine.own()
+    engine.at_due()
+    await engine.one_pass(tenure)
+    await tenure.tidy.finish()
+    answer = await engine.canceller.cancel(builders.CLIENT, KEY)
+    assert isinstance(answer, Refused)
+    assert answer.reason is Reason.DELIVERED
+    assert answer.view.outcome is not None
+    assert answer.view.outcome.placed is not None
+
+
+async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_waits() -> None:
+    engine = Engine()
+    lost = row(schedule(schedule_key="a", topic="gone"))
+    await engine.put(lost)
+    tenure = await engine.own()
+    engine.at_due()
+    await engine.one_pass(tenure)
+    engine.at_due(late_ms=5_000)
+    await engine.one_pass(tenure)
+    async with asyncio.TaskGroup() as group:
+        cancelling = group.create_task(engine.canceller.cancel(builders.CLIENT, KEY))
+        while (SHARD, Wanted(lost.position)) not in engine.woken:
+            await asyncio.sleep(0)
+        await engine.dispatcher.answer_wanted(tenure, lost.position)
+    assert isinstance(cancelling.result(), Cancelled)
+
+
+async def test_a_promise_about_a_waiting_row_is_kept_though_its_write_was_lost() -> None:
+    # The write of the retry was not answered, and is applied late: a cancel would believe it, so the row must not have
+    # been fired before the time it names.
+    engine = Engine()
+    wanted = row(schedule(schedule_key="a"))
+    await engine.put(wanted)
+    tenure = await engine.own()
+    engine.at_due()
+    tenure.promises[wanted.position] = DUE_MS + 5_000
+    assert (await engine.one_pass(tenure)).fired == 0
+    engine.at_due(late_ms=5_000)
+    assert (await engine.one_pass(tenure)).fired == 1
+
+
+async def test_a_producer_that_is_built_anew_raises_the_epoch_with_it() -> None:
+    engine = Engine()
+    tenure = await engine.own()
+    before = tenure.epoch
+    await engine.take_over.renew(tenure)
+    assert tenure.epoch == before + 1 == (await engine.store.read_shard(SHARD)).epoch
+
+
+async def test_an_expired_key_whose_row_is_still_to_be_delivered_is_found() -> None:
+    # Its owner was away for weeks.
+    engine = Engine()
+    wanted = row(schedule(schedule_key="a"))
+    stale = replace(builders.pointer(wanted), expires_at_s=1)
+    await engine.store.create(wanted, stale, replaces_version=None)
+    engine.clock.advance_ms(100 * 86_400_000)
+    view = await engine.intake.find(ClientId(builders.CLIENT), KEY)
+    assert view is not None
+    assert view.status is Status.PENDING
+
+
+async def test_a_key_of_which_only_the_pointer_is_left_is_forgotten_after_retention() -> None:
+    engine = Engine()
+    wanted = row(schedule(schedule_key="a", topic=Topic("orders")))
+    await engine.put(wanted)
+    await engine.store.delete_rows(SHARD, [wanted.position])
+    engine.clock.advance_ms(100 * 86_400_000)
+    assert await engine.intake.find(builders.CLIENT, KEY) is None
+    assert isinstance(await engine.intake.create(new(digest="d9")), Created)
