@@ -1,5 +1,6 @@
 """The engine on the twins in memory, one shard of it, with a clock that the test sets."""
 
+import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -62,6 +63,7 @@ class Engine:
         self.settings = RunnerSettings(**settings)
         self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms)
         self.woken: list[tuple[ShardId, WakeUp]] = []
+        self.was_woken = asyncio.Event()
         rng = random.Random(7)
         telemetry = NoTelemetry()
         self.take_over = TakeOver(
@@ -99,4 +101,5 @@ class Engine:
 
     def _wake(self, shard: ShardId, wakeup: WakeUp) -> bool:
         self.woken.append((shard, wakeup))
+        self.was_woken.set()
         return True

@@ -139,12 +139,13 @@ async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_
     engine.at_due()
     await engine.one_pass(tenure)
     engine.at_due(late_ms=5_000)
+    assert (await engine.one_pass(tenure)).more_now
     await engine.one_pass(tenure)
     async with asyncio.TaskGroup() as group:
         cancelling = group.create_task(engine.canceller.cancel(builders.CLIENT, KEY))
-        while (SHARD, Wanted(lost.position)) not in engine.woken:
-            await asyncio.sleep(0)
+        await engine.was_woken.wait()
         await engine.dispatcher.answer_wanted(tenure, lost.position)
+    assert engine.woken == [(SHARD, Wanted(lost.position))]
     assert isinstance(cancelling.result(), Cancelled)
 
 
