@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MISSING_BACKOFF: Final = Backoff(initial_ms=500, max_ms=10_000)
 """Probing a missing topic is a look into the metadata cache, so ten seconds cost little and please whoever has just
 created the topic."""
-AWAY_BACKOFF: Final = Backoff(initial_ms=100, max_ms=5_000)
+AWAY_BACKOFF: Final = Backoff(initial_ms=100, max_ms=2_000)
 
 
 FORGET_MS: Final = 60_000
