@@ -83,9 +83,9 @@ class MemoryScheduleStore:
     async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
+            self._check_free(_name_of(pointer), _place_of(row))
             if there is not None and there.position == row.position:
                 return  # the same call again
-            self._check_free(_name_of(pointer), _place_of(row))
             if (there.version if there else None) != replaces_version or _place_of(row) in self.rows:
                 raise ConditionFailed
             self._apply(self._put_pointer(pointer) | self._put_row(row))
@@ -122,9 +122,9 @@ class MemoryScheduleStore:
 
     async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
         def effect() -> None:
+            self._check_free((shard, outcome.position), _place_of_outcome(outcome))
             if self.outcomes.get(_place_of_outcome(outcome)) == outcome:
                 return  # the same call again
-            self._check_free((shard, outcome.position), _place_of_outcome(outcome))
             self._check_held(shard, outcome, hold)
             self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome))
 
@@ -142,9 +142,9 @@ class MemoryScheduleStore:
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
+            self._check_free((shard, outcome.position), _place_of_outcome(outcome), _place_of(row), _name_of(pointer))
             if there is not None and there.position == row.position:
                 return  # the same call again
-            self._check_free((shard, outcome.position), _place_of_outcome(outcome), _place_of(row), _name_of(pointer))
             self._check_held(shard, outcome, hold)
             if there is None or there.version != replaces_version or _place_of(row) in self.rows:
                 raise ConditionFailed

@@ -4,10 +4,12 @@ import pytest
 
 from tests.chaos.plan import (
     BACK_S,
+    BURST_MS,
     NODES,
     ROUND,
     SKEW_ALLOWED_MS,
     SKEW_SEEN_MS,
+    SUDDEN,
     WARM_UP_S,
     Disturbance,
     Kind,
@@ -74,3 +76,10 @@ def test_wrong_clocks_are_certainly_within_the_bound_or_certainly_beyond_it() ->
     others = [d for d in found if d.kind not in (Kind.CLOCK_NEAR, Kind.CLOCK_FAR)]
     assert all(d.offset_ms == 0 and d.jump_after_s is None for d in others)
     assert {d.jump_after_s is None for d in found if d.offset_ms} == {True, False}
+
+
+def test_only_what_is_sudden_strikes_in_the_middle_of_a_burst() -> None:
+    found = [disturbance for seed in MANY for disturbance in plan(seed)]
+    at_bursts = {d.kind for d in found if d.after_burst_ms is not None}
+    assert at_bursts == set(SUDDEN)
+    assert all(0 <= d.after_burst_ms < BURST_MS for d in found if d.after_burst_ms is not None)

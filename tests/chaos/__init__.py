@@ -1,0 +1,19 @@
+"""Chaos on real processes: three nodes, a real Kafka and a real DynamoDB Local, and somebody who breaks them.
+
+    python -m tests.chaos.run --minutes 5 --seed 7      # one run; without a seed one is drawn and printed
+    python -m tests.chaos.run --takeovers 10            # kill -9 in a row: how long until somebody else delivers?
+
+The seed fixes what is broken, when, and the mix of requests; not the interleaving, which is the machine's. So a seed that
+found something finds it again often, not always: the logs of every node are kept when a promise was broken.
+
+    plan           what goes wrong and when, from the seed
+    world          the services and the nodes' places
+    skewed_node    a node with a wrong clock
+    disturbances   the plan, carried out
+    workload       creates, repeats, cancels and reads, without end
+    history        what was asked and answered
+    aftermath      everything healed: all that is due must end, and nothing be left
+    checker        are the promises kept? Sees the history and the records, nothing of the service
+    figures        the table
+    takeovers      the measurement of take-over
+"""

@@ -1,0 +1,116 @@
+"""The run in figures, and what was wrong with it, for people."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Final
+
+from infra.local.verdict import percentile
+from tests.chaos.checker import Evidence
+from tests.chaos.disturbances import Deeds, Kill
+from tests.support.reader import Arrived
+
+CASES_SHOWN: Final = 8
+IN_FLIGHT_MS: Final = 100
+"""What a node had sent before it was killed may be appended so long after; later, another node sent it."""
+
+
+def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[str]]) -> str:
+    """All figures of a run."""
+    history, remains = evidence.history, evidence.remains
+    asked = history.asked.values()
+    accepted = [one for one in asked if one.accepted_ms is not None]
+    ends = Counter(one.final.state if one.final is not None else "nobody knows" for one in accepted)
+    firsts = first_arrivals(remains.records)
+    late_ms = sorted(
+        firsts[one.schedule_key].timestamp_ms - max(one.due_ms, one.accepted_ms or 0)
+        for one in accepted
+        if one.schedule_key in firsts
+    )
+    again = len(remains.records) - len(firsts)
+    rows = [
+        ("schedules asked for", str(len(history.asked))),
+        ("accepted", str(len(accepted))),
+        *((f"  of them {state}", str(count)) for state, count in sorted(ends.items())),
+        ("records seen by a consumer", str(len(remains.records))),
+        ("  again (at_least_once only)", str(again)),
+        ("dead letters", str(len(remains.dead_letters))),
+        ("answers", ", ".join(f"{name}: {count}" for name, count in sorted(history.answers.items()))),
+        *((str(kind), str(count)) for kind, count in sorted(deeds.done.items())),
+        ("lateness, all, p50 / p99 / max", ms(late_ms)),
+        *takeover_rows(deeds.kills, history_shards(evidence), remains.records),
+        ("all ended after the healing", f"{remains.ended_after_ms} ms"),
+    ]
+    lines = [f"  {name:<42}{value}" for name, value in rows]
+    lines += [f"  {name:<42}{len(cases)}" for name, cases in violations.items()]
+    for name, cases in violations.items():
+        lines += [f"VIOLATION {name}: {case}" for case in cases[:CASES_SHOWN]]
+        if len(cases) > CASES_SHOWN:
+            lines.append(f"VIOLATION {name}: and {len(cases) - CASES_SHOWN} more")
+    return "\n".join(lines)
+
+
+def every_schedule(evidence: Evidence) -> str:
+    """One line of JSON for each schedule, with all that was seen of it: where the search for a cause begins."""
+    arrived: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for record in evidence.remains.records:
+        arrived[record.schedule_key].append((record.timestamp_ms, record.kafka_partition, record.offset))
+    lines = [
+        json.dumps(asdict(asked) | {"arrived": sorted(arrived[key])})
+        for key, asked in sorted(evidence.history.asked.items(), key=lambda item: item[1].due_ms)
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def history_shards(evidence: Evidence) -> dict[str, int]:
+    """Of each schedule, its shard."""
+    return {key: asked.shard for key, asked in evidence.history.asked.items()}
+
+
+def first_arrivals(records: Iterable[Arrived]) -> dict[str, Arrived]:
+    """Of each schedule, the record that was appended first."""
+    found: dict[str, Arrived] = {}
+    for record in sorted(records, key=lambda record: record.timestamp_ms):
+        found.setdefault(record.schedule_key, record)
+    return found
+
+
+def takeovers_ms(
+    kills: Sequence[Kill], shard_of: Mapping[str, int], records: Iterable[Arrived]
+) -> tuple[list[int], list[int]]:
+    """Of each kill, until the first and until the last of the node's shards delivered again. Without the kills of a node
+    that worked none, and of one whose shards delivered nothing any more."""
+    in_order = sorted(
+        (record.timestamp_ms, shard_of[record.schedule_key]) for record in records if record.schedule_key in shard_of
+    )
+    first_ms, last_ms = [], []
+    for kill in kills:
+        delivers_again: dict[int, int] = {}
+        for at_ms, shard in in_order:
+            if at_ms > kill.at_ms + IN_FLIGHT_MS and shard in kill.shards:
+                delivers_again.setdefault(shard, at_ms - kill.at_ms)
+        if delivers_again:
+            first_ms.append(min(delivers_again.values()))
+            last_ms.append(max(delivers_again.values()))
+    return sorted(first_ms), sorted(last_ms)
+
+
+def takeover_rows(
+    kills: Sequence[Kill], shard_of: Mapping[str, int], records: Iterable[Arrived]
+) -> list[tuple[str, str]]:
+    """Kill to delivery, as rows of the table."""
+    first_ms, last_ms = takeovers_ms(kills, shard_of, records)
+    return [
+        ("kills of nodes at work", str(len(first_ms))),
+        ("  its first shard delivers again", ms(first_ms)),
+        ("  its last shard delivers again", ms(last_ms)),
+    ]
+
+
+def ms(sorted_ms: list[int]) -> str:
+    """p50, p99 and max."""
+    if not sorted_ms:
+        return "-"
+    p50, p99 = (percentile(sorted_ms, share) for share in (0.5, 0.99))
+    return f"{p50} / {p99} / {sorted_ms[-1]} ms"

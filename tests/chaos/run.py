@@ -1,0 +1,150 @@
+"""`python -m tests.chaos.run`: a run of chaos, or with `--takeovers N` a measurement of take-over.
+
+Ends with 1 if a promise was broken; the logs of every node and service are then kept.
+"""
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.chaos import figures, takeovers
+from tests.chaos.aftermath import settle
+from tests.chaos.checker import Evidence, judge
+from tests.chaos.disturbances import Deeds, carry_out
+from tests.chaos.history import History
+from tests.chaos.plan import SKEW_SEEN_MS, Disturbance, draw_plan
+from tests.chaos.workload import Workload
+from tests.chaos.world import SESSION_TIMEOUT_MS, World, opened_world
+
+PER_SECOND: Final = 30.0
+SEEDS: Final = 1_000_000
+AFTER_JUMP_MS: Final = 1_000
+"""Requests sent so long after a clock jumped far ahead must not be accepted any more. One that jumps back stands still
+first, so it takes until it has fallen behind by the bound."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a run showed."""
+
+    text: str
+    violations: dict[str, list[str]]
+
+    @property
+    def kept(self) -> bool:
+        """All promises were."""
+        return not any(self.violations.values())
+
+
+async def chaos(folder: Path, *, seed: int, seconds: float, per_second: float = PER_SECOND) -> Result:
+    """One run: load, disturbances, healing, judgement. Logs go to the folder."""
+    plan = draw_plan(seed, seconds=seconds, session_timeout_ms=SESSION_TIMEOUT_MS)
+    deeds, history = Deeds(), History()
+    async with opened_world(folder) as world:
+        await world.heal()
+        workload = Workload(world, history, seed=seed, per_second=per_second)
+        try:
+            await _disturbed(world, workload, plan, deeds)
+        finally:
+            (folder / "deeds.log").write_text("".join(f"{line}\n" for line in deeds.log))
+        remains = await settle(world, workload, history)
+        evidence = Evidence(history=history, remains=remains, ahead_ms=world.ahead_ms, skew_ms=_skew_ms(world))
+        violations = judge(evidence) | _of_world(world, history)
+        (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))
+    return Result(text=figures.table(evidence, deeds, violations), violations=violations)
+
+
+async def _disturbed(world: World, workload: Workload, plan: Sequence[Disturbance], deeds: Deeds) -> None:
+    """The load goes on until all is healed."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(workload.run(stop), name="workload")
+        try:
+            await carry_out(world, plan, deeds)
+            await world.heal()
+        finally:
+            stop.set()
+
+
+def _skew_ms(world: World) -> int:
+    """The largest difference between two clocks. One that has jumped far back stands still, and so is within the bound
+    for as long as the bound."""
+    back = [-SKEW_SEEN_MS for skew in world.skews if skew.far and skew.jumps and skew.offset_ms < 0]
+    offsets_ms = [*back, *(skew.offset_ms for skew in world.skews if not skew.far)]
+    return max([0, *offsets_ms]) - min([0, *offsets_ms])
+
+
+def _of_world(world: World, history: History) -> dict[str, list[str]]:
+    wrong_since_ms = {
+        skew.node.client.url: since_ms + AFTER_JUMP_MS + (SKEW_SEEN_MS if skew.jumps and skew.offset_ms < 0 else 0)
+        for skew in world.skews
+        if skew.far and (since_ms := skew.wrong_since_ms()) is not None
+    }
+    accepted = [
+        f"{asked.schedule_key} by {seen.node}"
+        for asked in history.asked.values()
+        for seen in asked.seen
+        if seen.status == 201 and seen.node in wrong_since_ms and seen.sent_ms > wrong_since_ms[seen.node]
+    ]
+    return {
+        "accepted with a clock beyond the bound": accepted,
+        "fired with a clock beyond the bound": world.far_that_fired(),
+        "nodes that ended wrongly": world.wrongs,
+        "defects that nodes logged": world.defects(),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="of disturbances; default 1")
+    parser.add_argument("--seed", type=int, help="what is broken, and when; drawn if absent")
+    parser.add_argument("--rate", type=float, default=PER_SECOND, help="creates a second")
+    parser.add_argument("--takeovers", type=int, help="kill -9 so many times in a row, and measure")
+    parser.add_argument("--logs", type=Path, help="where to keep logs; default: a temporary folder")
+    chosen = parser.parse_args(arguments)
+    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(SEEDS)
+    folder = chosen.logs or Path(tempfile.mkdtemp(prefix="clockwork-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    _say(f"seed {seed}, logs in {folder}")
+    if chosen.takeovers is not None:
+        result = asyncio.run(_takeovers(folder, seed=seed, kills=chosen.takeovers))
+    else:
+        for disturbance in draw_plan(seed, seconds=chosen.minutes * 60, session_timeout_ms=SESSION_TIMEOUT_MS):
+            _say(str(disturbance))
+        result = asyncio.run(chaos(folder, seed=seed, seconds=chosen.minutes * 60, per_second=chosen.rate))
+    _say(result.text)
+    if result.kept:
+        _say(f"every promise was kept (seed {seed})")
+        if chosen.logs is None:
+            shutil.rmtree(folder)
+        return 0
+    _say(f"PROMISES WERE BROKEN (seed {seed}); the logs are in {folder}")
+    return 1
+
+
+async def _takeovers(folder: Path, *, seed: int, kills: int) -> Result:
+    deeds, history = Deeds(), History()
+    async with opened_world(folder) as world:
+        workload = Workload(world, history, seed=seed, per_second=takeovers.PER_SECOND, mix=takeovers.MIX)
+        await takeovers.kill_in_a_row(world, workload, deeds, kills=kills)
+        evidence = Evidence(history=history, remains=await settle(world, workload, history), ahead_ms=world.ahead_ms)
+        violations = judge(evidence) | _of_world(world, history)
+    text = f"session time-out {SESSION_TIMEOUT_MS} ms\n{figures.table(evidence, deeds, violations)}"
+    return Result(text=text, violations=violations)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

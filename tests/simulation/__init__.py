@@ -1,0 +1,42 @@
+"""The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
+
+What runs is the engine as it is (intake, cancel, take-over, passes, tidy-up, supervisor, clock guard). What is made up is
+everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history, byte for
+byte the same on every machine; a seed that fails is a bug report.
+
+    virtual_loop      several event loops and one time that jumps; pausing and killing a node
+    host, clocks      a node as the worlds see it: connections, a wrong clock
+    store_world       DynamoDB: transactions applied item by item, queries that are no snapshots, late and lost writes
+    kafka_world       brokers: producer epochs, decided first and visible later; kafka_host: the client on one node
+    group_world       the consumer group: zombies, overlapping owners, lost wake-ups
+    faults            what goes wrong in a run, drawn from the seed; themes
+    node, cluster     the engine put together; life and death of nodes
+    workload          clients, on purpose near due times
+    checkers          judge by what the worlds hold and what clients were told; linearizability: do answers fit one story?
+    mutations         deliberate breaks of the protocol, each of which must be caught
+    run               one seed, or many: python -m tests.simulation.run
+
+A run has three phases: faults; then everything is mended, and all that is due must end (liveness); then it is quiet for a
+while, so that late copies arrive, and the checkers judge.
+
+**What the worlds leave out.** A green run says nothing about these:
+
+- The adapters. `clockwork.adapters` is not in here (but for the store's conditions, which are those of its twin in memory;
+  one suite holds the twin and the real service to the same contract). What the real adapters make of answers of the client
+  libraries is tested on the real services.
+- DynamoDB: TTL, partial batches that are refused item by item, item sizes and the 1 MB page, more than one table's
+  throttling, a restore from a backup. Reads are strongly consistent, as the engine's all are. Rows that cannot be read, or
+  were written by a newer version, do not occur.
+- Kafka: brokers that lose acknowledged data, changed leaders (a topic's leader may be away, all of Kafka may be), log
+  retention and compaction, quotas, a deleted marker topic. A produce request that arrives after its transaction was
+  ended is refused, as brokers do that verify transactions (KIP-890).
+- The group: assignments come as a whole; the protocol below (join, sync, generations) is not played.
+- Time: nodes drift by 0.01 %, jump, and are off; the store's own clock is right, because it is the reference by definition.
+- Python: nothing is slow. A pass over ten thousand rows takes no time here, so starvation of heartbeats is not seen.
+- Reschedules and changes of the shard count. Long waits: back-off, scan interval, topic wait are set to seconds, so that
+  a run reaches their ends.
+
+Late means: a request that was given up may be carried out up to several seconds later, after others, even twice, except
+those that the client library must not repeat. That is more than networks usually do, and exactly what the store's contract
+says (`ports.ScheduleStore`: "or may be applied later").
+"""

@@ -1,0 +1,282 @@
+"""What the mutations put in the place of a rule: each function stands for one that `mutations` names, but for one flaw."""
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from clockwork.domain import marker
+from clockwork.domain.lanes import Firing, Planner
+from clockwork.domain.position import due_ms_of
+from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.engine import cancel, deliver, dispatch
+from clockwork.engine.answers import NotFound
+from clockwork.engine.cancel import Canceller
+from clockwork.engine.deliver import Delivery
+from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.reading import Reading, ended_view, pending_view
+from clockwork.engine.takeover import TakeOver, Tenure
+from clockwork.engine.tidy import Done, TidyUp
+from clockwork.errors import (
+    BrokerUnavailable,
+    ConditionFailed,
+    DeliveryUnknown,
+    Fenced,
+    StoreUnavailable,
+    TransactionConflict,
+)
+from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
+from tests.simulation.store_world import HostStore
+
+# --- Kafka's fence and the marker
+
+
+async def init_without_fence(self: HostShardPublisher) -> None:
+    world = self._wire.world
+    entry = world._ids.get(self._id)
+    self._epoch = entry.epoch if entry is not None else world.init(self._id)
+    self._usable = True
+
+
+async def no_marker(self: HostShardPublisher) -> tuple[()]:
+    return ()
+
+
+async def marker_before_init(self: HostPublisher, shard: Any) -> HostShardPublisher:
+    publisher = HostShardPublisher(self._wire, shard)
+    early = await publisher.read_marker()
+    await publisher.init()
+
+    async def as_read_before() -> Any:
+        return early
+
+    publisher.read_marker = as_read_before  # type: ignore[method-assign]
+    return publisher
+
+
+async def unknown_taken_for_abort(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    try:
+        return await _in_transactions(self, tenure, firings)
+    except DeliveryUnknown as unknown:
+        await self._renew(tenure)
+        raise BrokerUnavailable from unknown
+
+
+async def renew_without_proof(self: TakeOver, tenure: Tenure) -> None:
+    await tenure.publisher.close()
+    tenure.publisher = await self._publisher.open_shard(tenure.shard)
+
+
+async def renew_and_only_read(self: TakeOver, tenure: Tenure) -> None:
+    await renew_without_proof(self, tenure)
+    state = await self._store.read_shard(tenure.shard)
+    if state.epoch != tenure.epoch:
+        raise Fenced
+
+
+async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
+    await _commit(self)
+    return True
+
+
+async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing]) -> None:
+    def write_marker(placed: Sequence[Any]) -> bytes:
+        new = [deliver._ended(firing, where) for firing, where in zip(batch, placed, strict=True)]
+        value = marker.encode([*tenure.tidy.marked(), *new])
+        tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(batch, new, strict=True))
+        return value
+
+    await tenure.publisher.deliver([self._record(firing) for firing in batch], write_marker)
+
+
+async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
+    return await self.read_shard(shard)
+
+
+# --- the frontier, and the time
+
+
+async def frontier_not_written(self: Dispatcher, tenure: Tenure) -> None:
+    tenure.frontier_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
+
+
+async def frontier_though_fenced(self: Dispatcher, tenure: Tenure) -> None:
+    try:
+        await _raise_frontier(self, tenure)
+    except Fenced:
+        tenure.frontier_ms = self._clock.now_ms() + self._settings.frontier_lead_ms
+
+
+async def take_over_and_lower(self: TakeOver, shard: Any) -> Tenure:
+    tenure = await _take_over(self, shard)
+    states = self._store.shard_states  # type: ignore[attr-defined]
+    lower_ms = min(states[shard].frontier_ms, self._store._host.clock.now_ms())  # type: ignore[attr-defined]
+    dict.__setitem__(states, shard, replace(states[shard], frontier_ms=lower_ms))
+    tenure.frontier_ms = lower_ms
+    return tenure
+
+
+async def frontier_pretended(self: Dispatcher, tenure: Tenure) -> None:
+    tenure.frontier_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
+
+
+async def read_then_frontier(self: Dispatcher, tenure: Tenure, *, records_max: int) -> Planner:
+    """Together with the one above: what was pretended is written when the rows have been read."""
+    planner = await _read(self, tenure, records_max=records_max)
+    await self._store.raise_frontier(tenure.shard, epoch=tenure.epoch, frontier_ms=tenure.frontier_ms)
+    return planner
+
+
+async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: int) -> Planner:
+    """What is due when the answer comes is fired, not only what was due when the Query began."""
+    left_out = tenure.tidy.positions()
+    first = await self._store.read_page(tenure.shard, after=None, rows_max=dispatch.PAGE_ROWS_MAX)
+
+    class ReadBefore:
+        async def read_page(self, shard: Any, **how: Any) -> Any:
+            return first
+
+    later = copy.copy(self)
+    later._store = ReadBefore()  # type: ignore[assignment]
+    tenure.tidy.positions = lambda: left_out  # type: ignore[method-assign]
+    try:
+        return await _read(later, tenure, records_max=records_max)
+    finally:
+        del tenure.tidy.positions
+
+
+# --- holds, cancels, retries
+
+
+async def look_before_hold(self: Canceller, pointer: Pointer, row: Any) -> Any:
+    hold = RequestId(f"{self._rng.getrandbits(128):032x}")
+    try:
+        state = await self._store.read_shard(pointer.shard)
+        retry = await self._store.hold(pointer.shard, pointer.position, hold)
+        if state.frontier_ms >= cancel._free_until_ms(row, retry, epoch=state.epoch):
+            return cancel._Verdict.TOO_LATE
+        outcome = self._cancelled(pointer, row)
+        await self._store.cancel(pointer.shard, outcome, hold=hold)
+    except ConditionFailed:
+        return cancel._Verdict.LOST
+    except TransactionConflict:
+        return cancel._Verdict.CONFLICT
+    return outcome
+
+
+async def holds_ignored(self: Dispatcher, planner: Planner) -> list[Firing]:
+    return list(planner.firings)
+
+
+async def drop_hold_and_fire(self: HostStore, shard: Any, position: Any) -> bool:
+    await _drop_hold(self, shard, position)
+    return True
+
+
+async def drop_hold_through_conflict(self: HostStore, shard: Any, position: Any) -> bool:
+    try:
+        return await _drop_hold(self, shard, position)
+    except TransactionConflict:
+        return True
+
+
+def held_by_anybody(self: HostStore, shard: Any, outcome: Outcome, hold: Any) -> None:
+    if (shard, outcome.position) not in self.rows:
+        raise ConditionFailed
+
+
+def free_until_whatever_epoch(row: Any, retry: Retry | None, *, epoch: int) -> int:
+    return cancel_free_until(row, retry, epoch=retry.epoch if retry else epoch)
+
+
+def free_until_whatever_guarantee(row: Any, retry: Retry | None, *, epoch: int) -> int:
+    return retry.at_ms if retry is not None and retry.epoch == epoch else due_ms_of(row.position)
+
+
+def one_hold_per_request(text: str) -> Any:
+    return f"hold-of-{hash(asyncio.current_task())}"
+
+
+async def cancel_whatever_is_there_now(self: Canceller, client_id: Any, schedule_key: Any, patience: Any) -> Any:
+    while True:
+        try:
+            pointer = await self._store.read_pointer(client_id, schedule_key)
+            if pointer is None:
+                return NotFound()
+            view = await self._settle(pointer, patience)
+        except StoreUnavailable:
+            await patience.pause("")
+            continue
+        if view is not None:
+            return cancel._answer(view)
+
+
+def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
+    there = _change_row(self, shard, position, retry, drop_hold=drop_hold)
+    if not there and (row := self.world.rows.ever.get((shard, position))) is not None:
+        self._insert(replace(row, retry=retry))
+    return True
+
+
+# --- rows, lanes, tidying up
+
+
+def heeded_however_far(self: Planner, retry: Retry) -> bool:
+    return retry.at_ms > self.bound_ms
+
+
+def only_the_row(firings: list[Firing], lane: Any, *, after: Any) -> list[Firing]:
+    return [firing for firing in firings if firing.row.position != after]
+
+
+def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
+    self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
+
+
+async def delete_first(self: TidyUp, chunk: list[Done]) -> None:
+    await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
+    await _write(self, chunk)
+
+
+async def lane_at_once(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    counts = await asyncio.gather(*(_lane_by_lane(self, tenure, [firing]) for firing in firings))
+    return sum(counts)
+
+
+async def last_outcome_stands(self: HostStore, outcome: Outcome) -> None:
+    await self.put_outcomes([outcome])
+
+
+# --- answers
+
+
+async def none_seen_is_none_there(self: Reading, client_id: Any, schedule_key: Any, patience: Any) -> Any:
+    pointer = await self._store.read_pointer(client_id, schedule_key)
+    return None if pointer is None else await self.view_at(pointer)
+
+
+async def state_from_the_row(self: Reading, pointer: Pointer) -> Any:
+    row = await self._store.read_row(pointer.shard, pointer.position)
+    if row is not None:
+        return pending_view(pointer, row)
+    outcome = await self.outcome_at(pointer)
+    return None if outcome is None or outcome.state is EndState.SUPERSEDED else ended_view(pointer, outcome)
+
+
+async def create_over_anything(self: HostStore, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+    there = self.pointers.get((pointer.client_id, pointer.schedule_key))
+    await _create(self, row, pointer, replaces_version=there.version if there else None)
+
+
+_commit = HostShardPublisher._commit
+_in_transactions = Delivery.in_transactions
+_lane_by_lane = Delivery.lane_by_lane
+_raise_frontier = Dispatcher.raise_frontier
+_read = Dispatcher._read
+_take_over = TakeOver.run
+_write = TidyUp._write
+_drop_hold = HostStore.drop_hold
+_change_row = HostStore._change_row
+_create = HostStore.create
+cancel_free_until = cancel._free_until_ms

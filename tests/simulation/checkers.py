@@ -1,0 +1,225 @@
+"""Was every promise kept? Judged from what the worlds hold at the end and what clients were told, never from the engine.
+
+Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, fence, liveness, leftover, story;
+and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier), defect.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from clockwork.domain.position import Position, due_ms_of
+from clockwork.domain.schedule import EndState, Guarantee, Lane, Outcome, Row
+from clockwork.engine.answers import Cancelled, Created, KeyTaken, Refused, Repeated, ScheduleView
+from tests.simulation import linearizability
+from tests.simulation.clocks import EPOCH_MS
+from tests.simulation.cluster import Cluster
+from tests.simulation.kafka_world import DEAD_LETTERS, DELIVERIES, Entry, Transaction, Where
+from tests.simulation.store_world import name_of
+from tests.simulation.workload import History, Workload
+
+
+def at_rest(cluster: Cluster) -> bool:
+    """Nothing is left to be delivered, and no transaction is under way anywhere."""
+    store = cluster.worlds.store
+    return not store.rows and not store.tables.busy and not cluster.worlds.kafka.unsettled()
+
+
+def check_liveness(cluster: Cluster, workload: Workload) -> None:
+    """The faults are long over: everything due has ended, and every client has been answered."""
+    store = cluster.worlds.store
+    if store.rows:
+        left = ", ".join(name_of(row) for row in store.rows.values() if isinstance(row, Row))
+        cluster.trace.violation("liveness", f"still there: {left}")
+    if not workload.done:
+        cluster.trace.violation("liveness", "clients still wait")
+    if unsettled := cluster.worlds.kafka.unsettled():
+        cluster.trace.violation("liveness", f"transactions are open: {unsettled}")
+
+
+def check_all(cluster: Cluster, history: History) -> None:
+    """Everything that can be judged at the end."""
+    evidence = _gather(cluster)
+    for row in evidence.rows:
+        _check_row(cluster, evidence, row)
+    known = {row.schedule.delivery_id for row in evidence.rows}
+    for delivery_id, found in evidence.records.items():
+        if delivery_id not in known:
+            cluster.trace.violation("twice", f"a record of nobody: {found[0].entry.record}")
+    _check_order(cluster, evidence)
+    _check_fence(cluster)
+    _check_tables(cluster, evidence)
+    _check_answers(cluster, evidence, history)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record that a read_committed reader gets, and where."""
+
+    where: Where
+    entry: Entry
+
+    @property
+    def visible_at_s(self) -> float:
+        """When it was decided that it will be seen."""
+        transaction = self.entry.transaction
+        return transaction.decided_at_s if transaction else (self.entry.appended_at_ms - EPOCH_MS) / 1_000
+
+
+@dataclass(kw_only=True, slots=True)
+class Evidence:
+    """What the worlds hold."""
+
+    rows: list[Row]
+    """All that ever were."""
+    outcomes: dict[Position, Outcome]
+    records: dict[str, list[Found]] = field(default_factory=dict)
+    """By delivery id, each Kafka partition in order."""
+
+
+def _gather(cluster: Cluster) -> Evidence:
+    store, kafka = cluster.worlds.store, cluster.worlds.kafka
+    evidence = Evidence(
+        rows=list(store.rows.ever.values()),
+        outcomes={place[2]: outcome for place, outcome in store.outcomes.items()},
+    )
+    for where in kafka.logs:
+        if where[0] != DELIVERIES:
+            for entry in kafka.committed(where):
+                evidence.records.setdefault(entry.delivery_id or "", []).append(Found(where, entry))
+    return evidence
+
+
+def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
+    """Delivered once, or ended as its outcome says; never early."""
+    violation = cluster.trace.violation
+    found = evidence.records.get(row.schedule.delivery_id, [])
+    delivered = [f for f in found if f.where[0] == row.schedule.topic]
+    dead = [f for f in found if f.where[0] == DEAD_LETTERS]
+    outcome = evidence.outcomes.get(row.position)
+    exactly = row.schedule.guarantee is Guarantee.EXACTLY_ONCE
+    for f in found:
+        _check_time(cluster, row, f)
+    if len(found) != len(delivered) + len(dead):
+        violation("untrue", f"{name_of(row)} is in another topic")
+    if exactly and len(found) > 1:
+        violation("twice", f"{name_of(row)}: {[(f.where, f.entry.offset, f.entry.by) for f in found]}")
+    if outcome is None:
+        violation("lost", f"{name_of(row)} has no outcome, and {len(found)} records")
+        return
+    match outcome.state:
+        case EndState.DELIVERED | EndState.FAILED:
+            candidates = delivered if outcome.state is EndState.DELIVERED else dead
+            topic = row.schedule.topic if outcome.state is EndState.DELIVERED else DEAD_LETTERS
+            if not candidates:
+                violation("lost", f"{name_of(row)} is said to be {outcome.state}")
+            elif not any(_is_at(f, topic, outcome) for f in candidates):
+                violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+        case EndState.CANCELLED | EndState.SUPERSEDED:
+            if found:
+                violation("cancelled", f"{name_of(row)} was {outcome.state} and delivered by {found[0].entry.by}")
+
+
+def _is_at(found: Found, topic: str, outcome: Outcome) -> bool:
+    placed = outcome.placed
+    return placed is not None and (found.where, found.entry.offset) == ((topic, placed.kafka_partition), placed.offset)
+
+
+def _check_time(cluster: Cluster, row: Row, found: Found) -> None:
+    due_ms = due_ms_of(row.position)
+    record = found.entry.record
+    assert record is not None
+    early_ms = due_ms - found.entry.appended_at_ms
+    if early_ms > cluster.ahead_ms_max or record.timestamp_ms < due_ms:
+        cluster.trace.violation("early", f"{name_of(row)} by {early_ms:.0f} ms, by {found.entry.by}")
+
+
+def _check_order(cluster: Cluster, evidence: Evidence) -> None:
+    """Within a lane: a before b, if a's position is lower and a was accepted before b's due time, less the skew."""
+    lanes: dict[Lane, list[Row]] = {}
+    for row in evidence.rows:
+        if row.position in cluster.accepted_at_s or evidence.records.get(row.schedule.delivery_id):
+            lanes.setdefault(row.schedule.lane, []).append(row)
+    for lane, rows in lanes.items():
+        rows.sort(key=lambda row: row.position)
+        for index, a in enumerate(rows):
+            if a.position in cluster.accepted_at_s:
+                for b in rows[index + 1 :]:
+                    _check_pair(cluster, evidence, lane, a, b)
+
+
+def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row) -> None:
+    accepted_ms = EPOCH_MS + cluster.accepted_at_s[a.position] * 1_000
+    if accepted_ms >= b.due_ms - cluster.ahead_ms_max:
+        return
+    first_a = _first(evidence.records.get(a.schedule.delivery_id, []))
+    of_b = [f for f in evidence.records.get(b.schedule.delivery_id, []) if f.where[0] == b.schedule.topic]
+    first_b = _first(of_b)
+    if first_a is None or first_b is None:
+        return
+    if first_a.where == first_b.where:
+        swapped = first_a.entry.offset > first_b.entry.offset
+    else:
+        swapped = first_a.visible_at_s > first_b.visible_at_s
+    if swapped:
+        cluster.trace.violation("order", f"lane {lane}: {name_of(b)} before {name_of(a)}")
+
+
+def _first(found: Iterable[Found]) -> Found | None:
+    return min(found, key=lambda f: (f.visible_at_s, f.entry.offset), default=None)
+
+
+def _check_fence(cluster: Cluster) -> None:
+    """Once a newer owner has committed, nothing of an older one becomes visible."""
+    transactions: dict[Transaction, None] = {}
+    for log in cluster.worlds.kafka.logs.values():
+        for entry in log:
+            if entry.transaction is not None and entry.transaction.committed:
+                transactions[entry.transaction] = None
+    newest: dict[str, int] = {}
+    for transaction in sorted(transactions, key=lambda t: t.decided_at_s):
+        name = transaction.transactional_id
+        if transaction.epoch < newest.get(name, 0):
+            cluster.trace.violation("fence", f"{name}: epoch {transaction.epoch} after {newest[name]}")
+        newest[name] = transaction.epoch
+
+
+def _check_tables(cluster: Cluster, evidence: Evidence) -> None:
+    """Nothing is left that should not be there."""
+    store = cluster.worlds.store
+    for pointer in store.tables.pointers.values():
+        there = (pointer.shard, pointer.position) in store.rows
+        if not there and pointer.position not in evidence.outcomes:
+            cluster.trace.violation("leftover", f"pointer of {pointer.schedule_key} v{pointer.version} leads nowhere")
+    positions = {row.position for row in evidence.rows}
+    for position, outcome in evidence.outcomes.items():
+        if position not in positions:
+            cluster.trace.violation("leftover", f"an outcome of nothing: {outcome}")
+    if store.tables.busy:
+        cluster.trace.violation("leftover", f"locked: {store.tables.busy}")
+
+
+def _check_answers(cluster: Cluster, evidence: Evidence, history: History) -> None:
+    """What clients were told is what happened, and their answers about each key fit one story."""
+    positions = {row.position for row in evidence.rows}
+    for op in history.ops:
+        view = _view_of(op.answer)
+        if view is None:
+            continue
+        if view.position not in positions:
+            cluster.trace.violation("lost", f"op {op.number} was told of a row that never was: {view}")
+        if view.outcome is not None and view.outcome != evidence.outcomes.get(view.position):
+            cluster.trace.violation("untrue", f"op {op.number} was told {view.outcome.state} of {op.key}")
+    for key in history.all_keys():
+        broken = linearizability.explain(history.of_key(key))
+        if broken is not None:
+            cluster.trace.violation("story", broken)
+
+
+def _view_of(answer: object) -> ScheduleView | None:
+    match answer:
+        case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
+            return view
+        case ScheduleView():
+            return answer
+        case _:
+            return None

@@ -1,0 +1,302 @@
+"""What goes wrong in a run, all of it drawn from the seed.
+
+Swarm testing (Groce and others, 2012): a run does not have a little of everything, but some kinds of fault and not the
+others, because kinds hide each other: where every second node is dead nothing gets far enough to go wrong subtly.
+"""
+
+import random
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+CALM_SHARE: Final = 0.06
+"""Runs without any fault: what they find is wrong in plain daylight."""
+
+
+class Act(StrEnum):
+    """Something that is done to a node, or to a service."""
+
+    KILL = "kill"
+    FREEZE = "freeze"
+    CUT_STORE = "cut_store"
+    CUT_KAFKA = "cut_kafka"
+    CUT_BOTH = "cut_both"
+    CUT_GROUP = "cut_group"
+    """Only the group's coordinator cannot be reached: the node loses its shards and works on."""
+    JUMP = "jump"
+    STOP = "stop"
+    STORE_DOWN = "store_down"
+    STORE_SLOW = "store_slow"
+    STORE_THROTTLES = "store_throttles"
+    KAFKA_DOWN = "kafka_down"
+    KAFKA_SLOW = "kafka_slow"
+    TOPIC_MISSING = "topic_missing"
+    TOPIC_AWAY = "topic_away"
+    DEAD_LETTERS_AWAY = "dead_letters_away"
+    REBALANCE = "rebalance"
+
+
+NODE_ACTS: Final = (Act.KILL, Act.FREEZE, Act.CUT_STORE, Act.CUT_KAFKA, Act.CUT_BOTH, Act.CUT_GROUP, Act.JUMP, Act.STOP)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """One thing that goes wrong at a time, and for how long."""
+
+    at_s: float
+    act: Act
+    node: int
+    for_s: float
+    amount: float
+    """Jump: by how many milliseconds. Topic: which."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Trigger:
+    """A fault at a step instead of at a time: the `nth` request of this kind, before it is sent or after it was done."""
+
+    operation: str
+    nth: int
+    act: Act
+    for_s: float
+    after: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sore:
+    """Where nodes hesitate or die: faults that come with steps, and mostly with certain ones."""
+
+    operations: tuple[str, ...] = ()
+    share: float = 0.0
+    """Of those steps."""
+    elsewhere: float = 0.0
+    """Share of all other steps."""
+    acts: tuple[tuple[Act, float, float], ...] = ()
+    """What happens then, for how long (from, to)."""
+
+
+HICCUP: Final = (Act.FREEZE, 0.002, 0.3)
+"""Shorter than a session: nobody takes anything over."""
+PAUSE: Final = (Act.FREEZE, 1.0, 4.0)
+"""Longer: somebody does, and the node wakes up as a zombie."""
+STALL: Final = (Act.FREEZE, 0.05, 0.6)
+LONG_STALL: Final = (Act.FREEZE, 0.2, 2.0)
+"""Sometimes shorter than a session, sometimes longer."""
+CRASH: Final = (Act.KILL, 0.1, 0.6)
+CUT_OFF: Final = (Act.CUT_GROUP, 0.5, 4.0)
+"""A zombie that does not sleep."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreFaults:
+    """Of DynamoDB; shares of requests."""
+
+    latency_s: float = 0.003
+    throttled: float = 0.0
+    throttled_operations: tuple[str, ...] = ()
+    """Of these, six in ten are throttled."""
+    request_lost: float = 0.0
+    answer_lost: float = 0.0
+    late: float = 0.0
+    """Carried out after the client was told that nobody knows."""
+    duplicated: float = 0.0
+    """Carried out once more later, though the first was answered (never a `hold`)."""
+    slow_apply: float = 0.05
+    """Transactions that take their time between two items."""
+    slow_apply_s: float = 0.05
+    slow_query: float = 0.05
+    timeout_s: float = 0.8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaFaults:
+    """Of Kafka; shares of requests."""
+
+    latency_s: float = 0.002
+    request_lost: float = 0.0
+    answer_lost: float = 0.0
+    late: float = 0.0
+    stalled: float = 0.0
+    """Produce requests that nobody answers until the sends' deadline."""
+    settle_s: float = 0.004
+    """From the decision to commit until the last Kafka partition shows it."""
+    wakeup_lost: float = 0.02
+    wakeup_doubled: float = 0.02
+    preflight: float = 0.5
+    """How often metadata is fresh when a delivery begins."""
+    commit_unanswered: float = 0.0
+    """Commits that nobody hears of, asked for or done."""
+    unnamed: float = 0.3
+    """Refusals that do not name the culprit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """Everything that is drawn before a run."""
+
+    nodes: int
+    shards: int
+    faults_end_s: float
+    """Faults and new schedules end here; the healed phase begins."""
+    schedules: int
+    lead_ms: int
+    scan_interval_ms: int
+    batch_records_max: int
+    session_s: float
+    clock_offset_ms: float
+    """At most, to either side."""
+    store: StoreFaults = field(default_factory=StoreFaults)
+    kafka: KafkaFaults = field(default_factory=KafkaFaults)
+    faults: tuple[Fault, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    sore: Sore = field(default_factory=Sore)
+    at_least_once: float = 0.0
+    refused: float = 0.0
+    """Share of schedules whose records their topic refuses, at first or always."""
+    cancels: float = 0.4
+    reuse: float = 0.3
+    retry_initial_ms: int = 300
+    lanes: int = 4
+    past: float = 0.1
+    """Share of schedules that are due already when they are created."""
+    crowded: float = 0.5
+    """How much the due times crowd together."""
+
+
+OPERATIONS: Final = (
+    "create",
+    "hold",
+    "cancel",
+    "reschedule",
+    "raise_epoch",
+    "raise_frontier",
+    "read_shard",
+    "read_page",
+    "drop_hold",
+    "set_retry",
+    "put_outcomes",
+    "put_outcome_if_absent",
+    "delete_rows",
+    "read_rows",
+    "init",
+    "read_marker",
+    "begin",
+    "produce",
+    "produce_marker",
+    "refused",
+    "commit",
+    "send",
+)
+
+
+def draw_profile(rng: random.Random) -> Profile:
+    """A profile of any kind."""
+    calm = rng.random() < CALM_SHARE
+    faults_end_s = rng.choice([4.0, 6.0, 9.0])
+    nodes = rng.choice([2, 2, 3, 3, 4])
+    kinds = rng.sample(list(Act), k=0 if calm else rng.randint(1, 6))
+    stormy = not calm and rng.random() < 0.6
+    return Profile(
+        nodes=nodes,
+        shards=rng.choice([1, 2, 2, 3]),
+        faults_end_s=faults_end_s,
+        schedules=rng.choice([8, 14, 20, 28]),
+        lead_ms=rng.choice([20, 100, 250, 250, 600]),
+        scan_interval_ms=rng.choice([300, 1_000, 2_000]),
+        batch_records_max=rng.choice([1, 2, 5, 50]),
+        session_s=rng.choice([1.0, 2.0]),
+        clock_offset_ms=0.0 if rng.random() < 0.4 else rng.choice([20.0, 200.0, 900.0, 1_500.0]),
+        store=_store_faults(rng, stormy=stormy),
+        kafka=_kafka_faults(rng, stormy=stormy),
+        faults=_faults(rng, kinds, nodes=nodes, end_s=faults_end_s),
+        triggers=() if calm else _triggers(rng, kinds),
+        sore=Sore() if calm else _sore(rng),
+        at_least_once=rng.choice([0.0, 0.0, 0.3, 0.6]),
+        refused=rng.choice([0.0, 0.0, 0.15, 0.3]),
+        cancels=rng.choice([0.2, 0.5, 0.9]),
+        reuse=rng.choice([0.0, 0.3, 0.7]),
+        retry_initial_ms=rng.choice([300, 300, 1_500]),
+        lanes=rng.choice([1, 2, 4, 8]),
+        past=rng.choice([0.05, 0.3]),
+        crowded=rng.random(),
+    )
+
+
+def _rate(rng: random.Random, *, stormy: bool, at_most: float) -> float:
+    return rng.uniform(0, at_most) if stormy and rng.random() < 0.5 else 0.0
+
+
+def _store_faults(rng: random.Random, *, stormy: bool) -> StoreFaults:
+    return StoreFaults(
+        latency_s=rng.choice([0.002, 0.004, 0.015]),
+        throttled=_rate(rng, stormy=stormy, at_most=0.2),
+        request_lost=_rate(rng, stormy=stormy, at_most=0.05),
+        answer_lost=_rate(rng, stormy=stormy, at_most=0.08),
+        late=_rate(rng, stormy=stormy, at_most=0.08),
+        duplicated=_rate(rng, stormy=stormy, at_most=0.1),
+        slow_apply=rng.choice([0.0, 0.1, 0.5]),
+        slow_apply_s=rng.choice([0.01, 0.1, 0.5]),
+        slow_query=rng.choice([0.0, 0.1, 0.4]),
+        timeout_s=rng.choice([0.3, 0.8]),
+    )
+
+
+def _kafka_faults(rng: random.Random, *, stormy: bool) -> KafkaFaults:
+    return KafkaFaults(
+        latency_s=rng.choice([0.001, 0.003, 0.02]),
+        request_lost=_rate(rng, stormy=stormy, at_most=0.04),
+        answer_lost=_rate(rng, stormy=stormy, at_most=0.08),
+        late=_rate(rng, stormy=stormy, at_most=0.05),
+        stalled=_rate(rng, stormy=stormy, at_most=0.05),
+        commit_unanswered=_rate(rng, stormy=stormy, at_most=0.4),
+        settle_s=rng.choice([0.002, 0.01, 0.2]),
+        wakeup_lost=rng.choice([0.0, 0.1, 0.9]),
+        wakeup_doubled=rng.choice([0.0, 0.2]),
+    )
+
+
+def _faults(rng: random.Random, kinds: list[Act], *, nodes: int, end_s: float) -> tuple[Fault, ...]:
+    if not kinds:
+        return ()
+    found = []
+    for _ in range(rng.randint(1, 8)):
+        act = rng.choice(kinds)
+        amount = rng.choice([-1.0, 1.0]) * rng.choice([50.0, 700.0, 1_900.0, 5_000.0, 3_600_000.0])
+        found.append(
+            Fault(
+                at_s=rng.uniform(0.2, end_s),
+                act=act,
+                node=rng.randrange(nodes),
+                for_s=rng.choice([0.05, 0.4, 1.2, 3.0]) * rng.uniform(0.5, 1.5),
+                amount=amount,
+            )
+        )
+    return tuple(sorted(found, key=lambda fault: fault.at_s))
+
+
+def _sore(rng: random.Random) -> Sore:
+    if rng.random() < 0.25:
+        return Sore()
+    acts = rng.choice(
+        [(HICCUP,), (PAUSE,), (HICCUP, PAUSE), (HICCUP, CUT_OFF), (CUT_OFF, PAUSE), ((Act.KILL, 0.1, 1.0), HICCUP)]
+    )
+    return Sore(
+        operations=tuple(rng.sample(OPERATIONS, k=rng.choice([1, 2, 4]))),
+        share=rng.choice([0.03, 0.1, 0.4]),
+        elsewhere=rng.choice([0.0, 0.001, 0.01]),
+        acts=acts,
+    )
+
+
+def _triggers(rng: random.Random, kinds: list[Act]) -> tuple[Trigger, ...]:
+    acts = [act for act in kinds if act in NODE_ACTS and act is not Act.JUMP] or [Act.FREEZE]
+    return tuple(
+        Trigger(
+            operation=rng.choice(OPERATIONS),
+            nth=rng.randint(1, 12),
+            act=rng.choice(acts),
+            for_s=rng.choice([0.05, 0.5, 2.5, 4.0]) * rng.uniform(0.5, 1.5),
+            after=rng.random() < 0.5,
+        )
+        for _ in range(rng.choice([0, 1, 1, 2, 4]))
+    )

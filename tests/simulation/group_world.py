@@ -1,0 +1,145 @@
+"""The consumer group as it is: whoever is silent loses its shards and does not know; whoever gets them may begin while the
+old owner still believes; wake-ups come late, twice, or never."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+from clockwork.errors import BrokerUnavailable
+from tests.simulation.host import Host
+from tests.simulation.kafka_world import KafkaWorld
+from tests.simulation.virtual_loop import Reactor
+
+TICK_S: Final = 0.2
+"""The heartbeat."""
+HEARS_S_MAX: Final = 0.5
+"""How much later than the others a member may hear of a new assignment."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Member:
+    host: Host
+    on_assignment: Callable[[frozenset[ShardId]], None]
+    on_wakeup: Callable[[ShardId, WakeUp], None]
+    joined: bool = False
+    seen_at_s: float = 0.0
+    assignment: frozenset[ShardId] = frozenset()
+    """As the group has it."""
+    believes: frozenset[ShardId] = frozenset()
+    """As it was told last."""
+    hears_at_s: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class GroupWorld:
+    """The group's coordinator."""
+
+    reactor: Reactor
+    kafka: KafkaWorld
+    rng: random.Random
+    shards: int
+    session_s: float
+    members: list[_Member] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._tick()
+
+    def add(
+        self,
+        host: Host,
+        on_assignment: Callable[[frozenset[ShardId]], None],
+        on_wakeup: Callable[[ShardId, WakeUp], None],
+    ) -> _Member:
+        member = _Member(host=host, on_assignment=on_assignment, on_wakeup=on_wakeup)
+        self.members.append(member)
+        return member
+
+    def leave(self, member: _Member) -> None:
+        """Said goodbye; who cannot reach the group just falls silent."""
+        if member.host.reaches_group and member in self.members:
+            self.members.remove(member)
+            self.rebalance()
+
+    def rebalance(self) -> None:
+        """A new generation: shards are dealt out anew, and each member hears of it at its own time."""
+        members = [member for member in self.members if member.joined]
+        self.rng.shuffle(members)
+        start = 0
+        for index, member in enumerate(members):
+            share = self.shards // len(members) + (1 if index < self.shards % len(members) else 0)
+            member.assignment = frozenset(ShardId(number) for number in range(start, start + share))
+            member.hears_at_s = self.reactor.now_s + self.rng.uniform(0, HEARS_S_MAX)
+            start += share
+        shares = [f"{member.host}={sorted(member.assignment)}" for member in members]
+        self.kafka.trace.note("group", *sorted(shares))
+
+    def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        """A record on the ownership topic."""
+        if self.rng.random() < self.kafka.faults.wakeup_lost:
+            return
+        for _ in range(2 if self.rng.random() < self.kafka.faults.wakeup_doubled else 1):
+            self.reactor.after(self.rng.expovariate(1 / 0.02), self._hand_over, shard, wakeup)
+
+    def _hand_over(self, shard: ShardId, wakeup: WakeUp) -> None:
+        for member in self.members:
+            if shard in member.believes and member.joined and member.host.reaches_group:
+                member.host.loop.call_soon(member.on_wakeup, shard, wakeup)
+
+    def _tick(self) -> None:
+        self.reactor.after(TICK_S, self._tick)
+        if self.kafka.down:
+            return
+        now_s = self.reactor.now_s
+        changed = False
+        for member in list(self.members):
+            if member.host.awake and member.host.reaches_group:
+                changed |= self._heartbeat(member, now_s)
+            elif now_s - member.seen_at_s > self.session_s:
+                if member.joined:
+                    member.joined = False
+                    changed = True
+                if not member.host.alive:
+                    self.members.remove(member)
+        if changed:
+            self.rebalance()
+
+    def _heartbeat(self, member: _Member, now_s: float) -> bool:
+        """True if the group has to be rebalanced."""
+        member.seen_at_s = now_s
+        if not member.joined:
+            member.joined = True
+            return True
+        if member.hears_at_s is not None and member.hears_at_s <= now_s:
+            member.hears_at_s = None
+            member.believes = member.assignment
+            member.host.loop.call_soon(member.on_assignment, member.assignment)
+        return False
+
+
+class HostOwnership:
+    """See `ports.ShardOwnership`."""
+
+    def __init__(self, group: GroupWorld, host: Host) -> None:
+        self._group = group
+        self._host = host
+
+    async def run(
+        self,
+        on_assignment: Callable[[frozenset[ShardId]], None],
+        on_wakeup: Callable[[ShardId, WakeUp], None],
+    ) -> None:
+        member = self._group.add(self._host, on_assignment, on_wakeup)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._group.leave(member)
+
+    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        await self._host.step("wake", after=False)
+        if not self._host.reaches_kafka or self._group.kafka.down:
+            raise BrokerUnavailable("the wake-up was not sent")
+        self._group.wake(shard, wakeup)

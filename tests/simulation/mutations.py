@@ -1,0 +1,271 @@
+"""Deliberate breaks of the protocol. Each must be caught: one that is not is a hole in the simulation, or a needless step.
+
+A mutation is a small change of behaviour, put over the production engine (or over the simulated client library) for as
+long as `applied` lasts. `seeds` is within how many seeds, counted from 0, it must be caught; the figure leaves room, since
+every change of the engine draws other histories. The cases of the protocol's model that they correspond to are named.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clockwork.clock import ClockGuard
+from clockwork.domain.lanes import Planner
+from clockwork.engine import cancel, deliver, dispatch
+from clockwork.engine.cancel import Canceller
+from clockwork.engine.deliver import Delivery
+from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.reading import Reading
+from clockwork.engine.takeover import TakeOver
+from clockwork.engine.tidy import TidyUp
+from tests.simulation import breaks, store_world
+from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
+from tests.simulation.store_world import HostStore
+from tests.simulation.themes import Theme
+
+Patch = tuple[Any, str, Any]
+"""An object, the name of one of its attributes, and what stands there instead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mutation:
+    """One break."""
+
+    name: str
+    seeds: int
+    theme: Theme | None = None
+    patches: Callable[[], Sequence[Patch]]
+
+
+@contextlib.contextmanager
+def applied(mutation: Mutation) -> Iterator[None]:
+    """Breaks the protocol, then mends it."""
+    with contextlib.ExitStack() as stack:
+        for thing, name, instead in mutation.patches():
+            if name in vars(thing):
+                stack.callback(setattr, thing, name, vars(thing)[name])
+            else:
+                stack.callback(delattr, thing, name)  # inherited
+            setattr(thing, name, instead)
+        yield
+
+
+def by_name(name: str) -> Mutation:
+    return next(mutation for mutation in (*MUTATIONS, *RARE) if mutation.name == name)
+
+
+MUTATIONS: Final = (
+    Mutation(
+        name="init without fence",
+        seeds=20,
+        theme=Theme.TAKE_OVERS,
+        patches=lambda: [(HostShardPublisher, "init", breaks.init_without_fence)],
+    ),
+    Mutation(
+        name="marker ignored",
+        seeds=20,
+        theme=Theme.COMMITS,
+        patches=lambda: [(HostShardPublisher, "read_marker", breaks.no_marker)],
+    ),
+    Mutation(
+        name="marker without untidied rows",
+        seeds=100,
+        theme=Theme.COMMITS,
+        patches=lambda: [(TidyUp, "marked", lambda self: iter(()))],
+    ),
+    Mutation(
+        name="unknown commit taken for an abort",
+        seeds=80,
+        theme=Theme.COMMITS,
+        patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
+    ),
+    Mutation(
+        name="tidied up before the commit",
+        seeds=20,
+        theme=Theme.COMMITS,
+        patches=lambda: [(Delivery, "_one_transaction", breaks.tidy_before_commit)],
+    ),
+    Mutation(
+        name="epoch not raised",
+        seeds=200,
+        theme=Theme.REFUSALS,
+        patches=lambda: [(HostStore, "raise_epoch", breaks.epoch_not_raised)],
+    ),
+    Mutation(
+        name="frontier not written",
+        seeds=20,
+        theme=Theme.CANCELS,
+        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_pretended)],
+    ),
+    Mutation(
+        name="frontier written after reading",
+        seeds=40,
+        theme=Theme.CANCELS,
+        patches=lambda: [
+            (Dispatcher, "raise_frontier", breaks.frontier_pretended),
+            (Dispatcher, "_read", breaks.read_then_frontier),
+        ],
+    ),
+    Mutation(
+        name="fenced frontier goes on",
+        seeds=120,
+        theme=Theme.PLAIN,
+        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_though_fenced)],
+    ),
+    Mutation(
+        name="frontier lowered at take-over",
+        seeds=200,
+        theme=Theme.SKEW,
+        patches=lambda: [(TakeOver, "run", breaks.take_over_and_lower)],
+    ),
+    Mutation(
+        name="fires beyond the bound",
+        seeds=40,
+        patches=lambda: [(dispatch, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
+    ),
+    Mutation(
+        name="bound of the answer",
+        seeds=600,
+        theme=Theme.READING,
+        patches=lambda: [(Dispatcher, "_read", breaks.bound_of_the_answer)],
+    ),
+    Mutation(
+        name="clock always trusted",
+        seeds=180,
+        theme=Theme.SKEW,
+        patches=lambda: [(ClockGuard, "trusted", lambda self: True)],
+    ),
+    Mutation(
+        name="look before hold",
+        seeds=120,
+        theme=Theme.CANCELS,
+        patches=lambda: [(Canceller, "_hold_look_decide", breaks.look_before_hold)],
+    ),
+    Mutation(
+        name="hold ignored",
+        seeds=60,
+        theme=Theme.CANCELS,
+        patches=lambda: [(Dispatcher, "_answer_holds", breaks.holds_ignored)],
+    ),
+    Mutation(
+        name="fires what is gone",
+        seeds=80,
+        theme=Theme.CANCELS,
+        patches=lambda: [(HostStore, "drop_hold", breaks.drop_hold_and_fire)],
+    ),
+    Mutation(
+        name="fires through a conflict",
+        seeds=140,
+        theme=Theme.CANCELS,
+        patches=lambda: [(HostStore, "drop_hold", breaks.drop_hold_through_conflict)],
+    ),
+    Mutation(
+        name="cancel deletes unconditionally",
+        seeds=160,
+        theme=Theme.CANCELS,
+        patches=lambda: [(HostStore, "_check_held", breaks.held_by_anybody)],
+    ),
+    Mutation(
+        name="update brings a row back",
+        seeds=40,
+        theme=Theme.LATE,
+        patches=lambda: [(HostStore, "_change_row", breaks.upsert)],
+    ),
+    Mutation(
+        name="refused row is overtaken",
+        seeds=20,
+        theme=Theme.REFUSALS,
+        patches=lambda: [(deliver, "without_lane", breaks.only_the_row)],
+    ),
+    Mutation(
+        name="waiting row is overtaken",
+        seeds=20,
+        theme=Theme.REFUSALS,
+        patches=lambda: [(Planner, "wait", breaks.wait_for_nobody)],
+    ),
+    Mutation(
+        name="lane sent at once",
+        seeds=20,
+        theme=Theme.PLAIN,
+        patches=lambda: [(Delivery, "lane_by_lane", breaks.lane_at_once)],
+    ),
+    Mutation(
+        name="row deleted before its outcome",
+        seeds=20,
+        theme=Theme.COMMITS,
+        patches=lambda: [(TidyUp, "_write", breaks.delete_first)],
+    ),
+    Mutation(
+        name="left out when the answer comes",
+        seeds=20,
+        patches=lambda: [(TidyUp, "positions", lambda self: self._pending.keys())],
+    ),
+    Mutation(
+        name="last outcome stands",
+        seeds=20,
+        theme=Theme.PLAIN,
+        patches=lambda: [(HostStore, "put_outcome_if_absent", breaks.last_outcome_stands)],
+    ),
+    Mutation(
+        name="nothing seen taken for 404",
+        seeds=160,
+        theme=Theme.CANCELS,
+        patches=lambda: [(Reading, "view", breaks.none_seen_is_none_there)],
+    ),
+    Mutation(
+        name="state from the row",
+        seeds=80,
+        theme=Theme.COMMITS,
+        patches=lambda: [(Reading, "view_at", breaks.state_from_the_row)],
+    ),
+    Mutation(
+        name="create over anything", seeds=20, patches=lambda: [(HostStore, "create", breaks.create_over_anything)]
+    ),
+)
+
+RARE: Final = (
+    Mutation(
+        name="an hour ahead is heeded", seeds=0, patches=lambda: [(Planner, "_heeded", breaks.heeded_however_far)]
+    ),
+    Mutation(
+        name="renewed without proof of epoch",
+        seeds=0,
+        patches=lambda: [(TakeOver, "renew", breaks.renew_without_proof)],
+    ),
+    Mutation(
+        name="marker before init",
+        seeds=0,
+        patches=lambda: [(HostPublisher, "open_shard", breaks.marker_before_init)],
+    ),
+    Mutation(
+        name="cancel goes on with the next schedule of its key",
+        seeds=0,
+        patches=lambda: [(Canceller, "_cancel", breaks.cancel_whatever_is_there_now)],
+    ),
+    Mutation(
+        name="renewed and epoch only read", seeds=0, patches=lambda: [(TakeOver, "renew", breaks.renew_and_only_read)]
+    ),
+    Mutation(
+        name="producer goes on after a repeated commit",
+        seeds=0,
+        patches=lambda: [(HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)],
+    ),
+    Mutation(name="promises forgotten", seeds=0, patches=lambda: [(Dispatcher, "_promises", lambda self, tenure: {})]),
+    Mutation(
+        name="retry of another epoch believed",
+        seeds=0,
+        patches=lambda: [(cancel, "_free_until_ms", breaks.free_until_whatever_epoch)],
+    ),
+    Mutation(
+        name="retry of at_least_once believed",
+        seeds=0,
+        patches=lambda: [(cancel, "_free_until_ms", breaks.free_until_whatever_guarantee)],
+    ),
+    Mutation(
+        name="one hold for all tries, repeated by the library",
+        seeds=0,
+        patches=lambda: [(cancel, "RequestId", breaks.one_hold_per_request), (store_world, "SENT_ONCE", frozenset())],
+    ),
+)
+"""Those that need more coincidences than thousands of seeds have: shown by scripts (`test_scripted`)."""

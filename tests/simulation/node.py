@@ -1,0 +1,188 @@
+"""One node: the production engine, put together as `clockwork.app` does it, over the simulated worlds."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from clockwork.config import IntakeSettings, RunnerSettings
+from clockwork.domain.schedule import ClientId, Guarantee, ScheduleKey
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+from clockwork.engine.answers import NewSchedule
+from clockwork.engine.cancel import Canceller
+from clockwork.engine.deliver import Delivery
+from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.intake import Intake
+from clockwork.engine.shard_loop import Gates, ShardLoop
+from clockwork.engine.supervisor import Supervisor
+from clockwork.engine.takeover import TakeOver
+from clockwork.engine.topic_waits import TopicWaits
+from clockwork.engine.waker import Waker
+from clockwork.errors import Unavailable
+from tests.simulation.faults import Profile
+from tests.simulation.group_world import GroupWorld, HostOwnership
+from tests.simulation.host import Host
+from tests.simulation.kafka_host import HostPublisher
+from tests.simulation.kafka_world import DEAD_LETTERS, KafkaWorld
+from tests.simulation.store_world import HostStore, StoreWorld
+from tests.simulation.trace import Trace, describe
+
+PING_INTERVAL_S: Final = 5.0
+PING_AGAIN_S: Final = 1.0
+DRAIN_TIMEOUT_MS: Final = 1_500
+PASSES_AT_ONCE: Final = 2
+TAKEOVERS_AT_ONCE: Final = 2
+"""Both small, so that runs reach them."""
+REQUEST_TIMEOUT_MS: Final = 3_000
+
+
+class QuietTelemetry:
+    """Figures for nobody."""
+
+    def request(self, *, route: str, status: int, seconds: float) -> None: ...
+    def schedule(self, result: str) -> None: ...
+    def delivery(self, guarantee: Guarantee, result: str, count: int = 1) -> None: ...
+    def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
+    def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
+    def shard_released(self, shard: ShardId) -> None: ...
+    def shards_owned(self, count: int) -> None: ...
+    def rebalance(self) -> None: ...
+    def fenced(self) -> None: ...
+    def takeover(self, seconds: float) -> None: ...
+    def batch(self, *, records: int, commit_seconds: float) -> None: ...
+    def dynamodb(self, *, operation: str, result: str, seconds: float) -> None: ...
+    def clock_skew(self, seconds: float) -> None: ...
+    def loop_lag(self, seconds: float) -> None: ...
+    def malformed(self, what: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worlds:
+    """All that nodes have in common."""
+
+    store: StoreWorld
+    kafka: KafkaWorld
+    group: GroupWorld
+    trace: Trace
+
+
+def runner_settings(profile: Profile) -> RunnerSettings:
+    """Short waits, so that a run reaches the end of each."""
+    return RunnerSettings(
+        scan_interval_ms=profile.scan_interval_ms,
+        frontier_lead_ms=profile.lead_ms,
+        batch_records_max=profile.batch_records_max,
+        retry_attempts=3,
+        retry_initial_ms=profile.retry_initial_ms,
+        retry_max_ms=max(2_000, profile.retry_initial_ms),
+        topic_wait_ms=2_500,
+        dead_letter_topic=DEAD_LETTERS,
+    )
+
+
+class Node:
+    """One life of a node."""
+
+    def __init__(self, worlds: Worlds, host: Host, profile: Profile) -> None:
+        self.host = host
+        self._trace = worlds.trace
+        clock, rng, telemetry = host.clock, host.rng, QuietTelemetry()
+        runner = runner_settings(profile)
+        intake = IntakeSettings(
+            shards=profile.shards,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            scan_interval_ms=profile.scan_interval_ms,
+        )
+        self.store = HostStore(worlds.store, host)
+        self.publisher = HostPublisher(worlds.kafka, host)
+        self._ownership = HostOwnership(worlds.group, host)
+        topic_waits = TopicWaits(topic_wait_ms=runner.topic_wait_ms)
+        take_over = TakeOver(
+            self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
+        )
+        delivery = Delivery(self.store, self.publisher, take_over, topic_waits, clock, telemetry, runner)
+        dispatcher = Dispatcher(self.store, delivery, topic_waits, clock, host.guard, telemetry, runner)
+        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+
+        def new_loop(shard: ShardId) -> ShardLoop:
+            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, runner)
+
+        self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
+        self._waker = Waker(self._ownership, self.supervisor.tell)
+        self.intake = Intake(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
+        self.canceller = Canceller(self.store, self._waker, clock, rng, intake)
+        self._stop = asyncio.Event()
+        self.ended = False
+
+    def start(self) -> None:
+        self.host.loop.create_task(self._run(), name="node")
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.host.loop.call_soon(self._stop.set)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                side = [group.create_task(self._ping()), group.create_task(self._waker.run())]
+                work = group.create_task(self._work())
+                await self._stop.wait()
+                work.cancel()
+                await asyncio.wait([work])
+                for task in side:
+                    task.cancel()
+        except Exception as error:
+            self._trace.violation("defect", f"node {self.host} ended: {describe(error)}")
+        self.ended = True
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            member = group.create_task(self._ownership.run(self.supervisor.assign, self._on_wakeup))
+            try:
+                await self.supervisor.run()
+            finally:
+                member.cancel()
+
+    def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
+        self.supervisor.tell(shard, wakeup)
+
+    async def _ping(self) -> None:
+        """What `Watch` does for the clock."""
+        while True:
+            try:
+                await self.store.ping()
+            except Unavailable:
+                await asyncio.sleep(PING_AGAIN_S)
+            else:
+                await asyncio.sleep(PING_INTERVAL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCall:
+    new: NewSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    client_id: ClientId
+    schedule_key: ScheduleKey
+
+
+@dataclass(frozen=True, slots=True)
+class FindCall:
+    client_id: ClientId
+    schedule_key: ScheduleKey
+
+
+Call = CreateCall | CancelCall | FindCall
+
+
+async def answer(node: Node, call: Call) -> object:
+    """What the HTTP edge would do with a request."""
+    match call:
+        case CreateCall(new):
+            return await node.intake.create(new)
+        case CancelCall(client_id, schedule_key):
+            return await node.canceller.cancel(client_id, schedule_key)
+        case FindCall(client_id, schedule_key):
+            return await node.intake.find(client_id, schedule_key)

@@ -1,0 +1,365 @@
+"""DynamoDB as it is: requests that are late, lost or done without an answer; transactions that are applied item by item;
+queries that look at each row at its own moment.
+
+What a single request does is `MemoryScheduleStore`, the contract as a program; here is when it happens, whether anybody
+hears of it, and how often.
+"""
+
+import asyncio
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from clockwork.adapters.memory_store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.position import Position, text_of
+from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.ports import Page
+from tests.simulation.clocks import TrueTime
+from tests.simulation.faults import StoreFaults
+from tests.simulation.host import Host
+from tests.simulation.trace import Trace
+from tests.simulation.virtual_loop import Reactor
+
+READS: Final = frozenset({"read_pointer", "read_outcome", "read_row", "read_shard", "read_page", "read_rows", "ping"})
+SENT_ONCE: Final = frozenset({"hold"})
+"""The library must not repeat it."""
+COPIES_MAX: Final = 3
+REPEAT_WAIT_S: Final = 0.03
+LATE_S_MEANS: Final = (0.02, 0.2, 1.5)
+"""How long a request that was given up, or sent twice, may still be under way."""
+FRONTIER_AHEAD_MS_MAX: Final = 6_000 + 1_000
+"""A frontier farther ahead of the store's own time was written by a clock that must not be trusted (`ENFORCED_SKEW_MS`, and
+the lead)."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Answer:
+    value: Any = None
+    error: ClockworkError | None = None
+    date_ms: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class _Request:
+    host: Host
+    operation: str
+    effect: Callable[[], Any]
+    answered: "asyncio.Future[_Answer]"
+
+
+class Rows(dict[RowPlace, Row | BrokenRow]):
+    """The rows that are there; and every one that ever was."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.ever: dict[RowPlace, Row] = {}
+        self._trace = trace
+
+    def __setitem__(self, place: RowPlace, row: Row | BrokenRow) -> None:
+        assert isinstance(row, Row)
+        if place not in self:
+            if place in self.ever:
+                self._trace.violation("revived", f"row {name_of(row)} is back")
+            self.ever[place] = row
+        super().__setitem__(place, row)
+
+
+class Outcomes(dict[OutcomePlace, Outcome]):
+    """Once written, an outcome is final."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    def __setitem__(self, place: OutcomePlace, outcome: Outcome) -> None:
+        there = self.get(place)
+        if there is not None and there != outcome:
+            self._trace.violation(
+                "outcome_changed", f"{place[1]}: {there.state} {there.placed}, then {outcome.state} {outcome.placed}"
+            )
+        super().__setitem__(place, outcome)
+
+    def setdefault(self, place: OutcomePlace, outcome: Outcome) -> Outcome:
+        if place not in self:
+            self[place] = outcome
+        return self[place]
+
+
+class ShardStates(dict[ShardId, ShardState]):
+    """Epoch and frontier never sink, and no frontier is written by a clock that is far ahead."""
+
+    def __init__(self, trace: Trace, time: TrueTime) -> None:
+        super().__init__()
+        self._trace = trace
+        self._time = time
+
+    def __setitem__(self, shard: ShardId, state: ShardState) -> None:
+        there = self.get(shard)
+        if there is not None and (state.epoch < there.epoch or state.frontier_ms < there.frontier_ms):
+            self._trace.violation("lowered", f"shard {shard}: {there} became {state}")
+        if state.frontier_ms > self._time.now_ms() + FRONTIER_AHEAD_MS_MAX:
+            self._trace.violation("frontier", f"shard {shard}: {state} is far ahead")
+        super().__setitem__(shard, state)
+
+
+class StoreWorld:
+    """The three tables, and the network to them."""
+
+    def __init__(
+        self, reactor: Reactor, time: TrueTime, trace: Trace, rng: random.Random, faults: StoreFaults, *, shards: int
+    ) -> None:
+        self.reactor = reactor
+        self.trace = trace
+        self.faults = faults
+        self.rng = rng
+        self.forced: dict[str, list[float | None]] = {}
+        """For scripts: how much later the next requests of a kind are carried out, without an answer; None: never."""
+        self.down = 0
+        """Faults that keep everybody from it at present."""
+        self.slow = 0
+        self.throttling = 0
+        self.tables = MemoryScheduleStore(shards=0)
+        self.rows = Rows(trace)
+        self.outcomes = Outcomes(trace)
+        self.shard_states = ShardStates(trace, time)
+        for number in range(shards):
+            self.shard_states[ShardId(number)] = ShardState(epoch=0, owner="", frontier_ms=0)
+        self._time = time
+        self._applied_at_s = 0.0
+
+    # --- the network
+
+    def send(self, request: _Request) -> None:
+        """One copy of a request leaves its node."""
+        host, faults, operation = request.host, self.faults, request.operation
+        arrives_s = self._latency_s()
+        if not host.reaches_store or self.down:
+            self._time_out(request)
+            return
+        if forced := self.forced.get(operation):
+            self._time_out(request)
+            if (late_s := forced.pop(0)) is not None:
+                self.reactor.after(late_s, self._carry_out, request, "late")
+            return
+        throttled = faults.throttled + 0.5 * bool(self.throttling) + 0.6 * (operation in faults.throttled_operations)
+        if self.rng.random() < throttled:
+            self.reactor.after(2 * arrives_s, self._tell, request, _Answer(error=StoreThrottled()))
+            return
+        dice = self.rng.random()
+        if (dice := dice - faults.request_lost) < 0:
+            self._time_out(request)
+        elif (dice := dice - faults.answer_lost) < 0:
+            self.reactor.after(arrives_s, self._carry_out, request, "no answer")
+            self._time_out(request)
+        elif operation not in READS and dice < faults.late:
+            self._time_out(request)
+            self.reactor.after(faults.timeout_s + self._late_s(), self._carry_out, request, "late")
+        else:
+            self.reactor.after(arrives_s, self._arrive, request)
+            if operation not in READS and operation not in SENT_ONCE and self.rng.random() < faults.duplicated:
+                self.reactor.after(arrives_s + self._late_s(), self._carry_out, request, "again")
+
+    def _arrive(self, request: _Request) -> None:
+        value = self._carry_out(request, "")
+        if isinstance(value, _Walk):
+            self._walk(request, value)
+        else:
+            self._answer(request, value)
+
+    def _carry_out(self, request: _Request, how: str) -> "_Answer | _Walk":
+        """The effect, at one moment of the store."""
+        self._applied_at_s = self.reactor.now_s
+        try:
+            value = request.effect()
+        except ClockworkError as error:
+            self.trace.note("store", request.host, request.operation, how, type(error).__name__)
+            return _Answer(error=error, date_ms=self._time.date_ms())
+        if isinstance(value, _Walk):
+            return value
+        self.trace.note("store", request.host, request.operation, how)
+        return _Answer(value=value, date_ms=self._time.date_ms())
+
+    def _walk(self, request: _Request, walk: "_Walk") -> None:
+        while not walk.step():
+            if self.rng.random() < self.faults.slow_query:
+                self.reactor.after(self.rng.expovariate(1 / 0.02), self._walk, request, walk)
+                return
+        self.trace.note("store", request.host, "read_page", walk)
+        self._applied_at_s = self.reactor.now_s
+        self._answer(request, _Answer(value=walk.page, date_ms=self._time.date_ms()))
+
+    def _answer(self, request: _Request, answer: _Answer) -> None:
+        self.reactor.at(self._applied_at_s + self._latency_s(), self._tell, request, answer)
+
+    def _tell(self, request: _Request, answer: _Answer) -> None:
+        if not request.host.reaches_store and answer.date_ms is not None:
+            self._time_out(request)
+        elif not request.answered.done():
+            request.answered.set_result(answer)
+
+    def _time_out(self, request: _Request) -> None:
+        unknown = request.operation not in READS
+        answer = _Answer(error=StoreUnavailable("no answer in time", outcome_unknown=unknown))
+        self.reactor.after(self.faults.timeout_s, self._tell, request, answer)
+
+    def _latency_s(self) -> float:
+        mean_s = self.faults.latency_s * (25 if self.slow else 1)
+        return mean_s * (0.2 + self.rng.expovariate(1.25))
+
+    def _late_s(self) -> float:
+        return self.rng.expovariate(1 / self.rng.choice(LATE_S_MEANS))
+
+    # --- transactions
+
+    def apply(self, writes: Mapping[Place, Write], busy: set[Place]) -> None:
+        """A transaction was decided: its items change one by one, in any order, and are locked until then."""
+        places = list(writes)
+        self.rng.shuffle(places)
+        gap_s = self.faults.slow_apply_s if self.rng.random() < self.faults.slow_apply else 0.0005
+        at_s = self.reactor.now_s
+        busy.update(places)
+        for place in places:
+            at_s += self.rng.expovariate(1 / gap_s)
+            self.reactor.at(at_s, self._apply_one, place, writes[place], busy)
+        self._applied_at_s = at_s
+
+    def _apply_one(self, place: Place, write: Write, busy: set[Place]) -> None:
+        self.trace.note("store applies", *place)
+        write()
+        busy.discard(place)
+
+    def parts(self, items: Sequence[_T]) -> list[list[_T]]:
+        """What a batch is cut into: its items change at different moments, in any order."""
+        if len(items) < 2 or self.rng.random() < 0.7:
+            return [list(items)] if items else []
+        mixed = list(items)
+        self.rng.shuffle(mixed)
+        cut = self.rng.randrange(1, len(mixed))
+        return [mixed[:cut], mixed[cut:]]
+
+
+class HostStore(MemoryScheduleStore):
+    """The store's client on one node; what is stored is the world's."""
+
+    def __init__(self, world: StoreWorld, host: Host) -> None:
+        tables = world.tables
+        self.rows = world.rows
+        self.outcomes = world.outcomes
+        self.shard_states = world.shard_states
+        self.pointers = tables.pointers
+        self.busy = tables.busy
+        self._order = tables._order
+        self._broken_holds = tables._broken_holds
+        self.world = world
+        self._host = host
+
+    async def _serve(self, operation: str, effect: Callable[[], _T]) -> _T:
+        host = self._host
+        await host.step(operation, after=False)
+        answer_lost = False
+        copies_max = 1 if operation in SENT_ONCE else COPIES_MAX
+        for copy in range(1, copies_max + 1):
+            sent_ms = host.clock.now_ms()
+            answered: asyncio.Future[_Answer] = host.loop.create_future()
+            self.world.send(_Request(host=host, operation=operation, effect=effect, answered=answered))
+            answer = await answered
+            if answer.date_ms is not None and copy == 1:
+                host.guard.observe(sent_ms=sent_ms, received_ms=host.clock.now_ms(), date_ms=answer.date_ms)
+            error = answer.error
+            if isinstance(error, StoreUnavailable) and copy < copies_max:
+                answer_lost = answer_lost or error.outcome_unknown
+                await asyncio.sleep(REPEAT_WAIT_S * copy * host.rng.uniform(0.5, 1))
+                continue
+            break
+        await host.step(operation, after=True)
+        if error is None:
+            value: _T = answer.value
+            return value
+        raise self._translated(error, unknown=answer_lost and operation not in READS)
+
+    def _translated(self, error: ClockworkError, *, unknown: bool) -> ClockworkError:
+        """As the real adapter does: a refusal that answers a repeat does not take back that the first copy is out."""
+        if isinstance(error, StoreThrottled):
+            return StoreThrottled(outcome_unknown=unknown or error.outcome_unknown)
+        if isinstance(error, TransactionConflict) and unknown:
+            return StoreUnavailable("a conflict, maybe with our own first copy", outcome_unknown=True)
+        if isinstance(error, StoreUnavailable):
+            return StoreUnavailable(str(error), outcome_unknown=unknown or error.outcome_unknown)
+        return error
+
+    def _apply(self, writes: Mapping[Place, Write]) -> None:
+        self.world.apply(writes, self.busy)
+
+    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        order = self._order.setdefault(shard, [])
+        # The walk is the effect's value; the world makes its steps and answers with its page.
+        page: Any = await self._serve(
+            "read_page", lambda: _Walk(self.rows, order, shard, after=after, rows_max=rows_max)
+        )
+        assert isinstance(page, Page)
+        return page
+
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Any:
+        retry = await super().hold(shard, position, request)
+        self.world.trace.note("held", self._host, shard, text_of(position), retry)
+        return retry
+
+    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        for part in self.world.parts(outcomes):
+            await super().put_outcomes(part)
+
+    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+        for part in self.world.parts(positions):
+            await super().delete_rows(shard, part)
+
+
+class _Walk:
+    """A Query on its way from row to row; not a snapshot."""
+
+    def __init__(
+        self,
+        rows: Mapping[RowPlace, Row | BrokenRow],
+        order: Sequence[Position],
+        shard: ShardId,
+        *,
+        after: Position | None,
+        rows_max: int,
+    ) -> None:
+        self.page = Page(rows=(), next_after=None)
+        self._rows = rows
+        self._order = order
+        self._shard = shard
+        self._after = after
+        self._rows_max = rows_max
+        self._seen: list[Row | BrokenRow] = []
+
+    def step(self) -> bool:
+        """Looks at the next row. True: the page is complete."""
+        index = bisect_right(self._order, self._after) if self._after is not None else 0
+        if index == len(self._order):
+            self.page = Page(rows=tuple(self._seen), next_after=None)
+            return True
+        self._after = self._order[index]
+        self._seen.append(self._rows[(self._shard, self._after)])
+        if len(self._seen) < self._rows_max:
+            return False
+        self.page = Page(rows=tuple(self._seen), next_after=self._after)
+        return True
+
+    def __str__(self) -> str:
+        return f"shard {self._shard}: {[name_of(row) for row in self._seen if isinstance(row, Row)]}"
+
+
+def name_of(row: Row) -> str:
+    """A row as the trace names it."""
+    hold = f" held {row.hold[:6]}" if row.hold else ""
+    retry = f" retry {row.retry.at_ms}/{row.retry.epoch}" if row.retry else ""
+    kind = "" if row.schedule.guarantee is Guarantee.EXACTLY_ONCE else " alo"
+    return f"{row.schedule.schedule_key}.{row.schedule.version}{kind}{hold}{retry}"

@@ -1,0 +1,161 @@
+"""Profiles that are about one part of the protocol: nodes hesitate or die at its steps, and clients give it work.
+
+Where everything is drawn evenly, what needs three coincidences is not seen in a thousand runs. Each theme makes some of
+them likely; `mutations` says which breaks it shows.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from tests.simulation.faults import (
+    CRASH,
+    CUT_OFF,
+    LONG_STALL,
+    STALL,
+    Act,
+    Fault,
+    KafkaFaults,
+    Profile,
+    Sore,
+    StoreFaults,
+    draw_profile,
+)
+
+THEMED_SHARE: Final = 0.6
+"""Of the runs for which no theme was asked for."""
+
+
+class Theme(StrEnum):
+    """What a run is about."""
+
+    CANCELS = "cancels"
+    REFUSALS = "refusals"
+    COMMITS = "commits"
+    TAKE_OVERS = "take_overs"
+    READING = "reading"
+    PLAIN = "plain"
+    SKEW = "skew"
+    LATE = "late"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Recipe:
+    operations: tuple[str, ...]
+    """Of which two are drawn."""
+    acts: tuple[tuple[Act, float, float], ...]
+    """Of which one is drawn."""
+    share: float
+    values: Mapping[str, Any] = field(default_factory=dict)
+    rebalance_s: float | None = None
+    """So often, about, the shards are dealt out anew."""
+
+
+TIDYING: Final = ("put_outcomes", "put_outcome_if_absent", "delete_rows")
+"""What is delivered stays untidied for long."""
+_BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
+_RECIPES: Final = {
+    Theme.CANCELS: _Recipe(
+        operations=("cancel", "cancel", "read_shard", "hold", "drop_hold", "read_page"),
+        acts=(STALL,),
+        share=0.3,
+        values={"cancels": 0.95, "lead_ms": 60, "crowded": 0.3},
+    ),
+    Theme.REFUSALS: _Recipe(
+        operations=("refused", "set_retry", "commit", "delete_rows"),
+        acts=(LONG_STALL,),
+        share=0.3,
+        values=_BUSY
+        | {
+            "refused": 0.5,
+            "cancels": 0.95,
+            "batch_records_max": 50,
+            "crowded": 0.9,
+            "lanes": 8,
+            "retry_initial_ms": 1_500,
+        },
+        rebalance_s=1.0,
+    ),
+    Theme.COMMITS: _Recipe(
+        operations=("commit", "put_outcomes", "delete_rows", "put_outcomes"),
+        acts=(STALL, CRASH, LONG_STALL),
+        share=0.15,
+        values=_BUSY
+        | {
+            "batch_records_max": 2,
+            "kafka": KafkaFaults(commit_unanswered=0.1, late=0.1),
+            "store": StoreFaults(throttled_operations=TIDYING),
+        },
+    ),
+    Theme.TAKE_OVERS: _Recipe(
+        operations=("init", "read_marker", "raise_epoch", "begin", "commit"),
+        acts=(STALL, CUT_OFF),
+        share=0.25,
+        values=_BUSY | {"batch_records_max": 2},
+        rebalance_s=0.5,
+    ),
+    Theme.READING: _Recipe(
+        operations=("read_page", "create"),
+        acts=(STALL,),
+        share=0.3,
+        values=_BUSY
+        | {"lanes": 1, "past": 0.4, "refused": 0.0, "cancels": 0.1, "clock_offset_ms": 0.0, "crowded": 0.5},
+    ),
+    Theme.PLAIN: _Recipe(
+        operations=("send", "raise_frontier", "read_page", "put_outcome_if_absent", "set_retry"),
+        acts=(STALL, CUT_OFF, LONG_STALL),
+        share=0.2,
+        values=_BUSY | {"at_least_once": 0.9, "cancels": 0.95, "refused": 0.3, "lead_ms": 60},
+        rebalance_s=1.0,
+    ),
+    Theme.SKEW: _Recipe(
+        operations=("raise_epoch", "put_outcomes", "delete_rows", "commit", "cancel"),
+        acts=(STALL,),
+        share=0.25,
+        values=_BUSY | {"clock_offset_ms": 1_500.0, "cancels": 0.95, "crowded": 0.2, "refused": 0.0, "lead_ms": 20},
+        rebalance_s=0.6,
+    ),
+    Theme.LATE: _Recipe(
+        operations=("cancel", "commit", "hold", "drop_hold"),
+        acts=(STALL,),
+        share=0.15,
+        values=_BUSY
+        | {
+            "refused": 0.6,
+            "cancels": 0.95,
+            "retry_initial_ms": 1_500,
+            "store": StoreFaults(
+                answer_lost=0.1, late=0.15, duplicated=0.15, timeout_s=0.15, throttled_operations=TIDYING
+            ),
+        },
+    ),
+}
+
+
+def draw(rng: random.Random, theme: Theme | None = None) -> Profile:
+    """The profile of a run; without a theme some runs have one and some have not."""
+    profile = draw_profile(rng)
+    if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
+        return profile
+    recipe = _RECIPES[theme or rng.choice(list(Theme))]
+    sore = Sore(
+        operations=tuple(rng.sample(recipe.operations, k=2)),
+        share=recipe.share,
+        acts=(rng.choice(recipe.acts),),
+        elsewhere=0.0005,
+    )
+    faults = (*profile.faults, *_rebalances(rng, recipe, end_s=profile.faults_end_s))
+    return replace(profile, sore=sore, faults=faults, **recipe.values)
+
+
+def _rebalances(rng: random.Random, recipe: _Recipe, *, end_s: float) -> list[Fault]:
+    if recipe.rebalance_s is None:
+        return []
+    found = []
+    at_s = rng.uniform(0.5, 1.5)
+    while at_s < end_s:
+        found.append(Fault(at_s=at_s, act=Act.REBALANCE, node=0, for_s=0.0, amount=0.0))
+        at_s += rng.expovariate(1 / recipe.rebalance_s)
+    return found

@@ -1,0 +1,278 @@
+"""Clients: they create, repeat, cancel, ask and reuse keys, on purpose near due times, and write down what they were told.
+
+They keep the one rule that the API asks of them: a key is not used again while an earlier create of it is unanswered.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.engine.answers import (
+    Cancelled,
+    Created,
+    KeyTaken,
+    NewSchedule,
+    Reason,
+    Refused,
+    Repeated,
+    ScheduleView,
+    Status,
+)
+from clockwork.errors import InvalidInput
+from tests.simulation.clocks import EPOCH_MS
+from tests.simulation.cluster import TOPICS, Cluster
+from tests.simulation.kafka_world import POISON
+from tests.simulation.node import Call, CancelCall, CreateCall, FindCall
+from tests.simulation.virtual_loop import new_loop
+
+CLIENT: Final = ClientId("client")
+PATIENCE_S: Final = 4.0
+"""After which a client takes a request for lost."""
+GENERATIONS_MAX: Final = 3
+
+
+class NoAnswer(Exception):
+    """Nobody answered in time, or with "unavailable": the request may have been carried out, or may be later."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Op:
+    """One request and its answer, as one client saw it."""
+
+    number: int
+    key: ScheduleKey
+    call: Call
+    asked_at_s: float
+    answered_at_s: float | None = None
+    answer: object = None
+    """None while unanswered; for a find that found nothing too."""
+
+
+@dataclass(kw_only=True, slots=True)
+class History:
+    """All requests of all clients."""
+
+    ops: list[Op] = field(default_factory=list)
+
+    def of_key(self, key: ScheduleKey) -> list[Op]:
+        return [op for op in self.ops if op.key == key]
+
+    def all_keys(self) -> list[ScheduleKey]:
+        return list(dict.fromkeys(op.key for op in self.ops))
+
+
+class Workload:
+    """All clients of a run."""
+
+    def __init__(self, cluster: Cluster, seed: int) -> None:
+        self.history = History()
+        self._cluster = cluster
+        self._profile = cluster.profile
+        self._rng = random.Random(f"{seed}/clients")
+        self._loop = new_loop(cluster.reactor, "clients", lambda text: cluster.trace.violation("harness", text))
+        self._lanes = [(self._rng.choice(TOPICS), OrderingKey(f"lane{n}")) for n in range(self._profile.lanes)]
+        self._crowds_s = [self._rng.uniform(0.3, self._profile.faults_end_s) for _ in range(3)]
+        self._running = 0
+        self._stopped = False
+        self._present: dict[ScheduleKey, NewSchedule] = {}
+        """The last schedule created under each key."""
+
+    @property
+    def done(self) -> bool:
+        return self._running == 0
+
+    def start(self) -> None:
+        for n in range(self._profile.schedules):
+            self._spawn(self._key(ScheduleKey(f"k{n}"), random.Random(self._rng.getrandbits(64))))
+
+    def stop(self) -> None:
+        """No new schedules; what is under way goes on."""
+        self._stopped = True
+
+    def end(self) -> None:
+        self._loop.kill()
+
+    def ask_all(self) -> None:
+        """Asks for every key once more, when everything is over."""
+        for key in self.history.all_keys():
+            self._spawn(self._ask_patiently(key))
+
+    # --- one key's life
+
+    async def _key(self, key: ScheduleKey, rng: random.Random) -> None:
+        await asyncio.sleep(rng.uniform(0, self._profile.faults_end_s * 0.8))
+        for generation in range(GENERATIONS_MAX):
+            if self._stopped or not await self._one_schedule(key, generation, rng):
+                return
+            if rng.random() >= self._profile.reuse:
+                return
+
+    async def _one_schedule(self, key: ScheduleKey, generation: int, rng: random.Random) -> bool:
+        """From its create to its end. False: this key must not be used again."""
+        new = self._present[key] = self._new(key, generation, rng)
+        due_s = (new.due_ms - EPOCH_MS) / 1_000
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            self._spawn(self._sometime(rng, due_s, FindCall(CLIENT, key)))
+        for _ in range(1 + (rng.random() < 0.3) if rng.random() < self._profile.cancels else 0):
+            self._spawn(self._sometime(rng, due_s, CancelCall(CLIENT, key)))
+        if rng.random() < 0.25:
+            self._spawn(self._sometime(rng, due_s, CreateCall(new)))
+        if not await self._created(new, rng):
+            return False
+        return await self._ended(key, rng)
+
+    async def _created(self, new: NewSchedule, rng: random.Random) -> bool:
+        """Repeats the create until it is answered. True if the key may be used again later."""
+        clean = True
+        for _ in range(6):
+            try:
+                answer = await self._ask(new.schedule_key, CreateCall(new))
+            except NoAnswer:
+                clean = False
+                await asyncio.sleep(rng.uniform(0.05, 0.5))
+                continue
+            return clean and isinstance(answer, Created | Repeated)
+        return False
+
+    async def _ended(self, key: ScheduleKey, rng: random.Random) -> bool:
+        """Waits until the schedule has ended and nothing about it is unanswered."""
+        while not self._stopped:
+            await asyncio.sleep(rng.uniform(0.1, 0.8))
+            try:
+                view = await self._ask(key, FindCall(CLIENT, key))
+            except NoAnswer:
+                continue
+            creates = [op for op in self.history.of_key(key) if isinstance(op.call, CreateCall)]
+            if isinstance(view, ScheduleView) and view.status is not Status.PENDING:
+                return all(op.answered_at_s is not None for op in creates)
+        return False
+
+    async def _sometime(self, rng: random.Random, due_s: float, call: Call) -> None:
+        """One request near the due time, or anywhere between now and then, or long after."""
+        lead_s = self._profile.lead_ms / 1_000
+        now_s = self._cluster.reactor.now_s
+        at_s = rng.choice(
+            [
+                due_s - lead_s + rng.gauss(0, 0.02),
+                due_s - lead_s + rng.gauss(0, 0.1),
+                due_s - 0.9 * lead_s + rng.gauss(0, 0.01),
+                due_s + rng.gauss(0, 0.02),
+                due_s + rng.gauss(0, 0.3),
+                rng.uniform(now_s, max(now_s, due_s)),
+                due_s + rng.uniform(1, 4),
+            ]
+        )
+        await asyncio.sleep(max(0.0, at_s - now_s))
+        if isinstance(call, CreateCall) and (self._stopped or self._present[call.new.schedule_key] is not call.new):
+            return
+        key = call.new.schedule_key if isinstance(call, CreateCall) else call.schedule_key
+        for _ in range(rng.choice([1, 4, 12])):
+            try:
+                answer = await self._ask(key, call)
+            except NoAnswer:
+                return
+            if not (isinstance(answer, Refused) and answer.reason is Reason.IN_FLIGHT):
+                return
+            await asyncio.sleep(rng.uniform(0.0, 0.3))  # "ask again"
+
+    async def _ask_patiently(self, key: ScheduleKey) -> None:
+        while True:
+            try:
+                await self._ask(key, FindCall(CLIENT, key))
+            except NoAnswer:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+    # --- requests
+
+    async def _ask(self, key: ScheduleKey, call: Call) -> object:
+        """Raises: NoAnswer."""
+        reactor = self._cluster.reactor
+        op = Op(number=len(self.history.ops), key=key, call=call, asked_at_s=reactor.now_s)
+        self.history.ops.append(op)
+        answered: asyncio.Future[object] = self._loop.create_future()
+
+        def reply(result: object) -> None:
+            if not answered.done():
+                answered.set_result(result)
+
+        self._cluster.trace.note("asks", op.number, describe_call(call))
+        self._cluster.call(self._rng, call, reply)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await answered
+        except TimeoutError:
+            self._cluster.trace.note("gives up", op.number)
+            raise NoAnswer from None
+        self._cluster.trace.note("answered", op.number, describe_answer(answer))
+        if isinstance(answer, Exception) and not isinstance(answer, InvalidInput):
+            raise NoAnswer
+        op.answered_at_s = reactor.now_s
+        op.answer = answer
+        return answer
+
+    def _spawn(self, coro: object) -> None:
+        self._running += 1
+        task = self._loop.create_task(coro)  # type: ignore[arg-type]
+        task.add_done_callback(self._ended_task)
+
+    def _ended_task(self, task: "asyncio.Task[object]") -> None:
+        self._running -= 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    def _new(self, key: ScheduleKey, generation: int, rng: random.Random) -> NewSchedule:
+        topic, ordering_key = self._lanes[rng.randrange(len(self._lanes))]
+        now_s = self._cluster.reactor.now_s
+        if rng.random() < self._profile.past:
+            due_s = now_s - rng.uniform(0.0, 0.8)
+        elif rng.random() < self._profile.crowded and (ahead := [s for s in self._crowds_s if s > now_s]):
+            due_s = rng.choice(ahead) + rng.choice([0.0, 0.0, 0.001, 0.05])
+        else:
+            due_s = now_s + rng.choice([0.0, 0.05, 0.3, 1.0, 2.0, 3.0, 9.0]) * rng.uniform(0.5, 1.5)
+        data = f"{key}/{generation}".encode()
+        if rng.random() < self._profile.refused:
+            data = POISON + f":{rng.choice([1, 2, 99])}:".encode() + data
+        at_least_once = rng.random() < self._profile.at_least_once
+        return NewSchedule(
+            client_id=CLIENT,
+            schedule_key=key,
+            ordering_key=ordering_key,
+            due_ms=EPOCH_MS + round(due_s * 1_000),
+            topic=Topic(topic),
+            guarantee=Guarantee.AT_LEAST_ONCE if at_least_once else Guarantee.EXACTLY_ONCE,
+            task_data=data,
+            data_form=DataForm.TEXT,
+            headers=(),
+            traceparent=None,
+            digest=f"digest-{data.decode()}",
+        )
+
+
+def describe_call(call: Call) -> str:
+    """For the trace."""
+    match call:
+        case CreateCall(new):
+            return f"create {new.digest} lane {new.topic}/{new.ordering_key} due {new.due_ms - EPOCH_MS}"
+        case CancelCall(_, key):
+            return f"cancel {key}"
+        case FindCall(_, key):
+            return f"find {key}"
+
+
+def describe_answer(answer: object) -> str:
+    """For the trace."""
+    match answer:
+        case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view):
+            return f"{type(answer).__name__} {view.status} v{view.version}"
+        case Refused(reason, view):
+            return f"Refused {reason} v{view.version}"
+        case ScheduleView():
+            return f"{answer.status} v{answer.version}"
+        case Exception():
+            return f"{type(answer).__name__}: {answer}"
+        case _:
+            return type(answer).__name__
