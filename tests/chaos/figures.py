@@ -38,12 +38,13 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
         ("dead letters", str(len(remains.dead_letters))),
         ("answers", ", ".join(f"{name}: {count}" for name, count in sorted(history.answers.items()))),
         *((str(kind), str(count)) for kind, count in sorted(deeds.done.items())),
+        ("disturbances left out, since late", str(deeds.left_out)),
         ("lateness, all, p50 / p99 / max", ms(late_ms)),
         *takeover_rows(deeds.kills, history_shards(evidence), remains.records),
         ("all ended after the healing", f"{remains.ended_after_ms} ms"),
     ]
-    lines = [f"  {name:<42}{value}" for name, value in rows]
-    lines += [f"  {name:<42}{len(cases)}" for name, cases in violations.items()]
+    lines = [f"  {name:<52}{value}" for name, value in rows]
+    lines += [f"  {name:<52}{len(cases)}" for name, cases in violations.items()]
     for name, cases in violations.items():
         lines += [f"VIOLATION {name}: {case}" for case in cases[:CASES_SHOWN]]
         if len(cases) > CASES_SHOWN:

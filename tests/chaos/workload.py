@@ -27,7 +27,11 @@ GRID_MS: Final = 250
 """Some due times are rounded to this, so that schedules of one lane are due at the same millisecond."""
 ANSWERED_WITHIN_S: Final = 60.0
 """After the end of the load; some requests come fifteen seconds after it: late repeats of what is due late."""
-AGAIN_S: Final = (0.05, 0.3)
+AGAIN_S: Final = (0.1, 1.6)
+"""Wait before a request is sent again: doubling from the first to the second, with jitter."""
+UNANSWERED_MAX: Final = 120
+"""Requests under way at once. While more wait for an answer nothing new is begun: a real outage is not made longer by a
+herd that the service then has to fight, too."""
 GUARANTEES: Final = (("exactly_once",), ("at_least_once",), ("exactly_once", "at_least_once"))
 """Of every third lane."""
 
@@ -85,6 +89,7 @@ class Workload:
         self._pause_s = 1 / per_second
         self._mix = mix or Mix()
         self._lanes = _lanes()
+        self._unanswered = 0
         self._given_up = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -95,9 +100,10 @@ class Workload:
             for number in itertools.count():
                 if stop.is_set():
                     break
-                story = group.create_task(self._story(number), name=f"story-{number}")
-                stories.add(story)
-                story.add_done_callback(stories.discard)
+                if self._unanswered < UNANSWERED_MAX:
+                    story = group.create_task(self._story(number), name=f"story-{number}")
+                    stories.add(story)
+                    story.add_done_callback(stories.discard)
                 await asyncio.sleep(self._pause_s)
             if stories:
                 await asyncio.wait(stories, timeout=ANSWERED_WITHIN_S)
@@ -181,6 +187,13 @@ class Workload:
         return await self._until_answered("get", asked, ask)
 
     async def _until_answered(self, call: str, asked: Asked, ask: _Ask, *, tries: int | None = None) -> bool:
+        self._unanswered += 1
+        try:
+            return await self._again_and_again(call, asked, ask, tries)
+        finally:
+            self._unanswered -= 1
+
+    async def _again_and_again(self, call: str, asked: Asked, ask: _Ask, tries: int | None) -> bool:
         counted = self._history.answers
         for number in itertools.count(1):
             nodes = self._world.nodes()
@@ -202,7 +215,7 @@ class Workload:
             if self._given_up:
                 self._history.improper.append(f"{call} of {asked.schedule_key}: never answered, though all was healed")
                 return False
-            await asyncio.sleep(random.uniform(*AGAIN_S))
+            await asyncio.sleep(min(AGAIN_S[1], AGAIN_S[0] * 2**number) * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
 
 
