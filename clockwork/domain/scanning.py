@@ -35,8 +35,9 @@ def next_look(
 ) -> NextLook:
     """The earliest of the next row, the end of a wait, and the scan interval.
 
-    The frontier is written when the next row comes within nine tenths of the lead, so that the row finds it stored
-    and costs one read and one transaction; a scan alone needs none, so an idle shard writes nothing.
+    The frontier is written when the next row comes within two fifths of the lead: early enough that the row finds it
+    stored and costs one read and one transaction, late enough that it reaches the rows that follow soon. A scan alone
+    needs none, so an idle shard writes nothing.
     """
     if more_now:
         return NextLook(at_ms=now_ms, frontier_at_ms=None)
@@ -45,5 +46,5 @@ def next_look(
     if not known or min(known) > scan_at_ms:
         return NextLook(at_ms=scan_at_ms, frontier_at_ms=None)
     at_ms = max(now_ms, min(known))
-    ahead_ms = at_ms - lead_ms * 9 // 10
+    ahead_ms = at_ms - lead_ms * 2 // 5
     return NextLook(at_ms=at_ms, frontier_at_ms=ahead_ms if frontier_ms < at_ms else None)

@@ -14,7 +14,7 @@ from tests.support.client import NO_ANSWER
 from tests.support.nodes import now_ms
 
 LATE_S_MAX: Final = 8.0
-"""What comes later, because others before it took so long, is left out: on a slow machine a node would else never be well."""
+"""What comes later, because others before it took so long, is left out: else a slow machine's nodes would never be well."""
 HALF_DONE_S: Final = 0.3
 """Until whatever does not need the frozen service is done."""
 

@@ -69,6 +69,9 @@ async def _disturbed(world: World, workload: Workload, plan: Sequence[Disturbanc
         try:
             await carry_out(world, plan, deeds)
             await world.heal()
+        except AssertionError as error:
+            # A cluster that does not come back is a verdict, too, and the rest of the table tells more about it.
+            world.wrongs.append(str(error))
         finally:
             stop.set()
 
@@ -96,7 +99,7 @@ def _of_world(world: World, history: History) -> dict[str, list[str]]:
     return {
         "accepted with a clock beyond the bound": accepted,
         "fired with a clock beyond the bound": world.far_that_fired(),
-        "nodes that ended wrongly": world.wrongs,
+        "nodes that ended wrongly, or did not come back": world.wrongs,
         "defects that nodes logged": world.defects(),
     }
 

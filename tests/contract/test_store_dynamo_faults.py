@@ -312,7 +312,7 @@ async def test_the_clock_is_compared_with_answers_and_not_with_repeated_ones(
         faults = Faults(store.client.library)
         await store.ping()
         faults.lose_request("GetItem")
-        await store.ping()
+        await store.read_row(SHARD, row().position)
         with pytest.raises(ConditionFailed):  # an error is an answer as well
             await store.hold(SHARD, row().position, MINE)
 

@@ -49,7 +49,7 @@ def test_a_row_beyond_the_next_scan_is_left_to_that_scan() -> None:
 def test_a_row_before_the_next_scan_is_met_on_time_with_its_frontier_stored_ahead() -> None:
     due_ms = NOW_MS + 2_000
 
-    assert look(next_due_ms=due_ms) == NextLook(at_ms=due_ms, frontier_at_ms=due_ms - 225)
+    assert look(next_due_ms=due_ms) == NextLook(at_ms=due_ms, frontier_at_ms=due_ms - 100)
 
 
 def test_a_frontier_that_reaches_the_row_is_not_written_again() -> None:
