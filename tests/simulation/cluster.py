@@ -74,7 +74,7 @@ class Cluster:
         self.healed = False
         self._lives = 0
         self._clocks: list[NodeClock] = []
-        self._triggers: list[Trigger] = list(profile.triggers)
+        self.triggers: list[Trigger] = list(profile.triggers)
 
     def _note_ahead(self, number: int) -> None:
         ahead_ms = self._clocks[number].ahead_ms() + (DRIFT_MS_MAX if self.profile.clock_offset_ms else 1)
@@ -124,7 +124,7 @@ class Cluster:
     def heal(self) -> None:
         """Faults stop; what is broken is mended."""
         self.healed = True
-        self._triggers.clear()
+        self.triggers.clear()
         store, kafka = self.worlds.store, self.worlds.kafka
         store.down = store.slow = store.throttling = kafka.down = kafka.slow = 0
         kafka.away.clear()
@@ -186,7 +186,7 @@ class Cluster:
 
     def _on_step(self, host: Host, operation: str, after: bool) -> bool:
         """See `Host.step`."""
-        for trigger in self._triggers:
+        for trigger in self.triggers:
             if trigger.operation == operation and trigger.after == after:
                 trigger.nth -= 1
                 if trigger.nth == 0:

@@ -125,12 +125,6 @@ MUTATIONS: Final = (
         patches=lambda: [(dispatch, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
     ),
     Mutation(
-        name="bound of the answer",
-        seeds=600,
-        theme=Theme.READING,
-        patches=lambda: [(Dispatcher, "_read", breaks.bound_of_the_answer)],
-    ),
-    Mutation(
         name="clock always trusted",
         seeds=180,
         theme=Theme.SKEW,
@@ -225,6 +219,11 @@ MUTATIONS: Final = (
 )
 
 RARE: Final = (
+    Mutation(
+        name="bound of the answer",
+        seeds=0,
+        patches=lambda: [(Dispatcher, "_read", breaks.bound_of_the_answer)],
+    ),
     Mutation(
         name="an hour ahead is heeded", seeds=0, patches=lambda: [(Planner, "_heeded", breaks.heeded_however_far)]
     ),

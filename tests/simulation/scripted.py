@@ -19,21 +19,21 @@ UNTIDIED_S: Final = 4.0
 """So long nothing that is delivered is tidied up."""
 
 
-def profile(*, nodes: int = 2, triggers: Sequence[Trigger] = (), preflight: float = 1.0) -> Profile:
+def profile(*, nodes: int = 2, triggers: Sequence[Trigger] = (), lead_ms: int = 60) -> Profile:
     """Nothing goes wrong but what the script says. Back-off is long, sessions are short."""
     return Profile(
         nodes=nodes,
         shards=1,
         faults_end_s=8.0,
         schedules=0,
-        lead_ms=60,
+        lead_ms=lead_ms,
         scan_interval_ms=300,
         batch_records_max=50,
         session_s=0.4,
         clock_offset_ms=0.0,
         retry_initial_ms=6_000,
         store=StoreFaults(latency_s=0.002, slow_apply=0.0, slow_query=0.0, timeout_s=0.15),
-        kafka=KafkaFaults(latency_s=0.002, wakeup_lost=0.0, wakeup_doubled=0.0, unnamed=0.0, preflight=preflight),
+        kafka=KafkaFaults(latency_s=0.002, wakeup_lost=0.0, wakeup_doubled=0.0, unnamed=0.0, preflight=1.0),
         triggers=tuple(triggers),
     )
 
@@ -54,15 +54,17 @@ class Script:
     def at(self, at_s: float, do: Callable[[], object]) -> None:
         self.cluster.reactor.at(at_s, do)
 
-    def create(self, key: str, *, due_s: float, refused: int = 0, at_least_once: bool = False, body: str = "") -> None:
-        """At once; refused by its topic so many times; in a lane of its own."""
+    def create(
+        self, key: str, *, due_s: float, refused: int = 0, at_least_once: bool = False, body: str = "", lane: str = ""
+    ) -> None:
+        """At once; refused by its topic so many times; in a lane of its own, if none is named."""
         data = f"poison:{refused}:{key}" if refused else key + body
         self.ask(
             CreateCall(
                 NewSchedule(
                     client_id=CLIENT,
                     schedule_key=ScheduleKey(key),
-                    ordering_key=OrderingKey(key),
+                    ordering_key=OrderingKey(lane or key),
                     due_ms=EPOCH_MS + round(due_s * 1_000),
                     topic=TOPIC,
                     guarantee=Guarantee.AT_LEAST_ONCE if at_least_once else Guarantee.EXACTLY_ONCE,
@@ -95,6 +97,10 @@ class Script:
                 op.answered_at_s, op.answer = self.cluster.reactor.now_s, answer
 
         self.cluster.call_node(order[0], self._rng, call, reply)
+
+    def pause_next(self, operation: str, for_s: float, *, after: bool = False) -> None:
+        """From now on, whoever comes to this step first."""
+        self.cluster.triggers.append(pause(operation, 1, for_s, after=after))
 
     def cut_owner_off(self) -> None:
         """The group's coordinator loses sight of the owner, who works on."""

@@ -100,6 +100,17 @@ def an_owner_s_clock_jumps_before_it_writes_a_retry() -> Script:
     return script
 
 
+def an_answer_of_the_store_takes_until_a_later_row_is_due() -> Script:
+    # x-prefetch-late. The Query that fires another lane's row sees the later one of two; the earlier one is accepted after
+    # it passed, before the later one is due; its answer is worked on when that is due.
+    script = Script(profile(lead_ms=600))
+    script.at(0.9, lambda: script.create("other", due_s=1.9))
+    script.at(0.9, lambda: script.create("later", due_s=2.0, lane="lane"))
+    script.at(1.89, lambda: script.pause_next("read_page", 0.5, after=True))
+    script.at(1.93, lambda: script.create("earlier", due_s=1.5, lane="lane"))
+    return script
+
+
 def a_cancel_s_answer_is_lost_and_its_key_used_again() -> Script:
     # It cancelled; nobody told it so. Meanwhile the client has seen the end and made a new schedule, which nobody cancels.
     script = Script(profile())
@@ -112,6 +123,7 @@ def a_cancel_s_answer_is_lost_and_its_key_used_again() -> Script:
 
 
 SCRIPTS = {
+    "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
     "an hour ahead is heeded": an_owner_s_clock_jumps_before_it_writes_a_retry,
     "renewed without proof of epoch": a_refused_owner_wakes_up_after_its_successor_delivered,
     "marker before init": an_owner_delivers_between_its_successor_s_marker_and_init,
