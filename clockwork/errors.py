@@ -85,17 +85,16 @@ class Refusal:
     cause: Cause
     reason: str
     """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
-    topic: str | None = None
-    """The topic concerned; None: any topic of the batch may be the culprit."""
+    topic: str
     index: int | None = None
-    """Which record of the batch (RECORD only)."""
+    """Which record of the batch: always there when it is the RECORD's fault, never otherwise."""
 
 
 class DeliveryRefused(ClockworkError):
     """A batch was not delivered; if it was begun, the next init of its shard makes sure that it never will be."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
-        super().__init__("; ".join(f"{r.topic or 'batch'}: {r.reason}" for r in refusals))
+        super().__init__("; ".join(f"{r.topic}: {r.reason}" for r in refusals))
         self.refusals = tuple(refusals)
         self.begun = begun
         """True if the producer must be built anew before the next batch."""

@@ -8,11 +8,6 @@ def firing_bound_ms(*, now_ms: int, frontier_ms: int) -> int:
     return min(now_ms, frontier_ms)
 
 
-def frontier_needed(*, now_ms: int, frontier_ms: int) -> bool:
-    """True if the stored frontier is below now, so that it must be raised before anything is read for firing."""
-    return frontier_ms < now_ms
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NextLook:
     """When the shard needs attention next, all in epoch milliseconds of the owner's clock."""
@@ -30,21 +25,16 @@ def next_look(
     frontier_ms: int,
     lead_ms: int,
     next_due_ms: int | None,
-    waits_until_ms: int | None,
-    more_now: bool,
 ) -> NextLook:
-    """The earliest of the next row, the end of a wait, and the scan interval.
+    """The earlier of the next row (or the end of a wait) and the scan interval.
 
     The frontier is written when the next row comes within two fifths of the lead: early enough that the row finds it
     stored and costs one read and one transaction, late enough that it reaches the rows that follow soon. A scan alone
     needs none, so an idle shard writes nothing.
     """
-    if more_now:
-        return NextLook(at_ms=now_ms, frontier_at_ms=None)
-    known = [ms for ms in (next_due_ms, waits_until_ms) if ms is not None]
     scan_at_ms = now_ms + scan_interval_ms
-    if not known or min(known) > scan_at_ms:
+    if next_due_ms is None or next_due_ms > scan_at_ms:
         return NextLook(at_ms=scan_at_ms, frontier_at_ms=None)
-    at_ms = max(now_ms, min(known))
+    at_ms = max(now_ms, next_due_ms)
     ahead_ms = at_ms - lead_ms * 2 // 5
     return NextLook(at_ms=at_ms, frontier_at_ms=ahead_ms if frontier_ms < at_ms else None)

@@ -1,14 +1,13 @@
 """Sending what a pass has planned: one Kafka transaction for exactly_once, lane by lane for at_least_once.
 
 Who pays for a refusal (design.md, 5.5): only a record that is refused for what it is pays with an attempt, and holds back
-its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole. A transaction in which everything
-fails and nobody is named is sent again topic by topic, then record by record, until the culprit stands alone.
+its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from clockwork.clock import Clock
@@ -42,6 +41,14 @@ LANES_AT_ONCE = 128
 Batches = deque[list[Firing]]
 
 
+def retry_policy(settings: RunnerSettings) -> RetryPolicy:
+    """When a refused record is tried again, and how often."""
+    return RetryPolicy(
+        attempts_max=settings.retry_attempts,
+        backoff=Backoff(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
+    )
+
+
 class Delivery:
     """Sends the firings of one pass and settles every refusal."""
 
@@ -62,10 +69,7 @@ class Delivery:
         self._clock = clock
         self._telemetry = telemetry
         self._dead_letter_topic = settings.dead_letter_topic
-        self._retry = RetryPolicy(
-            attempts_max=settings.retry_attempts,
-            backoff=Backoff(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
-        )
+        self._retry = retry_policy(settings)
 
     # --- exactly once
 
@@ -112,21 +116,14 @@ class Delivery:
 
     async def _settle(self, tenure: Tenure, batches: Batches, batch: list[Firing], refusal: Refusal) -> Batches:
         """What is to be sent after one refusal in `batch`."""
-        culprit = _culprit(batch, refusal)
-        if culprit is not None:
+        if refusal.index is not None:
+            culprit = batch[refusal.index]
             await self._refused_row(tenure, culprit, refusal)
             return _prune(batches, partial(without_lane, lane=culprit.lane, after=culprit.row.position))
-        topic = refusal.topic or _only_topic(self._topic(f) for f in batch)
-        if topic is None:
-            return _split(batches, batch, self._by_topic(batch))
+        topic = refusal.topic
         if all(self._topic(f) != topic for f in batch):
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
             raise BrokerUnavailable(f"{topic}: {refusal.reason}")
-        if refusal.cause is Cause.RECORD:
-            # One of this topic's records, nobody knows which: each for itself.
-            mine = [f for f in batch if self._topic(f) == topic]
-            others = [f for f in batch if self._topic(f) != topic]
-            return _split(batches, batch, [others, *([f] for f in mine)])
         self._topic_waits.refused(Topic(topic), refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
         for firing in [f for f in batch if self._topic(f) == topic]:
             # Its lane with it: behind a dead letter stand rows of another topic.
@@ -218,14 +215,6 @@ class Delivery:
             return self._dead_letter_topic
         return firing.row.schedule.topic
 
-    def _by_topic(self, batch: list[Firing]) -> list[list[Firing]]:
-        """The same firings, a list per topic. Order within a lane stays, because a lane has one topic; dead letters go
-        first, so that nothing behind one in its lane is delivered before it is in the dead-letter topic."""
-        topics: dict[str, list[Firing]] = {self._dead_letter_topic: []}
-        for firing in batch:
-            topics.setdefault(self._topic(firing), []).append(firing)
-        return list(topics.values())
-
     def _record(self, firing: Firing) -> OutRecord:
         now_ms = self._clock.now_ms()
         if not isinstance(firing.row, Row):
@@ -259,32 +248,6 @@ def _ended(firing: Firing, placed: Placed) -> Ended:
     return Ended(position=firing.row.position, placed=placed, failure=firing.failure)
 
 
-def _culprit(batch: list[Firing], refusal: Refusal) -> Firing | None:
-    """The one firing whose record was refused for what it is, if that is certain."""
-    if refusal.cause is not Cause.RECORD:
-        return None
-    if refusal.index is not None:
-        return batch[refusal.index]
-    return batch[0] if len(batch) == 1 else None
-
-
-def _only_topic(topics: Iterable[str]) -> str | None:
-    distinct = set(topics)
-    return distinct.pop() if len(distinct) == 1 else None
-
-
 def _prune(batches: Batches, keep: Callable[[list[Firing]], list[Firing]]) -> Batches:
     """What is still to be sent, after something was taken out of it; no empty batches."""
     return deque(kept for batch in batches if (kept := keep(batch)))
-
-
-def _split(batches: Batches, batch: list[Firing], parts: list[list[Firing]]) -> Batches:
-    """The same queue with `batch`, as far as it is still in it, sent in parts."""
-    split: Batches = deque()
-    for queued in batches:
-        left = {id(firing) for firing in queued}
-        if left & {id(firing) for firing in batch}:
-            split.extend(kept for part in parts if (kept := [f for f in part if id(f) in left]))
-        else:
-            split.append(queued)
-    return split

@@ -14,10 +14,9 @@ from clockwork.config import RunnerSettings
 from clockwork.domain.lanes import BatchLimits, Firing, Planner, Stamp, without_lane
 from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.position import Position
-from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.scanning import firing_bound_ms, frontier_needed
+from clockwork.domain.scanning import firing_bound_ms
 from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row, Topic
-from clockwork.engine.deliver import Delivery
+from clockwork.engine.deliver import Delivery, retry_policy
 from clockwork.engine.takeover import Tenure, WaitingFront
 from clockwork.engine.together import together
 from clockwork.engine.topic_waits import TopicWaits
@@ -78,10 +77,7 @@ class Dispatcher:
         self._trust = trust
         self._telemetry = telemetry
         self._settings = settings
-        self._retry = RetryPolicy(
-            attempts_max=settings.retry_attempts,
-            backoff=Backoff(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
-        )
+        self._retry = retry_policy(settings)
 
     async def look(self, tenure: Tenure) -> int | None:
         """When the first row that is not delivered is due; None if there is none. Fires nothing, so it needs no frontier:
@@ -120,7 +116,7 @@ class Dispatcher:
         """
         if not self._trust.trusted():
             raise ClockUntrusted
-        if frontier_needed(now_ms=self._clock.now_ms(), frontier_ms=tenure.frontier_ms):
+        if tenure.frontier_ms < self._clock.now_ms():
             await self.raise_frontier(tenure)
         planner = await self._read(tenure, records_max=min(records_max, ENTRIES_MAX - len(tenure.tidy)))
         await self._stamp(tenure, planner.stamps)

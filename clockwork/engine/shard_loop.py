@@ -206,8 +206,6 @@ class ShardLoop:
             frontier_ms=tenure.frontier_ms,
             lead_ms=self._settings.frontier_lead_ms,
             next_due_ms=self._next_ms,
-            waits_until_ms=None,
-            more_now=False,
         )
         if look.frontier_at_ms is not None:
             if await self._woken_before(look.frontier_at_ms):

@@ -126,8 +126,6 @@ class KafkaFaults:
     """How often metadata is fresh when a delivery begins."""
     commit_unanswered: float = 0.0
     """Commits that nobody hears of, asked for or done."""
-    unnamed: float = 0.3
-    """Refusals that do not name the culprit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -237,7 +237,7 @@ class HostShardPublisher:
             )
         except DeliveryRefused as refused:
             self._usable = True
-            raise DeliveryRefused(self._named(refused.refusals), begun=False) from refused
+            raise DeliveryRefused(refused.refusals, begun=False) from refused
 
     async def _produce(
         self, transaction: Transaction, records: Sequence[OutRecord], deadline_s: float
@@ -257,7 +257,7 @@ class HostShardPublisher:
         if refusals:
             # Not aborted by us: the next init does that (see the real adapter).
             await self._wire.host.step("refused", after=True)
-            raise DeliveryRefused(self._named(list(dict.fromkeys(refusals))), begun=True)
+            raise DeliveryRefused(list(dict.fromkeys(refusals)), begun=True)
         return [placed[index] for index in range(len(records))]
 
     async def _produce_to(
@@ -322,16 +322,6 @@ class HostShardPublisher:
             world.reactor.after(when_s, self._wire.carry_out, "commit", commit)
         await asyncio.sleep(world.rng.choice([0.01, COMMIT_TIMEOUT_S]))
         raise BrokerUnavailable("the commit was not answered")
-
-    def _named(self, refusals: Sequence[Refusal]) -> Sequence[Refusal]:
-        """Not every refusal tells which record or topic is at fault."""
-        if len(refusals) > 1 or self._world.rng.random() >= self._world.faults.unnamed:
-            return refusals
-        (one,) = refusals
-        if one.cause is Cause.RECORD:
-            topic = one.topic if self._world.rng.random() < 0.5 else None
-            return [Refusal(cause=one.cause, reason=one.reason, topic=topic)]
-        return [Refusal(cause=one.cause, reason=one.reason)]
 
 
 def _numbered(refusal: Refusal, indices: list[int]) -> Refusal:

@@ -55,6 +55,10 @@ def by_name(name: str) -> Mutation:
     return next(mutation for mutation in (*MUTATIONS, *RARE) if mutation.name == name)
 
 
+def _scripted(name: str, *patches: Patch) -> Mutation:
+    return Mutation(name=name, seeds=0, patches=lambda: patches)
+
+
 MUTATIONS: Final = (
     Mutation(
         name="init without fence",
@@ -219,52 +223,24 @@ MUTATIONS: Final = (
 )
 
 RARE: Final = (
-    Mutation(
-        name="bound of the answer",
-        seeds=0,
-        patches=lambda: [(Dispatcher, "_read", breaks.bound_of_the_answer)],
+    _scripted("bound of the answer", (Dispatcher, "_read", breaks.bound_of_the_answer)),
+    _scripted("an hour ahead is heeded", (Planner, "_heeded", breaks.heeded_however_far)),
+    _scripted("renewed without proof of epoch", (TakeOver, "renew", breaks.renew_without_proof)),
+    _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
+    _scripted(
+        "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
     ),
-    Mutation(
-        name="an hour ahead is heeded", seeds=0, patches=lambda: [(Planner, "_heeded", breaks.heeded_however_far)]
+    _scripted("renewed and epoch only read", (TakeOver, "renew", breaks.renew_and_only_read)),
+    _scripted(
+        "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    Mutation(
-        name="renewed without proof of epoch",
-        seeds=0,
-        patches=lambda: [(TakeOver, "renew", breaks.renew_without_proof)],
-    ),
-    Mutation(
-        name="marker before init",
-        seeds=0,
-        patches=lambda: [(HostPublisher, "open_shard", breaks.marker_before_init)],
-    ),
-    Mutation(
-        name="cancel goes on with the next schedule of its key",
-        seeds=0,
-        patches=lambda: [(Canceller, "_cancel", breaks.cancel_whatever_is_there_now)],
-    ),
-    Mutation(
-        name="renewed and epoch only read", seeds=0, patches=lambda: [(TakeOver, "renew", breaks.renew_and_only_read)]
-    ),
-    Mutation(
-        name="producer goes on after a repeated commit",
-        seeds=0,
-        patches=lambda: [(HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)],
-    ),
-    Mutation(name="promises forgotten", seeds=0, patches=lambda: [(Dispatcher, "_promises", lambda self, tenure: {})]),
-    Mutation(
-        name="retry of another epoch believed",
-        seeds=0,
-        patches=lambda: [(cancel, "_free_until_ms", breaks.free_until_whatever_epoch)],
-    ),
-    Mutation(
-        name="retry of at_least_once believed",
-        seeds=0,
-        patches=lambda: [(cancel, "_free_until_ms", breaks.free_until_whatever_guarantee)],
-    ),
-    Mutation(
-        name="one hold for all tries, repeated by the library",
-        seeds=0,
-        patches=lambda: [(cancel, "RequestId", breaks.one_hold_per_request), (store_world, "SENT_ONCE", frozenset())],
+    _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, tenure: {})),
+    _scripted("retry of another epoch believed", (cancel, "_free_until_ms", breaks.free_until_whatever_epoch)),
+    _scripted("retry of at_least_once believed", (cancel, "_free_until_ms", breaks.free_until_whatever_guarantee)),
+    _scripted(
+        "one hold for all tries, repeated by the library",
+        (cancel, "RequestId", breaks.one_hold_per_request),
+        (store_world, "SENT_ONCE", frozenset()),
     ),
 )
 """Those that need more coincidences than thousands of seeds have: shown by scripts (`test_scripted`)."""

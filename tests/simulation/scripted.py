@@ -33,7 +33,7 @@ def profile(*, nodes: int = 2, triggers: Sequence[Trigger] = (), lead_ms: int = 
         clock_offset_ms=0.0,
         retry_initial_ms=6_000,
         store=StoreFaults(latency_s=0.002, slow_apply=0.0, slow_query=0.0, timeout_s=0.15),
-        kafka=KafkaFaults(latency_s=0.002, wakeup_lost=0.0, wakeup_doubled=0.0, unnamed=0.0, preflight=1.0),
+        kafka=KafkaFaults(latency_s=0.002, wakeup_lost=0.0, wakeup_doubled=0.0, preflight=1.0),
         triggers=tuple(triggers),
     )
 

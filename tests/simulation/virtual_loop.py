@@ -16,6 +16,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import count
 from typing import Any, Final
@@ -36,25 +37,16 @@ class Power(Enum):
     DEAD = auto()
 
 
+@dataclass(slots=True, eq=False)
 class Handle:
     """One callback that is to run; what asyncio wants of `asyncio.Handle` and `asyncio.TimerHandle`."""
 
-    __slots__ = ("_when_s", "args", "callback", "context", "live", "loop")
-
-    def __init__(
-        self,
-        loop: "VirtualLoop | None",
-        when_s: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-    ) -> None:
-        self.loop = loop
-        self._when_s = when_s
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.live = True
+    loop: "VirtualLoop | None"
+    when_s: float
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context | None
+    live: bool = True
 
     def cancel(self) -> None:
         self.live = False
@@ -63,7 +55,7 @@ class Handle:
         return not self.live
 
     def when(self) -> float:
-        return self._when_s
+        return self.when_s
 
     def run(self) -> None:
         if self.context is None:

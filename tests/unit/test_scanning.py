@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.scanning import NextLook, firing_bound_ms, frontier_needed, next_look
+from clockwork.domain.scanning import NextLook, firing_bound_ms, next_look
 
 NOW_MS = 1_700_000_000_000
 SCAN_MS = 5_000
@@ -13,8 +13,6 @@ LEAD_MS = 250
 def look(
     *,
     next_due_ms: int | None = None,
-    waits_until_ms: int | None = None,
-    more_now: bool = False,
     frontier_ms: int = NOW_MS,
 ) -> NextLook:
     return next_look(
@@ -23,19 +21,12 @@ def look(
         frontier_ms=frontier_ms,
         lead_ms=LEAD_MS,
         next_due_ms=next_due_ms,
-        waits_until_ms=waits_until_ms,
-        more_now=more_now,
     )
 
 
 def test_nothing_fires_before_its_time_nor_beyond_the_stored_frontier() -> None:
     assert firing_bound_ms(now_ms=100, frontier_ms=350) == 100
     assert firing_bound_ms(now_ms=400, frontier_ms=350) == 350
-
-
-def test_the_frontier_is_raised_only_once_it_lies_in_the_past() -> None:
-    assert frontier_needed(now_ms=351, frontier_ms=350)
-    assert not frontier_needed(now_ms=350, frontier_ms=350)
 
 
 def test_an_idle_shard_is_scanned_and_writes_nothing() -> None:
@@ -58,38 +49,25 @@ def test_a_frontier_that_reaches_the_row_is_not_written_again() -> None:
     assert look(next_due_ms=due_ms, frontier_ms=due_ms) == NextLook(at_ms=due_ms, frontier_at_ms=None)
 
 
-def test_the_end_of_a_wait_counts_like_a_row_that_becomes_due() -> None:
-    assert look(next_due_ms=NOW_MS + 900, waits_until_ms=NOW_MS + 300).at_ms == NOW_MS + 300
-
-
 def test_a_time_that_has_passed_means_now_and_not_the_past() -> None:
     assert look(next_due_ms=NOW_MS - 10_000).at_ms == NOW_MS
-
-
-def test_more_to_fire_right_now_outweighs_every_later_time() -> None:
-    assert look(more_now=True, next_due_ms=NOW_MS + 1_000) == NextLook(at_ms=NOW_MS, frontier_at_ms=None)
 
 
 moments = st.none() | st.integers(NOW_MS - 100_000, NOW_MS + 100_000)
 
 
-@given(moments, moments, st.integers(NOW_MS - 10_000, NOW_MS + 10_000), st.integers(0, 5_000))
-def test_no_known_time_is_slept_through(
-    next_due_ms: int | None, waits_until_ms: int | None, frontier_ms: int, lead_ms: int
-) -> None:
+@given(moments, st.integers(NOW_MS - 10_000, NOW_MS + 10_000), st.integers(0, 5_000))
+def test_no_known_time_is_slept_through(next_due_ms: int | None, frontier_ms: int, lead_ms: int) -> None:
     found = next_look(
         now_ms=NOW_MS,
         scan_interval_ms=SCAN_MS,
         frontier_ms=frontier_ms,
         lead_ms=lead_ms,
         next_due_ms=next_due_ms,
-        waits_until_ms=waits_until_ms,
-        more_now=False,
     )
 
     assert NOW_MS <= found.at_ms <= NOW_MS + SCAN_MS
-    for known_ms in (next_due_ms, waits_until_ms):
-        assert known_ms is None or found.at_ms <= max(NOW_MS, known_ms)
+    assert next_due_ms is None or found.at_ms <= max(NOW_MS, next_due_ms)
     if found.frontier_at_ms is not None:
         # Written at that moment, one lead ahead, it reaches the row; and no earlier than it has to be.
         assert found.at_ms - lead_ms <= found.frontier_at_ms <= found.at_ms
