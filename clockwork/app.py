@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from clockwork.adapters.dynamo_client import DynamoClientSettings
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher

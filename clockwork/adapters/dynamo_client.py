@@ -1,34 +1,30 @@
-"""One connection pool to DynamoDB: settings, repeats, time limits, errors, and the clock's comparison.
+"""Calls to DynamoDB: repeats, time limits, errors, and the clock's comparison.
 
 Who repeats what: reads, and writes that are recognised when they come twice, are repeated here a few times after a lost
-answer, an answer 5xx, or throttling. `hold` is not (`once=True`). The repeat itself is done by the library, which signs
-anew and counts; only the decision is ours, because the library's own would wait up to a second before its first repeat,
-and would not tell afterwards whether an answer had been lost.
+answer, an answer 5xx, or throttling. `hold` is not (`once=True`).
 """
 
 import asyncio
 import email.utils
+import json
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol, Self
 
-from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import ClientError
+import orjson
+from botocore.exceptions import BotoCoreError
 
 from clockwork.adapters.dynamo_errors import (
     IN_PROGRESS_CODE,
-    LIBRARY_ERRORS,
+    SILENCE,
     THROTTLING_CODES,
     Rejected,
     code_of,
     never_sent,
-    translate,
+    of_answer,
+    of_silence,
 )
-from clockwork.adapters.dynamo_parser import AttributesAsTheyAre
+from clockwork.adapters.dynamo_wire import DynamoClientSettings, DynamoWire, Garbled, Wire, WireAnswer
 from clockwork.clock import Clock
 from clockwork.errors import (
     ClockworkError,
@@ -46,49 +42,14 @@ REPEAT_WAIT_S: Final = 0.05
 REPEAT_WAIT_S_MAX: Final = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DynamoClientSettings:
-    """Where DynamoDB is, and how long to wait for it."""
-
-    region: str
-    endpoint: str | None = None
-    """None: AWS."""
-    access_key: str | None = None
-    """None: the usual AWS credential chain."""
-    secret_key: str | None = field(default=None, repr=False)
-    schedules_table: str = "schedules"
-    executions_table: str = "partitionExecutions"
-    keys_table: str = "scheduleKeys"
-    connect_timeout_s: float = 1.0
-    read_timeout_s: float = 2.5
-    """DynamoDB answers in milliseconds; a lost packet must not cost more than this."""
-    attempts_max: int = 3
-    """Copies of one request that are sent, the first one included."""
-    connections_max: int = 96
-    """Requests at a time; more wait for a connection."""
-
-
 class Observe(Protocol):
     """`ClockGuard.observe`."""
 
     def __call__(self, *, sent_ms: int, received_ms: int, date_ms: int) -> None: ...
 
 
-@dataclass(kw_only=True, slots=True)
-class _Attempts:
-    """What became of the copies of one request."""
-
-    attempts_max: int
-    answer_lost: bool = False
-    """A copy was sent and its answer did not come, or was 5xx."""
-
-
-_attempts: ContextVar[_Attempts] = ContextVar("_attempts")
-"""Of the call that the library's event handlers run in."""
-
-
 class DynamoClient:
-    """Calls DynamoDB by operation name (`get_item`, …), with and in the library's plain dictionaries.
+    """Calls DynamoDB by operation name (`get_item`, …), with and in DynamoDB's own JSON: bytes are base64 text.
 
     `async with` opens and closes it.
     """
@@ -99,96 +60,95 @@ class DynamoClient:
         self._observe = observe
         self._telemetry = telemetry
         self._opened = AsyncExitStack()
-        self._library: Any = None
+        self.wire: Wire
         self._date_text = ""
         self._date_ms = 0
 
     async def __aenter__(self) -> Self:
-        settings = self.settings
-        config = AioConfig(
-            connect_timeout=settings.connect_timeout_s,
-            read_timeout=settings.read_timeout_s,
-            max_pool_connections=settings.connections_max,
-            # The library's own decision is switched off: `_repeat_after` decides (see the module's docstring).
-            retries={"mode": "standard", "total_max_attempts": 1},
-            parameter_validation=False,
-            tcp_keepalive=True,
-            user_agent_extra="clockwork",
-        )
-        session = get_session()
-        session.register_component("response_parser_factory", AttributesAsTheyAre())
-        self._library = await self._opened.enter_async_context(
-            session.create_client(
-                "dynamodb",
-                region_name=settings.region,
-                endpoint_url=settings.endpoint,
-                aws_access_key_id=settings.access_key,
-                aws_secret_access_key=settings.secret_key,
-                config=config,
-            )
-        )
-        self._library.meta.events.register("needs-retry.dynamodb", _repeat_after)
+        self.wire = await self._opened.enter_async_context(DynamoWire(self.settings, self._clock))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._opened.aclose()
 
-    @property
-    def library(self) -> Any:
-        """The client library's own client, for what must be injected into it."""
-        return self._library
-
     async def call(self, operation: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
-        """Does one operation and returns the library's answer. `once`: never sends a second copy.
+        """Does one operation and returns DynamoDB's answer. `once`: never sends a second copy.
 
         Raises: Refused, TransactionConflict, StoreUnavailable, StoreThrottled, Rejected.
         """
-        attempts = _Attempts(attempts_max=1 if once else self.settings.attempts_max)
-        token = _attempts.set(attempts)
-        sent_ms = self._clock.now_ms()
-        try:
-            async with self._measured(operation):
-                try:
-                    answer: dict[str, Any] = await getattr(self._library, operation)(**parameters)
-                except LIBRARY_ERRORS as error:
-                    if isinstance(error, ClientError):
-                        self._compare_clock(dict(error.response), sent_ms)
-                    write = operation not in READS
-                    raise translate(error, write=write, answer_lost=attempts.answer_lost) from error
-        finally:
-            _attempts.reset(token)
-        self._compare_clock(answer, sent_ms)
-        return answer
-
-    @asynccontextmanager
-    async def _measured(self, operation: str) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         result = "cancelled"
         try:
-            yield
+            answer = await self._answered(operation, orjson.dumps(parameters), once=once)
             result = "ok"
         except ClockworkError as error:
             result = _label_of(error)
             raise
         finally:
             self._telemetry.dynamodb(operation=operation, result=result, seconds=loop.time() - started_s)
+        return answer
 
-    def _compare_clock(self, answer: dict[str, Any], sent_ms: int) -> None:
-        metadata = answer.get("ResponseMetadata", {})
-        date_text = metadata.get("HTTPHeaders", {}).get("date")
-        # Of a repeated request nobody knows when the copy was sent that was answered.
-        if date_text is None or metadata.get("RetryAttempts", 0) > 0:
-            return
-        if date_text != self._date_text:
+    async def _answered(self, operation: str, body: bytes, *, once: bool) -> dict[str, Any]:
+        name = operation.title().replace("_", "")
+        write = operation not in READS
+        attempts_max = 1 if once else self.settings.attempts_max
+        answer_lost = False
+        attempt = 0
+        while True:
+            attempt += 1
+            sent_ms = self._clock.now_ms()
+            cause: BaseException | None = None
             try:
-                self._date_ms = int(email.utils.parsedate_to_datetime(date_text).timestamp() * 1_000)
+                came = await self.wire.send(name, body)
+                answer = _parsed(came)
+            except SILENCE as error:
+                cause = error
+                answer_lost = answer_lost or not never_sent(error)
+                failure = of_silence(error, unknown=write and answer_lost)
+                again = not isinstance(error, BotoCoreError)
+            else:
+                if attempt == 1:
+                    # Of a repeated one the answer may have waited for anything.
+                    self._compare_clock(came, sent_ms)
+                if came.status < 300:
+                    return answer
+                answer_lost = answer_lost or came.status >= 500
+                failure = of_answer(came.status, answer, write=write, answer_lost=answer_lost)
+                again = came.status >= 500 or code_of(answer) in THROTTLING_CODES | {IN_PROGRESS_CODE}
+            if not again or attempt == attempts_max:
+                raise failure from cause
+            await asyncio.sleep(backoff_s(attempt))
+
+    def _compare_clock(self, answer: WireAnswer, sent_ms: int) -> None:
+        if answer.date is None:
+            return
+        if answer.date != self._date_text:
+            try:
+                self._date_ms = int(email.utils.parsedate_to_datetime(answer.date).timestamp() * 1_000)
             except ValueError:
                 # Something between us and DynamoDB wrote this header. The clock is then not compared, and an
                 # uncompared clock is not trusted for long: the guard says so.
                 return
-            self._date_text = date_text
+            self._date_text = answer.date
         self._observe(sent_ms=sent_ms, received_ms=self._clock.now_ms(), date_ms=self._date_ms)
+
+
+def _parsed(answer: WireAnswer) -> dict[str, Any]:
+    """Raises: Garbled."""
+    try:
+        parsed = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        try:
+            # Half a surrogate pair is legal JSON to others: one such row must not hide a whole page.
+            parsed = json.loads(answer.body)
+        except ValueError as error:
+            if answer.status >= 300:
+                return {}  # an error page of something in between
+            raise Garbled("not JSON") from error
+    if not isinstance(parsed, dict):
+        raise Garbled("not an object")
+    return parsed
 
 
 def _label_of(error: ClockworkError) -> str:
@@ -206,30 +166,6 @@ def _label_of(error: ClockworkError) -> str:
             return "unavailable"
         case _:
             return "error"
-
-
-def _repeat_after(
-    *,
-    attempts: int,
-    response: tuple[Any, dict[str, Any]] | None,
-    caught_exception: Exception | None,
-    **_: object,
-) -> float | None:
-    """The library asks after each copy of a request whether, and after how many seconds, to send another."""
-    ours = _attempts.get(None)
-    if ours is None:
-        return None
-    repeatable = False
-    if caught_exception is not None:
-        ours.answer_lost = ours.answer_lost or not never_sent(caught_exception)
-        repeatable = True
-    elif response is not None and response[0].status_code >= 500:
-        ours.answer_lost = repeatable = True
-    elif response is not None and response[0].status_code >= 300:
-        repeatable = code_of(response[1]) in THROTTLING_CODES | {IN_PROGRESS_CODE}
-    if not repeatable or attempts >= ours.attempts_max:
-        return None
-    return backoff_s(attempts)
 
 
 def backoff_s(attempt: int) -> float:

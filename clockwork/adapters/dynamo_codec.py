@@ -304,7 +304,7 @@ def _content_item(schedule: Schedule) -> Item:
         raise ValueError("two headers of one name")
     item: Item = {
         "orderingKey": {"S": schedule.ordering_key},
-        "taskData": {"B": schedule.task_data},
+        "taskData": fields.of_bytes(schedule.task_data),
         "taskDataForm": {"S": schedule.data_form.value},
         "topic": {"S": schedule.topic},
         "guarantee": {"S": schedule.guarantee.value},

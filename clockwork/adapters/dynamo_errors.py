@@ -10,11 +10,10 @@ recognises that by the item that comes back with the failure.
 from typing import Any, Final
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, HTTPClientError
-from botocore.exceptions import ConnectionError as LibraryConnectionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import BotoCoreError
 
 from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_wire import Garbled
 from clockwork.errors import (
     ClockworkError,
     ConditionFailed,
@@ -23,8 +22,8 @@ from clockwork.errors import (
     TransactionConflict,
 )
 
-LIBRARY_ERRORS: Final = (ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError)
-"""All that a call may raise; `TimeoutError` is an `OSError`."""
+SILENCE: Final = (aiohttp.ClientError, OSError, Garbled, BotoCoreError)
+"""Whatever is raised instead of an answer; `TimeoutError` is an `OSError`."""
 
 THROTTLING_CODES: Final = frozenset(
     {
@@ -64,36 +63,25 @@ class Rejected(StoreUnavailable):
 
 
 def code_of(answer: dict[str, Any]) -> str:
-    """The error code in a parsed answer; empty if it is none."""
-    return str(answer.get("Error", {}).get("Code", ""))
+    """The error code in an answer; empty if it has none."""
+    return str(answer.get("__type", "")).rpartition("#")[2]
 
 
 def never_sent(error: BaseException) -> bool:
-    """True if no connection came about, so that the other side has not seen the request.
-
-    `EndpointConnectionError` alone says nothing: aiobotocore also makes it of a connection that was reset later.
-    """
-    if isinstance(error, ConnectTimeoutError | aiohttp.ClientConnectorError):
-        return True
-    return isinstance(getattr(error, "kwargs", {}).get("error"), aiohttp.ClientConnectorError)
+    """True if no connection came about, or no request: the other side has not seen it."""
+    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError)
 
 
-def translate(error: BaseException, *, write: bool, answer_lost: bool) -> ClockworkError:
-    """Our error for the library's. `answer_lost`: an earlier copy of this request was sent and not answered."""
-    if isinstance(error, ClientError):
-        return _of_answer(error, write=write, answer_lost=answer_lost)
-    # Any other error of the library is its own refusal, before anything is sent: no credentials, a malformed endpoint.
-    sent = isinstance(
-        error, HTTPClientError | LibraryConnectionError | ResponseParserError | aiohttp.ClientError | OSError
-    )
-    unknown = write and (answer_lost or (sent and not never_sent(error)))
-    return StoreUnavailable(f"no answer from DynamoDB: {str(error)[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)
+def of_silence(error: BaseException, *, unknown: bool) -> ClockworkError:
+    """Our error when no answer came. `unknown`: the write, or an earlier copy of it, may have been done."""
+    text = str(error) or type(error).__name__
+    return StoreUnavailable(f"no answer from DynamoDB: {text[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)
 
 
-def _of_answer(error: ClientError, *, write: bool, answer_lost: bool) -> ClockworkError:
-    answer: dict[str, Any] = dict(error.response)
+def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: bool) -> ClockworkError:
+    """Our error for DynamoDB's. `answer_lost`: an earlier copy of this request was sent and not answered."""
     code = code_of(answer)
-    message = f"DynamoDB answered {code}"
+    message = f"DynamoDB answered {code or status}"
     unknown = write and answer_lost
     if code == "ConditionalCheckFailedException":
         return Refused((answer.get("Item"),), message)
@@ -106,9 +94,9 @@ def _of_answer(error: ClientError, *, write: bool, answer_lost: bool) -> Clockwo
         return StoreUnavailable(message, outcome_unknown=True)
     if code in THROTTLING_CODES:
         return StoreThrottled(message, outcome_unknown=unknown)
-    if answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+    if status >= 500:
         return StoreUnavailable(message, outcome_unknown=write)
-    detail = str(answer.get("Error", {}).get("Message", ""))[:MESSAGE_CHARS_MAX]
+    detail = str(answer.get("message") or answer.get("Message", ""))[:MESSAGE_CHARS_MAX]
     return Rejected(f"{message}: {detail}", code=code, outcome_unknown=unknown)
 
 

@@ -1,4 +1,4 @@
-"""Single attributes of a DynamoDB item: `{"S": "text"}`, `{"N": "1"}`, `{"B": b""}`, `{"M": {…}}`.
+"""Single attributes of a DynamoDB item: `{"S": "text"}`, `{"N": "1"}`, `{"B": "base64"}`, `{"M": {…}}`.
 
 Whatever is stored, reading raises `Unreadable` and nothing else. Its message names the attribute, never its value.
 """
@@ -65,11 +65,17 @@ def integer(item: Mapping[str, Any], name: str) -> int:
 
 
 def binary(item: Mapping[str, Any], name: str) -> bytes:
-    """Bytes."""
+    """Bytes, which travel as base64."""
     value = value_of(item, name, "B")
-    if not isinstance(value, bytes):
-        raise Unreadable(f"{name}: not of type B")
-    return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"{name}: not of type B") from error
+
+
+def of_bytes(value: bytes) -> Attribute:
+    """Bytes as an attribute."""
+    return {"B": base64.b64encode(value).decode()}
 
 
 def mapping(item: Mapping[str, Any], name: str) -> Item:
@@ -90,16 +96,10 @@ def word(item: Mapping[str, Any], name: str, words: type[_Word]) -> _Word:
 
 
 def as_json(item: Item) -> bytes:
-    """Any item as JSON, bytes as base64."""
+    """Any item as JSON, as it came."""
     # Not ensure_ascii: it would make three bytes of each byte of Cyrillic. Half surrogates become JSON escapes.
-    spelled = json.dumps(item, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    spelled = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
     return spelled.encode(errors="backslashreplace")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bytes | bytearray):
-        return base64.b64encode(value).decode()
-    return repr(value)
 
 
 def size_bytes(value: object) -> int:
@@ -114,8 +114,6 @@ def size_bytes(value: object) -> int:
             for name, inner in part.items():
                 total += len(name) + 8
                 parts.append(inner)
-        elif isinstance(part, bytes):
-            total += len(part) * 4 // 3  # travels as base64
         elif isinstance(part, list | tuple):
             parts += part
         else:

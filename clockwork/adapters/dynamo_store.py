@@ -16,10 +16,12 @@ from typing import Any, Final, Self
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_transactions as transactions
-from clockwork.adapters.dynamo_batch import read_all, write_all
-from clockwork.adapters.dynamo_client import DynamoClient, DynamoClientSettings, Observe, backoff_s
+from clockwork.adapters.dynamo_batch import GroupedWrites, read_all
+from clockwork.adapters.dynamo_client import DynamoClient, Observe, backoff_s
+from clockwork.adapters.dynamo_creates import GroupedCreates
 from clockwork.adapters.dynamo_errors import Refused
 from clockwork.adapters.dynamo_fields import Item, number
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, text_of
@@ -58,6 +60,9 @@ class DynamoScheduleStore:
         # little about the time; and whether DynamoDB answers should be known at once.
         alone = replace(settings, connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(alone, clock, observe, telemetry)
+        self._creates = GroupedCreates(self.client)
+        self._outcomes = GroupedWrites(self.client, settings.keys_table)
+        self._deletes = GroupedWrites(self.client, settings.schedules_table)
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -85,16 +90,7 @@ class DynamoScheduleStore:
         return codec.outcome_of(item) if item else None
 
     async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
-        try:
-            await self.client.call(
-                "transact_write_items",
-                TransactItems=transactions.create_actions(self._settings, row, pointer, replaces_version),
-                ClientRequestToken=transactions.create_token(row, pointer, replaces_version),
-            )
-        except Refused as refused:
-            # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
-            if not transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position):
-                raise
+        await self._creates.create(row, pointer, replaces_version=replaces_version)
 
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         schedule = pointer_of.schedule
@@ -265,9 +261,10 @@ class DynamoScheduleStore:
 
     async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         # One call must not name an item twice, so of two outcomes of one position the later one is put.
-        of_key = {(o.client_id, o.schedule_key, o.position): o for o in outcomes}
-        requests = [{"PutRequest": {"Item": codec.outcome_item(outcome)}} for outcome in of_key.values()]
-        await write_all(self.client, self._settings.keys_table, requests)
+        puts = {
+            (o.client_id, o.schedule_key, o.position): {"PutRequest": {"Item": codec.outcome_item(o)}} for o in outcomes
+        }
+        await self._outcomes.write(puts)
 
     async def put_outcome_if_absent(self, outcome: Outcome) -> None:
         try:
@@ -282,8 +279,7 @@ class DynamoScheduleStore:
             return
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
-        requests = [{"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in dict.fromkeys(positions)]
-        await write_all(self.client, self._settings.schedules_table, requests)
+        await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})
 
     # --- parts
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters.dynamo_batch import read_all
-from clockwork.adapters.dynamo_client import DynamoClient, DynamoClientSettings
+from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_errors import Refused, Rejected
 from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState

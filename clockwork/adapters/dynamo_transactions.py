@@ -11,8 +11,8 @@ from typing import Final
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_fields as fields
-from clockwork.adapters.dynamo_client import DynamoClientSettings
 from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.domain.position import Position, position_of
 from clockwork.domain.schedule import Outcome, Pointer, RequestId, Row
 from clockwork.domain.sharding import ShardId

@@ -30,9 +30,9 @@ CHUNK_ROWS: Final = 200
 """Rows tidied up together: eight batch writes side by side keep DynamoDB busy, and a crash repeats little."""
 MANY_ROWS: Final = 25
 """A full batch write: not worth waiting for more."""
-INTERVAL_S: Final = 0.4
-"""Between two rounds with fewer rows: a shard that fires a few rows a second makes one pair of writes for them, and not a
-pair each, which was a quarter of all that a delivery cost. A row after a pause is tidied up at once."""
+TICK_S: Final = 0.25
+"""Fewer rows wait for the next tick, which is the same for all shards of a node: what they write then goes into common
+batch writes (`adapters.dynamo_batch`). A pair of writes for each row was a quarter of all that a delivery cost."""
 SINGLE_WRITES_MAX: Final = 16
 """Conditional puts under way at once; only at_least_once needs them."""
 
@@ -102,15 +102,13 @@ class TidyUp:
     async def run(self) -> None:
         """Tidies up until cancelled."""
         loop = asyncio.get_running_loop()
-        began_s = loop.time() - INTERVAL_S
         while True:
             await self._work.wait()
             try:
-                async with asyncio.timeout_at(began_s + INTERVAL_S):
+                async with asyncio.timeout_at((loop.time() // TICK_S + 1) * TICK_S):
                     await self._many.wait()
             except TimeoutError:
                 pass  # few, but they have waited long enough
-            began_s = loop.time()
             await self._tidy_some()
 
     async def finish(self) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Final
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 
-from clockwork.adapters.dynamo_client import DynamoClient, DynamoClientSettings
+from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_topics import create_topics
 from clockwork.adapters.telemetry import NoTelemetry
@@ -166,7 +167,7 @@ async def bare_writes(services: LocalServices, count: int) -> None:
             puts = [
                 {
                     "PutRequest": {
-                        "Item": {"clientKey": {"S": f"bare/{n}"}, "position": {"N": f"{n}.5"}, "d": {"B": b"x" * 600}}
+                        "Item": {"clientKey": {"S": f"bare/{n}"}, "position": {"N": f"{n}.5"}, "d": {"S": "x" * 800}}
                     }
                 }
                 for n in range(start, start + 25)

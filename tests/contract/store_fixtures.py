@@ -1,17 +1,17 @@
-"""The stores that a contract is run on, and faults between the client library and DynamoDB."""
+"""The stores that a contract is run on, and faults between the store and DynamoDB."""
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 import pytest
-from aiobotocore.awsrequest import AioAWSResponse
-from botocore.exceptions import ReadTimeoutError
+from aiohttp import SocketTimeoutError
 
-from clockwork.adapters.dynamo_client import DynamoClientSettings
+from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import create_tables, init_cluster
+from clockwork.adapters.dynamo_wire import DynamoClientSettings, WireAnswer
 from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
@@ -39,72 +39,63 @@ def settings_for(endpoint: str) -> DynamoClientSettings:
     )
 
 
-class _Body:
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def read(self) -> bytes:
-        return self._body
+Send = Callable[[str, bytes], Awaitable[WireAnswer]]
 
 
 class Faults:
-    """Stands where the library hands a request to the network, so that the library's own repeats are run too.
+    """Stands where a request goes to the network, so that the client's own repeats are run too.
 
     Operations are named as DynamoDB names them (`UpdateItem`). Each fault is for the next copy of a request; several
     wait in line. `sent` counts the copies.
     """
 
-    def __init__(self, library: Any) -> None:
-        self._library = library
-        self._line: dict[str, list[Callable[[Any], Any]]] = {}
+    def __init__(self, client: DynamoClient) -> None:
+        self._wire = client.wire
+        self._line: dict[str, list[Send]] = {}
         self.sent: dict[str, int] = {}
-        library.meta.events.register("before-send.dynamodb", self._before_send)
+        client.wire = self
 
     def lose_answer(self, operation: str, times: int = 1) -> None:
         """DynamoDB does it, and nobody hears of it."""
-        self._add(operation, self._send_and_forget, times)
+        self._line.setdefault(operation, []).extend([self._send_and_forget] * times)
 
     def lose_request(self, operation: str, times: int = 1) -> None:
         """Nothing arrives, and nobody can know that."""
-        self._add(operation, _time_out, times)
+        self._line.setdefault(operation, []).extend([_time_out] * times)
+
+    def pass_on(self, operation: str, times: int = 1) -> None:
+        """No fault for these."""
+        self._line.setdefault(operation, []).extend([self._wire.send] * times)
 
     def answer(self, operation: str, code: str, *, status: int = 400, times: int = 1, **more: object) -> None:
         """DynamoDB is not asked; this error is the answer."""
-        self._add(operation, lambda request: _error(request, code, status, more), times)
+        body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "made up", **more}
+        self._answer(operation, WireAnswer(status, None, json.dumps(body).encode()), times)
 
     def answer_ok(self, operation: str, body: str) -> None:
         """DynamoDB is not asked; this is the answer."""
-        self._add(operation, lambda request: _response(request, 200, body), 1)
+        self._answer(operation, WireAnswer(200, None, body.encode()), 1)
 
-    def _add(self, operation: str, fault: Callable[[Any], Any], times: int) -> None:
-        self._line.setdefault(operation, []).extend([fault] * times)
+    def _answer(self, operation: str, answer: WireAnswer, times: int) -> None:
+        async def made_up(_operation: str, _body: bytes) -> WireAnswer:
+            return answer
 
-    async def _before_send(self, request: Any, event_name: str, **_: object) -> Any:
-        operation = event_name.rpartition(".")[2]
+        self._line.setdefault(operation, []).extend([made_up] * times)
+
+    async def send(self, operation: str, body: bytes) -> WireAnswer:
+        """As `Wire` wants it."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
         waiting = self._line.get(operation)
-        if not waiting:
-            return None
-        answer = waiting.pop(0)(request)
-        return await answer if hasattr(answer, "__await__") else answer
+        send = waiting.pop(0) if waiting else self._wire.send
+        return await send(operation, body)
 
-    async def _send_and_forget(self, request: Any) -> None:
-        await self._library._endpoint.http_session.send(request)
-        _time_out(request)
+    async def _send_and_forget(self, operation: str, body: bytes) -> WireAnswer:
+        await self._wire.send(operation, body)
+        return await _time_out(operation, body)
 
 
-def _time_out(request: Any) -> None:
-    raise ReadTimeoutError(endpoint_url=request.url)
-
-
-def _error(request: Any, code: str, status: int, more: dict[str, object]) -> AioAWSResponse:
-    body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "made up", **more}
-    return _response(request, status, json.dumps(body))
-
-
-def _response(request: Any, status: int, body: str) -> AioAWSResponse:
-    headers: Any = {"content-type": "application/x-amz-json-1.0"}
-    return AioAWSResponse(request.url, status, headers, _Body(body.encode()))
+async def _time_out(_operation: str, _body: bytes) -> WireAnswer:
+    raise SocketTimeoutError("made up")
 
 
 @pytest.fixture
@@ -128,7 +119,7 @@ async def dynamo_store(dynamo_settings: DynamoClientSettings) -> AsyncIterator[D
 @pytest.fixture
 def faults(dynamo_store: DynamoScheduleStore) -> Faults:
     """What happens between `dynamo_store` and DynamoDB."""
-    return Faults(dynamo_store.client.library)
+    return Faults(dynamo_store.client)
 
 
 @pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])

@@ -1,4 +1,4 @@
-"""`DynamoScheduleStore` when answers get lost, come twice, or say "slow down"; the library's own repeats are run."""
+"""`DynamoScheduleStore` when answers get lost, come twice, or say "slow down"; the client's own repeats are run."""
 
 import uuid
 from dataclasses import replace
@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters.dynamo_client import DynamoClientSettings
 from clockwork.adapters.dynamo_errors import Rejected
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
@@ -32,7 +32,7 @@ async def _created(store: DynamoScheduleStore) -> Row:
     return created
 
 
-# --- an answer gets lost, and the library repeats the request
+# --- an answer gets lost, and the client repeats the request
 
 
 async def test_a_create_whose_answer_was_lost_is_repeated_and_succeeds(
@@ -309,7 +309,7 @@ async def test_the_clock_is_compared_with_answers_and_not_with_repeated_ones(
         seen.append((sent_ms, received_ms, date_ms))
 
     async with DynamoScheduleStore(dynamo_settings, SystemClock(), observe, NoTelemetry()) as store:
-        faults = Faults(store.client.library)
+        faults = Faults(store.client)
         await store.ping()
         faults.lose_request("GetItem")
         await store.read_row(SHARD, row().position)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clockwork.adapters.dynamo_client import DynamoClient, DynamoClientSettings
+from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_codec import cluster_item, row_item, shard_key
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState

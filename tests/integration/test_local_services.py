@@ -84,15 +84,17 @@ async def write_in_transaction(services: LocalServices, value: bytes) -> None:
 
 
 async def read_all(services: LocalServices) -> list[bytes]:
-    """Every committed record of the topic."""
+    """Every committed record of the topic. Its end is asked for as one who reads uncommitted: a commit is answered before
+    the broker has written its marks everywhere, and until then a read_committed end lies before the transaction."""
     partition = TopicPartition(TOPIC, 0)
+    async with AIOKafkaConsumer(bootstrap_servers=services.kafka_brokers) as unbiased:
+        end = (await unbiased.end_offsets([partition]))[partition]
     consumer = AIOKafkaConsumer(
         bootstrap_servers=services.kafka_brokers, isolation_level="read_committed", auto_offset_reset="earliest"
     )
     consumer.assign([partition])
     records: list[bytes] = []
     async with asyncio.timeout(ANSWER_SECONDS_MAX), consumer:
-        end = (await consumer.end_offsets([partition]))[partition]
         while await consumer.position(partition) < end:
             fetched = await consumer.getmany(partition, timeout_ms=100)
             records += [record.value for record in fetched.get(partition, [])]

@@ -7,16 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from aiobotocore.awsrequest import AioAWSResponse
 
-from clockwork import app
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.dynamo_wire import DynamoWire, WireAnswer
 from clockwork.adapters.kafka_client import KafkaWire
 from clockwork.errors import BrokerUnavailable
 
 
 class Throttle:
-    """DynamoDB says "slow down": through the library's own hook, so that the library's repeats are run, too.
+    """DynamoDB says "slow down": where requests go to the network, so that the client's repeats are run, too.
 
     For nodes that are opened after it was made.
     """
@@ -25,33 +23,17 @@ class Throttle:
         self.share = 0.0
         """Of the requests that are refused."""
         self.refused: Counter[str] = Counter()
-        self._rng = random.Random(seed)
-        throttle = self
+        rng = random.Random(seed)
+        real = DynamoWire.send
 
-        class ThrottledStore(DynamoScheduleStore):
-            async def __aenter__(self) -> "ThrottledStore":
-                await super().__aenter__()
-                self.client.library.meta.events.register("before-send.dynamodb", throttle._before_send)
-                return self
+        async def send(wire: DynamoWire, operation: str, body: bytes) -> WireAnswer:
+            if rng.random() >= self.share:
+                return await real(wire, operation, body)
+            self.refused[operation] += 1
+            code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
+            return WireAnswer(400, None, json.dumps({"__type": code, "message": "made up"}).encode())
 
-        patch.setattr(app, "DynamoScheduleStore", ThrottledStore)
-
-    def _before_send(self, request: Any, event_name: str, **_: object) -> AioAWSResponse | None:
-        if self._rng.random() >= self.share:
-            return None
-        self.refused[event_name.rpartition(".")[2]] += 1
-        code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
-        body = json.dumps({"__type": code, "message": "made up"}).encode()
-        headers: Any = {"content-type": "application/x-amz-json-1.0"}
-        return AioAWSResponse(request.url, 400, headers, _Body(body))
-
-
-class _Body:
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def read(self) -> bytes:
-        return self._body
+        patch.setattr(DynamoWire, "send", send)
 
 
 class LostAnswers:

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiobotocore.session import get_session
-
 from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import shard_of
 from tests.support import builders
@@ -16,9 +18,9 @@ Item = dict[str, Any]
 
 
 class Tables:
-    """The tables of a cluster, in the library's own dictionaries."""
+    """The tables of a cluster, as DynamoDB's own JSON has them."""
 
-    def __init__(self, client: Any, cluster: Cluster) -> None:
+    def __init__(self, client: DynamoClient, cluster: Cluster) -> None:
         self._client = client
         self._cluster = cluster
         self._rows = cluster.settings["SCHEDULE_DB"]
@@ -41,7 +43,7 @@ class Tables:
         """Puts what a create puts, with its row damaged: without a race against the row's own due time. Returns the
         item of the row."""
         item = damage(codec.row_item(row))
-        await self._client.put_item(TableName=self._keys, Item=codec.pointer_item(builders.pointer(row)))
+        await self._client.call("put_item", TableName=self._keys, Item=codec.pointer_item(builders.pointer(row)))
         await self.put_row(item)
         return item
 
@@ -53,7 +55,8 @@ class Tables:
         raise AssertionError(f"no row of {schedule_key} in shard {shard}")
 
     async def rows(self, shard: int) -> list[Item]:
-        answer = await self._client.query(
+        answer = await self._client.call(
+            "query",
             TableName=self._rows,
             ConsistentRead=True,
             KeyConditionExpression="partitionId = :shard",
@@ -67,32 +70,32 @@ class Tables:
         found: list[Item] = []
         more: Item = {}
         while True:
-            answer = await self._client.scan(TableName=self._keys, ConsistentRead=True, **more)
+            answer = await self._client.call("scan", TableName=self._keys, ConsistentRead=True, **more)
             found += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return found
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def put_row(self, item: Mapping[str, Any]) -> None:
-        await self._client.put_item(TableName=self._rows, Item=dict(item))
+        await self._client.call("put_item", TableName=self._rows, Item=dict(item))
 
     async def delete_row(self, item: Mapping[str, Any]) -> None:
-        await self._client.delete_item(TableName=self._rows, Key={n: item[n] for n in ("partitionId", "scheduleTime")})
+        await self._client.call(
+            "delete_item", TableName=self._rows, Key={n: item[n] for n in ("partitionId", "scheduleTime")}
+        )
 
     async def delete_shard(self, shard: int) -> None:
         """Loses the shard's item."""
         table = self._cluster.settings["PARTITION_EXEC_DB"]
-        await self._client.delete_item(TableName=table, Key={"partitionId": {"S": str(shard)}})
+        await self._client.call("delete_item", TableName=table, Key={"partitionId": {"S": str(shard)}})
 
 
 @asynccontextmanager
 async def tables_of(cluster: Cluster) -> AsyncIterator[Tables]:
     """For the length of a block."""
-    async with get_session().create_client(
-        "dynamodb",
-        endpoint_url=cluster.services.dynamodb_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-    ) as client:
+    clock = SystemClock()
+    settings = DynamoClientSettings(
+        region="us-east-1", endpoint=cluster.services.dynamodb_endpoint, access_key="local", secret_key="local"
+    )
+    async with DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
         yield Tables(client, cluster)

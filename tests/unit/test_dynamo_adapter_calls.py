@@ -1,31 +1,25 @@
 """What single methods of `DynamoScheduleStore` ask of DynamoDB, and what its errors are called here. No network."""
 
+import json
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import pytest
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ReadTimeoutError,
-)
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_client import DynamoClientSettings, backoff_s
-from clockwork.adapters.dynamo_errors import Refused, Rejected, never_sent, translate
+from clockwork.adapters.dynamo_client import DynamoClient, backoff_s
+from clockwork.adapters.dynamo_errors import Refused, Rejected, never_sent, of_answer
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_transactions import create_token, token_of
+from clockwork.adapters.dynamo_wire import DynamoClientSettings, Garbled, WireAnswer
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.schedule import EndState, RequestId, Retry
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
 from tests.support.builders import outcome, pointer, row
 
 SHARD = ShardId(1)
@@ -92,7 +86,7 @@ TRANSACTIONS: dict[str, Call] = {
 async def _asked(call: Call) -> tuple[str, bool, dict[str, Any]]:
     client = RecordingClient()
     store = DynamoScheduleStore(client.settings, SystemClock(), lambda **_: None, NoTelemetry())
-    store.client = store.pinger = cast(Any, client)
+    vars(store.client)["call"] = vars(store.pinger)["call"] = client.call
     await call(store)
     (asked,) = client.calls
     return asked
@@ -148,86 +142,122 @@ async def test_the_same_request_has_the_same_token_and_another_one_another() -> 
 # --- errors
 
 
-def _answer(code: str, status: int = 400, **more: Any) -> ClientError:
-    response: Any = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}, **more}
-    return ClientError(response, "UpdateItem")
-
-
 def _refused_connection() -> aiohttp.ClientConnectorError:
     key = aiohttp.client_reqrep.ConnectionKey("h", 1, False, True, None, None, None)
     return aiohttp.ClientConnectorError(key, OSError(111, "refused"))
 
 
 NOT_SENT: list[BaseException] = [
-    EndpointConnectionError(endpoint_url="u", error=_refused_connection()),
-    ConnectTimeoutError(endpoint_url="u"),
     _refused_connection(),
+    aiohttp.ConnectionTimeoutError(),
+    NoCredentialsError(),
+    BotoCoreError(),
 ]
 LOST: list[BaseException] = [
-    ReadTimeoutError(endpoint_url="u"),
-    # aiobotocore calls it this as well if the connection is reset while the answer is awaited.
-    EndpointConnectionError(endpoint_url="u", error=aiohttp.ClientOSError(104, "reset by peer")),
+    aiohttp.SocketTimeoutError(),
+    aiohttp.ClientOSError(104, "reset by peer"),
+    aiohttp.ServerDisconnectedError(),
     aiohttp.ClientPayloadError(),
-    ResponseParserError("garbage"),
+    Garbled("not JSON"),
     TimeoutError(),
 ]
 
 
+class OneAnswer:
+    """A wire that always does the same."""
+
+    def __init__(self, happens: BaseException | WireAnswer) -> None:
+        self._happens = happens
+        self.sent = 0
+
+    async def send(self, _operation: str, _body: bytes) -> WireAnswer:
+        self.sent += 1
+        if isinstance(self._happens, BaseException):
+            raise self._happens
+        return self._happens
+
+
+async def _failure(operation: str, happens: BaseException | WireAnswer) -> tuple[Exception, int]:
+    """What a call raises, and how many copies were sent."""
+    client = DynamoClient(DynamoClientSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
+    client.wire = wire = OneAnswer(happens)
+    with pytest.raises(ClockworkError) as caught:
+        await client.call(operation)
+    return caught.value, wire.sent
+
+
 @pytest.mark.parametrize("error", NOT_SENT, ids=lambda e: type(e).__name__)
-def test_without_a_connection_nothing_was_written(error: BaseException) -> None:
-    found = translate(error, write=True, answer_lost=False)
+async def test_what_was_never_sent_was_not_written(error: BaseException) -> None:
+    found, _ = await _failure("put_item", error)
 
     assert never_sent(error)
     assert isinstance(found, StoreUnavailable)
     assert not found.outcome_unknown
 
 
-@pytest.mark.parametrize("error", [*LOST, *NOT_SENT], ids=lambda e: type(e).__name__)
-def test_after_a_lost_answer_nobody_knows_whether_it_was_written(error: BaseException) -> None:
-    of_write = translate(error, write=True, answer_lost=error in NOT_SENT)
-    of_read = translate(error, write=False, answer_lost=True)
+@pytest.mark.parametrize("error", LOST, ids=lambda e: type(e).__name__)
+async def test_after_a_lost_answer_nobody_knows_whether_it_was_written(error: BaseException) -> None:
+    of_write, copies = await _failure("put_item", error)
+    of_read, _ = await _failure("get_item", error)
 
+    assert copies == 3
     assert isinstance(of_write, StoreUnavailable)
     assert of_write.outcome_unknown
     assert isinstance(of_read, StoreUnavailable)
     assert not of_read.outcome_unknown
 
 
-@pytest.mark.parametrize("error", [NoCredentialsError(), BotoCoreError()], ids=lambda e: type(e).__name__)
-def test_what_the_library_itself_refuses_was_not_written(error: BaseException) -> None:
-    found = translate(error, write=True, answer_lost=False)
+async def test_what_the_library_itself_refuses_is_not_tried_again() -> None:
+    assert (await _failure("get_item", NoCredentialsError()))[1] == 1
+
+
+async def test_an_answer_that_is_no_json_is_as_good_as_none() -> None:
+    found, copies = await _failure("put_item", WireAnswer(200, None, b"<html>"))
 
     assert isinstance(found, StoreUnavailable)
-    assert not found.outcome_unknown
+    assert found.outcome_unknown
+    assert copies == 3
+
+
+async def test_half_a_surrogate_pair_in_one_row_does_not_hide_the_page() -> None:
+    client = DynamoClient(DynamoClientSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
+    client.wire = OneAnswer(WireAnswer(200, None, b'{"Items": [{"a": {"S": "\\ud800"}}, {"a": {"S": "b"}}]}'))
+
+    assert (await client.call("query"))["Items"] == [{"a": {"S": "\ud800"}}, {"a": {"S": "b"}}]
 
 
 @pytest.mark.parametrize(
-    ("error", "expected", "unknown"),
+    ("code", "status", "expected", "unknown", "copies"),
     [
-        (_answer("TransactionConflictException"), TransactionConflict, None),
-        (_answer("ThrottlingException"), StoreThrottled, False),
-        (_answer("InternalServerError", 500), StoreUnavailable, True),
-        (_answer("ServiceUnavailable", 503), StoreUnavailable, True),
-        (_answer("TransactionInProgressException"), StoreUnavailable, True),
-        (_answer("ValidationException"), Rejected, False),
-        (_answer("AccessDeniedException"), Rejected, False),
+        ("TransactionConflictException", 400, TransactionConflict, None, 1),
+        ("ThrottlingException", 400, StoreThrottled, False, 3),
+        ("InternalServerError", 500, StoreUnavailable, True, 3),
+        ("ServiceUnavailable", 503, StoreUnavailable, True, 3),
+        ("TransactionInProgressException", 400, StoreUnavailable, True, 3),
+        ("ValidationException", 400, Rejected, False, 1),
+        ("AccessDeniedException", 400, Rejected, False, 1),
+        ("", 502, StoreUnavailable, True, 3),
     ],
 )
-def test_answers_are_named_by_what_they_mean_for_a_write(
-    error: ClientError, expected: type[Exception], unknown: bool | None
+async def test_answers_are_named_by_what_they_mean_for_a_write(
+    code: str, status: int, expected: type[Exception], unknown: bool | None, copies: int
 ) -> None:
-    found = translate(error, write=True, answer_lost=False)
+    body = json.dumps({"__type": f"some.where#{code}", "message": "m"}).encode() if code else b"<html>bad gateway"
+    found, sent = await _failure("update_item", WireAnswer(status, None, body))
 
     assert type(found) is expected
     assert getattr(found, "outcome_unknown", None) is unknown
+    assert sent == copies
+
+
+def _refusal(code: str, **more: Any) -> ClockworkError:
+    return of_answer(400, {"__type": f"some.where#{code}", **more}, write=True, answer_lost=True)
 
 
 def test_a_failed_condition_brings_the_item_that_stood_there() -> None:
-    single = translate(_answer("ConditionalCheckFailedException", Item={"a": {"S": "b"}}), write=True, answer_lost=True)
+    single = _refusal("ConditionalCheckFailedException", Item={"a": {"S": "b"}})
     reasons = [{"Code": "None"}, {"Code": "ConditionalCheckFailed", "Item": {"a": {"S": "b"}}}]
-    several = translate(
-        _answer("TransactionCanceledException", CancellationReasons=reasons), write=True, answer_lost=True
-    )
+    several = _refusal("TransactionCanceledException", CancellationReasons=reasons)
 
     assert isinstance(single, Refused)
     assert single.items == ({"a": {"S": "b"}},)

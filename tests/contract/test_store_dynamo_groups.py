@@ -1,0 +1,202 @@
+"""Callers of one moment share a request to DynamoDB, and none of them notices."""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from clockwork.adapters.dynamo_creates import TRANSACTIONS_AT_ONCE
+from clockwork.adapters.dynamo_errors import Rejected
+from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.domain.schedule import Row
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from tests.contract.store_fixtures import SHARDS, Faults
+from tests.support.builders import outcome, pointer, row, schedule
+
+pytestmark = pytest.mark.real
+
+TRANSACTION: Final = "TransactWriteItems"
+BATCH: Final = "BatchWriteItem"
+MANY: Final = 100
+TOO_LARGE: Final = b"x" * 500_000
+"""For one item of DynamoDB."""
+
+
+async def _create_all(store: DynamoScheduleStore, rows: list[Row]) -> list[BaseException | None]:
+    """At the same moment; what each caller is told."""
+    creates = (store.create(one, pointer(one), replaces_version=None) for one in rows)
+    return await asyncio.gather(*creates, return_exceptions=True)
+
+
+async def _stored(store: DynamoScheduleStore, rows: list[Row]) -> list[bool]:
+    return [await store.read_row(one.shard, one.position) == one for one in rows]
+
+
+# --- creates
+
+
+async def test_creates_of_one_moment_are_stored_by_a_few_transactions(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(MANY)]
+
+    assert await _create_all(dynamo_store, rows) == [None] * MANY
+
+    assert all(await _stored(dynamo_store, rows))
+    # As many as may be under way at once go alone; the others fill a few.
+    assert faults.sent[TRANSACTION] <= TRANSACTIONS_AT_ONCE + 3
+
+
+async def test_a_taken_key_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    taken = [row() for _ in range(5)]
+    assert await _create_all(dynamo_store, taken) == [None] * 5
+    again = [row(replace(one.schedule, delivery_id="another")) for one in taken]
+    fresh = [row() for _ in range(MANY)]
+
+    told = await _create_all(dynamo_store, [*fresh[:50], *again, *fresh[50:]])
+
+    assert all(isinstance(one, ConditionFailed) for one in told[50:55])
+    assert told[:50] + told[55:] == [None] * MANY
+    assert all(await _stored(dynamo_store, fresh))
+    assert not any(await _stored(dynamo_store, again))
+
+
+async def test_of_many_creates_of_one_key_at_once_one_wins(dynamo_store: DynamoScheduleStore) -> None:
+    wanted = schedule()
+    rivals = [row(replace(wanted, delivery_id=str(n))) for n in range(30)]
+    others = [row() for _ in range(30)]
+
+    told = await _create_all(dynamo_store, [one for pair in zip(rivals, others, strict=True) for one in pair])
+
+    lost = [one for one in told[::2] if one is not None]
+    assert len(lost) == 29
+    assert all(isinstance(one, ConditionFailed | TransactionConflict) for one in lost)
+    assert told[1::2] == [None] * 30
+    assert sum(await _stored(dynamo_store, rivals)) == 1
+    assert all(await _stored(dynamo_store, others))
+
+
+async def test_a_member_that_is_too_large_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(30)]
+    large = row(schedule(task_data=TOO_LARGE))
+
+    told = await _create_all(dynamo_store, [*rows[:20], large, *rows[20:]])
+
+    assert isinstance(told[20], Rejected)
+    assert told[:20] + told[21:] == [None] * 30
+    assert all(await _stored(dynamo_store, rows))
+
+
+async def test_a_group_whose_answer_was_lost_is_repeated_and_stored_once(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(MANY)]
+    faults.lose_answer(TRANSACTION, times=TRANSACTIONS_AT_ONCE + 1)
+
+    assert await _create_all(dynamo_store, rows) == [None] * MANY
+
+    assert all(await _stored(dynamo_store, rows))
+
+
+async def test_the_same_creates_again_are_the_same_creates_in_any_company(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(40)]
+    assert await _create_all(dynamo_store, rows) == [None] * 40
+    fresh = [row() for _ in range(40)]
+
+    mixed = [one for pair in zip(rows, fresh, strict=True) for one in pair]
+    assert await _create_all(dynamo_store, mixed) == [None] * 80
+
+    assert all(await _stored(dynamo_store, mixed))
+
+
+@pytest.mark.parametrize("conflicts", [1, 2])
+async def test_a_group_in_conflict_is_tried_once_more_one_by_one(
+    dynamo_store: DynamoScheduleStore, faults: Faults, conflicts: int
+) -> None:
+    rows = [row() for _ in range(40)]
+    first = [row() for _ in range(TRANSACTIONS_AT_ONCE)]
+    carried = asyncio.gather(*(dynamo_store.create(one, pointer(one), replaces_version=None) for one in first))
+    reasons = [{"Code": "TransactionConflict"}, *({"Code": "None"} for _ in range(79))]
+    for _ in range(TRANSACTIONS_AT_ONCE):
+        faults.pass_on(TRANSACTION)
+    faults.answer(TRANSACTION, "TransactionCanceledException", times=conflicts, CancellationReasons=reasons)
+
+    told = await _create_all(dynamo_store, rows)
+    await carried
+
+    # The second conflict meets one that is alone by then, and is told to its caller, who knows how long to try.
+    failed = [one for one in told if one is not None]
+    assert len(failed) == conflicts - 1
+    assert all(isinstance(one, TransactionConflict) for one in failed)
+    assert sum(await _stored(dynamo_store, rows)) == 40 - len(failed)
+
+
+async def test_a_group_without_an_answer_is_unknown_to_each_of_its_members(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(MANY)]
+    faults.lose_request(TRANSACTION, times=1_000)
+
+    told = await _create_all(dynamo_store, rows)
+
+    assert all(isinstance(one, StoreUnavailable) and one.outcome_unknown for one in told)
+
+
+async def test_who_gives_up_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(MANY)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
+        await asyncio.sleep(0)  # all have asked
+        for task in tasks[: TRANSACTIONS_AT_ONCE + 1]:  # the last of them carries the others
+            task.cancel()
+
+    assert all(await _stored(dynamo_store, rows[TRANSACTIONS_AT_ONCE + 1 :]))
+
+
+# --- outcomes and deletes
+
+
+async def test_the_tidy_ups_of_one_moment_share_their_calls(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+    rows = [row(shard=ShardId(n % SHARDS)) for n in range(40)]
+    assert await _create_all(dynamo_store, rows) == [None] * 40
+
+    await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows))
+    await asyncio.gather(*(dynamo_store.delete_rows(one.shard, [one.position]) for one in rows))
+
+    assert faults.sent[BATCH] == 4
+    assert not any(await _stored(dynamo_store, rows))
+    for one in rows:
+        name = one.schedule.client_id, one.schedule.schedule_key
+        assert await dynamo_store.read_outcome(*name, one.position) == outcome(one)
+
+
+async def test_an_outcome_that_is_too_large_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row(schedule(task_data=TOO_LARGE if n == 3 else b"1")) for n in range(10)]
+
+    told = await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows), return_exceptions=True)
+
+    assert isinstance(told[3], Rejected)
+    assert told[:3] + told[4:] == [None] * 9
+
+
+async def test_a_tidy_up_that_is_cancelled_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(10)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(dynamo_store.put_outcomes([outcome(one)])) for one in rows]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+
+    for one in rows[1:]:
+        name = one.schedule.client_id, one.schedule.schedule_key
+        assert await dynamo_store.read_outcome(*name, one.position) == outcome(one)
+
+
+async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+    faults.answer(BATCH, "ThrottlingException", times=1_000)
+    rows = [row() for _ in range(3)]
+
+    told = await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows), return_exceptions=True)
+
+    assert all(isinstance(one, StoreThrottled) for one in told)
