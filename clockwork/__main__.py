@@ -1,4 +1,4 @@
-"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them.
+"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them, `keys new` makes an API key.
 
 Exit codes: 0 done, 2 refused (one line on standard error says what to change), 1 anything else.
 """
@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from clockwork.adapters.telemetry import configure_logging
+from clockwork.api import keys_command
 from clockwork.app import Role, check_resources, init_resources, run_node
 from clockwork.config import load_settings
 from clockwork.errors import StartRefused, Unavailable
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", nargs="?", choices=["run", "init", "check"], default="run")
     parser.add_argument("--role", choices=[role.value for role in Role], default=Role.ALL.value, help="default: all")
-    chosen = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["keys"]:
+        return keys_command.main(given[1:])
+    chosen = parser.parse_args(given)
     try:
         settings = load_settings(os.environ)
         configure_logging(settings.log.format, settings.log.level)

@@ -28,6 +28,7 @@ from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
 from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.api.access import Access, open_access
 from clockwork.api.server import HttpServer, make_app
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
@@ -42,6 +43,7 @@ from clockwork.engine.patience import Setbacks
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
+from clockwork.engine.topic_pace import topic_pace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
@@ -125,6 +127,7 @@ class Node:
     watch: Watch
     supervisor: Supervisor
     ownership: KafkaOwnership
+    access: Access
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -132,6 +135,7 @@ class Node:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
                 group.create_task(self.waker.run(), name="waker"),
+                group.create_task(self.access.run(), name="access"),
             ]
             work = group.create_task(self._work(), name="work")
             stopped = group.create_task(stop.wait(), name="stop")
@@ -192,7 +196,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         )
         publisher = await stack.enter_async_context(KafkaPublisher(kafka_settings(settings), clock))
         ownership = KafkaOwnership(kafka_settings(settings), telemetry, send_wakeup=publisher.send_wakeup)
-        topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms)
+        topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
@@ -211,8 +215,19 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         )
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
-        app = make_app(intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts)
-        http = await stack.enter_async_context(HttpServer(app, settings.http))
+        access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
+        app = make_app(
+            intake,
+            canceller,
+            settings.http,
+            readiness,
+            telemetry,
+            clock,
+            accepts=role.accepts,
+            gate=access.gate,
+            limits=access.limits,
+        )
+        http = await stack.enter_async_context(HttpServer(app, settings.http, settings.connections))
         yield Node(
             settings=settings,
             role=role,
@@ -222,6 +237,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
             watch=watch,
             supervisor=supervisor,
             ownership=ownership,
+            access=access,
         )
 
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from clockwork.config_access import AccessSettings, ConnectionSettings, PaceSettings
+from clockwork.config_values import broker, broker_list, http_url
 from clockwork.errors import StartRefused
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -41,24 +42,6 @@ BATCH_RECORDS_MAX: Final = 2_000
 
 def _seconds(n: float) -> int:
     return int(n * 1_000)
-
-
-def _brokers(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _broker(value: str) -> str:
-    parts = urlsplit(f"//{value}")
-    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value:
-        raise ValueError("should be host:port[,host:port…]")
-    return value
-
-
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise ValueError("should be http://host:port or https://host, without a user in it")
-    return value
 
 
 _TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
@@ -136,7 +119,7 @@ class DynamoSettings:
         None
     )
     endpoint: Annotated[
-        str | None, AfterValidator(lambda v: v and _http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
+        str | None, AfterValidator(lambda v: v and http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
     ] = None
     schedules_table: Annotated[_TableName, Field(alias="SCHEDULE_DB", description="rows")] = "schedules"
     executions_table: Annotated[
@@ -154,8 +137,8 @@ class KafkaSettings:
     """The brokers, the internal topics, and the membership in the group."""
 
     brokers: Annotated[
-        tuple[Annotated[str, AfterValidator(_broker)], ...],
-        BeforeValidator(_brokers),
+        tuple[Annotated[str, AfterValidator(broker)], ...],
+        BeforeValidator(broker_list),
         Field(alias="KAFKA_BROKERS", min_length=1, description="host:port, separated by commas"),
     ] = ("127.0.0.1:9092",)
     consumer_group: Annotated[
@@ -303,6 +286,9 @@ class Settings:
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
+    connections: ConnectionSettings = field(default_factory=ConnectionSettings)
+    pace: PaceSettings = field(default_factory=PaceSettings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -321,6 +307,9 @@ _COMPONENTS: Final[tuple[type[Any], ...]] = (
     IntakeSettings,
     RunnerSettings,
     LogSettings,
+    AccessSettings,
+    ConnectionSettings,
+    PaceSettings,
 )
 _Component = TypeVar("_Component")
 
@@ -347,8 +336,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     intake = _component(IntakeSettings, values, problems)
     runner = _component(RunnerSettings, values, problems)
     log = _component(LogSettings, values, problems)
+    access = _component(AccessSettings, values, problems)
+    connections = _component(ConnectionSettings, values, problems)
+    pace = _component(PaceSettings, values, problems)
     if not problems:
-        problems += _disagreements(dynamo, kafka, runner)
+        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements()]
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
@@ -359,6 +351,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         intake=intake,
         runner=replace(runner, dead_letter_topic=kafka.dead_letters_topic),
         log=log,
+        access=access,
+        connections=connections,
+        pace=pace,
     )
 
 

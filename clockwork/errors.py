@@ -15,10 +15,13 @@ ClockworkError
 ├── Unreadable             stored bytes that this version cannot read: never guess what they mean
 │   └── NewerFormat        written by a newer version: leave them alone
 ├── InvalidInput           the caller must change the request; names every wrong field
+├── Unauthenticated        nobody knows who asks: no key, or one that is not valid
+├── Forbidden              who asks may not do this; names every field that their key does not cover
+├── TooManyRequests        over a limit: the same request is welcome later, and nothing was done
 └── StartRefused           the process must not run like this: one line says what to change
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -135,6 +138,28 @@ class InvalidInput(ClockworkError):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         super().__init__("; ".join(f"{e.field}: {e.message}" for e in errors))
         self.errors = tuple(errors)
+
+
+class Unauthenticated(ClockworkError):
+    """No key, or none that is valid here."""
+
+
+class Forbidden(ClockworkError):
+    """Who asks may not do this."""
+
+    def __init__(self, message: str | None = None, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+
+class TooManyRequests(ClockworkError):
+    """More than is allowed in this time."""
+
+    def __init__(self, message: str, *, retry_after_s: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+        """More about the limit, for the answer."""
 
 
 class StartRefused(ClockworkError):

@@ -235,6 +235,8 @@ class ShardOwnership(Protocol):
 
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
+AuthResult = Literal["accepted", "missing", "refused", "forbidden", "limited"]
+Limit = Literal["creates", "create_bytes", "topic_deliveries", "connections", "slow_requests"]
 
 
 class Telemetry(Protocol):
@@ -257,3 +259,11 @@ class Telemetry(Protocol):
     def clock_skew(self, seconds: float) -> None: ...
     def loop_lag(self, seconds: float) -> None: ...
     def malformed(self, what: Literal["row", "wakeup", "newer_row"]) -> None: ...
+    def auth(self, result: AuthResult) -> None: ...
+    def auth_keys(self, count: int, *, current: bool) -> None:
+        """How many keys count, and whether they are those of the file as it is now."""
+
+    def limited(self, limit: Limit) -> None:
+        """Something was refused or held back because of this limit."""
+
+    def connections(self, count: int) -> None: ...

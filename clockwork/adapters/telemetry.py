@@ -32,7 +32,7 @@ from prometheus_client import (
 
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import DeliveryResult, RequestResult
+from clockwork.ports import AuthResult, DeliveryResult, Limit, RequestResult
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LATENESS_S: Final = (
@@ -85,6 +85,11 @@ class PrometheusTelemetry:
         self._skew = gauge("clockwork_clock_skew_seconds", "This node's clock less DynamoDB's, as far as certain")
         self._loop_lag = histogram("clockwork_loop_lag_seconds", "Delay of the event loop", buckets=_LOOP_LAG_S)
         self._malformed = counter("clockwork_malformed_total", "Stored rows or records that cannot be read", "what")
+        self._auth = counter("clockwork_auth_total", "What keys and tokens came to", "result")
+        self._auth_keys = gauge("clockwork_auth_keys", "API keys that count")
+        self._auth_keys_current = gauge("clockwork_auth_keys_current", "0 while the keys' file cannot be read anew")
+        self._limited = counter("clockwork_limited_total", "Refused or held back because of a limit", "limit")
+        self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
         self._create_closed_series()
 
     def _create_closed_series(self) -> None:
@@ -96,6 +101,10 @@ class PrometheusTelemetry:
                 self._deliveries.labels(guarantee.value, result)
         for what in get_args(Malformed):
             self._malformed.labels(what)
+        for auth_result in get_args(AuthResult):
+            self._auth.labels(auth_result)
+        for limit in get_args(Limit):
+            self._limited.labels(limit)
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
@@ -152,6 +161,19 @@ class PrometheusTelemetry:
     def malformed(self, what: Malformed) -> None:
         self._malformed.labels(what).inc()
 
+    def auth(self, result: AuthResult) -> None:
+        self._auth.labels(result).inc()
+
+    def auth_keys(self, count: int, *, current: bool) -> None:
+        self._auth_keys.set(count)
+        self._auth_keys_current.set(current)
+
+    def limited(self, limit: Limit) -> None:
+        self._limited.labels(limit).inc()
+
+    def connections(self, count: int) -> None:
+        self._connections.set(count)
+
 
 class NoTelemetry:
     """The twin that forgets everything."""
@@ -174,6 +196,10 @@ class NoTelemetry:
     def clock_skew(self, seconds: float) -> None: ...
     def loop_lag(self, seconds: float) -> None: ...
     def malformed(self, what: Malformed) -> None: ...
+    def auth(self, result: AuthResult) -> None: ...
+    def auth_keys(self, count: int, *, current: bool) -> None: ...
+    def limited(self, limit: Limit) -> None: ...
+    def connections(self, count: int) -> None: ...
 
 
 # --- logs

@@ -15,9 +15,12 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from clockwork.api import json_body, problems, schemas
+from clockwork.api.auth import principal_of
+from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.problems import Problem
 from clockwork.clock import Clock
 from clockwork.domain.record import TRACEPARENT
+from clockwork.domain.rights import Right, authorize
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import (
     Accepts,
@@ -31,7 +34,15 @@ from clockwork.engine.answers import (
     Repeated,
     ScheduleView,
 )
-from clockwork.errors import ClockworkError, FieldError, InvalidInput, Unavailable
+from clockwork.errors import (
+    ClockworkError,
+    FieldError,
+    Forbidden,
+    InvalidInput,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
 from clockwork.ports import Telemetry
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -93,6 +104,7 @@ class ScheduleHandlers:
     clock: Clock
     cluster: str
     body_bytes_max: int
+    limits: CreateLimits = NO_LIMITS
 
     async def create(self, request: web.Request) -> web.Response:
         try:
@@ -104,34 +116,39 @@ class ScheduleHandlers:
                 traceparent=_only(request, TRACEPARENT),
             )
             new = await _parsed(body, read)
+            authorize(principal_of(request), Right.CREATE, new.client_id, new.topic)
+            quota = self.limits.take(new.client_id, payload_bytes=len(new.task_data))
             result = await self.intake.create(new)
-        except (Refusal, InvalidInput):
+        except (Refusal, InvalidInput, Forbidden, TooManyRequests):
             self.telemetry.schedule("rejected")
             raise
         match result:
             case Created(view):
                 self.telemetry.schedule("created")
-                return _shown(view, HTTPStatus.CREATED, {hdrs.LOCATION: _path_of(view)})
+                return _shown(view, HTTPStatus.CREATED, {hdrs.LOCATION: _path_of(view), **quota})
             case Repeated(view):
                 self.telemetry.schedule("repeated")
-                return _shown(view)
+                return _shown(view, headers=quota)
             case KeyTaken(view):
                 self.telemetry.schedule("rejected")
                 raise _conflict(Reason.PENDING, view)
 
     async def find(self, request: web.Request) -> web.Response:
-        view = await self.intake.find(*_key_in_path(request))
+        client_id, schedule_key = _key_in_path(request)
+        authorize(principal_of(request), Right.READ, client_id)
+        view = await self.intake.find(client_id, schedule_key)
         if view is None:
             raise Refusal(problems.schedule_not_found())
         return _shown(view)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        return await self._cancel(*_key_in_path(request))
+        return await self._cancel(request, *_key_in_path(request))
 
     async def cancel_named_in_body(self, request: web.Request) -> web.Response:
-        return await self._cancel(*await _parsed(await self._body(request), schemas.read_key))
+        return await self._cancel(request, *await _parsed(await self._body(request), schemas.read_key))
 
-    async def _cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> web.Response:
+    async def _cancel(self, request: web.Request, client_id: ClientId, schedule_key: ScheduleKey) -> web.Response:
+        authorize(principal_of(request), Right.CANCEL, client_id)
         match await self.canceller.cancel(client_id, schedule_key):
             case Cancelled(view):
                 self.telemetry.schedule("cancelled")
@@ -177,6 +194,12 @@ def problem_of(error: Exception) -> Problem:
             return problems.too_large(str(error), error.errors)
         case InvalidInput():
             return problems.invalid_input(error.errors)
+        case Unauthenticated():
+            return problems.unauthenticated(str(error))
+        case Forbidden():
+            return problems.forbidden(str(error), error.errors)
+        case TooManyRequests():
+            return problems.too_many(str(error), retry_after_s=error.retry_after_s, headers=error.headers)
         case web.HTTPMethodNotAllowed():
             return problems.of_http(HTTPStatus(error.status), allow=sorted(error.allowed_methods))
         case web.HTTPException() if error.status >= 400:

@@ -79,6 +79,36 @@ def unsupported_media_type(detail: str) -> Problem:
     )
 
 
+def unauthenticated(detail: str) -> Problem:
+    return Problem(
+        status=HTTPStatus.UNAUTHORIZED,
+        kind="unauthenticated",
+        title="A key is needed",
+        detail=detail,
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def forbidden(detail: str, errors: Sequence[FieldError]) -> Problem:
+    return Problem(
+        status=HTTPStatus.FORBIDDEN,
+        kind="forbidden",
+        title="The key does not cover this",
+        detail=detail,
+        errors=errors,
+    )
+
+
+def too_many(detail: str, *, retry_after_s: int, headers: Mapping[str, str]) -> Problem:
+    return Problem(
+        status=HTTPStatus.TOO_MANY_REQUESTS,
+        kind="too-many-requests",
+        title="Over a limit",
+        detail=detail,
+        headers={"Retry-After": str(retry_after_s), **headers},
+    )
+
+
 def schedule_not_found() -> Problem:
     return Problem(
         status=HTTPStatus.NOT_FOUND,

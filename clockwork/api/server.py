@@ -2,26 +2,28 @@
 
 import asyncio
 import logging
-from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.api import problems
+from clockwork.api.auth import Gate, authentication
+from clockwork.api.connection import Connection, Places
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings
+from clockwork.config_access import ConnectionSettings
 from clockwork.engine.answers import Accepts, Cancels
 from clockwork.errors import StartRefused
 
 UNMATCHED: Final = "unmatched"
 """Label of requests for no route of ours: paths come from outside and must not become labels."""
-KEEPALIVE_SECONDS: Final = 75.0
-"""How long an idle connection is kept; longer than the 60 s of common load balancers, so that they close first."""
 BACKLOG: Final = 1_024
 """Connections that may wait to be accepted: a burst, or a short pause of the event loop."""
+
+TELEMETRY: Final = web.AppKey("telemetry", Metrics)
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,11 @@ def make_app(
     clock: Clock,
     *,
     accepts: bool = True,
+    gate: Gate | None = None,
+    limits: CreateLimits = NO_LIMITS,
 ) -> web.Application:
-    """The application with all routes; without `accepts` only the node's own, for a worker.
+    """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
+    call.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
@@ -47,9 +52,12 @@ def make_app(
         clock=clock,
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
+        limits=limits,
     )
     node = NodeHandlers(readiness=readiness, metrics=telemetry)
-    app = web.Application(middlewares=[_around(telemetry)], client_max_size=0)
+    admission = authentication(gate or Gate(None, telemetry), telemetry)
+    app = web.Application(middlewares=[_around(telemetry), admission], client_max_size=0)
+    app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
         app.router.add_post("/schedule", schedules.create)
@@ -92,25 +100,6 @@ async def _set_headers(_: web.BaseRequest, response: web.StreamResponse) -> None
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
 
 
-class _Connection(web.RequestHandler):
-    """One client's connection. aiohttp answers in plain text what it refuses before there is a request (a malformed
-    request line or header) and what fails outside of every handler; here these are problem documents as well."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already; another one cannot follow it")
-        if status < 500:
-            response = problems.of_http(HTTPStatus(status)).response()
-        else:
-            response = problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}")).response()
-        response.force_close()
-        return response
-
-
 class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
@@ -118,9 +107,15 @@ class HttpServer:
     what is left then is cancelled. The engine must outlive it.
     """
 
-    def __init__(self, app: web.Application, settings: HttpSettings) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        settings: HttpSettings,
+        connections: ConnectionSettings | None = None,
+    ) -> None:
         self._app = app
         self._settings = settings
+        self._places = Places(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -153,17 +148,10 @@ class HttpServer:
             ) from error
         log.info("HTTP server listens", extra={"event": "http.listening", "host": host, "port": self.port})
 
-    def _new_connection(self) -> _Connection:
+    def _new_connection(self) -> Connection:
         if self._runner is None or self._runner.server is None:
             raise RuntimeError("a connection to a server that is not started")
-        return _Connection(
-            self._runner.server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # how aiohttp spells "none"
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            # Bodies are never decompressed: a compressed one is refused, and a bomb would go off in the reading.
-            auto_decompress=False,
-        )
+        return Connection(self._runner.server, self._places)
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

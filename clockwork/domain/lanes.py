@@ -10,7 +10,7 @@ is then not fired before that time, even if its lane becomes free earlier. A row
 past its due time a zombie may have sent it, so no cancel of it may be granted any more (x-alo-retry-cancel).
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -76,6 +76,8 @@ class TopicWait:
     reason: str
     given_up: bool = False
     """Its wait is over: its rows become dead letters, without attempts of their own."""
+    paced: bool = False
+    """It is well, and gets as many records as it may: it goes on with those at the lowest positions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,10 @@ class BatchLimits:
 
     records_max: int
     bytes_max: int
+
+
+def _unpaced(_: Topic) -> TopicWait | None:
+    return None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -104,6 +110,8 @@ class Planner:
     """Until when this owner has said that rows wait, whether or not it was stored."""
     dead_letters_wait: TopicWait | None = None
     """The dead-letter topic takes nothing at present: what would go there waits, and holds back its lane only."""
+    pace: Callable[[Topic], TopicWait | None] = _unpaced
+    """Counts one delivery to a topic; or says that it waits for its pace."""
     firings: list[Firing] = field(default_factory=list)
     stamps: list[Stamp] = field(default_factory=list)
     full: bool = False
@@ -111,7 +119,9 @@ class Planner:
     next_due_ms: int | None = None
     """Due time of the first row beyond the bound."""
     waits_until_ms: int | None = None
-    """The earliest time at which a waiting lane may go on."""
+    """The earliest time at which a waiting lane may go on, if it waits for more than its topic's pace."""
+    paced_until_ms: int | None = None
+    """The earliest time at which a topic over its pace goes on."""
     due_rows: int = 0
     """Rows seen that are due and not delivered."""
     oldest_due_ms: int | None = None
@@ -146,7 +156,7 @@ class Planner:
         else:
             self._take_row(row)
         self._follow_front(row)
-        return True
+        return not self.full
 
     def resume(
         self, lanes: Mapping[Lane, int], *, until_ms: int, rows: int = 0, oldest_due_ms: int | None = None
@@ -158,6 +168,15 @@ class Planner:
         self.waits_until_ms = until_ms
         self.due_rows = self.front_rows = rows
         self.oldest_due_ms = oldest_due_ms
+
+    def _wait_for_topic(self, row: Row, wait: TopicWait) -> None:
+        lane = row.schedule.lane
+        if wait.paced:
+            self.blocked[lane] = max(self.blocked.get(lane, 0), wait.until_ms)
+            self.paced_until_ms = min(wait.until_ms, self.paced_until_ms or wait.until_ms)
+        else:
+            self.wait(lane, wait.until_ms)
+        self._stamp(row, wait.until_ms)
 
     def wait(self, lane: Lane, until_ms: int) -> None:
         """What stands behind this point in the lane waits until then."""
@@ -211,8 +230,7 @@ class Planner:
             return
         wait = self.topic_waits.get(row.schedule.topic)
         if wait is not None and not wait.given_up:
-            self.wait(lane, wait.until_ms)
-            self._stamp(row, wait.until_ms)
+            self._wait_for_topic(row, wait)
             return
         kind = row.schedule.guarantee
         if self._kinds.setdefault(lane, kind) != kind:
@@ -222,7 +240,13 @@ class Planner:
             return
         attempts = row.retry.attempts if row.retry is not None else 0
         if wait is None and not self.retry.exhausted(attempts):
-            self._fire(Firing(row=row, errand=Errand.DELIVER))
+            over_its_pace = self.pace(row.schedule.topic)
+            if over_its_pace is None:
+                self._fire(Firing(row=row, errand=Errand.DELIVER))
+            else:
+                # What it may have is planned. The next pass knows of its wait, and passes its rows by on the way to others.
+                self._wait_for_topic(row, over_its_pace)
+                self.full = True
         elif self.dead_letters_wait is not None:
             self.wait(lane, self.dead_letters_wait.until_ms)
             self._stamp(row, self.dead_letters_wait.until_ms)

@@ -7,11 +7,12 @@ What is read is planned by `domain.lanes`; what is planned is sent by `engine.de
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import RunnerSettings
-from clockwork.domain.lanes import BatchLimits, Firing, Planner, Stamp, without_lane
+from clockwork.domain.lanes import BatchLimits, Firing, Planner, Stamp, TopicWait, without_lane
 from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.position import Position
 from clockwork.domain.scanning import firing_bound_ms
@@ -127,7 +128,7 @@ class Dispatcher:
             fired=fired,
             more_now=planner.full or fired < len(firings),
             next_due_ms=planner.next_due_ms,
-            waits_until_ms=planner.waits_until_ms,
+            waits_until_ms=_earlier(planner.waits_until_ms, planner.paced_until_ms),
         )
 
     async def answer_wanted(self, tenure: Tenure, position: Position) -> None:
@@ -148,9 +149,13 @@ class Dispatcher:
         left_out = tenure.tidy.positions()
         now_ms = self._clock.now_ms()
         front = tenure.front
+        waits = self._topic_waits.at(now_ms)
         if front is not None and front.until_ms <= now_ms:
             front = None
-        waits = self._topic_waits.at(now_ms)
+        # A topic among the front may have some more: they are fetched from its lowest positions, and the front is kept.
+        fetches = front is not None and not front.paced <= waits.keys()
+        if fetches:
+            front = None
         planner = Planner(
             bound_ms=firing_bound_ms(now_ms=now_ms, frontier_ms=tenure.frontier_ms),
             epoch=tenure.epoch,
@@ -158,11 +163,13 @@ class Dispatcher:
             topic_waits=waits,
             promises=self._promises(tenure),
             dead_letters_wait=waits.get(Topic(self._settings.dead_letter_topic)),
+            pace=partial(self._topic_waits.pace, now_ms=now_ms),
             retry=self._retry,
             limits=BatchLimits(records_max=records_max, bytes_max=self._settings.batch_bytes_max),
         )
         if front is not None:
             planner.resume(front.lanes, until_ms=front.until_ms, rows=front.rows, oldest_due_ms=front.oldest_due_ms)
+            planner.paced_until_ms = min((waits[topic].until_ms for topic in front.paced), default=None)
         after = front.last if front is not None else None
         rows_max = PAGE_ROWS_MAX if tenure.backlog else min(PAGE_ROWS_MAX, PAGE_ROWS_FIRST + len(left_out))
         rows_read = 0
@@ -177,7 +184,8 @@ class Dispatcher:
                 break
             after, rows_max = page.next_after, min(PAGE_ROWS_MAX, rows_max * 4)
         tenure.backlog = planner.full
-        self._remember_front(tenure, planner, front, now_ms)
+        if not (fetches and planner.full):
+            self._remember_front(tenure, planner, front, now_ms)
         return planner
 
     def _remember_front(self, tenure: Tenure, planner: Planner, before: WaitingFront | None, now_ms: int) -> None:
@@ -209,6 +217,7 @@ class Dispatcher:
             walk_began_ms=walk_began_ms,
             rows=planner.front_rows,
             oldest_due_ms=planner.oldest_due_ms,
+            paced=frozenset(topic for topic, _ in planner.front_lanes if _is_paced(planner.topic_waits.get(topic))),
         )
 
     def _promises(self, tenure: Tenure) -> dict[Position, int]:
@@ -282,3 +291,11 @@ class Dispatcher:
                     "Row cannot be read",
                     extra={"event": "row.unreadable", "shard": tenure.shard, "reason": firing.row.reason},
                 )
+
+
+def _is_paced(wait: TopicWait | None) -> bool:
+    return wait is not None and wait.paced
+
+
+def _earlier(one_ms: int | None, other_ms: int | None) -> int | None:
+    return min((ms for ms in (one_ms, other_ms) if ms is not None), default=None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import Lane
+from clockwork.domain.schedule import Lane, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.engine.tidy import Done, TidyUp
 from clockwork.errors import ConditionFailed, Fenced
@@ -36,6 +36,8 @@ class WaitingFront:
     """When the reading of this front began, at its lowest position."""
     rows: int
     oldest_due_ms: int | None
+    paced: frozenset[Topic] = frozenset()
+    """Topics among them that wait for their pace only."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,7 +2,8 @@
 
 A missing or forbidden topic waits as a whole, unsent; after each back-off one pass sends to it again, which is the probe.
 Its rows become dead letters only after `topic_wait_ms` from the first refusal, then without attempts of their own. A topic
-whose broker is away waits with a short back-off and is never given up. A restarted node begins to count anew: it has not
+whose broker is away waits with a short back-off and is never given up. One that is sent to as fast as it may be waits for
+its pace (`TopicPace`). A restarted node begins to count anew: it has not
 seen the first refusal, and waiting longer loses nothing.
 """
 
@@ -14,6 +15,7 @@ from typing import Final
 from clockwork.domain.lanes import TopicWait
 from clockwork.domain.retry import Backoff
 from clockwork.domain.schedule import Topic
+from clockwork.engine.topic_pace import TopicPace
 from clockwork.errors import Cause
 
 log = logging.getLogger(__name__)
@@ -39,15 +41,23 @@ class _Refused:
 class TopicWaits:
     """Shared by all runners of a node: what one has found out, the others need not."""
 
-    def __init__(self, *, topic_wait_ms: int) -> None:
+    def __init__(self, *, topic_wait_ms: int, pace: TopicPace | None = None) -> None:
         self._topic_wait_ms = topic_wait_ms
+        self._pace = pace
         self._topics: dict[Topic, _Refused] = {}
 
     def at(self, now_ms: int) -> Mapping[Topic, TopicWait]:
         """The topics that are not to be sent to at this time."""
         for topic in [t for t, refused in self._topics.items() if refused.wait.until_ms + FORGET_MS <= now_ms]:
             del self._topics[topic]
-        return {topic: refused.wait for topic, refused in self._topics.items() if refused.wait.until_ms > now_ms}
+        waits = self._pace.waits(now_ms) if self._pace is not None else {}
+        return waits | {
+            topic: refused.wait for topic, refused in self._topics.items() if refused.wait.until_ms > now_ms
+        }
+
+    def pace(self, topic: Topic, now_ms: int) -> TopicWait | None:
+        """Counts one delivery to the topic; or says that it waits, because it gets enough as it is."""
+        return self._pace.take(topic, now_ms) if self._pace is not None else None
 
     def refused(self, topic: Topic, cause: Cause, reason: str, *, now_ms: int) -> TopicWait:
         """Takes a refusal of the topic into account and says how long it waits now."""

@@ -9,8 +9,11 @@ import aiohttp
 from yarl import URL
 
 from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.api.auth import Authenticator, Gate
+from clockwork.api.limits import CreateLimits
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
+from clockwork.config_access import ConnectionSettings
 from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
@@ -143,6 +146,8 @@ class Edge:
     telemetry: PrometheusTelemetry
     server: HttpServer
     session: aiohttp.ClientSession
+    limits_ns: list[int]
+    """What the limits take for the time; a test sets the only one."""
 
     async def ask(self, method: str, path: str, **given: Any) -> Answer:
         """`path` goes out as it is, percent-encoding and all. Every answer of 400 and above is checked for its form."""
@@ -166,9 +171,24 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(**settings: Any) -> AsyncIterator[Edge]:
+async def open_edge(
+    *,
+    authenticator: Authenticator | None = None,
+    connections: ConnectionSettings | None = None,
+    creates_per_second: int = 0,
+    bytes_per_second: int = 0,
+    **settings: Any,
+) -> AsyncIterator[Edge]:
     engine, readiness, telemetry = FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
-    app = make_app(engine, engine, http, readiness, telemetry, StillClock())
-    async with HttpServer(app, http) as server, aiohttp.ClientSession(auto_decompress=False) as session:
-        yield Edge(engine, readiness, telemetry, server, session)
+    now_ns = [0]
+    gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
+    limits = CreateLimits(
+        creates_per_second=creates_per_second,
+        bytes_per_second=bytes_per_second,
+        telemetry=telemetry,
+        monotonic_ns=lambda: now_ns[0],
+    )
+    app = make_app(engine, engine, http, readiness, telemetry, StillClock(), gate=gate, limits=limits)
+    async with HttpServer(app, http, connections) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+        yield Edge(engine, readiness, telemetry, server, session, now_ns)

@@ -39,6 +39,11 @@ METRICS = {
     "clockwork_clock_skew_seconds": ("gauge", set[str]()),
     "clockwork_loop_lag_seconds": ("histogram", set[str]()),
     "clockwork_malformed_total": ("counter", {"what"}),
+    "clockwork_auth_total": ("counter", {"result"}),
+    "clockwork_auth_keys": ("gauge", set[str]()),
+    "clockwork_auth_keys_current": ("gauge", set[str]()),
+    "clockwork_limited_total": ("counter", {"limit"}),
+    "clockwork_http_connections": ("gauge", set[str]()),
 }
 
 
@@ -57,6 +62,10 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.clock_skew(-0.5)
     telemetry.loop_lag(0.001)
     telemetry.malformed("row")
+    telemetry.auth("refused")
+    telemetry.auth_keys(2, current=True)
+    telemetry.limited("creates")
+    telemetry.connections(3)
 
 
 def families(telemetry: PrometheusTelemetry) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Who may call and how much, put together from the settings."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from clockwork.api.auth import Authenticator, Gate
+from clockwork.api.keys import KeyRing
+from clockwork.api.limits import CreateLimits
+from clockwork.api.oidc import OidcTokens
+from clockwork.clock import Clock
+from clockwork.config_access import AccessSettings
+from clockwork.ports import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """What the API asks before it does anything."""
+
+    gate: Gate
+    limits: CreateLimits
+    authenticator: Authenticator | None
+
+    async def run(self) -> None:
+        """Keeps keys up to date, until cancelled."""
+        if self.authenticator is not None:
+            await self.authenticator.run()
+
+
+def open_access(settings: AccessSettings, clock: Clock, telemetry: Telemetry, *, accepts: bool) -> Access:
+    """A node that does not accept has no calls that need a key. Raises: StartRefused."""
+    authenticator = _authenticator(settings, clock, telemetry) if accepts else None
+    if accepts and authenticator is None:
+        log.warning(
+            "Anyone who reaches the port may use every client and every topic: CLOCKWORK_AUTH is none",
+            extra={"event": "auth.none"},
+        )
+    return Access(
+        gate=Gate(authenticator, telemetry),
+        limits=CreateLimits(
+            creates_per_second=settings.creates_per_second,
+            bytes_per_second=settings.create_bytes_per_second,
+            telemetry=telemetry,
+        ),
+        authenticator=authenticator,
+    )
+
+
+def _authenticator(settings: AccessSettings, clock: Clock, telemetry: Telemetry) -> Authenticator | None:
+    if settings.auth == "keys" and settings.keys_file is not None:
+        return KeyRing(Path(settings.keys_file), clock, telemetry)
+    if settings.auth == "oidc":
+        return OidcTokens(settings, clock)
+    return None

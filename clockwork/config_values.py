@@ -1,0 +1,45 @@
+"""Forms of single settings that are no plain text or number."""
+
+from urllib.parse import urlsplit
+
+
+def listed(value: object) -> object:
+    """`a, b` as a list."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def broker_list(value: object) -> object:
+    """`host:port, host:port` as a list; gaps stay, for `broker` to refuse them."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def broker(value: str) -> str:
+    """Raises: ValueError."""
+    parts = urlsplit(f"//{value}")
+    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value:
+        raise ValueError("should be host:port[,host:port…]")
+    return value
+
+
+def http_url(value: str) -> str:
+    """Raises: ValueError."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError("should be http://host:port or https://host, without a user in it")
+    return value
+
+
+def safe_url(value: str) -> str:
+    """https, or http to this machine itself. Raises: ValueError."""
+    parts = urlsplit(http_url(value))
+    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        raise ValueError("should be https://host")
+    return value
+
+
+def topic_rate(value: str) -> str:
+    """`topic=per second`. Raises: ValueError."""
+    topic, _, rate = value.partition("=")
+    if not topic or not rate.isascii() or not rate.isdigit() or not 0 <= int(rate) <= 1_000_000:
+        raise ValueError("should be topic=number[,topic=number…], up to 1000000 a second, 0 for no limit")
+    return value
