@@ -27,6 +27,8 @@ KEEPALIVE_SECONDS: Final = 75.0
 LINE_BYTES_MAX: Final = 8_190
 """Of the request's line and of each header: what common proxies let through."""
 HEADERS_MAX: Final = 100
+LINGER_SECONDS: Final = 1.0
+"""For which a refused body is read on and thrown away, so that the client sees the refusal and not a reset."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +70,7 @@ class Connection(web.RequestHandler):
             max_line_size=LINE_BYTES_MAX,
             max_field_size=LINE_BYTES_MAX,
             max_headers=HEADERS_MAX,
+            lingering_time=LINGER_SECONDS,
         )
         self._places = places
         self._has_place = False

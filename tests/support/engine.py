@@ -19,6 +19,7 @@ from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.intake import Intake
 from clockwork.engine.takeover import TakeOver, Tenure
+from clockwork.engine.topic_pace import TopicPace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from tests.support import builders
@@ -53,7 +54,7 @@ class _NoOwnership:
 class Engine:
     """Everything of a node but its loops: passes are made by the test, one by one."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, pace: TopicPace | None = None, **settings: Any) -> None:
         self.clock = ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
@@ -61,7 +62,7 @@ class Engine:
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
         self.settings = RunnerSettings(**settings)
-        self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms)
+        self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms, pace=pace)
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)

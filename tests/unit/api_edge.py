@@ -28,6 +28,7 @@ from clockwork.engine.answers import (
     ScheduleView,
     Status,
 )
+from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000
 DUE_MS: Final = NOW_MS + 60_000
@@ -162,6 +163,14 @@ class Edge:
             assert answer.json["status"] == answer.status
             assert {"type", "title", "detail"} <= answer.json.keys()
         return answer
+
+    async def shows(self, line: str) -> None:
+        """Waits until the metrics show this."""
+
+        async def look() -> bool:
+            return line in self.telemetry.exposition()[0].decode()
+
+        await until(look, line)
 
     async def post(self, document: Any, **given: Any) -> Answer:
         return await self.ask("POST", "/schedule", json=document, **given)

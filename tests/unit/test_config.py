@@ -14,6 +14,7 @@ from clockwork.config import (
     load_settings,
     setting_names,
 )
+from clockwork.config_access import AccessSettings, ConnectionSettings
 from clockwork.errors import StartRefused
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -78,8 +79,22 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_TOPIC_WAIT_MS": "0",
             "CLOCKWORK_LOG_FORMAT": "JSON",
             "CLOCKWORK_LOG_LEVEL": "Debug",
+            "CLOCKWORK_AUTH": "Keys",
+            "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
+            "CLOCKWORK_CREATES_PER_SECOND": "100",
+            "CLOCKWORK_CREATE_BYTES_PER_SECOND": "1000",
+            "CLOCKWORK_HTTP_CONNECTIONS_MAX": "7",
+            "CLOCKWORK_HTTP_HEAD_TIMEOUT_MS": "10",
+            "CLOCKWORK_HTTP_SEND_TIMEOUT_MS": "20",
+            "CLOCKWORK_TOPIC_DELIVERIES_PER_SECOND": "50",
+            "CLOCKWORK_TOPIC_RATES": "a=5, b.c=0",
         }
     )
+    assert loaded.access == AccessSettings(
+        auth="keys", keys_file="keys.toml", creates_per_second=100, create_bytes_per_second=1000
+    )
+    assert loaded.connections == ConnectionSettings(connections_max=7, head_timeout_ms=10, send_timeout_ms=20)
+    assert (loaded.pace.deliveries_per_second, loaded.pace.per_second()) == (50, {"a": 5, "b.c": 0})
     assert loaded.http == HttpSettings(host="::", port=0, body_bytes_max=2048, drain_timeout_ms=0, cluster="c")
     assert loaded.intake == IntakeSettings(
         cluster="c", shards=8, request_timeout_ms=100, scan_interval_ms=1000, retention_ms=1000
@@ -194,10 +209,32 @@ def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:
         ({"AWS_ACCESS_KEY": "k"}, "AWS_SECRET_KEY"),
         ({"AWS_SECRET_KEY": "k"}, "AWS_ACCESS_KEY"),
         ({"SCHEDULE_DB": "scheduleKeys"}, "SCHEDULE_KEY_DB"),
+        ({"CLOCKWORK_AUTH": "keys"}, "CLOCKWORK_AUTH_KEYS_FILE"),
+        ({"CLOCKWORK_AUTH_KEYS_FILE": "f"}, "CLOCKWORK_AUTH_KEYS_FILE"),
+        ({"CLOCKWORK_AUTH": "oidc", "CLOCKWORK_OIDC_AUDIENCE": "a"}, "CLOCKWORK_OIDC_ISSUER"),
+        ({"CLOCKWORK_AUTH": "oidc", "CLOCKWORK_OIDC_ISSUER": "https://i.example"}, "CLOCKWORK_OIDC_AUDIENCE"),
+        ({"CLOCKWORK_OIDC_ISSUER": "https://i.example"}, "CLOCKWORK_OIDC_ISSUER"),
     ],
 )
 def test_values_that_contradict_each_other_stop_the_start(environ: dict[str, str], named: str) -> None:
     assert named in refusal(environ)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLOCKWORK_AUTH", "anyone"),
+        ("CLOCKWORK_OIDC_ISSUER", "http://issuer.example"),
+        ("CLOCKWORK_OIDC_JWKS_URL", "ftp://issuer.example"),
+        ("CLOCKWORK_CREATES_PER_SECOND", "-1"),
+        ("CLOCKWORK_HTTP_CONNECTIONS_MAX", "0"),
+        ("CLOCKWORK_TOPIC_RATES", "orders"),
+        ("CLOCKWORK_TOPIC_RATES", "orders=-1"),
+        ("CLOCKWORK_TOPIC_RATES", "=5"),
+    ],
+)
+def test_a_wrong_value_of_access_and_limits_stops_the_start(name: str, value: str) -> None:
+    assert f"{name}: " in refusal({name: value})
 
 
 @pytest.mark.parametrize("text", ["CLOCKWORK_SHARDS = ", "\xff", "A = 1\nA = 2"])

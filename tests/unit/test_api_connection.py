@@ -1,0 +1,141 @@
+"""Raw sockets against the real server: what one connection may take of the node's time and places."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from clockwork.api.connection import HEADERS_MAX
+from clockwork.config_access import ConnectionSettings
+from tests.unit.api_edge import Edge, a_request, open_edge
+
+WAIT_S = 10.0
+"""Ends a test that hangs; none takes this long."""
+GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
+
+
+@asynccontextmanager
+async def connected(edge: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("begun", [b"G", GET, GET + b"X-Slow: 1", b"\r\n"])
+async def test_a_head_that_does_not_end_is_a_408_and_the_end_of_its_connection(begun: bytes) -> None:
+    async with (
+        open_edge(connections=ConnectionSettings(head_timeout_ms=50)) as edge,
+        connected(edge) as (reader, writer),
+    ):
+        writer.write(begun)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"\r\nContent-Type: application/problem+json\r\n" in answer
+        await edge.shows('clockwork_limited_total{limit="slow_requests"} 1.0')
+
+
+async def test_bytes_that_trickle_in_do_not_lengthen_the_time_for_a_head() -> None:
+    async with (
+        open_edge(connections=ConnectionSettings(head_timeout_ms=100)) as edge,
+        connected(edge) as (reader, writer),
+    ):
+        writer.write(GET)
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"X: y\r\n")
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            trickling = group.create_task(trickle())
+            answer = await reader.read(64)
+            trickling.cancel()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_second_request_has_the_time_of_a_first_and_the_pause_before_it_costs_none() -> None:
+    settings = ConnectionSettings(head_timeout_ms=200)
+    async with open_edge(connections=settings) as edge, connected(edge) as (reader, writer):
+        for _ in range(3):
+            for part in (GET[:7], GET[7:], b"\r\n"):
+                writer.write(part)
+                await asyncio.sleep(0)
+            assert (await reader.readuntil(b'"alive"}')).startswith(b"HTTP/1.1 200 ")
+            async with connected(edge) as (slow_reader, slow_writer):
+                # Another connection's head runs out of time meanwhile; this one rests.
+                slow_writer.write(b"G")
+                assert (await slow_reader.read()).startswith(b"HTTP/1.1 408 ")
+        assert not reader.at_eof()
+
+
+async def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
+    async with open_edge(connections=ConnectionSettings(send_timeout_ms=100)) as edge:
+        # 200 KiB in each answer; the client's buffers are small, and it never reads.
+        await edge.post(a_request(taskData="x" * 200_000))
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", edge.server.port))
+            await loop.sock_sendall(client, b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: h\r\n\r\n" * 40)
+            await edge.shows('clockwork_limited_total{limit="slow_requests"} 1.0')
+        # The one that stays is this test's own client.
+        await edge.shows("clockwork_http_connections 1.0")
+
+
+async def test_an_answer_that_is_read_keeps_its_connection() -> None:
+    async with (
+        open_edge(connections=ConnectionSettings(send_timeout_ms=100)) as edge,
+        connected(edge) as (reader, writer),
+    ):
+        await edge.post(a_request(taskData="x" * 200_000))
+        for _ in range(3):
+            writer.write(b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: h\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            await asyncio.sleep(0.15)  # longer than the time to send: its timer must be gone, not late
+        assert not reader.at_eof()
+
+
+async def test_past_the_last_place_a_connection_gets_a_503_and_those_that_are_open_go_on() -> None:
+    async with open_edge(connections=ConnectionSettings(connections_max=2)) as edge:
+        async with connected(edge) as (reader, writer), connected(edge) as (other_reader, other_writer):
+            # Both have their places once both are answered.
+            for each in (writer, other_writer):
+                each.write(GET + b"\r\n")
+            await reader.readuntil(b'"alive"}')
+            await other_reader.readuntil(b'"alive"}')
+            async with connected(edge) as (refused_reader, _):
+                answer = await refused_reader.read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 1\r\n" in answer
+            await edge.shows('clockwork_limited_total{limit="connections"} 1.0')
+            writer.write(GET + b"\r\n")
+            assert (await reader.readuntil(b'"alive"}')).startswith(b"HTTP/1.1 200 ")
+        await edge.shows("clockwork_http_connections 0.0")
+        assert (await edge.ask("GET", "/livez")).status == 200
+
+
+async def test_more_headers_than_any_client_needs_are_a_400() -> None:
+    async with open_edge() as edge:
+        for count, status in ((HEADERS_MAX - 10, b"200"), (HEADERS_MAX + 1, b"400")):
+            async with connected(edge) as (reader, writer):
+                headers = b"".join(b"X-%d: 1\r\n" % n for n in range(count))
+                writer.write(GET + b"Connection: close\r\n" + headers + b"\r\n")
+                assert (await reader.read()).split()[1] == status
+
+
+async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clockwork.api.handlers.BODY_SECONDS_MAX", 0.05)
+    async with open_edge() as edge, connected(edge) as (reader, writer):
+        writer.write(
+            b"POST /schedule HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    assert edge.engine.news == []
