@@ -114,14 +114,10 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Sends the answer. True: the client is gone, or does not take it."""
         _stop(self._send_timer)
-        timer = self._send_timer = self._after(self._places.settings.send_timeout_ms, self._answer_is_late)
-        try:
-            return await super().finish_response(request, resp, start_time)
-        finally:
-            # What the transport still holds is sent beside: a client that never reads would keep it for good, since
-            # closing waits for it as well.
-            if self.transport is None or self.transport.get_write_buffer_size() == 0:
-                timer.cancel()
+        # It runs on past this call: what the transport still holds is sent beside, and a client that never reads would
+        # keep it for good, since closing waits for it as well.
+        self._send_timer = self._after(self._places.settings.send_timeout_ms, self._answer_is_late)
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -121,6 +121,7 @@ async def test_a_deep_backlog_of_a_slow_topic_is_not_read_at_each_pass_and_gets_
     await engine.passes_at(tenure, 0)
     assert tenure.front is not None
     assert tenure.front.paced == {builders.TOPIC}
+    assert (await engine.one_pass(tenure)).waits_until_ms == DUE_MS + 250
     engine.store.calls.clear()
     for late_ms in range(250, 4_001, 250):
         await engine.passes_at(tenure, late_ms)
