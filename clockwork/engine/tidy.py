@@ -33,8 +33,6 @@ MANY_ROWS: Final = 25
 TICK_S: Final = 0.25
 """Fewer rows wait for the next tick, which is the same for all shards of a node: what they write then goes into common
 batch writes (`adapters.dynamo_batch`). A pair of writes for each row was a quarter of all that a delivery cost."""
-SINGLE_WRITES_MAX: Final = 16
-"""Conditional puts under way at once; only at_least_once needs them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +145,7 @@ class TidyUp:
             if outcome is not None:
                 (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
         await self._store.put_outcomes(exactly)
-        await together(self._store.put_outcome_if_absent, first_stands, at_once=SINGLE_WRITES_MAX)
+        await together(self._store.put_outcome_if_absent, first_stands, at_once=CHUNK_ROWS)
         await self._push_pointers(chunk)
         await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
 
