@@ -196,7 +196,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, settings.runner)
+        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner)
         dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
