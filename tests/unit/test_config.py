@@ -79,22 +79,8 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_TOPIC_WAIT_MS": "0",
             "CLOCKWORK_LOG_FORMAT": "JSON",
             "CLOCKWORK_LOG_LEVEL": "Debug",
-            "CLOCKWORK_AUTH": "Keys",
-            "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
-            "CLOCKWORK_CREATES_PER_SECOND": "100",
-            "CLOCKWORK_CREATE_BYTES_PER_SECOND": "1000",
-            "CLOCKWORK_HTTP_CONNECTIONS_MAX": "7",
-            "CLOCKWORK_HTTP_HEAD_TIMEOUT_MS": "10",
-            "CLOCKWORK_HTTP_SEND_TIMEOUT_MS": "20",
-            "CLOCKWORK_TOPIC_DELIVERIES_PER_SECOND": "50",
-            "CLOCKWORK_TOPIC_RATES": "a=5, b.c=0",
         }
     )
-    assert loaded.access == AccessSettings(
-        auth="keys", keys_file="keys.toml", creates_per_second=100, create_bytes_per_second=1000
-    )
-    assert loaded.connections == ConnectionSettings(connections_max=7, head_timeout_ms=10, send_timeout_ms=20)
-    assert (loaded.pace.deliveries_per_second, loaded.pace.per_second()) == (50, {"a": 5, "b.c": 0})
     assert loaded.http == HttpSettings(host="::", port=0, body_bytes_max=2048, drain_timeout_ms=0, cluster="c")
     assert loaded.intake == IntakeSettings(
         cluster="c", shards=8, request_timeout_ms=100, scan_interval_ms=1000, retention_ms=1000
@@ -119,6 +105,27 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
     assert dynamo.secret_key is not None
     assert (dynamo.access_key, dynamo.secret_key.get_secret_value()) == ("AK", "SK")
     assert (loaded.log.format, loaded.log.level) == ("json", "debug")
+
+
+def test_every_value_of_access_and_limits_reaches_its_setting() -> None:
+    loaded = load_settings(
+        {
+            "CLOCKWORK_AUTH": "Keys",
+            "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
+            "CLOCKWORK_CREATES_PER_SECOND": "100",
+            "CLOCKWORK_CREATE_BYTES_PER_SECOND": "1000",
+            "CLOCKWORK_HTTP_CONNECTIONS_MAX": "7",
+            "CLOCKWORK_HTTP_HEAD_TIMEOUT_MS": "10",
+            "CLOCKWORK_HTTP_SEND_TIMEOUT_MS": "20",
+            "CLOCKWORK_TOPIC_DELIVERIES_PER_SECOND": "50",
+            "CLOCKWORK_TOPIC_RATES": "a=5, b.c=0",
+        }
+    )
+    assert loaded.access == AccessSettings(
+        auth="keys", keys_file="keys.toml", creates_per_second=100, create_bytes_per_second=1000
+    )
+    assert loaded.connections == ConnectionSettings(connections_max=7, head_timeout_ms=10, send_timeout_ms=20)
+    assert (loaded.pace.deliveries_per_second, loaded.pace.per_second()) == (50, {"a": 5, "b.c": 0})
 
 
 @pytest.mark.parametrize(
