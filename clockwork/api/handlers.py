@@ -25,6 +25,7 @@ from clockwork.engine.answers import (
     Cancels,
     Created,
     KeyTaken,
+    NewSchedule,
     NotFound,
     Reason,
     Refused,
@@ -51,6 +52,8 @@ _REFUSED_BECAUSE: Final[Mapping[Reason, str]] = {
     Reason.CANCELLED: "It was cancelled already.",
     Reason.IN_FLIGHT: "It is too close to its time to say whether it will be delivered. Ask again.",
 }
+
+_Read = TypeVar("_Read")
 
 log = logging.getLogger(__name__)
 
@@ -96,25 +99,36 @@ class ScheduleHandlers:
 
     async def create(self, request: web.Request) -> web.Response:
         try:
-            body = await self._body(request)
-            read = partial(
-                schemas.read_schedule,
-                cluster=self.cluster,
-                now_ms=self.clock.now_ms(),
-                traceparent=_only(request, TRACEPARENT),
-            )
-            new = await _parsed(body, read)
-            result = await self.intake.create(new)
+            new = await _parsed(await self._body(request), self.reader(request))
         except (Refusal, InvalidInput):
+            self.telemetry.schedule("rejected")
+            raise
+        status, view = await self.accept(new)
+        return _shown(view, status, {hdrs.LOCATION: _path_of(view)} if status is HTTPStatus.CREATED else None)
+
+    def reader(self, request: web.Request) -> Callable[[Any], NewSchedule]:
+        """Makes a create of a JSON value that came with this request. It raises: InvalidInput."""
+        return partial(
+            schemas.read_schedule,
+            cluster=self.cluster,
+            now_ms=self.clock.now_ms(),
+            traceparent=_only(request, TRACEPARENT),
+        )
+
+    async def accept(self, new: NewSchedule) -> tuple[HTTPStatus, ScheduleView]:
+        """One create, alone or of a batch. Raises: Refusal, InvalidInput, Unavailable."""
+        try:
+            result = await self.intake.create(new)
+        except InvalidInput:
             self.telemetry.schedule("rejected")
             raise
         match result:
             case Created(view):
                 self.telemetry.schedule("created")
-                return _shown(view, HTTPStatus.CREATED, {hdrs.LOCATION: _path_of(view)})
+                return HTTPStatus.CREATED, view
             case Repeated(view):
                 self.telemetry.schedule("repeated")
-                return _shown(view)
+                return HTTPStatus.OK, view
             case KeyTaken(view):
                 self.telemetry.schedule("rejected")
                 raise _conflict(Reason.PENDING, view)
@@ -126,20 +140,25 @@ class ScheduleHandlers:
         return _shown(view)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        return await self._cancel(*_key_in_path(request))
+        return _shown(await self.cancel_one(*_key_in_path(request)))
 
     async def cancel_named_in_body(self, request: web.Request) -> web.Response:
-        return await self._cancel(*await _parsed(await self._body(request), schemas.read_key))
+        return _shown(await self.cancel_one(*await _parsed(await self._body(request), schemas.read_key)))
 
-    async def _cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> web.Response:
+    async def cancel_one(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView:
+        """One cancel, alone or of a batch. Raises: Refusal, Unavailable."""
         match await self.canceller.cancel(client_id, schedule_key):
             case Cancelled(view):
                 self.telemetry.schedule("cancelled")
-                return _shown(view)
+                return view
             case NotFound():
                 raise Refusal(problems.schedule_not_found())
             case Refused(reason, view):
                 raise _conflict(reason, view)
+
+    async def read_many(self, request: web.Request, read: Callable[[Any], _Read]) -> _Read:
+        """What `read` makes of the JSON of a body that may be as long as any. Raises: Refusal, InvalidInput."""
+        return await _parsed(await _body(request, bytes_max=self.body_bytes_max), read)
 
     async def _body(self, request: web.Request) -> bytes:
         return await _body(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
@@ -234,10 +253,14 @@ def _only(request: web.Request, header: str) -> str | None:
 
 
 def _key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
-    """From the path as it was sent: the server's own decoding leaves what is not UTF-8 as it stands, so that two
-    different paths would become one key."""
+    return key_in_path(request, behind=0)
+
+
+def key_in_path(request: web.Request, *, behind: int) -> tuple[ClientId, ScheduleKey]:
+    """From the path as it was sent, with `behind` segments after the key: the server's own decoding leaves what is not
+    UTF-8 as it stands, so that two different paths would become one key. Raises: InvalidInput."""
     raw = request.raw_path.encode("utf-8", "surrogateescape")
-    segments = _PATH_END.split(raw, maxsplit=1)[0].rsplit(b"/", 2)[-2:]
+    segments = _PATH_END.split(raw, maxsplit=1)[0].rsplit(b"/", 2 + behind)[1:3]
     names = ("clientId", "scheduleKey")
     document: dict[str, str] = {}
     for name, segment in zip(names, segments, strict=True):
@@ -248,9 +271,6 @@ def _key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
     return schemas.read_key(document)
-
-
-_Read = TypeVar("_Read")
 
 
 async def _parsed(body: bytes, read: Callable[[Any], _Read]) -> _Read:

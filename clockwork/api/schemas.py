@@ -18,10 +18,20 @@ from pydantic_core import ErrorDetails
 
 from clockwork.api import json_body
 from clockwork.api.times import due_ms_of_input
-from clockwork.domain.position import due_ms_of
+from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Schedule, ScheduleKey, Topic
-from clockwork.engine.answers import NewSchedule, ScheduleView, Status
+from clockwork.domain.schedule import (
+    ClientId,
+    DataForm,
+    EndState,
+    Guarantee,
+    OrderingKey,
+    Outcome,
+    Schedule,
+    ScheduleKey,
+    Topic,
+)
+from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import FieldError, InvalidInput
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
@@ -60,21 +70,29 @@ def _context(info: ValidationInfo) -> _Context:
     return info.context
 
 
-def _client_id(value: str) -> str:
+def client_id_of(value: str) -> str:
+    """A legal `clientId`. Raises: ValueError, as the two below."""
     if not _CLIENT_ID.fullmatch(value):
         raise ValueError("should be 1 to 128 of A-Z a-z 0-9 . _ -")
     return value
 
 
-def _key(value: str) -> str:
+def key_of(value: str) -> str:
+    """A legal `scheduleKey` or `orderingKey`."""
     if not 1 <= len(value.encode()) <= KEY_BYTES_MAX:
         raise ValueError(f"should be 1 to {KEY_BYTES_MAX} bytes of UTF-8")
     return value
 
 
-def _topic(value: str, info: ValidationInfo) -> str:
+def topic_of(value: str) -> str:
+    """A name that Kafka would take."""
     if not _TOPIC.fullmatch(value) or value in {".", ".."}:
         raise ValueError("should be a Kafka topic name: 1 to 249 of A-Z a-z 0-9 . _ -, and neither . nor ..")
+    return value
+
+
+def _topic(value: str, info: ValidationInfo) -> str:
+    topic_of(value)
     if value.startswith("__"):
         raise ValueError("topics that begin with __ are Kafka's own")
     if value.startswith(f"{_context(info).cluster}-"):
@@ -103,8 +121,8 @@ def _few(value: object) -> object:
     return value
 
 
-_ClientId = Annotated[str, AfterValidator(_client_id)]
-_Key = Annotated[str, AfterValidator(_key)]
+_ClientId = Annotated[str, AfterValidator(client_id_of)]
+_Key = Annotated[str, AfterValidator(key_of)]
 _HeaderName = Annotated[str, AfterValidator(_header_name)]
 _STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -308,42 +326,57 @@ def _digest(
 
 def answer(view: ScheduleView) -> dict[str, Any]:
     """A schedule and its state, as every answer shows it."""
-    schedule = view.schedule
-    shown: dict[str, Any] = {
+    identity = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
-        "scheduleTime": schedule.due_ms if schedule is not None else due_ms_of(view.position),
+        "scheduleTime": due_ms_of(view.position),
     }
-    if schedule is not None:
-        shown |= {
-            "orderingKey": schedule.ordering_key,
-            "taskData": _answered(schedule),
-            "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-            "delivery": {
-                "topic": schedule.topic,
-                "guarantee": schedule.guarantee.value,
-                "headers": dict(schedule.headers),
-            },
-            "createdAt": schedule.created_at_ms,
-            "deliveryId": schedule.delivery_id,
-        }
-    return shown | {"status": view.status.value, "version": view.version, "shard": view.shard} | _ending(view)
+    state = {"status": view.status.value, "version": view.version, "shard": view.shard}
+    return identity | _content(view.schedule) | state | (_ending(view.outcome) if view.outcome is not None else {})
 
 
-def _ending(view: ScheduleView) -> dict[str, Any]:
-    outcome = view.outcome
-    if outcome is None:
+def past(outcome: Outcome) -> dict[str, Any]:
+    """A schedule that has ended, as a history shows it; `superseded`: it was moved, and what it became stands there too."""
+    schedule = outcome.schedule
+    identity = {
+        "clientId": outcome.client_id,
+        "scheduleKey": outcome.schedule_key,
+        "scheduleTime": due_ms_of(outcome.position),
+        "createdAt": accepted_ms_of(outcome.position),
+    }
+    state: dict[str, Any] = {"status": outcome.state.value, "endedAt": outcome.at_ms}
+    version = {"version": schedule.version} if schedule is not None else {}
+    return identity | _content(schedule) | state | version | _ending(outcome)
+
+
+def _content(schedule: Schedule | None) -> dict[str, Any]:
+    if schedule is None:
         return {}
-    if view.status is Status.DELIVERED and outcome.placed is not None:
+    return {
+        "orderingKey": schedule.ordering_key,
+        "taskData": _answered(schedule),
+        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
+        "delivery": {
+            "topic": schedule.topic,
+            "guarantee": schedule.guarantee.value,
+            "headers": dict(schedule.headers),
+        },
+        "createdAt": schedule.created_at_ms,
+        "deliveryId": schedule.delivery_id,
+    }
+
+
+def _ending(outcome: Outcome) -> dict[str, Any]:
+    if outcome.state is EndState.DELIVERED and outcome.placed is not None:
         delivered = {
-            "topic": view.schedule.topic if view.schedule is not None else None,
+            "topic": outcome.schedule.topic if outcome.schedule is not None else None,
             "partition": outcome.placed.kafka_partition,
             "offset": outcome.placed.offset,
             "at": outcome.placed.at_ms,
-            "latenessMs": outcome.placed.at_ms - due_ms_of(view.position),
+            "latenessMs": outcome.placed.at_ms - due_ms_of(outcome.position),
         }
         return {"delivered": delivered}
-    if view.status is Status.FAILED and outcome.failure is not None:
+    if outcome.state is EndState.FAILED and outcome.failure is not None:
         failure = outcome.failure
         return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
     return {}
