@@ -215,15 +215,17 @@ class _Found:
 
     @property
     def pointers_wanted(self) -> int:
-        return POINTERS_PER_QUERY if self._query.filters else self._limit - len(self._views)
+        return POINTERS_PER_QUERY if self._query.filters else max(self._limit - len(self._views), CHUNK_KEYS)
 
     @property
     def chunk_keys(self) -> int:
-        """How many to read together: as many as will be needed, but not more than a few megabytes of them."""
+        """How many to read together: what is missing if all of them are shown, more if many are not, and not more than a
+        few megabytes."""
         if self.looked_at == 0:
-            return min(CHUNK_KEYS, self.pointers_wanted)
+            return CHUNK_KEYS if self._query.filters else min(CHUNK_KEYS, self._limit)
         each_bytes = self._read_bytes // self.looked_at + 1
-        return min(CHUNK_KEYS_MAX, self.pointers_wanted, max(PAGE_BYTES_MAX // 2 // each_bytes, 1))
+        missing = max(self._limit - len(self._views), self.looked_at)
+        return min(CHUNK_KEYS_MAX, missing, max(PAGE_BYTES_MAX // 2 // each_bytes, 1))
 
     def add(self, chunk: Sequence[Pointer], views: Sequence[ScheduleView | None]) -> Position | None:
         """Returns the last position that found a place if the page is full now."""
