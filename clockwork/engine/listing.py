@@ -209,6 +209,7 @@ class _Found:
         self._query = query
         self._limit = limit
         self._views: dict[KeyName, ScheduleView] = {}
+        """Each key once: an index that lags may show one where it was and where it is."""
         self._shown_bytes = 0
         self._read_bytes = 0
         self.looked_at = 0
@@ -233,7 +234,7 @@ class _Found:
             self.looked_at += 1
             size_bytes = view.schedule.size_bytes if view is not None and view.schedule is not None else 0
             self._read_bytes += size_bytes
-            if view is None or not self._query.wants(view) or _name(pointer) in self._views:
+            if view is None or not self._query.wants(view):
                 continue
             self._views[_name(pointer)] = view
             self._shown_bytes += size_bytes

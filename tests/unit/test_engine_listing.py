@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from clockwork.engine import listing
 from clockwork.engine.answers import ScheduleView, Status
 from clockwork.engine.listing import Listing, ListQuery
 from clockwork.errors import Unavailable
-from clockwork.ports import PointerPage
+from clockwork.ports import KeyName, PointerPage
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock
@@ -181,6 +182,33 @@ async def test_an_index_that_lags_behind_a_move_or_a_new_use_of_the_key_shows_wh
     assert views.keys() == {"moved", "still"}
     assert views["moved"].position == new.position
     assert views["moved"].status is Status.PENDING
+
+
+async def test_a_move_that_is_being_applied_is_waited_for(lists: Lists) -> None:
+    # The race: the transaction is applied item by item; its outcome is there already and its pointer is not.
+    old = await lists.put("moved")
+    lists.end(old, EndState.SUPERSEDED)
+    plain = lists.search.read_pointers
+
+    async def then_applied(names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        found = await plain(names)
+        await lists.put("moved", due_ms=DUE_MS + 1, version=2)
+        return found
+
+    lists.search.read_pointers = then_applied  # type: ignore[method-assign]
+
+    (view,) = await lists.all()
+
+    assert (view.status, view.version) == (Status.PENDING, 2)
+
+
+async def test_what_was_moved_out_of_the_range_that_is_asked_for_is_not_listed(lists: Lists) -> None:
+    old = await lists.put("moved")
+    lists.search.freeze()
+    lists.end(old, EndState.SUPERSEDED)
+    await lists.put("moved", due_ms=DUE_MS + 900, version=2)
+
+    assert await lists.states(replace(ALL, due_to_ms=DUE_MS + 900)) == {}
 
 
 async def test_a_key_that_the_index_shows_twice_is_listed_once(lists: Lists) -> None:
