@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from clockwork.api import many, problems, queries, schemas
+from clockwork.api import many, problems, queries, schemas, shown
 from clockwork.api.handlers import Refusal, key_in_path
 from clockwork.api.problems import Problem
 from clockwork.api.times import due_ms_of_input
@@ -55,7 +55,7 @@ class ListHandlers:
         page = await self.history.page(client_id, schedule_key, after=after, limit=limit)
         if page is None:
             raise Refusal(problems.schedule_not_found())
-        documents = (schemas.past(outcome) for outcome in page.outcomes)
+        documents = (shown.past(outcome) for outcome in page.outcomes)
         return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, query))
 
 

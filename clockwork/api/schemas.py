@@ -7,7 +7,6 @@ number), and what only two fields together decide (`taskData` and its encoding, 
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,21 +15,11 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from clockwork.api import json_body
+from clockwork.api import json_body, policies, shown
 from clockwork.api.times import due_ms_of_input
-from clockwork.domain.position import accepted_ms_of, due_ms_of
+from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import (
-    ClientId,
-    DataForm,
-    EndState,
-    Guarantee,
-    OrderingKey,
-    Outcome,
-    Schedule,
-    ScheduleKey,
-    Topic,
-)
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
 from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import FieldError, InvalidInput
 
@@ -137,13 +126,17 @@ class KeyForm(BaseModel):
 
 
 class DeliveryForm(BaseModel):
-    """Where a schedule goes, and how surely."""
+    """Where a schedule goes, how surely, and what if it cannot go there in time."""
 
     model_config = _STRICT
 
     topic: Annotated[str, AfterValidator(_topic)]
     guarantee: Literal["exactly_once", "at_least_once"] | None = None
     headers: Annotated[dict[_HeaderName, str] | None, BeforeValidator(_few)] = None
+    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
+    """Milliseconds after `scheduleTime`."""
+    on_late: Annotated[policies.OnLateName | None, Field(alias="onLate")] = None
+    retry: policies.RetryForm | None = None
 
 
 class ScheduleForm(KeyForm):
@@ -169,6 +162,8 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
             task_data, data_form = _stored(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
+    if form is not None:
+        errors += policies.wrong_policies(form.delivery)
     if errors or form is None:
         raise InvalidInput(errors)
     headers = tuple(sorted((form.delivery.headers or {}).items()))
@@ -186,6 +181,9 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
         data_form=data_form,
         headers=headers,
         traceparent=_kept_traceparent(traceparent, headers),
+        deadline_ms=form.delivery.deadline,
+        on_late=policies.on_late_of(form.delivery),
+        retry=policies.policy_of(form.delivery.retry) if form.delivery.retry is not None else None,
         digest=_digest(form, document["taskData"], task_data, data_form, ordering_key, guarantee, headers),
     )
 
@@ -272,16 +270,6 @@ def _decoded(value: Any) -> bytes:
     return data
 
 
-def _answered(schedule: Schedule) -> Any:
-    match schedule.data_form:
-        case DataForm.JSON:
-            return json.loads(schedule.task_data)
-        case DataForm.TEXT:
-            return schedule.task_data.decode()
-        case DataForm.BASE64:
-            return base64.b64encode(schedule.task_data).decode()
-
-
 def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
     size_bytes = len(task_data) + sum(len(name.encode()) + len(value.encode()) for name, value in headers)
     if size_bytes > STORED_BYTES_MAX:
@@ -318,6 +306,11 @@ def _digest(
         "taskDataForm": data_form.value,
         "taskData": hashlib.sha256(data).hexdigest(),
     }
+    # Said by few; a digest without them is as it was before there were any.
+    if form.delivery.deadline is not None:
+        fields |= {"deadline": form.delivery.deadline, "onLate": policies.on_late_of(form.delivery).value}
+    if form.delivery.retry is not None:
+        fields["retry"] = policies.numbers_of(policies.policy_of(form.delivery.retry))
     return hashlib.sha256(json_body.canonical(fields)).hexdigest()
 
 
@@ -332,51 +325,9 @@ def answer(view: ScheduleView) -> dict[str, Any]:
         "scheduleTime": due_ms_of(view.position),
     }
     state = {"status": view.status.value, "version": view.version, "shard": view.shard}
-    return identity | _content(view.schedule) | state | (_ending(view.outcome) if view.outcome is not None else {})
-
-
-def past(outcome: Outcome) -> dict[str, Any]:
-    """A schedule that has ended, as a history shows it; `superseded`: it was moved, and what it became stands there too."""
-    schedule = outcome.schedule
-    identity = {
-        "clientId": outcome.client_id,
-        "scheduleKey": outcome.schedule_key,
-        "scheduleTime": due_ms_of(outcome.position),
-        "createdAt": accepted_ms_of(outcome.position),
-    }
-    state: dict[str, Any] = {"status": outcome.state.value, "endedAt": outcome.at_ms}
-    version = {"version": schedule.version} if schedule is not None else {}
-    return identity | _content(schedule) | state | version | _ending(outcome)
-
-
-def _content(schedule: Schedule | None) -> dict[str, Any]:
-    if schedule is None:
-        return {}
-    return {
-        "orderingKey": schedule.ordering_key,
-        "taskData": _answered(schedule),
-        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-        "delivery": {
-            "topic": schedule.topic,
-            "guarantee": schedule.guarantee.value,
-            "headers": dict(schedule.headers),
-        },
-        "createdAt": schedule.created_at_ms,
-        "deliveryId": schedule.delivery_id,
-    }
-
-
-def _ending(outcome: Outcome) -> dict[str, Any]:
-    if outcome.state is EndState.DELIVERED and outcome.placed is not None:
-        delivered = {
-            "topic": outcome.schedule.topic if outcome.schedule is not None else None,
-            "partition": outcome.placed.kafka_partition,
-            "offset": outcome.placed.offset,
-            "at": outcome.placed.at_ms,
-            "latenessMs": outcome.placed.at_ms - due_ms_of(outcome.position),
-        }
-        return {"delivered": delivered}
-    if outcome.state is EndState.FAILED and outcome.failure is not None:
-        failure = outcome.failure
-        return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
-    return {}
+    return (
+        identity
+        | shown.content(view.schedule)
+        | state
+        | (shown.ending(view.outcome) if view.outcome is not None else {})
+    )
