@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from clockwork.adapters import dynamo_tables
 from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_codec import cluster_item, row_item, shard_key
+from clockwork.adapters.dynamo_errors import Rejected
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 CLUSTER = {"partitionId": {"S": "cluster"}}
+INDEX_ATTEMPTS_MAX = 6
 
 
 @pytest.fixture
@@ -218,15 +221,32 @@ async def test_a_missing_index_is_named_with_what_to_do_and_is_not_missed_where_
     assert await _problems(without) == []
 
 
-async def test_an_index_that_is_made_later_has_everything_in_it(empty: DynamoClientSettings) -> None:
-    await _made(replace(empty, search=False))
+async def test_an_index_that_is_made_later_has_everything_in_it(
+    services: "LocalServices", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DynamoDB Local now and then forgets such an index, or leaves it CREATING for good: about one in ten.
+    monkeypatch.setattr(dynamo_tables, "ACTIVE_SECONDS_MAX", 5)
+    for _ in range(INDEX_ATTEMPTS_MAX):
+        chosen = settings_for(services.dynamodb_endpoint)
+        try:
+            await _make_index_later(chosen)
+            break
+        except (StartRefused, Rejected):
+            continue
+    else:
+        pytest.fail(f"no index was made at {INDEX_ATTEMPTS_MAX} tables")
+    assert await _problems(chosen) == []
+    assert await _problems(replace(chosen, search=False)) == [], "one that is not used harms nobody"
+
+
+async def _make_index_later(chosen: DynamoClientSettings) -> None:
+    await _made(replace(chosen, search=False))
     created = row()
-    async with DynamoScheduleStore(empty, SystemClock(), _observe_nothing, NoTelemetry()) as store:
+    async with DynamoScheduleStore(chosen, SystemClock(), _observe_nothing, NoTelemetry()) as store:
         await store.create(created, pointer(created), replaces_version=None)
 
-        await asyncio.gather(*(create_tables(empty) for _ in range(3)))
+        await asyncio.gather(*(create_tables(chosen) for _ in range(3)))
 
-        assert await _problems(empty) == []
         search = DynamoScheduleSearch(store.client)
 
         async def filled() -> bool:
@@ -234,4 +254,3 @@ async def test_an_index_that_is_made_later_has_everything_in_it(empty: DynamoCli
             return page.pointers == (pointer(created),)
 
         await until(filled, "the index is filled")
-        assert await _problems(replace(empty, search=False)) == [], "one that is not used harms nobody"

@@ -117,7 +117,3 @@ async def test_without_search_there_are_no_lists_and_no_index_and_all_else_works
     assert (await node.client.page(cluster.name)).status == 501
     await cluster.until_status(node.client, "unlisted")
     assert len((await node.client.history(cluster.name, "unlisted")).body["schedules"]) == 1
-
-    with_search = await cluster.start(ready=False)
-    await with_search.until_ready()
-    assert [each["scheduleKey"] for each in await with_search.client.listed(cluster.name)] == ["unlisted"]
