@@ -6,8 +6,7 @@ compose files and charts make of a value that was not given.
 
 The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
 name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
-so that `true` is no number and both sources mean the same. pydantic-settings was tried and left out: it reads the
-process's environment itself, lets unknown names pass there, and reports one class at a time.
+so that `true` is no number and both sources mean the same. Not pydantic-settings: it lets unknown names pass.
 """
 
 import difflib
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from clockwork.config_processes import ProcessSettings
 from clockwork.errors import StartRefused
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -37,10 +37,6 @@ SHARDS_MAX: Final = 10_000
 FRONTIER_LEAD_MS_MAX: Final = 5_000
 BATCH_RECORDS_MAX: Final = 2_000
 """With the rows still being tidied up it must stay below what one marker may list."""
-
-
-def _seconds(n: float) -> int:
-    return int(n * 1_000)
 
 
 def _brokers(value: object) -> object:
@@ -84,12 +80,12 @@ _ScanIntervalMs = Annotated[
 ]
 _RetentionMs = Annotated[
     int,
-    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=_seconds(10 * 366 * 86_400), description="of outcomes"),
+    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=10 * 366 * 86_400_000, description="of outcomes"),
 ]
 CLUSTER_DEFAULT: Final = "clockwork"
 SHARDS_DEFAULT: Final = 64
 SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
-RETENTION_MS_DEFAULT: Final = _seconds(7 * 86_400)
+RETENTION_MS_DEFAULT: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,6 +294,7 @@ class Settings:
     """Everything, checked."""
 
     http: HttpSettings = field(default_factory=HttpSettings)
+    processes: ProcessSettings = field(default_factory=ProcessSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     intake: IntakeSettings = field(default_factory=IntakeSettings)
@@ -316,6 +313,7 @@ class SettingName:
 
 _COMPONENTS: Final[tuple[type[Any], ...]] = (
     HttpSettings,
+    ProcessSettings,
     DynamoSettings,
     KafkaSettings,
     IntakeSettings,
@@ -342,6 +340,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     values = {**_from_file(environ, problems), **_from_environ(environ, problems)}
     http = _component(HttpSettings, values, problems)
+    processes = _component(ProcessSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
     kafka = _component(KafkaSettings, values, problems)
     intake = _component(IntakeSettings, values, problems)
@@ -354,6 +353,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return Settings(
         http=http,
+        processes=processes,
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
         intake=intake,

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.api import problems
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings
 from clockwork.engine.answers import Accepts, Cancels
@@ -35,8 +36,10 @@ def make_app(
     clock: Clock,
     *,
     accepts: bool = True,
+    sibling: Sibling | None = None,
 ) -> web.Application:
-    """The application with all routes; without `accepts` only the node's own, for a worker.
+    """The application with all routes; without `accepts` only the node's own, for a worker; with a
+    `sibling` these speak for all processes of the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
@@ -48,7 +51,7 @@ def make_app(
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
     )
-    node = NodeHandlers(readiness=readiness, metrics=telemetry)
+    node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     app = web.Application(middlewares=[_around(telemetry)], client_max_size=0)
     app.on_response_prepare.append(_set_headers)
     if accepts:
@@ -115,12 +118,13 @@ class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
     Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
-    what is left then is cancelled. The engine must outlive it.
+    what is left then is cancelled. The engine must outlive it. `shares_port`: with the other processes of this node.
     """
 
-    def __init__(self, app: web.Application, settings: HttpSettings) -> None:
+    def __init__(self, app: web.Application, settings: HttpSettings, *, shares_port: bool = False) -> None:
         self._app = app
         self._settings = settings
+        self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -145,7 +149,9 @@ class HttpServer:
         try:
             # Not a TCPSite: it leaves no choice of the connection's class.
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._new_connection, host, port, backlog=BACKLOG)
+            self._listener = await loop.create_server(
+                self._new_connection, host, port, backlog=BACKLOG, reuse_port=self._shares_port or None
+            )
         except OSError as error:
             await self.stop()
             raise StartRefused(
