@@ -24,6 +24,9 @@ BYTES_PER_CALL: Final = 900 * 1024
 that sending it in one piece keeps the event loop waiting."""
 CALLS_AT_ONCE: Final = 8
 """Of one request, so that one large tidy-up leaves connections for everybody else."""
+GROUP_REQUESTS_MAX: Final = 500
+"""To measure and cut so many takes 3 ms, in which the event loop stands still; when all shards of a node tidy up a backlog
+at once, there are tens of thousands."""
 ATTEMPTS_MAX: Final = 8
 """For one call's leftovers: some 4 s of waiting in all."""
 
@@ -72,7 +75,7 @@ class GroupedWrites:
     async def write(self, mine: Mapping[Any, Item]) -> None:
         """As `write_all`; by anything that tells their keys apart."""
         group = self._open
-        if group is not None:
+        if group is not None and len(group.requests) + len(mine) <= GROUP_REQUESTS_MAX:
             group.requests |= mine
             await group.over.wait()
             if group.failure is not None:
@@ -84,7 +87,7 @@ class GroupedWrites:
         group = self._open = _Group(dict(mine))
         try:
             await asyncio.sleep(0)  # everybody else who is awake
-            self._open = None
+            self._close(group)
             await write_all(self._client, self._table, list(group.requests.values()))
             group.done = True
         except Rejected:
@@ -95,8 +98,12 @@ class GroupedWrites:
             group.failure = error
             raise
         finally:
-            self._open = None if self._open is group else self._open
+            self._close(group)
             group.over.set()
+
+    def _close(self, group: _Group) -> None:
+        if self._open is group:
+            self._open = None
 
 
 async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:

@@ -6,7 +6,7 @@ its lane. A missing or forbidden topic, or one whose broker is away, waits as a 
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,7 +17,7 @@ from clockwork.domain.lanes import Errand, Firing, without_lane
 from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
 from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.schedule import Lane, Placed, Retry, Row, Topic
+from clockwork.domain.schedule import Guarantee, Lane, Placed, Retry, Row, Topic
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done
 from clockwork.engine.together import together
@@ -105,8 +105,7 @@ class Delivery:
         placed = await tenure.publisher.deliver([self._record(firing) for firing in batch], write_marker)
         tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(batch, placed, strict=True))
         self._telemetry.batch(records=len(batch), commit_seconds=loop.time() - started_s)
-        for firing, where in zip(batch, placed, strict=True):
-            self._count(firing, where)
+        self._count(batch, placed)
 
     async def _renew(self, tenure: Tenure) -> None:
         try:
@@ -197,7 +196,7 @@ class Delivery:
                 await self._stop_lane(tenure, firing, refusal)
                 return count
             tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
-            self._count(firing, placed)
+            self._count([firing], [placed])
         return len(lane)
 
     async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
@@ -224,24 +223,31 @@ class Delivery:
             return dead_letter_of(firing.row.schedule, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
         return delivery_of(firing.row.schedule, now_ms=now_ms)
 
-    def _count(self, firing: Firing, placed: Placed) -> None:
-        guarantee = firing.guarantee
-        if firing.failure is not None:
-            self._telemetry.delivery(guarantee, "failed")
-            log.error(
-                "Schedule failed",
-                extra={
-                    "event": "schedule.failed",
-                    "shard": firing.row.shard,
-                    "topic": firing.lane[0] if firing.lane else None,
-                    "reason": firing.failure.reason,
-                    "attempts": firing.failure.attempts,
-                },
-            )
-            return
-        self._telemetry.delivery(guarantee, "delivered")
-        self._telemetry.lateness(guarantee, (placed.at_ms - firing.row.due_ms) / 1_000)
-        self._topic_waits.took_records(Topic(self._topic(firing)))
+    def _count(self, firings: Sequence[Firing], placed: Sequence[Placed]) -> None:
+        delivered: Counter[Guarantee] = Counter()
+        for firing, where in zip(firings, placed, strict=True):
+            if firing.failure is not None:
+                self._note_failed(firing)
+                continue
+            delivered[firing.guarantee] += 1
+            self._telemetry.lateness(firing.guarantee, (where.at_ms - firing.row.due_ms) / 1_000)
+        for guarantee, count in delivered.items():
+            self._telemetry.delivery(guarantee, "delivered", count)
+        for topic in {self._topic(firing) for firing in firings if firing.failure is None}:
+            self._topic_waits.took_records(Topic(topic))
+
+    def _note_failed(self, firing: Firing) -> None:
+        self._telemetry.delivery(firing.guarantee, "failed")
+        log.error(
+            "Schedule failed",
+            extra={
+                "event": "schedule.failed",
+                "shard": firing.row.shard,
+                "topic": firing.lane[0] if firing.lane else None,
+                "reason": firing.failure.reason if firing.failure is not None else None,
+                "attempts": firing.failure.attempts if firing.failure is not None else None,
+            },
+        )
 
 
 def _ended(firing: Firing, placed: Placed) -> Ended:
