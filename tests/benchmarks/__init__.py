@@ -4,6 +4,7 @@
     make bench SCENARIO=drain QUICK=1      one scenario, a tenth of the size, two rounds
 
     sections       synchronous sections of the event loop, at the largest sizes allowed; no services
+    turns          every turn of a whole node's event loop, under the largest loads
     creates        creates over HTTP, beside bare transactions of DynamoDB
     creates-stub   CPU of a create, on a stub DynamoDB
     drain          50,000 due schedules, one process and two, beside bare transactions and writes

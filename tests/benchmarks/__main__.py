@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
-from tests.benchmarks import costs, creates, drains, dynamo_calls, lateness, sections, transactions, uvloops
+from tests.benchmarks import costs, creates, drains, dynamo_calls, lateness, sections, transactions, turns, uvloops
 from tests.benchmarks.report import Report
 from tests.benchmarks.world import Bench
 
 RESULTS: Final = Path("bench-results")
 SCENARIOS: Final[dict[str, Callable[[Bench], Awaitable[None]]]] = {
     "sections": lambda bench: sections.run(bench.report),
+    "turns": turns.under_the_largest_loads,
     "creates": creates.on_dynamodb_local,
     "creates-stub": creates.on_a_stub,
     "drain": drains.on_dynamodb_local,
