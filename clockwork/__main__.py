@@ -1,4 +1,5 @@
-"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them.
+"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them; `leave` says, for a node with an
+instance id that was stopped, that it will not come back.
 
 Exit codes: 0 done, 2 refused (one line on standard error says what to change), 1 anything else.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from clockwork.adapters.telemetry import configure_logging
 from clockwork.api.siblings import Sibling
-from clockwork.app import Role, check_resources, init_resources, run_node
+from clockwork.app import Role, check_resources, init_resources, leave_for_good, run_node
 from clockwork.config import Settings, load_settings
 from clockwork.errors import StartRefused, Unavailable
 from clockwork.processes import Processes
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m clockwork",
         description="Delivers payloads to Kafka topics at their time. Settings come from the environment (see README).",
     )
-    parser.add_argument("command", nargs="?", choices=["run", "init", "check"], default="run")
+    parser.add_argument("command", nargs="?", choices=["run", "init", "check", "leave"], default="run")
     parser.add_argument("--role", choices=[role.value for role in Role], default=Role.ALL.value, help="default: all")
     parser.add_argument("--processes", metavar="N", help="of this node, on one port (CLOCKWORK_PROCESSES)")
     parser.add_argument("--sibling", type=_sibling, help=argparse.SUPPRESS)
@@ -53,6 +54,8 @@ async def _work(chosen: argparse.Namespace, settings: Settings, environ: Mapping
             await init_resources(settings)
         case "check":
             await check_resources(settings)
+        case "leave":
+            await leave_for_good(settings)
         case _ if chosen.sibling is not None:
             number, folder = chosen.sibling
             await run_node(settings, role, Sibling(number=number, count=count, folder=folder))

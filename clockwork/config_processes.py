@@ -22,3 +22,7 @@ class ProcessSettings:
             description="of one node, on one port; one uses one core, so up to the number of cores",
         ),
     ] = 1
+
+    def instance_ids(self, of_node: str) -> list[str]:
+        """The names in the group of its processes, by number."""
+        return [of_node] if self.count == 1 else [f"{of_node}-{number}" for number in range(self.count)]

@@ -134,7 +134,7 @@ class Processes:
         settings = self._settings
         more = {"CLOCKWORK_HTTP_PORT": str(port), "CLOCKWORK_PROCESSES": str(self._count)}
         if settings.kafka.instance_id is not None:
-            more["CLOCKWORK_INSTANCE_ID"] = f"{settings.kafka.instance_id}-{number}"
+            more["CLOCKWORK_INSTANCE_ID"] = settings.processes.instance_ids(settings.kafka.instance_id)[number]
         command = (*self._command, "--sibling", f"{number}:{folder}")
 
         async def start() -> asyncio.subprocess.Process:

@@ -109,7 +109,7 @@ async def opened_bare(bench: Bench) -> AsyncIterator[Bare]:
 
 
 def _batch(rows: Sequence[Row]) -> _Batch:
-    ended = [Ended(position=row.position, placed=builders.placed(n)) for n, row in enumerate(rows)]
+    ended = [Ended(position=row.position, at_ms=now_ms(), placed=builders.placed(n)) for n, row in enumerate(rows)]
     return _Batch(
         records=[delivery_of(row.schedule, now_ms=now_ms()) for row in rows],
         marker=marker.encode(ended),

@@ -39,7 +39,9 @@ def rows(count: int, payload_bytes: int) -> list[Row]:
 
 
 def ended(count: int) -> list[Ended]:
-    return [Ended(position=builders.position(), placed=builders.placed(n)) for n in range(count)]
+    return [
+        Ended(position=builders.position(), at_ms=1_795_000_000_000, placed=builders.placed(n)) for n in range(count)
+    ]
 
 
 def sections() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -110,7 +112,7 @@ def _outcome_values(done: list[Done]) -> list[Outcome]:
 
 
 def _outcomes(done: list[Done]) -> object:
-    """As `TidyUp._write` and `GroupedWrites` do it."""
+    """As `TidyUp._write` and `Grouped` do it."""
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(done)]
     return list(dynamo_batch._cut(puts))
 

@@ -68,6 +68,8 @@ class Tables:
                 return 200, {"Items": [] if some is None else [some]}
             case "BatchGetItem":
                 return 200, {"Responses": {table: self._several(wanted["Keys"]) for table, wanted in _parts(asked)}}
+            case "BatchExecuteStatement":
+                return 200, {"Responses": [{} for _ in asked["Statements"]]}
             case "BatchWriteItem":
                 for table, requests in _parts(asked):
                     self._write(table, requests)

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters import dynamo_batch, dynamo_codec
-from clockwork.adapters.dynamo_batch import GROUP_REQUESTS_MAX, GroupedWrites
-from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.adapters import dynamo_codec
+from clockwork.adapters.dynamo_batch import GROUP_REQUESTS_MAX, Grouped
 from clockwork.adapters.dynamo_fields import Item
 from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS, DynamoScheduleStore
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
@@ -26,11 +25,6 @@ from clockwork.engine.tidy import CHUNK_BYTES_MAX, CHUNK_ROWS, Done, TidyUp
 from tests.support import builders
 
 SETTINGS: Final = DynamoClientSettings(region="us-east-1")
-
-
-def _client() -> DynamoClient:
-    clock = SystemClock()
-    return DynamoClient(SETTINGS, clock, ClockGuard(clock).observe, NoTelemetry())
 
 
 async def test_others_get_their_turns_while_a_full_page_is_read() -> None:
@@ -76,7 +70,7 @@ async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int
     store = Outcomes()
     tidying = TidyUp(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
     large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
-    tidying.add(Done(row=row, ended=Ended(position=row.position, placed=builders.placed())) for row in large)
+    tidying.add(Done(row=row, ended=Ended(position=row.position, at_ms=1, placed=builders.placed())) for row in large)
     await tidying.finish()
     assert [o.position for put in store.puts for o in put] == [row.position for row in large]
     for put in store.puts:
@@ -85,16 +79,15 @@ async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int
         assert len(put) == 1 or sum(sizes) <= CHUNK_BYTES_MAX
 
 
-async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group() -> None:
     # A drain on 64 shards: 12,800 requests in one turn of the loop would be measured and cut at one go, 60 ms.
     groups: list[Sequence[Item]] = []
 
-    async def write_all(_client: DynamoClient, _table: str, requests: Sequence[Item]) -> None:
+    async def write_all(requests: Sequence[Item]) -> None:
         groups.append(requests)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(dynamo_batch, "write_all", write_all)
-    writes = GroupedWrites(_client(), "keys")
+    writes = Grouped(write_all)
     async with asyncio.TaskGroup() as tasks:
         for shard in range(64):
             mine = {(shard, n): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)}

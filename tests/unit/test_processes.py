@@ -33,6 +33,8 @@ with open(f"{folder}/started-{number}", "a") as file:
     print(os.getpid(), *told, file=file)
 if os.environ.get("REFUSES") == number:
     sys.exit(2)
+if os.environ.get("DIES") == number:
+    sys.exit(1)
 sys.stdin.read()
 open(f"{folder}/orphaned-{number}", "w").close()
 """
@@ -65,11 +67,11 @@ class Playground:
 
 @asynccontextmanager
 async def playing(
-    folder: Path, *, port: int = 0, instance_id: str | None = None, **environ: str
+    folder: Path, *, instance_id: str | None = None, backoff: Backoff = SOON, **environ: str
 ) -> AsyncIterator[Playground]:
     """Two children; whatever is left of them at the end is ended."""
     settings = Settings(
-        http=HttpSettings(port=port),
+        http=HttpSettings(port=0),
         processes=ProcessSettings(count=2),
         kafka=KafkaSettings(instance_id=instance_id),
     )
@@ -78,7 +80,7 @@ async def playing(
         ["worker"],
         {**os.environ, "PLAYGROUND": str(folder), **environ},
         program=(sys.executable, "-c", CHILD),
-        backoff=SOON,
+        backoff=backoff,
     )
     async with asyncio.TaskGroup() as group:
         playground = Playground(folder, group.create_task(parent.run(), name="parent"))
@@ -123,6 +125,28 @@ async def test_a_killed_process_is_started_again_under_its_number_and_the_other_
         assert await playground.running == 0, "a death that was mended is no failure of the node"
 
 
+async def test_a_process_that_dies_at_every_start_is_tried_again_and_again(tmp_path: Path) -> None:
+    # Its table may be back at the next try; that nobody needs to come is the point of a parent.
+    async with playing(tmp_path, DIES="1") as playground:
+        await playground.until_started(0)
+        await playground.until_started(1, times=4)
+    assert len(playground.starts(0)) == 1
+
+
+async def test_the_end_does_not_wait_for_a_back_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # One of them has died and waits an hour for its next try, when the node is told to stop.
+    async with playing(tmp_path, backoff=Backoff(initial_ms=3_600_000, max_ms=3_600_000), DIES="1") as playground:
+        await playground.until_started(0)
+
+        async def died() -> bool:
+            return "A process died" in caplog.text
+
+        await until(died, "the death in the log")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await playground.running == 0
+    assert len(playground.starts(1)) == 1
+
+
 async def test_a_process_that_refuses_to_start_ends_all_of_them_with_its_code(tmp_path: Path) -> None:
     # Wrong settings do not become right by another try.
     async with playing(tmp_path, REFUSES="1") as playground:
@@ -146,6 +170,12 @@ async def test_a_second_signal_kills_processes_that_do_not_hear_the_first(tmp_pa
         os.kill(os.getpid(), signal.SIGINT)
         assert await playground.running == 1
     assert playground.notes("orphaned") == []
+
+
+def test_the_processes_of_a_node_are_told_apart_in_the_group_and_one_alone_has_the_node_s_name() -> None:
+    # What the parent gives them and what `leave` takes away must be the same names.
+    assert ProcessSettings(count=1).instance_ids("a") == ["a"]
+    assert ProcessSettings(count=3).instance_ids("a") == ["a-0", "a-1", "a-2"]
 
 
 async def test_a_port_that_somebody_else_listens_on_is_refused_by_name(tmp_path: Path) -> None:
