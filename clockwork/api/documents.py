@@ -56,8 +56,8 @@ class FailedDocument(BaseModel):
     attempts: int
 
 
-class ScheduleDocument(BaseModel):
-    """A schedule and its state."""
+class _ContentDocument(BaseModel):
+    """What a schedule is, whatever became of it. The content is absent only where what is stored could not be read."""
 
     model_config = _ANSWER
 
@@ -65,12 +65,7 @@ class ScheduleDocument(BaseModel):
     schedule_key: str
     schedule_time_ms: Annotated[int, Field(alias="scheduleTime")]
     """When it is due, in epoch milliseconds."""
-    status: Literal["pending", "delivered", "cancelled", "failed"]
-    version: int
-    """Counts the changes under this key; also the `ETag`, in quotes."""
-    shard: int
     ordering_key: str | Absent = None
-    """Absent, like all the content, only where what is stored could not be read."""
     task_data: Any = None
     """As it was given: any JSON value, or base64 text."""
     task_data_encoding: Literal["json", "base64"] | Absent = None
@@ -85,10 +80,22 @@ class ScheduleDocument(BaseModel):
     """Once it failed."""
 
 
-class PastDocument(ScheduleDocument):
-    """One schedule of a key's history: an end, or a place that a change moved it away from."""
+class ScheduleDocument(_ContentDocument):
+    """A schedule and its state."""
 
-    status: Literal["pending", "delivered", "cancelled", "failed", "superseded"]  # type: ignore[assignment]
+    status: Literal["pending", "delivered", "cancelled", "failed"]
+    version: int
+    """Counts the changes under this key; also the `ETag`, in quotes."""
+    shard: int
+
+
+class PastDocument(_ContentDocument):
+    """One schedule of a key's history: how it ended, or that a change moved it away from here."""
+
+    status: Literal["delivered", "cancelled", "failed", "superseded"]
+    ended_at_ms: Annotated[int, Field(alias="endedAt")]
+    """In epoch milliseconds."""
+    version: int | Absent = None
 
 
 class FieldErrorDocument(BaseModel):

@@ -28,6 +28,7 @@ from clockwork.api.openapi_parts import (
     GONE_ON,
     NOT_FOUND,
     NOW_MS,
+    PAST,
     PENDING,
     SCHEDULE_CALL,
     TAKEN,
@@ -230,7 +231,7 @@ _SINGLE: Final = (
             200: Answer(
                 description="A page.",
                 model=HistoryDocument,
-                examples={"page": {"schedules": [DELIVERED], "cursor": None}},
+                examples={"page": {"schedules": [PAST], "cursor": None}},
             ),
             404: NOT_FOUND,
             **SCHEDULE_CALL,

@@ -134,6 +134,9 @@ DELIVERED: Final[dict[str, Any]] = {
     "status": "delivered",
     "delivered": {"topic": "orderTopic", "partition": 3, "offset": 1207, "at": NOW_MS + 11, "latenessMs": 11},
 }
+PAST: Final[dict[str, Any]] = {name: DELIVERED[name] for name in DELIVERED if name != "shard"} | {
+    "endedAt": NOW_MS + 11
+}
 CANCELLED: Final[dict[str, Any]] = {**PENDING, "status": "cancelled"}
 FAILED: Final[dict[str, Any]] = {
     **PENDING,
