@@ -150,14 +150,15 @@ class AsyncClient:
                 yield each
 
     async def create_many(
-        self, schedules: Iterable[NewSchedule], *, batch_items_max: int = BATCH_ITEMS_MAX
+        self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> AsyncIterator[Result]:
         """Creates any number, in batches; a result for each, in order. What fails alone is told as its result's error.
+        A mapping is sent as it is: a schedule as the HTTP API takes it.
 
         Raises: CallFailed: a batch as a whole got no answer; the results before it stand, and doing all of it again is
         safe.
         """
-        documents = (new.document(self._clock) for new in schedules)
+        documents = (new.document(self._clock) if isinstance(new, NewSchedule) else new for new in schedules)
         async for result in self._batches("/schedules", documents, batch_items_max):
             yield result
 

@@ -126,7 +126,7 @@ class Client:
         return self._each(self._client.history(client_id, schedule_key, page_size=page_size))
 
     def create_many(
-        self, schedules: Iterable[NewSchedule], *, batch_items_max: int = BATCH_ITEMS_MAX
+        self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> Iterator[Result]:
         return self._each(self._client.create_many(schedules, batch_items_max=batch_items_max))
 
