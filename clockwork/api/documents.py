@@ -17,8 +17,21 @@ Absent = SkipJsonSchema[None]
 _ANSWER = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
 
 
+class RetryDocument(BaseModel):
+    """When a record is tried again that its topic refuses for what it is."""
+
+    model_config = _ANSWER
+
+    attempts: int
+    initial_ms: int
+    max_ms: int
+    factor: float
+    jitter: float
+    """By how much a wait may be shorter, as a share."""
+
+
 class DeliveryDocument(BaseModel):
-    """Where a schedule goes, and how surely."""
+    """Where a schedule goes, how surely, and what if it cannot go there in time."""
 
     model_config = _ANSWER
 
@@ -26,6 +39,11 @@ class DeliveryDocument(BaseModel):
     guarantee: Literal["exactly_once", "at_least_once"]
     headers: dict[str, str]
     """The caller's own headers."""
+    deadline_ms: Annotated[int | Absent, Field(alias="deadline")] = None
+    """Milliseconds after `scheduleTime`; absent: never late."""
+    on_late: Literal["deliver", "drop", "dead_letter"] | Absent = None
+    retry: RetryDocument | Absent = None
+    """Absent: the cluster's."""
 
 
 class DeliveredDocument(BaseModel):

@@ -17,7 +17,7 @@ from clockwork.api.documents import (
     ScheduleDocument,
     UnreadyDocument,
 )
-from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, RetryForm
+from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, RearmForm
 from clockwork.api.openapi_parts import (
     A_KEY,
     A_REQUEST,
@@ -120,7 +120,14 @@ _SINGLE: Final = (
                 "scheduleTime": "2030-01-31T12:00:00+01:00",
                 "taskData": "aGVsbG8=",
                 "taskDataEncoding": "base64",
-                "delivery": {"topic": "orderTopic", "guarantee": "at_least_once", "headers": {"source": "web"}},
+                "delivery": {
+                    "topic": "orderTopic",
+                    "guarantee": "at_least_once",
+                    "headers": {"source": "web"},
+                    "deadline": 60_000,
+                    "onLate": "dead_letter",
+                    "retry": {"attempts": 5, "initialMs": 500, "jitter": 0.2},
+                },
             },
         },
         answers={
@@ -209,7 +216,7 @@ _SINGLE: Final = (
         tag=SCHEDULES,
         summary="Re-arm a failed one",
         description="With a new due time, by default now; the same request again does not arm it twice.",
-        request=RetryForm,
+        request=RearmForm,
         request_examples={"now": {}, "later": {"scheduleTime": NOW_MS + 60_000}},
         request_required=False,
         answers={

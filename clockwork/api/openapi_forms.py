@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clockwork.api.schemas import DueMs, KeyForm, ScheduleForm, TopicName
+from clockwork.api.policies import OnLateName, RetryForm
+from clockwork.api.schemas import AHEAD_MS_MAX, DueMs, KeyForm, ScheduleForm, TopicName
 
 BATCH_ITEMS_MAX = 1_000
 
@@ -20,6 +21,9 @@ class DeliveryChangeForm(BaseModel):
     guarantee: Literal["exactly_once", "at_least_once"] | None = None
     headers: dict[str, str] | None = None
     """Replaces all of them."""
+    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
+    on_late: Annotated[OnLateName | None, Field(alias="onLate")] = None
+    retry: RetryForm | None = None
 
 
 class ChangeForm(BaseModel):
@@ -34,7 +38,7 @@ class ChangeForm(BaseModel):
     delivery: DeliveryChangeForm | None = None
 
 
-class RetryForm(BaseModel):
+class RearmForm(BaseModel):
     """When a failed schedule is due again."""
 
     model_config = _FORM

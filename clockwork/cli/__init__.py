@@ -1,5 +1,5 @@
-"""`clockwork`: the command line. It talks to a service over HTTP with clockwork.client, and hands `run`, `init` and
-`check` on to `python -m clockwork`.
+"""`clockwork`: the command line. It talks to a service over HTTP with clockwork.client, and hands `run`, `init`,
+`check` and `leave` on to `python -m clockwork`.
 
 Exit codes tell the outcome, for scripts:
 

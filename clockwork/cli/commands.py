@@ -55,6 +55,7 @@ for _name, _about in (
     ("run", "Run a node; the same as `python -m clockwork`."),
     ("init", "Make tables and topics."),
     ("check", "Verify tables and topics."),
+    ("leave", "Say that a stopped node with an instance id will not come back."),
 ):
     clockwork.add_command(_node_command(_name, _about))
 

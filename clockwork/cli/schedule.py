@@ -14,7 +14,7 @@ from clockwork.cli.outcomes import HELP
 from clockwork.cli.values import Duration, Time, headers, payload, when
 from clockwork.client import When
 from clockwork.client.aio import Status
-from clockwork.client.schedules import Guarantee
+from clockwork.client.schedules import Guarantee, OnLate
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _json = click.option("--json", "json_", is_flag=True, help="One JSON object a line, as the API answers it.")
@@ -38,6 +38,10 @@ def _content(command: _Command) -> _Command:
         click.option("--data-file", type=click.File("rb"), help="The payload, byte by byte; - is standard input."),
         click.option("--ordering-key", help="Order is kept per topic and ordering key. Default: the schedule key."),
         click.option("--guarantee", type=click.Choice(["exactly_once", "at_least_once"])),
+        click.option("--deadline", type=Duration(), help="How long after its time it is late."),
+        click.option(
+            "--on-late", type=click.Choice(["deliver", "drop", "dead_letter"]), help="What becomes of it then."
+        ),
         click.option("--header", "header", multiple=True, metavar="NAME=VALUE", help="Of the record; repeatable."),
     ):
         command = option(command)
@@ -74,6 +78,8 @@ def create(
     ordering_key: str | None,
     guarantee: str | None,
     header: tuple[str, ...],
+    deadline: timedelta | None,
+    on_late: str | None,
     json_: bool,
 ) -> None:
     """Create a schedule."""
@@ -91,6 +97,8 @@ def create(
             ordering_key=ordering_key,
             guarantee=cast("Guarantee | None", guarantee),
             headers=headers(header),
+            deadline_ms=None if deadline is None else deadline // timedelta(milliseconds=1),
+            on_late=cast("OnLate | None", on_late),
         )
         shown.one(created, json_=json_)
 
@@ -136,6 +144,8 @@ def change(
     ordering_key: str | None,
     guarantee: str | None,
     header: tuple[str, ...],
+    deadline: timedelta | None,
+    on_late: str | None,
     if_version: int | None,
     json_: bool,
 ) -> None:
@@ -151,6 +161,8 @@ def change(
             ordering_key=ordering_key,
             guarantee=cast("Guarantee | None", guarantee),
             headers=headers(header),
+            deadline_ms=None if deadline is None else deadline // timedelta(milliseconds=1),
+            on_late=cast("OnLate | None", on_late),
             if_version=if_version,
             **content,
         )

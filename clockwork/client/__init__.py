@@ -31,7 +31,7 @@ from clockwork.client.errors import (
     VersionMismatch,
     WrongField,
 )
-from clockwork.client.schedules import NewSchedule, When
+from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
 
@@ -60,6 +60,7 @@ __all__ = [
     "Refused",
     "Result",
     "Retries",
+    "RetryPolicy",
     "Schedule",
     "TooMany",
     "Unauthorized",

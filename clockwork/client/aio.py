@@ -15,7 +15,10 @@ from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
     Guarantee,
+    NewDelivery,
     NewSchedule,
+    OnLate,
+    RetryPolicy,
     When,
     batches,
     data_fields,
@@ -73,6 +76,9 @@ class AsyncClient:
         ordering_key: str | None = None,
         guarantee: Guarantee | None = None,
         headers: Mapping[str, str] | None = None,
+        deadline_ms: int | None = None,
+        on_late: OnLate | None = None,
+        retry: RetryPolicy | None = None,
         traceparent: str | None = None,
     ) -> ScheduleDocument:
         """Durable when it returns. The same request again returns the same schedule in its present state, which may be
@@ -86,6 +92,9 @@ class AsyncClient:
             ordering_key=ordering_key,
             guarantee=guarantee,
             headers=headers,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
+            retry=retry,
         )
         more = {} if traceparent is None else {"traceparent": traceparent}
         answer = await self._http.ask("POST", "/schedule", body=new.document(self._clock), headers=more)
@@ -110,15 +119,25 @@ class AsyncClient:
         ordering_key: str | None = None,
         guarantee: Guarantee | None = None,
         headers: Mapping[str, str] | None = None,
+        deadline_ms: int | None = None,
+        on_late: OnLate | None = None,
+        retry: RetryPolicy | None = None,
         if_version: int | None = None,
     ) -> ScheduleDocument:
         """Changes what is given, keeps the rest; `headers` replace all of them. Raises: NotFound, Conflict, InFlight,
         VersionMismatch."""
-        delivery = {"topic": topic, "guarantee": guarantee, "headers": None if headers is None else dict(headers)}
+        delivery = NewDelivery(
+            topic=topic,
+            guarantee=guarantee,
+            headers=headers,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
+            retry=retry,
+        )
         change: dict[str, Any] = {
             "scheduleTime": None if at is None else epoch_ms(at, self._clock),
             "orderingKey": ordering_key,
-            "delivery": {name: value for name, value in delivery.items() if value is not None} or None,
+            "delivery": delivery.document() or None,
         }
         body = {name: value for name, value in change.items() if value is not None}
         if data is not _MISSING:

@@ -12,6 +12,7 @@ from clockwork.clock import Clock
 When = int | datetime | timedelta
 """Epoch milliseconds, an aware datetime, or a time from now."""
 Guarantee = Literal["exactly_once", "at_least_once"]
+OnLate = Literal["deliver", "drop", "dead_letter"]
 
 BATCH_ITEMS_MAX: Final = 1_000
 """What one request may hold."""
@@ -19,6 +20,46 @@ BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 """Half of what a service takes unless it is told otherwise."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """When a record is tried again that its topic refuses for what it is; what is None is left to the service."""
+
+    attempts: int | None = None
+    initial_ms: int | None = None
+    max_ms: int | None = None
+    factor: float | None = None
+    jitter: float | None = None
+    """By how much a wait may be shorter, as a share."""
+
+    def document(self) -> dict[str, Any]:
+        names = {"attempts": self.attempts, "initialMs": self.initial_ms, "maxMs": self.max_ms}
+        return _said(names | {"factor": self.factor, "jitter": self.jitter})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewDelivery:
+    """How a schedule is to be delivered; what is None is left to the service, or as it is."""
+
+    topic: str | None = None
+    guarantee: Guarantee | None = None
+    headers: Mapping[str, str] | None = None
+    deadline_ms: int | None = None
+    on_late: OnLate | None = None
+    retry: RetryPolicy | None = None
+
+    def document(self) -> dict[str, Any]:
+        return _said(
+            {
+                "topic": self.topic,
+                "guarantee": self.guarantee,
+                "headers": None if self.headers is None else dict(self.headers),
+                "deadline": self.deadline_ms,
+                "onLate": self.on_late,
+                "retry": None if self.retry is None else self.retry.document(),
+            }
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,22 +79,35 @@ class NewSchedule:
     """By default `exactly_once`."""
     headers: Mapping[str, str] | None = None
     """Of the record."""
+    deadline_ms: int | None = None
+    """How long after `at` it is late. None: never."""
+    on_late: OnLate | None = None
+    """What becomes of it then; by default it is delivered all the same."""
+    retry: RetryPolicy | None = None
+    """By default the cluster's."""
 
     def document(self, clock: Clock) -> dict[str, Any]:
         """As it is sent. Raises: ValueError."""
-        delivery: dict[str, Any] = {"topic": self.topic}
-        if self.guarantee is not None:
-            delivery["guarantee"] = self.guarantee
-        if self.headers is not None:
-            delivery["headers"] = dict(self.headers)
+        delivery = NewDelivery(
+            topic=self.topic,
+            guarantee=self.guarantee,
+            headers=self.headers,
+            deadline_ms=self.deadline_ms,
+            on_late=self.on_late,
+            retry=self.retry,
+        )
         document = {
             "clientId": self.client_id,
             "scheduleKey": self.schedule_key,
             "scheduleTime": epoch_ms(self.at, clock),
-            "delivery": delivery,
+            "delivery": delivery.document(),
             **data_fields(self.data),
         }
         return document if self.ordering_key is None else document | {"orderingKey": self.ordering_key}
+
+
+def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def data_fields(data: Any) -> dict[str, Any]:

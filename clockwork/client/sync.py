@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from clockwork.api.documents import PastDocument, ScheduleDocument
 from clockwork.client.aio import _MISSING, AsyncClient, Result, Status
-from clockwork.client.schedules import BATCH_ITEMS_MAX, Guarantee, NewSchedule, When
+from clockwork.client.schedules import BATCH_ITEMS_MAX, Guarantee, NewSchedule, OnLate, RetryPolicy, When
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
 
@@ -65,6 +65,9 @@ class Client:
         ordering_key: str | None = None,
         guarantee: Guarantee | None = None,
         headers: Mapping[str, str] | None = None,
+        deadline_ms: int | None = None,
+        on_late: OnLate | None = None,
+        retry: RetryPolicy | None = None,
         traceparent: str | None = None,
     ) -> ScheduleDocument:
         return self._wait(
@@ -77,6 +80,9 @@ class Client:
                 ordering_key=ordering_key,
                 guarantee=guarantee,
                 headers=headers,
+                deadline_ms=deadline_ms,
+                on_late=on_late,
+                retry=retry,
                 traceparent=traceparent,
             )
         )
@@ -98,6 +104,9 @@ class Client:
         ordering_key: str | None = None,
         guarantee: Guarantee | None = None,
         headers: Mapping[str, str] | None = None,
+        deadline_ms: int | None = None,
+        on_late: OnLate | None = None,
+        retry: RetryPolicy | None = None,
         if_version: int | None = None,
     ) -> ScheduleDocument:
         return self._wait(
@@ -110,6 +119,9 @@ class Client:
                 ordering_key=ordering_key,
                 guarantee=guarantee,
                 headers=headers,
+                deadline_ms=deadline_ms,
+                on_late=on_late,
+                retry=retry,
                 if_version=if_version,
             )
         )

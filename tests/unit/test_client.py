@@ -47,11 +47,17 @@ def conflict(reason: str, schedule: dict[str, Any]) -> problems.Problem:
 
 async def test_create_get_and_cancel_work_against_the_service_itself() -> None:
     async with open_edge() as edge, AsyncClient(f"http://127.0.0.1:{edge.server.port}", clock=StillClock()) as client:
-        created = await _create(client, headers={"a": "b"}, guarantee="at_least_once", ordering_key="o")
+        retry = c.RetryPolicy(attempts=3, jitter=0.5)
+        more: dict[str, Any] = {"deadline_ms": 9, "on_late": "drop", "retry": retry, "headers": {"a": "b"}}
+        more |= {"guarantee": "at_least_once", "ordering_key": "o"}
+        created = await _create(client, **more)
         assert (created.schedule_time_ms, created.task_data, created.status) == (DUE_MS, {"a": 1}, "pending")
         assert created.delivery is not None
         assert (created.delivery.guarantee, created.delivery.headers) == ("at_least_once", {"a": "b"})
-        assert await _create(client, headers={"a": "b"}, guarantee="at_least_once", ordering_key="o") == created
+        assert (created.delivery.deadline_ms, created.delivery.on_late) == (9, "drop")
+        assert created.delivery.retry is not None
+        assert (created.delivery.retry.attempts, created.delivery.retry.jitter) == (3, 0.5)
+        assert await _create(client, **more) == created
         with pytest.raises(c.KeyTaken) as taken:
             await _create(client, data={"a": 2})
         assert taken.value.schedule == created
