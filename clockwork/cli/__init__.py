@@ -25,7 +25,7 @@ def main() -> int:
     except ModuleNotFoundError as missing:
         if missing.name not in {"click", "rich"}:
             raise
-        print("clockwork: the command line needs more packages: pip install 'clockwork[cli]'", file=sys.stderr)  # noqa: T201
+        print("clockwork: the command line needs more packages: pip install '.[cli]'", file=sys.stderr)  # noqa: T201
         return 2
     clockwork()
     return 0

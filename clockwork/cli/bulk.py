@@ -31,7 +31,7 @@ _WATCHED_MAX: Final = 50
     "  clockwork schedule load schedules.jsonl\n"
     "  clockwork schedule load orders.csv --client-id shop --topic orderTopic --rejected rejected.txt\n\n"
     "\b\nJSON lines hold schedules as the HTTP API takes them. The columns of CSV are clientId, scheduleKey,\n"
-    "scheduleTime, orderingKey, taskData, taskDataEncoding, topic, guarantee, header.NAME.\n\n"
+    "scheduleTime, orderingKey, taskData, taskDataEncoding, topic, guarantee, deadline, onLate, header.NAME.\n\n"
     "A load that was broken off goes on where it was, and may be begun again at any time: what was accepted is\n"
     "accepted again as the same schedule.",
 )

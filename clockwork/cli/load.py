@@ -19,7 +19,8 @@ from clockwork.client import Client, Result, TooMany, Unavailable
 
 ROWS_AT_ONCE: Final = 1_000
 """Settled together, and then noted."""
-_DELIVERY: Final = ("topic", "guarantee")
+_DELIVERY: Final = ("topic", "guarantee", "deadline", "onLate")
+_NUMBERS: Final = ("scheduleTime", "deadline")
 _HEADER: Final = "header."
 
 
@@ -97,7 +98,7 @@ def json_rows(lines: Iterable[str], defaults: dict[str, Any]) -> Iterator[Row]:
 
 
 def csv_rows(file: IO[str], defaults: dict[str, Any], *, json_data: bool) -> Iterator[Row]:
-    """Columns named as the API's fields; `topic`, `guarantee` and `header.NAME` belong to the delivery."""
+    """Columns named as the API's fields; those of the delivery stand beside the others, headers as `header.NAME`."""
     for number, columns in enumerate(csv.DictReader(file, strict=True), 1):
         if None in columns or None in columns.values():
             yield Row(number, None, "has another number of columns than the first line")
@@ -116,14 +117,11 @@ def _of_columns(columns: dict[str, str], *, json_data: bool) -> dict[str, Any]:
             document[name] = json.loads(value) if json_data else value
         elif value == "":
             continue
-        elif name in _DELIVERY:
-            delivery[name] = value
         elif name.startswith(_HEADER):
             delivery.setdefault("headers", {})[name.removeprefix(_HEADER)] = value
-        elif name == "scheduleTime" and value.isascii() and value.isdigit():
-            document[name] = int(value)
         else:
-            document[name] = value
+            number = name in _NUMBERS and value.isascii() and value.isdigit()
+            (delivery if name in _DELIVERY else document)[name] = int(value) if number else value
     return document | ({"delivery": delivery} if delivery else {})
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import islice
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
 from clockwork.cli import shown
 from clockwork.cli.bulk import load_command, watch_command
 from clockwork.cli.connection import Connection, connected
+from clockwork.cli.content import content_of, content_options
 from clockwork.cli.outcomes import HELP
-from clockwork.cli.values import Duration, Time, headers, payload, when
+from clockwork.cli.values import Duration, Time, when
 from clockwork.client import When
 from clockwork.client.aio import Status
-from clockwork.client.schedules import Guarantee, OnLate
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _json = click.option("--json", "json_", is_flag=True, help="One JSON object a line, as the API answers it.")
@@ -31,23 +31,6 @@ def _time(command: _Command) -> _Command:
     return click.option("--in", "after", type=Duration(), help="From now, such as 15m, 1h30m or 2d.")(command)
 
 
-def _content(command: _Command) -> _Command:
-    for option in (
-        click.option("--data", help="The payload, as JSON."),
-        click.option("--text", help="The payload, as text."),
-        click.option("--data-file", type=click.File("rb"), help="The payload, byte by byte; - is standard input."),
-        click.option("--ordering-key", help="Order is kept per topic and ordering key. Default: the schedule key."),
-        click.option("--guarantee", type=click.Choice(["exactly_once", "at_least_once"])),
-        click.option("--deadline", type=Duration(), help="How long after its time it is late."),
-        click.option(
-            "--on-late", type=click.Choice(["deliver", "drop", "dead_letter"]), help="What becomes of it then."
-        ),
-        click.option("--header", "header", multiple=True, metavar="NAME=VALUE", help="Of the record; repeatable."),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group(epilog=HELP)
 def schedule() -> None:
     """Create, look at and change schedules."""
@@ -62,45 +45,27 @@ def schedule() -> None:
 @_key
 @click.option("--topic", required=True, help="The Kafka topic that it goes to.")
 @_time
-@_content
+@content_options
 @_json
 @connected
 def create(
     connection: Connection,
+    /,
     client_id: str,
     schedule_key: str,
     topic: str,
     at: int | None,
     after: timedelta | None,
-    data: str | None,
-    text: str | None,
-    data_file: IO[bytes] | None,
-    ordering_key: str | None,
-    guarantee: str | None,
-    header: tuple[str, ...],
-    deadline: timedelta | None,
-    on_late: str | None,
     json_: bool,
+    **content: Any,
 ) -> None:
     """Create a schedule."""
     due = cast("When", when(at, after, required=True))
-    given = payload(data, text, data_file)
-    if given is None:
+    given = content_of(**content)
+    if "data" not in given:
         raise click.UsageError("--data, --text or --data-file is required")
     with connection.client() as client:
-        created = client.create(
-            client_id,
-            schedule_key,
-            at=due,
-            topic=topic,
-            data=given[0],
-            ordering_key=ordering_key,
-            guarantee=cast("Guarantee | None", guarantee),
-            headers=headers(header),
-            deadline_ms=None if deadline is None else deadline // timedelta(milliseconds=1),
-            on_late=cast("OnLate | None", on_late),
-        )
-        shown.one(created, json_=json_)
+        shown.one(client.create(client_id, schedule_key, at=due, topic=topic, **given), json_=json_)
 
 
 @schedule.command(epilog="\b\nExample:\n  clockwork schedule get shop order-1 --json")
@@ -123,49 +88,31 @@ def cancel(connection: Connection, client_id: str, schedule_key: str, json_: boo
         shown.one(client.cancel(client_id, schedule_key), json_=json_)
 
 
-@schedule.command(epilog="\b\nExample:\n  clockwork schedule change shop order-1 --in 1h --if-version 3")
+@schedule.command(epilog="\b\nExample:\n  clockwork schedule reschedule shop order-1 --in 1h --if-version 3")
 @_key
 @click.option("--topic", help="The Kafka topic that it goes to.")
 @_time
-@_content
+@content_options
 @_if_version
 @_json
 @connected
-def change(
+def reschedule(
     connection: Connection,
+    /,
     client_id: str,
     schedule_key: str,
     topic: str | None,
     at: int | None,
     after: timedelta | None,
-    data: str | None,
-    text: str | None,
-    data_file: IO[bytes] | None,
-    ordering_key: str | None,
-    guarantee: str | None,
-    header: tuple[str, ...],
-    deadline: timedelta | None,
-    on_late: str | None,
     if_version: int | None,
     json_: bool,
+    **content: Any,
 ) -> None:
     """Reschedule or change a pending one; what is not given stays."""
-    given = payload(data, text, data_file)
-    content = {} if given is None else {"data": given[0]}
+    given = content_of(**content)
+    due = when(at, after)
     with connection.client() as client:
-        changed = client.reschedule(
-            client_id,
-            schedule_key,
-            at=when(at, after),
-            topic=topic,
-            ordering_key=ordering_key,
-            guarantee=cast("Guarantee | None", guarantee),
-            headers=headers(header),
-            deadline_ms=None if deadline is None else deadline // timedelta(milliseconds=1),
-            on_late=cast("OnLate | None", on_late),
-            if_version=if_version,
-            **content,
-        )
+        changed = client.reschedule(client_id, schedule_key, at=due, topic=topic, if_version=if_version, **given)
         shown.one(changed, json_=json_)
 
 
