@@ -9,7 +9,7 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.api import problems
+from clockwork.api import openapi, problems
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
@@ -64,6 +64,7 @@ def make_app(
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)
+    openapi.add_pages(app)
     return app
 
 
