@@ -74,7 +74,7 @@ tools: $(STAMP) ## promtool in .venv/tools, from Debian's package, without root
 	@sh infra/tools/promtool.sh "$(PROMTOOL)" $(VENV)/tools
 
 charts: $(STAMP) ## after a change of the chart: render it (needs helm 3), check against Kubernetes' schemas, store the result
-	@sh infra/helm/render.sh "$(VENV)"
+	@$(call supply_tools); sh infra/helm/render.sh $(PY) $(VENV)/supply/bin/kubernetes-validate
 
 audit: $(STAMP) ## known vulnerabilities of what constraints.txt pins; asks a service on the network
 	@$(call supply_tools); $(VENV)/supply/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
@@ -116,7 +116,7 @@ define supply_tools
 set -e; if ! [ -e $(VENV)/supply/.installed ] || [ infra/supply/constraints.txt -nt $(VENV)/supply/.installed ]; then \
   $(PY) -m venv --clear $(VENV)/supply; \
   $(VENV)/supply/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint infra/supply/constraints.txt pip-audit cyclonedx-bom; \
+    --constraint infra/supply/constraints.txt pip-audit cyclonedx-bom kubernetes-validate; \
   touch $(VENV)/supply/.installed; fi
 endef
 

@@ -49,11 +49,15 @@ def exposed() -> dict[str, set[str]]:
 
 
 # Beside the exposition: what the client library adds on Linux only.
-SERIES: Final = {"process_resident_memory_bytes": set[str]()} | exposed() | {
-    rule["record"]: set(OF_SCRAPE) | set(re.findall(r"\w+", GROUPED.findall(rule["expr"])[0]))
-    for group in RULES["recording"]["groups"]
-    for rule in group["rules"]
-}
+SERIES: Final = (
+    {"process_resident_memory_bytes": set[str]()}
+    | exposed()
+    | {
+        rule["record"]: set(OF_SCRAPE) | set(re.findall(r"\w+", GROUPED.findall(rule["expr"])[0]))
+        for group in RULES["recording"]["groups"]
+        for rule in group["rules"]
+    }
+)
 
 
 def expressions() -> Iterator[tuple[str, str, str]]:
