@@ -16,7 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
     ResourceType,
 )
 
-from clockwork.app import init_resources
+from clockwork.adapters.kafka_leave import leave_group
+from clockwork.app import init_resources, kafka_settings
 from clockwork.config import load_settings
 from infra.kafka.acls import Right, rights
 from infra.local import LocalServices
@@ -98,11 +99,12 @@ async def secure(secure_services: tuple[LocalServices, str, Path], tmp_path: Pat
 
 
 async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(secure: Secure) -> None:
-    # Both guarantees, a wake-up to itself, and a dead letter: every kind of request that a node sends.
+    # Both guarantees, a wake-up to itself, a dead letter, and the leave of a static member: every kind of request.
     cluster = secure.cluster
     topic = await cluster.topic(config={"max.message.bytes": "4096"})
     await secure.allow(topic)
-    node = await cluster.start(more=secure.environment)
+    more = secure.environment | {"CLOCKWORK_INSTANCE_ID": "static"}
+    node = await cluster.start(more=more)
     wanted = {"once": "exactly_once", "at-least-once": "at_least_once"}
     for key, guarantee in wanted.items():
         assert (await node.client.create(cluster.body(topic, key, in_ms=300, guarantee=guarantee))).status == 201
@@ -113,6 +115,8 @@ async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(s
     for key in wanted:
         await cluster.until_status(node.client, key)
     await cluster.until_status(node.client, "too-large", "failed")
+    assert await node.process.stop() == 0
+    assert await leave_group(kafka_settings(load_settings(cluster.environment(more))), "static")
     assert PASSWORD not in node.log_path.read_text(encoding="utf-8")
 
 

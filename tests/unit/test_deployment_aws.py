@@ -27,6 +27,20 @@ IN_TRANSACTIONS: Final = {
     "Delete": "DeleteItem",
     "ConditionCheck": "ConditionCheckItem",
 }
+IN_STATEMENTS: Final = {
+    "INSERT": "PartiQLInsert",
+    "UPDATE": "PartiQLUpdate",
+    "DELETE": "PartiQLDelete",
+    "SELECT": "PartiQLSelect",
+}
+WRAPPERS: Final = {
+    "TransactWriteItems",
+    "TransactGetItems",
+    "ExecuteStatement",
+    "BatchExecuteStatement",
+    "ExecuteTransaction",
+}
+"""Rights are asked for by what is in them."""
 
 
 def actions(policy: str) -> set[str]:
@@ -46,13 +60,16 @@ def words_in_adapters() -> set[str]:
 
 
 def needed() -> set[str]:
-    """What IAM asks for: each operation by its name, a transaction by what is in it."""
+    """What IAM asks for: each operation by its name, a transaction or a PartiQL statement by what is in it."""
     words = words_in_adapters()
     model = Session().get_service_model("dynamodb")
     called = {name for name in model.operation_names if xform_name(name) in words}
     if "TransactWriteItems" in called:
         called |= {action for word, action in IN_TRANSACTIONS.items() if word in words}
-    return {f"dynamodb:{name}" for name in called - {"TransactWriteItems", "TransactGetItems"}}
+    if "BatchExecuteStatement" in called:
+        verbs = {word.split(maxsplit=1)[0] for word in words if re.match(r"[A-Z]+ (INTO|FROM|\"|\S+ SET)", word)}
+        called |= {IN_STATEMENTS[verb] for verb in verbs if verb in IN_STATEMENTS}
+    return {f"dynamodb:{name}" for name in called - WRAPPERS}
 
 
 def test_every_call_to_dynamodb_is_allowed_and_nothing_else() -> None:
