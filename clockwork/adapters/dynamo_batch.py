@@ -96,7 +96,8 @@ class Grouped:
         """As what it was made with; `mine` by anything that tells their keys apart."""
         group = self._open
         if group is not None:
-            group.requests = {**mine, **group.requests}
+            for key, item in mine.items():
+                group.requests.setdefault(key, item)
             await group.over.wait()
             if group.failure is not None:
                 raise group.failure
