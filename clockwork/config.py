@@ -30,8 +30,8 @@ FILE_NAME: Final = "CLOCKWORK_CONFIG"
 PREFIX: Final = "CLOCKWORK_"
 LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
 """Belongs to the tests and the local services; not ours to judge."""
-_SERVICE_LINK: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)")
-"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`."""
+_FOREIGN: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?|URL|API_KEY)")
+"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`, and the command line's own."""
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
@@ -364,7 +364,7 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, 
     known = {s.name for s in setting_names()}
     for name in environ:
         ours = name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
-        if ours and name not in known and name != FILE_NAME and not _SERVICE_LINK.fullmatch(name):
+        if ours and name not in known and name != FILE_NAME and not _FOREIGN.fullmatch(name):
             problems.append(_unknown(name, known, "environment"))
     return {name: environ[name] for name in known if environ.get(name)}
 

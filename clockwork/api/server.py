@@ -10,7 +10,7 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.api import problems
+from clockwork.api import openapi, problems
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings
@@ -63,6 +63,7 @@ def make_app(
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)
+    openapi.add_pages(app)
     return app
 
 
