@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,11 +29,14 @@ from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_leave import leave_group
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
+from clockwork.adapters.kafka_security import kafka_cert_files, kafka_security
 from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.server import HttpServer, make_app
+from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
+from clockwork.config_security import HTTP_CERT, HTTP_KEY
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -50,6 +54,7 @@ from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import StartRefused, Unavailable
+from clockwork.tls import CertFiles, CertWatch, server_context
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,8 @@ long another one's backlog is."""
 TAKEOVERS_AT_ONCE: Final = 16
 """Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
 coordinator that is away, and healthy shards must not queue behind it."""
+PARENT_FD: Final = 0
+"""Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.processes`)."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 
@@ -103,7 +110,7 @@ class NodeReadiness:
         if not self.guard.trusted():
             found.append("clock: too far from DynamoDB's, or not compared lately")
         if self.role is Role.WORKER and not self.publisher.connected():
-            found.append("Kafka does not answer")
+            found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
         return found
 
     def details(self) -> dict[str, object]:
@@ -111,6 +118,7 @@ class NodeReadiness:
         return {
             "role": self.role,
             "kafka": "up" if self.publisher.connected() else "down",
+            "kafkaTrouble": self.publisher.trouble(),
             "dynamodb": "up" if self.watch.store_error is None else "down",
             "clockSkewMs": self.guard.skew_ms,
             "shardsOwned": self.shards_owned(),
@@ -129,6 +137,7 @@ class Node:
     watch: Watch
     supervisor: Supervisor
     ownership: KafkaOwnership
+    certificates: CertWatch
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -136,6 +145,7 @@ class Node:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
                 group.create_task(self.waker.run(), name="waker"),
+                group.create_task(self.certificates.run(), name="certificates"),
             ]
             work = group.create_task(self._work(), name="work")
             stopped = group.create_task(stop.wait(), name="stop")
@@ -183,19 +193,24 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
-    """Opens the adapters and puts a node together; closes all of it at the end. Raises: StartRefused."""
+async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
+    """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
+
+    Raises: StartRefused.
+    """
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
+    kafka = kafka_settings(settings)
+    https = http_tls(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
         )
-        publisher = await stack.enter_async_context(KafkaPublisher(kafka_settings(settings), clock))
-        ownership = KafkaOwnership(kafka_settings(settings), telemetry, send_wakeup=publisher.send_wakeup)
+        publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
+        ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms)
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
@@ -227,8 +242,11 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
             request_timeout_ms=settings.intake.request_timeout_ms,
             lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
             history=History(search, store, clock, rng, settings.intake),
+            sibling=sibling,
         )
-        http = await stack.enter_async_context(HttpServer(app, settings.http))
+        if sibling is not None:
+            await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
+        http = await stack.enter_async_context(HttpServer(app, settings.http, https, shares_port=sibling is not None))
         yield Node(
             settings=settings,
             role=role,
@@ -238,11 +256,12 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
             watch=watch,
             supervisor=supervisor,
             ownership=ownership,
+            certificates=CertWatch(watched_certificates(settings, https, kafka)),
         )
 
 
-async def run_node(settings: Settings, role: Role) -> None:
-    """A node, from start to SIGTERM. Raises: StartRefused."""
+async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
+    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -252,12 +271,21 @@ async def run_node(settings: Settings, role: Role) -> None:
             os._exit(1)
         stop.set()
 
+    def on_orphaned() -> None:
+        # Nothing is ever written there: it has ended, and so has the parent.
+        loop.remove_reader(PARENT_FD)
+        log.error("The parent process is gone", extra={"event": "process.orphaned"})
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if sibling is not None:
+        loop.add_reader(PARENT_FD, on_orphaned)
     try:
-        async with open_node(settings, role) as node:
+        async with open_node(settings, role, sibling) as node:
             await node.run(stop)
     finally:
+        loop.remove_reader(PARENT_FD)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     log.info("Stopped", extra={"event": "node.stopped"})
@@ -290,11 +318,12 @@ async def leave_for_good(settings: Settings) -> None:
     handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
     if settings.kafka.instance_id is None:
         raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
-    there = await leave_group(kafka_settings(settings), settings.kafka.instance_id)
-    log.info(
-        "Left for good",
-        extra={"event": "group.left_for_good", "instance_id": settings.kafka.instance_id, "was_member": there},
-    )
+    for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
+        there = await leave_group(kafka_settings(settings), instance_id)
+        log.info(
+            "Left for good",
+            extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
+        )
 
 
 def dynamo_settings(settings: Settings) -> DynamoClientSettings:
@@ -312,8 +341,32 @@ def dynamo_settings(settings: Settings) -> DynamoClientSettings:
     )
 
 
+def http_tls(settings: Settings) -> ssl.SSLContext | None:
+    """None: plain HTTP. Raises: StartRefused."""
+    files = http_cert_files(settings)
+    return server_context(files) if files is not None else None
+
+
+def http_cert_files(settings: Settings) -> CertFiles | None:
+    cert, key = settings.http.tls_cert, settings.http.tls_key
+    if cert is None or key is None:
+        return None
+    return CertFiles(cert=cert, key=key, cert_setting=HTTP_CERT, key_setting=HTTP_KEY)
+
+
+def watched_certificates(
+    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaSettings
+) -> list[tuple[ssl.SSLContext, CertFiles]]:
+    """Those that are loaded again when they change."""
+    found = [
+        (https, http_cert_files(settings)),
+        (kafka.security.ssl_context, kafka_cert_files(settings.kafka_security)),
+    ]
+    return [(context, files) for context, files in found if context is not None and files is not None]
+
+
 def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them."""
+    """Kafka's settings, as the environment gives them. Raises: StartRefused."""
     chosen = settings.kafka
     return KafkaSettings(
         brokers=",".join(chosen.brokers),
@@ -323,4 +376,5 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         instance_id=chosen.instance_id,
         session_timeout_ms=chosen.session_timeout_ms,
         heartbeat_interval_ms=chosen.heartbeat_interval_ms,
+        security=kafka_security(settings.kafka_security, region=settings.dynamo.region),
     )

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from clockwork.api import json_body, policies, shown
@@ -110,10 +119,29 @@ def _few(value: object) -> object:
     return value
 
 
-_ClientId = Annotated[str, AfterValidator(client_id_of)]
-_Key = Annotated[str, AfterValidator(key_of)]
+_ClientId = Annotated[
+    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
+]
+_Key = Annotated[
+    str,
+    AfterValidator(key_of),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
+    ),
+]
+TopicName = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": f"^{_TOPIC.pattern}$"})]
 _HeaderName = Annotated[str, AfterValidator(_header_name)]
-_STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True)
+DueMs = Annotated[
+    int,
+    BeforeValidator(_due_ms),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}],
+            "description": "Epoch milliseconds, or RFC 3339 with an offset; at most 10 years ahead; the past is now.",
+        }
+    ),
+]
+_STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class KeyForm(BaseModel):
@@ -130,23 +158,29 @@ class DeliveryForm(BaseModel):
 
     model_config = _STRICT
 
-    topic: Annotated[str, AfterValidator(_topic)]
+    topic: TopicName
+    """It must exist; names that begin with `__` or with the cluster's prefix are refused."""
     guarantee: Literal["exactly_once", "at_least_once"] | None = None
+    """By default `exactly_once`."""
     headers: Annotated[dict[_HeaderName, str] | None, BeforeValidator(_few)] = None
+    """Of the record, at most 100; names that begin with `clockwork-` are reserved."""
     deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
     """Milliseconds after `scheduleTime`."""
     on_late: Annotated[policies.OnLateName | None, Field(alias="onLate")] = None
+    """What becomes of it once the deadline has passed; by default `deliver`, all the same."""
     retry: policies.RetryForm | None = None
 
 
 class ScheduleForm(KeyForm):
     """A schedule, as it is created."""
 
-    due_ms: Annotated[int, BeforeValidator(_due_ms), Field(alias="scheduleTime")]
+    due_ms: Annotated[DueMs, Field(alias="scheduleTime")]
     ordering_key: Annotated[_Key | None, Field(alias="orderingKey")] = None
+    """By default the `scheduleKey`. Order is kept per topic and ordering key."""
     task_data: Annotated[Any, Field(alias="taskData")]
     """Any JSON value, `null` included: only its absence is an error."""
     task_data_encoding: Annotated[Literal["json", "base64"] | None, Field(alias="taskDataEncoding")] = None
+    """By default `json`: a string is its bytes, anything else compact JSON."""
     delivery: DeliveryForm
 
 
