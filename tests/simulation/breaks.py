@@ -9,12 +9,14 @@ from typing import Any
 from clockwork.domain import marker
 from clockwork.domain.lanes import Firing, Planner
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.engine import cancel, deliver, dispatch
-from clockwork.engine.answers import NotFound
+from clockwork.engine import hold as holding
+from clockwork.engine.answers import NotFound, Reason, Refused
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.hold import Decide, Holding
 from clockwork.engine.reading import Reading, ended_view, pending_view
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done, TidyUp
@@ -149,20 +151,18 @@ async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: 
 # --- holds, cancels, retries
 
 
-async def look_before_hold(self: Canceller, pointer: Pointer, row: Any) -> Any:
+async def look_before_hold(self: Holding, pointer: Pointer, row: Any, decide: Decide) -> Any:
     hold = RequestId(f"{self._rng.getrandbits(128):032x}")
     try:
         state = await self._store.read_shard(pointer.shard)
         retry = await self._store.hold(pointer.shard, pointer.position, hold)
-        if state.frontier_ms >= cancel._free_until_ms(row, retry, epoch=state.epoch):
-            return cancel._Verdict.TOO_LATE
-        outcome = self._cancelled(pointer, row)
-        await self._store.cancel(pointer.shard, outcome, hold=hold)
+        if state.frontier_ms >= holding._free_until_ms(row, retry, epoch=state.epoch):
+            return holding._Verdict.TOO_LATE
+        return await decide(row, hold)
     except ConditionFailed:
-        return cancel._Verdict.LOST
+        return holding._Verdict.LOST
     except TransactionConflict:
-        return cancel._Verdict.CONFLICT
-    return outcome
+        return holding._Verdict.CONFLICT
 
 
 async def holds_ignored(self: Dispatcher, planner: Planner) -> list[Firing]:
@@ -204,12 +204,14 @@ async def cancel_whatever_is_there_now(self: Canceller, client_id: Any, schedule
             pointer = await self._store.read_pointer(client_id, schedule_key)
             if pointer is None:
                 return NotFound()
-            view = await self._settle(pointer, patience)
+            end = await self._settle(pointer, patience)
         except StoreUnavailable:
             await patience.pause("")
             continue
-        if view is not None:
-            return cancel._answer(view)
+        if isinstance(end, Row | BrokenRow):
+            return Refused(Reason.IN_FLIGHT, pending_view(pointer, end))
+        if end.state is not EndState.SUPERSEDED:
+            return cancel._answer(pointer, end)
 
 
 def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
@@ -279,4 +281,4 @@ _write = TidyUp._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row
 _create = HostStore.create
-cancel_free_until = cancel._free_until_ms
+cancel_free_until = holding._free_until_ms

@@ -1,7 +1,8 @@
 """Was every promise kept? Judged from what the worlds hold at the end and what clients were told, never from the engine.
 
-Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, fence, liveness, leftover, story;
-and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier), defect.
+Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, versions, fence, liveness, leftover,
+story; and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier),
+defect.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,17 @@ from dataclasses import dataclass, field
 
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.schedule import EndState, Guarantee, Lane, Outcome, Row
-from clockwork.engine.answers import Cancelled, Created, KeyTaken, Refused, Repeated, ScheduleView
+from clockwork.engine.answers import (
+    Cancelled,
+    Changed,
+    Created,
+    KeyTaken,
+    Refused,
+    Repeated,
+    ScheduleView,
+    Unchanged,
+    VersionDiffers,
+)
 from tests.simulation import linearizability
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
@@ -41,14 +52,20 @@ def check_all(cluster: Cluster, history: History) -> None:
     evidence = _gather(cluster)
     for row in evidence.rows:
         _check_row(cluster, evidence, row)
-    known = {row.schedule.delivery_id for row in evidence.rows}
-    for delivery_id, found in evidence.records.items():
-        if delivery_id not in known:
+    known = {_likeness(row) for row in evidence.rows}
+    for likeness, found in evidence.records.items():
+        if likeness not in known:
             cluster.trace.violation("twice", f"a record of nobody: {found[0].entry.record}")
     _check_order(cluster, evidence)
+    _check_versions(cluster, evidence)
     _check_fence(cluster)
     _check_tables(cluster, evidence)
     _check_answers(cluster, evidence, history)
+
+
+Likeness = tuple[str, bytes, bytes]
+"""What a record has of its row: delivery id, data, ordering key. The id alone is not enough: a change that leaves the due
+time as it is keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,17 @@ class Evidence:
     rows: list[Row]
     """All that ever were."""
     outcomes: dict[Position, Outcome]
-    records: dict[str, list[Found]] = field(default_factory=dict)
-    """By delivery id, each Kafka partition in order."""
+    records: dict[Likeness, list[Found]] = field(default_factory=dict)
+    """Each Kafka partition in order."""
+
+    def of(self, row: Row) -> list[Found]:
+        """The records of this row."""
+        return self.records.get(_likeness(row), [])
+
+
+def _likeness(row: Row) -> Likeness:
+    schedule = row.schedule
+    return (schedule.delivery_id, schedule.task_data, schedule.ordering_key.encode())
 
 
 def _gather(cluster: Cluster) -> Evidence:
@@ -85,14 +111,16 @@ def _gather(cluster: Cluster) -> Evidence:
     for where in kafka.logs:
         if where[0] != DELIVERIES:
             for entry in kafka.committed(where):
-                evidence.records.setdefault(entry.delivery_id or "", []).append(Found(where, entry))
+                assert entry.record is not None
+                likeness = (entry.delivery_id or "", entry.record.value, entry.record.key or b"")
+                evidence.records.setdefault(likeness, []).append(Found(where, entry))
     return evidence
 
 
 def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
     """Delivered once, or ended as its outcome says; never early."""
     violation = cluster.trace.violation
-    found = evidence.records.get(row.schedule.delivery_id, [])
+    found = evidence.of(row)
     delivered = [f for f in found if f.where[0] == row.schedule.topic]
     dead = [f for f in found if f.where[0] == DEAD_LETTERS]
     outcome = evidence.outcomes.get(row.position)
@@ -137,7 +165,7 @@ def _check_order(cluster: Cluster, evidence: Evidence) -> None:
     """Within a lane: a before b, if a's position is lower and a was accepted before b's due time, less the skew."""
     lanes: dict[Lane, list[Row]] = {}
     for row in evidence.rows:
-        if row.position in cluster.accepted_at_s or evidence.records.get(row.schedule.delivery_id):
+        if row.position in cluster.accepted_at_s or evidence.of(row):
             lanes.setdefault(row.schedule.lane, []).append(row)
     for lane, rows in lanes.items():
         rows.sort(key=lambda row: row.position)
@@ -151,8 +179,8 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
     accepted_ms = EPOCH_MS + cluster.accepted_at_s[a.position] * 1_000
     if accepted_ms >= b.due_ms - cluster.ahead_ms_max:
         return
-    first_a = _first(evidence.records.get(a.schedule.delivery_id, []))
-    of_b = [f for f in evidence.records.get(b.schedule.delivery_id, []) if f.where[0] == b.schedule.topic]
+    first_a = _first(evidence.of(a))
+    of_b = [f for f in evidence.of(b) if f.where[0] == b.schedule.topic]
     first_b = _first(of_b)
     if first_a is None or first_b is None:
         return
@@ -166,6 +194,26 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
 
 def _first(found: Iterable[Found]) -> Found | None:
     return min(found, key=lambda f: (f.visible_at_s, f.entry.offset), default=None)
+
+
+def _check_versions(cluster: Cluster, evidence: Evidence) -> None:
+    """No two schedules of a key bear one version, and a schedule that was moved stands where its outcome says, one version
+    on, with the delivery id of its due time."""
+    violation = cluster.trace.violation
+    by_version: dict[tuple[str, int], Row] = {}
+    by_position = {row.position: row for row in evidence.rows}
+    for row in evidence.rows:
+        name = (row.schedule.schedule_key, row.schedule.version)
+        if by_version.setdefault(name, row) is not row:
+            violation("versions", f"{name_of(row)} and {name_of(by_version[name])} are both version {name[1]}")
+        outcome = evidence.outcomes.get(row.position)
+        if outcome is None or outcome.state is not EndState.SUPERSEDED:
+            continue
+        after = by_position.get(outcome.moved_to) if outcome.moved_to is not None else None
+        if after is None or after.schedule.version != row.schedule.version + 1:
+            violation("versions", f"{name_of(row)} v{row.schedule.version} was moved to {after}")
+        elif (after.due_ms == row.due_ms) is not (after.schedule.delivery_id == row.schedule.delivery_id):
+            violation("versions", f"{name_of(row)} and {name_of(after)}: delivery id and due time do not go together")
 
 
 def _check_fence(cluster: Cluster) -> None:
@@ -218,6 +266,8 @@ def _check_answers(cluster: Cluster, evidence: Evidence, history: History) -> No
 def _view_of(answer: object) -> ScheduleView | None:
     match answer:
         case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
+            return view
+        case Changed(view) | Unchanged(view) | VersionDiffers(view):
             return view
         case ScheduleView():
             return answer

@@ -159,6 +159,8 @@ class Profile:
     """Share of schedules that are due already when they are created."""
     crowded: float = 0.5
     """How much the due times crowd together."""
+    changes: float = 0.0
+    """Share of schedules that are changed, fired, or armed again."""
 
 
 OPERATIONS: Final = (

@@ -39,6 +39,7 @@ class Theme(StrEnum):
     PLAIN = "plain"
     SKEW = "skew"
     LATE = "late"
+    CHANGES = "changes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,11 +132,30 @@ _RECIPES: Final = {
             ),
         },
     ),
+    Theme.CHANGES: _Recipe(
+        operations=("reschedule", "reschedule", "read_shard", "hold", "drop_hold", "read_page"),
+        acts=(STALL,),
+        share=0.25,
+        values={
+            "schedules": 20,
+            "changes": 0.95,
+            "cancels": 0.1,
+            "lead_ms": 60,
+            "crowded": 0.3,
+            "store": StoreFaults(answer_lost=0.05, late=0.08, slow_apply=0.3, slow_apply_s=0.05, timeout_s=0.15),
+        },
+    ),
 }
 
 
 def draw(rng: random.Random, theme: Theme | None = None) -> Profile:
-    """The profile of a run; without a theme some runs have one and some have not."""
+    """The profile of a run; without a theme some runs have one and some have not. Only a theme that is asked for decides
+    by itself how much is changed."""
+    profile = _draw(rng, theme)
+    return profile if theme else replace(profile, changes=rng.choice([0.0, 0.3, 0.8]))
+
+
+def _draw(rng: random.Random, theme: Theme | None) -> Profile:
     profile = draw_profile(rng)
     if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
         return profile

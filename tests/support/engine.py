@@ -18,6 +18,8 @@ from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.intake import Intake
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
@@ -79,6 +81,8 @@ class Engine:
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)
         self.intake = Intake(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
+        self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
 
     async def own(self) -> Tenure:
         """Takes the shard over."""
