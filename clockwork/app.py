@@ -39,6 +39,8 @@ from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.intake import Intake
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -211,7 +213,17 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         )
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
-        app = make_app(intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts)
+        app = make_app(
+            intake,
+            canceller,
+            settings.http,
+            readiness,
+            telemetry,
+            clock,
+            rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+            rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+            accepts=role.accepts,
+        )
         http = await stack.enter_async_context(HttpServer(app, settings.http))
         yield Node(
             settings=settings,

@@ -312,22 +312,28 @@ def answer(view: ScheduleView) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
-        "scheduleTime": schedule.due_ms if schedule is not None else due_ms_of(view.position),
+        "scheduleTime": due_ms_of(view.position),
     }
     if schedule is not None:
-        shown |= {
-            "orderingKey": schedule.ordering_key,
-            "taskData": _answered(schedule),
-            "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-            "delivery": {
-                "topic": schedule.topic,
-                "guarantee": schedule.guarantee.value,
-                "headers": dict(schedule.headers),
-            },
-            "createdAt": schedule.created_at_ms,
-            "deliveryId": schedule.delivery_id,
-        }
+        shown |= request_of(schedule) | {"createdAt": schedule.created_at_ms, "deliveryId": schedule.delivery_id}
     return shown | {"status": view.status.value, "version": view.version, "shard": view.shard} | _ending(view)
+
+
+def request_of(schedule: Schedule) -> dict[str, Any]:
+    """The request that would create this schedule, with every field named."""
+    return {
+        "clientId": schedule.client_id,
+        "scheduleKey": schedule.schedule_key,
+        "scheduleTime": schedule.due_ms,
+        "orderingKey": schedule.ordering_key,
+        "taskData": _answered(schedule),
+        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
+        "delivery": {
+            "topic": schedule.topic,
+            "guarantee": schedule.guarantee.value,
+            "headers": dict(schedule.headers),
+        },
+    }
 
 
 def _ending(view: ScheduleView) -> dict[str, Any]:
