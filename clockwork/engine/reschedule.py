@@ -15,7 +15,7 @@ more, and the change is made to what stands there now. So one request changes a 
 **A lost answer, seen by the client.** The same request again settles it, because it says what should be, not what to do:
 
     it is so already                  `200` with what is there; nothing is written, the version stays
-    somebody changed other fields     it is applied to what is there now, as if it came for the first time
+    somebody changed it since         it is applied to what is there now, as if it came for the first time
     it has ended meanwhile            `409`, which shows how; the time and the version tell whether it ended as changed
     with `If-Match` of version v      `200` if the present version is v + 1 and all is as it was asked for: the change
                                       was made, and by all evidence by this request (RFC 9110, 13.1.1 allows it); any

@@ -268,6 +268,10 @@ RARE: Final = (
     _scripted(
         "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
     ),
+    _scripted(
+        "change made again over the next one",
+        (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
+    ),
     _scripted("renewed and epoch only read", (TakeOver, "renew", breaks.renew_and_only_read)),
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
