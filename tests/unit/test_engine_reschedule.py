@@ -318,5 +318,5 @@ async def test_a_fired_schedule_is_due_now_and_delivered_by_the_next_pass() -> N
 async def test_firing_what_is_due_already_changes_nothing() -> None:
     engine = Engine()
     await created(engine)
-    engine.at_due()
+    engine.at_due(late_ms=500)
     assert isinstance(await engine.rescheduler.fire(CLIENT, KEY), Unchanged)
