@@ -1,4 +1,5 @@
-"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them.
+"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them; `leave` says, for a node with an
+instance id that was stopped, that it will not come back.
 
 Exit codes: 0 done, 2 refused (one line on standard error says what to change), 1 anything else.
 """
@@ -11,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from clockwork.adapters.telemetry import configure_logging
-from clockwork.app import Role, check_resources, init_resources, run_node
+from clockwork.app import Role, check_resources, init_resources, leave_for_good, run_node
 from clockwork.config import load_settings
 from clockwork.errors import StartRefused, Unavailable
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m clockwork",
         description="Delivers payloads to Kafka topics at their time. Settings come from the environment (see README).",
     )
-    parser.add_argument("command", nargs="?", choices=["run", "init", "check"], default="run")
+    parser.add_argument("command", nargs="?", choices=["run", "init", "check", "leave"], default="run")
     parser.add_argument("--role", choices=[role.value for role in Role], default=Role.ALL.value, help="default: all")
     chosen = parser.parse_args(arguments)
     try:
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 work: Coroutine[Any, Any, None] = init_resources(settings)
             case "check":
                 work = check_resources(settings)
+            case "leave":
+                work = leave_for_good(settings)
             case _:
                 work = run_node(settings, Role(chosen.role))
         asyncio.run(work)

@@ -24,6 +24,7 @@ from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_leave import leave_group
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
@@ -47,7 +48,7 @@ from clockwork.engine.takeover import TakeOver
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
-from clockwork.errors import Unavailable
+from clockwork.errors import StartRefused, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, settings.runner)
+        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner)
         dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
@@ -279,6 +280,18 @@ async def check_resources(settings: Settings) -> None:
     """`python -m clockwork check`. Raises: StartRefused (what is wrong, and what to do), Unavailable."""
     await check_tables(dynamo_settings(settings), shards=settings.intake.shards)
     await check_internal_topics(kafka_settings(settings))
+
+
+async def leave_for_good(settings: Settings) -> None:
+    """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
+    handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
+    if settings.kafka.instance_id is None:
+        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
+    there = await leave_group(kafka_settings(settings), settings.kafka.instance_id)
+    log.info(
+        "Left for good",
+        extra={"event": "group.left_for_good", "instance_id": settings.kafka.instance_id, "was_member": there},
+    )
 
 
 def dynamo_settings(settings: Settings) -> DynamoClientSettings:

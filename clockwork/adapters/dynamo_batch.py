@@ -5,7 +5,7 @@ number of times; then it is reported as throttled. All of these writes may be do
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -24,6 +24,18 @@ BYTES_PER_CALL: Final = 900 * 1024
 that sending it in one piece keeps the event loop waiting."""
 CALLS_AT_ONCE: Final = 8
 """Of one request, so that one large tidy-up leaves connections for everybody else."""
+STANDS_CODES: Final = frozenset({"DuplicateItem", "ConditionalCheckFailed"})
+"""Of an insert whose item is there already."""
+LATER_CODES: Final = frozenset(
+    {
+        "TransactionConflict",
+        "ProvisionedThroughputExceeded",
+        "ThrottlingError",
+        "RequestLimitExceeded",
+        "InternalServerError",
+    }
+)
+"""Of an insert that is to be sent again."""
 ATTEMPTS_MAX: Final = 8
 """For one call's leftovers: some 4 s of waiting in all."""
 
@@ -46,9 +58,20 @@ async def write_all(client: DynamoClient, table: str, requests: Sequence[Item]) 
     await together(partial(_write, client, table), _cut(requests), at_once=CALLS_AT_ONCE)
 
 
+async def insert_all(client: DynamoClient, table: str, items: Sequence[Item]) -> None:
+    """Puts each of these items (no two of one key) unless there is one with its key already.
+
+    A batch write cannot be conditional, and a transaction costs twice; a batch of PartiQL statements does each by itself.
+
+    Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
+    """
+    await together(partial(_insert, client, table), _cut(items), at_once=CALLS_AT_ONCE)
+
+
 @dataclass(slots=True)
 class _Group:
-    """Writes of several callers that go together. Of two of one key the later one counts, as if they had come one by one."""
+    """Writes of several callers that go together: of two of one key only the first, since all writers write the same, or
+    the first one stands."""
 
     requests: dict[Any, Item]
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,40 +80,41 @@ class _Group:
     """Not of any one request."""
 
 
-class GroupedWrites:
-    """Batch writes to one table. Callers of one moment share their calls: the shards of a node tidy up at the same ticks,
-    a few rows each, and a call with 25 items costs little more than a call with one.
+class Grouped:
+    """Writes of callers of one moment, which share their calls: the shards of a node tidy up at the same ticks, a few rows
+    each, and a call with 25 items costs little more than a call with one.
 
     Nobody waits for anybody longer than one turn of the event loop.
     """
 
-    def __init__(self, client: DynamoClient, table: str) -> None:
-        self._client = client
-        self._table = table
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
+        """`write` is `write_all` or `insert_all` to some table."""
+        self._write = write
         self._open: _Group | None = None
 
     async def write(self, mine: Mapping[Any, Item]) -> None:
-        """As `write_all`; by anything that tells their keys apart."""
+        """As what it was made with; `mine` by anything that tells their keys apart."""
         group = self._open
         if group is not None:
-            group.requests |= mine
+            for key, item in mine.items():
+                group.requests.setdefault(key, item)
             await group.over.wait()
             if group.failure is not None:
                 raise group.failure
             if not group.done:
                 # What is wrong may be another's; or who carried it was cancelled. Now each for itself.
-                await write_all(self._client, self._table, list(mine.values()))
+                await self._write(list(mine.values()))
             return
         group = self._open = _Group(dict(mine))
         try:
             await asyncio.sleep(0)  # everybody else who is awake
             self._open = None
-            await write_all(self._client, self._table, list(group.requests.values()))
+            await self._write(list(group.requests.values()))
             group.done = True
         except Rejected:
             if len(group.requests) == len(mine):
                 raise
-            await write_all(self._client, self._table, list(mine.values()))
+            await self._write(list(mine.values()))
         except StoreUnavailable as error:
             group.failure = error
             raise
@@ -129,6 +153,27 @@ async def _write(client: DynamoClient, table: str, requests: Sequence[Item]) -> 
         if attempt < ATTEMPTS_MAX:
             await asyncio.sleep(backoff_s(attempt))
     raise StoreThrottled(f"DynamoDB left {len(left)} writes undone", outcome_unknown=True)
+
+
+async def _insert(client: DynamoClient, table: str, items: Sequence[Item]) -> None:
+    left = list(items)
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        statements = [{"Statement": _insert_text(table, item), "Parameters": list(item.values())} for item in left]
+        answer = await client.call("batch_execute_statement", Statements=statements)
+        codes = [str(response.get("Error", {}).get("Code", "")) for response in answer["Responses"]]
+        if refused := set(codes) - {"", *STANDS_CODES, *LATER_CODES}:
+            raise Rejected(f"DynamoDB answered {', '.join(sorted(refused))} to an insert", code=min(refused))
+        left = [item for item, code in zip(left, codes, strict=True) if code in LATER_CODES]
+        if not left:
+            return
+        if attempt < ATTEMPTS_MAX:
+            await asyncio.sleep(backoff_s(attempt))
+    raise StoreThrottled(f"DynamoDB left {len(left)} inserts undone", outcome_unknown=True)
+
+
+def _insert_text(table: str, item: Item) -> str:
+    members = ", ".join(f"'{name}': ?" for name in item)
+    return f'INSERT INTO "{table}" VALUE {{{members}}}'
 
 
 def _cut(requests: Iterable[Item]) -> Iterator[list[Item]]:

@@ -16,16 +16,15 @@ import re
 from typing import Final
 
 from clockwork.adapters import dynamo_fields as fields
+from clockwork.adapters.dynamo_content import content_item, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
-    DataForm,
     EndState,
     Failure,
-    Guarantee,
     Lane,
     OrderingKey,
     Outcome,
@@ -87,7 +86,7 @@ def row_item(row: Row) -> Item:
     item = (
         row_key(row.shard, row.position)
         | _name_item(row.schedule.client_id, row.schedule.schedule_key)
-        | _content_item(row.schedule)
+        | content_item(row.schedule)
         | {"v": number(FORMAT)}
     )
     if row.hold is not None:
@@ -113,7 +112,7 @@ def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow
         return Row(
             shard=shard,
             position=position,
-            schedule=_schedule_of(item, _client_id_of(item), _schedule_key_of(item), due_ms_of(position)),
+            schedule=schedule_of(item, _client_id_of(item), _schedule_key_of(item), due_ms_of(position)),
             hold=RequestId(fields.text(item, "hold")) if "hold" in item else None,
             retry=retry_of(item),
         )
@@ -204,7 +203,7 @@ def outcome_item(outcome: Outcome) -> Item:
         _check_due(schedule, outcome.position)
         if (schedule.client_id, schedule.schedule_key) != (outcome.client_id, outcome.schedule_key):
             raise ValueError("an outcome with another key's schedule")
-        item["schedule"] = {"M": _content_item(schedule)}
+        item["schedule"] = {"M": content_item(schedule)}
     if (placed := outcome.placed) is not None:
         item["placed"] = {
             "M": {
@@ -230,7 +229,7 @@ def outcome_of(item: Item) -> Outcome:
     client_id, schedule_key = _client_id_of(item), _schedule_key_of(item)
     schedule, placed, failure = None, None, None
     if "schedule" in item:
-        schedule = _schedule_of(fields.mapping(item, "schedule"), client_id, schedule_key, due_ms_of(position))
+        schedule = schedule_of(fields.mapping(item, "schedule"), client_id, schedule_key, due_ms_of(position))
     if "placed" in item:
         inner = fields.mapping(item, "placed")
         placed = Placed(
@@ -300,48 +299,6 @@ def shard_count_of(item: Item) -> int:
 
 def _name_item(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
     return {"clientId": {"S": client_id}, "scheduleKey": {"S": schedule_key}}
-
-
-def _content_item(schedule: Schedule) -> Item:
-    """Everything but the key and the due time: those are in the item's key."""
-    headers = {name: {"S": value} for name, value in schedule.headers}
-    if len(headers) != len(schedule.headers):
-        raise ValueError("two headers of one name")
-    item: Item = {
-        "orderingKey": {"S": schedule.ordering_key},
-        "taskData": fields.of_bytes(schedule.task_data),
-        "taskDataForm": {"S": schedule.data_form.value},
-        "topic": {"S": schedule.topic},
-        "guarantee": {"S": schedule.guarantee.value},
-        "headers": {"M": headers},
-        "createdAt": number(schedule.created_at_ms),
-        "version": number(schedule.version),
-        "deliveryId": {"S": schedule.delivery_id},
-    }
-    if schedule.traceparent is not None:
-        item["traceparent"] = {"S": schedule.traceparent}
-    return item
-
-
-def _schedule_of(item: Item, client_id: ClientId, schedule_key: ScheduleKey, due_ms: int) -> Schedule:
-    headers = fields.mapping(item, "headers")
-    return Schedule(
-        client_id=client_id,
-        schedule_key=schedule_key,
-        ordering_key=OrderingKey(fields.text(item, "orderingKey")),
-        due_ms=due_ms,
-        topic=Topic(fields.text(item, "topic")),
-        guarantee=fields.word(item, "guarantee", Guarantee),
-        task_data=fields.binary(item, "taskData"),
-        data_form=fields.word(item, "taskDataForm", DataForm),
-        headers=tuple(
-            (fields.utf8(name, "headers"), fields.text(headers, name, empty=True)) for name in sorted(headers)
-        ),
-        traceparent=fields.text(item, "traceparent", empty=True) if "traceparent" in item else None,
-        created_at_ms=fields.integer(item, "createdAt"),
-        version=fields.integer(item, "version"),
-        delivery_id=fields.text(item, "deliveryId"),
-    )
 
 
 def _check_due(schedule: Schedule, position: Position) -> None:

@@ -6,9 +6,11 @@ Whatever is stored, reading raises `Unreadable` and nothing else. Its message na
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+
+import orjson
 
 from clockwork.errors import Unreadable
 
@@ -102,20 +104,6 @@ def as_json(item: Item) -> bytes:
     return spelled.encode(errors="backslashreplace")
 
 
-def size_bytes(value: object) -> int:
-    """About what an item, or a part of it, weighs in a request. A loop and not a recursion: it is asked of every item."""
-    total = 0
-    parts = [value]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, str):
-            total += len(part)
-        elif isinstance(part, dict):
-            for name, inner in part.items():
-                total += len(name) + 8
-                parts.append(inner)
-        elif isinstance(part, list | tuple):
-            parts += part
-        else:
-            total += len(str(part))
-    return total
+def size_bytes(part: Item | Sequence[Item]) -> int:
+    """What a part of a request weighs. Spelling it out is several times cheaper than adding it up."""
+    return len(orjson.dumps(part))

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Self
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_transactions as transactions
-from clockwork.adapters.dynamo_batch import GroupedWrites, read_all
+from clockwork.adapters.dynamo_batch import Grouped, insert_all, read_all, write_all
 from clockwork.adapters.dynamo_client import DynamoClient, Observe, backoff_s
 from clockwork.adapters.dynamo_creates import GroupedCreates
 from clockwork.adapters.dynamo_errors import Refused
@@ -61,8 +62,9 @@ class DynamoScheduleStore:
         alone = replace(settings, connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(alone, clock, observe, telemetry)
         self._creates = GroupedCreates(self.client)
-        self._outcomes = GroupedWrites(self.client, settings.keys_table)
-        self._deletes = GroupedWrites(self.client, settings.schedules_table)
+        self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
+        self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
+        self._deletes = Grouped(partial(write_all, self.client, settings.schedules_table))
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -267,16 +269,8 @@ class DynamoScheduleStore:
         await self._outcomes.write(puts)
 
     async def put_outcome_if_absent(self, outcome: Outcome) -> None:
-        try:
-            await self._undisturbed(
-                "put_item",
-                TableName=self._settings.keys_table,
-                Item=codec.outcome_item(outcome),
-                ConditionExpression="attribute_not_exists(clientKey)",
-            )
-        except Refused:
-            # The first one stands.
-            return
+        key = (outcome.client_id, outcome.schedule_key, outcome.position)
+        await self._first_outcomes.write({key: codec.outcome_item(outcome)})
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
         await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})

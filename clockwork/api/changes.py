@@ -21,9 +21,13 @@ from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import IfVersion, NewSchedule
 from clockwork.errors import FieldError, InvalidInput
 
-_FAULTLESS: Final[Mapping[str, Any]] = {"scheduleTime": 0, "taskData": "", "delivery": {"topic": "any"}}
+_FAULTLESS: Final[Mapping[str, Any]] = {
+    "scheduleTime": 0,
+    "taskData": "",
+    "delivery": {"topic": "any", "deadline": 0},
+}
 _NULLABLE: Final = frozenset({"scheduleTime", "orderingKey", "taskDataEncoding", "delivery"})
-_NULLABLE_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"})
+_NULLABLE_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers", "deadline", "onLate", "retry"})
 _VERSION_CHARS_MAX: Final = 18
 
 
@@ -49,6 +53,9 @@ class PutChange:
             task_data=new.task_data,
             data_form=new.data_form,
             headers=new.headers,
+            deadline_ms=new.deadline_ms,
+            on_late=new.on_late,
+            retry=new.retry,
             traceparent=None if own_traceparent else schedule.traceparent,
         )
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 
-from clockwork.api import json_body
+from clockwork.api import json_body, policies
 from clockwork.api.times import due_ms_of_input
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
@@ -119,13 +119,17 @@ class KeyForm(BaseModel):
 
 
 class DeliveryForm(BaseModel):
-    """Where a schedule goes, and how surely."""
+    """Where a schedule goes, how surely, and what if it cannot go there in time."""
 
     model_config = _STRICT
 
     topic: Annotated[str, AfterValidator(_topic)]
     guarantee: Literal["exactly_once", "at_least_once"] | None = None
     headers: Annotated[dict[_HeaderName, str] | None, BeforeValidator(_few)] = None
+    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
+    """Milliseconds after `scheduleTime`."""
+    on_late: Annotated[policies.OnLateName | None, Field(alias="onLate")] = None
+    retry: policies.RetryForm | None = None
 
 
 class ScheduleForm(KeyForm):
@@ -151,6 +155,8 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
             task_data, data_form = _stored(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
+    if form is not None:
+        errors += policies.wrong_policies(form.delivery)
     if errors or form is None:
         raise InvalidInput(errors)
     headers = tuple(sorted((form.delivery.headers or {}).items()))
@@ -168,6 +174,9 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
         data_form=data_form,
         headers=headers,
         traceparent=_kept_traceparent(traceparent, headers),
+        deadline_ms=form.delivery.deadline,
+        on_late=policies.on_late_of(form.delivery),
+        retry=policies.policy_of(form.delivery.retry) if form.delivery.retry is not None else None,
         digest=_digest(form, document["taskData"], task_data, data_form, ordering_key, guarantee, headers),
     )
 
@@ -300,6 +309,11 @@ def _digest(
         "taskDataForm": data_form.value,
         "taskData": hashlib.sha256(data).hexdigest(),
     }
+    # Said by few; a digest without them is as it was before there were any.
+    if form.delivery.deadline is not None:
+        fields |= {"deadline": form.delivery.deadline, "onLate": policies.on_late_of(form.delivery).value}
+    if form.delivery.retry is not None:
+        fields["retry"] = policies.numbers_of(policies.policy_of(form.delivery.retry))
     return hashlib.sha256(json_body.canonical(fields)).hexdigest()
 
 
@@ -332,7 +346,8 @@ def request_of(schedule: Schedule) -> dict[str, Any]:
             "topic": schedule.topic,
             "guarantee": schedule.guarantee.value,
             "headers": dict(schedule.headers),
-        },
+        }
+        | policies.shown(schedule),
     }
 
 

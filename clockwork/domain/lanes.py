@@ -17,7 +17,7 @@ from typing import Final
 
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import BrokenRow, Failure, Guarantee, Lane, Retry, Row, Topic
+from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row, Topic
 
 RETRY_SLACK_MS: Final = 30_000
 """How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""
@@ -28,6 +28,8 @@ class Errand(StrEnum):
 
     DELIVER = "deliver"
     DEAD_LETTER = "dead_letter"
+    DROP = "drop"
+    """Nothing is sent: only the marker says that it ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class Firing:
     row: Row | BrokenRow
     errand: Errand
     failure: Failure | None = None
-    """For a dead letter: why."""
+    """For a dead letter, or what is dropped: why."""
 
     @property
     def lane(self) -> Lane | None:
@@ -51,8 +53,10 @@ class Firing:
 
     @property
     def guarantee(self) -> Guarantee:
-        """Broken rows end like exactly_once ones: inside the transaction."""
-        return self.row.schedule.guarantee if isinstance(self.row, Row) else Guarantee.EXACTLY_ONCE
+        """Broken rows, and those whose deadline has passed, end like exactly_once ones: inside the transaction."""
+        if not isinstance(self.row, Row) or (self.failure is not None and self.failure.reason == EXPIRED):
+            return Guarantee.EXACTLY_ONCE
+        return self.row.schedule.guarantee
 
     @property
     def size_bytes(self) -> int:
@@ -210,37 +214,49 @@ class Planner:
             self._stamp(row, until_ms)
             return
         wait = self.topic_waits.get(row.schedule.topic)
-        if wait is not None and not wait.given_up:
+        firing = self._ending(row, wait)
+        if firing.failure is None and wait is not None:
             self.wait(lane, wait.until_ms)
             self._stamp(row, wait.until_ms)
             return
-        kind = row.schedule.guarantee
-        if self._kinds.setdefault(lane, kind) != kind:
+        if self._kinds.setdefault(lane, firing.guarantee) != firing.guarantee:
             # A lane with both guarantees sends one kind at a time: the transaction and the plain
             # producer would otherwise race each other.
             self.wait(lane, self.bound_ms)
             return
-        attempts = row.retry.attempts if row.retry is not None else 0
-        if wait is None and not self.retry.exhausted(attempts):
-            self._fire(Firing(row=row, errand=Errand.DELIVER))
-        elif self.dead_letters_wait is not None:
+        if firing.errand is Errand.DEAD_LETTER and self.dead_letters_wait is not None:
             self.wait(lane, self.dead_letters_wait.until_ms)
             self._stamp(row, self.dead_letters_wait.until_ms)
-        else:
-            failure = Failure(reason=wait.reason if wait is not None else "attempts_exhausted", attempts=attempts)
-            self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=failure))
+            return
+        self._fire(firing)
+
+    def _ending(self, row: Row, wait: TopicWait | None) -> Firing:
+        """How the row would end now, if nothing but its topic can hold it back."""
+        schedule = row.schedule
+        attempts = row.retry.attempts if row.retry is not None else 0
+        late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
+        if late and schedule.on_late is not OnLate.DELIVER:
+            errand = Errand.DROP if schedule.on_late is OnLate.DROP else Errand.DEAD_LETTER
+            return Firing(row=row, errand=errand, failure=Failure(reason=EXPIRED, attempts=attempts))
+        if wait is not None and wait.given_up:
+            return Firing(row=row, errand=Errand.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts))
+        if (schedule.retry or self.retry).exhausted(attempts):
+            failure = Failure(reason="attempts_exhausted", attempts=attempts)
+            return Firing(row=row, errand=Errand.DEAD_LETTER, failure=failure)
+        return Firing(row=row, errand=Errand.DELIVER)
 
     def _waits_itself_until_ms(self, row: Row) -> int:
         """0: it does not."""
-        stored_ms = row.retry.at_ms if row.retry is not None and self._heeded(row.retry) else 0
+        stored_ms = row.retry.at_ms if row.retry is not None and self._heeded(row, row.retry) else 0
         return max(stored_ms, self.promises.get(row.position, 0))
 
-    def _heeded(self, retry: Retry) -> bool:
+    def _heeded(self, row: Row, retry: Retry) -> bool:
         """Whether it holds the row back. One of our own always does: a cancel may believe it. One of an earlier owner not
         if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as long."""
         if retry.at_ms <= self.bound_ms:
             return False
-        return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + self.retry.backoff.max_ms + RETRY_SLACK_MS
+        longest_ms = max(self.retry.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)
+        return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + longest_ms + RETRY_SLACK_MS
 
     def _fire(self, firing: Firing) -> None:
         self.firings.append(firing)
@@ -249,7 +265,7 @@ class Planner:
     def _stamp(self, row: Row, until_ms: int) -> None:
         if row.hold is None or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
             return
-        if row.retry is not None and self._heeded(row.retry):
+        if row.retry is not None and self._heeded(row, row.retry):
             if row.retry.epoch == self.epoch:
                 # Stamped by this owner already: a cancel can believe it. Another stamp would only take the hold of a
                 # cancel that is about to decide.

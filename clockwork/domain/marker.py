@@ -25,10 +25,13 @@ under Kafka's default limit of 1 MB a record."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """One entry: this position was delivered, or failed with a dead letter."""
+    """One entry: this position was delivered, or failed with a dead letter, or was dropped."""
 
     position: Position
-    placed: Placed
+    at_ms: int
+    """When: the record's timestamp, if there is one."""
+    placed: Placed | None
+    """None: dropped."""
     failure: Failure | None = None
     """None: delivered."""
 
@@ -59,12 +62,9 @@ def decode(value: bytes) -> tuple[Ended, ...]:
 
 
 def _entry(ended: Ended) -> list[Any]:
-    entry: list[Any] = [
-        text_of(ended.position),
-        ended.placed.kafka_partition,
-        ended.placed.offset,
-        ended.placed.at_ms,
-    ]
+    placed = ended.placed
+    where = [None, None] if placed is None else [placed.kafka_partition, placed.offset]
+    entry: list[Any] = [text_of(ended.position), *where, ended.at_ms]
     if ended.failure is not None:
         entry += [ended.failure.reason, ended.failure.attempts]
     return entry
@@ -74,9 +74,13 @@ def _ended(entry: object) -> Ended:
     if not isinstance(entry, list) or len(entry) not in (4, 6):
         raise Unreadable("marker: an entry has 4 or 6 fields")
     position, kafka_partition, offset, at_ms, *failed = entry
-    placed = Placed(kafka_partition=_int(kafka_partition), offset=_int(offset), at_ms=_int(at_ms))
+    placed = None
+    if kafka_partition is not None or offset is not None:
+        placed = Placed(kafka_partition=_int(kafka_partition), offset=_int(offset), at_ms=_int(at_ms))
     failure = Failure(reason=str(failed[0]), attempts=_int(failed[1])) if failed else None
-    return Ended(position=position_of(position), placed=placed, failure=failure)
+    if placed is None and failure is None:
+        raise Unreadable("marker: an entry without a record and without a reason")
+    return Ended(position=position_of(position), at_ms=_int(at_ms), placed=placed, failure=failure)
 
 
 def _int(value: object) -> int:

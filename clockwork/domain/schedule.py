@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import NewType
 
 from clockwork.domain.position import Position, due_ms_of
+from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.sharding import ShardId
 
 ClientId = NewType("ClientId", str)
@@ -27,6 +28,9 @@ OrderingKey = NewType("OrderingKey", str)
 Topic = NewType("Topic", str)
 RequestId = NewType("RequestId", str)
 """Names one attempt of one cancel or reschedule; written into `hold`."""
+
+EXPIRED = "expired"
+"""The reason of a failure: the deadline had passed."""
 
 Lane = tuple[Topic, OrderingKey]
 """The schedules with one topic and one ordering key; order is kept within a lane."""
@@ -48,6 +52,16 @@ class DataForm(StrEnum):
     """A JSON string; stored as its UTF-8 bytes."""
     BASE64 = "base64"
     """Bytes, given as base64."""
+
+
+class OnLate(StrEnum):
+    """What becomes of a schedule whose deadline has passed before it could be delivered."""
+
+    DELIVER = "deliver"
+    """It is delivered all the same."""
+    DROP = "drop"
+    """It ends as `failed`, without any record."""
+    DEAD_LETTER = "dead_letter"
 
 
 class EndState(StrEnum):
@@ -77,6 +91,11 @@ class Schedule:
     headers: tuple[tuple[str, str], ...] = ()
     """The caller's own headers, sorted by name."""
     traceparent: str | None = None
+    deadline_ms: int | None = None
+    """How long after its due time it is late. None: never."""
+    on_late: OnLate = OnLate.DELIVER
+    retry: RetryPolicy | None = None
+    """For when its record is refused for what it is. None: the cluster's."""
     created_at_ms: int
     version: int
     """Counts the changes under one key, over all schedules that ever stood there."""
@@ -173,7 +192,7 @@ class Failure:
     """Why a schedule was not delivered."""
 
     reason: str
-    """Short stable code, as in `Refusal.reason`."""
+    """Short stable code, as in `Refusal.reason`; `EXPIRED`, `unreadable`, `attempts_exhausted`."""
     attempts: int
 
 
@@ -189,7 +208,7 @@ class Outcome:
     schedule: Schedule | None
     """Its content; None only where the row could not be read, and for `superseded`."""
     placed: Placed | None = None
-    """Delivered: where. Failed: where its dead letter is."""
+    """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
     failure: Failure | None = None
     moved_to: Position | None = None
     """Superseded: where it stands since. Tells a request whose answer was lost whether it was that request's own doing."""

@@ -6,10 +6,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from clockwork.domain.position import Position
+from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import (
     ClientId,
     DataForm,
     Guarantee,
+    OnLate,
     OrderingKey,
     Outcome,
     Schedule,
@@ -55,6 +57,9 @@ class NewSchedule:
     headers: tuple[tuple[str, str], ...]
     """Sorted by name."""
     traceparent: str | None
+    deadline_ms: int | None = None
+    on_late: OnLate = OnLate.DELIVER
+    retry: RetryPolicy | None = None
     digest: str
     """Equal for, and only for, the same request again."""
 

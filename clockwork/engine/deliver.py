@@ -6,6 +6,7 @@ its lane. A missing or forbidden topic, or one whose broker is away, waits as a 
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -60,8 +61,10 @@ class Delivery:
         topic_waits: TopicWaits,
         clock: Clock,
         telemetry: Telemetry,
+        rng: random.Random,
         settings: RunnerSettings,
     ) -> None:
+        self._rng = rng
         self._store = store
         self._publisher = publisher
         self._take_over = take_over
@@ -82,31 +85,38 @@ class Delivery:
         batches: Batches = deque([list(firings)] if firings else [])
         while batches:
             batch = batches.popleft()
+            sent = [firing for firing in batch if firing.errand is not Errand.DROP]
             try:
-                await self._one_transaction(tenure, batch)
+                await self._one_transaction(tenure, batch, sent)
             except DeliveryRefused as refused:
                 if refused.begun:
                     await self._renew(tenure)
                 batches.appendleft(batch)
                 for refusal in refused.refusals:
-                    batches = await self._settle(tenure, batches, batch, refusal)
+                    batches = await self._settle(tenure, batches, sent, refusal)
             else:
                 ended += len(batch)
         return ended
 
-    async def _one_transaction(self, tenure: Tenure, batch: list[Firing]) -> None:
+    async def _one_transaction(self, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
+        """All of `batch` ends by it; of `sent` there are records."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
+        dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
 
         def write_marker(placed: Sequence[Placed]) -> bytes:
-            new = (_ended(firing, where) for firing, where in zip(batch, placed, strict=True))
-            return marker.encode([*tenure.tidy.marked(), *new])
+            new = (_ended(firing, where) for firing, where in zip(sent, placed, strict=True))
+            return marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
 
-        placed = await tenure.publisher.deliver([self._record(firing) for firing in batch], write_marker)
-        tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(batch, placed, strict=True))
-        self._telemetry.batch(records=len(batch), commit_seconds=loop.time() - started_s)
-        for firing, where in zip(batch, placed, strict=True):
+        placed = await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
+        tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, placed, strict=True))
+        tenure.tidy.add(dropped)
+        self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
+        for firing, where in zip(sent, placed, strict=True):
             self._count(firing, where)
+        for firing in batch:
+            if firing.errand is Errand.DROP:
+                self._count_failed(firing)
 
     async def _renew(self, tenure: Tenure) -> None:
         try:
@@ -114,18 +124,18 @@ class Delivery:
         except Unavailable as error:
             raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
 
-    async def _settle(self, tenure: Tenure, batches: Batches, batch: list[Firing], refusal: Refusal) -> Batches:
-        """What is to be sent after one refusal in `batch`."""
+    async def _settle(self, tenure: Tenure, batches: Batches, sent: list[Firing], refusal: Refusal) -> Batches:
+        """What is to be sent after one refusal of what was `sent`."""
         if refusal.index is not None:
-            culprit = batch[refusal.index]
+            culprit = sent[refusal.index]
             await self._refused_row(tenure, culprit, refusal)
             return _prune(batches, partial(without_lane, lane=culprit.lane, after=culprit.row.position))
         topic = refusal.topic
-        if all(self._topic(f) != topic for f in batch):
+        if all(self._topic(f) != topic for f in sent):
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
             raise BrokerUnavailable(f"{topic}: {refusal.reason}")
         self._topic_waits.refused(Topic(topic), refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
-        for firing in [f for f in batch if self._topic(f) == topic]:
+        for firing in [f for f in sent if self._topic(f) == topic]:
             # Its lane with it: behind a dead letter stand rows of another topic.
             batches = _prune(batches, partial(without_lane, lane=firing.lane, after=firing.row.position))
         return batches
@@ -141,7 +151,8 @@ class Delivery:
             self._topic_waits.refused(topic, Cause.TRANSIENT, refusal.reason, now_ms=self._clock.now_ms())
             return
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
-        at_ms = self._retry.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms())
+        policy = row.schedule.retry or self._retry
+        at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), chance=self._rng.random())
         retry = Retry(at_ms=at_ms, epoch=tenure.epoch, attempts=attempts)
         self._telemetry.delivery(row.schedule.guarantee, "retried")
         log.warning(
@@ -225,27 +236,36 @@ class Delivery:
         return delivery_of(firing.row.schedule, now_ms=now_ms)
 
     def _count(self, firing: Firing, placed: Placed) -> None:
-        guarantee = firing.guarantee
         if firing.failure is not None:
-            self._telemetry.delivery(guarantee, "failed")
-            log.error(
-                "Schedule failed",
-                extra={
-                    "event": "schedule.failed",
-                    "shard": firing.row.shard,
-                    "topic": firing.lane[0] if firing.lane else None,
-                    "reason": firing.failure.reason,
-                    "attempts": firing.failure.attempts,
-                },
-            )
+            self._count_failed(firing)
             return
-        self._telemetry.delivery(guarantee, "delivered")
-        self._telemetry.lateness(guarantee, (placed.at_ms - firing.row.due_ms) / 1_000)
+        self._telemetry.delivery(firing.guarantee, "delivered")
+        self._telemetry.lateness(firing.guarantee, (placed.at_ms - firing.row.due_ms) / 1_000)
         self._topic_waits.took_records(Topic(self._topic(firing)))
+
+    def _count_failed(self, firing: Firing) -> None:
+        assert firing.failure is not None, "only what failed is counted as failed"
+        self._telemetry.delivery(firing.guarantee, "failed")
+        log.error(
+            "Schedule failed",
+            extra={
+                "event": "schedule.failed",
+                "shard": firing.row.shard,
+                "topic": firing.lane[0] if firing.lane else None,
+                "reason": firing.failure.reason,
+                "attempts": firing.failure.attempts,
+                "dropped": firing.errand is Errand.DROP,
+            },
+        )
 
 
 def _ended(firing: Firing, placed: Placed) -> Ended:
-    return Ended(position=firing.row.position, placed=placed, failure=firing.failure)
+    return Ended(position=firing.row.position, at_ms=placed.at_ms, placed=placed, failure=firing.failure)
+
+
+def _dropped(firing: Firing, now_ms: int) -> Done:
+    ended = Ended(position=firing.row.position, at_ms=now_ms, placed=None, failure=firing.failure)
+    return Done(row=firing.row, ended=ended)
 
 
 def _prune(batches: Batches, keep: Callable[[list[Firing]], list[Firing]]) -> Batches:

@@ -17,7 +17,7 @@ from typing import Final
 from clockwork.domain.marker import Ended
 from clockwork.domain.position import Position
 from clockwork.domain.retry import Backoff
-from clockwork.domain.schedule import BrokenRow, EndState, Guarantee, Outcome, Row
+from clockwork.domain.schedule import EXPIRED, BrokenRow, EndState, Guarantee, Outcome, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.together import together
@@ -33,8 +33,6 @@ MANY_ROWS: Final = 25
 TICK_S: Final = 0.25
 """Fewer rows wait for the next tick, which is the same for all shards of a node: what they write then goes into common
 batch writes (`adapters.dynamo_batch`). A pair of writes for each row was a quarter of all that a delivery cost."""
-SINGLE_WRITES_MAX: Final = 16
-"""Conditional puts under way at once; only at_least_once needs them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +41,12 @@ class Done:
 
     row: Row | BrokenRow
     ended: Ended
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a marker decided it, and has to name it until its row is deleted."""
+        failure = self.ended.failure
+        return self.guarantee is Guarantee.EXACTLY_ONCE or (failure is not None and failure.reason == EXPIRED)
 
     @property
     def guarantee(self) -> Guarantee:
@@ -91,7 +95,7 @@ class TidyUp:
 
     def marked(self) -> Iterator[Ended]:
         """What every marker must name."""
-        return (done.ended for done in self._pending.values() if done.guarantee is Guarantee.EXACTLY_ONCE)
+        return (done.ended for done in self._pending.values() if done.in_transaction)
 
     async def progress(self) -> None:
         """Waits until some more rows are tidied up, and asks for it."""
@@ -147,14 +151,14 @@ class TidyUp:
             if outcome is not None:
                 (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
         await self._store.put_outcomes(exactly)
-        await together(self._store.put_outcome_if_absent, first_stands, at_once=SINGLE_WRITES_MAX)
+        await together(self._store.put_outcome_if_absent, first_stands, at_once=CHUNK_ROWS)
         await self._push_pointers(chunk)
         await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
 
     async def _push_pointers(self, chunk: list[Done]) -> None:
         """A row that fires later than one retention after its due time keeps its pointer alive as long as its outcome."""
         for done in chunk:
-            end_ms = done.ended.placed.at_ms
+            end_ms = done.ended.at_ms
             if isinstance(done.row, Row) and end_ms - done.row.due_ms > self._retention_ms:
                 expires_at_s = (end_ms + 2 * self._retention_ms) // 1_000
                 await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
@@ -180,11 +184,11 @@ def outcome_of(done: Done, *, retention_ms: int) -> Outcome | None:
         schedule_key=schedule_key,
         position=row.position,
         state=EndState.DELIVERED if ended.failure is None else EndState.FAILED,
-        at_ms=ended.placed.at_ms,
+        at_ms=ended.at_ms,
         schedule=schedule,
         placed=ended.placed,
         failure=ended.failure,
-        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.placed.at_ms, retention_ms=retention_ms),
+        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.at_ms, retention_ms=retention_ms),
     )
 
 

@@ -257,7 +257,7 @@ def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", s
 
 
 def ended_at(placed: Placed, nth: int = 0) -> Ended:
-    return Ended(position=Position((nth + 1) * 10**24 + 1), placed=placed)
+    return Ended(position=Position((nth + 1) * 10**24 + 1), at_ms=placed.at_ms, placed=placed)
 
 
 def marker_of(placed: Any) -> bytes:

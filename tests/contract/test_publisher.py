@@ -4,6 +4,9 @@ import asyncio
 
 import pytest
 
+from clockwork.domain.marker import Ended, encode
+from clockwork.domain.position import Position
+from clockwork.domain.schedule import Failure
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Cause, DeliveryRefused, DeliveryUnknown, Fenced
 from tests.contract.kafka_fixtures import (
@@ -35,6 +38,18 @@ async def test_a_delivered_batch_is_visible_with_key_headers_and_time(
     assert [(p.kafka_partition, p.offset, p.at_ms) for p in placed] == [
         (r.kafka_partition, r.offset, r.timestamp_ms) for r in seen
     ]
+
+
+async def test_a_transaction_may_consist_of_its_marker(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
+    # What is dropped leaves no record, and is decided by a transaction all the same.
+    dropped = Ended(position=Position(10**24 + 1), at_ms=5, placed=None, failure=Failure(reason="expired", attempts=0))
+    first = await node.open_shard(SHARD)
+    assert await first.deliver([], lambda _: encode([dropped])) == []
+    await first.close()
+
+    second = await node.open_shard(SHARD)
+    assert await second.read_marker() == (dropped,)
+    await second.close()
 
 
 async def test_a_shard_without_deliveries_has_an_empty_marker(

@@ -265,7 +265,8 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     created = await _created(dynamo_store)
     ended = outcome(created)
     faults.answer("UpdateItem", "TransactionConflictException", times=2)
-    faults.answer("PutItem", "TransactionConflictException", times=2)
+    for _ in range(2):
+        faults.answer_ok("BatchExecuteStatement", '{"Responses": [{"Error": {"Code": "TransactionConflict"}}]}')
     faults.answer("BatchWriteItem", "TransactionConflictException", times=2)
 
     await dynamo_store.push_pointer_expiry(created, expires_at_s=3_000_000_000)

@@ -200,3 +200,44 @@ async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleSt
     told = await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows), return_exceptions=True)
 
     assert all(isinstance(one, StoreThrottled) for one in told)
+
+
+# --- outcomes of which the first one stands
+
+
+async def test_first_outcomes_of_one_moment_share_their_calls_and_stand(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(40)]
+    first = [outcome(one) for one in rows]
+    later = [replace(one, at_ms=one.at_ms + 1) for one in first]
+
+    await asyncio.gather(*(dynamo_store.put_outcome_if_absent(one) for one in first[:30]))
+    await asyncio.gather(*(dynamo_store.put_outcome_if_absent(one) for one in [*later[:30], *first[30:]]))
+
+    assert faults.sent["BatchExecuteStatement"] == 4
+    for one in first:
+        assert await dynamo_store.read_outcome(one.client_id, one.schedule_key, one.position) == one
+
+
+async def test_an_insert_that_is_throttled_is_sent_again_and_the_others_are_not(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    faults.answer_ok("BatchExecuteStatement", '{"Responses": [{}, {"Error": {"Code": "ThrottlingError"}}]}')
+    first, second = outcome(row()), outcome(row())
+
+    await asyncio.gather(dynamo_store.put_outcome_if_absent(first), dynamo_store.put_outcome_if_absent(second))
+
+    assert await dynamo_store.read_outcome(first.client_id, first.schedule_key, first.position) is None  # made up
+    assert await dynamo_store.read_outcome(second.client_id, second.schedule_key, second.position) == second
+
+
+async def test_an_insert_that_is_refused_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    large, small = outcome(row(schedule(task_data=TOO_LARGE))), outcome(row())
+
+    told = await asyncio.gather(
+        dynamo_store.put_outcome_if_absent(small), dynamo_store.put_outcome_if_absent(large), return_exceptions=True
+    )
+
+    assert told[0] is None
+    assert isinstance(told[1], Rejected)

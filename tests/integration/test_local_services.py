@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.real, pytest.mark.processes]
 TOPIC = "kept"
 TABLE = "kept"
 ANSWER_SECONDS_MAX = 30.0
-GONE_SECONDS_MAX = 10.0
+GONE_SECONDS_MAX = 30.0
 
 
 @pytest.fixture(scope="module")

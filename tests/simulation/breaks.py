@@ -82,14 +82,14 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
     return True
 
 
-async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing]) -> None:
+async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
     def write_marker(placed: Sequence[Any]) -> bytes:
-        new = [deliver._ended(firing, where) for firing, where in zip(batch, placed, strict=True)]
+        new = [deliver._ended(firing, where) for firing, where in zip(sent, placed, strict=True)]
         value = marker.encode([*tenure.tidy.marked(), *new])
-        tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(batch, new, strict=True))
+        tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
         return value
 
-    await tenure.publisher.deliver([self._record(firing) for firing in batch], write_marker)
+    await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:

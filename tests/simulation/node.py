@@ -83,7 +83,7 @@ class Node:
         take_over = TakeOver(
             self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
         )
-        delivery = Delivery(self.store, self.publisher, take_over, topic_waits, clock, telemetry, runner)
+        delivery = Delivery(self.store, self.publisher, take_over, topic_waits, clock, telemetry, rng, runner)
         dispatcher = Dispatcher(self.store, delivery, topic_waits, clock, host.guard, telemetry, runner)
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 

@@ -72,7 +72,7 @@ class Engine:
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
         delivery = Delivery(
-            self.store, self.publisher, self.take_over, self.topic_waits, self.clock, telemetry, self.settings
+            self.store, self.publisher, self.take_over, self.topic_waits, self.clock, telemetry, rng, self.settings
         )
         self.dispatcher = Dispatcher(
             self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings

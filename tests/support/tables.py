@@ -95,7 +95,11 @@ async def tables_of(cluster: Cluster) -> AsyncIterator[Tables]:
     """For the length of a block."""
     clock = SystemClock()
     settings = DynamoClientSettings(
-        region="us-east-1", endpoint=cluster.services.dynamodb_endpoint, access_key="local", secret_key="local"
+        region="us-east-1",
+        endpoint=cluster.services.dynamodb_endpoint,
+        access_key="local",
+        secret_key="local",
+        read_timeout_s=60,  # whole tables are read here
     )
     async with DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
         yield Tables(client, cluster)

@@ -57,6 +57,11 @@ RIGHT: list[dict[str, Any]] = [
     to("...", guarantee="at_least_once", headers={}),
     to("t", headers={"h": "", "ü": "ü", "clockworks": "x", "x-clockwork-": "x"}),
     to("t", headers={f"h{i}": "v" for i in range(HEADERS_MAX)}),
+    to("t", deadline=0, onLate="drop"),
+    to("t", deadline=AHEAD_MS_MAX, onLate="dead_letter"),
+    to("t", deadline=None, onLate=None, retry=None),
+    to("t", onLate="deliver", retry={}),
+    to("t", retry={"attempts": 1, "initialMs": 100, "maxMs": 100, "factor": 1, "jitter": 0.5}),
 ]
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
@@ -88,6 +93,16 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *((f"delivery.headers.{n}", to("t", headers={n: "v"})) for n in ("clockwork-x", "Clockwork-ID", "CLOCKWORK-")),
     ("delivery.headers.", to("t", headers={"": "v"})),
     ("delivery.retries", to("t", retries=1)),
+    *(("delivery.deadline", to("t", deadline=v)) for v in each(-1, 1.5, True, "1", AHEAD_MS_MAX + 1)),
+    *(("delivery.onLate", to("t", deadline=1, onLate=v)) for v in each("", "DROP", 1, True)),
+    *(("delivery.deadline", to("t", onLate=v)) for v in each("drop", "dead_letter")),
+    *(("delivery.retry.attempts", to("t", retry={"attempts": v})) for v in each(0, 101, 1.5, "8", True)),
+    *(("delivery.retry.initialMs", to("t", retry={"initialMs": v})) for v in each(99, 3_600_001, "1")),
+    *(("delivery.retry.maxMs", to("t", retry={"maxMs": v})) for v in each(99, 86_400_001, 999, "1")),
+    *(("delivery.retry.factor", to("t", retry={"factor": v})) for v in each(0.9, 10.1, "2", True)),
+    *(("delivery.retry.jitter", to("t", retry={"jitter": v})) for v in each(-0.1, 1.1, "0")),
+    *(("delivery.retry", to("t", retry=v)) for v in each(1, "x", [])),
+    ("delivery.retry.tries", to("t", retry={"tries": 1})),
     ("surprise", {"surprise": 1}),
     ("schedule_key", {"schedule_key": "x"}),
     ("due_ms", {"due_ms": 1}),
@@ -289,6 +304,8 @@ def test_the_order_of_headers_makes_no_difference() -> None:
         to("orders2"),
         to("orders", guarantee="at_least_once"),
         to("orders", headers={"a": "1"}),
+        to("orders", deadline=5),
+        to("orders", retry={}),
     ],
     ids=repr,
 )

@@ -13,16 +13,25 @@ from clockwork.domain.schedule import Failure, Placed
 from clockwork.errors import NewerFormat, Unreadable
 from tests.support.builders import placed, position
 
-DELIVERED = Ended(position=position(), placed=placed(41, kafka_partition=2))
-FAILED = Ended(position=position(), placed=placed(42), failure=Failure(reason="record_too_large", attempts=8))
+DELIVERED = Ended(position=position(), at_ms=1_700_000_000_005, placed=placed(41, kafka_partition=2))
+FAILED = Ended(
+    position=position(),
+    at_ms=1_700_000_000_005,
+    placed=placed(42),
+    failure=Failure(reason="record_too_large", attempts=8),
+)
 
 int_fields = st.integers(-1, 2**63 - 1)
-entries = st.builds(
-    Ended,
-    position=st.integers(0, 10**38 - 1).map(Position),
-    placed=st.builds(Placed, kafka_partition=int_fields, offset=int_fields, at_ms=int_fields),
-    failure=st.none() | st.builds(Failure, reason=st.text(max_size=30), attempts=st.integers(0, 100)),
+failures = st.builds(Failure, reason=st.text(max_size=30), attempts=st.integers(0, 100))
+positions = st.integers(0, 10**38 - 1).map(Position)
+with_record = st.builds(
+    lambda position, where, failure: Ended(position=position, at_ms=where.at_ms, placed=where, failure=failure),
+    positions,
+    st.builds(Placed, kafka_partition=int_fields, offset=int_fields, at_ms=int_fields),
+    st.none() | failures,
 )
+dropped = st.builds(Ended, position=positions, at_ms=int_fields, placed=st.none(), failure=failures)
+entries = with_record | dropped
 
 
 @given(st.lists(entries, max_size=20))
@@ -48,7 +57,9 @@ def test_the_largest_marker_stays_far_below_the_limit_of_a_record() -> None:
     failure = Failure(reason="attempts_exhausted", attempts=100)
     where = Placed(kafka_partition=9_999, offset=10**12, at_ms=10**13)
 
-    value = encode(Ended(position=position(), placed=where, failure=failure) for _ in range(ENTRIES_MAX))
+    value = encode(
+        Ended(position=position(), at_ms=where.at_ms, placed=where, failure=failure) for _ in range(ENTRIES_MAX)
+    )
 
     assert len(value) < 300_000
 
