@@ -2,7 +2,8 @@
 
 A `PUT` is the create that would have been sent, had the client known then what it knows now: what it names is laid over
 what is there, and the whole is validated exactly as a create is. So there is one set of rules, also for those that two
-fields decide together (`taskData` and its encoding, the sizes), of which a `PUT` may name only one.
+fields decide together (`taskData` and its encoding, the sizes, `onLate` and its deadline), of which a `PUT` may name only
+one. `delivery` is merged field by field; `headers` and `retry` are one field each, and replaced as a whole.
 
 That needs the schedule that is there, which may be another one by the time it is changed. So a body is validated twice:
 when it is read, over a schedule that nothing is wrong with, so that bad input is told whatever is stored; and by the

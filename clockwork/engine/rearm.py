@@ -2,7 +2,8 @@
 
 The content is that of the failed outcome; the due time is new, and so are position, delivery id and version. The pointer
 is taken over on condition of the very version whose outcome was read, as every used key is: two requests of one moment
-cannot both win, and a late copy of one finds another version. The dead letter stays where it is.
+cannot both win, and a late copy of one finds another version. The dead letter stays where it is. What is said about
+lateness stays too, and counts from the new due time: what failed as `expired` has its whole deadline again.
 
 The digest stays that of the first create, so that a late repeat of *that* brings nothing up. The pointer says that what
 stands there was armed again: the same request, repeated because its answer was lost, is answered `200` with what is
@@ -103,8 +104,8 @@ class Rearmer:
                 pointer = await self._store.read_pointer(client_id, schedule_key)
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
-                if arming is not None and pointer.position == arming.new.position:
-                    return self._armed(arming)  # our own, by a try whose answer was lost
+                if arming is not None and await self._was_done(arming, pointer):
+                    return self._armed(arming)
                 view = await self._reading.view_at(pointer)
                 if view is not None:
                     step = await self._prepare(pointer, view, wish, arming)
@@ -118,6 +119,13 @@ class Rearmer:
                 # Whatever was applied meanwhile, the next round reads.
                 why = f"the schedule could not be armed in time: {error}"
             await patience.pause(why)
+
+    async def _was_done(self, arming: _Arming, pointer: Pointer) -> bool:
+        """Whether a try whose answer was lost is what stands there, or stood there since. To arm once more what has failed
+        twice meanwhile would be to arm it twice with one request."""
+        if pointer.position in (arming.old.position, arming.new.position):
+            return pointer.position == arming.new.position
+        return await self._reading.outcome_at(arming.new) is not None
 
     async def _prepare(
         self, pointer: Pointer, view: ScheduleView, wish: _Wish, arming: _Arming | None

@@ -77,7 +77,7 @@ async def test_a_put_at_the_very_due_time_is_answered_truly(
         await reader.until_arrived(answers)
     ends = {key: await shared.until_status(client, key) for key in answers}
     arrived = await read_all(shared.services.kafka_brokers, topic)
-    assert Counter(record.schedule_key for record in arrived) == Counter(answers)
+    assert Counter(record.schedule_key for record in arrived) == Counter(list(answers))
     for record in arrived:
         _check(record, ends[record.schedule_key], answers[record.schedule_key])
     said = Counter(answer.reason or "moved" for answer in answers.values())
@@ -167,29 +167,53 @@ async def test_a_fired_schedule_arrives_now_and_once(shared: Cluster, shared_nod
 
 
 async def test_a_failed_schedule_is_armed_again_once_and_delivered(shared: Cluster, shared_node: ClusterNode) -> None:
-    # Its topic refused it for its size; then the topic was made anew.
+    # Its topic refused it for its size; then the topic's limit was raised.
     topic = await shared.topic(config={"max.message.bytes": "400"})
     client = shared_node.client
     body = shared.body(topic, "armed", data="x" * 2_000)
     assert (await client.create(body)).status == 201
     assert (await client.retry(shared.name, "armed")).status == 409
     failed = await shared.until_status(client, "armed", "failed")
-    await shared.delete_topic(topic)
-    await shared.make_topic(topic)
-
-    async def armed() -> Answered | None:
-        answered = await client.retry(shared.name, "armed", {"scheduleTime": now_ms() + 3_000})
-        return answered if answered.status == 200 else None
-
-    first = await until(armed, "the topic is known again")
+    await shared.configure_topic(topic, {"max.message.bytes": "100000"})
+    first = await client.retry(shared.name, "armed", {"scheduleTime": now_ms() + 1_500})
+    assert first.status == 200
     again = await client.retry(shared.name, "armed")
     assert (again.status, again.body) == (200, first.body)
     assert (first.body["version"], first.body["status"]) == (2, "pending")
     assert first.body["deliveryId"] != failed["deliveryId"]
     await shared.until_status(client, "armed")
-    (record,) = await read_all(shared.services.kafka_brokers, topic)
+    arrived = await read_all(shared.services.kafka_brokers, topic)
+    (record,) = [record for record in arrived if record.schedule_key == "armed"]
     assert record.value == b"x" * 2_000
     assert (await client.retry(shared.name, "armed")).reason == "delivered"
+
+
+async def test_what_was_dropped_for_lateness_is_armed_again_with_its_whole_deadline(
+    shared: Cluster, shared_node: ClusterNode
+) -> None:
+    topic = await shared.topic()
+    client = shared_node.client
+    body = shared.body(topic, "late", in_ms=-20_000)
+    body["delivery"] |= {"deadline": 10_000, "onLate": "drop"}
+    assert (await client.create(body)).status == 201
+    failed = await shared.until_status(client, "late", "failed")
+    assert failed["failed"]["reason"] == "expired"
+    armed = await client.retry(shared.name, "late")
+    assert (armed.status, armed.body["delivery"]) == (200, failed["delivery"])
+    await shared.until_status(client, "late")
+    (record,) = await read_all(shared.services.kafka_brokers, topic)
+    assert record.text(names.DELIVERY_ID) == armed.body["deliveryId"]
+
+
+async def test_a_put_that_sets_a_deadline_is_heeded(shared: Cluster, shared_node: ClusterNode) -> None:
+    topic = await shared.topic()
+    client = shared_node.client
+    assert (await client.create(shared.body(topic, "set-late", in_ms=HOUR_MS))).status == 201
+    late = {"scheduleTime": now_ms() - 20_000, "delivery": {"deadline": 10_000, "onLate": "dead_letter"}}
+    assert (await client.put(shared.name, "set-late", late)).status == 200
+    failed = await shared.until_status(client, "set-late", "failed")
+    assert (failed["failed"]["reason"], failed["version"]) == ("expired", 2)
+    assert await read_all(shared.services.kafka_brokers, topic) == []
 
 
 async def _answered(ask: Callable[[], Any]) -> Answered:

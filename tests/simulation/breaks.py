@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clockwork.domain import marker
-from clockwork.domain.lanes import Firing, Planner
+from clockwork.domain.lanes import Errand, Firing, Planner
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.engine import cancel, deliver, dispatch
@@ -83,13 +83,26 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
 
 
 async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
+
     def write_marker(placed: Sequence[Any]) -> bytes:
         new = [deliver._ended(firing, where) for firing, where in zip(sent, placed, strict=True)]
-        value = marker.encode([*tenure.tidy.marked(), *new])
+        value = marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
         tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
+        tenure.tidy.add(dropped)
         return value
 
     await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
+
+
+async def drop_beside_transactions(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in firings if f.errand is Errand.DROP]
+    tenure.tidy.add(dropped)
+    return len(dropped) + await _in_transactions(self, tenure, [f for f in firings if f.errand is not Errand.DROP])
+
+
+def marked_if_there_is_a_record(self: TidyUp) -> Any:
+    return (ended for ended in _marked(self) if ended.placed is not None)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
@@ -277,6 +290,7 @@ _lane_by_lane = Delivery.lane_by_lane
 _raise_frontier = Dispatcher.raise_frontier
 _read = Dispatcher._read
 _take_over = TakeOver.run
+_marked = TidyUp.marked
 _write = TidyUp._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row

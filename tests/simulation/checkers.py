@@ -8,8 +8,9 @@ defect.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from clockwork.domain import marker
 from clockwork.domain.position import Position, due_ms_of
-from clockwork.domain.schedule import EndState, Guarantee, Lane, Outcome, Row
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
 from clockwork.engine.answers import (
     Cancelled,
     Changed,
@@ -91,6 +92,8 @@ class Evidence:
     outcomes: dict[Position, Outcome]
     records: dict[Likeness, list[Found]] = field(default_factory=dict)
     """Each Kafka partition in order."""
+    dropped: set[Position] = field(default_factory=set)
+    """What any marker says to have ended without a record."""
 
     def of(self, row: Row) -> list[Found]:
         """The records of this row."""
@@ -109,9 +112,12 @@ def _gather(cluster: Cluster) -> Evidence:
         outcomes={place[2]: outcome for place, outcome in store.outcomes.items()},
     )
     for where in kafka.logs:
-        if where[0] != DELIVERIES:
-            for entry in kafka.committed(where):
-                assert entry.record is not None
+        for entry in kafka.committed(where):
+            assert entry.record is not None
+            if where[0] == DELIVERIES:
+                ended = marker.decode(entry.record.value)
+                evidence.dropped.update(one.position for one in ended if one.placed is None)
+            else:
                 likeness = (entry.delivery_id or "", entry.record.value, entry.record.key or b"")
                 evidence.records.setdefault(likeness, []).append(Found(where, entry))
     return evidence
@@ -135,21 +141,48 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
         violation("lost", f"{name_of(row)} has no outcome, and {len(found)} records")
         return
     match outcome.state:
-        case EndState.DELIVERED | EndState.FAILED:
-            candidates = delivered if outcome.state is EndState.DELIVERED else dead
-            topic = row.schedule.topic if outcome.state is EndState.DELIVERED else DEAD_LETTERS
-            if not candidates:
-                violation("lost", f"{name_of(row)} is said to be {outcome.state}")
-            elif not any(_is_at(f, topic, outcome) for f in candidates):
-                violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+        case EndState.FAILED if _is_expired(outcome):
+            _check_expired(cluster, evidence, row, outcome)
+            if outcome.placed is not None:
+                _check_place(cluster, row, outcome, dead)
+        case EndState.FAILED:
+            _check_place(cluster, row, outcome, dead)
+        case EndState.DELIVERED:
+            _check_place(cluster, row, outcome, delivered)
         case EndState.CANCELLED | EndState.SUPERSEDED:
             if found:
                 violation("cancelled", f"{name_of(row)} was {outcome.state} and delivered by {found[0].entry.by}")
 
 
-def _is_at(found: Found, topic: str, outcome: Outcome) -> bool:
+def _check_place(cluster: Cluster, row: Row, outcome: Outcome, candidates: list[Found]) -> None:
+    """The record that the outcome names is there."""
+    if not candidates:
+        cluster.trace.violation("lost", f"{name_of(row)} is said to be {outcome.state}")
+    elif not any(_is_at(f, outcome) for f in candidates):
+        cluster.trace.violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+
+
+def _is_at(found: Found, outcome: Outcome) -> bool:
     placed = outcome.placed
-    return placed is not None and (found.where, found.entry.offset) == ((topic, placed.kafka_partition), placed.offset)
+    return placed is not None and (found.where[1], found.entry.offset) == (placed.kafka_partition, placed.offset)
+
+
+def _is_expired(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.reason == EXPIRED
+
+
+def _check_expired(cluster: Cluster, evidence: Evidence, row: Row, outcome: Outcome) -> None:
+    """Its deadline had passed, and it ended as it was asked to; dropped, a marker says so and there is no record of it. One
+    of at_least_once may be there all the same: of a send that was never acknowledged, or by a zombie."""
+    schedule, found = row.schedule, evidence.of(row)
+    if schedule.deadline_ms is None or outcome.at_ms <= row.due_ms + schedule.deadline_ms:
+        cluster.trace.violation("untrue", f"{name_of(row)} is said to be late at {outcome.at_ms}")
+    if schedule.on_late is not (OnLate.DROP if outcome.placed is None else OnLate.DEAD_LETTER):
+        cluster.trace.violation("untrue", f"{name_of(row)} to {schedule.on_late} ended at {outcome.placed}")
+    if outcome.placed is None and row.position not in evidence.dropped:
+        cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and no marker says so")
+    if outcome.placed is None and found and schedule.guarantee is Guarantee.EXACTLY_ONCE:
+        cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and is there by {found[0].entry.by}")
 
 
 def _check_time(cluster: Cluster, row: Row, found: Found) -> None:
@@ -179,6 +212,8 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
     accepted_ms = EPOCH_MS + cluster.accepted_at_s[a.position] * 1_000
     if accepted_ms >= b.due_ms - cluster.ahead_ms_max:
         return
+    if a.schedule.guarantee is Guarantee.AT_LEAST_ONCE and a.position in evidence.dropped:
+        return  # and sent all the same, by somebody who did not know that: this may come through at any time
     first_a = _first(evidence.of(a))
     of_b = [f for f in evidence.of(b) if f.where[0] == b.schedule.topic]
     first_b = _first(of_b)

@@ -161,6 +161,8 @@ class Profile:
     """How much the due times crowd together."""
     changes: float = 0.0
     """Share of schedules that are changed, fired, or armed again."""
+    deadlines: float = 0.0
+    """Share of schedules that are dropped, or become dead letters, or neither, when they are late."""
 
 
 OPERATIONS: Final = (

@@ -81,6 +81,18 @@ MUTATIONS: Final = (
         patches=lambda: [(TidyUp, "marked", lambda self: iter(()))],
     ),
     Mutation(
+        name="marker without what was dropped",
+        seeds=40,
+        theme=Theme.DEADLINES,
+        patches=lambda: [(TidyUp, "marked", breaks.marked_if_there_is_a_record)],
+    ),
+    Mutation(
+        name="dropped beside the transaction",
+        seeds=20,
+        theme=Theme.DEADLINES,
+        patches=lambda: [(Delivery, "in_transactions", breaks.drop_beside_transactions)],
+    ),
+    Mutation(
         name="unknown commit taken for an abort",
         seeds=80,
         theme=Theme.COMMITS,

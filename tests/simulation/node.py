@@ -6,7 +6,7 @@ from typing import Final
 
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.config import IntakeSettings, RunnerSettings
-from clockwork.domain.schedule import ClientId, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.answers import NewSchedule
@@ -168,16 +168,20 @@ class ChangeCall:
     due_ms: int | None = None
     task_data: bytes | None = None
     lane: tuple[Topic, OrderingKey] | None = None
+    lateness: tuple[int, OnLate] | None = None
     if_version: int | None = None
 
     def __call__(self, schedule: Schedule) -> Schedule:
         topic, ordering_key = self.lane or schedule.lane
+        deadline_ms, on_late = self.lateness or (schedule.deadline_ms, schedule.on_late)
         return replace(
             schedule,
             due_ms=schedule.due_ms if self.due_ms is None else self.due_ms,
             task_data=schedule.task_data if self.task_data is None else self.task_data,
             topic=topic,
             ordering_key=ordering_key,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
         )
 
 

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
 from clockwork.engine.answers import (
     Cancelled,
     Changed,
@@ -161,6 +161,7 @@ class Workload:
             due_ms=EPOCH_MS + round(moved_s * 1_000) if what in ("due", "all") else None,
             task_data=None if what == "due" else data,
             lane=(Topic(topic), ordering_key) if what in ("lane", "all") else None,
+            lateness=self._lateness(f"{key}/put{self._puts}") if what in ("data", "all") else None,
             if_version=rng.choice([1, 2, 3]) if rng.random() < 0.2 else None,
         )
 
@@ -278,6 +279,7 @@ class Workload:
         if rng.random() < self._profile.refused:
             data = POISON + f":{rng.choice([1, 2, 99])}:".encode() + data
         at_least_once = rng.random() < self._profile.at_least_once
+        deadline_ms, on_late = self._lateness(f"{key}/{generation}") or (None, OnLate.DELIVER)
         return NewSchedule(
             client_id=CLIENT,
             schedule_key=key,
@@ -289,22 +291,34 @@ class Workload:
             data_form=DataForm.TEXT,
             headers=(),
             traceparent=None,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
             digest=f"digest-{data.decode()}",
         )
+
+    def _lateness(self, whose: str) -> tuple[int, OnLate] | None:
+        """Chance of its own, so that a run without deadlines stays what it was."""
+        rng = random.Random(f"{self._seed}/deadlines/{whose}")
+        if rng.random() >= self._profile.deadlines:
+            return None
+        on_late = rng.choice([OnLate.DROP, OnLate.DROP, OnLate.DEAD_LETTER, OnLate.DELIVER])
+        return rng.choice([20, 200, 1_000, 3_000]), on_late
 
 
 def describe_call(call: Call) -> str:
     """For the trace."""
     match call:
         case CreateCall(new):
-            return f"create {new.digest} lane {new.topic}/{new.ordering_key} due {new.due_ms - EPOCH_MS}"
+            late = "" if new.deadline_ms is None else f" {new.on_late} after {new.deadline_ms}"
+            return f"create {new.digest} lane {new.topic}/{new.ordering_key} due {new.due_ms - EPOCH_MS}{late}"
         case CancelCall(_, key):
             return f"cancel {key}"
         case FindCall(_, key):
             return f"find {key}"
         case ChangeCall():
             due_ms = None if call.due_ms is None else call.due_ms - EPOCH_MS
-            return f"change {call.schedule_key} {call.task_data!r} lane {call.lane} due {due_ms} if {call.if_version}"
+            what = f"{call.task_data!r} lane {call.lane} due {due_ms} late {call.lateness}"
+            return f"change {call.schedule_key} {what} if {call.if_version}"
         case FireCall(_, key):
             return f"fire {key}"
         case RearmCall(_, key):

@@ -45,6 +45,36 @@ async def test_delivery_is_merged_field_by_field_and_its_headers_are_replaced_as
     assert answer.json["delivery"] == {"topic": "mails", "guarantee": "at_least_once", "headers": {"c": "3"}}
 
 
+async def test_what_is_said_about_lateness_and_refusals_is_merged_too_and_stays_if_it_is_left_out(edge: Edge) -> None:
+    retry = {"attempts": 3, "initialMs": 200, "maxMs": 400, "factor": 1.5, "jitter": 0.25}
+    said = {"deadline": 1_000, "onLate": "drop", "retry": retry}
+    await edge.post(a_request(delivery={"topic": "orders", **said}))
+    moved = (await put(edge, {"scheduleTime": DUE_MS + 1_000})).json["delivery"]
+    assert {name: moved[name] for name in said} == said
+    later = await put(edge, {"delivery": {"deadline": 2_000, "onLate": None, "retry": {"attempts": 5}}})
+    assert (later.status, later.json["delivery"]["deadline"], later.json["delivery"]["onLate"]) == (200, 2_000, "drop")
+    # A policy is one field: what a new one does not say is as at create, not as it was.
+    assert later.json["delivery"]["retry"] == {
+        "attempts": 5,
+        "initialMs": 1_000,
+        "maxMs": 60_000,
+        "factor": 2.0,
+        "jitter": 0.0,
+    }
+    kept = await put(edge, {"delivery": {"onLate": "dead_letter"}})
+    assert (kept.json["delivery"]["deadline"], kept.json["delivery"]["onLate"]) == (2_000, "dead_letter")
+
+
+async def test_what_is_to_be_dropped_when_late_needs_a_deadline_wherever_it_comes_from(edge: Edge) -> None:
+    await edge.post(a_request())
+    without = await put(edge, {"delivery": {"onLate": "drop"}})
+    assert (without.status, without.fields) == (400, ["delivery.deadline"])
+    assert (await put(edge, {"delivery": {"deadline": 1}})).status == 200
+    assert (await put(edge, {"delivery": {"onLate": "drop"}})).status == 200
+    wrong = await put(edge, {"delivery": {"deadline": -1, "onLate": "later", "retry": {"attempts": 0}}})
+    assert sorted(wrong.fields) == ["delivery.deadline", "delivery.onLate", "delivery.retry.attempts"]
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -52,6 +82,7 @@ async def test_delivery_is_merged_field_by_field_and_its_headers_are_replaced_as
         {"clientId": "shop", "scheduleKey": "order-1"},
         {"scheduleTime": None, "orderingKey": None, "taskDataEncoding": None, "delivery": None},
         {"delivery": {"topic": None, "guarantee": None, "headers": None}},
+        {"delivery": {"deadline": None, "onLate": None, "retry": None}},
         {"taskData": {"n": [1, 2.5, -0.0, 1e300, "ü"]}},
         {"scheduleTime": DUE_MS, "delivery": {"headers": {"b": "2", "a": "1"}}},
     ],
@@ -214,7 +245,8 @@ async def test_a_traceparent_of_the_create_stays_unless_the_caller_sends_his_own
 
 def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() -> None:
     for data, encoding in (("AA==", "base64"), ("text", "json"), ({"b": 1e16, "a": [None, 0.1]}, "json"), (7, "json")):
-        document = a_request(taskData=data, taskDataEncoding=encoding)
+        delivery = {"topic": "orders", "deadline": 5, "onLate": "drop", "retry": {"factor": 1.15, "jitter": 0.07}}
+        document = a_request(taskData=data, taskDataEncoding=encoding, delivery=delivery)
         schedule = view_of(read_schedule(document, cluster="c", now_ms=NOW_MS, traceparent=None)).schedule
         assert schedule is not None
         for body in ({}, request_of(schedule)):

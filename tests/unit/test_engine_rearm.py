@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import EndState, Failure, Outcome, Row, ScheduleKey
+from clockwork.domain.schedule import EXPIRED, EndState, Failure, OnLate, Outcome, Row, ScheduleKey
 from clockwork.engine.answers import (
     Cancelled,
     Changed,
@@ -19,7 +19,7 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import ClockUntrusted, InvalidInput
+from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome
 from tests.support.engine import Engine
@@ -101,6 +101,29 @@ async def test_an_arming_whose_answer_is_lost_is_done_once(applied: bool) -> Non
     assert len(engine.store.rows) == 1
 
 
+async def test_an_arming_whose_answer_is_lost_is_not_made_again_when_somebody_has_armed_the_next_failure() -> None:
+    # Armed, nobody heard of it; failed; armed by somebody else; failed. All of it between two tries of one request.
+    engine = Engine()
+    await failed(engine)
+    real = engine.store.create
+
+    async def applied_and_long_ago(*given: Any, **named: Any) -> None:
+        engine.store.create = real  # type: ignore[method-assign]
+        await real(*given, **named)
+        await fail(engine)
+        assert isinstance(await rearm(engine), Changed)
+        await fail(engine)
+        raise StoreUnavailable("no answer", outcome_unknown=True)
+
+    engine.store.create = applied_and_long_ago  # type: ignore[method-assign]
+    answer = await rearm(engine)
+    assert isinstance(answer, Changed)
+    assert answer.view.version == 2
+    now = await engine.intake.find(CLIENT, KEY)
+    assert now is not None
+    assert (now.version, now.status) == (3, Status.FAILED)
+
+
 async def test_what_failed_a_second_time_is_armed_again_unless_the_version_says_no() -> None:
     engine = Engine()
     await failed(engine)
@@ -168,3 +191,42 @@ async def test_what_failed_because_it_could_not_be_read_cannot_be_armed() -> Non
     answer = await rearm(engine)
     assert isinstance(answer, Refused)
     assert answer.reason is Reason.FAILED
+
+
+async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time() -> None:
+    engine = Engine()
+    dropped = builders.row(replace(builders.schedule(schedule_key=KEY), deadline_ms=1_000, on_late=OnLate.DROP))
+    await engine.put(dropped)
+    tenure = await engine.own()
+    engine.at_due(late_ms=1_001)
+    await engine.one_pass(tenure)
+    await tenure.tidy.finish()
+    expired = await engine.intake.find(CLIENT, KEY)
+    assert expired is not None
+    assert (expired.status, engine.arrived()) == (Status.FAILED, [])
+
+    armed = await rearm(engine)
+    assert isinstance(armed, Changed)
+    assert armed.view.schedule is not None
+    assert (armed.view.schedule.deadline_ms, armed.view.schedule.on_late) == (1_000, OnLate.DROP)
+    engine.at_due(late_ms=2_001)
+    tenure = await engine.take_over.run(armed.view.shard)
+    await engine.one_pass(tenure)
+    assert engine.arrived() == [KEY]
+
+
+async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_would() -> None:
+    engine = Engine()
+    created = await engine.intake.create(replace(new(), deadline_ms=1_000, on_late=OnLate.DROP))
+    assert isinstance(created, Created)
+    await fail(engine)
+    engine.at_due(late_ms=10_000)
+    armed = await rearm(engine, due_ms=DUE_MS)
+    tenure = await engine.take_over.run(armed.view.shard)
+    await engine.one_pass(tenure)
+    await tenure.tidy.finish()
+    again = await engine.intake.find(CLIENT, KEY)
+    assert again is not None
+    assert again.outcome is not None
+    assert again.outcome.failure is not None
+    assert (again.version, again.outcome.failure.reason) == (2, EXPIRED)
