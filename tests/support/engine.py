@@ -11,7 +11,7 @@ from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.config import IntakeSettings, RunnerSettings
 from clockwork.domain.record import SCHEDULE_KEY
-from clockwork.domain.schedule import Row
+from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
@@ -95,6 +95,13 @@ class Engine:
         """Stores rows as accepted schedules."""
         for row in rows:
             await self.store.create(row, builders.pointer(row), replaces_version=None)
+
+    async def fail(self, row: Row) -> None:
+        """Its topic has refused it too often."""
+        failure = Failure(reason="record_too_large", attempts=8)
+        ended = builders.outcome(row, EndState.FAILED, failure=failure, expires_at_s=2**40)
+        await self.store.put_outcomes([ended])
+        await self.store.delete_rows(row.shard, [row.position])
 
     def at_due(self, late_ms: int = 0) -> None:
         self.clock.set_ms(builders.DUE_MS + late_ms)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import EXPIRED, EndState, Failure, OnLate, Outcome, Row, ScheduleKey
+from clockwork.domain.schedule import EXPIRED, OnLate, Outcome, Row, ScheduleKey
 from clockwork.engine.answers import (
     Cancelled,
     Changed,
@@ -21,7 +21,7 @@ from clockwork.engine.answers import (
 )
 from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
-from tests.support.builders import CLIENT, DUE_MS, outcome
+from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
 from tests.unit.test_engine_cancel import new
 from tests.unit.test_engine_reschedule import lose_answer, to
@@ -39,9 +39,7 @@ async def failed(engine: Engine) -> Row:
 async def fail(engine: Engine) -> Row:
     (row,) = engine.store.rows.values()
     assert isinstance(row, Row)
-    failure = Failure(reason="record_too_large", attempts=8)
-    await engine.store.put_outcomes([outcome(row, EndState.FAILED, failure=failure, expires_at_s=2**40)])
-    await engine.store.delete_rows(row.shard, [row.position])
+    await engine.fail(row)
     return row
 
 
