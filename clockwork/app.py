@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,11 +28,13 @@ from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_leave import leave_group
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
+from clockwork.adapters.kafka_security import kafka_cert_files, kafka_security
 from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.server import HttpServer, make_app
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
+from clockwork.config_security import HTTP_CERT, HTTP_KEY
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -47,6 +50,7 @@ from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import StartRefused, Unavailable
+from clockwork.tls import CertFiles, CertWatch, server_context
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +104,7 @@ class NodeReadiness:
         if not self.guard.trusted():
             found.append("clock: too far from DynamoDB's, or not compared lately")
         if self.role is Role.WORKER and not self.publisher.connected():
-            found.append("Kafka does not answer")
+            found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
         return found
 
     def details(self) -> dict[str, object]:
@@ -108,6 +112,7 @@ class NodeReadiness:
         return {
             "role": self.role,
             "kafka": "up" if self.publisher.connected() else "down",
+            "kafkaTrouble": self.publisher.trouble(),
             "dynamodb": "up" if self.watch.store_error is None else "down",
             "clockSkewMs": self.guard.skew_ms,
             "shardsOwned": self.shards_owned(),
@@ -126,6 +131,7 @@ class Node:
     watch: Watch
     supervisor: Supervisor
     ownership: KafkaOwnership
+    certificates: CertWatch
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -133,6 +139,7 @@ class Node:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
                 group.create_task(self.waker.run(), name="waker"),
+                group.create_task(self.certificates.run(), name="certificates"),
             ]
             work = group.create_task(self._work(), name="work")
             stopped = group.create_task(stop.wait(), name="stop")
@@ -187,12 +194,14 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
+    kafka = kafka_settings(settings)
+    https = http_tls(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
         )
-        publisher = await stack.enter_async_context(KafkaPublisher(kafka_settings(settings), clock))
-        ownership = KafkaOwnership(kafka_settings(settings), telemetry, send_wakeup=publisher.send_wakeup)
+        publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
+        ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms)
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
@@ -213,7 +222,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
         app = make_app(intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts)
-        http = await stack.enter_async_context(HttpServer(app, settings.http))
+        http = await stack.enter_async_context(HttpServer(app, settings.http, https))
         yield Node(
             settings=settings,
             role=role,
@@ -223,6 +232,7 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
             watch=watch,
             supervisor=supervisor,
             ownership=ownership,
+            certificates=CertWatch(watched_certificates(settings, https, kafka)),
         )
 
 
@@ -296,8 +306,32 @@ def dynamo_settings(settings: Settings) -> DynamoClientSettings:
     )
 
 
+def http_tls(settings: Settings) -> ssl.SSLContext | None:
+    """None: plain HTTP. Raises: StartRefused."""
+    files = http_cert_files(settings)
+    return server_context(files) if files is not None else None
+
+
+def http_cert_files(settings: Settings) -> CertFiles | None:
+    cert, key = settings.http.tls_cert, settings.http.tls_key
+    if cert is None or key is None:
+        return None
+    return CertFiles(cert=cert, key=key, cert_setting=HTTP_CERT, key_setting=HTTP_KEY)
+
+
+def watched_certificates(
+    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaSettings
+) -> list[tuple[ssl.SSLContext, CertFiles]]:
+    """Those that are loaded again when they change."""
+    found = [
+        (https, http_cert_files(settings)),
+        (kafka.security.ssl_context, kafka_cert_files(settings.kafka_security)),
+    ]
+    return [(context, files) for context, files in found if context is not None and files is not None]
+
+
 def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them."""
+    """Kafka's settings, as the environment gives them. Raises: StartRefused."""
     chosen = settings.kafka
     return KafkaSettings(
         brokers=",".join(chosen.brokers),
@@ -307,4 +341,5 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         instance_id=chosen.instance_id,
         session_timeout_ms=chosen.session_timeout_ms,
         heartbeat_interval_ms=chosen.heartbeat_interval_ms,
+        security=kafka_security(settings.kafka_security, region=settings.dynamo.region),
     )

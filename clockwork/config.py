@@ -17,11 +17,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
+from clockwork.config_values import broker, brokers_of, http_url
 from clockwork.errors import StartRefused
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -41,24 +42,6 @@ BATCH_RECORDS_MAX: Final = 2_000
 
 def _seconds(n: float) -> int:
     return int(n * 1_000)
-
-
-def _brokers(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _broker(value: str) -> str:
-    parts = urlsplit(f"//{value}")
-    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value:
-        raise ValueError("should be host:port[,host:port…]")
-    return value
-
-
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        raise ValueError("should be http://host:port or https://host, without a user in it")
-    return value
 
 
 _TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
@@ -102,6 +85,8 @@ class HttpSettings:
     port: Annotated[
         int, Field(alias="CLOCKWORK_HTTP_PORT", ge=0, le=65_535, description="0: any free one, as tests need it")
     ] = 8080
+    tls_cert: HttpTlsCert = None
+    tls_key: HttpTlsKey = None
     body_bytes_max: Annotated[
         int,
         Field(
@@ -136,7 +121,7 @@ class DynamoSettings:
         None
     )
     endpoint: Annotated[
-        str | None, AfterValidator(lambda v: v and _http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
+        str | None, AfterValidator(lambda v: v and http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
     ] = None
     schedules_table: Annotated[_TableName, Field(alias="SCHEDULE_DB", description="rows")] = "schedules"
     executions_table: Annotated[
@@ -154,8 +139,8 @@ class KafkaSettings:
     """The brokers, the internal topics, and the membership in the group."""
 
     brokers: Annotated[
-        tuple[Annotated[str, AfterValidator(_broker)], ...],
-        BeforeValidator(_brokers),
+        tuple[Annotated[str, AfterValidator(broker)], ...],
+        BeforeValidator(brokers_of),
         Field(alias="KAFKA_BROKERS", min_length=1, description="host:port, separated by commas"),
     ] = ("127.0.0.1:9092",)
     consumer_group: Annotated[
@@ -300,6 +285,7 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -318,6 +304,7 @@ _COMPONENTS: Final[tuple[type[Any], ...]] = (
     HttpSettings,
     DynamoSettings,
     KafkaSettings,
+    KafkaSecuritySettings,
     IntakeSettings,
     RunnerSettings,
     LogSettings,
@@ -344,11 +331,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     http = _component(HttpSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
     kafka = _component(KafkaSettings, values, problems)
+    security = _component(KafkaSecuritySettings, values, problems)
     intake = _component(IntakeSettings, values, problems)
     runner = _component(RunnerSettings, values, problems)
     log = _component(LogSettings, values, problems)
     if not problems:
         problems += _disagreements(dynamo, kafka, runner)
+        problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
@@ -356,6 +345,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         http=http,
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
+        kafka_security=security,
         intake=intake,
         runner=replace(runner, dead_letter_topic=kafka.dead_letters_topic),
         log=log,

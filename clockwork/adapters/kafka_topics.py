@@ -30,6 +30,7 @@ from clockwork.adapters.kafka_client import (
     Pulse,
     Wire,
 )
+from clockwork.adapters.kafka_refusal import why_turned_away
 from clockwork.errors import BrokerUnavailable, StartRefused
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,12 @@ class TopicDirectory:
         self._limits: dict[str, tuple[float, TopicLimits]] = {}
         self._wanted: set[str] = set()
         self._asking = asyncio.Lock()
+        self._trouble: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Kafka did not answer when last asked; None if it did."""
+        return self._trouble
 
     async def run(self) -> None:
         """Until cancelled. One line in the log when Kafka goes, one when it is back."""
@@ -105,6 +112,9 @@ class TopicDirectory:
                     if connected is not False:
                         log.warning("Kafka does not answer", extra={"event": "kafka.lost", "error": str(error)})
                     connected = False
+                    self._trouble = str(error)
+            if self._pulse.answered_within(PING_INTERVAL_S):
+                self._trouble = None
             if connected is not True and self._pulse.answered_within(PING_INTERVAL_S):
                 if connected is False:
                     log.info("Kafka answers again", extra={"event": "kafka.back"})
@@ -337,7 +347,8 @@ async def _create(settings: KafkaSettings, plans: list[TopicPlan]) -> None:
                 raise StartRefused(f"Kafka topic {name} could not be made: error code {error_code} {message}")
         await _until_they_have_leaders(admin, [topic.name for topic in topics])
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"topics could not be made: {error!r}") from error
+        why = await why_turned_away(settings.connection("init"))
+        raise BrokerUnavailable(why or f"topics could not be made: {error!r}") from error
     finally:
         await admin.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
@@ -15,6 +16,7 @@ from clockwork.clock import Clock
 from clockwork.config import HttpSettings
 from clockwork.engine.answers import Accepts, Cancels
 from clockwork.errors import StartRefused
+from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
 """Label of requests for no route of ours: paths come from outside and must not become labels."""
@@ -119,9 +121,10 @@ class HttpServer:
     what is left then is cancelled. The engine must outlive it.
     """
 
-    def __init__(self, app: web.Application, settings: HttpSettings) -> None:
+    def __init__(self, app: web.Application, settings: HttpSettings, tls: ssl.SSLContext | None = None) -> None:
         self._app = app
         self._settings = settings
+        self._tls = tls
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -146,13 +149,21 @@ class HttpServer:
         try:
             # Not a TCPSite: it leaves no choice of the connection's class.
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._new_connection, host, port, backlog=BACKLOG)
+            self._listener = await loop.create_server(
+                self._new_connection,
+                host,
+                port,
+                backlog=BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S_MAX if self._tls is not None else None,
+            )
         except OSError as error:
             await self.stop()
             raise StartRefused(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
-        log.info("HTTP server listens", extra={"event": "http.listening", "host": host, "port": self.port})
+        said = {"host": host, "port": self.port, "tls": self._tls is not None}
+        log.info("HTTP server listens", extra={"event": "http.listening", **said})
 
     def _new_connection(self) -> _Connection:
         if self._runner is None or self._runner.server is None:
