@@ -17,7 +17,7 @@ from clockwork.api.documents import (
     ScheduleDocument,
     UnreadyDocument,
 )
-from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, RearmForm
+from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.api.openapi_parts import (
     A_KEY,
     A_REQUEST,
@@ -181,10 +181,7 @@ _SINGLE: Final = (
         name="changeSchedule",
         tag=SCHEDULES,
         summary="Reschedule or change",
-        description=(
-            "Omitted fields stay; `delivery` is merged field by field, its `headers` and its `retry` are replaced as a "
-            "whole. The same request again settles a lost answer."
-        ),
+        description="Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole.",
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
         parameters=(_CONDITION,),
@@ -202,7 +199,10 @@ _SINGLE: Final = (
         name="fireSchedule",
         tag=SCHEDULES,
         summary="Deliver now",
-        description="A change of `scheduleTime` to now.",
+        description="A change of `scheduleTime` to now; what is due already stays as it is.",
+        request=NothingForm,
+        request_examples={"nothing": {}},
+        request_required=False,
         parameters=(_CONDITION,),
         answers={
             200: _schedule("It is due now.", fired={**_MOVED, "scheduleTime": NOW_MS}),
@@ -305,7 +305,7 @@ _MANY: Final = (
             200: Answer(
                 description="A page.", model=PageDocument, examples={"last": {"schedules": [PENDING], "cursor": None}}
             ),
-            404: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_FOUND)),
+            501: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_IMPLEMENTED)),
             **SCHEDULE_CALL,
         },
     ),
