@@ -47,6 +47,8 @@ from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -238,6 +240,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             readiness,
             telemetry,
             clock,
+            rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+            rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
             accepts=role.accepts,
             request_timeout_ms=settings.intake.request_timeout_ms,
             lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,

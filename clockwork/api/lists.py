@@ -47,7 +47,7 @@ class ListHandlers:
     async def past(self, request: web.Request) -> web.Response:
         if self.history is None:
             raise Refusal(problems.of_http(HTTPStatus.NOT_IMPLEMENTED))
-        client_id, schedule_key = key_in_path(request, behind=1)
+        client_id, schedule_key = key_in_path(request)
         given = queries.read_query(request, _PAGE_PARAMETERS)
         query = {"history of": [client_id, schedule_key]}
         after = queries.opened(given.get("cursor"), query)

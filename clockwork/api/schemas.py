@@ -4,8 +4,6 @@ Every wrong field is named at once: fields are checked by pydantic in strict mod
 number), and what only two fields together decide (`taskData` and its encoding, the sizes) is checked after that.
 """
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Mapping
@@ -25,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from clockwork.api import json_body, policies, shown
+from clockwork.api.data_forms import stored_data
 from clockwork.api.times import due_ms_of_input
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
@@ -35,7 +34,6 @@ from clockwork.errors import FieldError, InvalidInput
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
 KEY_BYTES_MAX: Final = 512
-TASK_DATA_LEVELS_MAX: Final = 64
 STORED_BYTES_MAX: Final = 256 * 1024
 """`taskData` and headers together; a DynamoDB item holds 400 KB, and the rest of a row has its bounds too."""
 HEADERS_MAX: Final = 100
@@ -193,7 +191,7 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
     task_data, data_form = b"", DataForm.JSON
     if isinstance(document, dict) and "taskData" in document:
         try:
-            task_data, data_form = _stored(document["taskData"], document.get("taskDataEncoding"))
+            task_data, data_form = stored_data(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
     if form is not None:
@@ -277,31 +275,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
 
 
-# --- taskData
-
-
-def _stored(value: Any, encoding: object) -> tuple[bytes, DataForm]:
-    """The record's value, and how to answer it. Raises: ValueError."""
-    if encoding == "base64":
-        return _decoded(value), DataForm.BASE64
-    if isinstance(value, str):
-        return value.encode(), DataForm.TEXT
-    if json_body.deeper_than(value, TASK_DATA_LEVELS_MAX):
-        raise ValueError(f"should be nested at most {TASK_DATA_LEVELS_MAX} deep")
-    return json_body.compact(value), DataForm.JSON
-
-
-def _decoded(value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise ValueError("should be a string, as taskDataEncoding is base64")
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("should be base64 (RFC 4648, 4), with its padding") from error
-    # Stray bits behind the last byte would be lost, and the answer would not be what was given.
-    if base64.b64encode(data).decode() != value:
-        raise ValueError("should be base64 (RFC 4648, 4), without stray bits or blanks")
-    return data
+# --- what fields decide together
 
 
 def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:

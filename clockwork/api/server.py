@@ -17,7 +17,7 @@ from clockwork.api.lists import ListHandlers
 from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings, IntakeSettings
-from clockwork.engine.answers import Accepts, Cancels
+from clockwork.engine.answers import Accepts, Cancels, Rearms, Reschedules
 from clockwork.engine.history import Remembers
 from clockwork.engine.listing import Lists
 from clockwork.errors import StartRefused
@@ -41,6 +41,8 @@ def make_app(
     telemetry: Metrics,
     clock: Clock,
     *,
+    rescheduler: Reschedules,
+    rearmer: Rearms,
     accepts: bool = True,
     request_timeout_ms: int = IntakeSettings().request_timeout_ms,
     lists: Lists | None = None,
@@ -55,6 +57,8 @@ def make_app(
     schedules = ScheduleHandlers(
         intake=intake,
         canceller=canceller,
+        rescheduler=rescheduler,
+        rearmer=rearmer,
         telemetry=telemetry,
         clock=clock,
         cluster=settings.cluster,
@@ -76,6 +80,9 @@ def make_app(
         pages = ListHandlers(lists=lists, history=history)
         app.router.add_get("/schedules", pages.list)
         app.router.add_get(f"{one}/history", pages.past)
+        app.router.add_put(one, schedules.change)
+        app.router.add_post(f"{one}/fire", schedules.fire)
+        app.router.add_post(f"{one}/retry", schedules.retry)
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)

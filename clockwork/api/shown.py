@@ -1,10 +1,9 @@
 """The parts of an answer: what a schedule is, and how it ended."""
 
-import base64
-import json
 from typing import Any
 
 from clockwork.api import policies
+from clockwork.api.data_forms import answered_data
 from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import DataForm, EndState, Outcome, Schedule
 
@@ -27,9 +26,17 @@ def content(schedule: Schedule | None) -> dict[str, Any]:
     """What was asked for; nothing of what could not be read."""
     if schedule is None:
         return {}
+    return request_of(schedule) | {"createdAt": schedule.created_at_ms, "deliveryId": schedule.delivery_id}
+
+
+def request_of(schedule: Schedule) -> dict[str, Any]:
+    """The request that would create this schedule, with every field named."""
     return {
+        "clientId": schedule.client_id,
+        "scheduleKey": schedule.schedule_key,
+        "scheduleTime": schedule.due_ms,
         "orderingKey": schedule.ordering_key,
-        "taskData": _answered(schedule),
+        "taskData": answered_data(schedule),
         "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
         "delivery": {
             "topic": schedule.topic,
@@ -37,8 +44,6 @@ def content(schedule: Schedule | None) -> dict[str, Any]:
             "headers": dict(schedule.headers),
         }
         | policies.shown(schedule),
-        "createdAt": schedule.created_at_ms,
-        "deliveryId": schedule.delivery_id,
     }
 
 
@@ -57,13 +62,3 @@ def ending(outcome: Outcome) -> dict[str, Any]:
         failure = outcome.failure
         return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
     return {}
-
-
-def _answered(schedule: Schedule) -> Any:
-    match schedule.data_form:
-        case DataForm.JSON:
-            return json.loads(schedule.task_data)
-        case DataForm.TEXT:
-            return schedule.task_data.decode()
-        case DataForm.BASE64:
-            return base64.b64encode(schedule.task_data).decode()
