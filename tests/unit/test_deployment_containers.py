@@ -104,9 +104,9 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_stored_rendering_is_of_this_chart() -> None:
+def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
-    assert stored == digest(), "the chart has changed: run make charts"
+    assert stored == digest(), "chart or rendering have changed: run make charts"
     assert [path.stem for path in RENDERED] == ["full", "plain"]
 
 
