@@ -42,9 +42,9 @@ sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
 	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
-bench: $(STAMP) ## lateness, drain, take-over, and transactions beside the library's, on real services
-	$(PY) -m tests.benchmarks.main_job $(ARGS)
-	$(PY) -m tests.benchmarks.transactions
+bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENARIO=drain QUICK=1; results in bench-results/
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(ARGS)
 
 check: format-check lint types imports rules test ## what CI runs: format, lint, types, import rules, alerts, every test
 
@@ -89,7 +89,7 @@ lock: ## renew constraints.txt from pyproject.toml
 	@$(find_python); \
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && trap 'exit 130' INT TERM && \
 	"$$python" -m venv "$$dir/venv" && \
-	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]' && \
+	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,dev,bench]' && \
 	{ sed -n '/^#/p' constraints.txt; \
 	  "$$dir/venv/bin/python" -m pip freeze --disable-pip-version-check --exclude-editable; } > "$$dir/new" && \
 	cp "$$dir/new" constraints.txt && echo "constraints.txt: $$(grep -c == constraints.txt) packages"

@@ -32,6 +32,7 @@ from clockwork.adapters.kafka_security import kafka_cert_files, kafka_security
 from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.server import HttpServer, make_app
+from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
 from clockwork.config_security import HTTP_CERT, HTTP_KEY
@@ -60,6 +61,8 @@ long another one's backlog is."""
 TAKEOVERS_AT_ONCE: Final = 16
 """Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
 coordinator that is away, and healthy shards must not queue behind it."""
+PARENT_FD: Final = 0
+"""Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.processes`)."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 
@@ -187,8 +190,11 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
-    """Opens the adapters and puts a node together; closes all of it at the end. Raises: StartRefused."""
+async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
+    """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
+
+    Raises: StartRefused.
+    """
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
@@ -221,8 +227,12 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         )
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
-        app = make_app(intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts)
-        http = await stack.enter_async_context(HttpServer(app, settings.http, https))
+        app = make_app(
+            intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts, sibling=sibling
+        )
+        if sibling is not None:
+            await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
+        http = await stack.enter_async_context(HttpServer(app, settings.http, https, shares_port=sibling is not None))
         yield Node(
             settings=settings,
             role=role,
@@ -236,8 +246,8 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         )
 
 
-async def run_node(settings: Settings, role: Role) -> None:
-    """A node, from start to SIGTERM. Raises: StartRefused."""
+async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
+    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -247,12 +257,21 @@ async def run_node(settings: Settings, role: Role) -> None:
             os._exit(1)
         stop.set()
 
+    def on_orphaned() -> None:
+        # Nothing is ever written there: it has ended, and so has the parent.
+        loop.remove_reader(PARENT_FD)
+        log.error("The parent process is gone", extra={"event": "process.orphaned"})
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if sibling is not None:
+        loop.add_reader(PARENT_FD, on_orphaned)
     try:
-        async with open_node(settings, role) as node:
+        async with open_node(settings, role, sibling) as node:
             await node.run(stop)
     finally:
+        loop.remove_reader(PARENT_FD)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     log.info("Stopped", extra={"event": "node.stopped"})
@@ -285,11 +304,12 @@ async def leave_for_good(settings: Settings) -> None:
     handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
     if settings.kafka.instance_id is None:
         raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
-    there = await leave_group(kafka_settings(settings), settings.kafka.instance_id)
-    log.info(
-        "Left for good",
-        extra={"event": "group.left_for_good", "instance_id": settings.kafka.instance_id, "was_member": there},
-    )
+    for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
+        there = await leave_group(kafka_settings(settings), instance_id)
+        log.info(
+            "Left for good",
+            extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
+        )
 
 
 def dynamo_settings(settings: Settings) -> DynamoClientSettings:

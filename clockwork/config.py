@@ -6,8 +6,7 @@ compose files and charts make of a value that was not given.
 
 The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
 name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
-so that `true` is no number and both sources mean the same. pydantic-settings was tried and left out: it reads the
-process's environment itself, lets unknown names pass there, and reports one class at a time.
+so that `true` is no number and both sources mean the same. Not pydantic-settings: it lets unknown names pass.
 """
 
 import difflib
@@ -21,6 +20,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from clockwork.config_processes import ProcessSettings
 from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
 from clockwork.config_values import broker, brokers_of, http_url
 from clockwork.errors import StartRefused
@@ -38,10 +38,6 @@ SHARDS_MAX: Final = 10_000
 FRONTIER_LEAD_MS_MAX: Final = 5_000
 BATCH_RECORDS_MAX: Final = 2_000
 """With the rows still being tidied up it must stay below what one marker may list."""
-
-
-def _seconds(n: float) -> int:
-    return int(n * 1_000)
 
 
 _TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
@@ -67,12 +63,12 @@ _ScanIntervalMs = Annotated[
 ]
 _RetentionMs = Annotated[
     int,
-    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=_seconds(10 * 366 * 86_400), description="of outcomes"),
+    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=10 * 366 * 86_400_000, description="of outcomes"),
 ]
 CLUSTER_DEFAULT: Final = "clockwork"
 SHARDS_DEFAULT: Final = 64
 SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
-RETENTION_MS_DEFAULT: Final = _seconds(7 * 86_400)
+RETENTION_MS_DEFAULT: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,6 +279,7 @@ class Settings:
     """Everything, checked."""
 
     http: HttpSettings = field(default_factory=HttpSettings)
+    processes: ProcessSettings = field(default_factory=ProcessSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)
@@ -302,6 +299,7 @@ class SettingName:
 
 _COMPONENTS: Final[tuple[type[Any], ...]] = (
     HttpSettings,
+    ProcessSettings,
     DynamoSettings,
     KafkaSettings,
     KafkaSecuritySettings,
@@ -329,6 +327,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     values = {**_from_file(environ, problems), **_from_environ(environ, problems)}
     http = _component(HttpSettings, values, problems)
+    processes = _component(ProcessSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
     kafka = _component(KafkaSettings, values, problems)
     security = _component(KafkaSecuritySettings, values, problems)
@@ -343,6 +342,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return Settings(
         http=http,
+        processes=processes,
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
         kafka_security=security,

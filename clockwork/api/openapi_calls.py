@@ -17,7 +17,7 @@ from clockwork.api.documents import (
     ScheduleDocument,
     UnreadyDocument,
 )
-from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, RearmForm
+from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.api.openapi_parts import (
     A_KEY,
     A_REQUEST,
@@ -199,7 +199,10 @@ _SINGLE: Final = (
         name="fireSchedule",
         tag=SCHEDULES,
         summary="Deliver now",
-        description="A change of `scheduleTime` to now.",
+        description="A change of `scheduleTime` to now; what is due already stays as it is.",
+        request=NothingForm,
+        request_examples={"nothing": {}},
+        request_required=False,
         parameters=(_CONDITION,),
         answers={
             200: _schedule("It is due now.", fired={**_MOVED, "scheduleTime": NOW_MS}),
@@ -219,10 +222,12 @@ _SINGLE: Final = (
         request=RearmForm,
         request_examples={"now": {}, "later": {"scheduleTime": NOW_MS + 60_000}},
         request_required=False,
+        parameters=(_CONDITION,),
         answers={
             200: _schedule("It is pending again.", armed=_MOVED),
             404: NOT_FOUND,
             409: conflict("It has not failed.", taken=TAKEN),
+            412: _STALE,
             **WITH_BODY,
         },
     ),
@@ -300,7 +305,7 @@ _MANY: Final = (
             200: Answer(
                 description="A page.", model=PageDocument, examples={"last": {"schedules": [PENDING], "cursor": None}}
             ),
-            404: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_FOUND)),
+            501: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_IMPLEMENTED)),
             **SCHEDULE_CALL,
         },
     ),

@@ -47,6 +47,12 @@ class RearmForm(BaseModel):
     """By default now."""
 
 
+class NothingForm(BaseModel):
+    """The path says all."""
+
+    model_config = _FORM
+
+
 class CreateManyForm(BaseModel):
     """Schedules to create, each for itself."""
 

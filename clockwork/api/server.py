@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.api import openapi, problems
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings
 from clockwork.engine.answers import Accepts, Cancels
@@ -37,8 +38,10 @@ def make_app(
     clock: Clock,
     *,
     accepts: bool = True,
+    sibling: Sibling | None = None,
 ) -> web.Application:
-    """The application with all routes; without `accepts` only the node's own, for a worker.
+    """The application with all routes; without `accepts` only the node's own, for a worker; with a
+    `sibling` these speak for all processes of the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
@@ -50,7 +53,7 @@ def make_app(
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
     )
-    node = NodeHandlers(readiness=readiness, metrics=telemetry)
+    node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     app = web.Application(middlewares=[_around(telemetry)], client_max_size=0)
     app.on_response_prepare.append(_set_headers)
     if accepts:
@@ -118,13 +121,21 @@ class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
     Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
-    what is left then is cancelled. The engine must outlive it.
+    what is left then is cancelled. The engine must outlive it. `shares_port`: with the other processes of this node.
     """
 
-    def __init__(self, app: web.Application, settings: HttpSettings, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        settings: HttpSettings,
+        tls: ssl.SSLContext | None = None,
+        *,
+        shares_port: bool = False,
+    ) -> None:
         self._app = app
         self._settings = settings
         self._tls = tls
+        self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -154,6 +165,7 @@ class HttpServer:
                 host,
                 port,
                 backlog=BACKLOG,
+                reuse_port=self._shares_port or None,
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_S_MAX if self._tls is not None else None,
             )

@@ -63,6 +63,8 @@ class Transport:
         base = URL(url)
         if base.scheme not in {"http", "https"} or base.host is None:
             raise ValueError("url: should be http://host:port or https://host")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
+            raise ValueError("api_key: should be printable ASCII without blanks")
         self._url = str(base).rstrip("/")
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._retries = retries or Retries()
