@@ -56,7 +56,7 @@ _CONDITION: Final = Parameter(
 )
 _STALE: Final = problem(
     "The version is another than `If-Match` says.",
-    stale=problems.of_http(HTTPStatus.PRECONDITION_FAILED),
+    stale=problems.version_differs(2, _MOVED),
 )
 _PAGING: Final = (
     Parameter(
@@ -181,7 +181,7 @@ _SINGLE: Final = (
         name="changeSchedule",
         tag=SCHEDULES,
         summary="Reschedule or change",
-        description="Omitted fields stay; `delivery` is merged field by field, its `headers` are replaced as a whole.",
+        description="Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole.",
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
         parameters=(_CONDITION,),
