@@ -168,7 +168,7 @@ class UnreadyDocument(ProblemDocument):
     """Why the node cannot do what its role does."""
 
     reasons: list[str]
-    details: dict[str, Any]
+    details: dict[str, Any] | Absent = None
 
 
 class ReadyDocument(BaseModel):

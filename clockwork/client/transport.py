@@ -99,7 +99,7 @@ class Transport:
         more = {**(headers or {}), **({} if data is None else _JSON)}
         give_up_s = self.give_up_s()
         for attempt in count(1):
-            sent = True
+            sent, trusted = True, True
             retry_after_s = None
             try:
                 answered = await self._once(method, url, data, more)
@@ -109,8 +109,11 @@ class Transport:
                 retry_after_s = answered.retry_after_s
             except (aiohttp.ClientError, TimeoutError) as lost:
                 sent = not isinstance(lost, aiohttp.ClientConnectorError)
+                # A certificate that is not trusted will not be a moment later.
+                trusted = not isinstance(lost, aiohttp.ClientConnectorCertificateError)
                 failure = Unavailable(_no_answer(lost))
-            again = isinstance(failure, _RETRIED) and (repeatable or isinstance(failure, TooMany) or not sent)
+            safe = repeatable or isinstance(failure, TooMany) or not sent
+            again = isinstance(failure, _RETRIED) and safe and trusted
             if not again or not await self.pause(attempt, give_up_s, retry_after_s):
                 raise failure
         raise AssertionError("counting never ends")
