@@ -44,6 +44,8 @@ from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.intake import Intake
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -228,7 +230,16 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
         app = make_app(
-            intake, canceller, settings.http, readiness, telemetry, clock, accepts=role.accepts, sibling=sibling
+            intake,
+            canceller,
+            settings.http,
+            readiness,
+            telemetry,
+            clock,
+            rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+            rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+            accepts=role.accepts,
+            sibling=sibling,
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))

@@ -165,6 +165,7 @@ def pointer_item(pointer: Pointer) -> Item:
             "version": number(pointer.version),
             "expiresAt": number(pointer.expires_at_s),
         }
+        | ({"rearmed": number(1)} if pointer.rearmed else {})
     )
 
 
@@ -182,6 +183,7 @@ def pointer_of(item: Item) -> Pointer:
         digest=fields.text(item, "digest"),
         version=fields.integer(item, "version"),
         expires_at_s=fields.integer(item, "expiresAt"),
+        rearmed="rearmed" in item,
     )
 
 
@@ -212,6 +214,8 @@ def outcome_item(outcome: Outcome) -> Item:
         }
     if (failure := outcome.failure) is not None:
         item["failure"] = {"M": {"reason": {"S": failure.reason}, "attempts": number(failure.attempts)}}
+    if outcome.moved_to is not None:
+        item["movedTo"] = {"N": text_of(outcome.moved_to)}
     return item
 
 
@@ -245,6 +249,7 @@ def outcome_of(item: Item) -> Outcome:
         schedule=schedule,
         placed=placed,
         failure=failure,
+        moved_to=position_of(fields.value_of(item, "movedTo", "N")) if "movedTo" in item else None,
         expires_at_s=fields.integer(item, "expiresAt"),
     )
 

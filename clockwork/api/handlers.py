@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from clockwork.api import json_body, problems, schemas
+from clockwork.api import changes, json_body, problems, schemas
 from clockwork.api.problems import Problem
 from clockwork.clock import Clock
 from clockwork.domain.record import TRACEPARENT
@@ -23,13 +23,18 @@ from clockwork.engine.answers import (
     Accepts,
     Cancelled,
     Cancels,
+    Changed,
     Created,
     KeyTaken,
     NotFound,
+    Rearms,
     Reason,
     Refused,
     Repeated,
+    Reschedules,
     ScheduleView,
+    Unchanged,
+    VersionDiffers,
 )
 from clockwork.errors import ClockworkError, FieldError, InvalidInput, Unavailable
 from clockwork.ports import Telemetry
@@ -50,6 +55,10 @@ _REFUSED_BECAUSE: Final[Mapping[Reason, str]] = {
     Reason.FAILED: "It failed already.",
     Reason.CANCELLED: "It was cancelled already.",
     Reason.IN_FLIGHT: "It is too close to its time to say whether it will be delivered. Ask again.",
+}
+_NOT_ARMED_BECAUSE: Final[Mapping[Reason, str]] = {
+    Reason.PENDING: "It is pending: only what failed can be armed again.",
+    Reason.FAILED: "Its stored content cannot be read, so it cannot be armed again.",
 }
 
 log = logging.getLogger(__name__)
@@ -89,6 +98,8 @@ class ScheduleHandlers:
 
     intake: Accepts
     canceller: Cancels
+    rescheduler: Reschedules
+    rearmer: Rearms
     telemetry: Telemetry
     clock: Clock
     cluster: str
@@ -140,6 +151,53 @@ class ScheduleHandlers:
                 raise Refusal(problems.schedule_not_found())
             case Refused(reason, view):
                 raise _conflict(reason, view)
+
+    async def change(self, request: web.Request) -> web.Response:
+        client_id, schedule_key = _key_in_path(request)
+        if_version = changes.if_version(request)
+        read = partial(
+            changes.read_put,
+            client_id=client_id,
+            schedule_key=schedule_key,
+            cluster=self.cluster,
+            now_ms=self.clock.now_ms(),
+        )
+        change = await _parsed(await self._body(request), read)
+        return self._changed(await self.rescheduler.change(client_id, schedule_key, change, if_version=if_version))
+
+    async def fire(self, request: web.Request) -> web.Response:
+        client_id, schedule_key = _key_in_path(request)
+        if_version = changes.if_version(request)
+        await _parsed(await self._body_if_any(request), changes.read_nothing)
+        return self._changed(await self.rescheduler.fire(client_id, schedule_key, if_version=if_version))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        client_id, schedule_key = _key_in_path(request)
+        if_version = changes.if_version(request)
+        read = partial(changes.read_retry, cluster=self.cluster, now_ms=self.clock.now_ms())
+        due_ms = await _parsed(await self._body_if_any(request), read)
+        answer = await self.rearmer.rearm(client_id, schedule_key, due_ms=due_ms, if_version=if_version)
+        if isinstance(answer, Refused) and answer.reason in _NOT_ARMED_BECAUSE:
+            raise _conflict(answer.reason, answer.view, _NOT_ARMED_BECAUSE[answer.reason])
+        return self._changed(answer)
+
+    def _changed(self, answer: Changed | Unchanged | VersionDiffers | NotFound | Refused) -> web.Response:
+        match answer:
+            case Changed(view):
+                self.telemetry.schedule("rescheduled")
+                return _shown(view)
+            case Unchanged(view):
+                self.telemetry.schedule("repeated")
+                return _shown(view)
+            case VersionDiffers(view):
+                raise Refusal(problems.version_differs(view.version, schemas.answer(view)))
+            case NotFound():
+                raise Refusal(problems.schedule_not_found())
+            case Refused(reason, view):
+                raise _conflict(reason, view)
+
+    async def _body_if_any(self, request: web.Request) -> bytes:
+        return await self._body(request) if request.can_read_body else b"{}"
 
     async def _body(self, request: web.Request) -> bytes:
         return await _body(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
@@ -216,8 +274,8 @@ def _shown(
     return _json(schemas.answer(view), status.value, {hdrs.ETAG: f'"{view.version}"', **(headers or {})})
 
 
-def _conflict(reason: Reason, view: ScheduleView) -> Refusal:
-    return Refusal(problems.conflict(reason.value, _REFUSED_BECAUSE[reason], schemas.answer(view)))
+def _conflict(reason: Reason, view: ScheduleView, because: str | None = None) -> Refusal:
+    return Refusal(problems.conflict(reason.value, because or _REFUSED_BECAUSE[reason], schemas.answer(view)))
 
 
 def _path_of(view: ScheduleView) -> str:
@@ -237,7 +295,11 @@ def _key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
     """From the path as it was sent: the server's own decoding leaves what is not UTF-8 as it stands, so that two
     different paths would become one key."""
     raw = request.raw_path.encode("utf-8", "surrogateescape")
-    segments = _PATH_END.split(raw, maxsplit=1)[0].rsplit(b"/", 2)[-2:]
+    # Counted from the end, since a proxy may send the whole URL; behind the key may stand what is to be done with it.
+    resource = request.match_info.route.resource
+    pattern = ["{clientId}", "{scheduleKey}"] if resource is None else resource.canonical.split("/")
+    begin = pattern.index("{clientId}") - len(pattern)
+    segments = _PATH_END.split(raw, maxsplit=1)[0].split(b"/")[begin:][:2]
     names = ("clientId", "scheduleKey")
     document: dict[str, str] = {}
     for name, segment in zip(names, segments, strict=True):

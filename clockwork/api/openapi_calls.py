@@ -52,7 +52,7 @@ _CONDITION: Final = Parameter(
 )
 _STALE: Final = problem(
     "The version is another than `If-Match` says.",
-    stale=problems.of_http(HTTPStatus.PRECONDITION_FAILED),
+    stale=problems.version_differs(2, _MOVED),
 )
 _PAGING: Final = (
     Parameter(
@@ -177,7 +177,10 @@ _SINGLE: Final = (
         name="changeSchedule",
         tag=SCHEDULES,
         summary="Reschedule or change",
-        description="Omitted fields stay; `delivery` is merged field by field, its `headers` are replaced as a whole.",
+        description=(
+            "Omitted fields stay; `delivery` is merged field by field, its `headers` and its `retry` are replaced as a "
+            "whole. The same request again settles a lost answer."
+        ),
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
         parameters=(_CONDITION,),

@@ -4,10 +4,7 @@ Every wrong field is named at once: fields are checked by pydantic in strict mod
 number), and what only two fields together decide (`taskData` and its encoding, the sizes) is checked after that.
 """
 
-import base64
-import binascii
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from clockwork.api import json_body, policies
+from clockwork.api.data_forms import answered_data, stored_data
 from clockwork.api.times import due_ms_of_input
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
@@ -36,7 +34,6 @@ from clockwork.errors import FieldError, InvalidInput
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
 KEY_BYTES_MAX: Final = 512
-TASK_DATA_LEVELS_MAX: Final = 64
 STORED_BYTES_MAX: Final = 256 * 1024
 """`taskData` and headers together; a DynamoDB item holds 400 KB, and the rest of a row has its bounds too."""
 HEADERS_MAX: Final = 100
@@ -186,7 +183,7 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
     task_data, data_form = b"", DataForm.JSON
     if isinstance(document, dict) and "taskData" in document:
         try:
-            task_data, data_form = _stored(document["taskData"], document.get("taskDataEncoding"))
+            task_data, data_form = stored_data(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
     if form is not None:
@@ -270,41 +267,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
 
 
-# --- taskData
-
-
-def _stored(value: Any, encoding: object) -> tuple[bytes, DataForm]:
-    """The record's value, and how to answer it. Raises: ValueError."""
-    if encoding == "base64":
-        return _decoded(value), DataForm.BASE64
-    if isinstance(value, str):
-        return value.encode(), DataForm.TEXT
-    if json_body.deeper_than(value, TASK_DATA_LEVELS_MAX):
-        raise ValueError(f"should be nested at most {TASK_DATA_LEVELS_MAX} deep")
-    return json_body.compact(value), DataForm.JSON
-
-
-def _decoded(value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise ValueError("should be a string, as taskDataEncoding is base64")
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("should be base64 (RFC 4648, 4), with its padding") from error
-    # Stray bits behind the last byte would be lost, and the answer would not be what was given.
-    if base64.b64encode(data).decode() != value:
-        raise ValueError("should be base64 (RFC 4648, 4), without stray bits or blanks")
-    return data
-
-
-def _answered(schedule: Schedule) -> Any:
-    match schedule.data_form:
-        case DataForm.JSON:
-            return json.loads(schedule.task_data)
-        case DataForm.TEXT:
-            return schedule.task_data.decode()
-        case DataForm.BASE64:
-            return base64.b64encode(schedule.task_data).decode()
+# --- what fields decide together
 
 
 def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
@@ -360,23 +323,29 @@ def answer(view: ScheduleView) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
-        "scheduleTime": schedule.due_ms if schedule is not None else due_ms_of(view.position),
+        "scheduleTime": due_ms_of(view.position),
     }
     if schedule is not None:
-        shown |= {
-            "orderingKey": schedule.ordering_key,
-            "taskData": _answered(schedule),
-            "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-            "delivery": {
-                "topic": schedule.topic,
-                "guarantee": schedule.guarantee.value,
-                "headers": dict(schedule.headers),
-            }
-            | policies.shown(schedule),
-            "createdAt": schedule.created_at_ms,
-            "deliveryId": schedule.delivery_id,
-        }
+        shown |= request_of(schedule) | {"createdAt": schedule.created_at_ms, "deliveryId": schedule.delivery_id}
     return shown | {"status": view.status.value, "version": view.version, "shard": view.shard} | _ending(view)
+
+
+def request_of(schedule: Schedule) -> dict[str, Any]:
+    """The request that would create this schedule, with every field named."""
+    return {
+        "clientId": schedule.client_id,
+        "scheduleKey": schedule.schedule_key,
+        "scheduleTime": schedule.due_ms,
+        "orderingKey": schedule.ordering_key,
+        "taskData": answered_data(schedule),
+        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
+        "delivery": {
+            "topic": schedule.topic,
+            "guarantee": schedule.guarantee.value,
+            "headers": dict(schedule.headers),
+        }
+        | policies.shown(schedule),
+    }
 
 
 def _ending(view: ScheduleView) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHan
 from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings
-from clockwork.engine.answers import Accepts, Cancels
+from clockwork.engine.answers import Accepts, Cancels, Rearms, Reschedules
 from clockwork.errors import StartRefused
 from clockwork.tls import HANDSHAKE_S_MAX
 
@@ -37,6 +37,8 @@ def make_app(
     telemetry: Metrics,
     clock: Clock,
     *,
+    rescheduler: Reschedules,
+    rearmer: Rearms,
     accepts: bool = True,
     sibling: Sibling | None = None,
 ) -> web.Application:
@@ -48,6 +50,8 @@ def make_app(
     schedules = ScheduleHandlers(
         intake=intake,
         canceller=canceller,
+        rescheduler=rescheduler,
+        rearmer=rearmer,
         telemetry=telemetry,
         clock=clock,
         cluster=settings.cluster,
@@ -63,6 +67,9 @@ def make_app(
         one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
         app.router.add_get(one, schedules.find)
         app.router.add_delete(one, schedules.cancel)
+        app.router.add_put(one, schedules.change)
+        app.router.add_post(f"{one}/fire", schedules.fire)
+        app.router.add_post(f"{one}/retry", schedules.retry)
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)

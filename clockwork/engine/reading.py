@@ -9,7 +9,7 @@ from typing import Final
 from clockwork.clock import Clock
 from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, Outcome, Pointer, Row, Schedule, ScheduleKey
-from clockwork.engine.answers import ScheduleView, Status
+from clockwork.engine.answers import Reason, Refused, ScheduleView, Status
 from clockwork.engine.patience import Patience
 from clockwork.ports import ScheduleStore
 
@@ -96,6 +96,11 @@ def ended_view(pointer: Pointer, outcome: Outcome) -> ScheduleView:
 def pending_view(pointer: Pointer, row: Row | BrokenRow) -> ScheduleView:
     """The view of a schedule whose row is there."""
     return _view(pointer, row.schedule if isinstance(row, Row) else None, None)
+
+
+def refused(view: ScheduleView) -> Refused:
+    """Why a request that wants a pending schedule cannot have this one: it has ended so."""
+    return Refused(Reason(view.status.value), view)
 
 
 def _view(pointer: Pointer, schedule: Schedule | None, outcome: Outcome | None) -> ScheduleView:

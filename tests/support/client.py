@@ -44,6 +44,18 @@ class Client:
     async def cancel(self, client_id: str, schedule_key: str) -> Answered:
         return await self._ask("DELETE", _path(client_id, schedule_key))
 
+    async def put(
+        self, client_id: str, schedule_key: str, body: Mapping[str, Any], *, if_match: str | None = None
+    ) -> Answered:
+        headers = {"If-Match": if_match} if if_match is not None else None
+        return await self._ask("PUT", _path(client_id, schedule_key), json=body, headers=headers)
+
+    async def fire(self, client_id: str, schedule_key: str) -> Answered:
+        return await self._ask("POST", f"{_path(client_id, schedule_key)}/fire")
+
+    async def retry(self, client_id: str, schedule_key: str, body: Mapping[str, Any] | None = None) -> Answered:
+        return await self._ask("POST", f"{_path(client_id, schedule_key)}/retry", json=body)
+
     async def livez(self) -> Answered:
         return await self._ask("GET", "/livez")
 

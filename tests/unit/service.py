@@ -59,7 +59,16 @@ class Service:
 
 
 def app_of(engine: Engine) -> web.Application:
-    return make_app(engine.intake, engine.canceller, HttpSettings(port=0), FakeReadiness(), NoTelemetry(), engine.clock)
+    return make_app(
+        engine.intake,
+        engine.canceller,
+        HttpSettings(port=0),
+        FakeReadiness(),
+        NoTelemetry(),
+        engine.clock,
+        rescheduler=engine.rescheduler,
+        rearmer=engine.rearmer,
+    )
 
 
 @asynccontextmanager
