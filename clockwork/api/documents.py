@@ -157,6 +157,13 @@ class ConflictDocument(ProblemDocument):
     schedule: ScheduleDocument
 
 
+class StaleDocument(ProblemDocument):
+    """The schedule has another version."""
+
+    schedule: ScheduleDocument
+    """As it is now."""
+
+
 class InternalDocument(ProblemDocument):
     """A mistake of the service's own; the outcome is unknown, and the same request again settles it."""
 

@@ -13,6 +13,7 @@ from clockwork.api.documents import (
     HistoryDocument,
     PageDocument,
     ScheduleDocument,
+    StaleDocument,
 )
 from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.api.openapi_node import NODE_CALLS
@@ -52,6 +53,7 @@ _CONDITION: Final = Parameter(
 )
 _STALE: Final = problem(
     "The version is another than `If-Match` says.",
+    model=StaleDocument,
     stale=problems.version_differs(2, _MOVED),
 )
 _PAGING: Final = (
