@@ -179,10 +179,7 @@ _SINGLE: Final = (
         name="changeSchedule",
         tag=SCHEDULES,
         summary="Reschedule or change",
-        description=(
-            "Omitted fields stay; `delivery` is merged field by field, its `headers` and its `retry` are replaced as a "
-            "whole. The same request again settles a lost answer."
-        ),
+        description="Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole.",
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
         parameters=(_CONDITION,),
