@@ -9,19 +9,17 @@ from typing import Any, Final
 
 from clockwork.api import problems
 from clockwork.api.documents import (
-    AliveDocument,
     BatchDocument,
     HistoryDocument,
     PageDocument,
-    ReadyDocument,
     ScheduleDocument,
-    UnreadyDocument,
+    StaleDocument,
 )
 from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
+from clockwork.api.openapi_node import NODE_CALLS
 from clockwork.api.openapi_parts import (
     A_KEY,
     A_REQUEST,
-    ANYWHERE,
     CANCELLED,
     DELIVERED,
     FAILED,
@@ -43,7 +41,6 @@ from clockwork.api.schemas import KeyForm, ScheduleForm
 
 SCHEDULES: Final = "schedules"
 MANY: Final = "many at once"
-NODE: Final = "node"
 
 _ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 _MOVED: Final = {**PENDING, "version": 2, "scheduleTime": NOW_MS + 60_000, "deliveryId": "05e1ab" + "0" * 26}
@@ -56,6 +53,7 @@ _CONDITION: Final = Parameter(
 )
 _STALE: Final = problem(
     "The version is another than `If-Match` says.",
+    model=StaleDocument,
     stale=problems.version_differs(2, _MOVED),
 )
 _PAGING: Final = (
@@ -311,88 +309,4 @@ _MANY: Final = (
     ),
 )
 
-_NODE: Final = (
-    Call(
-        method="GET",
-        path="/livez",
-        name="livez",
-        tag=NODE,
-        summary="Does the process turn?",
-        description="If not, a restart helps.",
-        keyed=False,
-        answers={
-            200: Answer(description="It does.", model=AliveDocument, examples={"alive": {"status": "alive"}}),
-            **ANYWHERE,
-        },
-    ),
-    Call(
-        method="GET",
-        path="/readyz",
-        name="readyz",
-        tag=NODE,
-        summary="Can the node do what its role does?",
-        description="For `api` and `all` that is DynamoDB and the clock; Kafka's state is in the details.",
-        keyed=False,
-        answers={
-            200: Answer(
-                description="It can.",
-                model=ReadyDocument,
-                examples={"ready": {"status": "ready", "reasons": [], "details": {"kafka": {"connected": True}}}},
-            ),
-            503: problem(
-                "It cannot, and why.",
-                model=UnreadyDocument,
-                unready=problems.unavailable(
-                    "DynamoDB does not answer", more={"reasons": ["DynamoDB does not answer"], "details": {}}
-                ),
-            ),
-            **ANYWHERE,
-        },
-    ),
-    Call(
-        method="GET",
-        path="/metrics",
-        name="metrics",
-        tag=NODE,
-        summary="Figures for Prometheus",
-        description="Prometheus' text format.",
-        keyed=False,
-        answers={200: Answer(description="All figures.", media_type="text/plain"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/openapi.json",
-        name="openapi",
-        tag=NODE,
-        summary="This document",
-        description="OpenAPI 3.1.",
-        keyed=False,
-        answers={200: Answer(description="The document.", media_type="application/json"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/docs",
-        name="docs",
-        tag=NODE,
-        summary="This document as a page",
-        description="Works without the internet.",
-        keyed=False,
-        answers={200: Answer(description="The page.", media_type="text/html"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/docs/{file}",
-        name="docsFile",
-        tag=NODE,
-        summary="What the page needs",
-        description="Its script and its style.",
-        keyed=False,
-        answers={
-            200: Answer(description="The file.", media_type="*/*"),
-            404: problem("No such file.", unknown=problems.of_http(HTTPStatus.NOT_FOUND)),
-            **ANYWHERE,
-        },
-    ),
-)
-
-CALLS: Final = (*_SINGLE, *_MANY, *_NODE)
+CALLS: Final = (*_SINGLE, *_MANY, *NODE_CALLS)

@@ -109,10 +109,10 @@ def _few(value: object) -> object:
     return value
 
 
-_ClientId = Annotated[
+ClientIdText = Annotated[
     str, AfterValidator(_client_id), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
 ]
-_Key = Annotated[
+KeyText = Annotated[
     str,
     AfterValidator(_key),
     WithJsonSchema(
@@ -139,8 +139,8 @@ class KeyForm(BaseModel):
 
     model_config = _STRICT
 
-    client_id: Annotated[_ClientId, Field(alias="clientId")]
-    schedule_key: Annotated[_Key, Field(alias="scheduleKey")]
+    client_id: Annotated[ClientIdText, Field(alias="clientId")]
+    schedule_key: Annotated[KeyText, Field(alias="scheduleKey")]
 
 
 class DeliveryForm(BaseModel):
@@ -165,7 +165,7 @@ class ScheduleForm(KeyForm):
     """A schedule, as it is created."""
 
     due_ms: Annotated[DueMs, Field(alias="scheduleTime")]
-    ordering_key: Annotated[_Key | None, Field(alias="orderingKey")] = None
+    ordering_key: Annotated[KeyText | None, Field(alias="orderingKey")] = None
     """By default the `scheduleKey`. Order is kept per topic and ordering key."""
     task_data: Annotated[Any, Field(alias="taskData")]
     """Any JSON value, `null` included: only its absence is an error."""
