@@ -6,6 +6,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 CODE := clockwork infra tests
 
+# Checks and tests the alerts. An installed one: make check PROMTOOL=promtool
+PROMTOOL ?= $(VENV)/tools/promtool
+
 # The interpreter that makes the environment, e.g. `make setup PYTHON=/opt/python3.12/bin/python3`. Without it, the first
 # of these that runs and is new enough: `python3` may be older than 3.11 while `python3.11` stands beside it. 3.11 comes
 # first because constraints.txt is made with it.
@@ -17,7 +20,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim chaos bench check format format-check lint types imports lock clean
+.PHONY: help setup run demo test sim chaos bench check format format-check lint types imports rules tools charts audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -39,11 +42,11 @@ sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
 	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
 
-bench: $(STAMP) ## lateness, drain, take-over, and transactions beside the library's, on real services
-	$(PY) -m tests.benchmarks.main_job $(ARGS)
-	$(PY) -m tests.benchmarks.transactions
+bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENARIO=drain QUICK=1; results in bench-results/
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(ARGS)
 
-check: format-check lint types imports test ## what CI runs: format, lint, types, import rules, every test
+check: format-check lint types imports rules test ## what CI runs: format, lint, types, import rules, alerts, every test
 
 format: $(STAMP) ## write the code in its one form
 	$(VENV)/bin/ruff format $(CODE)
@@ -52,8 +55,10 @@ format: $(STAMP) ## write the code in its one form
 format-check: $(STAMP)
 	$(VENV)/bin/ruff format --check $(CODE)
 
-lint: $(STAMP) ## ruff
+lint: $(STAMP) ## ruff, hadolint, and whether pyproject.toml names what is imported
 	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/hadolint infra/docker/Dockerfile
+	$(VENV)/bin/deptry clockwork
 
 types: $(STAMP) ## mypy, strict
 	$(PY) -m mypy
@@ -61,11 +66,30 @@ types: $(STAMP) ## mypy, strict
 imports: $(STAMP) ## the layers: who may import whom
 	$(VENV)/bin/lint-imports
 
+rules: tools ## Prometheus' rules and their tests
+	@$(PROMTOOL) check rules infra/prometheus/recording.yaml infra/prometheus/alerts.yaml
+	@$(PROMTOOL) test rules infra/prometheus/alerts_test.yaml
+
+tools: $(STAMP) ## promtool in .venv/tools, from Debian's package, without root
+	@sh infra/tools/promtool.sh "$(PROMTOOL)" $(VENV)/tools
+
+charts: $(STAMP) ## after a change of the chart: render it (needs helm 3 or Go), check against Kubernetes' schemas, store the result
+	@$(call supply_tools); sh infra/helm/render.sh $(PY) $(VENV)/supply/bin/kubernetes-validate $(VENV)/tools
+
+audit: $(STAMP) ## known vulnerabilities of what constraints.txt pins; asks a service on the network
+	@$(call supply_tools); $(VENV)/supply/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+sbom: $(STAMP) ## a CycloneDX list of what a node is made of, in dist/sbom.json
+	@$(call supply_tools); mkdir -p dist; rm -rf $(VENV)/node; $(PY) -m venv --without-pip $(VENV)/node; \
+	$(PY) -m pip --python $(VENV)/node/bin/python install --quiet --disable-pip-version-check --constraint constraints.txt .; \
+	$(VENV)/supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json \
+	  $(VENV)/node/bin/python && echo "sbom: dist/sbom.json"
+
 lock: ## renew constraints.txt from pyproject.toml
 	@$(find_python); \
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && trap 'exit 130' INT TERM && \
 	"$$python" -m venv "$$dir/venv" && \
-	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]' && \
+	"$$dir/venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[local,dev,bench]' && \
 	{ sed -n '/^#/p' constraints.txt; \
 	  "$$dir/venv/bin/python" -m pip freeze --disable-pip-version-check --exclude-editable; } > "$$dir/new" && \
 	cp "$$dir/new" constraints.txt && echo "constraints.txt: $$(grep -c == constraints.txt) packages"
@@ -86,6 +110,15 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'; \
 	touch $(STAMP)
+
+# Apart from the environment of the tests: they bring more packages than the service itself has.
+define supply_tools
+set -e; if ! [ -e $(VENV)/supply/.installed ] || [ infra/supply/constraints.txt -nt $(VENV)/supply/.installed ]; then \
+  $(PY) -m venv --clear $(VENV)/supply; \
+  $(VENV)/supply/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint infra/supply/constraints.txt pip-audit cyclonedx-bom kubernetes-validate; \
+  touch $(VENV)/supply/.installed; fi
+endef
 
 new_enough = import sys; sys.exit(sys.version_info < (3, 11))
 

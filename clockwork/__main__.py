@@ -6,16 +6,21 @@ Exit codes: 0 done, 2 refused (one line on standard error says what to change), 
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from clockwork.adapters.telemetry import configure_logging
 from clockwork.api import keys_command
-from clockwork.app import Role, check_resources, init_resources, leave_for_good, run_node
-from clockwork.config import load_settings
+from clockwork.api.siblings import Sibling
+from clockwork.app import Role, run_node
+from clockwork.config import Settings, load_settings
 from clockwork.errors import StartRefused, Unavailable
+from clockwork.processes import Processes
+from clockwork.resources import check_resources, init_resources, leave_for_good
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,30 +31,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", nargs="?", choices=["run", "init", "check", "leave"], default="run")
     parser.add_argument("--role", choices=[role.value for role in Role], default=Role.ALL.value, help="default: all")
+    parser.add_argument("--processes", metavar="N", help="of this node, on one port (CLOCKWORK_PROCESSES)")
+    parser.add_argument("--sibling", type=_sibling, help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["keys"]:
         return keys_command.main(given[1:])
     chosen = parser.parse_args(given)
+    environ = {**os.environ} | ({"CLOCKWORK_PROCESSES": chosen.processes} if chosen.processes is not None else {})
+    return_code: int | None = 0
     try:
-        settings = load_settings(os.environ)
-        configure_logging(settings.log.format, settings.log.level)
-        match chosen.command:
-            case "init":
-                work: Coroutine[Any, Any, None] = init_resources(settings)
-            case "check":
-                work = check_resources(settings)
-            case "leave":
-                work = leave_for_good(settings)
-            case _:
-                work = run_node(settings, Role(chosen.role))
-        asyncio.run(work)
+        settings = load_settings(environ)
+        handler = configure_logging(settings.log.format, settings.log.level)
+        if chosen.sibling is not None:
+            handler.addFilter(_Numbered(chosen.sibling[0]))
+        return_code = asyncio.run(_work(chosen, settings, environ))
     except* (StartRefused, Unavailable) as refused:
         for error in leaves(refused):
             print(f"clockwork: {error}", file=sys.stderr)  # noqa: T201
         return_code = 2
-    else:
-        return_code = 0
-    return return_code
+    return return_code or 0
+
+
+async def _work(chosen: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int | None:
+    role, count = Role(chosen.role), settings.processes.count
+    match chosen.command:
+        case "init":
+            await init_resources(settings)
+        case "check":
+            await check_resources(settings)
+        case "leave":
+            await leave_for_good(settings)
+        case _ if chosen.sibling is not None:
+            number, folder = chosen.sibling
+            await run_node(settings, role, Sibling(number=number, count=count, folder=folder))
+        case _ if count > 1:
+            return await Processes(settings, ["--role", role.value], environ).run()
+        case _:
+            await run_node(settings, role)
+    return None
+
+
+def _sibling(text: str) -> tuple[int, Path]:
+    """What `clockwork.processes` tells each of them: its number, and where the sockets are."""
+    number, _, folder = text.partition(":")
+    return int(number), Path(folder)
+
+
+class _Numbered(logging.Filter):
+    """Says in each line which process of the node it comes from."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.sibling = self._number
+        return True
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:

@@ -20,17 +20,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from aiohttp import web
+
+from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_leave import leave_group
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.access import Access, open_access
 from clockwork.api.server import HttpServer, make_app
+from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
 from clockwork.domain.retry import Backoff
@@ -39,8 +38,12 @@ from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
+from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -48,7 +51,9 @@ from clockwork.engine.topic_pace import topic_pace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
-from clockwork.errors import StartRefused, Unavailable
+from clockwork.errors import Unavailable
+from clockwork.resources import dynamo_settings, http_tls, kafka_settings, prepare_resources, watched_certificates
+from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,8 @@ long another one's backlog is."""
 TAKEOVERS_AT_ONCE: Final = 16
 """Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
 coordinator that is away, and healthy shards must not queue behind it."""
+PARENT_FD: Final = 0
+"""Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.processes`)."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 
@@ -102,7 +109,7 @@ class NodeReadiness:
         if not self.guard.trusted():
             found.append("clock: too far from DynamoDB's, or not compared lately")
         if self.role is Role.WORKER and not self.publisher.connected():
-            found.append("Kafka does not answer")
+            found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
         return found
 
     def details(self) -> dict[str, object]:
@@ -110,6 +117,7 @@ class NodeReadiness:
         return {
             "role": self.role,
             "kafka": "up" if self.publisher.connected() else "down",
+            "kafkaTrouble": self.publisher.trouble(),
             "dynamodb": "up" if self.watch.store_error is None else "down",
             "clockSkewMs": self.guard.skew_ms,
             "shardsOwned": self.shards_owned(),
@@ -129,6 +137,7 @@ class Node:
     supervisor: Supervisor
     ownership: KafkaOwnership
     access: Access
+    certificates: CertWatch
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -137,6 +146,7 @@ class Node:
                 group.create_task(self.watch.run(), name="watch"),
                 group.create_task(self.waker.run(), name="waker"),
                 group.create_task(self.access.run(), name="access"),
+                group.create_task(self.certificates.run(), name="certificates"),
             ]
             work = group.create_task(self._work(), name="work")
             stopped = group.create_task(stop.wait(), name="stop")
@@ -184,19 +194,24 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
-    """Opens the adapters and puts a node together; closes all of it at the end. Raises: StartRefused."""
+async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
+    """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
+
+    Raises: StartRefused.
+    """
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
+    kafka = kafka_settings(settings)
+    https = http_tls(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
         )
-        publisher = await stack.enter_async_context(KafkaPublisher(kafka_settings(settings), clock))
-        ownership = KafkaOwnership(kafka_settings(settings), telemetry, send_wakeup=publisher.send_wakeup)
+        publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
+        ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
@@ -214,21 +229,16 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
         readiness = NodeReadiness(
             role=role, guard=guard, watch=watch, publisher=publisher, shards_owned=lambda: len(supervisor.shards)
         )
-        intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
-        canceller = Canceller(store, waker, clock, rng, settings.intake)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
-        app = make_app(
-            intake,
-            canceller,
-            settings.http,
-            readiness,
-            telemetry,
-            clock,
-            accepts=role.accepts,
-            gate=access.gate,
-            limits=access.limits,
+        app = _make_api(
+            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling
         )
-        http = await stack.enter_async_context(HttpServer(app, settings.http, settings.connections))
+        if sibling is not None:
+            await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
+        server = HttpServer(
+            app, settings.http, https, connections=settings.connections, shares_port=sibling is not None
+        )
+        http = await stack.enter_async_context(server)
         yield Node(
             settings=settings,
             role=role,
@@ -239,11 +249,47 @@ async def open_node(settings: Settings, role: Role) -> AsyncIterator[Node]:
             supervisor=supervisor,
             ownership=ownership,
             access=access,
+            certificates=CertWatch(watched_certificates(settings, https, kafka)),
         )
 
 
-async def run_node(settings: Settings, role: Role) -> None:
-    """A node, from start to SIGTERM. Raises: StartRefused."""
+def _make_api(
+    settings: Settings,
+    role: Role,
+    store: DynamoScheduleStore,
+    publisher: KafkaPublisher,
+    waker: Waker,
+    clock: SystemClock,
+    guard: ClockGuard,
+    rng: random.Random,
+    telemetry: PrometheusTelemetry,
+    readiness: NodeReadiness,
+    access: Access,
+    sibling: Sibling | None,
+) -> web.Application:
+    """What callers meet."""
+    search = DynamoScheduleSearch(store.client)
+    return make_app(
+        Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        Canceller(store, waker, clock, rng, settings.intake),
+        settings.http,
+        readiness,
+        telemetry,
+        clock,
+        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        accepts=role.accepts,
+        gate=access.gate,
+        limits=access.limits,
+        request_timeout_ms=settings.intake.request_timeout_ms,
+        lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
+        history=History(search, store, clock, rng, settings.intake),
+        sibling=sibling,
+    )
+
+
+async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
+    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -253,74 +299,21 @@ async def run_node(settings: Settings, role: Role) -> None:
             os._exit(1)
         stop.set()
 
+    def on_orphaned() -> None:
+        # Nothing is ever written there: it has ended, and so has the parent.
+        loop.remove_reader(PARENT_FD)
+        log.error("The parent process is gone", extra={"event": "process.orphaned"})
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if sibling is not None:
+        loop.add_reader(PARENT_FD, on_orphaned)
     try:
-        async with open_node(settings, role) as node:
+        async with open_node(settings, role, sibling) as node:
             await node.run(stop)
     finally:
+        loop.remove_reader(PARENT_FD)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
     log.info("Stopped", extra={"event": "node.stopped"})
-
-
-async def prepare_resources(settings: Settings) -> None:
-    """What a node does with tables and topics at its start. Raises: StartRefused, Unavailable."""
-    if settings.dynamo.create_resources:
-        await init_resources(settings)
-    else:
-        await check_resources(settings)
-
-
-async def init_resources(settings: Settings) -> None:
-    """`python -m clockwork init`: makes what is missing, then checks. Raises: StartRefused, Unavailable."""
-    await create_tables(dynamo_settings(settings))
-    await init_cluster(dynamo_settings(settings), shards=settings.intake.shards)
-    await create_internal_topics(kafka_settings(settings))
-    await check_resources(settings)
-
-
-async def check_resources(settings: Settings) -> None:
-    """`python -m clockwork check`. Raises: StartRefused (what is wrong, and what to do), Unavailable."""
-    await check_tables(dynamo_settings(settings), shards=settings.intake.shards)
-    await check_internal_topics(kafka_settings(settings))
-
-
-async def leave_for_good(settings: Settings) -> None:
-    """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
-    handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
-    if settings.kafka.instance_id is None:
-        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
-    there = await leave_group(kafka_settings(settings), settings.kafka.instance_id)
-    log.info(
-        "Left for good",
-        extra={"event": "group.left_for_good", "instance_id": settings.kafka.instance_id, "was_member": there},
-    )
-
-
-def dynamo_settings(settings: Settings) -> DynamoClientSettings:
-    """The store's settings, as the environment gives them."""
-    chosen = settings.dynamo
-    return DynamoClientSettings(
-        region=chosen.region,
-        endpoint=chosen.endpoint,
-        access_key=chosen.access_key,
-        secret_key=chosen.secret_key.get_secret_value() if chosen.secret_key is not None else None,
-        schedules_table=chosen.schedules_table,
-        executions_table=chosen.executions_table,
-        keys_table=chosen.keys_table,
-    )
-
-
-def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them."""
-    chosen = settings.kafka
-    return KafkaSettings(
-        brokers=",".join(chosen.brokers),
-        cluster=chosen.cluster,
-        shards=chosen.shards,
-        consumer_group=chosen.consumer_group,
-        instance_id=chosen.instance_id,
-        session_timeout_ms=chosen.session_timeout_ms,
-        heartbeat_interval_ms=chosen.heartbeat_interval_ms,
-    )

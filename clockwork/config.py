@@ -6,8 +6,7 @@ compose files and charts make of a value that was not given.
 
 The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
 name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
-so that `true` is no number and both sources mean the same. pydantic-settings was tried and left out: it reads the
-process's environment itself, lets unknown names pass there, and reports one class at a time.
+so that `true` is no number and both sources mean the same. Not pydantic-settings: it lets unknown names pass.
 """
 
 import difflib
@@ -22,7 +21,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdap
 from pydantic.fields import FieldInfo
 
 from clockwork.config_access import AccessSettings, ConnectionSettings, PaceSettings
-from clockwork.config_values import broker, broker_list, http_url
+from clockwork.config_processes import ProcessSettings
+from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
+from clockwork.config_values import broker, brokers_of, http_url
 from clockwork.errors import StartRefused
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -30,18 +31,14 @@ FILE_NAME: Final = "CLOCKWORK_CONFIG"
 PREFIX: Final = "CLOCKWORK_"
 LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
 """Belongs to the tests and the local services; not ours to judge."""
-_SERVICE_LINK: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?)")
-"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`."""
+_FOREIGN: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?|URL|API_KEY)")
+"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`, and the command line's own."""
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
 FRONTIER_LEAD_MS_MAX: Final = 5_000
 BATCH_RECORDS_MAX: Final = 2_000
 """With the rows still being tidied up it must stay below what one marker may list."""
-
-
-def _seconds(n: float) -> int:
-    return int(n * 1_000)
 
 
 _TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
@@ -67,12 +64,12 @@ _ScanIntervalMs = Annotated[
 ]
 _RetentionMs = Annotated[
     int,
-    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=_seconds(10 * 366 * 86_400), description="of outcomes"),
+    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=10 * 366 * 86_400_000, description="of outcomes"),
 ]
 CLUSTER_DEFAULT: Final = "clockwork"
 SHARDS_DEFAULT: Final = 64
 SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
-RETENTION_MS_DEFAULT: Final = _seconds(7 * 86_400)
+RETENTION_MS_DEFAULT: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +82,8 @@ class HttpSettings:
     port: Annotated[
         int, Field(alias="CLOCKWORK_HTTP_PORT", ge=0, le=65_535, description="0: any free one, as tests need it")
     ] = 8080
+    tls_cert: HttpTlsCert = None
+    tls_key: HttpTlsKey = None
     body_bytes_max: Annotated[
         int,
         Field(
@@ -115,9 +114,7 @@ class DynamoSettings:
     access_key: Annotated[
         str | None, Field(alias="AWS_ACCESS_KEY", description="absent: the usual AWS credential chain")
     ] = None
-    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="belongs to AWS_ACCESS_KEY")] = (
-        None
-    )
+    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="of AWS_ACCESS_KEY")] = None
     endpoint: Annotated[
         str | None, AfterValidator(lambda v: v and http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
     ] = None
@@ -125,9 +122,10 @@ class DynamoSettings:
     executions_table: Annotated[
         _TableName, Field(alias="PARTITION_EXEC_DB", description="epoch and frontier of each shard")
     ] = "partitionExecutions"
-    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers and outcomes")] = (
-        "scheduleKeys"
-    )
+    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers, outcomes")] = "scheduleKeys"
+    search: Annotated[
+        Literal["on", "off"], Field(alias="CLOCKWORK_SEARCH", description="its index costs a write unit per create")
+    ] = "on"
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
 
@@ -138,7 +136,7 @@ class KafkaSettings:
 
     brokers: Annotated[
         tuple[Annotated[str, AfterValidator(broker)], ...],
-        BeforeValidator(broker_list),
+        BeforeValidator(brokers_of),
         Field(alias="KAFKA_BROKERS", min_length=1, description="host:port, separated by commas"),
     ] = ("127.0.0.1:9092",)
     consumer_group: Annotated[
@@ -281,8 +279,10 @@ class Settings:
     """Everything, checked."""
 
     http: HttpSettings = field(default_factory=HttpSettings)
+    processes: ProcessSettings = field(default_factory=ProcessSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)
     intake: IntakeSettings = field(default_factory=IntakeSettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     log: LogSettings = field(default_factory=LogSettings)
@@ -302,8 +302,10 @@ class SettingName:
 
 _COMPONENTS: Final[tuple[type[Any], ...]] = (
     HttpSettings,
+    ProcessSettings,
     DynamoSettings,
     KafkaSettings,
+    KafkaSecuritySettings,
     IntakeSettings,
     RunnerSettings,
     LogSettings,
@@ -331,8 +333,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     problems: list[str] = []
     values = {**_from_file(environ, problems), **_from_environ(environ, problems)}
     http = _component(HttpSettings, values, problems)
+    processes = _component(ProcessSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
     kafka = _component(KafkaSettings, values, problems)
+    security = _component(KafkaSecuritySettings, values, problems)
     intake = _component(IntakeSettings, values, problems)
     runner = _component(RunnerSettings, values, problems)
     log = _component(LogSettings, values, problems)
@@ -341,13 +345,16 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     pace = _component(PaceSettings, values, problems)
     if not problems:
         problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements()]
+        problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return Settings(
         http=http,
+        processes=processes,
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
+        kafka_security=security,
         intake=intake,
         runner=replace(runner, dead_letter_topic=kafka.dead_letters_topic),
         log=log,
@@ -369,7 +376,7 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, 
     known = {s.name for s in setting_names()}
     for name in environ:
         ours = name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
-        if ours and name not in known and name != FILE_NAME and not _SERVICE_LINK.fullmatch(name):
+        if ours and name not in known and name != FILE_NAME and not _FOREIGN.fullmatch(name):
             problems.append(_unknown(name, known, "environment"))
     return {name: environ[name] for name in known if environ.get(name)}
 

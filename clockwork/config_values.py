@@ -1,4 +1,4 @@
-"""Forms of single settings that are no plain text or number."""
+"""What single texts must look like, an address for example: used by the settings, before anything is opened."""
 
 from urllib.parse import urlsplit
 
@@ -8,7 +8,7 @@ def listed(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def broker_list(value: object) -> object:
+def brokers_of(value: object) -> object:
     """`host:port, host:port` as a list; gaps stay, for `broker` to refuse them."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 

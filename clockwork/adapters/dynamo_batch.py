@@ -24,6 +24,9 @@ BYTES_PER_CALL: Final = 900 * 1024
 that sending it in one piece keeps the event loop waiting."""
 CALLS_AT_ONCE: Final = 8
 """Of one request, so that one large tidy-up leaves connections for everybody else."""
+GROUP_REQUESTS_MAX: Final = 500
+"""To measure and cut so many takes 3 ms, in which the event loop stands still; when all shards of a node tidy up a backlog
+at once, there are tens of thousands."""
 STANDS_CODES: Final = frozenset({"DuplicateItem", "ConditionalCheckFailed"})
 """Of an insert whose item is there already."""
 LATER_CODES: Final = frozenset(
@@ -95,7 +98,7 @@ class Grouped:
     async def write(self, mine: Mapping[Any, Item]) -> None:
         """As what it was made with; `mine` by anything that tells their keys apart."""
         group = self._open
-        if group is not None:
+        if group is not None and len(group.requests) + len(mine) <= GROUP_REQUESTS_MAX:
             for key, item in mine.items():
                 group.requests.setdefault(key, item)
             await group.over.wait()
@@ -108,7 +111,7 @@ class Grouped:
         group = self._open = _Group(dict(mine))
         try:
             await asyncio.sleep(0)  # everybody else who is awake
-            self._open = None
+            self._close(group)
             await self._write(list(group.requests.values()))
             group.done = True
         except Rejected:
@@ -119,8 +122,12 @@ class Grouped:
             group.failure = error
             raise
         finally:
-            self._open = None if self._open is group else self._open
+            self._close(group)
             group.over.set()
+
+    def _close(self, group: _Group) -> None:
+        if self._open is group:
+            self._open = None
 
 
 async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:

@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for DynamoDB's one kind of request: POST to "/", a JSON body, a handful of headers.
 
 The library's signer takes any request apart and costs 70 µs where this costs 9, a quarter of all that a call costs
-besides the network (`python -m tests.benchmarks.dynamo_calls`); a property test holds the two together.
+besides the network (`make bench SCENARIO=calls`); a property test holds the two together.
 Source: "Create a signed AWS API request", AWS Identity and Access Management User Guide.
 """
 

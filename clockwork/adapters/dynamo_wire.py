@@ -2,7 +2,7 @@
 
 Where DynamoDB is and who we are is aiobotocore's to say: regions, endpoints, and the chain of credentials with all that
 it refreshes. A call itself is small, and made through the library it costs 0.6 to 0.75 ms of CPU, most of it for walking
-models of the request and the answer; this way it costs 0.25 (`python -m tests.benchmarks.dynamo_calls`). That was half of
+models of the request and the answer; this way it costs 0.25 (`make bench SCENARIO=calls`). That was half of
 all that a node does.
 """
 
@@ -39,6 +39,8 @@ class DynamoClientSettings:
     schedules_table: str = "schedules"
     executions_table: str = "partitionExecutions"
     keys_table: str = "scheduleKeys"
+    search: bool = True
+    """Whether `keys_table` has the index that lists are read from."""
     connect_timeout_s: float = 1.0
     read_timeout_s: float = 2.5
     """DynamoDB answers in milliseconds; a lost packet must not cost more than this."""

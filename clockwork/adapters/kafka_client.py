@@ -21,10 +21,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
+from clockwork.adapters.kafka_refusal import why_turned_away
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
 
@@ -76,9 +78,11 @@ class KafkaSecurity:
     """`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."""
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     sasl_mechanism: str = "PLAIN"
-    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`."""
+    """`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`, `OAUTHBEARER`."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    token_provider: AbstractTokenProvider | None = field(default=None, repr=False)
+    """Of `OAUTHBEARER`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +161,7 @@ class KafkaSettings:
             "sasl_mechanism": security.sasl_mechanism,
             "sasl_plain_username": security.username,
             "sasl_plain_password": security.password,
+            "sasl_oauth_token_provider": security.token_provider,
         }
 
 
@@ -271,7 +276,8 @@ class KafkaWire:
             await client.bootstrap()
         except (KafkaError, OSError, TimeoutError) as error:
             await close_client(client)
-            raise BrokerUnavailable(f"no broker of {self._settings.brokers} answers: {error!r}") from error
+            why = await why_turned_away(self._settings.connection(self._role))
+            raise BrokerUnavailable(why or f"no broker of {self._settings.brokers} answers: {error!r}") from error
         except BaseException:
             await close_client(client)
             raise

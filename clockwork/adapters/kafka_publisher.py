@@ -86,6 +86,10 @@ class KafkaPublisher:
     def connected(self) -> bool:
         return self._directory.connected()
 
+    def trouble(self) -> str | None:
+        """Why it did not answer when last asked; None if it did."""
+        return self._directory.trouble
+
     def _wire(self, role: str) -> KafkaWire:
         return KafkaWire(self._settings, self._pulse, role=role)
 

@@ -30,6 +30,7 @@ from clockwork.adapters.kafka_client import (
     Pulse,
     Wire,
 )
+from clockwork.adapters.kafka_refusal import why_turned_away
 from clockwork.errors import BrokerUnavailable, StartRefused
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 MISSING_AGE_S_MAX: Final = 1.0
 LIMIT_AGE_S_MAX: Final = 60.0
 """A topic's size limit is changed by hand and rarely; if it shrank, the broker's refusal says so."""
+REFUSING_LIMIT_AGE_S_MAX: Final = 1.0
+"""Of one by which a record is refused unsent: whoever has raised it arms again what failed by it, and not a minute later."""
 PING_INTERVAL_S: Final = 1.0
 CREATE_TIMEOUT_MS: Final = 15_000
 REPLICAS: Final = 3
@@ -92,6 +95,12 @@ class TopicDirectory:
         self._limits: dict[str, tuple[float, TopicLimits]] = {}
         self._wanted: set[str] = set()
         self._asking = asyncio.Lock()
+        self._trouble: str | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Kafka did not answer when last asked; None if it did."""
+        return self._trouble
 
     async def run(self) -> None:
         """Until cancelled. One line in the log when Kafka goes, one when it is back."""
@@ -105,6 +114,9 @@ class TopicDirectory:
                     if connected is not False:
                         log.warning("Kafka does not answer", extra={"event": "kafka.lost", "error": str(error)})
                     connected = False
+                    self._trouble = str(error)
+            if self._pulse.answered_within(PING_INTERVAL_S):
+                self._trouble = None
             if connected is not True and self._pulse.answered_within(PING_INTERVAL_S):
                 if connected is False:
                     log.info("Kafka answers again", extra={"event": "kafka.back"})
@@ -139,11 +151,11 @@ class TopicDirectory:
             raise BrokerUnavailable(f"topics are not known and Kafka does not say: {error}") from error
         return {topic: self._layouts[topic] for topic in topics}
 
-    async def limits(self, topic: str) -> TopicLimits:
-        """The topic's limits as they were within the last minute. Where they are not known, a refusal will tell."""
+    async def limits(self, topic: str, *, age_s_max: float = LIMIT_AGE_S_MAX) -> TopicLimits:
+        """The topic's limits as they were within so many seconds. Where they are not known, a refusal will tell."""
         now_s = asyncio.get_running_loop().time()
         asked_at_s, limits = self._limits.get(topic, (None, TopicLimits()))
-        if asked_at_s is not None and now_s - asked_at_s < LIMIT_AGE_S_MAX:
+        if asked_at_s is not None and now_s - asked_at_s < age_s_max:
             return limits
         # Before asking: those who come meanwhile go on with the old values.
         self._limits[topic] = (now_s, limits)
@@ -337,7 +349,8 @@ async def _create(settings: KafkaSettings, plans: list[TopicPlan]) -> None:
                 raise StartRefused(f"Kafka topic {name} could not be made: error code {error_code} {message}")
         await _until_they_have_leaders(admin, [topic.name for topic in topics])
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"topics could not be made: {error!r}") from error
+        why = await why_turned_away(settings.connection("init"))
+        raise BrokerUnavailable(why or f"topics could not be made: {error!r}") from error
     finally:
         await admin.close()
 

@@ -102,7 +102,8 @@ class KafkaShardPublisher:
     async def read_marker(self) -> tuple[Ended, ...]:
         reader = MarkerReader(self._wire, self._directory, topic=self._settings.deliveries_topic, shard=self._shard)
         value = await reader.read_last(timeout_s=self._settings.init_timeout_ms / 1_000)
-        return () if value is None else marker_value.decode(value)
+        # Beside the event loop: the longest one takes 10 ms, and a node that starts reads one for each shard.
+        return () if value is None else await asyncio.to_thread(marker_value.decode, value)
 
     async def close(self) -> None:
         self._usable = False

@@ -20,7 +20,7 @@ OnLateName = Literal["deliver", "drop", "dead_letter"]
 class RetryForm(BaseModel):
     """When a record is tried again that its topic refuses for what it is."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     attempts: Annotated[int | None, Field(ge=1, le=100)] = None
     initial_ms: Annotated[int | None, Field(alias="initialMs", ge=100, le=3_600_000)] = None

@@ -2,21 +2,29 @@
 
 import asyncio
 import logging
+import ssl
 from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from clockwork.api import openapi
 from clockwork.api.auth import Gate, authentication
+from clockwork.api.batches import BatchHandlers
 from clockwork.api.connection import Connection, Places
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.api.limits import NO_LIMITS, CreateLimits
+from clockwork.api.lists import ListHandlers
+from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
-from clockwork.config import HttpSettings
+from clockwork.config import HttpSettings, IntakeSettings
 from clockwork.config_access import ConnectionSettings
-from clockwork.engine.answers import Accepts, Cancels
+from clockwork.engine.answers import Accepts, Cancels, Rearms, Reschedules
+from clockwork.engine.history import Remembers
+from clockwork.engine.listing import Lists
 from clockwork.errors import StartRefused
+from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
 """Label of requests for no route of ours: paths come from outside and must not become labels."""
@@ -36,25 +44,34 @@ def make_app(
     telemetry: Metrics,
     clock: Clock,
     *,
+    rescheduler: Reschedules,
+    rearmer: Rearms,
     accepts: bool = True,
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
+    request_timeout_ms: int = IntakeSettings().request_timeout_ms,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
+    sibling: Sibling | None = None,
 ) -> web.Application:
     """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
-    call.
+    call. Without `lists` or `history` these are answered with 501. With a `sibling` the node's own speak for all processes
+    of the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
     schedules = ScheduleHandlers(
         intake=intake,
         canceller=canceller,
+        rescheduler=rescheduler,
+        rearmer=rearmer,
         telemetry=telemetry,
         clock=clock,
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
         limits=limits,
     )
-    node = NodeHandlers(readiness=readiness, metrics=telemetry)
+    node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
     app = web.Application(middlewares=[_around(telemetry), admission], client_max_size=0)
     app[TELEMETRY] = telemetry
@@ -66,9 +83,19 @@ def make_app(
         one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
         app.router.add_get(one, schedules.find)
         app.router.add_delete(one, schedules.cancel)
+        batches = BatchHandlers(one=schedules, timeout_ms=request_timeout_ms)
+        app.router.add_post("/schedules", batches.create)
+        app.router.add_post("/schedules/cancel", batches.cancel)
+        pages = ListHandlers(lists=lists, history=history)
+        app.router.add_get("/schedules", pages.list)
+        app.router.add_get(f"{one}/history", pages.past)
+        app.router.add_put(one, schedules.change)
+        app.router.add_post(f"{one}/fire", schedules.fire)
+        app.router.add_post(f"{one}/retry", schedules.retry)
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)
+    openapi.add_pages(app)
     return app
 
 
@@ -104,18 +131,23 @@ class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
     Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
-    what is left then is cancelled. The engine must outlive it.
+    what is left then is cancelled. The engine must outlive it. `shares_port`: with the other processes of this node.
     """
 
     def __init__(
         self,
         app: web.Application,
         settings: HttpSettings,
+        tls: ssl.SSLContext | None = None,
+        *,
         connections: ConnectionSettings | None = None,
+        shares_port: bool = False,
     ) -> None:
         self._app = app
         self._settings = settings
         self._places = Places(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
+        self._tls = tls
+        self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -140,13 +172,22 @@ class HttpServer:
         try:
             # Not a TCPSite: it leaves no choice of the connection's class.
             loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._new_connection, host, port, backlog=BACKLOG)
+            self._listener = await loop.create_server(
+                self._new_connection,
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_port=self._shares_port or None,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S_MAX if self._tls is not None else None,
+            )
         except OSError as error:
             await self.stop()
             raise StartRefused(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
-        log.info("HTTP server listens", extra={"event": "http.listening", "host": host, "port": self.port})
+        said = {"host": host, "port": self.port, "tls": self._tls is not None}
+        log.info("HTTP server listens", extra={"event": "http.listening", **said})
 
     def _new_connection(self) -> Connection:
         if self._runner is None or self._runner.server is None:

@@ -7,7 +7,7 @@ its lane. A missing or forbidden topic, or one whose broker is away, waits as a 
 import asyncio
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,7 +18,7 @@ from clockwork.domain.lanes import Errand, Firing, without_lane
 from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
 from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.schedule import Lane, Placed, Retry, Row, Topic
+from clockwork.domain.schedule import Guarantee, Lane, Placed, Retry, Row, Topic
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done
 from clockwork.engine.together import together
@@ -112,8 +112,7 @@ class Delivery:
         tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, placed, strict=True))
         tenure.tidy.add(dropped)
         self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
-        for firing, where in zip(sent, placed, strict=True):
-            self._count(firing, where)
+        self._count(sent, placed)
         for firing in batch:
             if firing.errand is Errand.DROP:
                 self._count_failed(firing)
@@ -208,7 +207,7 @@ class Delivery:
                 await self._stop_lane(tenure, firing, refusal)
                 return count
             tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
-            self._count(firing, placed)
+            self._count([firing], [placed])
         return len(lane)
 
     async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
@@ -235,13 +234,18 @@ class Delivery:
             return dead_letter_of(firing.row.schedule, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
         return delivery_of(firing.row.schedule, now_ms=now_ms)
 
-    def _count(self, firing: Firing, placed: Placed) -> None:
-        if firing.failure is not None:
-            self._count_failed(firing)
-            return
-        self._telemetry.delivery(firing.guarantee, "delivered")
-        self._telemetry.lateness(firing.guarantee, (placed.at_ms - firing.row.due_ms) / 1_000)
-        self._topic_waits.took_records(Topic(self._topic(firing)))
+    def _count(self, firings: Sequence[Firing], placed: Sequence[Placed]) -> None:
+        delivered: Counter[Guarantee] = Counter()
+        for firing, where in zip(firings, placed, strict=True):
+            if firing.failure is not None:
+                self._count_failed(firing)
+                continue
+            delivered[firing.guarantee] += 1
+            self._telemetry.lateness(firing.guarantee, (where.at_ms - firing.row.due_ms) / 1_000)
+        for guarantee, count in delivered.items():
+            self._telemetry.delivery(guarantee, "delivered", count)
+        for topic in {self._topic(firing) for firing in firings if firing.failure is None}:
+            self._topic_waits.took_records(Topic(topic))
 
     def _count_failed(self, firing: Firing) -> None:
         assert firing.failure is not None, "only what failed is counted as failed"

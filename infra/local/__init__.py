@@ -8,6 +8,8 @@ and make, so neither Docker nor an installed Java is asked for.
         services.kafka_brokers        # "127.0.0.1:24518"
         services.dynamodb_endpoint    # "http://127.0.0.1:21077"
 
+`LocalServices(secure=SecureListener(…))` gives Kafka a second port with TLS, users and ACLs, for tests of those.
+
 `python -m infra.local` does the same in the foreground. The first start fetches about 100 MB of jars into
 `.cache/local-services` (or `CLOCKWORK_LOCAL_CACHE`) and takes a minute; every later one takes three seconds and
 no network.

@@ -4,7 +4,10 @@ import asyncio
 import base64
 import contextlib
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -18,11 +21,14 @@ HOST = "127.0.0.1"
 ANSWER_MS_MAX = 2_000
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+_PROTOCOLS = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
+
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "listener.security.protocol.map": _PROTOCOLS,
     # A missing topic must look as it does in production.
     "auto.create.topics.enable": "false",
     # Their defaults want three brokers.
@@ -50,16 +56,67 @@ SETTINGS = {
 """What infra/compose.yaml says too, and a test compares."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureListener:
+    """A second way in, with TLS and, if it has users, SASL; for tests of both. The first one stays open beside it."""
+
+    port: int
+    cert_and_key: Path
+    """PEM: the key as PKCS 8, then the certificate with its chain."""
+    client_ca: Path | None = None
+    """PEM: who signs the clients' certificates, which are then asked for."""
+    users: Mapping[str, str] = field(default_factory=dict)
+    """Passwords, for SCRAM-SHA-256 and SCRAM-SHA-512; they are stored when the data folder is made."""
+    enforce_acls: bool = False
+    """Users may then do nothing but what they were allowed to; who comes in by the open listener, everything."""
+
+    @property
+    def protocol(self) -> str:
+        return "SASL_SSL" if self.users else "SSL"
+
+    def settings(self) -> dict[str, str]:
+        own = f"listener.name.{self.protocol.lower()}"
+        found = {
+            "listener.security.protocol.map": f"{_PROTOCOLS},{self.protocol}:{self.protocol}",
+            f"{own}.ssl.keystore.type": "PEM",
+            f"{own}.ssl.keystore.location": str(self.cert_and_key),
+        }
+        if self.client_ca is not None:
+            found[f"{own}.ssl.client.auth"] = "required"
+            found[f"{own}.ssl.truststore.type"] = "PEM"
+            found[f"{own}.ssl.truststore.location"] = str(self.client_ca)
+        if self.users:
+            module = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            found[f"{own}.sasl.enabled.mechanisms"] = ",".join(SCRAM)
+            found |= {f"{own}.{mechanism.lower()}.sasl.jaas.config": module for mechanism in SCRAM}
+        if self.enforce_acls:
+            found["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+            found["super.users"] = "User:ANONYMOUS"
+        return found
+
+    def format_options(self) -> list[str]:
+        return [
+            f"--add-scram={mechanism}=[name={name},password={password}]"
+            for name, password in self.users.items()
+            for mechanism in SCRAM
+        ]
+
+
 class Kafka(Service):
     name = "Kafka"
     port_option = "--kafka-port (or kafka_port=)"
     heap_mb = 512
 
+    def __init__(self, *, secure: SecureListener | None = None, **of_service: Any) -> None:
+        super().__init__(**of_service)
+        self._secure = secure
+
     async def prepare(self, port: int) -> list[str]:
         data, scratch, properties = self.home / "data", self.home / "tmp", self.home / "server.properties"
         scratch.mkdir(exist_ok=True)
         # Chosen anew each time: only the node itself uses it, and its address is not part of the data.
-        properties.write_text(server_properties(port, controller_port=free_port(), data=data))
+        text = server_properties(port, controller_port=free_port(), data=data, secure=self._secure)
+        properties.write_text(text)
         options = [f"-Dlog4j2.configurationFile={LOG_CONFIG}"]
         if not (data / "meta.properties").exists():
             # With "=": the id may begin with a dash.
@@ -69,6 +126,7 @@ class Kafka(Service):
                 f"--cluster-id={new_cluster_id()}",
                 "-c",
                 str(properties),
+                *(self._secure.format_options() if self._secure is not None else ()),
             ]
             await self.run_command(java_command(KAFKA.folder, self.heap_mb, scratch, options, format_storage))
         return java_command(KAFKA.folder, self.heap_mb, scratch, options, ["kafka.Kafka", str(properties)])
@@ -94,15 +152,19 @@ class Kafka(Service):
         return bool(cluster["brokers"])
 
 
-def server_properties(port: int, *, controller_port: int, data: Path) -> str:
+def server_properties(port: int, *, controller_port: int, data: Path, secure: SecureListener | None = None) -> str:
     """The contents of Kafka's configuration file."""
+    listeners = [f"PLAINTEXT://{HOST}:{port}", f"CONTROLLER://{HOST}:{controller_port}"]
+    if secure is not None:
+        listeners.insert(1, f"{secure.protocol}://{HOST}:{secure.port}")
     places = {
         # Voters by configuration, not by `format --standalone`: that would store the controller's port with the data.
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "listeners": ",".join(listeners),
         "log.dirs": str(data),
     }
-    return "".join(f"{name}={value}\n" for name, value in (SETTINGS | places).items())
+    settings = SETTINGS | places | (secure.settings() if secure is not None else {})
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
 def new_cluster_id() -> str:

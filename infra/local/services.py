@@ -14,7 +14,7 @@ from infra.local.dynamodb import DynamoDB
 from infra.local.errors import LocalServicesError
 from infra.local.jars import ensure_jars
 from infra.local.java import find_java
-from infra.local.kafka import Kafka
+from infra.local.kafka import Kafka, SecureListener
 
 
 class LocalServices:
@@ -28,6 +28,8 @@ class LocalServices:
     To break things on purpose, each on its port and with its data: stop (in order), kill (as a power cut would) and
     pause (frozen, connections open). `start_kafka` and `restart_kafka` return when it answers again. DynamoDB
     is only paused: its tables would not survive more.
+
+    With `secure`, Kafka listens on a second port, with TLS and users.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class LocalServices:
         kafka_port: int | None = None,
         dynamodb_port: int | None = None,
         log_dir: Path | str | None = None,
+        secure: SecureListener | None = None,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._kafka_port = kafka_port
+        self._secure = secure
         self._dynamodb_port = dynamodb_port
         self._kafka: Kafka | None = None
         self._dynamodb: DynamoDB | None = None
@@ -60,6 +64,7 @@ class LocalServices:
             home=data / "kafka",
             log_path=self._log_dir / "kafka.log",
             scratch=self._scratch,
+            secure=self._secure,
         )
         self._dynamodb = DynamoDB(
             port=self._dynamodb_port,

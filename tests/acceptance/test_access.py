@@ -82,9 +82,9 @@ async def test_a_catch_up_gives_a_topic_its_pace_in_order_and_holds_up_no_other(
         records = await reader.until_arrived([f"paced-{number}" for number in range(count)])
     others = await read_all(cluster.services.kafka_brokers, free)
     assert len(others) == len(records) == count
-    for lane in range(6):
-        keys = [r.schedule_key for r in records if r.key == f"lane-{lane}".encode()]
-        assert keys == [f"paced-{number}" for number in range(lane, count, 6)]
+    for n in range(6):
+        keys = [r.schedule_key for r in records if r.key == f"lane-{n}".encode()]
+        assert keys == [f"paced-{number}" for number in range(n, count, 6)]
     # The timestamp is the time at which a record was planned: in any second its bucket and what came into it meanwhile.
     seconds = Counter(record.timestamp_ms // 1_000 for record in records)
     assert max(seconds.values()) <= 2 * PER_SECOND

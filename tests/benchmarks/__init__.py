@@ -1,4 +1,25 @@
-"""Speed, measured and printed; nothing here asserts a figure.
+"""Speed, measured beside a yardstick in the same run, and printed; nothing here asserts a figure.
 
-.venv/bin/python -m tests.benchmarks.main_job      lateness at 100/s, drain of 20,000, take-over after kill -9
+    make bench                             all of it, an hour or two
+    make bench SCENARIO=drain QUICK=1      one scenario, a tenth of the size, two rounds
+
+    sections       synchronous sections of the event loop, at the largest sizes allowed; no services
+    turns          every turn of a whole node's event loop, under the largest loads
+    creates        creates over HTTP, beside bare transactions of DynamoDB
+    creates-stub   CPU of a create, on a stub DynamoDB
+    drain          50,000 due schedules, one process and two, beside bare transactions and writes
+    drain-stub     CPU of a delivery, on a stub DynamoDB
+    shards         drain against the number of shards and processes
+    lateness       at 10, 100 and 500 a second, beside a bare transaction
+    rebalance      lateness while a node joins and leaves
+    burst          20,000 due in one millisecond, and what the others feel of it
+    pending        lateness, CPU and memory with 10^4 to 10^6 schedules waiting for tomorrow
+    idle           CPU, requests and capacity of a node without schedules
+    cost           capacity units of a schedule's whole life
+    transactions   our Kafka transactions beside the library's
+    calls          our DynamoDB calls beside the library's
+    uvloop         creates-stub, drain-stub and lateness on both event loops; on request only
+
+A ratio is taken round by round, ours and the yardstick's right after each other (`figures`). Results go to
+`bench-results/`: a table, the same as JSON, and plots. Take-over after kill -9: `python -m tests.chaos.run --takeovers`.
 """

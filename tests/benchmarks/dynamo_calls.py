@@ -3,9 +3,7 @@
 Both in the same run, alternating, one request at a time and sixteen; then the signatures alone.
 """
 
-import argparse
 import asyncio
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,16 +15,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_signature import Identity, Signer
 from clockwork.adapters.dynamo_tables import create_tables
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.clock import ClockGuard, SystemClock
-from infra.local import LocalServices
+from tests.benchmarks.figures import Finding
+from tests.benchmarks.world import Bench, dynamo, dynamo_settings
 
 CALLS: Final = 1_000
-ROUNDS: Final = 5
 SIGNATURES: Final = 5_000
 
 Put = Callable[[dict[str, Any]], Awaitable[object]]
@@ -47,18 +41,16 @@ async def cpu_us(put: Put, *, at_once: int) -> float:
     return (time.process_time() - before_s) / CALLS * 1e6
 
 
-async def calls(endpoint: str) -> None:
-    """Prints a line for each number of requests at a time."""
-    clock = SystemClock()
-    settings = DynamoClientSettings(region="us-east-1", endpoint=endpoint, access_key="local", secret_key="local")
-    await create_tables(settings)
-    async with AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry()))
+async def beside_the_library(bench: Bench) -> None:
+    async with bench.cluster() as cluster, AsyncExitStack() as stack:
+        settings = dynamo_settings(cluster)
+        await create_tables(settings)
+        ours = await stack.enter_async_context(dynamo(cluster))
         library = await stack.enter_async_context(
             AioSession().create_client(
                 "dynamodb",
                 region_name=settings.region,
-                endpoint_url=endpoint,
+                endpoint_url=settings.endpoint,
                 aws_access_key_id="local",
                 aws_secret_access_key="local",
                 config=AioConfig(max_pool_connections=96, parameter_validation=False),
@@ -73,19 +65,20 @@ async def calls(endpoint: str) -> None:
 
         for at_once in (1, 16):
             rounds = [
-                (await cpu_us(through_library, at_once=at_once), await cpu_us(on_our_wire, at_once=at_once))
-                for _ in range(ROUNDS)
+                (await cpu_us(on_our_wire, at_once=at_once), await cpu_us(through_library, at_once=at_once))
+                for _ in range(bench.rounds)
             ]
-            theirs_us, ours_us = (statistics.median(column) for column in zip(*rounds, strict=True))
-            ratios = sorted(theirs / our for theirs, our in rounds)
-            print(
-                f"PutItem, {at_once:>2} at a time: library {theirs_us:.0f} µs of CPU, ours {ours_us:.0f} µs; "
-                f"{statistics.median(ratios):.1f} × ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-            )
+            _report(bench, f"CPU of a PutItem of 500 bytes, {at_once} at a time", rounds)
+    _report(bench, "CPU of a signature", [signatures_us() for _ in range(bench.rounds)])
 
 
-def signatures() -> None:
-    """Prints the ratio of the two signers."""
+def _report(bench: Bench, what: str, rounds: list[tuple[float, float]]) -> None:
+    ours, theirs = zip(*rounds, strict=True)
+    bench.report.add(Finding(scenario="calls", what=what, unit="µs", rounds=ours, yardstick=theirs))
+
+
+def signatures_us() -> tuple[float, float]:
+    """Ours, and the library's."""
     signer = Signer(host="127.0.0.1:8000", region="us-east-1")
     library = SigV4Auth(Credentials("local", "local"), "dynamodb", "us-east-1")
     identity, target, body = Identity("local", "local", None), "DynamoDB_20120810.PutItem", b"x" * 600
@@ -96,19 +89,4 @@ def signatures() -> None:
     middle_s = time.process_time()
     for _ in range(SIGNATURES):
         signer.headers(identity, target=target, body=body, now_ms=1_700_000_000_000)
-    theirs_s, ours_s = middle_s - started_s, time.process_time() - middle_s
-    print(
-        f"signature: library {theirs_s / SIGNATURES * 1e6:.0f} µs, ours {ours_s / SIGNATURES * 1e6:.0f} µs; "
-        f"{theirs_s / ours_s:.1f} ×"
-    )
-
-
-async def main() -> None:
-    async with LocalServices() as services:
-        await calls(services.dynamodb_endpoint)
-    signatures()
-
-
-if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    asyncio.run(main())
+    return (time.process_time() - middle_s) / SIGNATURES * 1e6, (middle_s - started_s) / SIGNATURES * 1e6

@@ -9,6 +9,7 @@ import pytest
 from clockwork import app
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.config import Settings
+from clockwork.resources import kafka_settings
 from tests.support.faults import LostAnswers
 from tests.support.load import Load
 from tests.support.nodes import Cluster, node_here, now_ms
@@ -57,7 +58,7 @@ async def test_lost_answers_of_kafka_make_nothing_twice(
     # the shard gives up asking: nobody knows, so it forgets everything and reads its marker.
     topic = await cluster.topic()
     lost = LostAnswers(monkeypatch)
-    made = app.kafka_settings
+    made = kafka_settings
 
     def short_of_patience(settings: Settings) -> KafkaSettings:
         return replace(made(settings), commit_timeout_ms=300)

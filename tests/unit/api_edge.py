@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import aiohttp
@@ -19,7 +19,10 @@ from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.engine.answers import (
     Cancelled,
+    Change,
+    Changed,
     Created,
+    IfVersion,
     KeyTaken,
     NewSchedule,
     NotFound,
@@ -27,11 +30,18 @@ from clockwork.engine.answers import (
     Repeated,
     ScheduleView,
     Status,
+    Unchanged,
+    VersionDiffers,
 )
+from clockwork.engine.history import Remembers
+from clockwork.engine.listing import Lists
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000
 DUE_MS: Final = NOW_MS + 60_000
+
+
+ChangeAnswer = Changed | Unchanged | VersionDiffers | NotFound | Refused
 
 
 class StillClock:
@@ -62,6 +72,10 @@ class FakeEngine:
     news: list[NewSchedule] = field(default_factory=list)
     error: BaseException | None = None
     cancel_answer: Cancelled | NotFound | Refused | None = None
+    change_answer: ChangeAnswer | None = None
+    if_versions: list[IfVersion | None] = field(default_factory=list)
+    due_asked: list[int | None] = field(default_factory=list)
+    """By retries."""
 
     async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
         if self.error is not None:
@@ -87,6 +101,41 @@ class FakeEngine:
         view = self.views.get((client_id, schedule_key))
         return NotFound() if view is None else Cancelled(view)
 
+    async def change(
+        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+    ) -> ChangeAnswer:
+        if self.error is not None:
+            raise self.error
+        self.if_versions.append(if_version)
+        view = self.views.get((client_id, schedule_key))
+        if self.change_answer is not None or view is None or view.schedule is None:
+            return self.change_answer or NotFound()
+        if if_version is not None and view.version not in if_version:
+            return VersionDiffers(view)
+        wanted = change(view.schedule)
+        if wanted == view.schedule:
+            return Unchanged(view)
+        position = new_position(due_ms=wanted.due_ms, accepted_us=NOW_MS * 1_000, random=8)
+        changed = replace(view, schedule=wanted, version=view.version + 1, position=position)
+        self.views[client_id, schedule_key] = changed
+        return Changed(changed)
+
+    async def fire(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
+    ) -> ChangeAnswer:
+        return await self.change(client_id, schedule_key, lambda s: replace(s, due_ms=NOW_MS), if_version=if_version)
+
+    async def rearm(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        due_ms: int | None = None,
+        if_version: IfVersion | None = None,
+    ) -> ChangeAnswer:
+        self.due_asked.append(due_ms)
+        return await self.fire(client_id, schedule_key, if_version=if_version)
+
 
 def view_of(new: NewSchedule) -> ScheduleView:
     return ScheduleView(
@@ -105,6 +154,9 @@ def view_of(new: NewSchedule) -> ScheduleView:
             data_form=new.data_form,
             headers=new.headers,
             traceparent=new.traceparent,
+            deadline_ms=new.deadline_ms,
+            on_late=new.on_late,
+            retry=new.retry,
             created_at_ms=NOW_MS,
             version=1,
             delivery_id="d" * 32,
@@ -181,14 +233,18 @@ class Edge:
 
 @asynccontextmanager
 async def open_edge(
+    engine: FakeEngine | None = None,
     *,
     authenticator: Authenticator | None = None,
     connections: ConnectionSettings | None = None,
     creates_per_second: int = 0,
     bytes_per_second: int = 0,
+    request_timeout_ms: int = 60_000,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
-    engine, readiness, telemetry = FakeEngine(), FakeReadiness(), PrometheusTelemetry()
+    engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
     gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
@@ -198,6 +254,23 @@ async def open_edge(
         telemetry=telemetry,
         monotonic_ns=lambda: now_ns[0],
     )
-    app = make_app(engine, engine, http, readiness, telemetry, StillClock(), gate=gate, limits=limits)
-    async with HttpServer(app, http, connections) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+    app = make_app(
+        engine,
+        engine,
+        http,
+        readiness,
+        telemetry,
+        StillClock(),
+        rescheduler=engine,
+        rearmer=engine,
+        gate=gate,
+        limits=limits,
+        request_timeout_ms=request_timeout_ms,
+        lists=lists,
+        history=history,
+    )
+    async with (
+        HttpServer(app, http, connections=connections) as server,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+    ):
         yield Edge(engine, readiness, telemetry, server, session, now_ns)

@@ -8,7 +8,7 @@ import yaml
 
 from infra.local import jars, java
 from infra.local.errors import PackagesMissing, UnsupportedPlatform
-from infra.local.kafka import SETTINGS, new_cluster_id, server_properties
+from infra.local.kafka import SETTINGS, SecureListener, new_cluster_id, server_properties
 
 COMPOSE = yaml.safe_load((jars.REPOSITORY / "infra" / "compose.yaml").read_text(encoding="utf-8"))
 
@@ -41,6 +41,23 @@ def test_kafka_listens_on_this_machine_only() -> None:
     assert "listeners=PLAINTEXT://127.0.0.1:21000,CONTROLLER://127.0.0.1:21001" in lines
     assert "controller.quorum.voters=1@127.0.0.1:21001" in lines
     assert "log.dirs=/data" in lines
+
+
+def test_a_second_listener_asks_for_users_and_leaves_the_open_one_as_it_is() -> None:
+    secure = SecureListener(port=21002, cert_and_key=Path("/c.pem"), users={"u": "p"}, enforce_acls=True)
+    text = server_properties(21000, controller_port=21001, data=Path("/data"), secure=secure)
+
+    assert "listeners=PLAINTEXT://127.0.0.1:21000,SASL_SSL://127.0.0.1:21002,CONTROLLER://127.0.0.1:21001\n" in text
+    assert "listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512\n" in text
+    assert text.count("listener.security.protocol.map=") == 1
+    assert secure.format_options()[0] == "--add-scram=SCRAM-SHA-256=[name=u,password=p]"
+
+
+def test_a_second_listener_without_users_asks_for_certificates() -> None:
+    settings = SecureListener(port=1, cert_and_key=Path("/c.pem"), client_ca=Path("/ca.pem")).settings()
+
+    assert settings["listener.name.ssl.ssl.client.auth"] == "required"
+    assert not [name for name in settings if "sasl" in name]
 
 
 def test_a_cluster_id_has_the_22_characters_that_kafka_wants() -> None:

@@ -1,0 +1,125 @@
+"""For those who read the records: what a record's headers say, and whether it was seen before.
+
+A schedule with `exactly_once` is seen once by a consumer that reads with `isolation.level=read_committed`: it needs no
+`Duplicates`. One with `at_least_once` may be sent again when its node crashes or its shard changes hands, shortly after
+the first time and with the same delivery id, so remembering the last ids of each Kafka partition is enough. What this
+process remembers is gone with it: an effect that must happen once across its own crashes is recorded with the effect.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from clockwork.domain import record
+
+IDS_MAX: Final = 100_000
+"""Some 15 MB."""
+
+
+class NotADelivery(ValueError):
+    """The record does not come from Clockwork, or one of its headers is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetter:
+    """Why a record is in the dead-letter topic."""
+
+    topic: str
+    """Where it should have gone; empty if that could not be read."""
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """What a record's headers say."""
+
+    client_id: str
+    schedule_key: str
+    schedule_time_ms: int
+    """When it was due, in epoch milliseconds."""
+    delivery_id: str
+    """The same in every attempt to deliver it."""
+    traceparent: str | None
+    headers: tuple[tuple[str, bytes], ...]
+    """The caller's own, in order."""
+    dead_letter: DeadLetter | None
+    """None on every topic but the dead-letter topic."""
+
+    def lateness_ms(self, timestamp_ms: int) -> int:
+        """Of a record with this timestamp."""
+        return timestamp_ms - self.schedule_time_ms
+
+
+def delivery_of(headers: Iterable[tuple[str, bytes | None]] | None) -> Delivery:
+    """Reads a record's headers, in the form in which aiokafka and confluent-kafka give them.
+
+    Raises: NotADelivery.
+    """
+    given = [(name, value or b"") for name, value in headers or ()]
+    ours: dict[str, bytes] = {}
+    for name, value in given:
+        if name.lower().startswith(record.RESERVED_PREFIX):
+            ours.setdefault(name, value)
+    traceparent = next((value for name, value in given if name == record.TRACEPARENT), None)
+    return Delivery(
+        client_id=_text(ours, record.CLIENT_ID),
+        schedule_key=_text(ours, record.SCHEDULE_KEY),
+        schedule_time_ms=_number(ours, record.SCHEDULE_TIME),
+        delivery_id=_text(ours, record.DELIVERY_ID),
+        traceparent=None if traceparent is None else traceparent.decode("utf-8", "replace"),
+        headers=tuple((name, value) for name, value in given if name not in ours),
+        dead_letter=_dead_letter(ours) if record.DEAD_REASON in ours else None,
+    )
+
+
+def _dead_letter(ours: dict[str, bytes]) -> DeadLetter:
+    return DeadLetter(
+        topic=_text(ours, record.DEAD_TOPIC),
+        reason=_text(ours, record.DEAD_REASON),
+        attempts=_number(ours, record.DEAD_ATTEMPTS),
+    )
+
+
+def _text(headers: dict[str, bytes], name: str) -> str:
+    try:
+        return headers[name].decode()
+    except KeyError:
+        raise NotADelivery(f"{name}: is missing") from None
+    except UnicodeDecodeError as error:
+        raise NotADelivery(f"{name}: is not UTF-8") from error
+
+
+def _number(headers: dict[str, bytes], name: str) -> int:
+    text = _text(headers, name)
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise NotADelivery(f"{name}: is not a number")
+    return int(text)
+
+
+class Duplicates:
+    """Remembers the last delivery ids."""
+
+    def __init__(self, *, ids_max: int = IDS_MAX) -> None:
+        if ids_max < 1:
+            raise ValueError("ids_max: should be at least 1")
+        self._ids_max = ids_max
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def seen(self, delivery: Delivery) -> bool:
+        """Whether it was asked for before; from now on it was."""
+        if delivery.delivery_id in self._ids:
+            self._ids.move_to_end(delivery.delivery_id)
+            return True
+        self._ids[delivery.delivery_id] = None
+        if len(self._ids) > self._ids_max:
+            self._ids.popitem(last=False)
+        return False
+
+    def forget(self, delivery: Delivery) -> None:
+        """Its processing failed: when it comes again, it is new."""
+        self._ids.pop(delivery.delivery_id, None)

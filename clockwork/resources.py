@@ -1,0 +1,106 @@
+"""What a node stands on: tables, topics, certificates, and how the settings describe them to the adapters."""
+
+import logging
+import ssl
+
+from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_leave import leave_group
+from clockwork.adapters.kafka_security import kafka_cert_files, kafka_security
+from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
+from clockwork.config import Settings
+from clockwork.config_security import HTTP_CERT, HTTP_KEY
+from clockwork.errors import StartRefused
+from clockwork.tls import CertFiles, server_context
+
+log = logging.getLogger(__name__)
+
+
+async def prepare_resources(settings: Settings) -> None:
+    """What a node does with tables and topics at its start. Raises: StartRefused, Unavailable."""
+    if settings.dynamo.create_resources:
+        await init_resources(settings)
+    else:
+        await check_resources(settings)
+
+
+async def init_resources(settings: Settings) -> None:
+    """`python -m clockwork init`: makes what is missing, then checks. Raises: StartRefused, Unavailable."""
+    await create_tables(dynamo_settings(settings))
+    await init_cluster(dynamo_settings(settings), shards=settings.intake.shards)
+    await create_internal_topics(kafka_settings(settings))
+    await check_resources(settings)
+
+
+async def check_resources(settings: Settings) -> None:
+    """`python -m clockwork check`. Raises: StartRefused (what is wrong, and what to do), Unavailable."""
+    await check_tables(dynamo_settings(settings), shards=settings.intake.shards)
+    await check_internal_topics(kafka_settings(settings))
+
+
+async def leave_for_good(settings: Settings) -> None:
+    """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
+    handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
+    if settings.kafka.instance_id is None:
+        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
+    for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
+        there = await leave_group(kafka_settings(settings), instance_id)
+        log.info(
+            "Left for good",
+            extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
+        )
+
+
+def dynamo_settings(settings: Settings) -> DynamoClientSettings:
+    """The store's settings, as the environment gives them."""
+    chosen = settings.dynamo
+    return DynamoClientSettings(
+        region=chosen.region,
+        endpoint=chosen.endpoint,
+        access_key=chosen.access_key,
+        secret_key=chosen.secret_key.get_secret_value() if chosen.secret_key is not None else None,
+        schedules_table=chosen.schedules_table,
+        executions_table=chosen.executions_table,
+        keys_table=chosen.keys_table,
+        search=chosen.search == "on",
+    )
+
+
+def http_tls(settings: Settings) -> ssl.SSLContext | None:
+    """None: plain HTTP. Raises: StartRefused."""
+    files = http_cert_files(settings)
+    return server_context(files) if files is not None else None
+
+
+def http_cert_files(settings: Settings) -> CertFiles | None:
+    cert, key = settings.http.tls_cert, settings.http.tls_key
+    if cert is None or key is None:
+        return None
+    return CertFiles(cert=cert, key=key, cert_setting=HTTP_CERT, key_setting=HTTP_KEY)
+
+
+def watched_certificates(
+    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaSettings
+) -> list[tuple[ssl.SSLContext, CertFiles]]:
+    """Those that are loaded again when they change."""
+    found = [
+        (https, http_cert_files(settings)),
+        (kafka.security.ssl_context, kafka_cert_files(settings.kafka_security)),
+    ]
+    return [(context, files) for context, files in found if context is not None and files is not None]
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """Kafka's settings, as the environment gives them. Raises: StartRefused."""
+    chosen = settings.kafka
+    return KafkaSettings(
+        brokers=",".join(chosen.brokers),
+        cluster=chosen.cluster,
+        shards=chosen.shards,
+        consumer_group=chosen.consumer_group,
+        instance_id=chosen.instance_id,
+        session_timeout_ms=chosen.session_timeout_ms,
+        heartbeat_interval_ms=chosen.heartbeat_interval_ms,
+        security=kafka_security(settings.kafka_security, region=settings.dynamo.region),
+    )

@@ -1,0 +1,144 @@
+"""How much of everything a load needs: shards, cores, DynamoDB's units, Kafka partitions. Explained in capacity.md.
+
+python -m infra.capacity                                     the two loads of capacity.md
+python -m infra.capacity --creates 500 --due 2000 --bytes 3000
+python -m infra.capacity --create-us 180 --delivery-us 90    with figures of your own `make bench`
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+KEY_WCU_MAX: Final = 1_000
+"""Of one DynamoDB partition key, a second; every row of a shard has the same one."""
+KEY_RCU_MAX: Final = 3_000
+HEADROOM: Final = 0.7
+"""How much of a limit is planned with: keys hash unevenly, and a backlog must be caught up with beside the load."""
+WRITE_BYTES: Final = 1_024
+"""One write unit."""
+READ_BYTES: Final = 4_096
+"""One strongly consistent read unit."""
+TRANSACTION_FACTOR: Final = 2
+"""DynamoDB bills a write in a transaction twice."""
+PAGES_AGAIN: Final = 2.0
+"""How often a due row is read: rows that are still being tidied up are in the pages of the passes after their own."""
+KAFKA_PARTITION_BYTES: Final = 5_000_000
+"""A second, of one Kafka partition of a client's topic; brokers do more."""
+RECORD_OVERHEAD_BYTES: Final = 300
+"""Headers and framing of a record beside its value."""
+CORES_PER_NODE: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What a node's work costs, from `make bench` (creates-stub, drain-stub). The defaults are the goals."""
+
+    create_us: float = 150.0
+    """CPU of a create."""
+    delivery_us: float = 100.0
+    """CPU of a delivery, exactly_once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What comes at the busiest moment."""
+
+    creates_per_s: float
+    due_per_s: float
+    row_bytes: int = 1_000
+    """Of a row as DynamoDB counts it: names, keys, task data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the load needs."""
+
+    shards: int
+    cores: float
+    nodes: int
+    schedules_wcu: int
+    keys_wcu: int
+    rcu: int
+    topic_partitions: int
+    """Of the clients' topics together."""
+
+
+def plan(load: Load, measured: Measured) -> Plan:
+    """For the load of one moment, with headroom."""
+    units = write_units(load.row_bytes)
+    # The row: put by the create's transaction, deleted after its delivery; all of it under its shard's key.
+    rows_wcu = units * (load.creates_per_s * TRANSACTION_FACTOR + load.due_per_s)
+    # The pointer, small and in the transaction; the outcome, as large as the row. Under keys of their own.
+    keys_wcu = load.creates_per_s * TRANSACTION_FACTOR + load.due_per_s * units
+    rcu = load.due_per_s * load.row_bytes * PAGES_AGAIN / READ_BYTES
+    cores = (load.creates_per_s * measured.create_us + load.due_per_s * measured.delivery_us) / 1e6 / HEADROOM
+    shards = max(rows_wcu / (KEY_WCU_MAX * HEADROOM), rcu / (KEY_RCU_MAX * HEADROOM), cores)
+    topic_bytes = load.due_per_s * (load.row_bytes + RECORD_OVERHEAD_BYTES)
+    return Plan(
+        shards=power_of_two(shards),
+        cores=cores,
+        # One more than needed, so that one may be away.
+        nodes=math.ceil(cores / CORES_PER_NODE) + 1,
+        schedules_wcu=math.ceil(rows_wcu / HEADROOM),
+        keys_wcu=math.ceil(keys_wcu / HEADROOM),
+        rcu=math.ceil(rcu / HEADROOM),
+        topic_partitions=math.ceil(topic_bytes / KAFKA_PARTITION_BYTES / HEADROOM),
+    )
+
+
+def write_units(row_bytes: int) -> int:
+    """To write or delete an item of this size once."""
+    return math.ceil(row_bytes / WRITE_BYTES)
+
+
+def power_of_two(least: float) -> int:
+    """The shard count is fixed for the cluster's life, so it is rounded up; at least 16, so that nodes share evenly."""
+    return max(16, 1 << math.ceil(math.log2(max(least, 1))))
+
+
+EXAMPLES: Final = {
+    "10 million a day, peak five times the mean": Load(creates_per_s=579, due_per_s=579),
+    "1 million due in one minute, created over the hour before": Load(creates_per_s=278, due_per_s=16_667),
+    "1 million created and due in the same minute": Load(creates_per_s=16_667, due_per_s=16_667),
+}
+
+
+def table(loads: dict[str, Load], measured: Measured) -> list[str]:
+    """Lines of markdown."""
+    head = "| load | creates/s | due/s | shards | cores | nodes of 4 | WCU schedules | WCU scheduleKeys | RCU | topic |"
+    lines = [head, "|---|---" + "|---:" * 8 + "|"]
+    for name, load in loads.items():
+        p = plan(load, measured)
+        cells = [f"{n:,.0f}" for n in (load.creates_per_s, load.due_per_s, p.shards)]
+        cells += [f"{p.cores:.1f}", *(f"{n:,}" for n in (p.nodes, p.schedules_wcu, p.keys_wcu, p.rcu))]
+        lines.append(f"| {name} | {' | '.join([*cells, str(p.topic_partitions)])} |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--creates", type=float, help="a second, at the busiest moment")
+    parser.add_argument("--due", type=float, help="a second, at the busiest moment; default: as many as creates")
+    parser.add_argument("--bytes", type=int, default=1_000, help="of a row (default: 1000)")
+    parser.add_argument("--create-us", type=float, default=Measured().create_us, help="CPU of a create")
+    parser.add_argument("--delivery-us", type=float, default=Measured().delivery_us, help="CPU of a delivery")
+    chosen = parser.parse_args(arguments)
+    loads = EXAMPLES
+    if chosen.creates is not None or chosen.due is not None:
+        due, creates = chosen.due, chosen.creates
+        load = Load(
+            creates_per_s=creates if creates is not None else due,
+            due_per_s=due if due is not None else creates,
+            row_bytes=chosen.bytes,
+        )
+        loads = {"yours": load}
+    measured = Measured(create_us=chosen.create_us, delivery_us=chosen.delivery_us)
+    print("\n".join(table(loads, measured)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Grafana dashboards, written down once in Python; the JSON beside it is what Grafana reads."""

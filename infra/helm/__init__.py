@@ -1,0 +1,1 @@
+"""The chart, and what it looks like rendered."""

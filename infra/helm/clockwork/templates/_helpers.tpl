@@ -1,0 +1,153 @@
+{{- define "clockwork.name" -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "clockwork.labels" -}}
+app.kubernetes.io/name: clockwork
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{/* Of the pods of one role: (list root "api") */}}
+{{- define "clockwork.selector" -}}
+app.kubernetes.io/name: clockwork
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "clockwork.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "clockwork.environment" -}}
+{{- range $name, $value := .Values.settings }}
+{{- if $value }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.httpTlsSecretName }}
+- name: CLOCKWORK_HTTP_TLS_CERT
+  value: /etc/clockwork/http/tls.crt
+- name: CLOCKWORK_HTTP_TLS_KEY
+  value: /etc/clockwork/http/tls.key
+{{- end }}
+{{- if .Values.kafkaTlsSecretName }}
+- name: CLOCKWORK_KAFKA_TLS_CA
+  value: /etc/clockwork/kafka/ca.crt
+{{- if .Values.kafkaTlsOwnCertificate }}
+- name: CLOCKWORK_KAFKA_TLS_CERT
+  value: /etc/clockwork/kafka/tls.crt
+- name: CLOCKWORK_KAFKA_TLS_KEY
+  value: /etc/clockwork/kafka/tls.key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "clockwork.container" -}}
+image: {{ include "clockwork.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- if .Values.secretName }}
+envFrom:
+  - secretRef:
+      name: {{ .Values.secretName }}
+{{- end }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+volumeMounts:
+  # Sockets of several processes (CLOCKWORK_PROCESSES); nothing else is written.
+  - name: tmp
+    mountPath: /tmp
+  {{- if .Values.httpTlsSecretName }}
+  - name: http-tls
+    mountPath: /etc/clockwork/http
+    readOnly: true
+  {{- end }}
+  {{- if .Values.kafkaTlsSecretName }}
+  - name: kafka-tls
+    mountPath: /etc/clockwork/kafka
+    readOnly: true
+  {{- end }}
+{{- end -}}
+
+{{/* A node's port and probes. Started at once; ready when it can do what its role does. */}}
+{{- define "clockwork.probes" -}}
+{{- $scheme := ternary "HTTPS" "HTTP" (not (empty .Values.httpTlsSecretName)) -}}
+ports:
+  - name: http
+    containerPort: 8080
+startupProbe:
+  httpGet: {path: /livez, port: http, scheme: {{ $scheme }}}
+  periodSeconds: 1
+  failureThreshold: 30
+livenessProbe:
+  httpGet: {path: /livez, port: http, scheme: {{ $scheme }}}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /readyz, port: http, scheme: {{ $scheme }}}
+  periodSeconds: 5
+  timeoutSeconds: 3
+{{- end -}}
+
+{{/* What every pod has, of whichever role: (list root "api") */}}
+{{- define "clockwork.pod" -}}
+{{- $root := index . 0 -}}
+serviceAccountName: {{ include "clockwork.name" $root }}{{ if eq (index . 1) "init" }}-init{{ end }}
+automountServiceAccountToken: false
+# A Service called clockwork would put CLOCKWORK_… names into the environment.
+enableServiceLinks: false
+# More than CLOCKWORK_DRAIN_TIMEOUT_MS and the leaving of the group.
+terminationGracePeriodSeconds: 30
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+  {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "clockwork.selector" $ | nindent 8 }}
+  {{- end }}
+volumes:
+  - name: tmp
+    emptyDir:
+      medium: Memory
+      sizeLimit: 16Mi
+  {{- with $root.Values.httpTlsSecretName }}
+  - name: http-tls
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $root.Values.kafkaTlsSecretName }}
+  - name: kafka-tls
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,106 @@
+# The three tables, as clockwork/adapters/dynamo_tables.py makes them; a test compares. The items of a new cluster are made
+# by `python -m clockwork init`, once.
+
+resource "aws_dynamodb_table" "schedules" {
+  name                        = var.schedules_table
+  billing_mode                = "PAY_PER_REQUEST"
+  deletion_protection_enabled = var.deletion_protection
+  hash_key                    = "partitionId"
+  range_key                   = "scheduleTime"
+  tags                        = var.tags
+
+  attribute {
+    name = "partitionId"
+    type = "S"
+  }
+
+  attribute {
+    name = "scheduleTime"
+    type = "N"
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  server_side_encryption {
+    enabled     = true
+    kms_key_arn = var.kms_key_arn
+  }
+}
+
+# Epochs and frontiers. Point-in-time recovery is against loss, no way to undo: rows of an earlier moment are delivered
+# again, and a frontier of an earlier moment lets cancels be answered wrongly.
+resource "aws_dynamodb_table" "executions" {
+  name                        = var.executions_table
+  billing_mode                = "PAY_PER_REQUEST"
+  deletion_protection_enabled = var.deletion_protection
+  hash_key                    = "partitionId"
+  tags                        = var.tags
+
+  attribute {
+    name = "partitionId"
+    type = "S"
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  server_side_encryption {
+    enabled     = true
+    kms_key_arn = var.kms_key_arn
+  }
+}
+
+resource "aws_dynamodb_table" "keys" {
+  name                        = var.keys_table
+  billing_mode                = "PAY_PER_REQUEST"
+  deletion_protection_enabled = var.deletion_protection
+  hash_key                    = "clientKey"
+  range_key                   = "position"
+  tags                        = var.tags
+
+  attribute {
+    name = "clientKey"
+    type = "S"
+  }
+
+  attribute {
+    name = "position"
+    type = "N"
+  }
+
+  attribute {
+    name = "listedUnder"
+    type = "S"
+  }
+
+  attribute {
+    name = "current"
+    type = "N"
+  }
+
+  # What GET /schedules lists from (clockwork/adapters/dynamo_index.py). It costs a write unit per create: with
+  # CLOCKWORK_SEARCH=off leave it and its two attributes out.
+  global_secondary_index {
+    name            = "byClient"
+    hash_key        = "listedUnder"
+    range_key       = "current"
+    projection_type = "ALL"
+  }
+
+  ttl {
+    attribute_name = "expiresAt"
+    enabled        = true
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  server_side_encryption {
+    enabled     = true
+    kms_key_arn = var.kms_key_arn
+  }
+}

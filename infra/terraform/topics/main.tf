@@ -1,0 +1,73 @@
+# The internal topics, as clockwork/adapters/kafka_topics.py makes them; a test compares. Apart from the tables, because it
+# needs a way to the brokers: configure the provider `kafka` where this is used.
+
+terraform {
+  required_version = ">= 1.6"
+
+  required_providers {
+    kafka = {
+      source  = "Mongey/kafka"
+      version = ">= 0.7"
+    }
+  }
+}
+
+variable "cluster" {
+  description = "CLOCKWORK_CLUSTER."
+  type        = string
+  default     = "clockwork"
+}
+
+variable "shards" {
+  description = "CLOCKWORK_SHARDS: fixed for the cluster's life."
+  type        = number
+  default     = 64
+}
+
+variable "replicas" {
+  description = "Of each Kafka partition."
+  type        = number
+  default     = 3
+}
+
+resource "kafka_topic" "shards" {
+  name               = "${var.cluster}-shards"
+  partitions         = var.shards
+  replication_factor = var.replicas
+
+  config = {
+    "retention.ms" = "3600000"
+    "segment.ms"   = "3600000"
+  }
+}
+
+# Deleted or emptied by hand while a batch is being tidied up, it lets that batch be delivered twice.
+resource "kafka_topic" "deliveries" {
+  name               = "${var.cluster}-deliveries"
+  partitions         = var.shards
+  replication_factor = var.replicas
+
+  config = {
+    "cleanup.policy"            = "compact"
+    "segment.bytes"             = "4194304"
+    "segment.ms"                = "3600000"
+    "min.cleanable.dirty.ratio" = "0.1"
+    "max.message.bytes"         = "2097152"
+    "min.insync.replicas"       = "2"
+  }
+
+  lifecycle {
+    prevent_destroy = true
+  }
+}
+
+resource "kafka_topic" "dead_letters" {
+  name               = "${var.cluster}-dead-letters"
+  partitions         = 8
+  replication_factor = var.replicas
+
+  config = {
+    "retention.ms"      = "2592000000"
+    "max.message.bytes" = "4194304"
+  }
+}

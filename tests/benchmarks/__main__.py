@@ -1,0 +1,57 @@
+"""Runs the benchmarks; `make bench SCENARIO=name QUICK=1`."""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from infra.local import LocalServices
+from tests.benchmarks import costs, creates, drains, dynamo_calls, lateness, sections, transactions, turns, uvloops
+from tests.benchmarks.report import Report
+from tests.benchmarks.world import Bench
+
+RESULTS: Final = Path("bench-results")
+SCENARIOS: Final[dict[str, Callable[[Bench], Awaitable[None]]]] = {
+    "sections": lambda bench: sections.run(bench.report),
+    "turns": turns.under_the_largest_loads,
+    "creates": creates.on_dynamodb_local,
+    "creates-stub": creates.on_a_stub,
+    "drain": drains.on_dynamodb_local,
+    "drain-stub": drains.on_a_stub,
+    "shards": drains.over_shards,
+    "lateness": lateness.at_rates,
+    "rebalance": lateness.across_a_rebalance,
+    "burst": lateness.beside_a_burst,
+    "pending": lateness.before_a_backlog,
+    "idle": costs.of_nothing_to_do,
+    "cost": costs.of_a_life,
+    "transactions": transactions.beside_the_library,
+    "calls": dynamo_calls.beside_the_library,
+}
+ON_REQUEST: Final = {"uvloop": uvloops.compared}
+"""Not part of the whole."""
+
+
+async def main(names: list[str], *, quick: bool) -> None:
+    report = Report(RESULTS)
+    with tempfile.TemporaryDirectory(prefix="clockwork-bench-") as folder:
+        async with LocalServices() as services:
+            bench = Bench(services=services, folder=Path(folder), report=report, quick=quick)
+            for name in names:
+                print(f"\n{name}", flush=True)
+                await (SCENARIOS | ON_REQUEST)[name](bench)
+                report.write()
+    print(f"\nresults in {RESULTS}/: summary.md, summary.json, plots")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    names = ", ".join([*SCENARIOS, *ON_REQUEST])
+    parser.add_argument("scenario", nargs="*", help=f"of {names}; default: all but {', '.join(ON_REQUEST)}")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size, two rounds")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.scenario) - {*SCENARIOS, *ON_REQUEST}:
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {names}")
+    asyncio.run(main(chosen.scenario or list(SCENARIOS), quick=chosen.quick))

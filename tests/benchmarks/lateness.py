@@ -1,0 +1,214 @@
+"""How late schedules are: at a steady rate, across a rebalance, beside a burst, and before a large backlog of later ones.
+
+Lateness is the time the broker put on the record (`LogAppendTime`) less `scheduleTime`, what the API reports as well. A
+`read_committed` consumer sees the record after the commit: that is measured too, with the consumer's own delay in it.
+Schedules are due at random milliseconds. The first round of each node is a warm-up and reported apart.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from clockwork.domain.sharding import ShardId
+from tests.benchmarks.bare import opened_bare
+from tests.benchmarks.figures import Finding, Goal, quantile
+from tests.benchmarks.report import distribution
+from tests.benchmarks.world import (
+    Arrival,
+    Bench,
+    collect,
+    cpu_s,
+    create_at_rate,
+    dynamo,
+    preload,
+    row_of,
+    series,
+    shards_of,
+    sleep_until,
+    started,
+)
+from tests.support.nodes import Cluster, ClusterNode, now_ms
+
+RATES: Final = (10, 100, 500)
+SECONDS: Final = 10
+BARE_TRANSACTIONS: Final = 40
+REBALANCE_RATE: Final = 100
+BURST: Final = 20_000
+BURST_SECONDS: Final = 10
+PENDING: Final = (10_000, 100_000, 1_000_000)
+PENDING_RATE: Final = 50
+FLAT: Final = 1.2
+"""Within 20 %."""
+
+
+async def at_rates(bench: Bench, *, module: str = "clockwork", name: str = "") -> None:
+    for rate in RATES:
+        for guarantee in ("exactly_once", "at_least_once"):
+            async with bench.cluster() as cluster, opened_bare(bench) as bare:
+                topic = await cluster.topic(kafka_partitions=8)
+                node = await started(cluster, module=module)
+                what = f"{rate}/s, {guarantee}{name}"
+                warm = await _round(cluster, node, topic, rate, guarantee, "warm", seen_before=0)
+                _report(bench, f"warm-up, {what}", [warm], [])
+                rounds: list[list[Arrival]] = []
+                single_ms: list[float] = []
+                seen = len(warm)
+                for n in range(bench.rounds):
+                    arrivals = await _round(cluster, node, topic, rate, guarantee, f"r{n}", seen_before=seen)
+                    seen += len(arrivals)
+                    rounds.append(arrivals)
+                    single_ms.append(await bare.transaction_ms(BARE_TRANSACTIONS))
+                _report(bench, what, rounds, single_ms if guarantee == "exactly_once" else [], judged=rate == 100)
+                plot = bench.report.plot(
+                    "lateness", title="Lateness", x="at most ms", y="share of schedules", log_x=True
+                )
+                plot.series[what] = distribution([_late_ms(a) for arrivals in rounds for a in arrivals])
+
+
+async def _round(
+    cluster: Cluster, node: ClusterNode, topic: str, rate: int, guarantee: str, prefix: str, *, seen_before: int
+) -> list[Arrival]:
+    count = rate * SECONDS
+    async with asyncio.TaskGroup() as group:
+        # From the beginning of the topic, so it begins with what earlier rounds left.
+        reading = group.create_task(collect(cluster, topic, seen_before + count, within_s=60), name="read")
+        await create_at_rate(cluster, node, topic, per_second=rate, seconds=SECONDS, prefix=prefix, guarantee=guarantee)
+    return [arrival for arrival in reading.result() if arrival.schedule_key.startswith(f"{prefix}-")]
+
+
+def _late_ms(arrival: Arrival) -> float:
+    return arrival.appended_ms - arrival.due_ms
+
+
+def _report(
+    bench: Bench, what: str, rounds: Sequence[Sequence[Arrival]], bare_ms: Sequence[float], *, judged: bool = False
+) -> None:
+    late = [[_late_ms(arrival) for arrival in arrivals] for arrivals in rounds]
+    p50, p99 = ([quantile(values, share) for values in late] for share in (0.5, 0.99))
+
+    def add(figure: str, values: Sequence[float], goal: Goal | None = None, yardstick: Sequence[float] = ()) -> None:
+        finding = Finding(
+            scenario="lateness", what=f"{figure}, {what}", unit="ms", rounds=values, goal=goal, yardstick=yardstick
+        )
+        bench.report.add(finding)
+
+    add("p50", p50, yardstick=bare_ms)
+    add("p99", p99, Goal(bound=50.0) if judged else None)
+    add("earliest", [min(values) for values in late], Goal(bound=0.0, at_least=True))
+    add("p50 as seen by a consumer", [quantile([a.seen_ms - a.due_ms for a in each], 0.5) for each in rounds])
+    if bare_ms and judged:
+        beyond = [ours - theirs for ours, theirs in zip(p50, bare_ms, strict=True)]
+        add("p50 beyond a bare transaction", beyond, Goal(bound=5.0))
+
+
+async def across_a_rebalance(bench: Bench) -> None:
+    """A second node joins, and leaves in an orderly way; thirty seconds in all."""
+    p99, most = [], []
+    for n in range(max(1, bench.rounds // 2)):
+        async with bench.cluster() as cluster:
+            topic = await cluster.topic(kafka_partitions=8)
+            stays = await started(cluster)
+            await create_at_rate(cluster, stays, topic, per_second=REBALANCE_RATE, seconds=5, prefix="warm")
+            async with asyncio.TaskGroup() as group:
+                count = REBALANCE_RATE * 35
+                reading = group.create_task(collect(cluster, topic, count, within_s=90), name="read")
+                group.create_task(_come_and_go(cluster), name="node")
+                await create_at_rate(cluster, stays, topic, per_second=REBALANCE_RATE, seconds=30, prefix=f"moved-{n}")
+            late = [_late_ms(a) for a in reading.result() if a.schedule_key.startswith("moved")]
+            p99.append(quantile(late, 0.99))
+            most.append(max(late))
+    goal = Goal(bound=1_000.0)
+    what = "p99 while a node joins and leaves, 100/s, 30 s"
+    bench.report.add(Finding(scenario="rebalance", what=what, unit="ms", rounds=p99, goal=goal))
+    bench.report.add(Finding(scenario="rebalance", what="the latest of them", unit="ms", rounds=most))
+
+
+async def _come_and_go(cluster: Cluster) -> None:
+    await asyncio.sleep(5)
+    node = await started(cluster, role="worker")
+    await asyncio.sleep(8)
+    await node.process.stop()
+
+
+async def beside_a_burst(bench: Bench) -> None:
+    """So many due in the same millisecond, in one shard or spread over all, and a few a second in the other shards."""
+    burst = bench.scaled(BURST)
+    for where in ("one shard", "64 shards"):
+        others_p99, took_s = [], []
+        for n in range(max(1, bench.rounds // 2)):
+            async with bench.cluster(shards=64) as cluster, dynamo(cluster) as client:
+                topic = await cluster.topic(kafka_partitions=8)
+                await started(cluster, role="worker")
+                due_ms = now_ms() + 6_000 + burst // 2
+                rng = random.Random(n)
+                crowd = [
+                    row_of(cluster, topic, f"burst-{k}", due_ms, shard=0 if where == "one shard" else k % 64)
+                    for k in range(burst)
+                ]
+                calm = [
+                    row_of(cluster, topic, f"calm-{k}", due_ms + rng.randrange(BURST_SECONDS * 1_000), shard=1 + k % 63)
+                    for k in range(BURST_SECONDS * 50)
+                ]
+                await preload(client, [*crowd, *calm])
+                await sleep_until(due_ms)
+                arrivals = await collect(cluster, topic, len(crowd) + len(calm))
+                others_p99.append(quantile([_late_ms(a) for a in arrivals if a.schedule_key.startswith("calm")], 0.99))
+                took_s.append(max(_late_ms(a) for a in arrivals if a.schedule_key.startswith("burst")) / 1_000)
+        goal = Goal(bound=250.0)
+        what = f"p99 of other schedules beside a burst of {burst:,} on {where}"
+        bench.report.add(Finding(scenario="burst", what=what, unit="ms", rounds=others_p99, goal=goal))
+        bench.report.add(Finding(scenario="burst", what=f"the burst itself, {where}", unit="s", rounds=took_s))
+
+
+async def before_a_backlog(bench: Bench) -> None:
+    """Schedules of tomorrow must cost today nothing: rows behind the due ones are never read."""
+    cpu: list[float] = []
+    p50: list[float] = []
+    memory: list[float] = []
+    counts = [bench.scaled(count) for count in PENDING]
+    for count in counts:
+        async with bench.cluster() as cluster:
+            topic = await cluster.topic(kafka_partitions=8)
+            node = await started(cluster)
+            await _fill(cluster, topic, count)
+            await create_at_rate(cluster, node, topic, per_second=PENDING_RATE, seconds=5, prefix="warm")
+            before_s, seconds = await cpu_s(node), 4 * SECONDS
+            async with asyncio.TaskGroup() as group:
+                wanted = PENDING_RATE * (5 + seconds)
+                reading = group.create_task(collect(cluster, topic, wanted, within_s=seconds + 30), name="read")
+                await create_at_rate(cluster, node, topic, per_second=PENDING_RATE, seconds=seconds, prefix="now")
+            cpu.append((await cpu_s(node) - before_s) / seconds * 100)
+            p50.append(quantile([_late_ms(a) for a in reading.result() if a.schedule_key.startswith("now")], 0.5))
+            memory.append((await series(node, "process_resident_memory_bytes"))[0] / 1e6)
+    for what, unit, values in (
+        ("CPU of the node", "% of a core", cpu),
+        ("p50 of lateness", "ms", p50),
+        ("memory of the node", "MB", memory),
+    ):
+        plot = bench.report.plot("pending", title="Cost against pending schedules", x="pending", y="", log_x=True)
+        for count, value in zip(counts, values, strict=True):
+            bench.report.add(Finding(scenario="pending", what=f"{what}, {count:,} pending", unit=unit, rounds=[value]))
+            plot.series[f"{what}, {unit}"].append((count, value))
+        grown = [max(values[1:]) / values[0]] if values[0] else [1.0]
+        goal = Goal(bound=FLAT)
+        bench.report.add(Finding(scenario="pending", what=f"{what}: growth", unit="×", rounds=grown, goal=goal))
+
+
+async def _fill(cluster: Cluster, topic: str, count: int) -> None:
+    """Rows due tomorrow, in all shards."""
+    tomorrow_ms = now_ms() + 86_400_000
+    async with dynamo(cluster) as client:
+        for start in range(0, count, 10_000):
+            rows = [
+                row_of(
+                    cluster,
+                    topic,
+                    f"later-{k}",
+                    tomorrow_ms + k,
+                    shard=ShardId(k % shards_of(cluster)),
+                    payload=b"{}",
+                )
+                for k in range(start, min(count, start + 10_000))
+            ]
+            await preload(client, rows)

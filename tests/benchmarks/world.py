@@ -1,0 +1,274 @@
+"""What the scenarios share: real services, clusters of their own, rows by the batch, and the figures of a node."""
+
+import asyncio
+import itertools
+import random
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+
+from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters.dynamo_batch import write_all
+from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.clock import ClockGuard, SystemClock
+from clockwork.domain.schedule import Guarantee, OrderingKey, Row
+from clockwork.domain.sharding import shard_of
+from infra.local import LocalServices
+from tests.benchmarks.report import Report
+from tests.support import builders
+from tests.support.nodes import Cluster, ClusterNode, now_ms, opened_cluster
+from tests.support.waiting import until
+
+SHARDS: Final = 16
+PAYLOAD: Final = b'{"note":"' + b"x" * 200 + b'"}'
+PRELOAD_ROWS: Final = 1_000
+"""Made and written at a time."""
+SLOW_S: Final = 600.0
+"""What takes longer than this is broken."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Bench:
+    """One run of the benchmarks."""
+
+    services: LocalServices
+    folder: Path
+    report: Report
+    quick: bool
+    _numbers: Any = field(default_factory=itertools.count)
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.quick else 5
+
+    def scaled(self, count: int) -> int:
+        """So many, or a tenth in a quick run."""
+        return max(1, count // 10) if self.quick else count
+
+    @asynccontextmanager
+    async def cluster(self, *, shards: int = SHARDS, **settings: str) -> AsyncIterator[Cluster]:
+        """A cluster of its own with the settings that production has by default, but for these."""
+        folder = self.folder / f"cluster-{next(self._numbers)}"
+        folder.mkdir()
+        usual = {
+            "CLOCKWORK_SHARDS": str(shards),
+            "CLOCKWORK_SESSION_TIMEOUT_MS": "10000",
+            "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "500",
+            "CLOCKWORK_SCAN_INTERVAL_MS": "5000",
+            "CLOCKWORK_LOG_LEVEL": "warning",
+        }
+        async with opened_cluster(self.services, folder, usual | settings) as cluster:
+            yield cluster
+
+
+def shards_of(cluster: Cluster) -> int:
+    return int(cluster.settings["CLOCKWORK_SHARDS"])
+
+
+async def started(
+    cluster: Cluster, *, role: str = "all", processes: int = 1, module: str = "clockwork", **more: str
+) -> ClusterNode:
+    """A node that is ready, and works all shards if it fires and is alone."""
+    alone = all(node.process.code is not None for node in cluster.nodes)
+    node = await cluster.start(role=role, module=module, more={"CLOCKWORK_PROCESSES": str(processes), **more})
+    if role != "api" and alone:
+        await until_works(node, shards_of(cluster))
+    return node
+
+
+async def until_works(node: ClusterNode, count: int) -> None:
+    """Until its processes together have taken over and looked at so many shards."""
+
+    async def look() -> bool:
+        return len(await series(node, "clockwork_due")) == count
+
+    await until(look, f"{count} shards at {node.client.url}", within_s=60)
+
+
+async def series(node: ClusterNode, name: str) -> list[float]:
+    """All series of a metric, of all processes."""
+    found = re.findall(rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)$", await node.client.metrics(), re.M)
+    return [float(value) for value in found]
+
+
+async def total(node: ClusterNode, name: str) -> float:
+    return sum(await series(node, name))
+
+
+async def delivered(node: ClusterNode) -> float:
+    """Schedules that it has delivered so far, of both guarantees."""
+    found = re.findall(
+        r'^clockwork_deliveries_total\{.*result="delivered".*\} (\S+)$', await node.client.metrics(), re.M
+    )
+    return sum(float(value) for value in found)
+
+
+async def cpu_s(node: ClusterNode) -> float:
+    """CPU time that it has used so far."""
+    return await total(node, "process_cpu_seconds_total")
+
+
+# --- DynamoDB by hand
+
+
+@asynccontextmanager
+async def dynamo(cluster: Cluster, endpoint: str | None = None) -> AsyncIterator[DynamoClient]:
+    """A client on the cluster's tables, or on those of a stub."""
+    clock = SystemClock()
+    async with DynamoClient(
+        dynamo_settings(cluster, endpoint), clock, ClockGuard(clock).observe, NoTelemetry()
+    ) as client:
+        yield client
+
+
+def dynamo_settings(cluster: Cluster, endpoint: str | None = None) -> DynamoClientSettings:
+    return DynamoClientSettings(
+        region="us-east-1",
+        endpoint=endpoint or cluster.services.dynamodb_endpoint,
+        access_key="local",
+        secret_key="local",
+        schedules_table=cluster.settings["SCHEDULE_DB"],
+        executions_table=cluster.settings["PARTITION_EXEC_DB"],
+        keys_table=cluster.settings["SCHEDULE_KEY_DB"],
+    )
+
+
+def kafka_settings(cluster: Cluster) -> KafkaSettings:
+    return KafkaSettings(
+        brokers=cluster.services.kafka_brokers,
+        cluster=cluster.name,
+        shards=shards_of(cluster),
+        consumer_group=cluster.name,
+    )
+
+
+def row_of(
+    cluster: Cluster,
+    topic: str,
+    key: str,
+    due_ms: int,
+    *,
+    guarantee: str = "exactly_once",
+    shard: int | None = None,
+    payload: bytes = PAYLOAD,
+) -> Row:
+    """A row as a create would put it, in its shard or in this one."""
+    wanted = builders.schedule(
+        client_id=cluster.name,
+        schedule_key=key,
+        ordering_key=key,
+        due_ms=due_ms,
+        topic=topic,
+        guarantee=Guarantee(guarantee),
+        task_data=payload,
+    )
+    return builders.row(wanted, shard=shard_of(OrderingKey(key), shards_of(cluster)) if shard is None else shard)
+
+
+async def preload(client: DynamoClient, rows: Sequence[Row]) -> None:
+    """Writes the rows alone, in batches: what fires needs no more."""
+    for start in range(0, len(rows), PRELOAD_ROWS):
+        puts = [{"PutRequest": {"Item": codec.row_item(row)}} for row in rows[start : start + PRELOAD_ROWS]]
+        await write_all(client, client.settings.schedules_table, puts)
+
+
+async def until_empty(client: DynamoClient) -> None:
+    """Until all rows are deleted."""
+
+    async def look() -> bool:
+        table = client.settings.schedules_table
+        answer = await client.call("scan", TableName=table, Limit=1, ConsistentRead=True)
+        return not answer["Items"]
+
+    await until(look, "all rows tidied up", within_s=SLOW_S)
+
+
+# --- Kafka
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """A record, as a `read_committed` consumer got it."""
+
+    schedule_key: str
+    due_ms: int
+    appended_ms: int
+    """By the broker's clock, which is this machine's."""
+    seen_ms: int
+
+
+async def collect(cluster: Cluster, topic: str, count: int, *, within_s: float = SLOW_S) -> list[Arrival]:
+    """The first record of each of so many schedules; fewer if the time is up."""
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=cluster.services.kafka_brokers,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    found: dict[str, Arrival] = {}
+    loop = asyncio.get_running_loop()
+    ends_s = loop.time() + within_s
+    await consumer.start()
+    try:
+        while len(found) < count and loop.time() < ends_s:
+            for page in (await consumer.getmany(timeout_ms=100)).values():
+                seen_ms = now_ms()
+                for record in page:
+                    arrival = _arrival(dict(record.headers), record.timestamp, seen_ms)
+                    found.setdefault(arrival.schedule_key, arrival)
+    finally:
+        await consumer.stop()
+    return list(found.values())
+
+
+def _arrival(headers: Mapping[str, bytes], appended_ms: int, seen_ms: int) -> Arrival:
+    return Arrival(
+        schedule_key=headers["clockwork-schedule-key"].decode(),
+        due_ms=int(headers["clockwork-schedule-time"]),
+        appended_ms=appended_ms,
+        seen_ms=seen_ms,
+    )
+
+
+# --- load
+
+
+async def create_at_rate(
+    cluster: Cluster,
+    node: ClusterNode,
+    topic: str,
+    *,
+    per_second: float,
+    seconds: float,
+    prefix: str,
+    guarantee: str = "exactly_once",
+    ahead_ms: tuple[int, int] = (2_000, 3_000),
+) -> int:
+    """Creates over HTTP at an even pace, due at random milliseconds; how many."""
+    rng, loop = random.Random(1), asyncio.get_running_loop()
+    count, start_s = int(per_second * seconds), asyncio.get_running_loop().time()
+
+    async def one(key: str) -> None:
+        body = cluster.body(topic, key, in_ms=rng.randint(*ahead_ms), data={"note": "x" * 200}, guarantee=guarantee)
+        answered = await node.client.create(body)
+        if answered.status != 201:
+            raise RuntimeError(f"{answered.status}: {answered.body}")
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(count):
+            await asyncio.sleep(max(0.0, start_s + n / per_second - loop.time()))
+            group.create_task(one(f"{prefix}-{n}"), name=f"create-{n}")
+    return count
+
+
+async def sleep_until(at_ms: int) -> None:
+    await asyncio.sleep(max(0, at_ms - now_ms()) / 1_000)

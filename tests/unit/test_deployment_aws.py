@@ -1,0 +1,241 @@
+"""Rights, tables and topics that are written down for AWS and Kafka are those that the code needs."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import hcl2
+import pytest
+import yaml
+from botocore import xform_name
+from botocore.session import Session
+
+from clockwork.adapters import dynamo_tables
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_topics import internal_topics
+from infra.kafka.acls import FILE, command, main, rights
+
+ROOT: Final = Path(__file__).parents[2]
+IAM: Final = ROOT / "infra" / "iam"
+TERRAFORM: Final = ROOT / "infra" / "terraform"
+POLICIES: Final = ("node", "init", "msk", "msk-init")
+IN_TRANSACTIONS: Final = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+}
+IN_STATEMENTS: Final = {
+    "INSERT": "PartiQLInsert",
+    "UPDATE": "PartiQLUpdate",
+    "DELETE": "PartiQLDelete",
+    "SELECT": "PartiQLSelect",
+}
+WRAPPERS: Final = {
+    "TransactWriteItems",
+    "TransactGetItems",
+    "ExecuteStatement",
+    "BatchExecuteStatement",
+    "ExecuteTransaction",
+}
+"""Rights are asked for by what is in them."""
+
+
+def actions(policy: str) -> set[str]:
+    statements = json.loads((IAM / f"{policy}.json").read_text(encoding="utf-8"))["Statement"]
+    listed = (s["Action"] if isinstance(s["Action"], list) else [s["Action"]] for s in statements)
+    return {action for found in listed for action in found}
+
+
+def words_in_adapters() -> set[str]:
+    """Every text constant in the code that talks to DynamoDB."""
+    return {
+        node.value
+        for path in (ROOT / "clockwork" / "adapters").glob("dynamo_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def needed() -> set[str]:
+    """What IAM asks for: each operation by its name, a transaction or a PartiQL statement by what is in it."""
+    words = words_in_adapters()
+    model = Session().get_service_model("dynamodb")
+    called = {name for name in model.operation_names if xform_name(name) in words}
+    if "TransactWriteItems" in called:
+        called |= {action for word, action in IN_TRANSACTIONS.items() if word in words}
+    if "BatchExecuteStatement" in called:
+        verbs = {word.split(maxsplit=1)[0] for word in words if re.match(r"[A-Z]+ (INTO|FROM|\"|\S+ SET)", word)}
+        called |= {IN_STATEMENTS[verb] for verb in verbs if verb in IN_STATEMENTS}
+    return {f"dynamodb:{name}" for name in called - WRAPPERS}
+
+
+def test_every_call_to_dynamodb_is_allowed_and_nothing_else() -> None:
+    assert {"dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:CreateTable"} <= needed()
+    assert actions("node") | actions("init") == needed()
+
+
+def test_a_node_may_make_no_table_and_read_none_as_a_whole() -> None:
+    assert not actions("node") & {"dynamodb:CreateTable", "dynamodb:UpdateTimeToLive", "dynamodb:Scan"}
+
+
+def test_every_right_is_listed_with_the_call_that_needs_it() -> None:
+    rows = re.findall(r"^\| `([a-z-]+:\w+)` \| ([a-z, -]+) \| .{8,} \|$", (IAM / "README.md").read_text(), re.MULTILINE)
+    listed = {(action, policy) for action, policies in rows for policy in policies.split(", ")}
+    assert listed == {(action, policy) for policy in POLICIES for action in actions(policy)}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_right_reaches_further_than_our_own_names(policy: str) -> None:
+    for statement in json.loads((IAM / f"{policy}.json").read_text(encoding="utf-8"))["Statement"]:
+        assert statement["Effect"] == "Allow"
+        resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+        assert all(resource.startswith(("arn:${partition}:dynamodb:", "${")) for resource in resources)
+        assert all("*" not in resource.removesuffix("/index/*").removesuffix("-shard-*") for resource in resources)
+        assert not any("*" in action for action in statement["Action"])
+
+
+# --- Terraform
+
+
+def blocks(path: Path, kind: str, of: str) -> dict[str, Any]:
+    """The blocks of one type by name, without quotes and the parser's own marks."""
+    found: dict[str, Any] = {}
+    for block in _plain(hcl2.loads(path.read_text(encoding="utf-8"))).get(kind, []):
+        found |= block.get(of, {})
+    return found
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {_plain(k): _plain(v) for k, v in value.items() if not k.startswith("__")}
+        case list():
+            return [_plain(v) for v in value]
+        case str():
+            return value.strip('"')
+        case _:
+            return value
+
+
+class Recorder:
+    """In the place of the client: takes what `init` would ask DynamoDB for."""
+
+    def __init__(self) -> None:
+        self.created: list[dict[str, Any]] = []
+        self.expiry: dict[str, str] = {}
+
+    async def __aenter__(self) -> "Recorder":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        name = parameters["TableName"]
+        match operation:
+            case "create_table":
+                self.created.append(parameters)
+            case "describe_table":
+                return {"Table": next(t for t in self.created if t["TableName"] == name) | {"TableStatus": "ACTIVE"}}
+            case "update_time_to_live":
+                self.expiry[name] = parameters["TimeToLiveSpecification"]["AttributeName"]
+        return {}
+
+
+async def test_terraform_makes_the_tables_that_init_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(dynamo_tables, "_client", lambda _: recorder)
+    settings = DynamoClientSettings(
+        region="x",
+        schedules_table="${var.schedules_table}",
+        executions_table="${var.executions_table}",
+        keys_table="${var.keys_table}",
+        search=True,
+    )
+    await dynamo_tables.create_tables(settings)
+    tables = {
+        table["name"]: table for table in blocks(TERRAFORM / "tables.tf", "resource", "aws_dynamodb_table").values()
+    }
+    assert tables.keys() == {made["TableName"] for made in recorder.created}
+    for made in recorder.created:
+        table = tables[made["TableName"]]
+        keys = {part["KeyType"]: part["AttributeName"] for part in made["KeySchema"]}
+        assert (table["hash_key"], table.get("range_key")) == (keys["HASH"], keys.get("RANGE"))
+        attributes = {a["AttributeName"]: a["AttributeType"] for a in made["AttributeDefinitions"]}
+        assert {a["name"]: a["type"] for a in table["attribute"]} == attributes
+        assert indexes_of(table) == indexes_made(made)
+        ttl = [part["attribute_name"] for part in table.get("ttl", []) if part["enabled"]]
+        assert ttl == [name for name in (recorder.expiry.get(made["TableName"]),) if name]
+        assert table["billing_mode"] == made["BillingMode"]
+        assert table["point_in_time_recovery"][0]["enabled"]
+        assert table["server_side_encryption"][0]["enabled"]
+
+
+def indexes_of(table: dict[str, Any]) -> set[tuple[Any, ...]]:
+    return {
+        (i["name"], i["hash_key"], i.get("range_key"), i["projection_type"], frozenset(i.get("non_key_attributes", [])))
+        for i in table.get("global_secondary_index", [])
+    }
+
+
+def indexes_made(made: dict[str, Any]) -> set[tuple[Any, ...]]:
+    found = set()
+    for index in made.get("GlobalSecondaryIndexes", []):
+        keys = {part["KeyType"]: part["AttributeName"] for part in index["KeySchema"]}
+        projection = index["Projection"]
+        others = frozenset(projection.get("NonKeyAttributes", []))
+        found.add((index["IndexName"], keys["HASH"], keys.get("RANGE"), projection["ProjectionType"], others))
+    return found
+
+
+def test_terraform_makes_the_topics_that_init_makes() -> None:
+    settings = KafkaSettings(brokers="x:1", cluster="${var.cluster}", shards=64, consumer_group="g")
+    path = TERRAFORM / "topics" / "main.tf"
+    topics = {topic["name"]: topic for topic in blocks(path, "resource", "kafka_topic").values()}
+    plans = internal_topics(settings)
+    assert topics.keys() == {plan.name for plan in plans}
+    for plan in plans:
+        topic = topics[plan.name]
+        # How many replicas must agree is the brokers' own setting where `init` makes the topic.
+        assert {k: v for k, v in topic["config"].items() if k != "min.insync.replicas"} == dict(plan.config)
+        assert topic["partitions"] in {"${var.shards}", plan.kafka_partitions}
+
+
+def test_terraform_s_files_fit_together() -> None:
+    parsed = [_plain(hcl2.loads(path.read_text(encoding="utf-8"))) for path in TERRAFORM.glob("*.tf")]
+    declared = {name for file in parsed for block in file.get("variable", []) for name in block}
+    text = "".join(path.read_text(encoding="utf-8") for path in TERRAFORM.glob("*.tf"))
+    assert set(re.findall(r"\bvar\.(\w+)", text)) == declared
+    given = set(re.findall(r"\$\{(\w+)\}", "".join(path.read_text() for path in IAM.glob("*.json"))))
+    iam = (TERRAFORM / "iam.tf").read_text(encoding="utf-8")
+    assert given <= set(re.findall(r"^    (\w+) +=", iam, re.MULTILINE))
+
+
+# --- Kafka's ACLs
+
+
+def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> None:
+    entries = [entry for who in yaml.safe_load(FILE.read_text(encoding="utf-8")).values() for entry in who]
+    assert all(len(entry["for"]) > 20 for entry in entries)
+    found = list(rights("node", cluster="c", group="g", topics=["orders", "mail-*"]))
+    settings = KafkaSettings(brokers="x:1", cluster="c", shards=1, consumer_group="g")
+    names = {right.name for right in found if right.resource == "topic"}
+    assert names == {plan.name for plan in internal_topics(settings)} | {"orders", "mail-"}
+    ids = [right for right in found if right.resource == "transactional-id"]
+    assert all(settings.transactional_id(0).startswith(right.name) for right in ids)  # type: ignore[arg-type]
+    assert not [right for right in found if right.operation in {"All", "Alter", "Create", "Delete"}]
+
+
+def test_the_rights_come_as_commands_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--principal", "User:a b", "--topic", "mail-*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "kafka-acls.sh --add --allow-principal 'User:a b' --operation Write --topic mail- --resource-pattern-type prefixed"
+        in lines
+    )
+    only = next(iter(rights("init", cluster="c", group="g")))
+    assert command(only, "User:x").endswith("--topic c- --resource-pattern-type prefixed")

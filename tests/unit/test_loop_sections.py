@@ -1,0 +1,97 @@
+"""The event loop's turns are bounded, however large pages, payloads and backlogs are: heartbeats share it.
+
+How long the largest sections take is measured by `make bench SCENARIO=sections`; here it is how they are cut.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pytest
+
+from clockwork.adapters import dynamo_codec
+from clockwork.adapters.dynamo_batch import GROUP_REQUESTS_MAX, Grouped
+from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS, DynamoScheduleStore
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.memory_store import MemoryScheduleStore
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.clock import ClockGuard, SystemClock
+from clockwork.domain.marker import Ended
+from clockwork.domain.schedule import Outcome
+from clockwork.engine.dispatch import PAGE_ROWS_MAX
+from clockwork.engine.tidy import CHUNK_BYTES_MAX, CHUNK_ROWS, Done, TidyUp
+from tests.support import builders
+
+SETTINGS: Final = DynamoClientSettings(region="us-east-1")
+
+
+async def test_others_get_their_turns_while_a_full_page_is_read() -> None:
+    clock = SystemClock()
+    store = DynamoScheduleStore(SETTINGS, clock, ClockGuard(clock).observe, NoTelemetry())
+    items = [dynamo_codec.row_item(builders.row()) for _ in range(PAGE_ROWS_MAX)]
+
+    async def answer(_operation: str, **_: Any) -> dict[str, Any]:
+        return {"Items": items}
+
+    vars(store.client)["call"] = answer
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        counting = group.create_task(count_turns(), name="turns")
+        page = await store.read_page(builders.SHARD, after=None, rows_max=PAGE_ROWS_MAX)
+        counting.cancel()
+    assert len(page.rows) == PAGE_ROWS_MAX
+    assert turns >= PAGE_ROWS_MAX // YIELD_EVERY_ROWS
+
+
+class Outcomes(MemoryScheduleStore):
+    """Remembers what was put together."""
+
+    def __init__(self) -> None:
+        super().__init__(shards=16)
+        self.puts: list[Sequence[Outcome]] = []
+
+    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self.puts.append(outcomes)
+        await super().put_outcomes(outcomes)
+
+
+@pytest.mark.parametrize(("rows", "payload_bytes"), [(2 * CHUNK_ROWS, 100), (9, 250_000), (3, CHUNK_BYTES_MAX + 1)])
+async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int, payload_bytes: int) -> None:
+    # Eight megabytes may be untidied; their outcomes at one go would be 25 ms of base64. A row above the bound goes alone.
+    store = Outcomes()
+    tidying = TidyUp(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
+    large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
+    tidying.add(Done(row=row, ended=Ended(position=row.position, at_ms=1, placed=builders.placed())) for row in large)
+    await tidying.finish()
+    assert [o.position for put in store.puts for o in put] == [row.position for row in large]
+    for put in store.puts:
+        sizes = [o.schedule.size_bytes for o in put if o.schedule is not None]
+        assert len(put) <= CHUNK_ROWS
+        assert len(put) == 1 or sum(sizes) <= CHUNK_BYTES_MAX
+
+
+async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group() -> None:
+    # A drain on 64 shards: 12,800 requests in one turn of the loop would be measured and cut at one go, 60 ms.
+    groups: list[Sequence[Item]] = []
+
+    async def write_all(requests: Sequence[Item]) -> None:
+        groups.append(requests)
+        await asyncio.sleep(0)
+
+    writes = Grouped(write_all)
+    async with asyncio.TaskGroup() as tasks:
+        for shard in range(64):
+            mine = {(shard, n): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)}
+            tasks.create_task(writes.write(mine), name=f"shard-{shard}")
+    assert sum(len(group) for group in groups) == 64 * 200
+    assert max(len(group) for group in groups) <= GROUP_REQUESTS_MAX
+    assert len(groups) < 64, "they still go together"

@@ -1,0 +1,138 @@
+"""`/openapi.json` and `/docs`: complete, valid, true to what is answered, and at home without the internet."""
+
+import re
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from openapi_spec_validator import validate
+
+import clockwork
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.openapi import document, routes_of
+from clockwork.api.openapi_calls import CALLS
+from clockwork.api.server import make_app
+from clockwork.config import HttpSettings
+from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, a_request, open_edge
+
+DESCRIBED = {(call.method, call.path) for call in CALLS}
+WHOLE = document(DESCRIBED)
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with open_edge() as opened:
+        yield opened
+
+
+def routes(*, accepts: bool = True) -> set[tuple[str, str]]:
+    engine = FakeEngine()
+    settings = HttpSettings(port=0)
+    app = make_app(
+        engine,
+        engine,
+        settings,
+        FakeReadiness(),
+        NoTelemetry(),
+        StillClock(),
+        rescheduler=engine,
+        rearmer=engine,
+        accepts=accepts,
+    )
+    return routes_of(app)
+
+
+def operations(of: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in of["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def checked(schema: dict[str, Any], value: Any) -> None:
+    """`value` is what `schema`, a part of the document, says."""
+    jsonschema_rs.validate({"$ref": "#/x", "x": schema, "components": WHOLE["components"]}, value)
+
+
+async def test_every_route_is_described_and_every_described_path_is_a_route(edge: Edge) -> None:
+    shown = (await edge.ask("GET", "/openapi.json")).json
+    assert {(method, path) for method, path, _ in operations(shown)} == routes()
+
+
+def test_a_worker_describes_its_own_routes_and_no_schedules() -> None:
+    shown = document(routes(accepts=False))
+    assert {path for _, path, _ in operations(shown)} == {path for _, path in routes(accepts=False)}
+    assert not any("schedule" in path for _, path, _ in operations(shown))
+
+
+def test_no_call_is_described_twice_by_path_or_by_name() -> None:
+    assert len(DESCRIBED) == len(CALLS)
+    assert len({call.name for call in CALLS}) == len(CALLS)
+
+
+def test_the_document_is_valid_openapi() -> None:
+    assert WHOLE["openapi"] == "3.1.0"
+    validate(WHOLE)
+
+
+def test_every_call_has_examples_and_every_example_is_what_its_schema_says() -> None:
+    for method, path, operation in operations(WHOLE):
+        contents = [r["content"] for r in operation["responses"].values()]
+        if "requestBody" in operation:
+            contents.append(operation["requestBody"]["content"])
+        for media_type, content in ((m, c) for each in contents for m, c in each.items()):
+            if "$ref" in content["schema"]:
+                assert content["examples"], f"{method} {path} {media_type}"
+            for example in content.get("examples", {}).values():
+                checked(content["schema"], example["value"])
+
+
+def test_every_schedule_call_says_how_it_ends_without_a_key_over_a_quota_and_in_an_outage() -> None:
+    for _, path, operation in operations(WHOLE):
+        assert {"400", "500"} <= operation["responses"].keys()
+        if "schedule" not in path:
+            continue
+        assert {"401", "403", "429", "503"} <= operation["responses"].keys()
+        for status, header in (("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")):
+            assert header in operation["responses"][status]["headers"]
+
+
+async def test_the_service_accepts_the_examples_of_its_document(edge: Edge) -> None:
+    create = next(call for call in CALLS if call.name == "createSchedule")
+    for number, example in enumerate(create.request_examples.values()):
+        answer = await edge.post({**example, "scheduleKey": f"example-{number}"})
+        assert answer.status == 201
+        checked({"$ref": "#/components/schemas/ScheduleDocument"}, answer.json)
+
+
+async def test_a_field_that_the_document_does_not_know_would_be_noticed(edge: Edge) -> None:
+    # The models pass unknown fields over, so conformance alone would not see an answer that has grown.
+    answer = await edge.post(a_request())
+    assert answer.json.keys() <= WHOLE["components"]["schemas"]["ScheduleDocument"]["properties"].keys()
+
+
+async def test_the_page_and_its_files_come_from_the_node_alone(edge: Edge) -> None:
+    page = await edge.ask("GET", "/docs")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    used = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
+    assert len(used) == 3
+    for each in used:
+        answer = await edge.ask("GET", f"/{each}")
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].split(";")[0] == (
+            "text/css" if each.endswith("css") else "text/javascript"
+        )
+    assert b"openapi.json" in (await edge.ask("GET", "/docs/page.js")).body
+
+
+@pytest.mark.parametrize("name", ["LICENSE-swagger-ui.txt", "%2e%2e%2fserver.py", "..%2fserver.py", "none.js"])
+async def test_nothing_but_the_pages_files_is_served(edge: Edge, name: str) -> None:
+    assert (await edge.ask("GET", f"/docs/{name}")).status == 404
+
+
+def test_the_version_is_the_packages() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == clockwork.__version__ == WHOLE["info"]["version"]

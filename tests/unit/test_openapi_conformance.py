@@ -1,0 +1,100 @@
+"""What the service answers to generated requests is what its document says: schemathesis against the twins in memory."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from clockwork.api.openapi import routes_of
+from tests.support import builders
+from tests.support.engine import Engine
+from tests.unit.service import ENDED, app_of, open_service
+
+EXAMPLES = 25
+"""Of each call and kind: some two seconds each."""
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+SCHEDULE_CALLS = sorted((method, path) for method, path in routes_of(app_of(Engine())) if "schedule" in path)
+KEYS = ["a", "ü/1 %", *ENDED.values()]
+
+
+@dataclass
+class Running:
+    url: str
+    document: dict[str, Any]
+    now_ms: int
+
+
+@pytest.fixture(scope="module")
+async def node() -> AsyncIterator[Running]:
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        async with session.get("/openapi.json") as answer:
+            described = await answer.json()
+        await service.seed("shop", "other")
+        yield Running(service.url, described, service.engine.clock.now_ms())
+
+
+def narrowed(node: Running) -> dict[str, Any]:
+    """The same document with so few names and such times that requests meet each other's schedules."""
+    narrow = copy.deepcopy(node.document)
+    names = {"clientId": {"enum": ["shop", "other"]}, "scheduleKey": {"enum": KEYS}}
+    # Not in the past: nobody delivers here, so a change of what is due would wait for its owner until it gives up.
+    times = {"type": "integer", "minimum": node.now_ms + 60_000, "maximum": node.now_ms + 86_400_000}
+    forms = narrow["components"]["schemas"]
+    for form in forms.values():
+        if form.get("additionalProperties") is False:
+            form["properties"] |= {name: value for name, value in names.items() if name in form["properties"]}
+            if "scheduleTime" in form["properties"]:
+                form["properties"]["scheduleTime"] = times
+    forms["DeliveryForm"]["properties"]["topic"] = {"enum": [builders.TOPIC]}
+    for operation in (each for path in narrow["paths"].values() for each in path.values()):
+        for parameter in operation["parameters"]:
+            parameter["schema"] = names.get(parameter["name"], parameter["schema"])
+    return narrow
+
+
+@pytest.mark.parametrize("kind", ["narrow", "valid", "invalid"])
+@pytest.mark.parametrize(("method", "path"), SCHEDULE_CALLS)
+async def test_generated_requests_are_answered_as_the_document_says(
+    node: Running, method: str, path: str, kind: str
+) -> None:
+    described = narrowed(node) if kind == "narrow" else node.document
+    operation = schemathesis.openapi.from_dict(described)[path][method]
+    mode = schemathesis.GenerationMode.NEGATIVE if kind == "invalid" else schemathesis.GenerationMode.POSITIVE
+    statuses: set[int] = set()
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def conforms(case: schemathesis.Case[Any]) -> None:
+        statuses.add(case.call_and_validate(base_url=node.url, checks=CHECKS).status_code)
+
+    # In a thread, because it waits for its answers without letting go of the event loop that makes them.
+    await asyncio.to_thread(conforms)
+    # Else nothing was tried but refusals.
+    assert kind != "narrow" or statuses & {200, 201}, statuses

@@ -1,0 +1,94 @@
+"""No call reaches a schedule that its key does not cover: all routes that there are, on an engine that works."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.auth import Gate
+from clockwork.api.openapi import routes_of
+from clockwork.domain.rights import Principal, Right, names_of
+from tests.support import builders
+from tests.support.engine import Engine
+from tests.unit.api_edge import a_request
+from tests.unit.service import app_of, open_service
+
+KEYS = {
+    "shop": Principal(name="shop", clients=names_of(["shop"]), topics=names_of(["*"]), rights=frozenset(Right)),
+    "bank": Principal(name="bank", clients=names_of(["bank"]), topics=names_of(["*"]), rights=frozenset(Right)),
+    "mail": Principal(name="mail", clients=names_of(["shop"]), topics=names_of(["mail"]), rights=frozenset(Right)),
+}
+NAMED = {"clientId": "shop", "scheduleKey": "a"}
+BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/schedule"): a_request(**NAMED),
+    ("DELETE", "/schedule"): NAMED,
+    ("POST", "/schedules"): {"schedules": [a_request(**NAMED)]},
+    ("POST", "/schedules/cancel"): {"schedules": [NAMED]},
+    ("PUT", "/schedule/{clientId}/{scheduleKey}"): {"taskData": 1},
+}
+CALLS = sorted((method, path) for method, path in routes_of(app_of(Engine())) if "schedule" in path)
+
+
+class KnownKeys:
+    def known(self, credential: str) -> Principal | None:
+        return KEYS[credential]
+
+    async def check(self, credential: str) -> Principal:
+        raise AssertionError("all are known")
+
+    async def run(self) -> None:
+        raise AssertionError("not in this test")
+
+
+async def answered(session: aiohttp.ClientSession, key: str, method: str, path: str) -> tuple[int, Any]:
+    """Of a batch the status of its item."""
+    at = path.replace("{clientId}", "shop").replace("{scheduleKey}", "a")
+    query = "?clientId=shop" if (method, path) == ("GET", "/schedules") else ""
+    headers = {"Authorization": f"Bearer {key}"}
+    body = BODIES.get((method, path))
+    async with session.request(method, f"{at}{query}", json=body, headers=headers) as answer:
+        document = await answer.json()
+    if answer.status == 200 and "results" in document:
+        (result,) = document["results"]
+        return result["status"], result
+    return answer.status, document
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, path: str) -> None:
+    async with (
+        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        aiohttp.ClientSession(service.url) as session,
+    ):
+        assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
+        before = dict(service.engine.store.rows), dict(service.engine.store.pointers)
+
+        status, document = await answered(session, "bank", method, path)
+
+        assert (status, document["errors"][0]["field"]) == (403, "clientId")
+        assert (service.engine.store.rows, service.engine.store.pointers) == before
+        # With the key of its own client the same call is answered, so it was the key that was refused.
+        assert (await answered(session, "shop", method, path))[0] in {200, 201, 409}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/schedule"), ("POST", "/schedules"), ("PUT", "/schedule/{clientId}/{scheduleKey}")],
+)
+async def test_nothing_is_given_to_a_topic_that_the_key_does_not_cover(method: str, path: str) -> None:
+    async with (
+        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        aiohttp.ClientSession(service.url) as session,
+    ):
+        assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
+        # A change that leaves the topic as it is would still send what this key says to it.
+        status, document = await answered(session, "mail", method, path)
+
+        assert (status, document["errors"]) == (
+            403,
+            [{"field": "delivery.topic", "message": "is not covered by this key"}],
+        )
+        (row,) = service.engine.store.rows.values()
+        assert row.schedule.topic == builders.TOPIC  # type: ignore[union-attr]
+        assert row.schedule.version == 1  # type: ignore[union-attr]
