@@ -21,11 +21,10 @@ from clockwork.config import Settings, load_settings
 from clockwork.errors import StartRefused, Unavailable
 from clockwork.processes import Processes
 
-
 COLLECT_EVERY: Final = 10_000
 """Objects made and not yet dropped, after which cycles among them are looked for. Python's 700 is for small programs: a node
 that fires or stores a few hundred rows at a time has thousands in use at any moment, and to walk through them over and over
-is a third of all that it does. Larger still gains little, and makes the pauses longer."""
+is a tenth to a third of all that it does. Larger still makes the pauses longer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""A node looks for garbage rarely: a third of its CPU went there (`make bench SCENARIO=drain-stub`)."""
+"""A node looks for garbage rarely: up to a third of its CPU went there (`make bench SCENARIO=drain-stub`)."""
 
 import gc
 
