@@ -73,8 +73,8 @@ rules: tools ## Prometheus' rules and their tests
 tools: $(STAMP) ## promtool in .venv/tools, from Debian's package, without root
 	@sh infra/tools/promtool.sh "$(PROMTOOL)" $(VENV)/tools
 
-charts: $(STAMP) ## after a change of the chart: render it (needs helm 3), check against Kubernetes' schemas, store the result
-	@$(call supply_tools); sh infra/helm/render.sh $(PY) $(VENV)/supply/bin/kubernetes-validate
+charts: $(STAMP) ## after a change of the chart: render it (needs helm 3 or Go), check against Kubernetes' schemas, store the result
+	@$(call supply_tools); sh infra/helm/render.sh $(PY) $(VENV)/supply/bin/kubernetes-validate $(VENV)/tools
 
 audit: $(STAMP) ## known vulnerabilities of what constraints.txt pins; asks a service on the network
 	@$(call supply_tools); $(VENV)/supply/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt

@@ -18,6 +18,7 @@ from typing import Final
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_content import content_item, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
+from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.schedule import (
@@ -161,10 +162,12 @@ def pointer_item(pointer: Pointer) -> Item:
             "v": number(FORMAT),
             "shard": number(pointer.shard),
             "current": {"N": text_of(pointer.position)},
+            LISTED_UNDER: list_key(pointer.client_id, bucket_of(pointer.schedule_key)),
             "digest": {"S": pointer.digest},
             "version": number(pointer.version),
             "expiresAt": number(pointer.expires_at_s),
         }
+        | ({"rearmed": number(1)} if pointer.rearmed else {})
     )
 
 
@@ -182,6 +185,7 @@ def pointer_of(item: Item) -> Pointer:
         digest=fields.text(item, "digest"),
         version=fields.integer(item, "version"),
         expires_at_s=fields.integer(item, "expiresAt"),
+        rearmed="rearmed" in item,
     )
 
 
@@ -212,6 +216,8 @@ def outcome_item(outcome: Outcome) -> Item:
         }
     if (failure := outcome.failure) is not None:
         item["failure"] = {"M": {"reason": {"S": failure.reason}, "attempts": number(failure.attempts)}}
+    if outcome.moved_to is not None:
+        item["movedTo"] = {"N": text_of(outcome.moved_to)}
     return item
 
 
@@ -245,6 +251,7 @@ def outcome_of(item: Item) -> Outcome:
         schedule=schedule,
         placed=placed,
         failure=failure,
+        moved_to=position_of(fields.value_of(item, "movedTo", "N")) if "movedTo" in item else None,
         expires_at_s=fields.integer(item, "expiresAt"),
     )
 

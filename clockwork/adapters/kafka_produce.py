@@ -20,7 +20,13 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from clockwork.adapters import kafka_client as codes
 from clockwork.adapters.kafka_client import KafkaSettings, Wire
-from clockwork.adapters.kafka_topics import TopicDirectory, TopicLayout, TopicState
+from clockwork.adapters.kafka_topics import (
+    LIMIT_AGE_S_MAX,
+    REFUSING_LIMIT_AGE_S_MAX,
+    TopicDirectory,
+    TopicLayout,
+    TopicState,
+)
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Placed
 from clockwork.domain.sharding import murmur2
@@ -286,5 +292,9 @@ async def unable(directory: TopicDirectory, where: TopicPartition, layout: Topic
 
 async def too_large(settings: KafkaSettings, directory: TopicDirectory, record: OutRecord) -> bool:
     """True if the record alone is certainly over its topic's limit or ours; the broker judges what is close to it."""
-    limit_bytes = (await directory.limits(record.topic)).record_bytes_max or settings.record_bytes_max
-    return wire_bytes(record) - ESTIMATE_SLACK_BYTES > min(settings.record_bytes_max, limit_bytes)
+    least_bytes = wire_bytes(record) - ESTIMATE_SLACK_BYTES
+    for age_s_max in (LIMIT_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX):
+        limits = await directory.limits(record.topic, age_s_max=age_s_max)
+        if least_bytes <= min(settings.record_bytes_max, limits.record_bytes_max or settings.record_bytes_max):
+            return False
+    return True

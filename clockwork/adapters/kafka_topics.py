@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 MISSING_AGE_S_MAX: Final = 1.0
 LIMIT_AGE_S_MAX: Final = 60.0
 """A topic's size limit is changed by hand and rarely; if it shrank, the broker's refusal says so."""
+REFUSING_LIMIT_AGE_S_MAX: Final = 1.0
+"""Of one by which a record is refused unsent: whoever has raised it arms again what failed by it, and not a minute later."""
 PING_INTERVAL_S: Final = 1.0
 CREATE_TIMEOUT_MS: Final = 15_000
 REPLICAS: Final = 3
@@ -149,11 +151,11 @@ class TopicDirectory:
             raise BrokerUnavailable(f"topics are not known and Kafka does not say: {error}") from error
         return {topic: self._layouts[topic] for topic in topics}
 
-    async def limits(self, topic: str) -> TopicLimits:
-        """The topic's limits as they were within the last minute. Where they are not known, a refusal will tell."""
+    async def limits(self, topic: str, *, age_s_max: float = LIMIT_AGE_S_MAX) -> TopicLimits:
+        """The topic's limits as they were within so many seconds. Where they are not known, a refusal will tell."""
         now_s = asyncio.get_running_loop().time()
         asked_at_s, limits = self._limits.get(topic, (None, TopicLimits()))
-        if asked_at_s is not None and now_s - asked_at_s < LIMIT_AGE_S_MAX:
+        if asked_at_s is not None and now_s - asked_at_s < age_s_max:
             return limits
         # Before asking: those who come meanwhile go on with the old values.
         self._limits[topic] = (now_s, limits)

@@ -157,6 +157,13 @@ class ConflictDocument(ProblemDocument):
     schedule: ScheduleDocument
 
 
+class StaleDocument(ProblemDocument):
+    """The schedule has another version."""
+
+    schedule: ScheduleDocument
+    """As it is now."""
+
+
 class InternalDocument(ProblemDocument):
     """A mistake of the service's own; the outcome is unknown, and the same request again settles it."""
 
@@ -168,7 +175,7 @@ class UnreadyDocument(ProblemDocument):
     """Why the node cannot do what its role does."""
 
     reasons: list[str]
-    details: dict[str, Any]
+    details: dict[str, Any] | Absent = None
 
 
 class ReadyDocument(BaseModel):

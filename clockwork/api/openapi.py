@@ -18,7 +18,8 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 import clockwork
 from clockwork.api import json_body
-from clockwork.api.openapi_calls import CALLS, MANY, NODE, SCHEDULES
+from clockwork.api.openapi_calls import CALLS, MANY, SCHEDULES
+from clockwork.api.openapi_node import NODE
 from clockwork.api.openapi_parts import HEADERS, JSON, PATH_PARAMETERS, Answer, Call, Parameter
 
 _SCHEMAS: Final = "#/components/schemas/"

@@ -9,19 +9,17 @@ from typing import Any, Final
 
 from clockwork.api import problems
 from clockwork.api.documents import (
-    AliveDocument,
     BatchDocument,
     HistoryDocument,
     PageDocument,
-    ReadyDocument,
     ScheduleDocument,
-    UnreadyDocument,
+    StaleDocument,
 )
-from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, RearmForm
+from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
+from clockwork.api.openapi_node import NODE_CALLS
 from clockwork.api.openapi_parts import (
     A_KEY,
     A_REQUEST,
-    ANYWHERE,
     CANCELLED,
     DELIVERED,
     FAILED,
@@ -43,7 +41,6 @@ from clockwork.api.schemas import KeyForm, ScheduleForm
 
 SCHEDULES: Final = "schedules"
 MANY: Final = "many at once"
-NODE: Final = "node"
 
 _ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 _MOVED: Final = {**PENDING, "version": 2, "scheduleTime": NOW_MS + 60_000, "deliveryId": "05e1ab" + "0" * 26}
@@ -56,7 +53,8 @@ _CONDITION: Final = Parameter(
 )
 _STALE: Final = problem(
     "The version is another than `If-Match` says.",
-    stale=problems.of_http(HTTPStatus.PRECONDITION_FAILED),
+    model=StaleDocument,
+    stale=problems.version_differs(2, _MOVED),
 )
 _PAGING: Final = (
     Parameter(
@@ -181,7 +179,7 @@ _SINGLE: Final = (
         name="changeSchedule",
         tag=SCHEDULES,
         summary="Reschedule or change",
-        description="Omitted fields stay; `delivery` is merged field by field, its `headers` are replaced as a whole.",
+        description="Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole.",
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
         parameters=(_CONDITION,),
@@ -199,7 +197,10 @@ _SINGLE: Final = (
         name="fireSchedule",
         tag=SCHEDULES,
         summary="Deliver now",
-        description="A change of `scheduleTime` to now.",
+        description="A change of `scheduleTime` to now; what is due already stays as it is.",
+        request=NothingForm,
+        request_examples={"nothing": {}},
+        request_required=False,
         parameters=(_CONDITION,),
         answers={
             200: _schedule("It is due now.", fired={**_MOVED, "scheduleTime": NOW_MS}),
@@ -219,10 +220,12 @@ _SINGLE: Final = (
         request=RearmForm,
         request_examples={"now": {}, "later": {"scheduleTime": NOW_MS + 60_000}},
         request_required=False,
+        parameters=(_CONDITION,),
         answers={
             200: _schedule("It is pending again.", armed=_MOVED),
             404: NOT_FOUND,
             409: conflict("It has not failed.", taken=TAKEN),
+            412: _STALE,
             **WITH_BODY,
         },
     ),
@@ -300,94 +303,10 @@ _MANY: Final = (
             200: Answer(
                 description="A page.", model=PageDocument, examples={"last": {"schedules": [PENDING], "cursor": None}}
             ),
-            404: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_FOUND)),
+            501: problem("This cluster keeps no index to list from.", off=problems.of_http(HTTPStatus.NOT_IMPLEMENTED)),
             **SCHEDULE_CALL,
         },
     ),
 )
 
-_NODE: Final = (
-    Call(
-        method="GET",
-        path="/livez",
-        name="livez",
-        tag=NODE,
-        summary="Does the process turn?",
-        description="If not, a restart helps.",
-        keyed=False,
-        answers={
-            200: Answer(description="It does.", model=AliveDocument, examples={"alive": {"status": "alive"}}),
-            **ANYWHERE,
-        },
-    ),
-    Call(
-        method="GET",
-        path="/readyz",
-        name="readyz",
-        tag=NODE,
-        summary="Can the node do what its role does?",
-        description="For `api` and `all` that is DynamoDB and the clock; Kafka's state is in the details.",
-        keyed=False,
-        answers={
-            200: Answer(
-                description="It can.",
-                model=ReadyDocument,
-                examples={"ready": {"status": "ready", "reasons": [], "details": {"kafka": {"connected": True}}}},
-            ),
-            503: problem(
-                "It cannot, and why.",
-                model=UnreadyDocument,
-                unready=problems.unavailable(
-                    "DynamoDB does not answer", more={"reasons": ["DynamoDB does not answer"], "details": {}}
-                ),
-            ),
-            **ANYWHERE,
-        },
-    ),
-    Call(
-        method="GET",
-        path="/metrics",
-        name="metrics",
-        tag=NODE,
-        summary="Figures for Prometheus",
-        description="Prometheus' text format.",
-        keyed=False,
-        answers={200: Answer(description="All figures.", media_type="text/plain"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/openapi.json",
-        name="openapi",
-        tag=NODE,
-        summary="This document",
-        description="OpenAPI 3.1.",
-        keyed=False,
-        answers={200: Answer(description="The document.", media_type="application/json"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/docs",
-        name="docs",
-        tag=NODE,
-        summary="This document as a page",
-        description="Works without the internet.",
-        keyed=False,
-        answers={200: Answer(description="The page.", media_type="text/html"), **ANYWHERE},
-    ),
-    Call(
-        method="GET",
-        path="/docs/{file}",
-        name="docsFile",
-        tag=NODE,
-        summary="What the page needs",
-        description="Its script and its style.",
-        keyed=False,
-        answers={
-            200: Answer(description="The file.", media_type="*/*"),
-            404: problem("No such file.", unknown=problems.of_http(HTTPStatus.NOT_FOUND)),
-            **ANYWHERE,
-        },
-    ),
-)
-
-CALLS: Final = (*_SINGLE, *_MANY, *_NODE)
+CALLS: Final = (*_SINGLE, *_MANY, *NODE_CALLS)

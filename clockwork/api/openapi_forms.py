@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clockwork.api.policies import OnLateName, RetryForm
-from clockwork.api.schemas import AHEAD_MS_MAX, DueMs, KeyForm, ScheduleForm, TopicName
+from clockwork.api.schemas import AHEAD_MS_MAX, ClientIdText, DueMs, KeyForm, KeyText, ScheduleForm, TopicName
 
 BATCH_ITEMS_MAX = 1_000
 
@@ -31,8 +31,12 @@ class ChangeForm(BaseModel):
 
     model_config = _FORM
 
+    client_id: Annotated[ClientIdText | None, Field(alias="clientId")] = None
+    """Only as the path says; it cannot be changed."""
+    schedule_key: Annotated[KeyText | None, Field(alias="scheduleKey")] = None
+    """Only as the path says; it cannot be changed."""
     due_ms: Annotated[DueMs | None, Field(alias="scheduleTime")] = None
-    ordering_key: Annotated[str | None, Field(alias="orderingKey", min_length=1, max_length=512)] = None
+    ordering_key: Annotated[KeyText | None, Field(alias="orderingKey")] = None
     task_data: Annotated[Any, Field(alias="taskData")] = None
     task_data_encoding: Annotated[Literal["json", "base64"] | None, Field(alias="taskDataEncoding")] = None
     delivery: DeliveryChangeForm | None = None
@@ -45,6 +49,12 @@ class RearmForm(BaseModel):
 
     due_ms: Annotated[DueMs | None, Field(alias="scheduleTime")] = None
     """By default now."""
+
+
+class NothingForm(BaseModel):
+    """The path says all."""
+
+    model_config = _FORM
 
 
 class CreateManyForm(BaseModel):

@@ -98,6 +98,17 @@ def conflict(reason: str, detail: str, schedule: Mapping[str, Any]) -> Problem:
     )
 
 
+def version_differs(version: int, schedule: Mapping[str, Any]) -> Problem:
+    return Problem(
+        status=HTTPStatus.PRECONDITION_FAILED,
+        kind="version-differs",
+        title="The schedule has another version",
+        detail=f"Its version is {version}, which If-Match does not name.",
+        more={"schedule": schedule},
+        headers={"ETag": f'"{version}"'},
+    )
+
+
 def unavailable(detail: str, *, retry_after_s: int = 1, more: Mapping[str, Any] | None = None) -> Problem:
     return Problem(
         status=HTTPStatus.SERVICE_UNAVAILABLE,

@@ -4,10 +4,7 @@ Every wrong field is named at once: fields are checked by pydantic in strict mod
 number), and what only two fields together decide (`taskData` and its encoding, the sizes) is checked after that.
 """
 
-import base64
-import binascii
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,18 +22,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from clockwork.api import json_body, policies
+from clockwork.api import json_body, policies, shown
+from clockwork.api.data_forms import stored_data
 from clockwork.api.times import due_ms_of_input
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Schedule, ScheduleKey, Topic
-from clockwork.engine.answers import NewSchedule, ScheduleView, Status
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import FieldError, InvalidInput
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
 KEY_BYTES_MAX: Final = 512
-TASK_DATA_LEVELS_MAX: Final = 64
 STORED_BYTES_MAX: Final = 256 * 1024
 """`taskData` and headers together; a DynamoDB item holds 400 KB, and the rest of a row has its bounds too."""
 HEADERS_MAX: Final = 100
@@ -69,21 +66,29 @@ def _context(info: ValidationInfo) -> _Context:
     return info.context
 
 
-def _client_id(value: str) -> str:
+def client_id_of(value: str) -> str:
+    """A legal `clientId`. Raises: ValueError, as the two below."""
     if not _CLIENT_ID.fullmatch(value):
         raise ValueError("should be 1 to 128 of A-Z a-z 0-9 . _ -")
     return value
 
 
-def _key(value: str) -> str:
+def key_of(value: str) -> str:
+    """A legal `scheduleKey` or `orderingKey`."""
     if not 1 <= len(value.encode()) <= KEY_BYTES_MAX:
         raise ValueError(f"should be 1 to {KEY_BYTES_MAX} bytes of UTF-8")
     return value
 
 
-def _topic(value: str, info: ValidationInfo) -> str:
+def topic_of(value: str) -> str:
+    """A name that Kafka would take."""
     if not _TOPIC.fullmatch(value) or value in {".", ".."}:
         raise ValueError("should be a Kafka topic name: 1 to 249 of A-Z a-z 0-9 . _ -, and neither . nor ..")
+    return value
+
+
+def _topic(value: str, info: ValidationInfo) -> str:
+    topic_of(value)
     if value.startswith("__"):
         raise ValueError("topics that begin with __ are Kafka's own")
     if value.startswith(f"{_context(info).cluster}-"):
@@ -112,12 +117,12 @@ def _few(value: object) -> object:
     return value
 
 
-_ClientId = Annotated[
-    str, AfterValidator(_client_id), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
+ClientIdText = Annotated[
+    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
 ]
-_Key = Annotated[
+KeyText = Annotated[
     str,
-    AfterValidator(_key),
+    AfterValidator(key_of),
     WithJsonSchema(
         {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
     ),
@@ -142,8 +147,8 @@ class KeyForm(BaseModel):
 
     model_config = _STRICT
 
-    client_id: Annotated[_ClientId, Field(alias="clientId")]
-    schedule_key: Annotated[_Key, Field(alias="scheduleKey")]
+    client_id: Annotated[ClientIdText, Field(alias="clientId")]
+    schedule_key: Annotated[KeyText, Field(alias="scheduleKey")]
 
 
 class DeliveryForm(BaseModel):
@@ -168,7 +173,7 @@ class ScheduleForm(KeyForm):
     """A schedule, as it is created."""
 
     due_ms: Annotated[DueMs, Field(alias="scheduleTime")]
-    ordering_key: Annotated[_Key | None, Field(alias="orderingKey")] = None
+    ordering_key: Annotated[KeyText | None, Field(alias="orderingKey")] = None
     """By default the `scheduleKey`. Order is kept per topic and ordering key."""
     task_data: Annotated[Any, Field(alias="taskData")]
     """Any JSON value, `null` included: only its absence is an error."""
@@ -186,7 +191,7 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
     task_data, data_form = b"", DataForm.JSON
     if isinstance(document, dict) and "taskData" in document:
         try:
-            task_data, data_form = _stored(document["taskData"], document.get("taskDataEncoding"))
+            task_data, data_form = stored_data(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
     if form is not None:
@@ -270,41 +275,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
 
 
-# --- taskData
-
-
-def _stored(value: Any, encoding: object) -> tuple[bytes, DataForm]:
-    """The record's value, and how to answer it. Raises: ValueError."""
-    if encoding == "base64":
-        return _decoded(value), DataForm.BASE64
-    if isinstance(value, str):
-        return value.encode(), DataForm.TEXT
-    if json_body.deeper_than(value, TASK_DATA_LEVELS_MAX):
-        raise ValueError(f"should be nested at most {TASK_DATA_LEVELS_MAX} deep")
-    return json_body.compact(value), DataForm.JSON
-
-
-def _decoded(value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise ValueError("should be a string, as taskDataEncoding is base64")
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("should be base64 (RFC 4648, 4), with its padding") from error
-    # Stray bits behind the last byte would be lost, and the answer would not be what was given.
-    if base64.b64encode(data).decode() != value:
-        raise ValueError("should be base64 (RFC 4648, 4), without stray bits or blanks")
-    return data
-
-
-def _answered(schedule: Schedule) -> Any:
-    match schedule.data_form:
-        case DataForm.JSON:
-            return json.loads(schedule.task_data)
-        case DataForm.TEXT:
-            return schedule.task_data.decode()
-        case DataForm.BASE64:
-            return base64.b64encode(schedule.task_data).decode()
+# --- what fields decide together
 
 
 def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
@@ -356,43 +327,15 @@ def _digest(
 
 def answer(view: ScheduleView) -> dict[str, Any]:
     """A schedule and its state, as every answer shows it."""
-    schedule = view.schedule
-    shown: dict[str, Any] = {
+    identity = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
-        "scheduleTime": schedule.due_ms if schedule is not None else due_ms_of(view.position),
+        "scheduleTime": due_ms_of(view.position),
     }
-    if schedule is not None:
-        shown |= {
-            "orderingKey": schedule.ordering_key,
-            "taskData": _answered(schedule),
-            "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-            "delivery": {
-                "topic": schedule.topic,
-                "guarantee": schedule.guarantee.value,
-                "headers": dict(schedule.headers),
-            }
-            | policies.shown(schedule),
-            "createdAt": schedule.created_at_ms,
-            "deliveryId": schedule.delivery_id,
-        }
-    return shown | {"status": view.status.value, "version": view.version, "shard": view.shard} | _ending(view)
-
-
-def _ending(view: ScheduleView) -> dict[str, Any]:
-    outcome = view.outcome
-    if outcome is None:
-        return {}
-    if view.status is Status.DELIVERED and outcome.placed is not None:
-        delivered = {
-            "topic": view.schedule.topic if view.schedule is not None else None,
-            "partition": outcome.placed.kafka_partition,
-            "offset": outcome.placed.offset,
-            "at": outcome.placed.at_ms,
-            "latenessMs": outcome.placed.at_ms - due_ms_of(view.position),
-        }
-        return {"delivered": delivered}
-    if view.status is Status.FAILED and outcome.failure is not None:
-        failure = outcome.failure
-        return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
-    return {}
+    state = {"status": view.status.value, "version": view.version, "shard": view.shard}
+    return (
+        identity
+        | shown.content(view.schedule)
+        | state
+        | (shown.ending(view.outcome) if view.outcome is not None else {})
+    )

@@ -32,7 +32,7 @@ from clockwork.errors import StartRefused
 ANSWER_S_MAX: Final = 2.0
 """A loop that is busy answers within milliseconds; below the time-outs that probes usually have."""
 _SERIES: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (.*)")
-_UP: Final = "clockwork_process_up"
+PROCESS_UP: Final = "clockwork_process_up"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +138,10 @@ class SiblingHandlers:
         for number, said in said_by.items():
             merged.add(number, said.body.decode())
             await asyncio.sleep(0)  # some ms each, and the loop has other things to do
-        up = [f'{_UP}{{process="{n}"}} {float(n in said_by)}' for n in range(self.sibling.count)]
-        merged.add_family(_UP, [f"# HELP {_UP} Whether this process answered", f"# TYPE {_UP} gauge", *up])
+        up = [f'{PROCESS_UP}{{process="{n}"}} {float(n in said_by)}' for n in range(self.sibling.count)]
+        merged.add_family(
+            PROCESS_UP, [f"# HELP {PROCESS_UP} Whether this process answered", f"# TYPE {PROCESS_UP} gauge", *up]
+        )
         content_type = next((said.content_type for said in said_by.values()), "text/plain")
         return web.Response(body=merged.text().encode(), headers={hdrs.CONTENT_TYPE: content_type})
 

@@ -36,8 +36,8 @@ _PASSED_ON: Final = {"ignore_unknown_options": True, "help_option_names": []}
 @click.pass_context
 def clockwork(ctx: click.Context, url: str, api_key_file: IO[str] | None, timeout_ms: int) -> None:
     """Schedules payloads for Kafka topics, and runs the nodes that deliver them."""
-    api_key = os.environ.get("CLOCKWORK_API_KEY") if api_key_file is None else api_key_file.read().strip()
-    ctx.obj = Connection(url, api_key or None, Retries(total_ms=timeout_ms))
+    api_key = os.environ.get("CLOCKWORK_API_KEY", "") if api_key_file is None else api_key_file.read()
+    ctx.obj = Connection(url, api_key.strip() or None, Retries(total_ms=timeout_ms))
 
 
 def _node_command(name: str, about: str) -> click.Command:

@@ -23,7 +23,7 @@ class Connection:
         try:
             client = Client(self.url, api_key=self._api_key, retries=self._retries)
         except ValueError as error:
-            raise click.UsageError(f"--{error}") from error
+            raise click.UsageError(str(error)) from error
         with told(), client:
             yield client
 

@@ -149,9 +149,7 @@ class AsyncClient:
         """Delivers a pending one now. Raises: NotFound, Conflict, InFlight, VersionMismatch. AlreadyDelivered may also
         mean that an earlier attempt of this call worked and its answer was lost."""
         path = f"{path_of(client_id, schedule_key)}/fire"
-        headers = _condition(if_version)
-        answer = await self._http.ask("POST", path, headers=headers, repeatable=if_version is None)
-        return _read(ScheduleDocument, answer)
+        return _read(ScheduleDocument, await self._http.ask("POST", path, headers=_condition(if_version)))
 
     async def retry(
         self, client_id: str, schedule_key: str, *, at: When | None = None, if_version: int | None = None

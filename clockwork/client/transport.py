@@ -1,10 +1,8 @@
 """Requests that end: with an answer, or with an error that says what is known.
 
-Nearly every call of the API may be sent again: a create is recognised by its content, what is cancelled is cancelled, a
-change that was made already is answered as made, with and without its condition. So a lost answer, `503` and `429` are
-retried here, within bounds and with jitter, for as long as `Retry-After` asks. The one exception is "fire" on condition
-of a version: it says no time that the service could recognise it by, so sent again after it was done it is refused, and
-the refusal would be a lie. It is sent again only where nothing was done.
+Every call of the API may be sent again: a create is recognised by its content, what is cancelled is cancelled, and a
+change that was made already is answered as made, on condition of the earlier version too. So a lost answer, `503` and
+`429` are retried here, within bounds and with jitter, for as long as `Retry-After` asks.
 """
 
 import asyncio
@@ -63,6 +61,8 @@ class Transport:
         base = URL(url)
         if base.scheme not in {"http", "https"} or base.host is None:
             raise ValueError("url: should be http://host:port or https://host")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
+            raise ValueError("api_key: should be printable ASCII without blanks")
         self._url = str(base).rstrip("/")
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._retries = retries or Retries()
@@ -89,7 +89,6 @@ class Transport:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        repeatable: bool = True,
     ) -> Any:
         """The JSON of a 2xx answer. `body`: bytes are sent as they are. Raises: CallFailed."""
         url = URL(self._url + path, encoded=True).update_query(query or {})
@@ -97,18 +96,17 @@ class Transport:
         more = {**(headers or {}), **({} if data is None else _JSON)}
         give_up_s = self.give_up_s()
         for attempt in count(1):
-            sent = True
-            retry_after_s = None
+            again, retry_after_s = True, None
             try:
                 answered = await self._once(method, url, data, more)
                 if 200 <= answered.status < 300:
                     return answered.document
                 failure = failure_of(answered.status, answered.document)
-                retry_after_s = answered.retry_after_s
+                again, retry_after_s = isinstance(failure, _RETRIED), answered.retry_after_s
             except (aiohttp.ClientError, TimeoutError) as lost:
-                sent = not isinstance(lost, aiohttp.ClientConnectorError)
                 failure = Unavailable(_no_answer(lost))
-            again = isinstance(failure, _RETRIED) and (repeatable or isinstance(failure, TooMany) or not sent)
+                # A certificate that is not trusted will not be a moment later.
+                again = not isinstance(lost, aiohttp.ClientConnectorCertificateError)
             if not again or not await self.pause(attempt, give_up_s, retry_after_s):
                 raise failure
         raise AssertionError("counting never ends")

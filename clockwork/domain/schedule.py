@@ -2,12 +2,12 @@
 
                     create 201
                         │
-                        ▼            PUT: a new row, the old position ends as `superseded`
-    ┌──────────────── pending ◄──────────────┐
-    │                   │  └─────────────────┘
+                        ▼            PUT, fire: a new row, the old position ends as `superseded`
+    ┌──────────────── pending ◄──────────────┐ ◄────────┐
+    │                   │  └─────────────────┘          │ retry: a new row under the same key
     │ DELETE, granted   │ its owner's transaction commits
-    ▼                   ▼                      ▼
- cancelled          delivered               failed  (dead letter, in the same transaction)
+    ▼                   ▼                      ▼        │
+ cancelled          delivered               failed ─────┘  (dead letter, in the same transaction)
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
 final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
@@ -60,7 +60,8 @@ class OnLate(StrEnum):
     DELIVER = "deliver"
     """It is delivered all the same."""
     DROP = "drop"
-    """It ends as `failed`, without any record."""
+    """It ends as `failed`, without any record; of at_least_once one may come all the same, of a send whose answer was lost
+    or by a zombie, out of its lane's order."""
     DEAD_LETTER = "dead_letter"
 
 
@@ -173,6 +174,8 @@ class Pointer:
     version: int
     expires_at_s: int
     """TTL, in epoch seconds (the unit DynamoDB's TTL wants)."""
+    rearmed: bool = False
+    """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,4 +211,6 @@ class Outcome:
     placed: Placed | None = None
     """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
     failure: Failure | None = None
+    moved_to: Position | None = None
+    """Superseded: where it stands since. Tells a request whose answer was lost whether it was that request's own doing."""
     expires_at_s: int

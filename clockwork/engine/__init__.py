@@ -3,7 +3,10 @@
 The story of a schedule, and the file that tells each part:
 
     intake      a create is one transaction: pointer and row, or neither
-    cancel      hold, look, decide: the same four steps at every distance from the due time
+    hold        hold, look, decide: how a request ends a pending row, at every distance from the due time
+    cancel      its one ending: the row goes
+    reschedule  its other ending: another row comes in its place; "fire now" is a reschedule to now
+    rearm       what failed gets another chance: a create under its own key
     takeover    becoming the owner of a shard: fence, epoch, marker
     dispatch    one pass over one shard: frontier, read, holds, deliver
     tidy        after the commit: outcome first, then the row

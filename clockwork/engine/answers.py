@@ -1,5 +1,6 @@
 """What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -108,6 +109,27 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """It stands as it was asked for, in the place of what stood there before."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """It is as it was asked for already, maybe by the same request before: nothing was written."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDiffers:
+    """It has another version than the request wants to change."""
+
+    view: ScheduleView
+
+
+@dataclass(frozen=True, slots=True)
 class NotFound:
     """Nothing was ever accepted under this key, or it is forgotten by now."""
 
@@ -118,6 +140,14 @@ class Refused:
 
     reason: Reason
     view: ScheduleView
+
+
+Change = Callable[[Schedule], Schedule]
+"""From a pending schedule to what it should be; its key, version and ids stay. Pure, so that it can be asked again after
+somebody else has changed the schedule. Raises: InvalidInput."""
+
+IfVersion = frozenset[int]
+"""The versions of which one must be there still; a request without such a wish has None instead."""
 
 
 class Accepts(Protocol):
@@ -137,4 +167,36 @@ class Cancels(Protocol):
 
     async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
         """Raises: Unavailable (it may have been cancelled)."""
+        ...
+
+
+class Reschedules(Protocol):
+    """Changes pending schedules."""
+
+    async def change(
+        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
+        """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed)."""
+        ...
+
+    async def fire(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
+    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
+        """Makes it due now. Raises: Unavailable (it may have been done)."""
+        ...
+
+
+class Rearms(Protocol):
+    """Gives failed schedules another chance."""
+
+    async def rearm(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        due_ms: int | None = None,
+        if_version: IfVersion | None = None,
+    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
+        """Makes a failed one pending again, due at `due_ms` or now. Raises: InvalidInput (its topic does not exist),
+        Unavailable (it may have been done)."""
         ...

@@ -9,18 +9,15 @@ import random
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import IntakeSettings
-from clockwork.domain.position import RANDOM_DIGITS, new_position
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
-from clockwork.domain.sharding import shard_of
-from clockwork.domain.wakeup import NewlyDue
 from clockwork.engine.answers import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
 from clockwork.engine.patience import Patience
+from clockwork.engine.placing import Placing, topic_missing
 from clockwork.engine.reading import Reading, pending_view
 from clockwork.engine.waker import Waker
 from clockwork.errors import (
     ClockUntrusted,
     ConditionFailed,
-    FieldError,
     InvalidInput,
     StoreUnavailable,
     TransactionConflict,
@@ -44,13 +41,12 @@ class Intake:
     ) -> None:
         self._store = store
         self._publisher = publisher
-        self._waker = waker
         self._clock = clock
         self._trust = trust
         self._rng = rng
         self._settings = settings
         self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
-        self._last_accepted_us = 0
+        self._placing = Placing(waker, clock, rng, settings)
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         """The present state of a key. Raises: Unavailable."""
@@ -99,12 +95,8 @@ class Intake:
                 return self._accepted(pointer, row)
 
     def _accepted(self, pointer: Pointer, row: Row) -> Created:
-        self._announce(row)
+        self._placing.announce(row)
         return Created(pending_view(pointer, row))
-
-    def _announce(self, row: Row) -> None:
-        if row.due_ms <= self._clock.now_ms() + self._settings.scan_interval_ms:
-            self._waker.wake(row.shard, NewlyDue(row.due_ms))
 
     async def _who_is_there(
         self, new: NewSchedule, mine: Row, patience: Patience
@@ -117,7 +109,7 @@ class Intake:
             view = await self._reading.view_at(pointer)
             if view is not None:
                 if pointer.position == mine.position:
-                    self._announce(mine)
+                    self._placing.announce(mine)
                     return Created(view)  # our own, written by a try whose answer was lost
                 if pointer.digest == new.digest:
                     return Repeated(view)
@@ -133,21 +125,15 @@ class Intake:
 
     async def _check_topic(self, new: NewSchedule) -> None:
         if not await self._publisher.topic_exists(new.topic):
-            raise InvalidInput(
-                [FieldError("delivery.topic", f"the topic {new.topic!r} does not exist; create it first")]
-            )
+            raise topic_missing(new.topic)
 
     def _check_clock(self) -> None:
         if not self._trust.trusted():
             raise ClockUntrusted
 
     def _row(self, new: NewSchedule, *, version: int) -> Row:
-        accepted_us = self._next_accepted_us()
-        digits = self._rng.randrange(10**RANDOM_DIGITS)
-        return Row(
-            shard=shard_of(new.ordering_key, self._settings.shards),
-            position=new_position(due_ms=new.due_ms, accepted_us=accepted_us, random=digits),
-            schedule=Schedule(
+        return self._placing.row(
+            Schedule(
                 client_id=new.client_id,
                 schedule_key=new.schedule_key,
                 ordering_key=new.ordering_key,
@@ -161,14 +147,13 @@ class Intake:
                 deadline_ms=new.deadline_ms,
                 on_late=new.on_late,
                 retry=new.retry,
-                created_at_ms=accepted_us // 1_000,
+                created_at_ms=self._clock.now_ms(),
                 version=version,
-                delivery_id=f"{self._rng.getrandbits(128):032x}",
-            ),
+                delivery_id=self._placing.delivery_id(),
+            )
         )
 
     def _pointer(self, new: NewSchedule, row: Row) -> Pointer:
-        latest_ms = max(row.due_ms, row.schedule.created_at_ms)
         return Pointer(
             client_id=new.client_id,
             schedule_key=new.schedule_key,
@@ -176,13 +161,8 @@ class Intake:
             position=row.position,
             digest=new.digest,
             version=row.schedule.version,
-            expires_at_s=(latest_ms + 2 * self._settings.retention_ms) // 1_000,
+            expires_at_s=self._placing.pointer_expires_at_s(row),
         )
-
-    def _next_accepted_us(self) -> int:
-        """Microseconds that grow with every acceptance of this node, so that its positions are ordered by acceptance."""
-        self._last_accepted_us = max(self._clock.now_us(), self._last_accepted_us + 1)
-        return self._last_accepted_us
 
     def _patience(self) -> Patience:
         return Patience(self._settings.request_timeout_ms, self._rng)

@@ -9,7 +9,7 @@ from typing import Final
 from clockwork.clock import Clock
 from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, Outcome, Pointer, Row, Schedule, ScheduleKey
-from clockwork.engine.answers import ScheduleView, Status
+from clockwork.engine.answers import Reason, Refused, ScheduleView, Status
 from clockwork.engine.patience import Patience
 from clockwork.ports import ScheduleStore
 
@@ -73,7 +73,7 @@ class Reading:
         its row gone, its outcome not yet there.
         """
         for pause_s in (FORGOTTEN_PAUSE_S, 0.0):
-            if not self._is_over(pointer):
+            if not self.is_over(pointer):
                 return False
             if await self._store.read_row(pointer.shard, pointer.position) is not None:
                 return False
@@ -82,7 +82,7 @@ class Reading:
             await asyncio.sleep(pause_s)
         return True
 
-    def _is_over(self, pointer: Pointer) -> bool:
+    def is_over(self, pointer: Pointer) -> bool:
         """Whether retention would be over, had it ended when it was due."""
         latest_ms = max(due_ms_of(pointer.position), accepted_ms_of(pointer.position))
         return latest_ms + self._retention_ms < self._clock.now_ms()
@@ -96,6 +96,11 @@ def ended_view(pointer: Pointer, outcome: Outcome) -> ScheduleView:
 def pending_view(pointer: Pointer, row: Row | BrokenRow) -> ScheduleView:
     """The view of a schedule whose row is there."""
     return _view(pointer, row.schedule if isinstance(row, Row) else None, None)
+
+
+def refused(view: ScheduleView) -> Refused:
+    """Why a request that wants a pending schedule cannot have this one: it has ended so."""
+    return Refused(Reason(view.status.value), view)
 
 
 def _view(pointer: Pointer, schedule: Schedule | None, outcome: Outcome | None) -> ScheduleView:

@@ -1,16 +1,17 @@
-"""`python -m infra.helm.digest`: what the stored rendering was made of, as one number."""
+"""`python -m infra.helm.digest`: what the stored rendering was made of, and what it is, as one number."""
 
 import hashlib
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+PARTS = ("clockwork/**/*", "examples/*.yaml", "rendered/*.yaml")
 
 
 def digest() -> str:
-    """Of the chart and the examples: file by file, name and contents."""
+    """Of chart, examples and rendering: file by file, name and contents."""
     found = hashlib.sha256()
-    for path in sorted(file for part in ("clockwork", "examples") for file in (FOLDER / part).rglob("*")):
+    for path in sorted(file for part in PARTS for file in FOLDER.glob(part)):
         if path.is_file():
             text = path.read_bytes()
             found.update(f"{path.relative_to(FOLDER).as_posix()} {len(text)}\n".encode() + text)

@@ -1,17 +1,31 @@
 #!/bin/sh
-# render.sh PYTHON KUBERNETES_VALIDATE: renders the chart with each file of examples/ into rendered/, checks it against Kubernetes'
-# schemas, and notes what it was made of. helm is no Python package and not on every machine, so `make check` reads what is
-# stored here; a test fails when the chart has changed since. Needs helm 3 (HELM=/path/to/helm).
+# render.sh PYTHON KUBERNETES_VALIDATE FOLDER: renders the chart with each file of examples/ into rendered/, checks it against
+# Kubernetes' schemas, and notes what it was made of. No package of Python or Debian has helm, and building it takes
+# minutes: so `make check` reads what is stored here, and a test fails when chart or rendering have changed since.
+#
+# Takes helm 3 from the path, or HELM=/path/to/helm; where there is none but Go is, builds it into FOLDER once.
 set -eu
-python=$1 validate=$2
-helm=${HELM:-helm}
+python=$1 validate=$2 folder=$3
 here=infra/helm
 kubernetes=1.29.0
+version=v3.19.0
 
-"$helm" version --short >/dev/null 2>&1 || {
-  echo "charts: helm 3 is needed: install it, or name it: make charts HELM=/path/to/helm" >&2
-  exit 1
-}
+runs() { "$1" version --short >/dev/null 2>&1; }
+
+helm=${HELM:-helm}
+if ! runs "$helm"; then
+  helm=$folder/helm
+  if [ -n "${HELM:-}" ] || { ! runs "$helm" && ! command -v go >/dev/null; }; then
+    echo "charts: helm 3 is needed (or Go, to build it): install it, or name it: make charts HELM=/path/to/helm" >&2
+    exit 1
+  fi
+  runs "$helm" || {
+    echo "charts: building helm $version, once; this takes minutes"
+    mkdir -p "$folder"
+    GOBIN=$(cd "$folder" && pwd) GOFLAGS=-buildvcs=false go install "helm.sh/helm/v3/cmd/helm@$version"
+  }
+fi
+
 mkdir -p "$here/rendered"
 for values in "$here"/examples/*.yaml; do
   out=$here/rendered/$(basename "$values")

@@ -1,5 +1,5 @@
-# The policies of infra/iam, for this region and account. Attach `node` (and `msk`) to the role of the nodes, `init` only to
-# the role that runs `python -m clockwork init`.
+# The policies of infra/iam, for this region and account. Attach `node` (and `msk`) to the role of the nodes, `init` (and
+# `msk-init`) besides only to the role that runs `python -m clockwork init`.
 
 locals {
   iam_names = {
@@ -23,7 +23,7 @@ locals {
 
   msk_policy = var.msk_cluster_arn == null ? null : jsondecode(templatefile("${path.module}/../iam/msk.json", local.msk))
 
-  client_topics = length(var.client_topics) == 0 ? [] : [{
+  client_topics = var.msk_cluster_arn == null || length(var.client_topics) == 0 ? [] : [{
     Sid      = "DeliverToClientsTopics"
     Effect   = "Allow"
     Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:DescribeTopicDynamicConfiguration", "kafka-cluster:WriteData"]
@@ -52,4 +52,12 @@ resource "aws_iam_policy" "msk" {
     Statement = concat(local.msk_policy.Statement, local.client_topics)
   })
   tags = var.tags
+}
+
+resource "aws_iam_policy" "msk_init" {
+  count = var.msk_cluster_arn == null ? 0 : 1
+
+  name   = "${var.cluster}-msk-init"
+  policy = templatefile("${path.module}/../iam/msk-init.json", local.msk)
+  tags   = var.tags
 }

@@ -3,9 +3,9 @@ output "node_policy_arns" {
   value       = concat([aws_iam_policy.node.arn], aws_iam_policy.msk[*].arn)
 }
 
-output "init_policy_arn" {
+output "init_policy_arns" {
   description = "For the role that runs `python -m clockwork init`, beside the node's."
-  value       = aws_iam_policy.init.arn
+  value       = concat([aws_iam_policy.init.arn], aws_iam_policy.msk_init[*].arn)
 }
 
 output "environment" {

@@ -154,12 +154,16 @@ async def _until_decided_cancel(store: ScheduleStore, created: Row) -> bool:
 async def _reschedule(store: ScheduleStore, old: Row, new: Row, *, hold: RequestId = MINE, replaces: int = 1) -> None:
     await store.reschedule(
         old.shard,
-        outcome(old, EndState.SUPERSEDED),
+        _superseded(old, new),
         hold=hold,
         row=new,
         pointer=pointer(new),
         replaces_version=replaces,
     )
+
+
+def _superseded(old: Row, new: Row) -> Outcome:
+    return replace(outcome(old, EndState.SUPERSEDED), moved_to=new.position)
 
 
 def _moved(old: Row) -> Row:
@@ -179,7 +183,20 @@ async def test_a_reschedule_moves_the_row_to_another_shard(store: ScheduleStore)
     assert await store.read_row(old.shard, old.position) is None
     assert await store.read_row(new.shard, new.position) == new
     assert await _pointer_of(store, old) == pointer(new)
-    assert await _outcome_of(store, old) == outcome(old, EndState.SUPERSEDED)
+    assert await _outcome_of(store, old) == _superseded(old, new)
+
+
+async def test_what_was_armed_again_says_so_until_its_key_is_used_for_something_else(store: ScheduleStore) -> None:
+    failed = await _created(store)
+    armed = row(replace(failed.schedule, version=2))
+    rearmed = replace(pointer(armed), rearmed=True)
+
+    await store.create(armed, rearmed, replaces_version=1)
+
+    assert await _pointer_of(store, armed) == rearmed
+    other = row(replace(failed.schedule, version=3))
+    await store.create(other, pointer(other), replaces_version=2)
+    assert await _pointer_of(store, armed) == pointer(other)
 
 
 async def test_a_reschedule_whose_hold_was_taken_off_changes_nothing(store: ScheduleStore) -> None:

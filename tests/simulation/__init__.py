@@ -1,8 +1,8 @@
 """The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
 
-What runs is the engine as it is (intake, cancel, take-over, passes, tidy-up, supervisor, clock guard). What is made up is
-everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history, byte for
-byte the same on every machine; a seed that fails is a bug report.
+What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard). What is
+made up is everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history,
+byte for byte the same on every machine; a seed that fails is a bug report.
 
     virtual_loop      several event loops and one time that jumps; pausing and killing a node
     host, clocks      a node as the worlds see it: connections, a wrong clock
@@ -33,7 +33,7 @@ while, so that late copies arrive, and the checkers judge.
 - The group: assignments come as a whole; the protocol below (join, sync, generations) is not played.
 - Time: nodes drift by 0.01 %, jump, and are off; the store's own clock is right, because it is the reference by definition.
 - Python: nothing is slow. A pass over ten thousand rows takes no time here, so starvation of heartbeats is not seen.
-- Reschedules and changes of the shard count. Long waits: back-off, scan interval, topic wait are set to seconds, so that
+- Changes of the shard count. Long waits: back-off, scan interval, topic wait are set to seconds, so that
   a run reaches their ends.
 
 Late means: a request that was given up may be carried out up to several seconds later, after others, even twice, except

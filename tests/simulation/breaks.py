@@ -7,14 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from clockwork.domain import marker
-from clockwork.domain.lanes import Firing, Planner
+from clockwork.domain.lanes import Errand, Firing, Planner
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.engine import cancel, deliver, dispatch
-from clockwork.engine.answers import NotFound
+from clockwork.engine import hold as holding
+from clockwork.engine.answers import NotFound, Reason, Refused
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.hold import Decide, Holding
 from clockwork.engine.reading import Reading, ended_view, pending_view
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done, TidyUp
@@ -81,13 +83,26 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
 
 
 async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
+
     def write_marker(placed: Sequence[Any]) -> bytes:
         new = [deliver._ended(firing, where) for firing, where in zip(sent, placed, strict=True)]
-        value = marker.encode([*tenure.tidy.marked(), *new])
+        value = marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
         tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
+        tenure.tidy.add(dropped)
         return value
 
     await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
+
+
+async def drop_beside_transactions(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in firings if f.errand is Errand.DROP]
+    tenure.tidy.add(dropped)
+    return len(dropped) + await _in_transactions(self, tenure, [f for f in firings if f.errand is not Errand.DROP])
+
+
+def marked_if_there_is_a_record(self: TidyUp) -> Any:
+    return (ended for ended in _marked(self) if ended.placed is not None)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
@@ -149,20 +164,18 @@ async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: 
 # --- holds, cancels, retries
 
 
-async def look_before_hold(self: Canceller, pointer: Pointer, row: Any) -> Any:
+async def look_before_hold(self: Holding, pointer: Pointer, row: Any, decide: Decide) -> Any:
     hold = RequestId(f"{self._rng.getrandbits(128):032x}")
     try:
         state = await self._store.read_shard(pointer.shard)
         retry = await self._store.hold(pointer.shard, pointer.position, hold)
-        if state.frontier_ms >= cancel._free_until_ms(row, retry, epoch=state.epoch):
-            return cancel._Verdict.TOO_LATE
-        outcome = self._cancelled(pointer, row)
-        await self._store.cancel(pointer.shard, outcome, hold=hold)
+        if state.frontier_ms >= holding._free_until_ms(row, retry, epoch=state.epoch):
+            return holding._Verdict.TOO_LATE
+        return await decide(row, hold)
     except ConditionFailed:
-        return cancel._Verdict.LOST
+        return holding._Verdict.LOST
     except TransactionConflict:
-        return cancel._Verdict.CONFLICT
-    return outcome
+        return holding._Verdict.CONFLICT
 
 
 async def holds_ignored(self: Dispatcher, planner: Planner) -> list[Firing]:
@@ -204,12 +217,14 @@ async def cancel_whatever_is_there_now(self: Canceller, client_id: Any, schedule
             pointer = await self._store.read_pointer(client_id, schedule_key)
             if pointer is None:
                 return NotFound()
-            view = await self._settle(pointer, patience)
+            end = await self._settle(pointer, patience)
         except StoreUnavailable:
             await patience.pause("")
             continue
-        if view is not None:
-            return cancel._answer(view)
+        if isinstance(end, Row | BrokenRow):
+            return Refused(Reason.IN_FLIGHT, pending_view(pointer, end))
+        if end.state is not EndState.SUPERSEDED:
+            return cancel._answer(pointer, end)
 
 
 def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
@@ -275,8 +290,9 @@ _lane_by_lane = Delivery.lane_by_lane
 _raise_frontier = Dispatcher.raise_frontier
 _read = Dispatcher._read
 _take_over = TakeOver.run
+_marked = TidyUp.marked
 _write = TidyUp._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row
 _create = HostStore.create
-cancel_free_until = cancel._free_until_ms
+cancel_free_until = holding._free_until_ms

@@ -1,15 +1,27 @@
 """Was every promise kept? Judged from what the worlds hold at the end and what clients were told, never from the engine.
 
-Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, fence, liveness, leftover, story;
-and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier), defect.
+Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, versions, fence, liveness, leftover,
+story; and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier),
+defect.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from clockwork.domain import marker
 from clockwork.domain.position import Position, due_ms_of
-from clockwork.domain.schedule import EndState, Guarantee, Lane, Outcome, Row
-from clockwork.engine.answers import Cancelled, Created, KeyTaken, Refused, Repeated, ScheduleView
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
+from clockwork.engine.answers import (
+    Cancelled,
+    Changed,
+    Created,
+    KeyTaken,
+    Refused,
+    Repeated,
+    ScheduleView,
+    Unchanged,
+    VersionDiffers,
+)
 from tests.simulation import linearizability
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
@@ -41,14 +53,20 @@ def check_all(cluster: Cluster, history: History) -> None:
     evidence = _gather(cluster)
     for row in evidence.rows:
         _check_row(cluster, evidence, row)
-    known = {row.schedule.delivery_id for row in evidence.rows}
-    for delivery_id, found in evidence.records.items():
-        if delivery_id not in known:
+    known = {_likeness(row) for row in evidence.rows}
+    for likeness, found in evidence.records.items():
+        if likeness not in known:
             cluster.trace.violation("twice", f"a record of nobody: {found[0].entry.record}")
     _check_order(cluster, evidence)
+    _check_versions(cluster, evidence)
     _check_fence(cluster)
     _check_tables(cluster, evidence)
     _check_answers(cluster, evidence, history)
+
+
+Likeness = tuple[str, bytes, bytes]
+"""What a record has of its row: delivery id, data, ordering key. The id alone is not enough: a change that leaves the due
+time as it is keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +90,19 @@ class Evidence:
     rows: list[Row]
     """All that ever were."""
     outcomes: dict[Position, Outcome]
-    records: dict[str, list[Found]] = field(default_factory=dict)
-    """By delivery id, each Kafka partition in order."""
+    records: dict[Likeness, list[Found]] = field(default_factory=dict)
+    """Each Kafka partition in order."""
+    dropped: set[Position] = field(default_factory=set)
+    """What any marker says to have ended without a record."""
+
+    def of(self, row: Row) -> list[Found]:
+        """The records of this row."""
+        return self.records.get(_likeness(row), [])
+
+
+def _likeness(row: Row) -> Likeness:
+    schedule = row.schedule
+    return (schedule.delivery_id, schedule.task_data, schedule.ordering_key.encode())
 
 
 def _gather(cluster: Cluster) -> Evidence:
@@ -83,16 +112,21 @@ def _gather(cluster: Cluster) -> Evidence:
         outcomes={place[2]: outcome for place, outcome in store.outcomes.items()},
     )
     for where in kafka.logs:
-        if where[0] != DELIVERIES:
-            for entry in kafka.committed(where):
-                evidence.records.setdefault(entry.delivery_id or "", []).append(Found(where, entry))
+        for entry in kafka.committed(where):
+            assert entry.record is not None
+            if where[0] == DELIVERIES:
+                ended = marker.decode(entry.record.value)
+                evidence.dropped.update(one.position for one in ended if one.placed is None)
+            else:
+                likeness = (entry.delivery_id or "", entry.record.value, entry.record.key or b"")
+                evidence.records.setdefault(likeness, []).append(Found(where, entry))
     return evidence
 
 
 def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
     """Delivered once, or ended as its outcome says; never early."""
     violation = cluster.trace.violation
-    found = evidence.records.get(row.schedule.delivery_id, [])
+    found = evidence.of(row)
     delivered = [f for f in found if f.where[0] == row.schedule.topic]
     dead = [f for f in found if f.where[0] == DEAD_LETTERS]
     outcome = evidence.outcomes.get(row.position)
@@ -107,21 +141,48 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
         violation("lost", f"{name_of(row)} has no outcome, and {len(found)} records")
         return
     match outcome.state:
-        case EndState.DELIVERED | EndState.FAILED:
-            candidates = delivered if outcome.state is EndState.DELIVERED else dead
-            topic = row.schedule.topic if outcome.state is EndState.DELIVERED else DEAD_LETTERS
-            if not candidates:
-                violation("lost", f"{name_of(row)} is said to be {outcome.state}")
-            elif not any(_is_at(f, topic, outcome) for f in candidates):
-                violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+        case EndState.FAILED if _is_expired(outcome):
+            _check_expired(cluster, evidence, row, outcome)
+            if outcome.placed is not None:
+                _check_place(cluster, row, outcome, dead)
+        case EndState.FAILED:
+            _check_place(cluster, row, outcome, dead)
+        case EndState.DELIVERED:
+            _check_place(cluster, row, outcome, delivered)
         case EndState.CANCELLED | EndState.SUPERSEDED:
             if found:
                 violation("cancelled", f"{name_of(row)} was {outcome.state} and delivered by {found[0].entry.by}")
 
 
-def _is_at(found: Found, topic: str, outcome: Outcome) -> bool:
+def _check_place(cluster: Cluster, row: Row, outcome: Outcome, candidates: list[Found]) -> None:
+    """The record that the outcome names is there."""
+    if not candidates:
+        cluster.trace.violation("lost", f"{name_of(row)} is said to be {outcome.state}")
+    elif not any(_is_at(f, outcome) for f in candidates):
+        cluster.trace.violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+
+
+def _is_at(found: Found, outcome: Outcome) -> bool:
     placed = outcome.placed
-    return placed is not None and (found.where, found.entry.offset) == ((topic, placed.kafka_partition), placed.offset)
+    return placed is not None and (found.where[1], found.entry.offset) == (placed.kafka_partition, placed.offset)
+
+
+def _is_expired(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.reason == EXPIRED
+
+
+def _check_expired(cluster: Cluster, evidence: Evidence, row: Row, outcome: Outcome) -> None:
+    """Its deadline had passed, and it ended as it was asked to; dropped, a marker says so and there is no record of it. One
+    of at_least_once may be there all the same: of a send that was never acknowledged, or by a zombie."""
+    schedule, found = row.schedule, evidence.of(row)
+    if schedule.deadline_ms is None or outcome.at_ms <= row.due_ms + schedule.deadline_ms:
+        cluster.trace.violation("untrue", f"{name_of(row)} is said to be late at {outcome.at_ms}")
+    if schedule.on_late is not (OnLate.DROP if outcome.placed is None else OnLate.DEAD_LETTER):
+        cluster.trace.violation("untrue", f"{name_of(row)} to {schedule.on_late} ended at {outcome.placed}")
+    if outcome.placed is None and row.position not in evidence.dropped:
+        cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and no marker says so")
+    if outcome.placed is None and found and schedule.guarantee is Guarantee.EXACTLY_ONCE:
+        cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and is there by {found[0].entry.by}")
 
 
 def _check_time(cluster: Cluster, row: Row, found: Found) -> None:
@@ -137,7 +198,7 @@ def _check_order(cluster: Cluster, evidence: Evidence) -> None:
     """Within a lane: a before b, if a's position is lower and a was accepted before b's due time, less the skew."""
     lanes: dict[Lane, list[Row]] = {}
     for row in evidence.rows:
-        if row.position in cluster.accepted_at_s or evidence.records.get(row.schedule.delivery_id):
+        if row.position in cluster.accepted_at_s or evidence.of(row):
             lanes.setdefault(row.schedule.lane, []).append(row)
     for lane, rows in lanes.items():
         rows.sort(key=lambda row: row.position)
@@ -151,8 +212,10 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
     accepted_ms = EPOCH_MS + cluster.accepted_at_s[a.position] * 1_000
     if accepted_ms >= b.due_ms - cluster.ahead_ms_max:
         return
-    first_a = _first(evidence.records.get(a.schedule.delivery_id, []))
-    of_b = [f for f in evidence.records.get(b.schedule.delivery_id, []) if f.where[0] == b.schedule.topic]
+    if a.schedule.guarantee is Guarantee.AT_LEAST_ONCE and a.position in evidence.dropped:
+        return  # and sent all the same, by somebody who did not know that: this may come through at any time
+    first_a = _first(evidence.of(a))
+    of_b = [f for f in evidence.of(b) if f.where[0] == b.schedule.topic]
     first_b = _first(of_b)
     if first_a is None or first_b is None:
         return
@@ -166,6 +229,26 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
 
 def _first(found: Iterable[Found]) -> Found | None:
     return min(found, key=lambda f: (f.visible_at_s, f.entry.offset), default=None)
+
+
+def _check_versions(cluster: Cluster, evidence: Evidence) -> None:
+    """No two schedules of a key bear one version, and a schedule that was moved stands where its outcome says, one version
+    on, with the delivery id of its due time."""
+    violation = cluster.trace.violation
+    by_version: dict[tuple[str, int], Row] = {}
+    by_position = {row.position: row for row in evidence.rows}
+    for row in evidence.rows:
+        name = (row.schedule.schedule_key, row.schedule.version)
+        if by_version.setdefault(name, row) is not row:
+            violation("versions", f"{name_of(row)} and {name_of(by_version[name])} are both version {name[1]}")
+        outcome = evidence.outcomes.get(row.position)
+        if outcome is None or outcome.state is not EndState.SUPERSEDED:
+            continue
+        after = by_position.get(outcome.moved_to) if outcome.moved_to is not None else None
+        if after is None or after.schedule.version != row.schedule.version + 1:
+            violation("versions", f"{name_of(row)} v{row.schedule.version} was moved to {after}")
+        elif (after.due_ms == row.due_ms) is not (after.schedule.delivery_id == row.schedule.delivery_id):
+            violation("versions", f"{name_of(row)} and {name_of(after)}: delivery id and due time do not go together")
 
 
 def _check_fence(cluster: Cluster) -> None:
@@ -218,6 +301,8 @@ def _check_answers(cluster: Cluster, evidence: Evidence, history: History) -> No
 def _view_of(answer: object) -> ScheduleView | None:
     match answer:
         case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
+            return view
+        case Changed(view) | Unchanged(view) | VersionDiffers(view):
             return view
         case ScheduleView():
             return answer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from clockwork.domain.position import Position
-from clockwork.engine.answers import Created
+from clockwork.engine.answers import Changed, Created, Unchanged
 from clockwork.errors import ClockworkError, InvalidInput, Unavailable
 from tests.simulation.clocks import NodeClock, TrueTime
 from tests.simulation.faults import Act, Fault, Profile, Trigger
@@ -70,7 +70,7 @@ class Cluster:
         self.ahead_ms_max = 0.0
         """How far any node's clock was ahead at any time; never more than the enforced bound."""
         self.accepted_at_s: dict[Position, float] = {}
-        """When `201` was sent."""
+        """When `201` (or the `200` of a change) was sent."""
         self.healed = False
         self._lives = 0
         self._clocks: list[NodeClock] = []
@@ -175,7 +175,7 @@ class Cluster:
         except Exception as error:
             result = error
             self.trace.violation("defect", f"{call}: {describe(error)}")
-        if isinstance(result, Created):
+        if isinstance(result, Created | Changed | Unchanged):
             self.accepted_at_s.setdefault(result.view.position, self.reactor.now_s)
         self.reactor.after(0.002, reply, result)
 

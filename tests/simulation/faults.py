@@ -159,6 +159,10 @@ class Profile:
     """Share of schedules that are due already when they are created."""
     crowded: float = 0.5
     """How much the due times crowd together."""
+    changes: float = 0.0
+    """Share of schedules that are changed, fired, or armed again."""
+    deadlines: float = 0.0
+    """Share of schedules that are dropped, or become dead letters, or neither, when they are late."""
 
 
 OPERATIONS: Final = (

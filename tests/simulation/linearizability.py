@@ -11,6 +11,7 @@ from typing import Final
 
 from clockwork.engine.answers import (
     Cancelled,
+    Changed,
     Created,
     KeyTaken,
     NotFound,
@@ -19,9 +20,11 @@ from clockwork.engine.answers import (
     Repeated,
     ScheduleView,
     Status,
+    Unchanged,
+    VersionDiffers,
 )
 from clockwork.errors import InvalidInput
-from tests.simulation.node import CancelCall, CreateCall, FindCall
+from tests.simulation.node import CancelCall, ChangeCall, CreateCall, FindCall, FireCall, RearmCall
 from tests.simulation.workload import Op, describe_answer, describe_call
 
 TRIED_MAX: Final = 200_000
@@ -31,9 +34,20 @@ TRIED_MAX: Final = 200_000
 class State:
     """What stands under a key."""
 
+    created: bytes | None = None
+    """The data with which the present schedule was created, by which a repeat is known; None: nothing was ever accepted."""
     data: bytes | None = None
-    """Of the present schedule; None: nothing was ever accepted."""
+    """As it is now."""
     status: Status = Status.PENDING
+    version: int = 0
+
+    @property
+    def pending(self) -> bool:
+        return self.created is not None and self.status is Status.PENDING
+
+    def moved(self, data: bytes | None = None) -> "State":
+        """Pending one version on, with other data if there is any."""
+        return replace(self, status=Status.PENDING, version=self.version + 1, data=self.data if data is None else data)
 
 
 def explain(ops: list[Op]) -> str | None:
@@ -62,7 +76,7 @@ def _search(ops: list[Op]) -> bool:
         seen.add((left, state))
         if len(seen) > TRIED_MAX:
             return True  # too long to tell; never seen so far
-        if state.data is not None and state.status is Status.PENDING:
+        if state.pending:
             stack.append((left, replace(state, status=Status.DELIVERED)))
             stack.append((left, replace(state, status=Status.FAILED)))
         first_answer_s = min((ops[i].answered_at_s or 0.0) for i in left & answered)
@@ -79,6 +93,12 @@ def _effects(op: Op, state: State) -> Iterator[State]:
             yield from _create(op, new.task_data, state)
         case CancelCall():
             yield from _cancel(op, state)
+        case ChangeCall():
+            yield from _change(op, op.call, state)
+        case FireCall(client_id, key):
+            yield from _change(op, ChangeCall(client_id=client_id, schedule_key=key), state)
+        case RearmCall():
+            yield from _rearm(op, state)
         case FindCall():
             if op.answered_at_s is None or _shows(op.answer, state):
                 yield state
@@ -86,22 +106,25 @@ def _effects(op: Op, state: State) -> Iterator[State]:
 
 def _create(op: Op, data: bytes, state: State) -> Iterator[State]:
     unanswered = op.answered_at_s is None
-    free = state.data is None or (state.data != data and state.status is not Status.PENDING)
+    free = state.created is None or (state.created != data and state.status is not Status.PENDING)
+    accepted = State(data, data, Status.PENDING, state.version + 1)
     match op.answer:
         case Created() if free:
-            yield State(data, Status.PENDING)
-        case Repeated(view) if state.data == data and _shows(view, state):
+            yield accepted
+        case Repeated(view) if state.created == data and _shows(view, state):
             yield state
-        case KeyTaken(view) if not free and state.data != data and _shows(view, state):
+        case Repeated(view) if free and view.version > accepted.version:
+            yield accepted  # by a try of its own that was lost, then changed by somebody: it shows that
+        case KeyTaken(view) if not free and state.created != data and _shows(view, state):
             yield state
         case _ if unanswered:
-            yield State(data, Status.PENDING) if free else state
+            yield accepted if free else state
 
 
 def _cancel(op: Op, state: State) -> Iterator[State]:
     unanswered = op.answered_at_s is None
     match op.answer:
-        case NotFound() if state.data is None:
+        case NotFound() if state.created is None:
             yield state
         case Cancelled(view) if state.status in (Status.PENDING, Status.CANCELLED) and _same(view, state):
             yield replace(state, status=Status.CANCELLED)
@@ -109,8 +132,54 @@ def _cancel(op: Op, state: State) -> Iterator[State]:
             yield state
         case _ if unanswered:
             yield state
-            if state.data is not None and state.status is Status.PENDING:
+            if state.pending:
                 yield replace(state, status=Status.CANCELLED)
+
+
+def _change(op: Op, call: ChangeCall, state: State) -> Iterator[State]:
+    may = call.if_version in (None, state.version)
+    moved = state.moved(call.task_data)
+    match op.answer:
+        case NotFound() if state.created is None:
+            yield state
+        case Changed(view) if state.pending and may and _shows(view, moved) and _fulfilled(call, view):
+            yield moved
+        case Unchanged(view) if _shows(view, state) and state.pending and _fulfilled(call, view):
+            # Of a version just after the one that it names, too: it may be this request's own work.
+            if may or call.if_version == state.version - 1:
+                yield state
+        case VersionDiffers(view) if _shows(view, state) and state.pending and not may:
+            yield state
+        case Refused(reason, view) if _same(view, state) and state.status == _status_of(reason):
+            yield state
+        case _ if op.answered_at_s is None:
+            yield state
+            if state.pending and may:
+                yield moved
+
+
+def _rearm(op: Op, state: State) -> Iterator[State]:
+    failed = state.created is not None and state.status is Status.FAILED
+    match op.answer:
+        case NotFound() if state.created is None:
+            yield state
+        case Changed(view) if failed and _shows(view, state.moved()):
+            yield state.moved()
+        case Unchanged(view) if state.pending and _shows(view, state):
+            yield state
+        case Unchanged() if failed:
+            yield state.moved()  # armed by a try of its own that was lost, then moved on by somebody: it shows that
+        case Refused(reason, view) if _same(view, state) and state.status == _status_of(reason):
+            yield state
+        case _ if op.answered_at_s is None:
+            yield state
+            if failed:
+                yield state.moved()
+
+
+def _fulfilled(call: ChangeCall, view: ScheduleView) -> bool:
+    """What was asked for is what is shown."""
+    return view.schedule is not None and call(view.schedule) == view.schedule
 
 
 def _status_of(reason: Reason) -> Status:
@@ -119,9 +188,9 @@ def _status_of(reason: Reason) -> Status:
 
 def _shows(view: object, state: State) -> bool:
     if view is None:
-        return state.data is None
+        return state.created is None
     return isinstance(view, ScheduleView) and _same(view, state) and view.status is state.status
 
 
 def _same(view: ScheduleView, state: State) -> bool:
-    return view.schedule is not None and view.schedule.task_data == state.data
+    return view.schedule is not None and view.schedule.task_data == state.data and view.version == state.version

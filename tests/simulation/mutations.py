@@ -12,14 +12,16 @@ from typing import Any, Final
 
 from clockwork.clock import ClockGuard
 from clockwork.domain.lanes import Planner
-from clockwork.engine import cancel, deliver, dispatch
+from clockwork.engine import deliver, dispatch, hold
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.hold import Holding
 from clockwork.engine.reading import Reading
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver
 from clockwork.engine.tidy import TidyUp
-from tests.simulation import breaks, store_world
+from tests.simulation import breaks, breaks_of_changes, store_world
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 from tests.simulation.themes import Theme
@@ -79,8 +81,20 @@ MUTATIONS: Final = (
         patches=lambda: [(TidyUp, "marked", lambda self: iter(()))],
     ),
     Mutation(
+        name="marker without what was dropped",
+        seeds=40,
+        theme=Theme.DEADLINES,
+        patches=lambda: [(TidyUp, "marked", breaks.marked_if_there_is_a_record)],
+    ),
+    Mutation(
+        name="dropped beside the transaction",
+        seeds=20,
+        theme=Theme.DEADLINES,
+        patches=lambda: [(Delivery, "in_transactions", breaks.drop_beside_transactions)],
+    ),
+    Mutation(
         name="unknown commit taken for an abort",
-        seeds=80,
+        seeds=120,
         theme=Theme.COMMITS,
         patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
     ),
@@ -104,7 +118,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="frontier written after reading",
-        seeds=40,
+        seeds=100,
         theme=Theme.CANCELS,
         patches=lambda: [
             (Dispatcher, "raise_frontier", breaks.frontier_pretended),
@@ -138,11 +152,47 @@ MUTATIONS: Final = (
         name="look before hold",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(Canceller, "_hold_look_decide", breaks.look_before_hold)],
+        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+    ),
+    Mutation(
+        name="look before hold, of changes",
+        seeds=120,
+        theme=Theme.CHANGES,
+        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+    ),
+    Mutation(
+        name="change leaves the old row",
+        seeds=20,
+        theme=Theme.CHANGES,
+        patches=lambda: [(HostStore, "reschedule", breaks_of_changes.rescheduling(deletes=False))],
+    ),
+    Mutation(
+        name="change without asking for its hold",
+        seeds=120,
+        theme=Theme.CHANGES,
+        patches=lambda: [(HostStore, "reschedule", breaks_of_changes.rescheduling(on_condition=False))],
+    ),
+    Mutation(
+        name="change without an outcome of the old position",
+        seeds=20,
+        theme=Theme.CHANGES,
+        patches=lambda: [(HostStore, "reschedule", breaks_of_changes.rescheduling(puts_outcome=False))],
+    ),
+    Mutation(
+        name="change made twice after a lost answer",
+        seeds=160,
+        theme=Theme.CHANGES,
+        patches=lambda: [(Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now)],
+    ),
+    Mutation(
+        name="same delivery id for another due time",
+        seeds=20,
+        theme=Theme.CHANGES,
+        patches=lambda: [(Rescheduler, "_move", breaks_of_changes.same_delivery_id)],
     ),
     Mutation(
         name="hold ignored",
-        seeds=60,
+        seeds=120,
         theme=Theme.CANCELS,
         patches=lambda: [(Dispatcher, "_answer_holds", breaks.holds_ignored)],
     ),
@@ -196,7 +246,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="left out when the answer comes",
-        seeds=20,
+        seeds=60,
         patches=lambda: [(TidyUp, "positions", lambda self: self._pending.keys())],
     ),
     Mutation(
@@ -230,16 +280,20 @@ RARE: Final = (
     _scripted(
         "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
     ),
+    _scripted(
+        "change made again over the next one",
+        (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
+    ),
     _scripted("renewed and epoch only read", (TakeOver, "renew", breaks.renew_and_only_read)),
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
     _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, tenure: {})),
-    _scripted("retry of another epoch believed", (cancel, "_free_until_ms", breaks.free_until_whatever_epoch)),
-    _scripted("retry of at_least_once believed", (cancel, "_free_until_ms", breaks.free_until_whatever_guarantee)),
+    _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
+    _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted(
         "one hold for all tries, repeated by the library",
-        (cancel, "RequestId", breaks.one_hold_per_request),
+        (hold, "RequestId", breaks.one_hold_per_request),
         (store_world, "SENT_ONCE", frozenset()),
     ),
 )

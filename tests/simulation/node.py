@@ -1,12 +1,12 @@
 """One node: the production engine, put together as `clockwork.app` does it, over the simulated worlds."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.config import IntakeSettings, RunnerSettings
-from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.answers import NewSchedule
@@ -14,6 +14,8 @@ from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.intake import Intake
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -92,6 +94,8 @@ class Node:
         self._waker = Waker(self._ownership, self.supervisor.tell)
         self.intake = Intake(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
         self.canceller = Canceller(self.store, self._waker, clock, rng, intake)
+        self.rescheduler = Rescheduler(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
+        self.rearmer = Rearmer(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
         self._stop = asyncio.Event()
         self.ended = False
 
@@ -155,7 +159,45 @@ class FindCall:
     schedule_key: ScheduleKey
 
 
-Call = CreateCall | CancelCall | FindCall
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeCall:
+    """What is None stays as it is."""
+
+    client_id: ClientId
+    schedule_key: ScheduleKey
+    due_ms: int | None = None
+    task_data: bytes | None = None
+    lane: tuple[Topic, OrderingKey] | None = None
+    lateness: tuple[int, OnLate] | None = None
+    if_version: int | None = None
+
+    def __call__(self, schedule: Schedule) -> Schedule:
+        topic, ordering_key = self.lane or schedule.lane
+        deadline_ms, on_late = self.lateness or (schedule.deadline_ms, schedule.on_late)
+        return replace(
+            schedule,
+            due_ms=schedule.due_ms if self.due_ms is None else self.due_ms,
+            task_data=schedule.task_data if self.task_data is None else self.task_data,
+            topic=topic,
+            ordering_key=ordering_key,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FireCall:
+    client_id: ClientId
+    schedule_key: ScheduleKey
+
+
+@dataclass(frozen=True, slots=True)
+class RearmCall:
+    client_id: ClientId
+    schedule_key: ScheduleKey
+
+
+Call = CreateCall | CancelCall | FindCall | ChangeCall | FireCall | RearmCall
 
 
 async def answer(node: Node, call: Call) -> object:
@@ -167,3 +209,10 @@ async def answer(node: Node, call: Call) -> object:
             return await node.canceller.cancel(client_id, schedule_key)
         case FindCall(client_id, schedule_key):
             return await node.intake.find(client_id, schedule_key)
+        case ChangeCall():
+            versions = None if call.if_version is None else frozenset({call.if_version})
+            return await node.rescheduler.change(call.client_id, call.schedule_key, call, if_version=versions)
+        case FireCall(client_id, schedule_key):
+            return await node.rescheduler.fire(client_id, schedule_key)
+        case RearmCall(client_id, schedule_key):
+            return await node.rearmer.rearm(client_id, schedule_key)

@@ -10,7 +10,7 @@ from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Act, KafkaFaults, Profile, StoreFaults, Trigger
-from tests.simulation.node import Call, CancelCall, CreateCall, FindCall
+from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall
 from tests.simulation.trace import EngineLog
 from tests.simulation.workload import CLIENT, History, Op
 
@@ -79,6 +79,16 @@ class Script:
 
     def cancel(self, key: str) -> None:
         self.ask(CancelCall(CLIENT, ScheduleKey(key)))
+
+    def change(self, key: str, *, due_s: float | None = None, body: str | None = None) -> None:
+        self.ask(
+            ChangeCall(
+                client_id=CLIENT,
+                schedule_key=ScheduleKey(key),
+                due_ms=None if due_s is None else EPOCH_MS + round(due_s * 1_000),
+                task_data=None if body is None else (key + body).encode(),
+            )
+        )
 
     def find(self, key: str) -> None:
         self.ask(FindCall(CLIENT, ScheduleKey(key)))

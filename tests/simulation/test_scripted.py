@@ -122,12 +122,26 @@ def a_cancel_s_answer_is_lost_and_its_key_used_again() -> Script:
     return script
 
 
+def a_change_s_answer_is_lost_and_another_change_follows() -> Script:
+    # It was made; nobody told it so. Another request has changed the schedule since: to make it again would undo that.
+    script = Script(profile())
+    forced = script.cluster.worlds.store.forced
+    script.at(0.6, lambda: script.create("key", due_s=4.0))
+    script.at(1.0, lambda: forced.update(reschedule=[0.01]))
+    script.at(1.0, lambda: script.change("key", due_s=4.5))
+    script.at(1.05, lambda: script.change("key", due_s=5.0, body="-theirs"))
+    script.at(1.12, lambda: forced.update(reschedule=[None, None]))
+    script.at(3.0, lambda: script.find("key"))
+    return script
+
+
 SCRIPTS = {
     "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
     "an hour ahead is heeded": an_owner_s_clock_jumps_before_it_writes_a_retry,
     "renewed without proof of epoch": a_refused_owner_wakes_up_after_its_successor_delivered,
     "marker before init": an_owner_delivers_between_its_successor_s_marker_and_init,
     "cancel goes on with the next schedule of its key": a_cancel_s_answer_is_lost_and_its_key_used_again,
+    "change made again over the next one": a_change_s_answer_is_lost_and_another_change_follows,
     "promises forgotten": a_retry_is_applied_after_its_row_was_fired,
     "retry of another epoch believed": a_zombie_writes_a_retry_under_the_new_owner_s_delivery,
     "retry of at_least_once believed": a_zombie_sends_at_least_once_what_its_successor_was_refused,

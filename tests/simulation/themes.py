@@ -39,6 +39,8 @@ class Theme(StrEnum):
     PLAIN = "plain"
     SKEW = "skew"
     LATE = "late"
+    CHANGES = "changes"
+    DEADLINES = "deadlines"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,11 +133,48 @@ _RECIPES: Final = {
             ),
         },
     ),
+    Theme.CHANGES: _Recipe(
+        operations=("reschedule", "reschedule", "read_shard", "hold", "drop_hold", "read_page"),
+        acts=(STALL,),
+        share=0.25,
+        values={
+            "schedules": 20,
+            "changes": 0.95,
+            "cancels": 0.1,
+            "lead_ms": 60,
+            "crowded": 0.3,
+            "store": StoreFaults(answer_lost=0.05, late=0.08, slow_apply=0.3, slow_apply_s=0.05, timeout_s=0.15),
+        },
+    ),
+    Theme.DEADLINES: _Recipe(
+        operations=("commit", "begin", "put_outcomes", "delete_rows", "refused", "send"),
+        acts=(STALL, LONG_STALL),
+        share=0.2,
+        values=_BUSY
+        | {
+            "deadlines": 0.9,
+            "at_least_once": 0.4,
+            "refused": 0.2,
+            "past": 0.3,
+            "crowded": 0.6,
+            "clock_offset_ms": 900.0,
+            "store": StoreFaults(throttled_operations=TIDYING),
+        },
+        rebalance_s=0.8,
+    ),
 }
 
 
 def draw(rng: random.Random, theme: Theme | None = None) -> Profile:
-    """The profile of a run; without a theme some runs have one and some have not."""
+    """The profile of a run; without a theme some runs have one and some have not. Only a theme that is asked for decides
+    by itself how much is changed, and how much may be late."""
+    profile = _draw(rng, theme)
+    if theme is not None:
+        return profile
+    return replace(profile, changes=rng.choice([0.0, 0.3, 0.8]), deadlines=rng.choice([0.0, 0.0, 0.3, 0.8]))
+
+
+def _draw(rng: random.Random, theme: Theme | None) -> Profile:
     profile = draw_profile(rng)
     if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
         return profile

@@ -8,9 +8,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
 from clockwork.engine.answers import (
     Cancelled,
+    Changed,
     Created,
     KeyTaken,
     NewSchedule,
@@ -19,12 +20,14 @@ from clockwork.engine.answers import (
     Repeated,
     ScheduleView,
     Status,
+    Unchanged,
+    VersionDiffers,
 )
 from clockwork.errors import InvalidInput
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.kafka_world import POISON
-from tests.simulation.node import Call, CancelCall, CreateCall, FindCall
+from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall, FireCall, RearmCall
 from tests.simulation.virtual_loop import new_loop
 
 CLIENT: Final = ClientId("client")
@@ -70,12 +73,14 @@ class Workload:
         self.history = History()
         self._cluster = cluster
         self._profile = cluster.profile
+        self._seed = seed
         self._rng = random.Random(f"{seed}/clients")
         self._loop = new_loop(cluster.reactor, "clients", lambda text: cluster.trace.violation("harness", text))
         self._lanes = [(self._rng.choice(TOPICS), OrderingKey(f"lane{n}")) for n in range(self._profile.lanes)]
         self._crowds_s = [self._rng.uniform(0.3, self._profile.faults_end_s) for _ in range(3)]
         self._running = 0
         self._stopped = False
+        self._puts = 0
         self._present: dict[ScheduleKey, NewSchedule] = {}
         """The last schedule created under each key."""
 
@@ -119,9 +124,46 @@ class Workload:
             self._spawn(self._sometime(rng, due_s, CancelCall(CLIENT, key)))
         if rng.random() < 0.25:
             self._spawn(self._sometime(rng, due_s, CreateCall(new)))
+        # Chance of their own, so that a run without changes stays what it was.
+        rng_of_changes = random.Random(f"{self._seed}/changes/{key}/{generation}")
+        if rng_of_changes.random() < self._profile.changes:
+            self._change(key, due_s, rng_of_changes)
         if not await self._created(new, rng):
             return False
         return await self._ended(key, rng)
+
+    def _change(self, key: ScheduleKey, due_s: float, rng: random.Random) -> None:
+        """Some changes, each near a time at which the schedule may be due."""
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            kind = rng.random()
+            if kind < 0.2:
+                self._spawn(self._sometime(rng, due_s, FireCall(CLIENT, key)))
+            elif kind < 0.3:
+                self._spawn(self._sometime(rng, due_s + rng.uniform(1, 4), RearmCall(CLIENT, key)))
+            else:
+                call = self._put(key, due_s, rng)
+                # Data is given once only: else two rows, with another one between them, could look alike to a consumer.
+                for _ in range(1 if call.task_data is not None else rng.choice([1, 1, 2])):
+                    self._spawn(self._sometime(rng, due_s, call))
+                due_s = due_s if call.due_ms is None else (call.due_ms - EPOCH_MS) / 1_000
+
+    def _put(self, key: ScheduleKey, due_s: float, rng: random.Random) -> ChangeCall:
+        self._puts += 1
+        topic, ordering_key = rng.choice(self._lanes)
+        what = rng.choice(["due", "due", "data", "data", "lane", "all"])
+        moved_s = max(0.001, due_s + rng.choice([-0.5, 0.05, 0.3, 1.0, 2.0]) * rng.uniform(0.5, 1.5))
+        data = f"{key}/put{self._puts}".encode()
+        if rng.random() < self._profile.refused:
+            data = POISON + f":{rng.choice([1, 2, 99])}:".encode() + data
+        return ChangeCall(
+            client_id=CLIENT,
+            schedule_key=key,
+            due_ms=EPOCH_MS + round(moved_s * 1_000) if what in ("due", "all") else None,
+            task_data=None if what == "due" else data,
+            lane=(Topic(topic), ordering_key) if what in ("lane", "all") else None,
+            lateness=self._lateness(f"{key}/put{self._puts}") if what in ("data", "all") else None,
+            if_version=rng.choice([1, 2, 3]) if rng.random() < 0.2 else None,
+        )
 
     async def _created(self, new: NewSchedule, rng: random.Random) -> bool:
         """Repeats the create until it is answered. True if the key may be used again later."""
@@ -237,6 +279,7 @@ class Workload:
         if rng.random() < self._profile.refused:
             data = POISON + f":{rng.choice([1, 2, 99])}:".encode() + data
         at_least_once = rng.random() < self._profile.at_least_once
+        deadline_ms, on_late = self._lateness(f"{key}/{generation}") or (None, OnLate.DELIVER)
         return NewSchedule(
             client_id=CLIENT,
             schedule_key=key,
@@ -248,25 +291,52 @@ class Workload:
             data_form=DataForm.TEXT,
             headers=(),
             traceparent=None,
+            deadline_ms=deadline_ms,
+            on_late=on_late,
             digest=f"digest-{data.decode()}",
         )
+
+    def _lateness(self, whose: str) -> tuple[int, OnLate] | None:
+        """Chance of its own, so that a run without deadlines stays what it was."""
+        rng = random.Random(f"{self._seed}/deadlines/{whose}")
+        if rng.random() >= self._profile.deadlines:
+            return None
+        on_late = rng.choice([OnLate.DROP, OnLate.DROP, OnLate.DEAD_LETTER, OnLate.DELIVER])
+        return rng.choice([20, 200, 1_000, 3_000]), on_late
 
 
 def describe_call(call: Call) -> str:
     """For the trace."""
     match call:
         case CreateCall(new):
-            return f"create {new.digest} lane {new.topic}/{new.ordering_key} due {new.due_ms - EPOCH_MS}"
+            late = "" if new.deadline_ms is None else f" {new.on_late} after {new.deadline_ms}"
+            return f"create {new.digest} lane {new.topic}/{new.ordering_key} due {new.due_ms - EPOCH_MS}{late}"
         case CancelCall(_, key):
             return f"cancel {key}"
         case FindCall(_, key):
             return f"find {key}"
+        case ChangeCall():
+            due_ms = None if call.due_ms is None else call.due_ms - EPOCH_MS
+            what = f"{call.task_data!r} lane {call.lane} due {due_ms} late {call.lateness}"
+            return f"change {call.schedule_key} {what} if {call.if_version}"
+        case FireCall(_, key):
+            return f"fire {key}"
+        case RearmCall(_, key):
+            return f"rearm {key}"
 
 
 def describe_answer(answer: object) -> str:
     """For the trace."""
     match answer:
-        case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view):
+        case (
+            Created(view)
+            | Repeated(view)
+            | KeyTaken(view)
+            | Cancelled(view)
+            | Changed(view)
+            | Unchanged(view)
+            | VersionDiffers(view)
+        ):
             return f"{type(answer).__name__} {view.status} v{view.version}"
         case Refused(reason, view):
             return f"Refused {reason} v{view.version}"

@@ -7,17 +7,22 @@ from typing import Any
 
 from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.adapters.memory_publisher import MemoryPublisher
+from clockwork.adapters.memory_search import MemoryScheduleSearch
 from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.config import IntakeSettings, RunnerSettings
 from clockwork.domain.record import SCHEDULE_KEY
-from clockwork.domain.schedule import Row
+from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
+from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
+from clockwork.engine.listing import Listing
+from clockwork.engine.rearm import Rearmer
+from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
@@ -79,6 +84,11 @@ class Engine:
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)
         self.intake = Intake(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
+        self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        search = MemoryScheduleSearch(self.store)
+        self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
+        self.history = History(search, self.store, self.clock, rng, intake_settings)
 
     async def own(self) -> Tenure:
         """Takes the shard over."""
@@ -91,6 +101,13 @@ class Engine:
         """Stores rows as accepted schedules."""
         for row in rows:
             await self.store.create(row, builders.pointer(row), replaces_version=None)
+
+    async def fail(self, row: Row) -> None:
+        """Its topic has refused it too often."""
+        failure = Failure(reason="record_too_large", attempts=8)
+        ended = builders.outcome(row, EndState.FAILED, failure=failure, expires_at_s=2**40)
+        await self.store.put_outcomes([ended])
+        await self.store.delete_rows(row.shard, [row.position])
 
     def at_due(self, late_ms: int = 0) -> None:
         self.clock.set_ms(builders.DUE_MS + late_ms)

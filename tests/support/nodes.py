@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_topics import create_topics
@@ -193,6 +194,22 @@ class Cluster:
             brokers=self.services.kafka_brokers, cluster=self.name, shards=1, consumer_group="none"
         )
         await create_topics(settings, [name], kafka_partitions=kafka_partitions, config=stamped | dict(config or {}))
+
+    async def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
+        """Sets all that is not to be as the broker has it by default; returns when it shows it."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.services.kafka_brokers)
+        await admin.start()
+
+        async def shown() -> bool:
+            (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+            (resource,) = answer.resources
+            return config.items() <= {key: value for key, value, *_ in resource[4]}.items()
+
+        try:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=dict(config))])
+            await until(shown, f"{name} configured")
+        finally:
+            await admin.close()
 
     async def delete_topic(self, name: str) -> None:
         """Returns when the broker no longer knows it."""

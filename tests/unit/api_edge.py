@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import aiohttp
@@ -16,7 +16,10 @@ from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.engine.answers import (
     Cancelled,
+    Change,
+    Changed,
     Created,
+    IfVersion,
     KeyTaken,
     NewSchedule,
     NotFound,
@@ -24,10 +27,17 @@ from clockwork.engine.answers import (
     Repeated,
     ScheduleView,
     Status,
+    Unchanged,
+    VersionDiffers,
 )
+from clockwork.engine.history import Remembers
+from clockwork.engine.listing import Lists
 
 NOW_MS: Final = 1_800_000_000_000
 DUE_MS: Final = NOW_MS + 60_000
+
+
+ChangeAnswer = Changed | Unchanged | VersionDiffers | NotFound | Refused
 
 
 class StillClock:
@@ -58,6 +68,10 @@ class FakeEngine:
     news: list[NewSchedule] = field(default_factory=list)
     error: BaseException | None = None
     cancel_answer: Cancelled | NotFound | Refused | None = None
+    change_answer: ChangeAnswer | None = None
+    if_versions: list[IfVersion | None] = field(default_factory=list)
+    due_asked: list[int | None] = field(default_factory=list)
+    """By retries."""
 
     async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
         if self.error is not None:
@@ -83,6 +97,41 @@ class FakeEngine:
         view = self.views.get((client_id, schedule_key))
         return NotFound() if view is None else Cancelled(view)
 
+    async def change(
+        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+    ) -> ChangeAnswer:
+        if self.error is not None:
+            raise self.error
+        self.if_versions.append(if_version)
+        view = self.views.get((client_id, schedule_key))
+        if self.change_answer is not None or view is None or view.schedule is None:
+            return self.change_answer or NotFound()
+        if if_version is not None and view.version not in if_version:
+            return VersionDiffers(view)
+        wanted = change(view.schedule)
+        if wanted == view.schedule:
+            return Unchanged(view)
+        position = new_position(due_ms=wanted.due_ms, accepted_us=NOW_MS * 1_000, random=8)
+        changed = replace(view, schedule=wanted, version=view.version + 1, position=position)
+        self.views[client_id, schedule_key] = changed
+        return Changed(changed)
+
+    async def fire(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
+    ) -> ChangeAnswer:
+        return await self.change(client_id, schedule_key, lambda s: replace(s, due_ms=NOW_MS), if_version=if_version)
+
+    async def rearm(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        due_ms: int | None = None,
+        if_version: IfVersion | None = None,
+    ) -> ChangeAnswer:
+        self.due_asked.append(due_ms)
+        return await self.fire(client_id, schedule_key, if_version=if_version)
+
 
 def view_of(new: NewSchedule) -> ScheduleView:
     return ScheduleView(
@@ -101,12 +150,12 @@ def view_of(new: NewSchedule) -> ScheduleView:
             data_form=new.data_form,
             headers=new.headers,
             traceparent=new.traceparent,
-            created_at_ms=NOW_MS,
-            version=1,
-            delivery_id="d" * 32,
             deadline_ms=new.deadline_ms,
             on_late=new.on_late,
             retry=new.retry,
+            created_at_ms=NOW_MS,
+            version=1,
+            delivery_id="d" * 32,
         ),
         status=Status.PENDING,
         version=1,
@@ -169,9 +218,28 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(**settings: Any) -> AsyncIterator[Edge]:
-    engine, readiness, telemetry = FakeEngine(), FakeReadiness(), PrometheusTelemetry()
+async def open_edge(
+    engine: FakeEngine | None = None,
+    *,
+    request_timeout_ms: int = 60_000,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
+    **settings: Any,
+) -> AsyncIterator[Edge]:
+    engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
-    app = make_app(engine, engine, http, readiness, telemetry, StillClock())
+    app = make_app(
+        engine,
+        engine,
+        http,
+        readiness,
+        telemetry,
+        StillClock(),
+        rescheduler=engine,
+        rearmer=engine,
+        request_timeout_ms=request_timeout_ms,
+        lists=lists,
+        history=history,
+    )
     async with HttpServer(app, http) as server, aiohttp.ClientSession(auto_decompress=False) as session:
         yield Edge(engine, readiness, telemetry, server, session)

@@ -34,7 +34,8 @@ async def test_an_unknown_path_is_a_404_problem(edge: Edge, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("GET", "/schedule", "DELETE, POST"),
-        ("PATCH", "/schedule/a/b", "DELETE, GET, HEAD"),
+        ("PATCH", "/schedule/a/b", "DELETE, GET, HEAD, PUT"),
+        ("GET", "/schedule/a/b/fire", "POST"),
         ("POST", "/livez", "GET, HEAD"),
         ("DELETE", "/metrics", "GET, HEAD"),
     ],
@@ -162,7 +163,12 @@ class SlowEngine(FakeEngine):
 
 def a_server(engine: FakeEngine, **settings: int) -> HttpServer:
     http = HttpSettings(port=0, **settings)  # type: ignore[arg-type]
-    return HttpServer(make_app(engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock()), http)
+    return HttpServer(
+        make_app(
+            engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
+        ),
+        http,
+    )
 
 
 async def _until_closed(port: int) -> None:
@@ -224,7 +230,12 @@ async def test_start_and_stop_may_be_called_in_any_number() -> None:
 async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_setting(edge: Edge) -> None:
     http = HttpSettings(port=edge.server.port)
     engine = FakeEngine()
-    server = HttpServer(make_app(engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock()), http)
+    server = HttpServer(
+        make_app(
+            engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
+        ),
+        http,
+    )
     with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

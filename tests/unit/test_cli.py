@@ -110,7 +110,7 @@ async def test_times_are_typed_in_the_usual_ways(stub: Stub, options: list[str],
         ([*CREATE, "--in", "1m", "--data", "{"], "is not JSON"),
         ([*CREATE, "--in", "1m", "--data", "NaN"], "no JSON number"),
         ([*CREATE, "--in", "1m", "--text", "x", "--header", "a"], "NAME=VALUE"),
-        (["--url", "localhost:8080", "schedule", "get", *KEY], "--url: should be"),
+        (["--url", "localhost:8080", "schedule", "get", *KEY], "url: should be"),
         (["schedule", "get", "shop", "\udcff"], "UTF-8"),
     ],
 )
@@ -290,6 +290,14 @@ async def test_an_api_key_may_come_from_a_file(stub: Stub, tmp_path: Path) -> No
     (tmp_path / "key").write_text("other-key\n")
     await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
     assert stub.asked[0].headers["Authorization"] == "Bearer other-key"
+
+
+@pytest.mark.parametrize("wrong", ["two words", "line\nbreak", "käse", "\x7f"])
+async def test_an_api_key_that_fits_no_header_is_refused_without_being_shown(stub: Stub, wrong: str) -> None:
+    result = await run(stub, "schedule", "get", *KEY, env={"CLOCKWORK_API_KEY": wrong})
+    assert (result.exit_code, stub.asked) == (2, [])
+    assert "api_key: should be" in result.output
+    assert wrong not in result.output
 
 
 def test_a_node_starts_beside_the_command_lines_names() -> None:

@@ -149,7 +149,7 @@ async def test_lists_follow_their_cursor_to_the_end(client: AsyncClient, stub: S
         (problems.of_http(HTTPStatus.NOT_IMPLEMENTED), c.NotSupported),
         (problems.of_http(HTTPStatus.UNAUTHORIZED), c.Unauthorized),
         (problems.of_http(HTTPStatus.FORBIDDEN), c.Forbidden),
-        (problems.of_http(HTTPStatus.PRECONDITION_FAILED), c.VersionMismatch),
+        (problems.version_differs(1, PENDING), c.VersionMismatch),
     ],
 )
 async def test_a_final_answer_is_its_own_error_and_is_not_asked_for_again(
@@ -205,15 +205,6 @@ def test_waits_double_up_to_their_bound_and_yield_to_retry_after() -> None:
     for attempt, most in ((1, 100), (2, 200), (4, 800), (5, 1_000), (60, 1_000)):
         assert most / 2 <= retries.wait_ms(attempt, None, rng) <= most
     assert retries.wait_ms(1, 2, rng) == 2_000
-
-
-async def test_fire_on_condition_is_not_repeated_once_it_may_have_been_done(client: AsyncClient, stub: Stub) -> None:
-    stub.will(DROP)
-    with pytest.raises(c.Unavailable):
-        await client.fire("shop", "k", if_version=3)
-    assert len(stub.asked) == 1
-    stub.will(TOO_MANY, (200, PENDING))
-    await client.fire("shop", "k", if_version=3)
 
 
 async def test_nothing_listening_is_an_unknown_outcome_too() -> None:

@@ -11,6 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.adapters.telemetry import Malformed, PrometheusTelemetry
+from clockwork.api.siblings import PROCESS_UP
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports import DeliveryResult, RequestResult
@@ -48,9 +49,9 @@ def exposed() -> dict[str, set[str]]:
     return found
 
 
-# Beside the exposition: what the client library adds on Linux only.
+# Beside the exposition: what the client library adds on Linux only, and what a node of several processes does.
 SERIES: Final = (
-    {"process_resident_memory_bytes": set[str]()}
+    {"process_resident_memory_bytes": set[str](), PROCESS_UP: {"process"}}
     | exposed()
     | {
         rule["record"]: set(OF_SCRAPE) | set(re.findall(r"\w+", GROUPED.findall(rule["expr"])[0]))

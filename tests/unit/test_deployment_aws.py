@@ -21,6 +21,7 @@ from infra.kafka.acls import FILE, command, main, rights
 ROOT: Final = Path(__file__).parents[2]
 IAM: Final = ROOT / "infra" / "iam"
 TERRAFORM: Final = ROOT / "infra" / "terraform"
+POLICIES: Final = ("node", "init", "msk", "msk-init")
 IN_TRANSACTIONS: Final = {
     "Put": "PutItem",
     "Update": "UpdateItem",
@@ -82,12 +83,12 @@ def test_a_node_may_make_no_table_and_read_none_as_a_whole() -> None:
 
 
 def test_every_right_is_listed_with_the_call_that_needs_it() -> None:
-    rows = re.findall(r"^\| `([a-z-]+:\w+)` \| ([a-z, ]+) \| .{8,} \|$", (IAM / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+:\w+)` \| ([a-z, -]+) \| .{8,} \|$", (IAM / "README.md").read_text(), re.MULTILINE)
     listed = {(action, policy) for action, policies in rows for policy in policies.split(", ")}
-    assert listed == {(action, policy) for policy in ("node", "init", "msk") for action in actions(policy)}
+    assert listed == {(action, policy) for policy in POLICIES for action in actions(policy)}
 
 
-@pytest.mark.parametrize("policy", ["node", "init", "msk"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_no_right_reaches_further_than_our_own_names(policy: str) -> None:
     for statement in json.loads((IAM / f"{policy}.json").read_text(encoding="utf-8"))["Statement"]:
         assert statement["Effect"] == "Allow"
@@ -153,6 +154,7 @@ async def test_terraform_makes_the_tables_that_init_makes(monkeypatch: pytest.Mo
         schedules_table="${var.schedules_table}",
         executions_table="${var.executions_table}",
         keys_table="${var.keys_table}",
+        search=True,
     )
     await dynamo_tables.create_tables(settings)
     tables = {

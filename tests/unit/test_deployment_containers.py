@@ -64,6 +64,7 @@ def test_three_nodes_differ_in_name_and_port_only_and_open_nothing_to_other_mach
     for node in nodes.values():
         assert {name for name in node["environment"] if name.startswith(("CLOCKWORK_", "KAFKA_"))} <= SETTINGS
         assert node["read_only"] is True
+        assert node["tmpfs"]
 
 
 def test_every_image_of_the_cluster_is_pinned() -> None:
@@ -104,9 +105,9 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_stored_rendering_is_of_this_chart() -> None:
+def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
-    assert stored == digest(), "the chart has changed: run make charts"
+    assert stored == digest(), "chart or rendering have changed: run make charts"
     assert [path.stem for path in RENDERED] == ["full", "plain"]
 
 
@@ -125,6 +126,7 @@ def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
         }
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert "memory" in container["resources"]["limits"]
             assert "cpu" not in container["resources"]["limits"]

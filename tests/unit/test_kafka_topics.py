@@ -6,7 +6,9 @@ import pytest
 
 from clockwork.adapters import kafka_client as codes
 from clockwork.adapters.kafka_client import Pulse
-from clockwork.adapters.kafka_topics import TopicDirectory, TopicState
+from clockwork.adapters.kafka_produce import too_large
+from clockwork.adapters.kafka_topics import REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
+from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
 from tests.unit.kafka_script import ScriptedWire, settings_for_script
 
@@ -76,6 +78,21 @@ async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
     directory.forget_limits("orders")
     limits = await directory.limits("orders")
     assert (limits.record_bytes_max, limits.in_sync_min) == (500, 2)
+
+
+async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() -> None:
+    # It was raised, and what had failed by it armed again: that must not fail once more, by what is remembered.
+    wire = ScriptedWire()
+    wire.configs = {"max.message.bytes": "1000"}
+    settings, directory = settings_for_script(), directory_on(wire)
+    large = OutRecord(topic="orders", key=b"k", value=b"x" * 5_000, headers=(), timestamp_ms=5)
+    assert await too_large(settings, directory, large)
+    assert await too_large(settings, directory, large)
+    assert wire.asked == ["configs"]
+    wire.configs["max.message.bytes"] = "10000"
+    read_at_s, limits = directory._limits["orders"]
+    directory._limits["orders"] = (read_at_s - REFUSING_LIMIT_AGE_S_MAX, limits)
+    assert not await too_large(settings, directory, large)
 
 
 async def test_without_permission_to_read_limits_there_are_none() -> None:

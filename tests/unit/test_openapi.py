@@ -31,7 +31,17 @@ async def edge() -> AsyncIterator[Edge]:
 def routes(*, accepts: bool = True) -> set[tuple[str, str]]:
     engine = FakeEngine()
     settings = HttpSettings(port=0)
-    app = make_app(engine, engine, settings, FakeReadiness(), NoTelemetry(), StillClock(), accepts=accepts)
+    app = make_app(
+        engine,
+        engine,
+        settings,
+        FakeReadiness(),
+        NoTelemetry(),
+        StillClock(),
+        rescheduler=engine,
+        rearmer=engine,
+        accepts=accepts,
+    )
     return routes_of(app)
 
 

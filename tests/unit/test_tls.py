@@ -42,7 +42,9 @@ def trusting(ca: trustme.CA, folder: Path) -> ssl.SSLContext:
 def a_server(context: ssl.SSLContext) -> HttpServer:
     settings = HttpSettings(port=0)
     engine = FakeEngine()
-    app = make_app(engine, engine, settings, FakeReadiness(), NoTelemetry(), StillClock())
+    app = make_app(
+        engine, engine, settings, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
+    )
     return HttpServer(app, settings, context)
 
 

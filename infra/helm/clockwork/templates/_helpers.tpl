@@ -59,8 +59,10 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-{{- if or .Values.httpTlsSecretName .Values.kafkaTlsSecretName }}
 volumeMounts:
+  # Sockets of several processes (CLOCKWORK_PROCESSES); nothing else is written.
+  - name: tmp
+    mountPath: /tmp
   {{- if .Values.httpTlsSecretName }}
   - name: http-tls
     mountPath: /etc/clockwork/http
@@ -71,7 +73,6 @@ volumeMounts:
     mountPath: /etc/clockwork/kafka
     readOnly: true
   {{- end }}
-{{- end }}
 {{- end -}}
 
 {{/* A node's port and probes. Started at once; ready when it can do what its role does. */}}
@@ -132,8 +133,11 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "clockwork.selector" $ | nindent 8 }}
   {{- end }}
-{{- if or $root.Values.httpTlsSecretName $root.Values.kafkaTlsSecretName }}
 volumes:
+  - name: tmp
+    emptyDir:
+      medium: Memory
+      sizeLimit: 16Mi
   {{- with $root.Values.httpTlsSecretName }}
   - name: http-tls
     secret:
@@ -146,5 +150,4 @@ volumes:
       secretName: {{ . }}
       defaultMode: 0440
   {{- end }}
-{{- end }}
 {{- end -}}

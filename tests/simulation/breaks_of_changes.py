@@ -1,0 +1,66 @@
+"""What the mutations of reschedules put in the place of a rule, as `breaks` does for the others."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from clockwork.domain.schedule import BrokenRow, Outcome, Row
+from clockwork.engine import reschedule
+from clockwork.engine.answers import NotFound
+from clockwork.engine.reschedule import Rescheduler
+from clockwork.errors import ConditionFailed, StoreUnavailable
+from tests.simulation.store_world import HostStore
+
+
+def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcome: bool = True) -> Callable[..., Any]:
+    """The store's transaction, but for one part."""
+
+    async def transaction(
+        self: HostStore, shard: Any, outcome: Outcome, *, hold: Any, row: Row, pointer: Any, replaces_version: int
+    ) -> None:
+        place, name = (shard, outcome.position), (pointer.client_id, pointer.schedule_key)
+
+        def effect() -> None:
+            there = self.pointers[name]
+            self._check_free(place, (*name, outcome.position), (row.shard, row.position), name)
+            if there.position == row.position:
+                return
+            if on_condition:
+                self._check_held(shard, outcome, hold)
+            if there.version != replaces_version:
+                raise ConditionFailed
+            writes = self._put_row(row) | self._put_pointer(pointer)
+            writes |= self._delete_row(*place) if deletes else {}
+            self._apply(writes | (self._put_outcome(outcome) if puts_outcome else {}))
+
+        await self._serve("reschedule", effect)
+
+    return transaction
+
+
+async def change_whatever_is_there_now(self: Rescheduler, client_id: Any, key: Any, wish: Any, patience: Any) -> Any:
+    """A try whose answer was lost is forgotten."""
+    while True:
+        try:
+            pointer = await self._store.read_pointer(client_id, key)
+            if pointer is None:
+                return NotFound()
+            move, present = None, await self._present(pointer, patience)
+            if isinstance(present, Row | BrokenRow):
+                step = await self._prepare(pointer, present, wish, None)
+                if not isinstance(step, reschedule._Move):
+                    return step
+                move, present = step, await self._settle(step, present, patience)
+            if (answer := self._answer(pointer, move, present)) is not None:
+                return answer
+        except StoreUnavailable:
+            pass  # the break: what was tried is not asked for
+        await patience.pause("")
+
+
+def same_delivery_id(self: Rescheduler, pointer: Any, present: Any, wanted: Any) -> Any:
+    move = _move(self, pointer, present, wanted)
+    return replace(move, row=replace(move.row, schedule=replace(move.row.schedule, delivery_id=present.delivery_id)))
+
+
+_move = Rescheduler._move

@@ -1,0 +1,80 @@
+"""A node's HTTP service on the twins in memory, on a free port; what is due is delivered when the test says so."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.server import HttpServer, make_app
+from clockwork.config import HttpSettings
+from clockwork.domain.sharding import ShardId
+from tests.support import builders
+from tests.support.engine import SHARDS, Engine
+from tests.unit.api_edge import FakeReadiness, a_request
+
+ENDED = {"delivered": "done", "failed": "given-up", "cancelled": "gone"}
+"""Keys of what `seed` brings to an end."""
+
+
+@dataclass
+class Service:
+    engine: Engine
+    url: str
+
+    async def deliver(self) -> None:
+        """One pass over each shard."""
+        for shard in range(SHARDS):
+            tenure = await self.engine.take_over.run(ShardId(shard))
+            await self.engine.one_pass(tenure)
+            await tenure.tidy.finish()
+
+    async def seed(self, *client_ids: str) -> None:
+        """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""
+        late = {"topic": builders.TOPIC, "deadline": 0, "onLate": "dead_letter"}
+        due_ms = self.engine.clock.now_ms() + 60_000
+        async with aiohttp.ClientSession(self.url) as session:
+
+            async def create(client_id: str, key: str, **more: Any) -> None:
+                body = a_request(clientId=client_id, scheduleKey=key, **{"scheduleTime": due_ms, **more})
+                async with session.post("/schedule", json=body) as answer:
+                    assert answer.status == 201
+
+            for client_id in client_ids:
+                await create(client_id, ENDED["delivered"])
+                await create(client_id, ENDED["failed"], delivery=late)
+                await create(client_id, ENDED["cancelled"])
+                async with session.delete(f"/schedule/{client_id}/{ENDED['cancelled']}") as answer:
+                    assert answer.status == 200
+            self.engine.clock.set_ms(due_ms + 1)
+            await self.deliver()
+            for client_id in client_ids:
+                await create(client_id, "a", scheduleTime=due_ms + 86_400_000)
+                for status, key in ENDED.items():
+                    async with session.get(f"/schedule/{client_id}/{key}") as answer:
+                        assert (await answer.json())["status"] == status
+
+
+def app_of(engine: Engine) -> web.Application:
+    return make_app(
+        engine.intake,
+        engine.canceller,
+        HttpSettings(port=0),
+        FakeReadiness(),
+        NoTelemetry(),
+        engine.clock,
+        rescheduler=engine.rescheduler,
+        rearmer=engine.rearmer,
+        lists=engine.listing,
+        history=engine.history,
+    )
+
+
+@asynccontextmanager
+async def open_service(engine: Engine | None = None) -> AsyncIterator[Service]:
+    engine = engine or Engine()
+    async with HttpServer(app_of(engine), HttpSettings(port=0)) as server:
+        yield Service(engine, f"http://127.0.0.1:{server.port}")

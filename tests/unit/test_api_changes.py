@@ -1,0 +1,257 @@
+"""PUT, fire and retry of a schedule, over a fake engine."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from clockwork.api.changes import read_put
+from clockwork.api.schemas import read_schedule
+from clockwork.api.shown import request_of
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.engine.answers import Reason, Refused
+from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge, view_of
+
+ONE = "/schedule/shop/order-1"
+GIVEN = {
+    "orderingKey": "customer-7",
+    "taskData": {"n": [1, 2.5, -0.0, 1e300, "ü"]},
+    "delivery": {"topic": "orders", "guarantee": "at_least_once", "headers": {"a": "1", "b": "2"}},
+}
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with open_edge() as opened:
+        yield opened
+
+
+async def put(edge: Edge, document: Any, **given: Any) -> Answer:
+    return await edge.ask("PUT", ONE, json=document, **given)
+
+
+async def test_what_a_put_omits_stays_and_its_answer_bears_the_next_version(edge: Edge) -> None:
+    created = await edge.post(a_request(**GIVEN))
+    answer = await put(edge, {"scheduleTime": DUE_MS + 1_000})
+    assert (answer.status, answer.headers["ETag"]) == (200, '"2"')
+    assert answer.json == created.json | {"scheduleTime": DUE_MS + 1_000, "version": 2}
+
+
+async def test_delivery_is_merged_field_by_field_and_its_headers_are_replaced_as_a_whole(edge: Edge) -> None:
+    await edge.post(a_request(**GIVEN))
+    answer = await put(edge, {"delivery": {"headers": {"c": "3"}}})
+    assert answer.json["delivery"] == {"topic": "orders", "guarantee": "at_least_once", "headers": {"c": "3"}}
+    answer = await put(edge, {"delivery": {"topic": "mails"}})
+    assert answer.json["delivery"] == {"topic": "mails", "guarantee": "at_least_once", "headers": {"c": "3"}}
+
+
+async def test_what_is_said_about_lateness_and_refusals_is_merged_too_and_stays_if_it_is_left_out(edge: Edge) -> None:
+    retry = {"attempts": 3, "initialMs": 200, "maxMs": 400, "factor": 1.5, "jitter": 0.25}
+    said = {"deadline": 1_000, "onLate": "drop", "retry": retry}
+    await edge.post(a_request(delivery={"topic": "orders", **said}))
+    moved = (await put(edge, {"scheduleTime": DUE_MS + 1_000})).json["delivery"]
+    assert {name: moved[name] for name in said} == said
+    later = await put(edge, {"delivery": {"deadline": 2_000, "onLate": None, "retry": {"attempts": 5}}})
+    assert (later.status, later.json["delivery"]["deadline"], later.json["delivery"]["onLate"]) == (200, 2_000, "drop")
+    # A policy is one field: what a new one does not say is as at create, not as it was.
+    assert later.json["delivery"]["retry"] == {
+        "attempts": 5,
+        "initialMs": 1_000,
+        "maxMs": 60_000,
+        "factor": 2.0,
+        "jitter": 0.0,
+    }
+    kept = await put(edge, {"delivery": {"onLate": "dead_letter"}})
+    assert (kept.json["delivery"]["deadline"], kept.json["delivery"]["onLate"]) == (2_000, "dead_letter")
+
+
+async def test_what_is_to_be_dropped_when_late_needs_a_deadline_wherever_it_comes_from(edge: Edge) -> None:
+    await edge.post(a_request())
+    without = await put(edge, {"delivery": {"onLate": "drop"}})
+    assert (without.status, without.fields) == (400, ["delivery.deadline"])
+    assert (await put(edge, {"delivery": {"deadline": 1}})).status == 200
+    assert (await put(edge, {"delivery": {"onLate": "drop"}})).status == 200
+    wrong = await put(edge, {"delivery": {"deadline": -1, "onLate": "later", "retry": {"attempts": 0}}})
+    assert sorted(wrong.fields) == ["delivery.deadline", "delivery.onLate", "delivery.retry.attempts"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"clientId": "shop", "scheduleKey": "order-1"},
+        {"scheduleTime": None, "orderingKey": None, "taskDataEncoding": None, "delivery": None},
+        {"delivery": {"topic": None, "guarantee": None, "headers": None}},
+        {"delivery": {"deadline": None, "onLate": None, "retry": None}},
+        {"taskData": {"n": [1, 2.5, -0.0, 1e300, "ü"]}},
+        {"scheduleTime": DUE_MS, "delivery": {"headers": {"b": "2", "a": "1"}}},
+    ],
+)
+async def test_a_put_that_changes_nothing_is_200_with_the_same_version(edge: Edge, document: Any) -> None:
+    created = await edge.post(a_request(**GIVEN))
+    answer = await put(edge, document)
+    assert (answer.status, answer.json) == (200, created.json)
+
+
+async def test_task_data_of_null_is_a_value(edge: Edge) -> None:
+    await edge.post(a_request(**GIVEN))
+    assert (await put(edge, {"taskData": None})).json["taskData"] is None
+
+
+async def test_task_data_and_its_encoding_are_judged_together_with_what_is_there(edge: Edge) -> None:
+    await edge.post(a_request(taskData="AP/+"))
+    answer = await put(edge, {"taskDataEncoding": "base64"})
+    assert (answer.json["taskData"], answer.json["taskDataEncoding"]) == ("AP/+", "base64")
+    wrong = await put(edge, {"taskData": {"order": 1}})
+    assert (wrong.status, wrong.fields) == (400, ["taskData"])
+
+
+async def test_every_wrong_field_of_a_put_is_named_at_once_whatever_is_stored(edge: Edge) -> None:
+    document = {
+        "clientId": "other",
+        "scheduleKey": 7,
+        "scheduleTime": "tomorrow",
+        "orderingKey": "",
+        "status": "pending",
+        "unknown": None,
+        "taskDataEncoding": "base64",
+        "taskData": "?",
+        "delivery": {"topic": "clockwork-shards", "headers": {"clockwork-x": "1"}, "more": 1},
+    }
+    answer = await put(edge, document)
+    assert answer.status == 400
+    assert sorted(answer.fields) == [
+        "clientId",
+        "delivery.headers.clockwork-x",
+        "delivery.more",
+        "delivery.topic",
+        "orderingKey",
+        "scheduleKey",
+        "scheduleTime",
+        "status",
+        "taskData",
+        "unknown",
+    ]
+
+
+@pytest.mark.parametrize(("document", "field"), [([], "body"), (None, "body"), ({"delivery": "orders"}, "delivery")])
+async def test_a_put_that_is_no_object_is_refused(edge: Edge, document: Any, field: str) -> None:
+    answer = await put(edge, document)
+    assert (answer.status, answer.fields) == (400, [field])
+
+
+async def test_a_put_without_a_body_or_of_an_unknown_schedule_says_so(edge: Edge) -> None:
+    assert (await edge.ask("PUT", ONE)).fields == ["body"]
+    assert (await put(edge, {"scheduleTime": DUE_MS})).status == 404
+
+
+async def test_the_size_is_that_of_data_and_headers_together_though_a_put_names_only_one(edge: Edge) -> None:
+    await edge.post(a_request(taskData="x" * 262_000))
+    answer = await put(edge, {"delivery": {"headers": {"a": "y" * 1_000}}})
+    assert (answer.status, answer.fields) == (413, ["taskData"])
+    assert (await put(edge, {"taskData": "x" * 262_145})).status == 413
+
+
+@pytest.mark.parametrize(
+    ("header", "versions"),
+    [
+        ('"3"', {3}),
+        ('"3", "4"', {3, 4}),
+        ('W/"3"', set()),
+        ('"three"', set()),
+        (f'"{"9" * 400}"', set()),
+        ("*", None),
+    ],
+)
+async def test_if_match_names_the_versions_that_may_be_changed(edge: Edge, header: str, versions: set[int]) -> None:
+    await edge.post(a_request())
+    for method, path in (("PUT", ONE), ("POST", f"{ONE}/fire"), ("POST", f"{ONE}/retry")):
+        answer = await edge.ask(method, path, json={}, headers={"If-Match": header})
+        assert edge.engine.if_versions[-1] == (None if versions is None else frozenset(versions))
+        assert answer.status == (200 if versions is None else 412)
+    if versions is not None:
+        assert answer.json["schedule"]["version"] == 1
+        assert answer.headers["ETag"] == '"1"'
+
+
+@pytest.mark.parametrize("header", ["3", "", ",", '"٣"'])
+async def test_an_if_match_that_is_no_version_is_bad_input(edge: Edge, header: str) -> None:
+    answer = await edge.ask("PUT", ONE, json={}, headers={"If-Match": header})
+    assert (answer.status, answer.fields) == (400, ["If-Match"])
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+async def test_a_refused_change_says_why_and_shows_the_schedule(edge: Edge, reason: Reason) -> None:
+    await edge.post(a_request())
+    edge.engine.change_answer = Refused(reason, edge.engine.views["shop", "order-1"])
+    for method, path in (("PUT", ONE), ("POST", f"{ONE}/fire"), ("POST", f"{ONE}/retry")):
+        answer = await edge.ask(method, path, json={})
+        assert (answer.status, answer.json["reason"]) == (409, reason.value)
+        assert answer.json["schedule"]["scheduleKey"] == "order-1"
+
+
+async def test_fire_and_retry_need_no_body_and_take_no_other_than_theirs(edge: Edge) -> None:
+    await edge.post(a_request())
+    fired = await edge.ask("POST", f"{ONE}/fire")
+    assert (fired.status, fired.json["scheduleTime"]) == (200, NOW_MS)
+    assert (await edge.ask("POST", f"{ONE}/fire", json={"at": 1})).fields == ["body"]
+    for document in (None, {"scheduleTime": DUE_MS}, {"scheduleTime": None}):
+        given = {} if document is None else {"json": document}
+        assert (await edge.ask("POST", f"{ONE}/retry", **given)).status == 200
+    assert edge.engine.due_asked == [None, DUE_MS, None]
+    wrong = await edge.ask("POST", f"{ONE}/retry", json={"scheduleTime": -1, "topic": "x"})
+    assert (wrong.status, sorted(wrong.fields)) == (400, ["scheduleTime", "topic"])
+    assert (await edge.ask("POST", f"{ONE}/retry", json=[])).fields == ["body"]
+
+
+async def test_any_key_is_changed_and_fired_under_its_percent_encoding(edge: Edge) -> None:
+    for key in ("a/b", "fire", "{x}", "%2F", "ä ö"):
+        await edge.post(a_request(scheduleKey=key))
+        path = f"/schedule/shop/{quote(key, safe='')}"
+        assert (await edge.ask("PUT", path, json={"taskData": 1})).json["scheduleKey"] == key
+        assert (await edge.ask("POST", f"{path}/fire")).json["scheduleKey"] == key
+    assert (await edge.ask("POST", "/schedule/shop/%FF/fire")).fields == ["scheduleKey"]
+
+
+async def test_changes_are_counted_and_labelled_by_their_route(edge: Edge) -> None:
+    await edge.post(a_request())
+    await put(edge, {"taskData": "new"})
+    await put(edge, {"taskData": "new"})
+    await edge.ask("POST", f"{ONE}/fire")
+    text = (await edge.ask("GET", "/metrics")).body.decode()
+    for line in (
+        'clockwork_schedules_total{result="rescheduled"} 2.0',
+        'clockwork_schedules_total{result="repeated"} 1.0',
+        'clockwork_requests_total{route="PUT /schedule/{clientId}/{scheduleKey}",status="200"} 2.0',
+        'clockwork_requests_total{route="POST /schedule/{clientId}/{scheduleKey}/fire",status="200"} 1.0',
+    ):
+        assert line in text.splitlines(), line
+
+
+async def test_a_traceparent_of_the_create_stays_unless_the_caller_sends_his_own(edge: Edge) -> None:
+    ours = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await edge.post(a_request(), headers={"traceparent": ours})
+
+    def kept() -> str | None:
+        schedule = edge.engine.views["shop", "order-1"].schedule
+        assert schedule is not None
+        return schedule.traceparent
+
+    await put(edge, {"taskData": "new"})
+    assert kept() == ours
+    await put(edge, {"delivery": {"headers": {"TraceParent": "theirs"}}})
+    assert kept() is None
+
+
+def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() -> None:
+    for data, encoding in (("AA==", "base64"), ("text", "json"), ({"b": 1e16, "a": [None, 0.1]}, "json"), (7, "json")):
+        delivery = {"topic": "orders", "deadline": 5, "onLate": "drop", "retry": {"factor": 1.15, "jitter": 0.07}}
+        document = a_request(taskData=data, taskDataEncoding=encoding, delivery=delivery)
+        schedule = view_of(read_schedule(document, cluster="c", now_ms=NOW_MS, traceparent=None)).schedule
+        assert schedule is not None
+        for body in ({}, request_of(schedule)):
+            change = read_put(
+                body, client_id=ClientId("shop"), schedule_key=ScheduleKey("order-1"), cluster="c", now_ms=NOW_MS
+            )
+            assert change(schedule) == schedule
