@@ -148,8 +148,8 @@ class ScheduleStore(Protocol):
         """Puts each outcome over what is there: for exactly_once, where all writers write the same. Any number."""
         ...
 
-    async def put_outcome_if_absent(self, outcome: Outcome) -> None:
-        """Puts it unless there is one: for at_least_once, where the first one stands."""
+    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
+        """Puts each outcome unless there is one: for at_least_once, where the first one stands. Any number."""
         ...
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:

@@ -97,6 +97,8 @@ class Grouped:
 
     async def write(self, mine: Mapping[Any, Item]) -> None:
         """As what it was made with; `mine` by anything that tells their keys apart."""
+        if not mine:
+            return
         group = self._open
         if group is not None and len(group.requests) + len(mine) <= GROUP_REQUESTS_MAX:
             for key, item in mine.items():

@@ -270,9 +270,10 @@ class DynamoScheduleStore:
         }
         await self._outcomes.write(puts)
 
-    async def put_outcome_if_absent(self, outcome: Outcome) -> None:
-        key = (outcome.client_id, outcome.schedule_key, outcome.position)
-        await self._first_outcomes.write({key: codec.outcome_item(outcome)})
+    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
+        # Of two outcomes of one position the first one.
+        items = {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in reversed(outcomes)}
+        await self._first_outcomes.write(items)
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
         await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})

@@ -221,12 +221,13 @@ class MemoryScheduleStore:
 
         await self._serve("put_outcomes", effect)
 
-    async def put_outcome_if_absent(self, outcome: Outcome) -> None:
+    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
         def effect() -> None:
-            self._check_undisturbed(_place_of_outcome(outcome))
-            self.outcomes.setdefault(_place_of_outcome(outcome), outcome)
+            self._check_undisturbed(*map(_place_of_outcome, outcomes))
+            for outcome in outcomes:
+                self.outcomes.setdefault(_place_of_outcome(outcome), outcome)
 
-        await self._serve("put_outcome_if_absent", effect)
+        await self._serve("put_outcomes_if_absent", effect)
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
         def effect() -> None:

@@ -76,7 +76,8 @@ async def body_of(request: web.Request, *, bytes_max: int) -> bytes:
         raise Refusal(_body_too_large(bytes_max))
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
+        # A timer costs something; usually the body has come with its head.
+        async with asyncio.timeout(None if request.content.is_eof() else BODY_SECONDS_MAX):
             while chunk := await request.content.readany():
                 body += chunk
                 if len(body) > bytes_max:

@@ -59,7 +59,8 @@ def acceptance_of(position: Position) -> int:
 
 def text_of(position: Position) -> str:
     """The decimal text that is stored; always with all 24 digits of the fraction."""
-    return f"{position // _SCALE}.{position % _SCALE:024d}"
+    due_ms, fraction = divmod(position, _SCALE)
+    return f"{due_ms}.{fraction:024d}"
 
 
 def position_of(text: str) -> Position:

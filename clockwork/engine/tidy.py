@@ -20,7 +20,6 @@ from clockwork.domain.retry import Backoff
 from clockwork.domain.schedule import EXPIRED, BrokenRow, EndState, Guarantee, Outcome, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.engine.patience import Setbacks
-from clockwork.engine.together import together
 from clockwork.errors import Contested, Unavailable
 from clockwork.ports import ScheduleStore
 
@@ -163,8 +162,10 @@ class TidyUp:
             outcome = outcome_of(done, retention_ms=self._retention_ms)
             if outcome is not None:
                 (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
-        await self._store.put_outcomes(exactly)
-        await together(self._store.put_outcome_if_absent, first_stands, at_once=CHUNK_ROWS)
+        if exactly:
+            await self._store.put_outcomes(exactly)
+        if first_stands:
+            await self._store.put_outcomes_if_absent(first_stands)
         await self._push_pointers(chunk)
         await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
 

@@ -11,15 +11,22 @@ B = TypeVar("B")
 async def together(do: Callable[[A], Awaitable[B]], what: Iterable[A], *, at_once: int) -> list[B]:
     """Results in the order of `what`. The first failure cancels the rest and is raised as it is, not as a group:
     callers decide by the class of one error."""
-    gate = asyncio.Semaphore(at_once)
+    items = list(what)
+    if len(items) == 1:
+        return [await do(items[0])]
+    results: dict[int, B] = {}
+    waiting = iter(enumerate(items))
 
-    async def one(item: A) -> B:
-        async with gate:
-            return await do(item)
+    async def one_after_another() -> None:
+        for number, item in waiting:
+            results[number] = await do(item)
 
+    # As many tasks as run at once, not as there are items: to start one costs as much as a small item's work.
+    name = f"together-{getattr(do, '__name__', 'call')}"
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item), name=f"together-{getattr(do, '__name__', 'call')}") for item in what]
+            for _ in range(min(at_once, len(items))):
+                group.create_task(one_after_another(), name=name)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+    return [results[number] for number in range(len(items))]

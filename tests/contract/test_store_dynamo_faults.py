@@ -270,7 +270,7 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     faults.answer("BatchWriteItem", "TransactionConflictException", times=2)
 
     await dynamo_store.push_pointer_expiry(created, expires_at_s=3_000_000_000)
-    await dynamo_store.put_outcome_if_absent(ended)
+    await dynamo_store.put_outcomes_if_absent([ended])
     await dynamo_store.delete_rows(created.shard, [created.position])
 
     pushed = await dynamo_store.read_pointer(created.schedule.client_id, created.schedule.schedule_key)

@@ -212,8 +212,8 @@ async def test_first_outcomes_of_one_moment_share_their_calls_and_stand(
     first = [outcome(one) for one in rows]
     later = [replace(one, at_ms=one.at_ms + 1) for one in first]
 
-    await asyncio.gather(*(dynamo_store.put_outcome_if_absent(one) for one in first[:30]))
-    await asyncio.gather(*(dynamo_store.put_outcome_if_absent(one) for one in [*later[:30], *first[30:]]))
+    await asyncio.gather(*(dynamo_store.put_outcomes_if_absent([one]) for one in first[:30]))
+    await asyncio.gather(*(dynamo_store.put_outcomes_if_absent([one]) for one in [*later[:30], *first[30:]]))
 
     assert faults.sent["BatchExecuteStatement"] == 4
     for one in first:
@@ -226,7 +226,7 @@ async def test_an_insert_that_is_throttled_is_sent_again_and_the_others_are_not(
     faults.answer_ok("BatchExecuteStatement", '{"Responses": [{}, {"Error": {"Code": "ThrottlingError"}}]}')
     first, second = outcome(row()), outcome(row())
 
-    await asyncio.gather(dynamo_store.put_outcome_if_absent(first), dynamo_store.put_outcome_if_absent(second))
+    await asyncio.gather(dynamo_store.put_outcomes_if_absent([first]), dynamo_store.put_outcomes_if_absent([second]))
 
     assert await dynamo_store.read_outcome(first.client_id, first.schedule_key, first.position) is None  # made up
     assert await dynamo_store.read_outcome(second.client_id, second.schedule_key, second.position) == second
@@ -236,7 +236,9 @@ async def test_an_insert_that_is_refused_fails_alone(dynamo_store: DynamoSchedul
     large, small = outcome(row(schedule(task_data=TOO_LARGE))), outcome(row())
 
     told = await asyncio.gather(
-        dynamo_store.put_outcome_if_absent(small), dynamo_store.put_outcome_if_absent(large), return_exceptions=True
+        dynamo_store.put_outcomes_if_absent([small]),
+        dynamo_store.put_outcomes_if_absent([large]),
+        return_exceptions=True,
     )
 
     assert told[0] is None

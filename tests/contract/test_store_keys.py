@@ -199,8 +199,8 @@ async def test_the_first_outcome_stands_where_it_is_put_if_absent(store: Schedul
     of = row()
     first, second = outcome(of, at_ms=1), outcome(of, EndState.FAILED)
 
-    await store.put_outcome_if_absent(first)
-    await store.put_outcome_if_absent(second)
+    await store.put_outcomes_if_absent([first])
+    await store.put_outcomes_if_absent([second])
 
     assert await store.read_outcome(first.client_id, first.schedule_key, first.position) == first
 

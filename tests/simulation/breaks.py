@@ -259,8 +259,8 @@ async def lane_at_once(self: Delivery, tenure: Tenure, firings: Sequence[Firing]
     return sum(counts)
 
 
-async def last_outcome_stands(self: HostStore, outcome: Outcome) -> None:
-    await self.put_outcomes([outcome])
+async def last_outcome_stands(self: HostStore, outcomes: Sequence[Outcome]) -> None:
+    await self.put_outcomes(outcomes)
 
 
 # --- answers

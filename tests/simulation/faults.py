@@ -177,7 +177,7 @@ OPERATIONS: Final = (
     "drop_hold",
     "set_retry",
     "put_outcomes",
-    "put_outcome_if_absent",
+    "put_outcomes_if_absent",
     "delete_rows",
     "read_rows",
     "init",

@@ -253,7 +253,7 @@ MUTATIONS: Final = (
         name="last outcome stands",
         seeds=20,
         theme=Theme.PLAIN,
-        patches=lambda: [(HostStore, "put_outcome_if_absent", breaks.last_outcome_stands)],
+        patches=lambda: [(HostStore, "put_outcomes_if_absent", breaks.last_outcome_stands)],
     ),
     Mutation(
         name="nothing seen taken for 404",

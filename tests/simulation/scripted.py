@@ -125,7 +125,7 @@ class Script:
         def never(operation: str) -> None:
             store.forced[operation] = [None] * 1_000
 
-        for operation in ("put_outcomes", "put_outcome_if_absent", "delete_rows"):
+        for operation in ("put_outcomes", "put_outcomes_if_absent", "delete_rows"):
             self.at(from_s, lambda operation=operation: never(operation))  # type: ignore[misc]
             self.at(from_s + UNTIDIED_S, lambda operation=operation: store.forced.pop(operation))  # type: ignore[misc]
 

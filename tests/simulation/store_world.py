@@ -315,6 +315,10 @@ class HostStore(MemoryScheduleStore):
         for part in self.world.parts(outcomes):
             await super().put_outcomes(part)
 
+    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
+        for part in self.world.parts(outcomes):
+            await super().put_outcomes_if_absent(part)
+
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
         for part in self.world.parts(positions):
             await super().delete_rows(shard, part)

@@ -55,7 +55,7 @@ class _Recipe:
     """So often, about, the shards are dealt out anew."""
 
 
-TIDYING: Final = ("put_outcomes", "put_outcome_if_absent", "delete_rows")
+TIDYING: Final = ("put_outcomes", "put_outcomes_if_absent", "delete_rows")
 """What is delivered stays untidied for long."""
 _BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
 _RECIPES: Final = {
@@ -106,7 +106,7 @@ _RECIPES: Final = {
         | {"lanes": 1, "past": 0.4, "refused": 0.0, "cancels": 0.1, "clock_offset_ms": 0.0, "crowded": 0.5},
     ),
     Theme.PLAIN: _Recipe(
-        operations=("send", "raise_frontier", "read_page", "put_outcome_if_absent", "set_retry"),
+        operations=("send", "raise_frontier", "read_page", "put_outcomes_if_absent", "set_retry"),
         acts=(STALL, CUT_OFF, LONG_STALL),
         share=0.2,
         values=_BUSY | {"at_least_once": 0.9, "cancels": 0.95, "refused": 0.3, "lead_ms": 60},
