@@ -9,6 +9,7 @@ import pytest
 import clockwork.client as c
 from clockwork.client import AsyncClient
 from tests.support import builders
+from tests.unit.api_edge import open_edge
 from tests.unit.client_stub import FAST
 from tests.unit.service import ENDED, Service, open_service
 
@@ -76,3 +77,58 @@ async def test_what_has_ended_is_neither_changed_nor_fired(
     for call in calls:
         with pytest.raises(error):
             await call
+
+
+def some(count: int) -> list[c.NewSchedule]:
+    def one(number: int) -> c.NewSchedule:
+        topic = builders.TOPIC if number else "none"
+        return c.NewSchedule(client_id="many", schedule_key=f"{number:04}", at=MINUTE, topic=topic, data=number)
+
+    return [one(number) for number in range(count)]
+
+
+async def test_many_are_created_listed_and_cancelled_each_for_itself(client: AsyncClient) -> None:
+    # One more than a request holds; the first one is for a topic that there is not.
+    made = [each async for each in client.create_many(some(1_001))]
+    assert isinstance(made[0].error, c.InvalidSchedule)
+    assert [wrong.field for wrong in made[0].error.errors] == ["delivery.topic"]
+    assert {each.status for each in made[1:]} == {201}
+    assert {each.status async for each in client.create_many(some(3))} == {400, 200}
+    listed = [each async for each in client.list("many", status="pending", page_size=300)]
+    assert sorted(each.schedule_key for each in listed) == [f"{number:04}" for number in range(1, 1_001)]
+    assert listed[0] in [each.schedule for each in made]
+    gone = [
+        each async for each in client.cancel_many([("many", "0001"), ("many", "none"), ("shop", ENDED["delivered"])])
+    ]
+    assert [type(each.error) for each in gone] == [type(None), c.NotFound, c.AlreadyDelivered]
+    assert [each.schedule_key async for each in client.list("many", status="cancelled")] == ["0001"]
+
+
+async def test_a_list_is_narrowed_by_its_filters(client: AsyncClient, service: Service) -> None:
+    now_ms = service.engine.clock.now_ms()
+    assert {each.schedule_key async for each in client.list("shop")} == {"a", *ENDED.values()}
+    assert [each.schedule_key async for each in client.list("shop", due_from=now_ms)] == ["a"]
+    assert [each.schedule_key async for each in client.list("shop", status="failed", due_to=now_ms)] == [
+        ENDED["failed"]
+    ]
+    assert [each.schedule_key async for each in client.list("shop", ordering_key="a", topic=builders.TOPIC)] == ["a"]
+    assert [each async for each in client.list("nobody")] == []
+
+
+async def test_a_history_has_every_end_and_every_move(client: AsyncClient, service: Service) -> None:
+    await client.reschedule("shop", "a", at=MINUTE)
+    await client.fire("shop", "a")
+    await service.deliver()
+    await client.create("shop", "a", at=MINUTE, topic=builders.TOPIC, data="again")
+    await client.cancel("shop", "a")
+    found = [each async for each in client.history("shop", "a", page_size=2)]
+    assert [each.status for each in found] == ["cancelled", "delivered", "superseded", "superseded"]
+    assert found[1].delivered is not None
+    with pytest.raises(c.NotFound):
+        _ = [each async for each in client.history("shop", "none")]
+
+
+async def test_a_service_without_an_index_says_that_it_does_not_list() -> None:
+    async with open_edge() as edge, AsyncClient(f"http://127.0.0.1:{edge.server.port}") as client:
+        with pytest.raises(c.NotSupported):
+            _ = [each async for each in client.list("shop")]

@@ -1,8 +1,12 @@
 """The README's examples run as they stand there."""
 
 import asyncio
+import json
+import os
 import re
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +23,8 @@ from tests.support import builders
 from tests.unit.api_edge import open_edge
 from tests.unit.service import open_service
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8080"
 
 
@@ -28,6 +33,7 @@ def blocks(language: str) -> list[str]:
 
 
 CALLS, CONSUMER = blocks("python")
+COMMANDS = next(block for block in blocks("sh") if block.startswith("clockwork "))
 CREATE, MANY, CHANGE = (block for block in blocks("sh") if block.startswith("curl"))
 
 
@@ -51,11 +57,12 @@ async def test_the_examples_with_curl_create_show_change_and_cancel_a_schedule()
         for topic in ("orderTopic", "otherTopic"):
             engine.kafka.create_topic(topic)
         assert await statuses(CREATE, service.url) == [201, 200, 200]
-        assert await statuses(MANY, service.url) == [200, 200, 200, 200]
         cancelled = await engine.intake.find(ClientId("shop"), ScheduleKey("order-1"))
         assert cancelled is not None
         assert cancelled.schedule is not None
         assert (cancelled.status, cancelled.schedule.ordering_key) == (Status.CANCELLED, "customer-7")
+        assert await statuses(MANY, service.url) == [200, 200, 200, 200]
+        assert {key[1]: p.version for key, p in engine.store.pointers.items()} == {"order-1": 2, "order-2": 1}
     async with open_service() as service, AsyncClient(service.url) as client:
         await client.create("shop", "order-1", at=timedelta(hours=1), topic=builders.TOPIC, data=1)
         service.engine.kafka.create_topic("otherTopic")
@@ -63,6 +70,39 @@ async def test_the_examples_with_curl_create_show_change_and_cancel_a_schedule()
         assert await statuses(CHANGE, service.url) == [200, 200, 409]
         await service.deliver()
         assert service.engine.arrived("otherTopic") == ["order-1"]
+
+
+async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[str]]:
+    """The exit code, and what was told in lines."""
+    environ = {**os.environ, "CLOCKWORK_URL": url, "PYTHONPATH": str(ROOT)}
+    python = shlex.quote(sys.executable)
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-ec", f'clockwork() {{ {python} -m clockwork.cli "$@"; }}; {command}',
+        env=environ, cwd=folder, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    told, _ = await shell.communicate()
+    return shell.returncode, told.decode().splitlines()
+
+
+async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text("scheduleKey,scheduleTime,taskData\norder-2,2030-01-31T12:00:00Z,x\n")
+    told: dict[str, list[str]] = {}
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        service.engine.kafka.create_topic("orderTopic")
+        for command in COMMANDS.splitlines():
+            name = command.split()[2]
+            if name == "watch":
+                await service.deliver()
+            code, told[name] = await run(command, service.url, tmp_path)
+            assert code == 0, command
+    assert list(told) == ["create", "reschedule", "load", "list", "fire", "watch", "history"]
+    assert told["load"] == ["1 created, 0 there already, 0 rejected"]
+    assert [json.loads(line)["scheduleKey"] for line in told["list"]] == ["order-1", "order-2"]
+    (end,) = told["watch"]
+    assert end.startswith("delivered ")
+    assert sum("delivered" in line for line in told["history"]) == 1
+    assert sum("superseded" in line for line in told["history"]) == 2
 
 
 async def test_the_clients_example_creates_and_cancels_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
