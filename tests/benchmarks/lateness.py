@@ -155,7 +155,8 @@ async def beside_a_burst(bench: Bench) -> None:
                 arrivals = await collect(cluster, topic, len(crowd) + len(calm))
                 others_p99.append(quantile([_late_ms(a) for a in arrivals if a.schedule_key.startswith("calm")], 0.99))
                 took_s.append(max(_late_ms(a) for a in arrivals if a.schedule_key.startswith("burst")) / 1_000)
-        goal = Goal(bound=250.0)
+        # Spread over all shards it is every other schedule's own queue; only shards beside it have something to keep.
+        goal = Goal(bound=250.0) if where == "one shard" else None
         what = f"p99 of other schedules beside a burst of {burst:,} on {where}"
         bench.report.add(Finding(scenario="burst", what=what, unit="ms", rounds=others_p99, goal=goal))
         bench.report.add(Finding(scenario="burst", what=f"the burst itself, {where}", unit="s", rounds=took_s))

@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters.dynamo_index import INDEX, INDEX_KEY
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 
@@ -76,12 +77,24 @@ class Tables:
         return 200, {}
 
     def _described(self, table: str) -> dict[str, Any]:
-        key = KEYS[table.removeprefix(f"{self._prefix}-")]
-        return {
+        which = table.removeprefix(f"{self._prefix}-")
+        described: dict[str, Any] = {
             "TableStatus": "ACTIVE",
-            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": kind} for name, kind, _ in key],
-            "KeySchema": [{"AttributeName": name, "KeyType": role} for name, _, role in key],
+            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": kind} for name, kind, _ in KEYS[which]],
+            "KeySchema": [{"AttributeName": name, "KeyType": role} for name, _, role in KEYS[which]],
         }
+        if which != "keys":
+            return described
+        roles = zip(INDEX_KEY, ("HASH", "RANGE"), strict=True)
+        index = {
+            "IndexName": INDEX,
+            "IndexStatus": "ACTIVE",
+            "KeySchema": [{"AttributeName": name, "KeyType": role} for (name, _), role in roles],
+            "Projection": {"ProjectionType": "ALL"},
+        }
+        parts = [{"AttributeName": name, "AttributeType": kind} for name, kind in INDEX_KEY]
+        more = {"AttributeDefinitions": described["AttributeDefinitions"] + parts, "GlobalSecondaryIndexes": [index]}
+        return described | more
 
     def _got(self, asked: dict[str, Any]) -> dict[str, Any]:
         found = self._several([asked["Key"]])

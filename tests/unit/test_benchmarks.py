@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks, and the stub that they measure beside."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.domain.position import text_of
 from tests.benchmarks.figures import Finding, Goal, quantile, spread
+from tests.benchmarks.metered import kilobytes
 from tests.benchmarks.report import Report, distribution, table
 from tests.benchmarks.stub_dynamo import Tables
 from tests.support import builders
@@ -50,6 +52,15 @@ def test_the_results_are_a_table_and_the_same_for_programs(tmp_path: Path) -> No
     assert (written["findings"][0]["median"], written["findings"][0]["met"]) == (20.0, False)
     assert "| s | w | 20 ms |  |  | ≤ 10 | **no** |" in (tmp_path / "results" / "summary.md").read_text()
     assert "Measured on" in table([])
+
+
+def test_a_write_is_billed_by_kilobytes_begun_of_what_is_stored() -> None:
+    # Not of what is sent: bytes travel as base64, a third longer.
+    assert kilobytes({}) == 1
+    assert kilobytes({"a": {"S": "x" * 1_023}}) == 1
+    assert kilobytes({"a": {"S": "x" * 1_024}}) == 2
+    assert kilobytes({"a": {"B": base64.b64encode(b"x" * 1_020).decode()}, "b": {"M": {}}}) == 2
+    assert kilobytes({"n": {"N": "1" * 37}}) == 1
 
 
 def test_the_stub_keeps_rows_in_order_and_gives_them_up() -> None:
