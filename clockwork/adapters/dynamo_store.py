@@ -131,7 +131,7 @@ class DynamoScheduleStore:
         item = await self._get(self._settings.schedules_table, codec.row_key(shard, position))
         return codec.row_of(item, shard=shard, position=position) if item else None
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
         answer = await self._update_row(
             shard,
             position,
@@ -141,11 +141,7 @@ class DynamoScheduleStore:
             ExpressionAttributeNames={"#hold": "hold"},
             ExpressionAttributeValues={":hold": {"S": request}},
         )
-        try:
-            return codec.retry_of(answer["Attributes"])
-        except Unreadable:
-            # As if there were none: the cancel then goes by the due time, which is never later than any `retry.at`.
-            return None
+        return codec.row_of(answer["Attributes"], shard=shard, position=position)
 
     async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
         cancel = Member(
