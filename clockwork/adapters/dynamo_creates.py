@@ -92,6 +92,16 @@ class GroupedCreates:
             token=transactions.create_token(row, pointer, replaces_version),
             size_bytes=size_bytes(actions),
         )
+        verdicts = await self._grouped(create)
+        while create.key not in verdicts:
+            # Who carried the group was cancelled, maybe in the middle of it: the same create again settles it. In company
+            # again: carriers give up when the store is slow, and a slow store must not be asked for each one alone.
+            verdicts = await self._grouped(create)
+        if (error := verdicts[create.key]) is not None:
+            raise error
+
+    async def _grouped(self, create: Create) -> dict[tuple[str, str], ClockworkError | None]:
+        """Goes with the group that is open, or carries a new one; returns what became of it."""
         group = self._open
         if group is not None and group.takes(create):
             group.add(create)
@@ -100,11 +110,7 @@ class GroupedCreates:
             group = self._open = _Group()
             group.add(create)
             await self._carry(group)
-        if create.key not in group.verdicts:
-            # Who carried the group was cancelled, maybe in the middle of it: the same create again settles it.
-            await self._alone(create)
-        elif (error := group.verdicts[create.key]) is not None:
-            raise error
+        return group.verdicts
 
     async def _carry(self, group: _Group) -> None:
         try:
