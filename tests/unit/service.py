@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.admin import AdminParts
 from clockwork.api.auth import Gate
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
@@ -72,6 +73,7 @@ def app_of(engine: Engine, gate: Gate | None = None) -> web.Application:
         lists=engine.listing,
         history=engine.history,
         gate=gate,
+        admin=AdminParts(pausing=engine.pauser),
     )
 
 

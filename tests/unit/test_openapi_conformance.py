@@ -34,7 +34,9 @@ CHECKS = [
 ]
 
 
-SCHEDULE_CALLS = sorted((method, path) for method, path in routes_of(app_of(Engine())) if "schedule" in path)
+SCHEDULE_CALLS = sorted(
+    (method, path) for method, path in routes_of(app_of(Engine())) if "schedule" in path or path.startswith("/admin")
+)
 KEYS = ["a", "ü/1 %", *ENDED.values()]
 
 
@@ -80,6 +82,9 @@ async def test_generated_requests_are_answered_as_the_document_says(
 ) -> None:
     described = narrowed(node) if kind == "narrow" else node.document
     operation = schemathesis.openapi.from_dict(described)[path][method]
+    described_by = described["paths"][path][method.lower()]
+    if kind == "invalid" and not (described_by["parameters"] or "requestBody" in described_by):
+        pytest.skip("there is nothing in it that could be wrong")
     mode = schemathesis.GenerationMode.NEGATIVE if kind == "invalid" else schemathesis.GenerationMode.POSITIVE
     statuses: set[int] = set()
 
