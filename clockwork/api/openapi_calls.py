@@ -15,6 +15,7 @@ from clockwork.api.documents import (
     ScheduleDocument,
     StaleDocument,
 )
+from clockwork.api.openapi_admin import ADMIN_CALLS
 from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.api.openapi_node import NODE_CALLS
 from clockwork.api.openapi_parts import (
@@ -28,6 +29,7 @@ from clockwork.api.openapi_parts import (
     NOW_MS,
     PAST,
     PENDING,
+    QUOTA_HEADERS,
     SCHEDULE_CALL,
     TAKEN,
     WITH_BODY,
@@ -73,8 +75,8 @@ _PAGING: Final = (
 )
 
 
-def _schedule(description: str, **examples: Any) -> Answer:
-    return Answer(description=description, model=ScheduleDocument, examples=examples, headers=("ETag",))
+def _schedule(description: str, *headers: str, **examples: Any) -> Answer:
+    return Answer(description=description, model=ScheduleDocument, examples=examples, headers=("ETag", *headers))
 
 
 def _text(name: str, description: str, *, required: bool = False, example: Any = None, **schema: Any) -> Parameter:
@@ -129,13 +131,8 @@ _SINGLE: Final = (
             },
         },
         answers={
-            200: _schedule("The same request again: what became of it.", repeated=DELIVERED),
-            201: Answer(
-                description="Created, and durable.",
-                model=ScheduleDocument,
-                examples={"created": PENDING},
-                headers=("ETag", "Location"),
-            ),
+            200: _schedule("The same request again: what became of it.", *QUOTA_HEADERS, repeated=DELIVERED),
+            201: _schedule("Created, and durable.", "Location", *QUOTA_HEADERS, created=PENDING),
             409: conflict("Another schedule is pending under this key.", taken=TAKEN),
             **WITH_BODY,
         },
@@ -309,4 +306,4 @@ _MANY: Final = (
     ),
 )
 
-CALLS: Final = (*_SINGLE, *_MANY, *NODE_CALLS)
+CALLS: Final = (*_SINGLE, *_MANY, *ADMIN_CALLS, *NODE_CALLS)
