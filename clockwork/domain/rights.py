@@ -7,6 +7,9 @@ everybody's schedules.
 
 Topics are asked for only where a schedule is given one (create, a change of the topic): to read or cancel a client's
 schedules it is enough to be allowed to that client. Clockwork's own topics are refused before, whoever asks.
+
+Every answer shows the schedule that it is about: who may create, change or cancel under a key also sees what stands there
+(the `409` of a create, the `200` of a cancel). `read` is for asking about any of them without touching it, and for lists.
 """
 
 from dataclasses import dataclass
@@ -67,6 +70,12 @@ def names_of(patterns: list[str]) -> Names:
             raise ValueError("should be a name, or the beginning of names with one * behind it")
         (exact if name == pattern else prefixes).add(name)
     return Names(exact=frozenset(exact), prefixes=tuple(sorted(prefixes)))
+
+
+def authorize_service(principal: Principal) -> None:
+    """Returns if the principal may make calls about the service itself. Raises: Forbidden."""
+    if Right.ADMIN not in principal.rights:
+        raise Forbidden(f"This key does not have the right {Right.ADMIN.value!r}.")
 
 
 def authorize(principal: Principal, right: Right, client_id: ClientId, topic: Topic | None = None) -> None:
