@@ -74,7 +74,7 @@ async def test_what_is_pending_in_the_first_clockwork_is_delivered_by_this_one_a
     named = {"clientId": {"S": shared.name}, "delivery": {"M": {"topic": {"S": topic}}}}
 
     def an_old(key: str, at_ms: int, **changed: object) -> dict[str, object]:
-        return an_item(**named, scheduleKey={"S": key}, scheduleTime={"N": str(at_ms)}, **changed)
+        return an_item(**named | {"scheduleKey": {"S": key}, "scheduleTime": {"N": str(at_ms)}} | changed)
 
     pending = [an_old(f"first-{n}", due_ms + n, taskData={"S": f"päyload {n}"}) for n in range(ROWS)]
     others = [
