@@ -128,7 +128,7 @@ async def put_records(cluster: Cluster, node: ClusterNode, values: Sequence[byte
             readable = wakeups.check(value, Tally())
             malformed += not readable
             where = number % int(cluster.settings["CLOCKWORK_SHARDS"])
-            await producer.send_and_wait(f"{cluster.name}-shards", value, partition=where)
+            await producer.send_and_wait(f"{cluster.name}-shards", value, key=b"any", partition=where)
             tally.add(WAKEUPS, "a hint, of nothing" if readable else "counted and left out")
     finally:
         await producer.stop()
