@@ -79,6 +79,7 @@ async def _rounds(minutes: float, seed: int | None, tally: Tally) -> int:
                 for campaign in campaigns:
                     await campaign(seeded)
                 rounds += 1
+                print(f"{sum(tally.counts.values()):,} examples so far", flush=True)
             return rounds
 
 
