@@ -24,6 +24,7 @@ from clockwork.adapters.dynamo_errors import Refused
 from clockwork.adapters.dynamo_fields import Item, number
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import (
@@ -138,11 +139,13 @@ class DynamoScheduleStore:
             # As if there were none: the cancel then goes by the due time, which is never later than any `retry.at`.
             return None
 
-    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
+    async def cancel(
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+    ) -> None:
         try:
             await self.client.call(
                 "transact_write_items",
-                TransactItems=transactions.cancel_actions(self._settings, shard, outcome, hold),
+                TransactItems=transactions.cancel_actions(self._settings, shard, outcome, hold, command),
                 ClientRequestToken=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
             )
         except Refused as refused:
