@@ -223,9 +223,7 @@ class ScheduleHandlers:
             authorize(principal, Right.CREATE, client_id, changed.topic)
             return changed
 
-        answer = await self.rescheduler.change(
-            client_id, schedule_key, covered, if_version=if_version, command=command
-        )
+        answer = await self.rescheduler.change(client_id, schedule_key, covered, if_version=if_version, command=command)
         return self._view_of(answer)
 
     async def fire(self, request: web.Request) -> web.Response:
