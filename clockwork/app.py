@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.kafka_client import KafkaSettings
@@ -31,6 +32,7 @@ from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.access import Access, open_access
+from clockwork.api.admin import AdminParts
 from clockwork.api.command_work import CommandWork
 from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app
@@ -39,7 +41,7 @@ from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.wakeup import WakeUp
+from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
@@ -47,6 +49,7 @@ from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.pausing import Pauser, PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
@@ -145,6 +148,7 @@ class Node:
     watch: Watch
     supervisor: Supervisor
     ownership: KafkaOwnership
+    pauses: PauseWatch
     access: Access
     certificates: CertWatch
     commands: Commands | None
@@ -183,10 +187,12 @@ class Node:
         # Two nested tasks, so that the loops drain first and the group is left after them.
         async with asyncio.TaskGroup() as group:
             member = group.create_task(self.ownership.run(self.supervisor.assign, self._on_wakeup), name="group-member")
+            pauses = group.create_task(self.pauses.run(), name="pauses")
             try:
                 await self.supervisor.run()
             finally:
                 member.cancel()
+                pauses.cancel()
 
     def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
         # One that comes for a shard which has just gone is of no use here, and its new owner looks at everything first.
@@ -198,6 +204,8 @@ class Node:
         while True:
             try:
                 await prepare_resources(self.settings)
+                if self.role.fires:
+                    await self.pauses.begin()
             except Unavailable as error:
                 self.readiness.preparing = f"starting: {error}"
                 if setbacks.in_a_row == 0:
@@ -233,7 +241,10 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
         delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner)
-        dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
+        pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
+        dispatcher = Dispatcher(
+            store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+        )
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
         def new_loop(shard: ShardId) -> ShardLoop:
@@ -264,6 +275,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             watch=watch,
             supervisor=supervisor,
             ownership=ownership,
+            pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
             commands=_make_commands(
@@ -342,6 +354,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
+        admin=AdminParts(pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.pauses import Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import (
@@ -208,6 +209,19 @@ class ScheduleSearch(Protocol):
         ...
 
 
+class PauseStore(Protocol):
+    """What is paused: one item of its own."""
+
+    async def read_pauses(self) -> Pauses:
+        """As it is now. Nothing stored: nothing paused. Raises: Unreadable."""
+        ...
+
+    async def write_pauses(self, pauses: Pauses) -> None:
+        """Puts it in the place of the version before. Raises: ConditionFailed: another one stands there, which may be an
+        earlier copy of this very write."""
+        ...
+
+
 class ShardPublisher(Protocol):
     """The transactional producer of one shard, from one init until it is fenced, refused, or closed.
 
@@ -355,3 +369,6 @@ class Telemetry(Protocol):
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None:
         """How many commands wait in a Kafka partition of ours; None: it is ours no more."""
+
+    def paused(self, *, clients: int, topics: int) -> None:
+        """How many of them are paused, as this node knows it."""

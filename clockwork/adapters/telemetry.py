@@ -92,6 +92,7 @@ class PrometheusTelemetry:
         self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
         self._commands = counter("clockwork_commands_total", "What became of commands", "command", "result")
         self._commands_lag = gauge("clockwork_commands_lag", "Commands that wait, as last seen", "partition")
+        self._paused = gauge("clockwork_paused", "Clients and topics that are paused, as this node knows it", "what")
         self._create_closed_series()
 
     def _create_closed_series(self) -> None:
@@ -187,6 +188,10 @@ class PrometheusTelemetry:
         if records is None:
             self._commands_lag.remove(str(kafka_partition))
 
+    def paused(self, *, clients: int, topics: int) -> None:
+        self._paused.labels("client").set(clients)
+        self._paused.labels("topic").set(topics)
+
 
 class NoTelemetry:
     """The twin that forgets everything."""
@@ -215,6 +220,7 @@ class NoTelemetry:
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None: ...
+    def paused(self, *, clients: int, topics: int) -> None: ...
 
 
 # --- logs
