@@ -28,6 +28,7 @@ from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_commands import KafkaCommandLog
+from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
@@ -43,6 +44,7 @@ from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
@@ -338,8 +340,13 @@ def _make_api(
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
+    intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
+    admin = AdminParts(
+        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
+        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), intake),
+    )
     return make_app(
-        Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        intake,
         Canceller(store, waker, clock, rng, settings.intake),
         settings.http,
         readiness,
@@ -354,7 +361,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
-        admin=AdminParts(pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake)),
+        admin=admin,
     )
 
 

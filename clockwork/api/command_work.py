@@ -250,7 +250,8 @@ class CommandWork:
             key=read.record.key,
             value=read.record.value,
             headers=(
-                *read.record.headers,
+                # Of ours it may have none: who reads dead letters takes them for what we say.
+                *(h for h in read.record.headers if not h[0].lower().startswith(names.RESERVED_PREFIX)),
                 (names.DEAD_TOPIC, self.topic.encode()),
                 (names.DEAD_REASON, reason.encode()),
                 (names.DEAD_ATTEMPTS, b"1"),
@@ -263,14 +264,14 @@ class CommandWork:
     async def _tell(self, read: _Read, told: _Told) -> None:
         telemetry = self.handlers.telemetry
         if told.dead_letter is not None:
-            await self._insist(partial(self._bury, told.dead_letter, read.record), self.dead_letter_topic)
+            await self._insist(partial(self._bury, told.dead_letter), self.dead_letter_topic)
             extra = _said("command.dead_letter", read.record, read.wrong or told.result)
             log.warning("A command became a dead letter", extra=extra)
         if told.reply is not None and not await self._send_reply(told.reply, read.record):
             telemetry.command(read.kind, "reply_dropped")
         telemetry.command(read.kind, told.result)
 
-    async def _bury(self, letter: OutRecord, record: CommandRecord) -> None:
+    async def _bury(self, letter: OutRecord) -> None:
         try:
             await self.publisher.send(letter)
         except DeliveryRefused as refused:
@@ -281,10 +282,10 @@ class CommandWork:
                 topic=letter.topic,
                 key=None,
                 value=b"",
-                headers=tuple(letter.headers[len(record.headers) :]),
+                headers=tuple(h for h in letter.headers if h[0].startswith(names.RESERVED_PREFIX)),
                 timestamp_ms=letter.timestamp_ms,
             )
-            await self._bury(bare, record)
+            await self._bury(bare)
 
     async def _send_reply(self, reply: OutRecord, record: CommandRecord) -> bool:
         """False: given up."""

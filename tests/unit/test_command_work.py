@@ -103,7 +103,7 @@ async def test_what_will_never_become_right_is_a_dead_letter_and_the_next_one_ha
 ) -> None:
     desk = Desk()
     desk.engine.clock.set_ms(1_800_000_000_000)
-    place = desk.put(value, headers=(("mine", b"1"),))
+    place = desk.put(value, headers=(("mine", b"1"), ("Clockwork-schedule-key", b"spoofed")))
     desk.create()
     await desk.settle()
     ((said, letter, headers),) = desk.dead()
@@ -113,6 +113,7 @@ async def test_what_will_never_become_right_is_a_dead_letter_and_the_next_one_ha
     assert headers["clockwork-source"] == f"0/{place.offset}".encode()
     assert headers["clockwork-detail"]
     assert headers["mine"] == b"1"
+    assert "Clockwork-schedule-key" not in headers
     assert desk.statuses()[-1] == 201
 
 
