@@ -14,22 +14,28 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from aiohttp import web
 
 from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_commands import KafkaCommandLog
+from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.access import Access, open_access
 from clockwork.api.admin import AdminParts
+from clockwork.api.command_work import CommandWork
+from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
@@ -38,6 +44,7 @@ from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
@@ -69,6 +76,10 @@ coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
 """Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.processes`)."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
+
+
+Commands = Callable[[], Coroutine[Any, Any, None]]
+"""Takes commands until cancelled."""
 
 
 class Role(StrEnum):
@@ -142,6 +153,7 @@ class Node:
     pauses: PauseWatch
     access: Access
     certificates: CertWatch
+    commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -166,6 +178,12 @@ class Node:
 
     async def _work(self) -> None:
         await self._prepare()
+        async with asyncio.TaskGroup() as group:
+            if self.commands is not None:
+                group.create_task(self.commands(), name="commands")
+            await self._fire()
+
+    async def _fire(self) -> None:
         if not self.role.fires:
             await asyncio.Event().wait()
         # Two nested tasks, so that the loops drain first and the group is left after them.
@@ -262,7 +280,48 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
+            commands=_make_commands(
+                settings, role, kafka, store, publisher, waker, clock, guard, rng, telemetry, access
+            ),
         )
+
+
+def _make_commands(
+    settings: Settings,
+    role: Role,
+    kafka: KafkaSettings,
+    store: DynamoScheduleStore,
+    publisher: KafkaPublisher,
+    waker: Waker,
+    clock: SystemClock,
+    guard: ClockGuard,
+    rng: random.Random,
+    telemetry: PrometheusTelemetry,
+    access: Access,
+) -> Commands | None:
+    """The second way in, if it is open."""
+    if not (kafka.commands and role.accepts):
+        return None
+    handlers = ScheduleHandlers(
+        intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        canceller=Canceller(store, waker, clock, rng, settings.intake),
+        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        telemetry=telemetry,
+        clock=clock,
+        cluster=kafka.cluster,
+        body_bytes_max=settings.http.body_bytes_max,
+        limits=access.limits,
+    )
+    work = CommandWork(
+        handlers=handlers,
+        publisher=publisher,
+        rng=rng,
+        principal=access.principal_of_commands,
+        topic=kafka.commands_topic,
+        dead_letter_topic=kafka.dead_letters_topic,
+    )
+    return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
 
 
 def _make_api(
@@ -281,8 +340,13 @@ def _make_api(
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
+    intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
+    admin = AdminParts(
+        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
+        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), intake),
+    )
     return make_app(
-        Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        intake,
         Canceller(store, waker, clock, rng, settings.intake),
         settings.http,
         readiness,
@@ -297,7 +361,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
-        admin=AdminParts(pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake)),
+        admin=admin,
     )
 
 
