@@ -49,8 +49,10 @@ from clockwork.engine.patience import Setbacks
 from clockwork.engine.pausing import Pauser, PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
+from clockwork.engine.scan import PendingScan
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
+from clockwork.engine.survey import Survey
 from clockwork.engine.takeover import TakeOver
 from clockwork.engine.topic_pace import topic_pace
 from clockwork.engine.topic_waits import TopicWaits
@@ -287,6 +289,8 @@ def _make_api(
     admin = AdminParts(
         pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
         letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), intake),
+        survey=Survey(store, waker, clock, rng, settings.intake),
+        scan=PendingScan(store, search, clock, rng, settings.intake),
     )
     return make_app(
         intake,
