@@ -14,23 +14,28 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from aiohttp import web
 
 from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_commands import KafkaCommandLog
 from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.access import Access, open_access
 from clockwork.api.admin import AdminParts
+from clockwork.api.command_work import CommandWork
+from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
@@ -73,6 +78,10 @@ coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
 """Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.processes`)."""
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
+
+
+Commands = Callable[[], Coroutine[Any, Any, None]]
+"""Takes commands until cancelled."""
 
 
 class Role(StrEnum):
@@ -146,6 +155,7 @@ class Node:
     pauses: PauseWatch
     access: Access
     certificates: CertWatch
+    commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -170,6 +180,12 @@ class Node:
 
     async def _work(self) -> None:
         await self._prepare()
+        async with asyncio.TaskGroup() as group:
+            if self.commands is not None:
+                group.create_task(self.commands(), name="commands")
+            await self._fire()
+
+    async def _fire(self) -> None:
         if not self.role.fires:
             await asyncio.Event().wait()
         # Two nested tasks, so that the loops drain first and the group is left after them.
@@ -266,7 +282,48 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
+            commands=_make_commands(
+                settings, role, kafka, store, publisher, waker, clock, guard, rng, telemetry, access
+            ),
         )
+
+
+def _make_commands(
+    settings: Settings,
+    role: Role,
+    kafka: KafkaSettings,
+    store: DynamoScheduleStore,
+    publisher: KafkaPublisher,
+    waker: Waker,
+    clock: SystemClock,
+    guard: ClockGuard,
+    rng: random.Random,
+    telemetry: PrometheusTelemetry,
+    access: Access,
+) -> Commands | None:
+    """The second way in, if it is open."""
+    if not (kafka.commands and role.accepts):
+        return None
+    handlers = ScheduleHandlers(
+        intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        canceller=Canceller(store, waker, clock, rng, settings.intake),
+        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        telemetry=telemetry,
+        clock=clock,
+        cluster=kafka.cluster,
+        body_bytes_max=settings.http.body_bytes_max,
+        limits=access.limits,
+    )
+    work = CommandWork(
+        handlers=handlers,
+        publisher=publisher,
+        rng=rng,
+        principal=access.principal_of_commands,
+        topic=kafka.commands_topic,
+        dead_letter_topic=kafka.dead_letters_topic,
+    )
+    return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
 
 
 def _make_api(

@@ -45,6 +45,9 @@ CREATE_TIMEOUT_MS: Final = 15_000
 REPLICAS: Final = 3
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
+COMMANDS_KAFKA_PARTITIONS: Final = 16
+COMMANDS_RETENTION_MS: Final = 7 * 24 * 3_600 * 1_000
+"""Commands that no node has read for so long are lost."""
 TOPICS_MAX: Final = 20_000
 """Names come from clients, so the cache must end somewhere; the oldest go first."""
 
@@ -258,7 +261,19 @@ class TopicPlan:
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
     """What `init` makes."""
+    commands = TopicPlan(
+        name=settings.commands_topic,
+        kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
+        config={
+            "retention.ms": str(COMMANDS_RETENTION_MS),
+            # Tells a topic that was made anew from the old one (`domain.command`).
+            "message.timestamp.type": "LogAppendTime",
+            # With the headers of a dead letter it still fits into a record of ours.
+            "max.message.bytes": "1000000",
+        },
+    )
     return [
+        *([commands] if settings.commands else []),
         TopicPlan(
             name=settings.shards_topic,
             kafka_partitions=settings.shards,
@@ -325,15 +340,19 @@ async def _check(settings: KafkaSettings, wire: KafkaWire) -> None:
             raise StartRefused(
                 f"Kafka topic {name} has {counts[name]} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}"
             )
-    resource = (ConfigResourceType.TOPIC, settings.deliveries_topic, ["cleanup.policy"])
+    await _check_config(wire, settings.deliveries_topic, "cleanup.policy", "compact")
+    if settings.commands:
+        await _check_config(wire, settings.commands_topic, "message.timestamp.type", "LogAppendTime")
+
+
+async def _check_config(wire: KafkaWire, topic: str, setting: str, wanted: str) -> None:
+    resource = (ConfigResourceType.TOPIC, topic, [setting])
     answer = await wire.request(DescribeConfigsRequest([resource], False))
     for error_code, _message, _kind, _name, entries in answer.resources:
         # Not being allowed to look is no proof that it is wrong.
-        policies = [value for name, value, *_ in entries if name == "cleanup.policy" and error_code == NONE]
-        if policies and policies[0] != "compact":
-            raise StartRefused(
-                f"Kafka topic {settings.deliveries_topic}: cleanup.policy must be compact, is {policies[0]}"
-            )
+        found = [value for name, value, *_ in entries if name == setting and error_code == NONE]
+        if found and found[0] != wanted:
+            raise StartRefused(f"Kafka topic {topic}: {setting} must be {wanted}, is {found[0]}")
 
 
 async def _create(settings: KafkaSettings, plans: list[TopicPlan]) -> None:
