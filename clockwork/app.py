@@ -28,30 +28,28 @@ from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_commands import KafkaCommandLog
-from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.access import Access, open_access
-from clockwork.api.admin import AdminParts
 from clockwork.api.command_work import CommandWork
 from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
+from clockwork.app_admin import admin_parts
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
-from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
-from clockwork.engine.pausing import Pauser, PauseWatch
+from clockwork.engine.pausing import PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
@@ -341,10 +339,6 @@ def _make_api(
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
     intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
-    admin = AdminParts(
-        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
-        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), intake),
-    )
     return make_app(
         intake,
         Canceller(store, waker, clock, rng, settings.intake),
@@ -361,7 +355,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
-        admin=admin,
+        admin=admin_parts(settings, store, intake, waker, clock, rng),
     )
 
 

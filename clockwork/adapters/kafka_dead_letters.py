@@ -18,7 +18,7 @@ from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.domain.dead_letter import DeadLetter, dead_letter
 from clockwork.domain.schedule import Placed
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports import LetterPage
+from clockwork.ports_admin import LetterPage
 
 CONSUMERS_AT_ONCE: Final = 2
 """Of one node: each has connections and buffers of its own."""

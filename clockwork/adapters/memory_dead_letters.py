@@ -6,7 +6,7 @@ from clockwork.adapters.memory_kafka import MemoryKafka, StoredRecord
 from clockwork.domain.dead_letter import DeadLetter, dead_letter
 from clockwork.domain.schedule import Placed
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports import LetterPage
+from clockwork.ports_admin import LetterPage
 
 
 class MemoryDeadLetters:

@@ -11,12 +11,15 @@ from aiohttp import hdrs, web
 
 from clockwork.api import json_body, schemas
 from clockwork.api.admin_letters import LetterHandlers
+from clockwork.api.admin_shards import ShardHandlers
 from clockwork.api.auth import principal_of
 from clockwork.api.parts_of_path import in_path
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
 from clockwork.engine.dead_letters import ShowsLetters
 from clockwork.engine.pausing import Pausing
+from clockwork.engine.scan import Scans
+from clockwork.engine.survey import Surveys
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,12 +30,15 @@ class AdminParts:
 
     pausing: Pausing
     letters: ShowsLetters
+    survey: Surveys
+    scan: Scans
 
 
 def add_routes(app: web.Application, parts: AdminParts) -> None:
     """All calls under /admin."""
     pauses = PauseHandlers(pausing=parts.pausing)
     letters = LetterHandlers(letters=parts.letters)
+    shards = ShardHandlers(survey=parts.survey, scan=parts.scan)
     calls: list[tuple[str, str, Answering]] = [
         (hdrs.METH_GET, "/admin/pauses", pauses.show),
         (hdrs.METH_PUT, "/admin/pauses/clients/{clientId:[^/]+}", pauses.pause_client),
@@ -41,6 +47,9 @@ def add_routes(app: web.Application, parts: AdminParts) -> None:
         (hdrs.METH_DELETE, "/admin/pauses/topics/{topic:[^/]+}", pauses.resume_topic),
         (hdrs.METH_GET, "/admin/dead-letters", letters.list),
         (hdrs.METH_GET, "/admin/dead-letters/{partition:[^/]+}/{offset:[^/]+}", letters.one),
+        (hdrs.METH_GET, "/admin/shards", shards.list),
+        (hdrs.METH_POST, "/admin/shards/{shard:[^/]+}/fence", shards.fence),
+        (hdrs.METH_GET, "/admin/schedules", shards.schedules),
     ]
     for method, path, answering in calls:
         app.router.add_route(method, path, _for_admins(answering))

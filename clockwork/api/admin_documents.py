@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from clockwork.api.documents import Absent
+from clockwork.api.documents import Absent, ScheduleDocument
 
 _ANSWER = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
 
@@ -70,3 +70,44 @@ class DeadLettersDocument(BaseModel):
     """Those of one Kafka partition in the order of their offsets."""
     cursor: str | None
     """Asks for the next page; null when all that was there has been read."""
+
+
+class ShardDocument(BaseModel):
+    """One shard; its parts as they were at different moments."""
+
+    model_config = _ANSWER
+
+    shard: int
+    epoch: int | Absent = None
+    """How often it was taken over."""
+    owner: str | Absent = None
+    """Names the last take-over: host, process and a random part; empty before the first."""
+    frontier_ms: Annotated[int | Absent, Field(alias="frontier")] = None
+    """Up to here its owner may have read what is due, in epoch milliseconds."""
+    oldest_due_ms: Annotated[int | Absent, Field(alias="oldestDue")] = None
+    """When the first of its rows is due; absent: it has none."""
+    lag_ms: int
+    """How long that is past; a row that is delivered and being tidied up counts, too."""
+    problem: str | Absent = None
+    """Why its item cannot be read."""
+
+
+class ShardsDocument(BaseModel):
+    """All shards, in the order of their numbers."""
+
+    model_config = _ANSWER
+
+    shards: list[ShardDocument]
+
+
+class PendingDocument(BaseModel):
+    """A page of pending schedules."""
+
+    model_config = _ANSWER
+
+    schedules: list[ScheduleDocument]
+    """Those of clients that the key covers."""
+    unreadable: int
+    """Rows among those looked at that this version cannot read."""
+    cursor: str | None
+    """Asks for the next page; null at the end."""

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from clockwork.api.admin_documents import DeadLetterDocument, DeadLettersDocument, PausesDocument
+from clockwork.api.admin_documents import (
+    DeadLetterDocument,
+    DeadLettersDocument,
+    PausesDocument,
+    PendingDocument,
+    ShardDocument,
+    ShardsDocument,
+)
 from clockwork.api.admin_letters import letter_not_found
-from clockwork.api.openapi_parts import A_KEY, ANYWHERE, NOW_MS, PAGING, SCHEDULE_CALL, Answer, Call, problem
+from clockwork.api.openapi_parts import A_KEY, ANYWHERE, NOW_MS, PAGING, PENDING, SCHEDULE_CALL, Answer, Call, problem
 from clockwork.api.problems import forbidden
 
 ADMIN: Final = "admin"
@@ -29,11 +36,19 @@ _LETTER: Final[dict[str, Any]] = {
     "value": '{"expire":"order-1"}',
     "valueEncoding": "text",
 }
+_SHARD: Final[dict[str, Any]] = {
+    "shard": 12,
+    "epoch": 7,
+    "owner": "node-1:4711/5b1e7c7a11f0a1b2",
+    "frontier": NOW_MS + 250,
+    "oldestDue": NOW_MS + 60_000,
+    "lagMs": 0,
+}
 _COMMON: Final[Mapping[int, Answer]] = {
     **ANYWHERE,
     **{status: SCHEDULE_CALL[status] for status in (401, 429, 503)},
     403: problem(
-        "The key does not have the right `admin`.",
+        "The key does not have the right `admin` (or, for what clients entrusted to us, `read`).",
         forbidden=forbidden("This key does not have the right 'admin'.", []),
     ),
 }
@@ -49,6 +64,54 @@ _HELD: Final = (
 _GOES_ON: Final = "Delivery goes on within seconds. The same call again changes nothing."
 
 ADMIN_CALLS: Final = (
+    Call(
+        method="GET",
+        path="/admin/shards",
+        name="listShards",
+        tag=ADMIN,
+        summary="Every shard",
+        description="Who owns it, how far it is, and how late.",
+        answers={
+            200: Answer(description="All.", model=ShardsDocument, examples={"one": {"shards": [_SHARD]}}),
+            **_COMMON,
+        },
+    ),
+    Call(
+        method="POST",
+        path="/admin/shards/{shard}/fence",
+        name="fenceShard",
+        tag=ADMIN,
+        summary="Make a shard's owner begin anew",
+        description=(
+            "Raises the shard's epoch: its owner finds itself fenced, drops all that it knows of the shard, and takes it "
+            "over again. Nothing is lost or sent twice. It does not move the shard to another node: stop its node for that."
+        ),
+        answers={
+            200: Answer(description="The shard, fenced.", model=ShardDocument, examples={"one": _SHARD}),
+            **_COMMON,
+        },
+    ),
+    Call(
+        method="GET",
+        path="/admin/schedules",
+        name="scanPending",
+        tag=ADMIN,
+        summary="All pending schedules",
+        description=(
+            "Of the clients that the key covers, for which it also needs the right `read`; shard after shard. Each as it "
+            "was at its own moment; what is changed meanwhile may be in it or not. A page may be short, or empty, before "
+            "the end."
+        ),
+        parameters=PAGING,
+        answers={
+            200: Answer(
+                description="A page.",
+                model=PendingDocument,
+                examples={"last": {"schedules": [PENDING], "unreadable": 0, "cursor": None}},
+            ),
+            **_COMMON,
+        },
+    ),
     Call(
         method="GET",
         path="/admin/dead-letters",

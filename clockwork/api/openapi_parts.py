@@ -116,6 +116,11 @@ PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$", "not": {"enum": [".", ".."]}},
         "example": "orderTopic",
     },
+    "shard": {
+        "description": "A shard's number.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+        "example": 12,
+    },
     "partition": {
         "description": "A Kafka partition.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 2_147_483_647},

@@ -12,7 +12,9 @@ from rich.table import Table
 from clockwork.api.admin_documents import PausesDocument
 from clockwork.cli import shown
 from clockwork.cli.admin_asks import as_json, asked, json_option
+from clockwork.cli.admin_backup import export_command, import_command
 from clockwork.cli.admin_letters import dead_letters
+from clockwork.cli.admin_shards import fence, shards
 from clockwork.cli.connection import Connection, connected
 from clockwork.cli.outcomes import HELP
 
@@ -21,7 +23,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @click.group(epilog=HELP)
 def admin() -> None:
-    """Look after the service: what is paused, what was given up."""
+    """Look after the service: shards, pauses, dead letters, backups."""
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin pauses")
@@ -72,4 +74,5 @@ def _show_pauses(found: PausesDocument, *, json_: bool) -> None:
     Console(soft_wrap=True).print(table)
 
 
-admin.add_command(dead_letters)
+for _command in (shards, fence, dead_letters, export_command, import_command):
+    admin.add_command(_command)

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from clockwork.domain.dead_letter import DeadLetter
 from clockwork.engine.answers import Accepts, ScheduleView, Status
 from clockwork.engine.together import together
-from clockwork.ports import DeadLetterLog
+from clockwork.ports_admin import DeadLetterLog
 
 STATES_AT_ONCE: Final = 16
 """Of letters whose schedules are read."""

@@ -21,7 +21,8 @@ from clockwork.config import IntakeSettings
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.engine.patience import Patience
 from clockwork.errors import Contested, FieldError, InvalidInput, StoreUnavailable, Unavailable, Unreadable
-from clockwork.ports import PauseStore, Telemetry
+from clockwork.ports import Telemetry
+from clockwork.ports_admin import PauseStore
 
 log = logging.getLogger(__name__)
 

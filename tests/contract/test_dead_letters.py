@@ -16,7 +16,7 @@ from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.domain.record import OutRecord, dead_letter_of
 from clockwork.domain.schedule import Failure
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports import DeadLetterLog
+from clockwork.ports_admin import DeadLetterLog
 from infra.local import LocalServices
 from tests.support import builders
 

@@ -7,7 +7,7 @@ from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.memory_pauses import MemoryPauses
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.errors import ConditionFailed
-from clockwork.ports import PauseStore
+from clockwork.ports_admin import PauseStore
 
 
 @pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])

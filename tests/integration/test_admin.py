@@ -3,12 +3,13 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra.local.node import REPOSITORY
-from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms
+from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms, opened_cluster
 from tests.support.reader import read_all, reading
 from tests.support.waiting import until
 
@@ -102,3 +103,53 @@ async def test_a_dead_letter_is_listed_and_retried_and_then_delivered_once(clust
     assert "0 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all")
     arrived = await read_all(cluster.services.kafka_brokers, topic)
     assert sorted(record.schedule_key for record in arrived) == ["lost-0", "lost-1", "lost-2"]
+
+
+async def test_an_export_is_imported_into_another_cluster_and_delivered_there(cluster: Cluster, tmp_path: Path) -> None:
+    file = str(tmp_path / "pending.jsonl")
+    topic = await cluster.topic()
+    node = await cluster.start()
+    due_ms = now_ms() + 3_600_000
+    lanes = [f"lane-{n}" for n in range(SHARDS)]
+    keys = {lane: [f"{lane}-{n}" for n in range(20)] for lane in lanes}
+    await create_all(
+        node,
+        [
+            cluster.body(topic, key, due_ms=due_ms + n, ordering_key=lane)
+            for lane in lanes
+            for n, key in enumerate(keys[lane])
+        ],
+    )
+    gone = keys[lanes[0]].pop()
+    assert (await node.client.cancel(cluster.name, gone)).status == 200
+    await admin(node, "export", file)
+    async with opened_cluster(cluster.services, tmp_path) as other:
+        elsewhere = await other.start()
+        wanted = SHARDS * 20 - 1
+        assert f"{wanted} created" in await admin(elsewhere, "import", file)
+        assert f"{wanted} there already" in await admin(elsewhere, "import", file)
+        for key in keys[lanes[0]]:
+            assert (await elsewhere.client.fire(cluster.name, key)).status == 200
+        async with reading(cluster.services.kafka_brokers, topic) as reader:
+            arrived = await reader.until_arrived(keys[lanes[0]])
+        assert len(arrived) == len(keys[lanes[0]]), "by the cluster that they were fired in alone"
+
+
+async def test_a_fenced_shard_is_taken_over_again_by_its_owner_and_delivers_on(
+    shared: Cluster, shared_node: ClusterNode
+) -> None:
+    topic = await shared.topic()
+    for number in range(2):
+        body = shared.body(topic, f"fence-{number}", in_ms=1_500, ordering_key="fence")
+        assert (await shared_node.client.create(body)).status == 201
+        shard = str((await shared_node.client.get(shared.name, f"fence-{number}")).body["shard"])
+        fenced = json.loads(await admin(shared_node, "fence", shard, "--json"))
+
+        async def taken(shard: str = shard, epoch: int = fenced["epoch"]) -> bool:
+            found = json.loads(await admin(shared_node, "shards", "--json"))["shards"][int(shard)]
+            return bool(found["epoch"] > epoch and not found["owner"].startswith("operator/"))
+
+        await until(taken, f"a new take-over of shard {shard}")
+        await shared.until_status(shared_node.client, f"fence-{number}")
+    async with reading(shared.services.kafka_brokers, topic) as reader:
+        assert len(await reader.until_arrived(["fence-0", "fence-1"])) == 2

@@ -27,6 +27,8 @@ from clockwork.engine.listing import Listing
 from clockwork.engine.pausing import Pauser, PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
+from clockwork.engine.scan import PendingScan
+from clockwork.engine.survey import Survey
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_pace import TopicPace
 from clockwork.engine.topic_waits import TopicWaits
@@ -104,6 +106,8 @@ class Engine:
         self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
+        self.survey = Survey(self.store, waker, self.clock, rng, intake_settings)
+        self.scan = PendingScan(self.store, search, self.clock, rng, intake_settings)
         self.history = History(search, self.store, self.clock, rng, intake_settings)
 
     async def own(self) -> Tenure:

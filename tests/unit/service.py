@@ -101,7 +101,7 @@ def app_of(engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_L
         lists=engine.listing,
         history=engine.history,
         gate=gate,
-        admin=AdminParts(pausing=engine.pauser, letters=engine.letters),
+        admin=AdminParts(pausing=engine.pauser, letters=engine.letters, survey=engine.survey, scan=engine.scan),
         limits=limits,
     )
 
