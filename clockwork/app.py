@@ -93,6 +93,8 @@ class NodeReadiness:
     watch: Watch
     publisher: KafkaPublisher
     shards_owned: Callable[[], int]
+    group_trouble: Callable[[], str | None] = lambda: None
+    """Why it is not in the consumer group; None if it is."""
     preparing: str | None = "starting"
     """Why it is not open yet; None once it is."""
     stopping: bool = False
@@ -110,6 +112,8 @@ class NodeReadiness:
             found.append("clock: too far from DynamoDB's, or not compared lately")
         if self.role is Role.WORKER and not self.publisher.connected():
             found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
+        elif self.role is Role.WORKER and (trouble := self.group_trouble()) is not None:
+            found.append(f"not in the consumer group: {trouble}")
         return found
 
     def details(self) -> dict[str, object]:
@@ -119,9 +123,18 @@ class NodeReadiness:
             "kafka": "up" if self.publisher.connected() else "down",
             "kafkaTrouble": self.publisher.trouble(),
             "dynamodb": "up" if self.watch.store_error is None else "down",
+            "dynamodbTrouble": self.watch.store_error,
+            "clock": "trusted" if self.guard.trusted() else "not trusted",
             "clockSkewMs": self.guard.skew_ms,
+            "group": self._group(),
+            "groupTrouble": self.group_trouble() if self.role.fires else None,
             "shardsOwned": self.shards_owned(),
         }
+
+    def _group(self) -> str:
+        if not self.role.fires:
+            return "not needed"
+        return "member" if self.group_trouble() is None else "out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +194,7 @@ class Node:
         setbacks = Setbacks(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
-                await prepare_resources(self.settings)
+                await prepare_resources(self.settings, fires=self.role.fires)
             except Unavailable as error:
                 self.readiness.preparing = f"starting: {error}"
                 if setbacks.in_a_row == 0:
@@ -227,7 +240,12 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         waker = Waker(ownership, supervisor.tell)
         watch = Watch(store, guard, telemetry)
         readiness = NodeReadiness(
-            role=role, guard=guard, watch=watch, publisher=publisher, shards_owned=lambda: len(supervisor.shards)
+            role=role,
+            guard=guard,
+            watch=watch,
+            publisher=publisher,
+            shards_owned=lambda: len(supervisor.shards),
+            group_trouble=ownership.trouble,
         )
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
         app = _make_api(

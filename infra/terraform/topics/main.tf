@@ -67,7 +67,8 @@ resource "kafka_topic" "dead_letters" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms"      = "2592000000"
-    "max.message.bytes" = "4194304"
+    "retention.ms"        = "2592000000"
+    "max.message.bytes"   = "4194304"
+    "min.insync.replicas" = "2"
   }
 }
