@@ -174,7 +174,8 @@ class InternalDocument(ProblemDocument):
 class UnreadyDocument(ProblemDocument):
     """Why the node cannot do what its role does."""
 
-    reasons: list[str]
+    reasons: list[str] | Absent = None
+    """Absent if there was no place for the connection."""
     details: dict[str, Any] | Absent = None
 
 

@@ -28,6 +28,7 @@ from clockwork.api.openapi_parts import (
     NOW_MS,
     PAST,
     PENDING,
+    QUOTA_HEADERS,
     SCHEDULE_CALL,
     TAKEN,
     WITH_BODY,
@@ -73,8 +74,8 @@ _PAGING: Final = (
 )
 
 
-def _schedule(description: str, **examples: Any) -> Answer:
-    return Answer(description=description, model=ScheduleDocument, examples=examples, headers=("ETag",))
+def _schedule(description: str, *headers: str, **examples: Any) -> Answer:
+    return Answer(description=description, model=ScheduleDocument, examples=examples, headers=("ETag", *headers))
 
 
 def _text(name: str, description: str, *, required: bool = False, example: Any = None, **schema: Any) -> Parameter:
@@ -129,13 +130,8 @@ _SINGLE: Final = (
             },
         },
         answers={
-            200: _schedule("The same request again: what became of it.", repeated=DELIVERED),
-            201: Answer(
-                description="Created, and durable.",
-                model=ScheduleDocument,
-                examples={"created": PENDING},
-                headers=("ETag", "Location"),
-            ),
+            200: _schedule("The same request again: what became of it.", *QUOTA_HEADERS, repeated=DELIVERED),
+            201: _schedule("Created, and durable.", "Location", *QUOTA_HEADERS, created=PENDING),
             409: conflict("Another schedule is pending under this key.", taken=TAKEN),
             **WITH_BODY,
         },

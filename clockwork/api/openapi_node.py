@@ -20,13 +20,13 @@ NODE_CALLS: Final = (
         description="If not, a restart helps.",
         keyed=False,
         answers={
+            **ANYWHERE,
             200: Answer(description="It does.", model=AliveDocument, examples={"alive": {"status": "alive"}}),
             503: problem(
                 "One of several processes does not.",
                 model=UnreadyDocument,
                 silent=problems.unavailable(_SILENT, more={"reasons": [_SILENT]}),
             ),
-            **ANYWHERE,
         },
     ),
     Call(
@@ -38,6 +38,7 @@ NODE_CALLS: Final = (
         description="For `api` and `all` that is DynamoDB and the clock; Kafka's state is in the details.",
         keyed=False,
         answers={
+            **ANYWHERE,
             200: Answer(
                 description="It can.",
                 model=ReadyDocument,
@@ -50,7 +51,6 @@ NODE_CALLS: Final = (
                     "DynamoDB does not answer", more={"reasons": ["DynamoDB does not answer"], "details": {}}
                 ),
             ),
-            **ANYWHERE,
         },
     ),
     Call(
@@ -92,9 +92,9 @@ NODE_CALLS: Final = (
         description="Its script and its style.",
         keyed=False,
         answers={
+            **ANYWHERE,
             200: Answer(description="The file.", media_type="*/*"),
             404: problem("No such file.", unknown=problems.of_http(HTTPStatus.NOT_FOUND)),
-            **ANYWHERE,
         },
     ),
 )

@@ -82,6 +82,16 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "example": "1",
     },
+    "RateLimit": {
+        "description": "What is left of each limit of the client (draft-ietf-httpapi-ratelimit-headers-10), if it has any.",
+        "schema": {"type": "string"},
+        "example": '"creates";r=57;t=1',
+    },
+    "RateLimit-Policy": {
+        "description": "The limits of the client (draft-ietf-httpapi-ratelimit-headers-10), if it has any.",
+        "schema": {"type": "string"},
+        "example": '"creates";q=100;w=1',
+    },
     "WWW-Authenticate": {
         "description": "How to authenticate.",
         "required": True,
@@ -166,27 +176,9 @@ def conflict(description: str, **examples: Problem) -> Answer:
     return problem(description, model=ConflictDocument, **examples)
 
 
-_UNAUTHORIZED: Final = Problem(
-    status=HTTPStatus.UNAUTHORIZED,
-    kind="unauthorized",
-    title="A key is needed",
-    detail="Send a valid key as Authorization: Bearer ….",
-    headers={"WWW-Authenticate": "Bearer"},
-)
-_FORBIDDEN: Final = Problem(
-    status=HTTPStatus.FORBIDDEN,
-    kind="forbidden",
-    title="The key does not cover this",
-    detail="clientId: is not covered by this key",
-    errors=[FieldError("clientId", "is not covered by this key")],
-)
-_TOO_MANY: Final = Problem(
-    status=HTTPStatus.TOO_MANY_REQUESTS,
-    kind="too-many-requests",
-    title="A quota is used up",
-    detail="Try again after the time that Retry-After names.",
-    headers={"Retry-After": "1"},
-)
+_NOT_COVERED: Final = "is not covered by this key"
+QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
+_QUOTA: Final = {"RateLimit-Policy": '"creates";q=100;w=1', "RateLimit": '"creates";r=0;t=1'}
 _BAD: Final = [
     FieldError("delivery.topic", "is required"),
     FieldError("scheduleTime", "should be at most 10 years ahead"),
@@ -198,17 +190,29 @@ ANYWHERE: Final[Mapping[int, Answer]] = {
         model=InvalidDocument,
         invalid=problems.invalid_input(_BAD),
     ),
+    408: problem("The request took too long to arrive.", slow=problems.of_http(HTTPStatus.REQUEST_TIMEOUT)),
     500: problem(
         "A mistake of the service's own.", model=InternalDocument, internal=problems.internal("5b1e7c7a11f0a1b2")
     ),
+    503: problem("Too many connections are open.", crowded=problems.unavailable("Too many connections are open.")),
 }
-"""What every call may answer: no request gets as far as its handler if it is no HTTP."""
+"""What every call may answer: no request gets as far as its handler if it is no HTTP, or there is no place for it."""
 
 SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
     **ANYWHERE,
-    401: problem("No key, or none that is known; only where the service is run with keys.", wrong=_UNAUTHORIZED),
-    403: problem("The key does not cover the client or the topic.", model=InvalidDocument, forbidden=_FORBIDDEN),
-    429: problem("A quota is used up; nothing was done.", quota=_TOO_MANY),
+    401: problem(
+        "No key, or none that is known; only where the service is run with keys.",
+        wrong=problems.unauthenticated("Send your key as Authorization: Bearer …."),
+    ),
+    403: problem(
+        "The key does not cover the call, the client or the topic.",
+        model=InvalidDocument,
+        forbidden=problems.forbidden(f"clientId {_NOT_COVERED}.", [FieldError("clientId", _NOT_COVERED)]),
+    ),
+    429: problem(
+        "Over a limit; nothing was done.",
+        quota=problems.too_many("Client shop is over its limit.", retry_after_s=1, headers=_QUOTA),
+    ),
     503: problem(
         "DynamoDB or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
         down=problems.unavailable("DynamoDB did not answer in time. The same request again settles it."),
@@ -217,7 +221,6 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
 
 WITH_BODY: Final[Mapping[int, Answer]] = {
     **SCHEDULE_CALL,
-    408: problem("The body took too long to arrive.", slow=problems.of_http(HTTPStatus.REQUEST_TIMEOUT)),
     413: problem(
         "`taskData` and headers are over 256 KiB, or the body is over its limit.",
         model=InvalidDocument,

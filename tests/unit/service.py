@@ -1,6 +1,6 @@
 """A node's HTTP service on the twins in memory, on a free port; what is due is delivered when the test says so."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,12 @@ from aiohttp import web
 
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.api.auth import Gate
+from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
+from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
+from clockwork.errors import Unauthenticated
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness, a_request
@@ -59,7 +62,32 @@ class Service:
                         assert (await answer.json())["status"] == status
 
 
-def app_of(engine: Engine, gate: Gate | None = None) -> web.Application:
+class Keys:
+    """An `Authenticator` that knows all keys from before."""
+
+    def __init__(self, keys: Mapping[str, Principal]) -> None:
+        self._keys = keys
+
+    def known(self, credential: str) -> Principal | None:
+        return self._keys.get(credential)
+
+    async def check(self, credential: str) -> Principal:
+        raise Unauthenticated("No such key.")
+
+    async def run(self) -> None:
+        raise AssertionError("not in this test")
+
+
+def a_principal(*rights: Right, clients: str = "shop", topics: str = builders.TOPIC) -> Principal:
+    return Principal(name="test", clients=names_of([clients]), topics=names_of([topics]), rights=frozenset(rights))
+
+
+def gate_of(keys: Mapping[str, Principal]) -> Gate:
+    """Admits these keys, with what each may do."""
+    return Gate(Keys(keys), NoTelemetry())
+
+
+def app_of(engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS) -> web.Application:
     return make_app(
         engine.intake,
         engine.canceller,
@@ -72,11 +100,14 @@ def app_of(engine: Engine, gate: Gate | None = None) -> web.Application:
         lists=engine.listing,
         history=engine.history,
         gate=gate,
+        limits=limits,
     )
 
 
 @asynccontextmanager
-async def open_service(engine: Engine | None = None, gate: Gate | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    engine: Engine | None = None, *, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS
+) -> AsyncIterator[Service]:
     engine = engine or Engine()
-    async with HttpServer(app_of(engine, gate), HttpSettings(port=0)) as server:
+    async with HttpServer(app_of(engine, gate, limits), HttpSettings(port=0)) as server:
         yield Service(engine, f"http://127.0.0.1:{server.port}")

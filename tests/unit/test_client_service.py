@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 import clockwork.client as c
+from clockwork.api.limits import CreateLimits
 from clockwork.client import AsyncClient
+from clockwork.domain.rights import Right
 from tests.support import builders
 from tests.unit.api_edge import open_edge
 from tests.unit.client_stub import FAST
-from tests.unit.service import ENDED, Service, open_service
+from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
 
 MINUTE = timedelta(minutes=1)
 
@@ -132,3 +134,26 @@ async def test_a_service_without_an_index_says_that_it_does_not_list() -> None:
     async with open_edge() as edge, AsyncClient(f"http://127.0.0.1:{edge.server.port}") as client:
         with pytest.raises(c.NotSupported):
             _ = [each async for each in client.list("shop")]
+
+
+async def test_a_key_covers_what_it_covers_and_a_limit_is_a_limit() -> None:
+    keys = {"writer": a_principal(Right.CREATE, clients="many"), "reader": a_principal(Right.READ)}
+    retries = c.Retries(attempts_max=1)
+    async with open_service(
+        gate=gate_of(keys), limits=CreateLimits(creates_per_second=2, monotonic_ns=lambda: 0)
+    ) as service:
+        url, clock = service.url, service.engine.clock
+        async with AsyncClient(url, retries=retries, clock=clock) as nobody:
+            with pytest.raises(c.Unauthorized):
+                await nobody.get("shop", "a")
+        async with AsyncClient(url, retries=retries, clock=clock, api_key="reader") as reader:
+            assert [each async for each in reader.list("shop")] == []
+            with pytest.raises(c.Forbidden, match="clientId"):
+                await reader.get("many", "a")
+            with pytest.raises(c.Forbidden, match="create"):
+                await reader.fire("shop", "a")
+        async with AsyncClient(url, retries=retries, clock=clock, api_key="writer") as writer:
+            found = [each async for each in writer.create_many(some(4))]
+            assert [type(each.error) for each in found] == [c.Forbidden, type(None), type(None), c.TooMany]
+            with pytest.raises(c.TooMany):
+                await writer.create("many", "a", at=MINUTE, topic=builders.TOPIC, data=1)

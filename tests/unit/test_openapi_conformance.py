@@ -3,6 +3,7 @@
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from clockwork.api.limits import CreateLimits
 from clockwork.api.openapi import routes_of
+from clockwork.domain.rights import Right
 from tests.support import builders
 from tests.support.engine import Engine
-from tests.unit.service import ENDED, app_of, open_service
+from tests.unit.service import ENDED, Service, a_principal, app_of, gate_of, open_service
 
 EXAMPLES = 25
 """Of each call and kind: some two seconds each."""
@@ -45,13 +48,28 @@ class Running:
     now_ms: int
 
 
-@pytest.fixture(scope="module")
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[Running]:
+    async with aiohttp.ClientSession(service.url) as session, session.get("/openapi.json") as answer:
+        yield Running(service.url, await answer.json(), service.engine.clock.now_ms())
+
+
+@pytest.fixture
 async def node() -> AsyncIterator[Running]:
-    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
-        async with session.get("/openapi.json") as answer:
-            described = await answer.json()
+    async with open_service() as service:
         await service.seed("shop", "other")
-        yield Running(service.url, described, service.engine.clock.now_ms())
+        async with running(service) as opened:
+            yield opened
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[Running]:
+    keys = {"elsewhere": a_principal(*Right, clients="nobody"), "busy": a_principal(*Right, clients="*")}
+    async with (
+        open_service(gate=gate_of(keys), limits=CreateLimits(creates_per_second=1, monotonic_ns=lambda: 0)) as service,
+        running(service) as opened,
+    ):
+        yield opened
 
 
 def narrowed(node: Running) -> dict[str, Any]:
@@ -67,10 +85,43 @@ def narrowed(node: Running) -> dict[str, Any]:
             if "scheduleTime" in form["properties"]:
                 form["properties"]["scheduleTime"] = times
     forms["DeliveryForm"]["properties"]["topic"] = {"enum": [builders.TOPIC]}
+    few = {**names, "If-Match": {"enum": ['"1"', '"9"', "*"]}}
     for operation in (each for path in narrow["paths"].values() for each in path.values()):
         for parameter in operation["parameters"]:
-            parameter["schema"] = names.get(parameter["name"], parameter["schema"])
+            parameter["schema"] = few.get(parameter["name"], parameter["schema"])
     return narrow
+
+
+async def conform(
+    node: Running,
+    method: str,
+    path: str,
+    *,
+    described: dict[str, Any],
+    mode: schemathesis.GenerationMode = schemathesis.GenerationMode.POSITIVE,
+    examples: int = EXAMPLES,
+    key: str | None = None,
+) -> set[int]:
+    """Sends generated requests, and checks their answers; returns the statuses that were seen."""
+    operation = schemathesis.openapi.from_dict(described)[path][method]
+    headers = None if key is None else {"Authorization": f"Bearer {key}"}
+    statuses: set[int] = set()
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def conforms(case: schemathesis.Case[Any]) -> None:
+        answer = case.call_and_validate(base_url=node.url, headers=headers, checks=CHECKS)
+        statuses.add(answer.status_code)
+
+    # In a thread, because it waits for its answers without letting go of the event loop that makes them.
+    await asyncio.to_thread(conforms)
+    return statuses
 
 
 @pytest.mark.parametrize("kind", ["narrow", "valid", "invalid"])
@@ -79,22 +130,24 @@ async def test_generated_requests_are_answered_as_the_document_says(
     node: Running, method: str, path: str, kind: str
 ) -> None:
     described = narrowed(node) if kind == "narrow" else node.document
-    operation = schemathesis.openapi.from_dict(described)[path][method]
     mode = schemathesis.GenerationMode.NEGATIVE if kind == "invalid" else schemathesis.GenerationMode.POSITIVE
-    statuses: set[int] = set()
-
-    @settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(operation.as_strategy(generation_mode=mode))
-    def conforms(case: schemathesis.Case[Any]) -> None:
-        statuses.add(case.call_and_validate(base_url=node.url, checks=CHECKS).status_code)
-
-    # In a thread, because it waits for its answers without letting go of the event loop that makes them.
-    await asyncio.to_thread(conforms)
+    statuses = await conform(node, method, path, described=described, mode=mode)
     # Else nothing was tried but refusals.
     assert kind != "narrow" or statuses & {200, 201}, statuses
+
+
+@pytest.mark.parametrize(("key", "status"), [("unknown", 401), ("elsewhere", 403), ("busy", 429)])
+@pytest.mark.parametrize(("method", "path"), SCHEDULE_CALLS)
+async def test_keys_and_limits_are_answered_as_the_document_says(
+    guarded: Running, method: str, path: str, key: str, status: int
+) -> None:
+    statuses = await conform(guarded, method, path, described=narrowed(guarded), examples=10, key=key)
+    is_batch = path.startswith("/schedules") and method == "POST"
+    match status:
+        case 401:
+            # Failed attempts are limited as well.
+            assert statuses <= {401, 429}
+        case 403 if not is_batch:  # which is admitted, and each of its items looked at
+            assert status in statuses
+        case 429 if (method, path) == ("POST", "/schedule"):
+            assert status in statuses
