@@ -52,7 +52,8 @@ class Change:
     delivers_ms: int
     """Each of the shards had delivered something after the end."""
     moved: int = 0
-    """Shards that stand elsewhere than before; of one that left, those of the others."""
+    """Shards that stand elsewhere than before; of one that left, those of the others: they share out evenly what is there,
+    from live node to live node at once."""
     rebalances: int = 0
     """Of the other nodes."""
 
@@ -81,8 +82,6 @@ class Report:
                 found.append(f"{change.name}: {change.moved} shards moved, {change.rebalances} rebalances of others")
             if late > restart_ms + OVER_MS_MAX:
                 found.append(f"{change.name}: {late} ms late, its restart took {restart_ms} ms")
-        if self.leave.moved:
-            found.append(f"{self.leave.name} left: {self.leave.moved} shards of the others moved")
         return found
 
     def text(self) -> str:
@@ -97,7 +96,8 @@ class Report:
         leave = self.leave
         lines.append(
             f"{leave.name} left for good: drain {leave.stopped_ms - leave.from_ms} ms, told {leave.back_ms - leave.from_ms} "
-            f"ms after SIGTERM, all its shards deliver {leave.delivers_ms - leave.back_ms} ms after that; their lateness "
+            f"ms after SIGTERM, all its shards deliver {leave.delivers_ms - leave.stopped_ms} ms after its end, "
+            f"{leave.moved} shards of the others moved; its shards' lateness "
             f"{figures(self.late_ms(leave))}; the others' {figures(self.of_others(leave))}"
         )
         return "\n".join(lines)
