@@ -27,6 +27,7 @@ from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.adapters.tracing import open_tracer
 from clockwork.api.access import Access, open_access
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
@@ -52,6 +53,7 @@ from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import Unavailable
+from clockwork.ports import Tracer
 from clockwork.resources import dynamo_settings, http_tls, kafka_settings, prepare_resources, watched_certificates
 from clockwork.tls import CertWatch
 
@@ -220,6 +222,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     kafka = kafka_settings(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
         store = await stack.enter_async_context(
             DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
         )
@@ -229,7 +232,9 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner)
+        delivery = Delivery(
+            store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
+        )
         dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
@@ -249,7 +254,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
         app = _make_api(
-            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling
+            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling, tracer
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -284,6 +289,7 @@ def _make_api(
     readiness: NodeReadiness,
     access: Access,
     sibling: Sibling | None,
+    tracer: Tracer,
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
@@ -303,6 +309,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
+        tracer=tracer,
     )
 
 

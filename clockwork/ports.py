@@ -5,8 +5,9 @@ own exception); the rest as each method says. Every method may be cancelled; a c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
@@ -15,6 +16,7 @@ from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
+    Failure,
     Guarantee,
     Outcome,
     Placed,
@@ -23,6 +25,7 @@ from clockwork.domain.schedule import (
     Retry,
     Row,
     ScheduleKey,
+    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -310,3 +313,44 @@ class Telemetry(Protocol):
         """Something was refused or held back because of this limit."""
 
     def connections(self, count: int) -> None: ...
+
+
+class Tracer(Protocol):
+    """Spans, for whoever follows a request through several services. No method waits or raises; none is given a payload
+    or a key to show."""
+
+    @property
+    def active(self) -> bool:
+        """False: nobody wants spans, so nobody need prepare any."""
+        ...
+
+    def request(
+        self, *, method: str, route: str, carried: Mapping[str, str]
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        """A request that is answered within the block, in the trace that its headers name; to be told its status."""
+        ...
+
+    def create(self, client_id: ClientId, topic: Topic) -> None:
+        """The request under way creates a schedule of this client for this topic."""
+        ...
+
+    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None:
+        """A row has ended just now: its record, or its dead letter, is there; or it was dropped."""
+        ...
+
+
+class _NoTracer:
+    """The twin that forgets everything."""
+
+    active = False
+
+    def request(
+        self, *, method: str, route: str, carried: Mapping[str, str]
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda _: None)
+
+    def create(self, client_id: ClientId, topic: Topic) -> None: ...
+    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None: ...
+
+
+NO_TRACER: Final[Tracer] = _NoTracer()

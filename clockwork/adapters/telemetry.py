@@ -222,6 +222,7 @@ _LIBRARY_LEVELS: Final = {
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.CRITICAL,
     "aiohttp": logging.WARNING,
+    "opentelemetry": logging.WARNING,
 }
 
 

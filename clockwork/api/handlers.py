@@ -46,7 +46,7 @@ from clockwork.errors import (
     Unauthenticated,
     Unavailable,
 )
-from clockwork.ports import Telemetry
+from clockwork.ports import NO_TRACER, Telemetry, Tracer
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """Of a body that holds one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
@@ -101,6 +101,7 @@ class ScheduleHandlers:
     cluster: str
     body_bytes_max: int
     limits: CreateLimits = NO_LIMITS
+    tracer: Tracer = NO_TRACER
 
     async def create(self, request: web.Request) -> web.Response:
         try:
@@ -108,6 +109,7 @@ class ScheduleHandlers:
         except (Refusal, InvalidInput):
             self.telemetry.schedule("rejected")
             raise
+        self.tracer.create(new.client_id, new.topic)
         status, view, quota = await self.accept(principal_of(request), new)
         location = {hdrs.LOCATION: _path_of(view)} if status is HTTPStatus.CREATED else {}
         return _shown(view, status, location | quota)

@@ -27,6 +27,7 @@ from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_pace import TopicPace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
+from clockwork.ports import NO_TRACER, Tracer
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 
@@ -59,7 +60,7 @@ class _NoOwnership:
 class Engine:
     """Everything of a node but its loops: passes are made by the test, one by one."""
 
-    def __init__(self, *, pace: TopicPace | None = None, **settings: Any) -> None:
+    def __init__(self, *, pace: TopicPace | None = None, tracer: Tracer = NO_TRACER, **settings: Any) -> None:
         self.clock = ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
@@ -76,7 +77,15 @@ class Engine:
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
         delivery = Delivery(
-            self.store, self.publisher, self.take_over, self.topic_waits, self.clock, telemetry, rng, self.settings
+            self.store,
+            self.publisher,
+            self.take_over,
+            self.topic_waits,
+            self.clock,
+            telemetry,
+            rng,
+            self.settings,
+            tracer=tracer,
         )
         self.dispatcher = Dispatcher(
             self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings
