@@ -175,17 +175,19 @@ async def test_a_table_without_expiry_is_refused(empty: DynamoClientSettings, cl
 async def test_a_table_that_is_paid_for_by_capacity_is_a_warning(
     empty: DynamoClientSettings, client: DynamoClient
 ) -> None:
-    await _made(empty)
-    assert (await check_tables(empty, shards=SHARDS)).warnings == ()
-    units = {"ReadCapacityUnits": 5, "WriteCapacityUnits": 5}
     await client.call(
-        "update_table", TableName=empty.schedules_table, BillingMode="PROVISIONED", ProvisionedThroughput=units
+        "create_table",
+        TableName=empty.executions_table,
+        ProvisionedThroughput={"ReadCapacityUnits": 5, "WriteCapacityUnits": 5},
+        AttributeDefinitions=[{"AttributeName": "partitionId", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "partitionId", "KeyType": "HASH"}],
     )
+    await _made(empty)
 
     found = await check_tables(empty, shards=SHARDS)
 
     assert found.problems == ()
-    assert [line.split(" has ")[0] for line in found.warnings] == [f"table {empty.schedules_table}"]
+    assert [line.split(" has ")[0] for line in found.warnings] == [f"table {empty.executions_table}"]
 
 
 async def test_another_shard_count_is_refused_with_the_one_to_set(empty: DynamoClientSettings) -> None:
