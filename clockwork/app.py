@@ -22,6 +22,7 @@ from typing import Final
 
 from aiohttp import web
 
+from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.kafka_ownership import KafkaOwnership
@@ -29,13 +30,14 @@ from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.adapters.tracing import open_tracer
 from clockwork.api.access import Access, open_access
+from clockwork.api.admin import AdminParts
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.config import Settings
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.wakeup import WakeUp
+from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
@@ -43,6 +45,7 @@ from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
+from clockwork.engine.pausing import Pauser, PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.shard_loop import Gates, ShardLoop
@@ -151,6 +154,7 @@ class Node:
     watch: Watch
     supervisor: Supervisor
     ownership: KafkaOwnership
+    pauses: PauseWatch
     access: Access
     certificates: CertWatch
 
@@ -182,10 +186,12 @@ class Node:
         # Two nested tasks, so that the loops drain first and the group is left after them.
         async with asyncio.TaskGroup() as group:
             member = group.create_task(self.ownership.run(self.supervisor.assign, self._on_wakeup), name="group-member")
+            pauses = group.create_task(self.pauses.run(), name="pauses")
             try:
                 await self.supervisor.run()
             finally:
                 member.cancel()
+                pauses.cancel()
 
     def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
         # One that comes for a shard which has just gone is of no use here, and its new owner looks at everything first.
@@ -197,6 +203,8 @@ class Node:
         while True:
             try:
                 await prepare_resources(self.settings, fires=self.role.fires)
+                if self.role.fires:
+                    await self.pauses.begin()
             except Unavailable as error:
                 self.readiness.preparing = f"starting: {error}"
                 if setbacks.in_a_row == 0:
@@ -235,7 +243,10 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         delivery = Delivery(
             store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
         )
-        dispatcher = Dispatcher(store, delivery, topic_waits, clock, guard, telemetry, settings.runner)
+        pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
+        dispatcher = Dispatcher(
+            store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+        )
         gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
 
         def new_loop(shard: ShardId) -> ShardLoop:
@@ -271,6 +282,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             watch=watch,
             supervisor=supervisor,
             ownership=ownership,
+            pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
         )
@@ -310,6 +322,7 @@ def _make_api(
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
         tracer=tracer,
+        admin=AdminParts(pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake)),
     )
 
 

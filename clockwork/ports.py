@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.pauses import Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import (
@@ -207,6 +208,19 @@ class ScheduleSearch(Protocol):
         ...
 
 
+class PauseStore(Protocol):
+    """What is paused: one item of its own."""
+
+    async def read_pauses(self) -> Pauses:
+        """As it is now. Nothing stored: nothing paused. Raises: Unreadable."""
+        ...
+
+    async def write_pauses(self, pauses: Pauses) -> None:
+        """Puts it in the place of the version before. Raises: ConditionFailed: another one stands there, which may be an
+        earlier copy of this very write."""
+        ...
+
+
 class ShardPublisher(Protocol):
     """The transactional producer of one shard, from one init until it is fenced, refused, or closed.
 
@@ -313,6 +327,8 @@ class Telemetry(Protocol):
         """Something was refused or held back because of this limit."""
 
     def connections(self, count: int) -> None: ...
+    def paused(self, *, clients: int, topics: int) -> None:
+        """How many of them are paused, as this node knows it."""
 
 
 class Tracer(Protocol):

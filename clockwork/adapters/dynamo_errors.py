@@ -46,12 +46,13 @@ class Refused(ConditionFailed):
     """A condition did not hold.
 
     `items` are what stood there instead, one for each write of the request; None: nothing stood there, it was not the
-    one refused, or it was not asked for.
+    one refused, or it was not asked for. `failed` says of each write whether it was the one.
     """
 
-    def __init__(self, items: tuple[Item | None, ...], message: str | None = None) -> None:
+    def __init__(self, items: tuple[Item | None, ...], message: str | None = None, *, failed: tuple[bool, ...]) -> None:
         super().__init__(message)
         self.items = items
+        self.failed = failed
 
 
 class Rejected(StoreUnavailable):
@@ -84,7 +85,7 @@ def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: 
     message = f"DynamoDB answered {code or status}"
     unknown = write and answer_lost
     if code == "ConditionalCheckFailedException":
-        return Refused((answer.get("Item"),), message)
+        return Refused((answer.get("Item"),), message, failed=(True,))
     if code == "TransactionCanceledException":
         return _of_cancellation(answer.get("CancellationReasons", []), unknown=unknown)
     if code == "TransactionConflictException":
@@ -105,7 +106,8 @@ def _of_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> Clockwo
     codes = [str(reason.get("Code", "None")) for reason in reasons]
     message = f"DynamoDB cancelled the transaction: {', '.join(codes)}"
     if "ConditionalCheckFailed" in codes:
-        return Refused(tuple(reason.get("Item") for reason in reasons), message)
+        items = tuple(reason.get("Item") for reason in reasons)
+        return Refused(items, message, failed=tuple(code == "ConditionalCheckFailed" for code in codes))
     if "TransactionConflict" in codes:
         return _conflict(message, unknown=unknown)
     if THROTTLING_CODES.intersection(codes):

@@ -17,11 +17,11 @@ from typing import Any, Final, Self
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_transactions as transactions
-from clockwork.adapters.dynamo_batch import Grouped, insert_all, read_all, write_all
+from clockwork.adapters.dynamo_batch import Grouped, GroupedReads, insert_all, read_all, write_all
 from clockwork.adapters.dynamo_client import DynamoClient, Observe, backoff_s
-from clockwork.adapters.dynamo_creates import GroupedCreates
 from clockwork.adapters.dynamo_errors import Refused
 from clockwork.adapters.dynamo_fields import Item, number
+from clockwork.adapters.dynamo_group_commit import GroupCommit, Member
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
 from clockwork.domain.ownership import ShardState
@@ -63,7 +63,9 @@ class DynamoScheduleStore:
         # little about the time; and whether DynamoDB answers should be known at once.
         alone = replace(settings, connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(alone, clock, observe, telemetry)
-        self._creates = GroupedCreates(self.client)
+        self._group_commit = GroupCommit(self.client)
+        self._pointers = GroupedReads(self.client, settings.keys_table, named_by="clientKey")
+        self._shards = GroupedReads(self.client, settings.executions_table, named_by="partitionId")
         self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
         self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
         self._deletes = Grouped(partial(write_all, self.client, settings.schedules_table))
@@ -86,7 +88,7 @@ class DynamoScheduleStore:
     # --- keys
 
     async def read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> Pointer | None:
-        item = await self._get(self._settings.keys_table, codec.pointer_key(client_id, schedule_key))
+        item = await self._pointers.get(codec.pointer_key(client_id, schedule_key))
         return codec.pointer_of(item) if item else None
 
     async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
@@ -94,7 +96,14 @@ class DynamoScheduleStore:
         return codec.outcome_of(item) if item else None
 
     async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
-        await self._creates.create(row, pointer, replaces_version=replaces_version)
+        create = Member(
+            key=(pointer.client_id, pointer.schedule_key),
+            actions=transactions.create_actions(self._settings, row, pointer, replaces_version),
+            token=transactions.create_token(row, pointer, replaces_version),
+            # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
+            ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
+        )
+        await self._group_commit.commit(create)
 
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         schedule = pointer_of.schedule
@@ -139,15 +148,13 @@ class DynamoScheduleStore:
             return None
 
     async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
-        try:
-            await self.client.call(
-                "transact_write_items",
-                TransactItems=transactions.cancel_actions(self._settings, shard, outcome, hold),
-                ClientRequestToken=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
-            )
-        except Refused as refused:
-            if not transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome):
-                raise
+        cancel = Member(
+            key=(outcome.client_id, outcome.schedule_key),
+            actions=transactions.cancel_actions(self._settings, shard, outcome, hold),
+            token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
+            ours=lambda refused: transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome),
+        )
+        await self._group_commit.commit(cancel)
 
     async def reschedule(
         self,
@@ -159,21 +166,20 @@ class DynamoScheduleStore:
         pointer: Pointer,
         replaces_version: int,
     ) -> None:
-        actions = transactions.reschedule_actions(self._settings, shard, outcome, hold, row, pointer, replaces_version)
-        try:
-            await self.client.call(
-                "transact_write_items",
-                TransactItems=actions,
-                ClientRequestToken=transactions.token_of("reschedule", shard, outcome.position, hold, row.position),
-            )
-        except Refused as refused:
-            if not transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position):
-                raise
+        change = Member(
+            key=(outcome.client_id, outcome.schedule_key),
+            actions=transactions.reschedule_actions(
+                self._settings, shard, outcome, hold, row, pointer, replaces_version
+            ),
+            token=transactions.token_of("reschedule", shard, outcome.position, hold, row.position),
+            ours=lambda refused: transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position),
+        )
+        await self._group_commit.commit(change)
 
     # --- a shard, as its owner sees it
 
     async def read_shard(self, shard: ShardId) -> ShardState:
-        return _state_of(shard, await self._get(self._settings.executions_table, codec.shard_key(shard)))
+        return _state_of(shard, await self._shards.get(codec.shard_key(shard)))
 
     async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
         try:

@@ -90,6 +90,7 @@ class PrometheusTelemetry:
         self._auth_keys_current = gauge("clockwork_auth_keys_current", "0 while the keys' file cannot be read anew")
         self._limited = counter("clockwork_limited_total", "Refused or held back because of a limit", "limit")
         self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
+        self._paused = gauge("clockwork_paused", "Clients and topics that are paused, as this node knows it", "what")
         self._create_closed_series()
 
     def _create_closed_series(self) -> None:
@@ -174,6 +175,10 @@ class PrometheusTelemetry:
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
+    def paused(self, *, clients: int, topics: int) -> None:
+        self._paused.labels("client").set(clients)
+        self._paused.labels("topic").set(topics)
+
 
 class NoTelemetry:
     """The twin that forgets everything."""
@@ -200,6 +205,7 @@ class NoTelemetry:
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
     def connections(self, count: int) -> None: ...
+    def paused(self, *, clients: int, topics: int) -> None: ...
 
 
 # --- logs

@@ -22,8 +22,8 @@ from clockwork.errors import FieldError, InvalidInput
 
 ITEMS_MAX: Final = 1_000
 AT_ONCE: Final = 200
-"""Of one batch: enough to fill the store's transactions (`adapters.dynamo_creates`), and few enough that the requests of
-others are not all behind them."""
+"""Of one batch: enough to fill the store's transactions (`adapters.dynamo_group_commit`), and few enough that the requests
+of others are not all behind them."""
 _NAME: Final = "schedules"
 _QUOTED_CHARS_MAX: Final = 100
 

@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 import clockwork
 from clockwork.api import json_body
+from clockwork.api.openapi_admin import ADMIN
 from clockwork.api.openapi_calls import CALLS, MANY, SCHEDULES
 from clockwork.api.openapi_node import NODE
 from clockwork.api.openapi_parts import HEADERS, JSON, PATH_PARAMETERS, Answer, Call, Parameter
@@ -28,6 +29,7 @@ _FILES: Final = ("page.js", "swagger-ui-bundle.js", "swagger-ui.css")
 _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, look, change, cancel."},
     {"name": MANY, "description": "Batches and lists."},
+    {"name": ADMIN, "description": "The service: for those who run it."},
     {"name": NODE, "description": "The node itself."},
 )
 _ABOUT: Final = (

@@ -15,6 +15,7 @@ from clockwork.api.documents import (
     ScheduleDocument,
     StaleDocument,
 )
+from clockwork.api.openapi_admin import ADMIN_CALLS
 from clockwork.api.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.api.openapi_node import NODE_CALLS
 from clockwork.api.openapi_parts import (
@@ -305,4 +306,4 @@ _MANY: Final = (
     ),
 )
 
-CALLS: Final = (*_SINGLE, *_MANY, *NODE_CALLS)
+CALLS: Final = (*_SINGLE, *_MANY, *ADMIN_CALLS, *NODE_CALLS)

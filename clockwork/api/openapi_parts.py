@@ -111,6 +111,11 @@ PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 512},
         "example": "order-1",
     },
+    "topic": {
+        "description": "A Kafka topic.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$", "not": {"enum": [".", ".."]}},
+        "example": "orderTopic",
+    },
     "file": {
         "description": "A file of the page.",
         "schema": {"type": "string", "enum": ["page.js", "swagger-ui-bundle.js", "swagger-ui.css"]},

@@ -9,6 +9,7 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from clockwork.api import admin as admin_calls
 from clockwork.api import openapi
 from clockwork.api.auth import Gate, authentication
 from clockwork.api.batches import BatchHandlers
@@ -56,10 +57,11 @@ def make_app(
     history: Remembers | None = None,
     sibling: Sibling | None = None,
     tracer: Tracer = NO_TRACER,
+    admin: admin_calls.AdminParts | None = None,
 ) -> web.Application:
     """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
-    call. Without `lists` or `history` these are answered with 501. With a `sibling` the node's own speak for all processes
-    of the node.
+    call. Without `lists` or `history` these are answered with 501, without `admin` nothing is under /admin. With a
+    `sibling` the node's own speak for all processes of the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
@@ -96,6 +98,8 @@ def make_app(
         app.router.add_put(one, schedules.change)
         app.router.add_post(f"{one}/fire", schedules.fire)
         app.router.add_post(f"{one}/retry", schedules.retry)
+        if admin is not None:
+            admin_calls.add_routes(app, admin)
     app.router.add_get("/livez", node.livez)
     app.router.add_get("/readyz", node.readyz)
     app.router.add_get("/metrics", node.show_metrics)

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 import clockwork as package
+from clockwork.cli.admin import admin
 from clockwork.cli.connection import Connection
 from clockwork.cli.outcomes import HELP
 from clockwork.cli.schedule import schedule
@@ -71,3 +72,4 @@ def completion(shell: str) -> None:
 
 
 clockwork.add_command(schedule)
+clockwork.add_command(admin)

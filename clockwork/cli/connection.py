@@ -1,12 +1,17 @@
 """Which service the commands talk to."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import click
 
 from clockwork.cli.outcomes import told
 from clockwork.client import Client, Retries
+from clockwork.client.transport import Transport
+
+_Value = TypeVar("_Value")
 
 
 class Connection:
@@ -26,6 +31,20 @@ class Connection:
             raise click.UsageError(str(error)) from error
         with told(), client:
             yield client
+
+    def run(self, work: Callable[[Transport], Awaitable[_Value]]) -> _Value:
+        """For calls that the client has no method for. Failures end the command, as above."""
+        try:
+            http = Transport(self.url, api_key=self._api_key, retries=self._retries)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+        async def opened() -> _Value:
+            async with http:
+                return await work(http)
+
+        with told():
+            return asyncio.run(opened())
 
 
 connected = click.make_pass_decorator(Connection)

@@ -98,15 +98,15 @@ class AsyncClient:
         )
         more = {} if traceparent is None else {"traceparent": traceparent}
         answer = await self._http.ask("POST", "/schedule", body=new.document(self._clock), headers=more)
-        return _read(ScheduleDocument, answer)
+        return read_document(ScheduleDocument, answer)
 
     async def get(self, client_id: str, schedule_key: str) -> ScheduleDocument:
         """Its present state. Raises: NotFound."""
-        return _read(ScheduleDocument, await self._http.ask("GET", path_of(client_id, schedule_key)))
+        return read_document(ScheduleDocument, await self._http.ask("GET", path_of(client_id, schedule_key)))
 
     async def cancel(self, client_id: str, schedule_key: str) -> ScheduleDocument:
         """After this it is never delivered. Raises: NotFound, AlreadyDelivered, AlreadyFailed, InFlight."""
-        return _read(ScheduleDocument, await self._http.ask("DELETE", path_of(client_id, schedule_key)))
+        return read_document(ScheduleDocument, await self._http.ask("DELETE", path_of(client_id, schedule_key)))
 
     async def reschedule(
         self,
@@ -143,13 +143,15 @@ class AsyncClient:
         if data is not _MISSING:
             body |= data_fields(data)
         path = path_of(client_id, schedule_key)
-        return _read(ScheduleDocument, await self._http.ask("PUT", path, body=body, headers=_condition(if_version)))
+        return read_document(
+            ScheduleDocument, await self._http.ask("PUT", path, body=body, headers=_condition(if_version))
+        )
 
     async def fire(self, client_id: str, schedule_key: str, *, if_version: int | None = None) -> ScheduleDocument:
         """Delivers a pending one now. Raises: NotFound, Conflict, InFlight, VersionMismatch. AlreadyDelivered may also
         mean that an earlier attempt of this call worked and its answer was lost."""
         path = f"{path_of(client_id, schedule_key)}/fire"
-        return _read(ScheduleDocument, await self._http.ask("POST", path, headers=_condition(if_version)))
+        return read_document(ScheduleDocument, await self._http.ask("POST", path, headers=_condition(if_version)))
 
     async def retry(
         self, client_id: str, schedule_key: str, *, at: When | None = None, if_version: int | None = None
@@ -157,7 +159,9 @@ class AsyncClient:
         """Re-arms a failed one, by default for now. Raises: NotFound, Conflict, VersionMismatch."""
         body = {} if at is None else {"scheduleTime": epoch_ms(at, self._clock)}
         path = f"{path_of(client_id, schedule_key)}/retry"
-        return _read(ScheduleDocument, await self._http.ask("POST", path, body=body, headers=_condition(if_version)))
+        return read_document(
+            ScheduleDocument, await self._http.ask("POST", path, body=body, headers=_condition(if_version))
+        )
 
     async def history(self, client_id: str, schedule_key: str, *, page_size: int = 100) -> AsyncIterator[PastDocument]:
         """What stood under the key and ended, newest first. Raises: NotFound."""
@@ -218,7 +222,7 @@ class AsyncClient:
         cursor: str | None = None
         while True:
             more = {} if cursor is None else {"cursor": cursor}
-            page = _read(model, await self._http.ask("GET", path, query={**query, **more}))
+            page = read_document(model, await self._http.ask("GET", path, query={**query, **more}))
             yield page
             cursor = getattr(page, "cursor", None)
             if cursor is None:
@@ -260,7 +264,7 @@ def _condition(version: int | None) -> dict[str, str]:
     return {} if version is None else {"If-Match": f'"{version}"'}
 
 
-def _read(model: type[_Document], document: Any) -> _Document:
+def read_document(model: type[_Document], document: Any) -> _Document:
     """Raises: Unavailable: something else than the service has answered, such as a proxy's page."""
     try:
         return model.model_validate(document)
@@ -272,7 +276,7 @@ def _read(model: type[_Document], document: Any) -> _Document:
 def _result(index: int, document: Any) -> Result:
     status = document.get("status") if isinstance(document, dict) else None
     if isinstance(status, int) and 200 <= status < 300:
-        schedule = _read(ScheduleDocument, document.get("schedule"))
+        schedule = read_document(ScheduleDocument, document.get("schedule"))
         return Result(index=index, schedule=schedule, error=None, status=status)
     error = failure_of_item(document)
     return Result(index=index, schedule=error.schedule, error=error, status=error.status or 0)

@@ -15,12 +15,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row, Topic
 
 RETRY_SLACK_MS: Final = 30_000
 """How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""
+
+PAUSE_LOOK_MS: Final = 5_000
+"""When a paused lane is looked at again, if nothing was resumed before."""
 
 
 class Errand(StrEnum):
@@ -114,6 +118,7 @@ class Planner:
     """Until when this owner has said that rows wait, whether or not it was stored."""
     dead_letters_wait: TopicWait | None = None
     """The dead-letter topic takes nothing at present: what would go there waits, and holds back its lane only."""
+    paused: Pauses = NOTHING_PAUSED
     pace: Callable[[Topic], TopicWait | None] = _unpaced
     """Counts one delivery to a topic; or says that it waits for its pace."""
     firings: list[Firing] = field(default_factory=list)
@@ -216,6 +221,10 @@ class Planner:
         if row.lane is not None and self._kinds.setdefault(row.lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
             self.wait(row.lane, self.bound_ms)
             return
+        if self.paused.hold(row):
+            if row.lane is not None:
+                self.wait(row.lane, self.bound_ms + PAUSE_LOOK_MS)
+            return
         if self.dead_letters_wait is not None:
             if row.lane is not None:
                 self.wait(row.lane, self.dead_letters_wait.until_ms)
@@ -231,6 +240,11 @@ class Planner:
         if until_ms > self.bound_ms:
             self.wait(lane, until_ms)
             self._stamp(row, until_ms)
+            return
+        if self.paused.hold(row):
+            # Before anything that could end it: a deadline is looked at when delivery goes on.
+            self.wait(lane, self.bound_ms + PAUSE_LOOK_MS)
+            self._stamp(row, self.bound_ms + PAUSE_LOOK_MS)
             return
         wait = self.topic_waits.get(row.schedule.topic)
         firing = self._ending(row, wait)

@@ -69,6 +69,12 @@ def names_of(patterns: list[str]) -> Names:
     return Names(exact=frozenset(exact), prefixes=tuple(sorted(prefixes)))
 
 
+def authorize_service(principal: Principal) -> None:
+    """Returns if the principal may make calls about the service itself. Raises: Forbidden."""
+    if Right.ADMIN not in principal.rights:
+        raise Forbidden(f"This key does not have the right {Right.ADMIN.value!r}.")
+
+
 def authorize(principal: Principal, right: Right, client_id: ClientId, topic: Topic | None = None) -> None:
     """Returns if the principal may do this for this client (and give it this topic).
 

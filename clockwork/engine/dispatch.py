@@ -6,6 +6,7 @@ What is read is planned by `domain.lanes`; what is planned is sent by `engine.de
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -14,6 +15,7 @@ from clockwork.clock import Clock, Trust
 from clockwork.config import RunnerSettings
 from clockwork.domain.lanes import BatchLimits, Firing, Planner, Stamp, TopicWait, without_lane
 from clockwork.domain.marker import ENTRIES_MAX
+from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.scanning import firing_bound_ms
 from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row, Topic
@@ -70,7 +72,10 @@ class Dispatcher:
         trust: Trust,
         telemetry: Telemetry,
         settings: RunnerSettings,
+        *,
+        pauses: Callable[[], Pauses] = lambda: NOTHING_PAUSED,
     ) -> None:
+        self._pauses = pauses
         self._store = store
         self._delivery = delivery
         self._topic_waits = topic_waits
@@ -163,6 +168,7 @@ class Dispatcher:
             topic_waits=waits,
             promises=self._promises(tenure),
             dead_letters_wait=waits.get(Topic(self._settings.dead_letter_topic)),
+            paused=self._pauses(),
             pace=partial(self._topic_waits.pace, now_ms=now_ms),
             retry=self._retry,
             limits=BatchLimits(records_max=records_max, bytes_max=self._settings.batch_bytes_max),

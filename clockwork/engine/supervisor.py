@@ -74,6 +74,11 @@ class Supervisor:
         running.loop.tell(wakeup)
         return True
 
+    def tell_all(self, wakeup: WakeUp) -> None:
+        """Hands a wake-up to every loop that runs here."""
+        for running in self._running.values():
+            running.loop.tell(wakeup)
+
     async def run(self) -> None:
         """Follows the assignment until cancelled; then drains every loop within the drain time-out."""
         async with asyncio.TaskGroup() as group:

@@ -12,8 +12,8 @@ from typing import Final
 
 from clockwork.adapters import dynamo_transactions as transactions
 from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_creates import MEMBERS_MAX, TRANSACTIONS_AT_ONCE
 from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_group_commit import ACTIONS_MAX, TRANSACTIONS_AT_ONCE
 from clockwork.domain.schedule import Row
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.raw_http import post, send_all
@@ -97,7 +97,7 @@ async def _timed_bare(
     due_ms = now_ms() + AHEAD_MS
     payload = b'{"note":"' + b"x" * 490 + b'"}'
     rows = [row_of(cluster, topic, f"b-{prefix}-{n}", due_ms, payload=payload) for n in range(count)]
-    size = min(MEMBERS_MAX, clients)
+    size = min(ACTIONS_MAX // 2, clients)
     groups = [_actions(client, rows[start : start + size]) for start in range(0, count, size)]
     start_s = time.perf_counter()
     waiting = iter(groups)

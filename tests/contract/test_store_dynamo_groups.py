@@ -6,10 +6,11 @@ from typing import Final
 
 import pytest
 
-from clockwork.adapters.dynamo_creates import TRANSACTIONS_AT_ONCE
+from clockwork.adapters.dynamo_batch import READS_AT_ONCE
 from clockwork.adapters.dynamo_errors import Rejected
+from clockwork.adapters.dynamo_group_commit import TRANSACTIONS_AT_ONCE
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.domain.schedule import Row
+from clockwork.domain.schedule import EndState, Pointer, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from tests.contract.store_fixtures import SHARDS, Faults
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.real
 
 TRANSACTION: Final = "TransactWriteItems"
 BATCH: Final = "BatchWriteItem"
+HOLD: Final = RequestId("mine")
 MANY: Final = 100
 TOO_LARGE: Final = b"x" * 500_000
 """For one item of DynamoDB."""
@@ -200,6 +202,118 @@ async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleSt
     told = await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows), return_exceptions=True)
 
     assert all(isinstance(one, StoreThrottled) for one in told)
+
+
+# --- cancels
+
+
+async def _held(store: DynamoScheduleStore, rows: list[Row]) -> None:
+    assert await _create_all(store, rows) == [None] * len(rows)
+    await asyncio.gather(*(store.hold(one.shard, one.position, HOLD) for one in rows))
+
+
+async def _cancel_all(store: DynamoScheduleStore, rows: list[Row], hold: RequestId) -> list[BaseException | None]:
+    cancels = (store.cancel(one.shard, outcome(one, EndState.CANCELLED), hold=hold) for one in rows)
+    return await asyncio.gather(*cancels, return_exceptions=True)
+
+
+async def test_cancels_of_one_moment_share_a_few_transactions(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(MANY)]
+    await _held(dynamo_store, rows)
+    sent_before = faults.sent[TRANSACTION]
+
+    assert await _cancel_all(dynamo_store, rows, HOLD) == [None] * MANY
+
+    assert faults.sent[TRANSACTION] - sent_before <= TRANSACTIONS_AT_ONCE + 3
+    assert not any(await _stored(dynamo_store, rows))
+    for one in rows:
+        found = await dynamo_store.read_outcome(one.schedule.client_id, one.schedule.schedule_key, one.position)
+        assert found == outcome(one, EndState.CANCELLED)
+
+
+async def test_a_cancel_whose_hold_was_taken_off_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(40)]
+    await _held(dynamo_store, rows)
+    taken = rows[10:13]
+    for one in taken:
+        assert await dynamo_store.drop_hold(one.shard, one.position)
+
+    told = await _cancel_all(dynamo_store, rows, HOLD)
+
+    assert all(isinstance(one, ConditionFailed) for one in told[10:13])
+    assert told[:10] + told[13:] == [None] * 37
+    assert await _stored(dynamo_store, rows) == [one in taken for one in rows]
+
+
+async def test_cancels_whose_answer_was_lost_are_recognised_when_they_come_again(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(40)]
+    await _held(dynamo_store, rows)
+    faults.lose_answer(TRANSACTION, times=1_000)
+    told = await _cancel_all(dynamo_store, rows, HOLD)
+    assert all(isinstance(one, StoreUnavailable) and one.outcome_unknown for one in told)
+    faults.heal()
+
+    assert await _cancel_all(dynamo_store, rows, HOLD) == [None] * 40
+
+
+async def test_creates_and_cancels_may_share_a_transaction(dynamo_store: DynamoScheduleStore) -> None:
+    old = [row() for _ in range(30)]
+    await _held(dynamo_store, old)
+    new = [row() for _ in range(30)]
+
+    told, made = await asyncio.gather(_cancel_all(dynamo_store, old, HOLD), _create_all(dynamo_store, new))
+
+    assert told + made == [None] * 60
+    assert await _stored(dynamo_store, [*old, *new]) == [False] * 30 + [True] * 30
+
+
+# --- reads
+
+
+async def _pointer(store: DynamoScheduleStore, of: Row) -> Pointer | None:
+    return await store.read_pointer(of.schedule.client_id, of.schedule.schedule_key)
+
+
+async def test_reads_of_one_moment_share_a_few_calls_and_each_gets_its_own(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(MANY)]
+    assert await _create_all(dynamo_store, rows) == [None] * MANY
+    unheard_of = row()
+
+    found = await asyncio.gather(*(_pointer(dynamo_store, one) for one in [*rows, *rows, unheard_of]))
+
+    assert found == [pointer(one) for one in [*rows, *rows]] + [None]
+    assert faults.sent["GetItem"] + faults.sent["BatchGetItem"] <= READS_AT_ONCE + 4
+
+
+async def test_reads_go_on_when_the_one_that_carries_them_is_given_up(dynamo_store: DynamoScheduleStore) -> None:
+    rows = [row() for _ in range(READS_AT_ONCE + 10)]
+    assert await _create_all(dynamo_store, rows) == [None] * len(rows)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_pointer(dynamo_store, one), name="read") for one in rows]
+        await asyncio.sleep(0)
+        for task in tasks[: READS_AT_ONCE + 1]:  # the last of them carries the others
+            task.cancel()
+
+    assert all(task.cancelled() for task in tasks[: READS_AT_ONCE + 1])
+    left = slice(READS_AT_ONCE + 1, None)
+    assert [task.result() for task in tasks[left]] == [pointer(one) for one in rows[left]]
+
+
+async def test_a_read_sees_what_was_written_before_it_was_asked_for(dynamo_store: DynamoScheduleStore) -> None:
+    wanted = row()
+    async with asyncio.TaskGroup() as group:
+        # Others of the same kind are under way, one of which began before the write.
+        for one in [*(row() for _ in range(READS_AT_ONCE * 2)), wanted]:
+            group.create_task(_pointer(dynamo_store, one), name="read")
+        await dynamo_store.create(wanted, pointer(wanted), replaces_version=None)
+
+        assert await _pointer(dynamo_store, wanted) == pointer(wanted)
 
 
 # --- outcomes of which the first one stands

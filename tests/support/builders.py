@@ -12,6 +12,7 @@ from clockwork.domain.schedule import (
     Failure,
     Guarantee,
     Lane,
+    OnLate,
     OrderingKey,
     Outcome,
     Placed,
@@ -57,6 +58,8 @@ def schedule(
     created_at_ms: int = DUE_MS - 60_000,
     version: int = 1,
     delivery_id: str | None = None,
+    deadline_ms: int | None = None,
+    on_late: OnLate = OnLate.DELIVER,
 ) -> Schedule:
     """A schedule; without a key it gets one of its own, and without an ordering key its key stands in."""
     key = schedule_key if schedule_key is not None else f"key-{next(_keys)}"
@@ -73,6 +76,8 @@ def schedule(
         traceparent=traceparent,
         created_at_ms=created_at_ms,
         version=version,
+        deadline_ms=deadline_ms,
+        on_late=on_late,
         delivery_id=delivery_id if delivery_id is not None else f"delivery-of-{key}",
     )
 

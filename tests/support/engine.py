@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from clockwork.adapters.memory_kafka import MemoryKafka
+from clockwork.adapters.memory_pauses import MemoryPauses
 from clockwork.adapters.memory_publisher import MemoryPublisher
 from clockwork.adapters.memory_search import MemoryScheduleSearch
 from clockwork.adapters.memory_store import MemoryScheduleStore
@@ -21,6 +22,7 @@ from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
+from clockwork.engine.pausing import Pauser, PauseWatch
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver, Tenure
@@ -87,8 +89,17 @@ class Engine:
             self.settings,
             tracer=tracer,
         )
+        self.pauses = MemoryPauses()
+        self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)
         self.dispatcher = Dispatcher(
-            self.store, delivery, self.topic_waits, self.clock, self.trust, telemetry, self.settings
+            self.store,
+            delivery,
+            self.topic_waits,
+            self.clock,
+            self.trust,
+            telemetry,
+            self.settings,
+            pauses=self.pause_watch.current,
         )
         waker = Waker(_NoOwnership(), self._wake)
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)
@@ -96,6 +107,7 @@ class Engine:
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
         self.history = History(search, self.store, self.clock, rng, intake_settings)

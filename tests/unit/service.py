@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import web
 
 from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.admin import AdminParts
 from clockwork.api.auth import Gate
 from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.server import HttpServer, make_app
@@ -103,6 +104,7 @@ def app_of(
         lists=engine.listing,
         history=engine.history,
         gate=gate,
+        admin=AdminParts(pausing=engine.pauser),
         limits=limits,
         tracer=tracer,
     )

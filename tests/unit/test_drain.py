@@ -41,6 +41,7 @@ class Idle:
             self._said.append(self._name)
 
     def assign(self, _: object) -> None: ...
+    async def begin(self) -> None: ...
 
 
 class FakeHttp:
@@ -66,7 +67,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
         ready.set()
 
     monkeypatch.setattr(app, "prepare_resources", prepared)
-    parts: Any = {name: Idle(name, said) for name in ("watch", "waker", "access", "certificates")}
+    parts: Any = {name: Idle(name, said) for name in ("watch", "waker", "access", "certificates", "pauses")}
     readiness = NodeReadiness(
         role=Role.ALL,
         guard=parts["watch"],
@@ -92,8 +93,9 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
         await ready.wait()
         await asyncio.sleep(0)
         stop.set()
-    assert said[:3] == ["http", "shards", "group"]
-    assert sorted(said[3:]) == sorted(parts)
+    assert said[:2] == ["http", "shards"]
+    assert said.index("group") > said.index("shards")
+    assert sorted(said[2:]) == sorted([*parts, "group"])
 
 
 @asynccontextmanager

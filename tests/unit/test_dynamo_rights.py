@@ -28,7 +28,7 @@ class Tables:
         if (operation, parameters["TableName"]) in self._denied:
             raise Rejected("no", code="AccessDeniedException")
         if "ConditionExpression" in parameters:
-            raise Refused((None,))
+            raise Refused((None,), failed=(True,))
         return {}
 
 

@@ -16,10 +16,15 @@ from tests.unit.service import app_of, open_service
 
 KEYS = {
     "shop": Principal(name="shop", clients=names_of(["shop"]), topics=names_of(["*"]), rights=frozenset(Right)),
+    "all but admin": Principal(
+        name="app", clients=names_of(["*"]), topics=names_of(["*"]), rights=frozenset(Right) - {Right.ADMIN}
+    ),
+    "admin": Principal(name="admin", clients=names_of([]), topics=names_of([]), rights=frozenset({Right.ADMIN})),
     "bank": Principal(name="bank", clients=names_of(["bank"]), topics=names_of(["*"]), rights=frozenset(Right)),
     "mail": Principal(name="mail", clients=names_of(["shop"]), topics=names_of(["mail"]), rights=frozenset(Right)),
 }
 NAMED = {"clientId": "shop", "scheduleKey": "a"}
+NAMES = {"clientId": "shop", "scheduleKey": "a", "topic": builders.TOPIC}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedule"): a_request(**NAMED),
     ("DELETE", "/schedule"): NAMED,
@@ -27,7 +32,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedules/cancel"): {"schedules": [NAMED]},
     ("PUT", "/schedule/{clientId}/{scheduleKey}"): {"taskData": 1},
 }
-CALLS = sorted((method, path) for method, path in routes_of(app_of(Engine())) if "schedule" in path)
+ROUTES = routes_of(app_of(Engine()))
+ADMIN_CALLS = sorted((method, path) for method, path in ROUTES if path.startswith("/admin"))
+CALLS = sorted((method, path) for method, path in ROUTES - set(ADMIN_CALLS) if "schedule" in path)
 
 
 class KnownKeys:
@@ -43,7 +50,9 @@ class KnownKeys:
 
 async def answered(session: aiohttp.ClientSession, key: str, method: str, path: str) -> tuple[int, Any]:
     """Of a batch the status of its item."""
-    at = path.replace("{clientId}", "shop").replace("{scheduleKey}", "a")
+    at = path
+    for name, value in NAMES.items():
+        at = at.replace(f"{{{name}}}", value)
     query = "?clientId=shop" if (method, path) == ("GET", "/schedules") else ""
     headers = {"Authorization": f"Bearer {key}"}
     body = BODIES.get((method, path))
@@ -70,6 +79,19 @@ async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, 
         assert (service.engine.store.rows, service.engine.store.pointers) == before
         # With the key of its own client the same call is answered, so it was the key that was refused.
         assert (await answered(session, "shop", method, path))[0] in {200, 201, 409}
+
+
+@pytest.mark.parametrize(("method", "path"), ADMIN_CALLS)
+async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_other_right_implies_it(
+    method: str, path: str
+) -> None:
+    async with (
+        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        aiohttp.ClientSession(service.url) as session,
+    ):
+        assert (await answered(session, "all but admin", method, path))[0] == 403
+        assert service.engine.pauses.stored.version == 0
+        assert (await answered(session, "admin", method, path))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ METRICS = {
     "clockwork_auth_keys_current": ("gauge", set[str]()),
     "clockwork_limited_total": ("counter", {"limit"}),
     "clockwork_http_connections": ("gauge", set[str]()),
+    "clockwork_paused": ("gauge", {"what"}),
 }
 
 
@@ -66,6 +67,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.auth_keys(2, current=True)
     telemetry.limited("creates")
     telemetry.connections(3)
+    telemetry.paused(clients=1, topics=2)
 
 
 def families(telemetry: PrometheusTelemetry) -> dict[str, Any]:

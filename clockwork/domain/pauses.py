@@ -1,0 +1,66 @@
+"""What is not delivered for a while because an operator said so: whole clients, whole topics.
+
+A pause holds rows back in place and in order, as a topic does that takes nothing: what stands behind a paused row in its
+lane waits too, also if it is another client's, because order within a lane is promised to all of them. Nothing ends while
+it is paused: no attempt is counted, and a deadline that passes meanwhile is looked at when delivery goes on.
+
+A pause is an operator's wish, no part of the protocol: nothing decides about a schedule by it, so it may be known to one
+node a little earlier than to another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from clockwork.domain.schedule import BrokenRow, Row
+
+PAUSED_MAX: Final = 200
+"""Paused things at a time: they are one stored item, which every node reads every few seconds."""
+
+
+class PauseKind(StrEnum):
+    """What a pause is about."""
+
+    CLIENT = "client"
+    TOPIC = "topic"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pauses:
+    """Everything that is paused, and since when (epoch milliseconds), by name."""
+
+    version: int = 0
+    """Counts the changes; 0: there never was one."""
+    clients: Mapping[str, int] = field(default_factory=dict)
+    topics: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.clients) + len(self.topics)
+
+    def hold(self, row: Row | BrokenRow) -> bool:
+        """Whether this row is not to be fired."""
+        if isinstance(row, Row):
+            return row.schedule.client_id in self.clients or row.schedule.topic in self.topics
+        return row.client_id in self.clients or (row.lane is not None and row.lane[0] in self.topics)
+
+    def has(self, kind: PauseKind, name: str) -> bool:
+        return name in self._of(kind)
+
+    def paused(self, kind: PauseKind, name: str, *, at_ms: int) -> "Pauses":
+        """The next version, with this one too."""
+        return self._next(kind, {**self._of(kind), name: at_ms})
+
+    def resumed(self, kind: PauseKind, name: str) -> "Pauses":
+        """The next version, without this one."""
+        return self._next(kind, {each: since_ms for each, since_ms in self._of(kind).items() if each != name})
+
+    def _of(self, kind: PauseKind) -> Mapping[str, int]:
+        return self.clients if kind is PauseKind.CLIENT else self.topics
+
+    def _next(self, kind: PauseKind, names: Mapping[str, int]) -> "Pauses":
+        changed = replace(self, version=self.version + 1)
+        return replace(changed, clients=names) if kind is PauseKind.CLIENT else replace(changed, topics=names)
+
+
+NOTHING_PAUSED: Final = Pauses()

@@ -1,0 +1,78 @@
+"""What an operator does with `clockwork admin`, on nodes that run."""
+
+import asyncio
+import sys
+from typing import Any
+
+import pytest
+
+from infra.local.node import REPOSITORY
+from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms
+from tests.support.reader import reading
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.processes]
+
+
+async def admin(node: ClusterNode, *arguments: str) -> str:
+    """Runs `clockwork admin …` against a node; what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "clockwork.cli", "--url", node.client.url, "admin", *arguments,
+        cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    told, wrong = await process.communicate()
+    assert process.returncode == 0, wrong.decode()
+    return told.decode()
+
+
+async def create_all(node: ClusterNode, bodies: list[dict[str, Any]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(node.client.create(body)) for body in bodies]
+    assert {task.result().status for task in tasks} == {201}
+
+
+async def test_a_paused_topic_waits_on_all_nodes_also_after_a_restart_and_goes_on_in_order(cluster: Cluster) -> None:
+    topic, other = await cluster.topic(), await cluster.topic()
+    first = await cluster.start()
+    second = await cluster.start()
+
+    async def share() -> bool:
+        return sorted([len(await first.shards()), len(await second.shards())]) == [SHARDS // 2, SHARDS // 2]
+
+    await until(share, "both nodes own shards")
+    await admin(first, "pause", "topic", topic)
+    for node in (first, second):
+
+        async def heard(node: ClusterNode = node) -> bool:
+            return await node.metric('clockwork_paused{what="topic"}') == 1
+
+        await until(heard, f"the pause at {node.client.url}")
+    due_ms = now_ms() + 300
+    lanes = [f"lane-{n}" for n in range(2 * SHARDS)]
+    keys = {lane: [f"{lane}-{n}" for n in range(3)] for lane in lanes}
+    await create_all(
+        first,
+        [
+            cluster.body(to, f"{name}{key}", due_ms=due_ms + n, ordering_key=lane)
+            for lane in lanes
+            for n, key in enumerate(keys[lane])
+            for to, name in ((topic, ""), (other, "other-"))
+        ],
+    )
+    async with reading(cluster.services.kafka_brokers, other) as reader:
+        await reader.until_arrived(f"other-{key}" for each in keys.values() for key in each)
+    # Its own lanes only; and one that has not begun to fire knows it before it does.
+    await second.process.stop()
+    third = await cluster.start()
+    await third.until_works_some()
+    cancelled = await first.client.cancel(cluster.name, keys[lanes[0]][1])
+    assert (cancelled.status, cancelled.body["status"]) == (200, "cancelled")
+    await third.until_logged("pauses.changed")
+    async with reading(cluster.services.kafka_brokers, topic) as reader:
+        await reader.read()
+        assert reader.records == []
+        assert topic in await admin(third, "pauses")
+        await admin(third, "resume", "topic", topic)
+        left = {lane: [key for key in keys[lane] if key != keys[lanes[0]][1]] for lane in lanes}
+        arrived = await reader.until_arrived(key for each in left.values() for key in each)
+    assert {lane: [r.schedule_key for r in arrived if r.key == lane.encode()] for lane in lanes} == left

@@ -1,0 +1,293 @@
+"""A paused client or topic waits in place, in order; nothing of it ends, and nobody else waits."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from clockwork.adapters.dynamo_fields import number
+from clockwork.adapters.dynamo_pauses import FORMAT, pauses_of
+from clockwork.adapters.memory_pauses import MemoryPauses
+from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.config import IntakeSettings
+from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
+from clockwork.domain.schedule import EndState, Guarantee, OnLate
+from clockwork.domain.wakeup import NewlyDue, Wanted
+from clockwork.engine.answers import Cancelled, Changed
+from clockwork.engine.dispatch import FRONT_ROWS_MIN
+from clockwork.engine.pausing import Pauser, PauseWatch
+from clockwork.engine.takeover import Tenure
+from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
+from tests.support import builders
+from tests.support.builders import DUE_MS, row, schedule
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
+from tests.support.waiting import until
+
+CLIENT, TOPIC = PauseKind.CLIENT, PauseKind.TOPIC
+
+
+class Paused(Engine):
+    """An engine that looks at what is paused when the test says so."""
+
+    async def pause(self, kind: PauseKind, name: str) -> None:
+        await self.pauser.pause(kind, name)
+        await self.pause_watch.begin()
+
+    async def resume(self, kind: PauseKind, name: str) -> None:
+        await self.pauser.resume(kind, name)
+        await self.pause_watch.begin()
+
+    async def passes(self, tenure: Tenure) -> None:
+        """As many as the loop would make now."""
+        while (await self.one_pass(tenure)).more_now:
+            await tenure.tidy.finish()
+        await tenure.tidy.finish()
+
+
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+@pytest.mark.parametrize(("kind", "name"), [(CLIENT, "shop"), (TOPIC, builders.TOPIC)])
+async def test_what_is_paused_waits_in_order_and_goes_on_when_it_is_resumed(
+    kind: PauseKind, name: str, guarantee: Guarantee
+) -> None:
+    engine = Paused()
+    engine.kafka.create_topic("other")
+    shop = [
+        row(schedule(client_id="shop", schedule_key=f"k{n}", ordering_key="lane", guarantee=guarantee))
+        for n in range(3)
+    ]
+    await engine.put(*shop, row(schedule(client_id="bank", schedule_key="free", topic="other")))
+    tenure = await engine.own()
+    await engine.pause(kind, name)
+    engine.at_due()
+    await engine.passes(tenure)
+    assert (engine.arrived(), engine.arrived("other")) == ([], ["free"])
+    assert all(there.retry is None for there in engine.store.rows.values()), "no attempt is counted"  # type: ignore[union-attr]
+
+    await engine.resume(kind, name)
+    await engine.passes(tenure)
+    assert engine.arrived() == ["k0", "k1", "k2"]
+
+
+async def test_what_stands_behind_a_paused_clients_row_in_its_lane_waits_and_other_lanes_do_not() -> None:
+    # Order within a lane is promised to all who use it.
+    engine = Paused()
+    await engine.put(
+        row(schedule(client_id="shop", schedule_key="first", ordering_key="lane")),
+        row(schedule(client_id="bank", schedule_key="second", ordering_key="lane")),
+        row(schedule(client_id="bank", schedule_key="beside", ordering_key="elsewhere")),
+    )
+    tenure = await engine.own()
+    await engine.pause(CLIENT, "shop")
+    engine.at_due()
+    await engine.passes(tenure)
+    assert engine.arrived() == ["beside"]
+    await engine.resume(CLIENT, "shop")
+    await engine.passes(tenure)
+    assert engine.arrived() == ["beside", "first", "second"]
+
+
+@pytest.mark.parametrize("on_late", list(OnLate))
+async def test_a_deadline_that_passes_during_a_pause_is_looked_at_when_it_ends(on_late: OnLate) -> None:
+    engine = Paused()
+    late = row(schedule(schedule_key="late", deadline_ms=1_000, on_late=on_late))
+    await engine.put(late)
+    tenure = await engine.own()
+    await engine.pause(TOPIC, builders.TOPIC)
+    engine.at_due(60_000)
+    await engine.passes(tenure)
+    assert engine.store.outcomes == {}
+
+    await engine.resume(TOPIC, builders.TOPIC)
+    await engine.passes(tenure)
+    (outcome,) = engine.store.outcomes.values()
+    assert outcome.state is (EndState.DELIVERED if on_late is OnLate.DELIVER else EndState.FAILED)
+    assert len(engine.arrived(engine.kafka.dead_letters_topic)) == (on_late is OnLate.DEAD_LETTER)
+
+
+async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_paused() -> None:
+    engine = Paused()
+    lane = row().schedule.lane
+    engine.store.put_by_hand(builders.broken_row(lane=lane))
+    engine.store.put_by_hand(builders.broken_row(client_id="shop"))
+    tenure = await engine.own()
+    await engine.pauser.pause(CLIENT, "shop")
+    await engine.pause(TOPIC, builders.TOPIC)
+    engine.at_due()
+    await engine.passes(tenure)
+    assert engine.kafka.read_committed(engine.kafka.dead_letters_topic) == []
+    await engine.resume(TOPIC, builders.TOPIC)
+    await engine.passes(tenure)
+    assert len(engine.kafka.read_committed(engine.kafka.dead_letters_topic)) == 1
+
+
+async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_is_heeded_at_once() -> None:
+    engine = Paused()
+    await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(FRONT_ROWS_MIN + 1)))
+    tenure = await engine.own()
+    await engine.pause(TOPIC, builders.TOPIC)
+    engine.at_due()
+    await engine.passes(tenure)
+    assert tenure.front is not None
+    # What the loop does with the hint that a change of the pauses sends to it.
+    assert NewlyDue(0).due_ms <= DUE_MS
+    tenure.front = None
+    await engine.resume(TOPIC, builders.TOPIC)
+    await engine.passes(tenure)
+    assert len(engine.arrived()) == FRONT_ROWS_MIN + 1
+
+
+@asynccontextmanager
+async def answering(engine: Paused, tenure: Tenure) -> AsyncIterator[None]:
+    """The shard's loop, as far as those who hold a row need it."""
+
+    async def answer() -> None:
+        while True:
+            await engine.was_woken.wait()
+            engine.was_woken.clear()
+            for _, wakeup in engine.woken:
+                if isinstance(wakeup, Wanted):
+                    await engine.dispatcher.answer_wanted(tenure, wakeup.position)
+            engine.woken.clear()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(answer())
+        yield
+        task.cancel()
+
+
+async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_delivered_as_it_stood() -> None:
+    engine = Paused()
+    await engine.put(*(row(schedule(schedule_key=key, ordering_key="lane")) for key in ("gone", "moved", "stays")))
+    tenure = await engine.own()
+    await engine.pause(TOPIC, builders.TOPIC)
+    engine.at_due(5_000)
+    await engine.passes(tenure)
+    async with answering(engine, tenure):
+        of = {there.schedule.schedule_key: there.schedule for there in engine.store.rows.values()}  # type: ignore[union-attr]
+        gone, moved = of["gone"], of["moved"]
+        later_ms = engine.clock.now_ms() + 10_000
+        assert isinstance(await engine.canceller.cancel(gone.client_id, gone.schedule_key), Cancelled)
+        changed = await engine.rescheduler.change(
+            moved.client_id, moved.schedule_key, lambda schedule: replace(schedule, due_ms=later_ms)
+        )
+        assert isinstance(changed, Changed)
+    await engine.resume(TOPIC, builders.TOPIC)
+    engine.at_due(10_000)
+    await engine.passes(tenure)
+    assert engine.arrived() == ["stays"]
+    assert [there.due_ms for there in engine.store.rows.values()] == [later_ms]
+
+
+async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is_due() -> None:
+    # A zombie may have sent it: the pause changes nothing about that.
+    engine = Paused()
+    due = row(schedule(guarantee=Guarantee.AT_LEAST_ONCE))
+    await engine.put(due)
+    tenure = await engine.own()
+    await engine.pause(TOPIC, builders.TOPIC)
+    engine.at_due(5_000)
+    await engine.passes(tenure)
+    # Here the requests' deadline is shorter than the two seconds after which the answer would be `in_flight`.
+    with pytest.raises(Unavailable):
+        await engine.canceller.cancel(due.schedule.client_id, due.schedule.schedule_key)
+    assert list(engine.store.rows) == [(due.shard, due.position)]
+
+
+# --- saying it
+
+
+def a_pauser(store: MemoryPauses) -> Pauser:
+    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=500))
+
+
+async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:
+    store = MemoryPauses()
+    pauser = a_pauser(store)
+    first = await pauser.pause(CLIENT, "shop")
+    assert await pauser.pause(CLIENT, "shop") == first == Pauses(version=1, clients={"shop": DUE_MS})
+    assert await pauser.resume(TOPIC, "orders") == first
+    await asyncio.gather(*(pauser.pause(TOPIC, f"t{n}") for n in range(5)))
+    assert (store.stored.version, len(store.stored)) == (6, 6)
+    await pauser.resume(CLIENT, "shop")
+    assert await pauser.show() == store.stored
+    assert not store.stored.clients
+
+
+async def test_a_change_whose_answer_was_lost_is_not_made_twice() -> None:
+    class Loses(MemoryPauses):
+        async def write_pauses(self, pauses: Pauses) -> None:
+            await super().write_pauses(pauses)
+            raise StoreUnavailable(outcome_unknown=True)
+
+    store = Loses()
+    assert (await a_pauser(store).pause(CLIENT, "shop")).version == 1
+
+
+async def test_no_more_is_paused_than_the_item_may_hold() -> None:
+    store = MemoryPauses()
+    store.stored = Pauses(version=1, topics={f"t{n}": DUE_MS for n in range(PAUSED_MAX)})
+    with pytest.raises(InvalidInput, match="topic: not more than"):
+        await a_pauser(store).pause(TOPIC, "one-more")
+    assert await a_pauser(store).pause(TOPIC, "t0") == store.stored
+
+
+# --- hearing of it
+
+
+class Failing(MemoryPauses):
+    error: Exception | None = None
+    reads = 0
+
+    async def read_pauses(self) -> Pauses:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return await super().read_pauses()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), NewerFormat("format 2"), Unreadable("x")])
+async def test_what_cannot_be_read_stays_as_it_was_last_known_and_a_start_waits_for_it(error: Exception) -> None:
+    store, changes, telemetry = Failing(), [0], PrometheusTelemetry()
+
+    def changed() -> None:
+        changes[0] += 1
+
+    watch = PauseWatch(store, telemetry, changed, look_s=0.0)
+    store.error = error
+    with pytest.raises(Unavailable):
+        await watch.begin()
+    store.error = None
+    await a_pauser(store).pause(TOPIC, "orders")
+    await watch.begin()
+    assert watch.current() == store.stored
+    assert 'clockwork_paused{what="topic"} 1.0' in telemetry.exposition()[0].decode()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(watch.run())
+        store.error, before = error, store.reads
+
+        async def asked_again() -> bool:
+            return store.reads > before + 3
+
+        await until(asked_again, "several looks that fail")
+        assert (watch.current(), changes) == (store.stored, [1])
+        store.error, store.stored = None, NOTHING_PAUSED
+
+        async def resumed() -> bool:
+            return not len(watch.current())
+
+        await until(resumed, "the end of the pause")
+        task.cancel()
+    assert changes == [2]
+
+
+def test_an_item_of_a_newer_format_is_not_guessed_at() -> None:
+    item = {"v": number(FORMAT + 1), "version": number(1), "clients": {"M": {}}, "topics": {"M": {}}}
+    with pytest.raises(NewerFormat):
+        pauses_of(item)
+    with pytest.raises(Unreadable):
+        pauses_of(item | {"v": number(FORMAT), "clients": {"M": {"shop": {"S": "now"}}}})
