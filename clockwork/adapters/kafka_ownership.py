@@ -173,7 +173,8 @@ async def _leave(consumer: AIOKafkaConsumer) -> None:
     except (TimeoutError, KafkaError, OSError):
         # Not raised: it would stand in place of the cancellation that makes us leave.
         log.warning(
-            "Leaving the consumer group took too long; its session will time out", extra={"event": "group.left"}
+            "Leaving the consumer group took too long; its session will time out",
+            extra={"event": "group.leave_timed_out"},
         )
         await _drop(consumer)
 

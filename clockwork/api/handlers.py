@@ -296,7 +296,7 @@ def problem_of(error: Exception) -> Problem:
 
 def _warn(error: ClockworkError) -> None:
     kind = type(error).__name__
-    extra = {"event": "request.unavailable", "error": kind, "reason": str(error), "once_per": kind}
+    extra = {"event": "request.unavailable", "kind": kind, "error": str(error), "once_per": kind}
     log.warning("Request answered 503", extra=extra)
 
 
