@@ -11,7 +11,6 @@ so that `true` is no number and both sources mean the same. Not pydantic-setting
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from pydantic.fields import FieldInfo
 from clockwork.config_access import AccessSettings, ConnectionSettings, PaceSettings
 from clockwork.config_processes import ProcessSettings
 from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
-from clockwork.config_values import broker, brokers_of, http_url
+from clockwork.config_values import broker, brokers_of, http_url, text_of, toml_of
 from clockwork.config_watching import LogSettings
 from clockwork.errors import StartRefused
 
@@ -371,14 +370,14 @@ def _from_file(environ: Mapping[str, str], problems: list[str]) -> dict[str, str
     if not path:
         return {}
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = toml_of(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         problems.append(f"{FILE_NAME}: {path} cannot be read: {error}")
         return {}
     known = {s.name for s in setting_names()}
     values: dict[str, str] = {}
     for name, value in document.items():
-        text = _text_of(value)
+        text = text_of(value)
         if name.upper() not in known:
             problems.append(_unknown(name, known, path))
         elif name.upper() in values:
@@ -388,18 +387,6 @@ def _from_file(environ: Mapping[str, str], problems: list[str]) -> dict[str, str
         else:
             values[name.upper()] = text
     return values
-
-
-def _text_of(value: object) -> str | None:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float() | str():
-            return str(value)
-        case list() if value and all(isinstance(v, str) for v in value):
-            return ",".join(value)
-        case _:
-            return None
 
 
 def _unknown(name: str, known: set[str], where: str) -> str:

@@ -1,6 +1,33 @@
 """What single texts must look like, an address for example: used by the settings, before anything is opened."""
 
+import tomllib
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+INTEGER_MAX: Final = 2**63
+
+
+def toml_of(text: bytes) -> dict[str, Any]:
+    """A TOML file. Raises: ValueError."""
+    try:
+        return tomllib.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
+def text_of(value: object) -> str | None:
+    """A TOML value as it would stand in the environment; None: it could not."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() if abs(value) > INTEGER_MAX:
+            return None  # of more digits than Python spells, maybe; no setting is so large
+        case int() | float() | str():
+            return str(value)
+        case list() if value and all(isinstance(v, str) for v in value):
+            return ",".join(value)
+        case _:
+            return None
 
 
 def listed(value: object) -> object:

@@ -16,7 +16,7 @@ import re
 from typing import Final
 
 from clockwork.adapters import dynamo_fields as fields
-from clockwork.adapters.dynamo_content import content_item, schedule_of
+from clockwork.adapters.dynamo_content import content_item, fits_an_outcome, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
 from clockwork.domain.ownership import ShardState
@@ -190,7 +190,8 @@ def pointer_of(item: Item) -> Pointer:
 
 
 def outcome_item(outcome: Outcome) -> Item:
-    """An outcome as it is stored, with the whole content of its schedule, so that it can be answered later."""
+    """An outcome as it is stored, with the whole content of its schedule, so that it can be answered later; without, if
+    it would be too large an item."""
     item = (
         outcome_key(outcome.client_id, outcome.schedule_key, outcome.position)
         | _name_item(outcome.client_id, outcome.schedule_key)
@@ -205,7 +206,8 @@ def outcome_item(outcome: Outcome) -> Item:
         _check_due(schedule, outcome.position)
         if (schedule.client_id, schedule.schedule_key) != (outcome.client_id, outcome.schedule_key):
             raise ValueError("an outcome with another key's schedule")
-        item["schedule"] = {"M": content_item(schedule)}
+        if fits_an_outcome(schedule):
+            item["schedule"] = {"M": content_item(schedule)}
     if (placed := outcome.placed) is not None:
         item["placed"] = {
             "M": {

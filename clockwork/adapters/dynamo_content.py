@@ -1,5 +1,8 @@
 """What a client asked for, as attributes: the same in a row and in its outcome."""
 
+import re
+from typing import Final
+
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.domain.retry import Backoff, RetryPolicy
@@ -13,6 +16,15 @@ from clockwork.domain.schedule import (
     ScheduleKey,
     Topic,
 )
+from clockwork.errors import Unreadable
+
+OUTCOME_CONTENT_BYTES_MAX: Final = 384 * 1024
+"""Of a schedule whose outcome holds it. An item of DynamoDB has at most 400 KB, and an outcome says more than a row. Nothing
+that was accepted comes near it (256 KiB); a row that was put by hand may, and an outcome that DynamoDB refuses for its size
+would keep the tidy-up of its shard, and with it the shard, for ever."""
+
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_HEADER_OVERHEAD_BYTES: Final = 4
 
 
 def content_item(schedule: Schedule) -> Item:
@@ -53,7 +65,7 @@ def schedule_of(item: Item, client_id: ClientId, schedule_key: ScheduleKey, due_
         schedule_key=schedule_key,
         ordering_key=OrderingKey(fields.text(item, "orderingKey")),
         due_ms=due_ms,
-        topic=Topic(fields.text(item, "topic")),
+        topic=_topic_of(item),
         guarantee=fields.word(item, "guarantee", Guarantee),
         task_data=fields.binary(item, "taskData"),
         data_form=fields.word(item, "taskDataForm", DataForm),
@@ -68,6 +80,23 @@ def schedule_of(item: Item, client_id: ClientId, schedule_key: ScheduleKey, due_
         version=fields.integer(item, "version"),
         delivery_id=fields.text(item, "deliveryId"),
     )
+
+
+def fits_an_outcome(schedule: Schedule) -> bool:
+    """Whether its outcome may hold it. Depends on nothing else, so that every writer writes the same outcome."""
+    texts = (schedule.ordering_key, schedule.topic, schedule.delivery_id, schedule.traceparent or "")
+    size_bytes = len(schedule.task_data) + sum(len(text.encode()) for text in texts)
+    size_bytes += sum(len(n.encode()) + len(v.encode()) + _HEADER_OVERHEAD_BYTES for n, v in schedule.headers)
+    return size_bytes <= OUTCOME_CONTENT_BYTES_MAX
+
+
+def _topic_of(item: Item) -> Topic:
+    """No other name can be asked for: Kafka's protocol ends at 32,767 bytes, and to fail on one row's topic in the middle
+    of a batch would be to fail again at every try."""
+    topic = fields.text(item, "topic")
+    if _TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+        raise Unreadable("topic: not a legal one")
+    return Topic(topic)
 
 
 def _policy_attribute(policy: RetryPolicy) -> Attribute:

@@ -10,7 +10,7 @@ been alone. To go again changes nothing for any of them: each carries its own co
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -90,6 +90,16 @@ class GroupCommit:
 
         Raises: Refused, TransactionConflict (nothing was written), StoreUnavailable.
         """
+        verdicts = await self._grouped(member)
+        while member.key not in verdicts:
+            # Who carried the group was cancelled, maybe in the middle of it: the same request again settles it. In company
+            # again: carriers give up when the store is slow, and a slow store must not be asked for each one alone.
+            verdicts = await self._grouped(member)
+        if (error := verdicts[member.key]) is not None:
+            raise error
+
+    async def _grouped(self, member: Member) -> Mapping[Key, ClockworkError | None]:
+        """Goes with the group that is open, or carries a new one; returns what became of it."""
         group = self._open
         if group is not None and group.takes(member):
             group.add(member)
@@ -98,11 +108,7 @@ class GroupCommit:
             group = self._open = _Group()
             group.add(member)
             await self._carry(group)
-        if member.key not in group.verdicts:
-            # Who carried the group was cancelled, maybe in the middle of it: the same request again settles it.
-            await self._alone(member)
-        elif (error := group.verdicts[member.key]) is not None:
-            raise error
+        return group.verdicts
 
     async def _carry(self, group: _Group) -> None:
         try:

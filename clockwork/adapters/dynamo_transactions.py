@@ -85,7 +85,8 @@ def is_outcome(item: Item | None, outcome: Outcome) -> bool:
     if item is None:
         return False
     try:
-        return codec.outcome_of(item) == outcome
+        # As it is stored: what is too large for an outcome is left out of it.
+        return codec.outcome_of(item) == codec.outcome_of(codec.outcome_item(outcome))
     except Unreadable:
         return False
 

@@ -29,7 +29,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.domain.rate import NS, Buckets, Rate
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
-from clockwork.errors import Forbidden, TooManyRequests, Unauthenticated
+from clockwork.errors import Forbidden, TooManyRequests, Unauthenticated, Unavailable
 from clockwork.ports import Telemetry
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"})
@@ -126,6 +126,10 @@ class Gate:
             self._telemetry.auth("refused")
             extra = {"event": "auth.refused", "address": address, "once_per": address}
             log.warning("Key refused", extra=extra)
+            raise
+        except (TooManyRequests, Unavailable):
+            # Not checked: nobody has failed, and after an outage of those who check, the first to come must not be limited.
+            failures.give_back(1)
             raise
         failures.give_back(1)
         return principal

@@ -11,6 +11,7 @@ aiohttp bounds sizes, and idle connections; a head that trickles in and an answe
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -27,6 +28,7 @@ KEEPALIVE_SECONDS: Final = 75.0
 LINE_BYTES_MAX: Final = 8_190
 """Of the request's line and of each header: what common proxies let through."""
 HEADERS_MAX: Final = 100
+_CONTINUE: Final = "100-continue"
 LINGER_SECONDS: Final = 1.0
 """For which a refused body is read on and thrown away, so that the client sees the refusal and not a reset."""
 
@@ -72,6 +74,7 @@ class Connection(web.RequestHandler):
             max_headers=HEADERS_MAX,
             lingering_time=LINGER_SECONDS,
         )
+        self._request_handler = partial(_unless_expected, manager.request_handler)
         self._places = places
         self._has_place = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -147,6 +150,14 @@ class Connection(web.RequestHandler):
         if transport is not None and transport.get_write_buffer_size() > 0:
             self._places.telemetry.limited("slow_requests")
             transport.abort()
+
+
+async def _unless_expected(handle: Any, request: web.BaseRequest) -> web.StreamResponse:
+    """Before aiohttp looks at `Expect`: what it cannot meet it answers in plain text, and what is not UTF-8 with 500."""
+    if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
+        return problems.of_http(HTTPStatus.EXPECTATION_FAILED).response()
+    answer: web.StreamResponse = await handle(request)
+    return answer
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

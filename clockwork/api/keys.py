@@ -27,7 +27,6 @@ import hmac
 import logging
 import re
 import secrets
-import tomllib
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -37,6 +36,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from clockwork.api.verified import Verified
 from clockwork.clock import Clock
+from clockwork.config_values import toml_of
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.errors import StartRefused, TooManyRequests, Unauthenticated
 from clockwork.ports import Telemetry
@@ -178,7 +178,7 @@ class KeysForm(BaseModel):
 def read_keys(text: bytes) -> dict[str, Key]:
     """The entries by their ids. Raises: ValueError, naming every wrong entry, without any of its values."""
     try:
-        form = KeysForm.model_validate(tomllib.loads(text.decode("utf-8")))
+        form = KeysForm.model_validate(toml_of(text))
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False, include_context=False)
         places = (".".join(str(step) for step in each["loc"]) for each in wrong)

@@ -8,6 +8,10 @@ from clockwork.domain.schedule import BrokenRow, Failure, Schedule
 RESERVED_PREFIX: Final = "clockwork-"
 """Headers that begin with it, in any letter case, are ours."""
 
+ORDERING_KEY_BYTES_MAX: Final = 512
+TOPIC_CHARS_MAX: Final = 249
+"""Of what is accepted; a row that was put by hand may have more."""
+
 CLIENT_ID: Final = "clockwork-client-id"
 SCHEDULE_KEY: Final = "clockwork-schedule-key"
 SCHEDULE_TIME: Final = "clockwork-schedule-time"
@@ -58,7 +62,9 @@ def dead_letter_of(schedule: Schedule, failure: Failure, *, topic: str, now_ms: 
 
 
 def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
-    """The raw item of a row that cannot be read."""
+    """The raw item of a row that cannot be read. What it says of its lane goes with it as far as it could be true: a key or
+    a topic of hundreds of kilobytes, beside the raw item, would make a dead letter that the topic refuses."""
+    topic_meant, ordering_key = row.lane if row.lane is not None else ("", "")
     names: list[tuple[str, bytes]] = []
     if row.client_id is not None:
         names.append((CLIENT_ID, row.client_id.encode()))
@@ -67,9 +73,9 @@ def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_m
     names.append((SCHEDULE_TIME, str(row.due_ms).encode()))
     return OutRecord(
         topic=topic,
-        key=row.lane[1].encode() if row.lane else None,
+        key=ordering_key.encode() if 0 < len(ordering_key.encode()) <= ORDERING_KEY_BYTES_MAX else None,
         value=row.raw,
-        headers=(*names, *_post_mortem(row.lane[0] if row.lane else "", failure)),
+        headers=(*names, *_post_mortem(topic_meant[:TOPIC_CHARS_MAX], failure)),
         timestamp_ms=now_ms,
     )
 

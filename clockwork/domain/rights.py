@@ -7,6 +7,9 @@ everybody's schedules.
 
 Topics are asked for only where a schedule is given one (create, a change of the topic): to read or cancel a client's
 schedules it is enough to be allowed to that client. Clockwork's own topics are refused before, whoever asks.
+
+Every answer shows the schedule that it is about: who may create, change or cancel under a key also sees what stands there
+(the `409` of a create, the `200` of a cancel). `read` is for asking about any of them without touching it, and for lists.
 """
 
 from dataclasses import dataclass

@@ -70,7 +70,7 @@ class Intake:
             self._check_clock()
         except (InvalidInput, Unavailable):
             # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
-            repeated = await self._repeated(new)
+            repeated = await self._repeated(new, patience)
             if repeated is None:
                 raise
             return repeated
@@ -116,12 +116,16 @@ class Intake:
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
 
-    async def _repeated(self, new: NewSchedule) -> Repeated | None:
-        pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
-        if pointer is None or pointer.digest != new.digest:
-            return None
-        view = await self._reading.view_at(pointer)
-        return Repeated(view) if view is not None else None
+    async def _repeated(self, new: NewSchedule, patience: Patience) -> Repeated | None:
+        while True:
+            pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
+            if pointer is None or pointer.digest != new.digest or await self._reading.forgotten(pointer):
+                return None
+            view = await self._reading.view_at(pointer)
+            if view is not None:
+                return Repeated(view)
+            # It is being moved at this moment: it was accepted all the same.
+            await patience.pause("the schedule is being changed by another request")
 
     async def _check_topic(self, new: NewSchedule) -> None:
         if not await self._publisher.topic_exists(new.topic):

@@ -10,7 +10,7 @@ import pytest
 from clockwork.api.auth import FAILED_ATTEMPTS, _address
 from clockwork.domain.rate import NS
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import Unauthenticated
+from clockwork.errors import Unauthenticated, Unavailable
 from tests.unit.api_edge import Answer, Edge, a_request, open_edge
 
 OPEN = ("/livez", "/readyz", "/metrics")
@@ -27,6 +27,7 @@ class FakeKeys:
     principals: dict[str, Principal] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     checks: list[str] = field(default_factory=list)
+    unavailable: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -37,6 +38,8 @@ class FakeKeys:
         self.checks.append(credential)
         self.asked.set()
         await self.gate.wait()
+        if self.unavailable:
+            raise Unavailable
         if credential not in self.principals:
             raise Unauthenticated
         self.seen.add(credential)
@@ -220,3 +223,12 @@ async def test_no_key_is_ever_logged(edge: Edge, caplog: pytest.LogCaptureFixtur
     assert {getattr(r, "event", "") for r in caplog.records} == {"auth.forbidden", "auth.refused"}
     for record in caplog.records:
         assert "s3cret" not in str(vars(record))
+
+
+async def test_keys_that_could_not_be_checked_are_no_failed_attempts(edge: Edge, keys: FakeKeys) -> None:
+    # Else the first minutes after an outage of those who check would be 429 for everybody behind one address.
+    keys.unavailable = True
+    for _ in range(FAILED_ATTEMPTS.burst + 1):
+        assert (await edge.ask("GET", "/schedule/shop/a", **bearer("all"))).status == 503
+    keys.unavailable = False
+    assert (await edge.ask("GET", "/schedule/shop/a", **bearer("all"))).status == 404

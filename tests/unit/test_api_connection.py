@@ -141,3 +141,10 @@ async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch)
         )
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
     assert edge.engine.news == []
+
+
+async def test_an_expectation_that_nobody_can_meet_is_a_417_with_a_problem_document() -> None:
+    # The server answers it before any handler, and by itself in plain text.
+    async with open_edge() as edge:
+        answer = await edge.ask("GET", "/livez", headers={"Expect": "a miracle"})
+        assert answer.status == 417

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.engine.answers import (
     Cancelled,
@@ -81,6 +81,27 @@ async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_
     engine.kafka.delete_topic(builders.TOPIC)
     engine.trust.is_trusted = False
     assert isinstance(await engine.intake.create(new()), Repeated)
+
+
+async def test_a_repeat_is_recognised_while_its_schedule_is_being_moved() -> None:
+    # The pointer is read, then a change moves what it points to: that nothing stands there says nothing about the topic.
+    engine = Engine()
+    await engine.intake.create(new())
+    engine.kafka.delete_topic(builders.TOPIC)
+    read_pointer = engine.store.read_pointer
+
+    async def moved_meanwhile(client_id: ClientId, key: ScheduleKey) -> Pointer | None:
+        pointer = await read_pointer(client_id, key)
+        setattr(engine.store, "read_pointer", read_pointer)  # noqa: B010  # a method, which types do not let us assign
+        await engine.rescheduler.change(client_id, key, lambda s: replace(s, due_ms=s.due_ms + 1))
+        return pointer
+
+    setattr(engine.store, "read_pointer", moved_meanwhile)  # noqa: B010
+
+    again = await engine.intake.create(new())
+
+    assert isinstance(again, Repeated)
+    assert again.view.version == 2
 
 
 async def test_what_is_due_before_the_next_scan_wakes_its_shard_and_what_is_later_does_not() -> None:

@@ -118,3 +118,13 @@ def test_the_size_of_a_schedule_counts_bytes_and_not_letters() -> None:
     wide = schedule(headers=(("note", "€€€€"),))
 
     assert wide.size_bytes - plain.size_bytes == 8
+
+
+def test_a_dead_letter_of_a_row_with_absurd_names_stays_small() -> None:
+    # Its raw item may be 768 KB; with a key of 390 KB beside it the dead-letter topic would refuse it, for ever.
+    row = broken_row(lane=(Topic("t" * 390_000), OrderingKey("k" * 390_000)), raw=b"r" * 768 * 1024)
+
+    letter = dead_letter_of_broken(row, Failure(reason="unreadable", attempts=0), topic="dead", now_ms=NOW_MS)
+
+    assert letter.key is None
+    assert letter.size_bytes < 1_000_000
