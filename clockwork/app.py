@@ -5,7 +5,8 @@ then tables and topics are made or checked for as long as it takes DynamoDB and 
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
 within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
-ends the process at once: everything in doubt is what take-over is made for.
+ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its place in
+the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over at once.
 """
 
 import asyncio
@@ -57,7 +58,14 @@ from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import Unavailable
 from clockwork.ports import Tracer
-from clockwork.resources import dynamo_settings, http_tls, kafka_settings, prepare_resources, watched_certificates
+from clockwork.resources import (
+    dynamo_settings,
+    http_tls,
+    kafka_settings,
+    leave_as,
+    prepare_resources,
+    watched_certificates,
+)
 from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
@@ -328,8 +336,12 @@ def _make_api(
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
     """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
-    stop = asyncio.Event()
+    stop, for_good = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_leave() -> None:
+        for_good.set()
+        stop.set()
 
     def on_signal() -> None:
         if stop.is_set():
@@ -345,13 +357,28 @@ async def run_node(settings: Settings, role: Role, sibling: Sibling | None = Non
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, on_leave)
     if sibling is not None:
         loop.add_reader(PARENT_FD, on_orphaned)
     try:
         async with open_node(settings, role, sibling) as node:
             await node.run(stop)
+            if for_good.is_set() and role.fires:
+                await _leave_for_good(settings)
     finally:
         loop.remove_reader(PARENT_FD)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.remove_signal_handler(number)
     log.info("Stopped", extra={"event": "node.stopped"})
+
+
+async def _leave_for_good(settings: Settings) -> None:
+    """For one without an instance id there is nothing to do: it has left already."""
+    if settings.kafka.instance_id is None:
+        return
+    try:
+        await leave_as(settings, settings.kafka.instance_id)
+    except Unavailable as error:
+        # The drain was orderly all the same; the shards are handed over when the session ends, or by the command.
+        extra = {"event": "group.not_left_for_good", "error": str(error)}
+        log.error("Still in the group until its session ends: run `python -m clockwork leave`", extra=extra)

@@ -62,11 +62,16 @@ async def leave_for_good(settings: Settings) -> None:
     if settings.kafka.instance_id is None:
         raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
     for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
-        there = await leave_group(kafka_settings(settings), instance_id)
-        log.info(
-            "Left for good",
-            extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
-        )
+        await leave_as(settings, instance_id)
+
+
+async def leave_as(settings: Settings, instance_id: str) -> None:
+    """Removes one static member, whose shards are then assigned to others. Raises: Unavailable."""
+    there = await leave_group(kafka_settings(settings), instance_id)
+    log.info(
+        "Left for good",
+        extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
+    )
 
 
 def dynamo_settings(settings: Settings) -> DynamoClientSettings:

@@ -2,9 +2,9 @@
 
     python -m tests.chaos.restarts
 
-Three nodes with instance ids, stopped by SIGTERM and started again one after the other; at the end one of them is stopped
-and leaves for good. Nothing may move in the restarts but by the restarted node's own doing, and nothing may be later than
-its restart took, and a second. After the leave, the others go on at once.
+Three nodes with instance ids, stopped by SIGTERM and started again one after the other. Nothing may move meanwhile, and
+nothing may be later than its restart took, and a second. Then one is stopped by SIGUSR1, which says that it will not come
+back, and one by SIGTERM with `python -m clockwork leave` after it; its shards go to the others at once.
 """
 
 import argparse
@@ -63,7 +63,10 @@ class Report:
     """What came of it."""
 
     restarts: Sequence[Change]
-    leave: Change
+    left: Change
+    """By SIGUSR1."""
+    removed: Change
+    """By the command."""
     broken: Sequence[str]
     """Promises of the ledger."""
     load: Load
@@ -82,6 +85,9 @@ class Report:
                 found.append(f"{change.name}: {change.moved} shards moved, {change.rebalances} rebalances of others")
             if late > restart_ms + OVER_MS_MAX:
                 found.append(f"{change.name}: {late} ms late, its restart took {restart_ms} ms")
+        late_ms = self.late_ms(self.left)
+        if (p99_ms := late_ms[int(len(late_ms) * 0.99)]) > OVER_MS_MAX:
+            found.append(f"{self.left.name} left by SIGUSR1, and the p99 of its shards' lateness is {p99_ms} ms")
         return found
 
     def text(self) -> str:
@@ -93,13 +99,13 @@ class Report:
             f"its shards' lateness {figures(self.late_ms(change))}; the others' {figures(self.of_others(change))}"
             for change in self.restarts
         ]
-        leave = self.leave
-        lines.append(
-            f"{leave.name} left for good: drain {leave.stopped_ms - leave.from_ms} ms, told {leave.back_ms - leave.from_ms} "
-            f"ms after SIGTERM, all its shards deliver {leave.delivers_ms - leave.stopped_ms} ms after its end, "
-            f"{leave.moved} shards of the others moved; its shards' lateness "
-            f"{figures(self.late_ms(leave))}; the others' {figures(self.of_others(leave))}"
-        )
+        lines += [
+            f"{change.name} left for good by {how}: ended after {change.stopped_ms - change.from_ms} ms, "
+            f"{change.back_ms - change.stopped_ms} ms for the command, its shards deliver again "
+            f"{change.delivers_ms - change.from_ms} ms after the signal, {change.moved} shards of the others moved; "
+            f"its shards' lateness {figures(self.late_ms(change))}; the others' {figures(self.of_others(change))}"
+            for how, change in (("SIGUSR1", self.left), ("SIGTERM and `leave`", self.removed))
+        ]
         return "\n".join(lines)
 
     def of_others(self, change: Change) -> list[int]:
@@ -133,11 +139,13 @@ async def restarts(cluster: Cluster) -> Report:
     async with under_load(cluster, load, topic) as reader:
         await until_delivers(reader, load, since_ms=0)
         done = [await _restart(cluster, nodes, name, load, reader) for name in NAMES]
-        leave = await _leave(cluster, nodes, NAMES[-1], load, reader)
+        left = await _leave(cluster, nodes, NAMES[-1], load, reader, for_good=True)
+        removed = await _leave(cluster, nodes, NAMES[-2], load, reader, for_good=False)
     await load.ask_all()
     await cluster.stop()
     records = await read_all(cluster.services.kafka_brokers, topic)
-    return Report(restarts=done, leave=leave, broken=load.ledger.broken(records), load=load, records=records)
+    broken = load.ledger.broken(records)
+    return Report(restarts=done, left=left, removed=removed, broken=broken, load=load, records=records)
 
 
 async def _start(cluster: Cluster, name: str) -> ClusterNode:
@@ -169,15 +177,22 @@ async def _restart(
 
 
 async def _leave(
-    cluster: Cluster, nodes: dict[str, ClusterNode], name: str, load: Load, reader: CommittedReader
+    cluster: Cluster,
+    nodes: dict[str, ClusterNode],
+    name: str,
+    load: Load,
+    reader: CommittedReader,
+    *,
+    for_good: bool,
 ) -> Change:
     before = {each: await node.shards() for each, node in nodes.items()}
-    from_ms, stopped_ms = await _stop(nodes, name, load)
-    assert await leave(cluster, name) == 0
+    from_ms, stopped_ms = await _stop(nodes, name, load, for_good=for_good)
+    if not for_good:
+        assert await leave(cluster, name) == 0
+    del nodes[name]
     back_ms = now_ms()
     delivers_ms = await until_delivers(reader, load, shards=before[name], since_ms=stopped_ms)
-    stayed = [each for each in nodes if each != name]
-    after = {each: await nodes[each].shards() for each in stayed}
+    after = {each: await node.shards() for each, node in nodes.items()}
     return Change(
         name=name,
         shards=before[name],
@@ -185,15 +200,15 @@ async def _leave(
         stopped_ms=stopped_ms,
         back_ms=back_ms,
         delivers_ms=delivers_ms,
-        moved=sum(len(before[each] - after[each]) for each in stayed),
+        moved=sum(len(before[each] - after[each]) for each in nodes),
     )
 
 
-async def _stop(nodes: dict[str, ClusterNode], name: str, load: Load) -> tuple[int, int]:
+async def _stop(nodes: dict[str, ClusterNode], name: str, load: Load, *, for_good: bool = False) -> tuple[int, int]:
     """When it was told, and when it had ended."""
     load.clients = [node.client for each, node in nodes.items() if each != name]
     from_ms = now_ms()
-    code = await nodes[name].process.stop()
+    code = await nodes[name].process.stop(for_good=for_good)
     assert code == 0, f"{name} ended with {code}"
     return from_ms, now_ms()
 

@@ -23,4 +23,6 @@ async def test_a_rolling_restart_of_static_members_moves_no_shard_and_a_leave_ha
         report = await restarts(cluster)
     tell(report.text())
     assert not report.broken
+    # By SIGUSR1 a node says so itself; the group knew it until then.
+    assert [line["was_member"] for node in cluster.nodes for line in node.logged("group.left_for_good")] == [True]
     assert [(change.moved, change.rebalances) for change in report.restarts] == [(0, 0)] * len(report.restarts)
