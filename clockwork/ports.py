@@ -78,8 +78,8 @@ class ScheduleStore(Protocol):
         """One row."""
         ...
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
-        """Marks the row as wanted by `request`, over any other's hold, and returns its `retry`. Sent once, never
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+        """Marks the row as wanted by `request`, over any other's hold, and returns it as it is then. Sent once, never
         repeated by the library: a late copy would put a hold back that the owner took off.
 
         Raises: ConditionFailed (no such row), TransactionConflict.

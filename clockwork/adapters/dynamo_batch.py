@@ -5,7 +5,7 @@ number of times; then it is reported as throttled. All of these writes may be do
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -138,31 +138,35 @@ class Grouped:
 class _Reads:
     """Reads of several callers that go together."""
 
-    keys: dict[str, Item] = field(default_factory=dict)
+    keys: dict[Hashable, Item] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    found: dict[str, Item] | None = None
+    found: dict[Hashable, Item] | None = None
     failure: StoreUnavailable | None = None
 
 
 class GroupedReads:
-    """Strong reads of small items that callers share: who comes while `READS_AT_ONCE` are under way joins the next one,
+    """Strong reads of items that callers share: who comes while `READS_AT_ONCE` are under way joins the next one,
     which begins after it was asked for. A call for a hundred costs little more than a call for one, on both sides; one
     read alone waits for nobody.
     """
 
-    def __init__(self, client: DynamoClient, table: str, *, named_by: str) -> None:
-        """`named_by`: the attribute of the key, a text, that tells the items apart that are read here."""
+    def __init__(
+        self, client: DynamoClient, table: str, *, name: Callable[[Item], Hashable], items_max: int = READS_PER_CALL
+    ) -> None:
+        """`name`: what tells the items apart that are read here, of a key or of an item alike. `items_max`: of one call,
+        lower where items may be large: 16 MB in one answer would take the event loop half a second."""
         self._client = client
         self._table = table
-        self._named_by = named_by
+        self._name = name
+        self._items_max = items_max
         self._places = asyncio.Semaphore(READS_AT_ONCE)
         self._open: _Reads | None = None
 
     async def get(self, key: Item) -> Item | None:
         """The item with this key, if there is one. Raises: StoreUnavailable, StoreThrottled."""
-        name: str = key[self._named_by]["S"]
+        name = self._name(key)
         group = self._open
-        if group is not None and (len(group.keys) < READS_PER_CALL or name in group.keys):
+        if group is not None and (len(group.keys) < self._items_max or name in group.keys):
             group.keys[name] = key
             await group.over.wait()
         else:
@@ -185,7 +189,7 @@ class GroupedReads:
                     items = [item] if item is not None else []
                 else:
                     items = await _read(self._client, self._table, keys)
-                group.found = {item[self._named_by]["S"]: item for item in items}
+                group.found = {self._name(item): item for item in items}
         except StoreUnavailable as error:
             group.failure = error
         finally:

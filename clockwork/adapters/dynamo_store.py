@@ -25,7 +25,7 @@ from clockwork.adapters.dynamo_group_commit import GroupCommit, Member
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
 from clockwork.domain.ownership import ShardState
-from clockwork.domain.position import Position, text_of
+from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -44,6 +44,9 @@ YIELD_EVERY_ROWS: Final = 100
 """Of a page that is read: heartbeats share the event loop, and a full page takes 7 ms."""
 CONFLICT_ATTEMPTS_MAX: Final = 6
 """For writes that nobody decides anything by: a transaction in their way is over within milliseconds."""
+
+OUTCOMES_PER_READ: Final = 20
+"""They may have their schedule's content in them, up to 256 KiB each."""
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +67,9 @@ class DynamoScheduleStore:
         alone = replace(settings, connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(alone, clock, observe, telemetry)
         self._group_commit = GroupCommit(self.client)
-        self._pointers = GroupedReads(self.client, settings.keys_table, named_by="clientKey")
-        self._shards = GroupedReads(self.client, settings.executions_table, named_by="partitionId")
+        self._pointers = GroupedReads(self.client, settings.keys_table, name=_pointer_name)
+        self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=OUTCOMES_PER_READ)
+        self._shards = GroupedReads(self.client, settings.executions_table, name=_shard_name)
         self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
         self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
         self._deletes = Grouped(partial(write_all, self.client, settings.schedules_table))
@@ -92,7 +96,7 @@ class DynamoScheduleStore:
         return codec.pointer_of(item) if item else None
 
     async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
-        item = await self._get(self._settings.keys_table, codec.outcome_key(client_id, schedule_key, position))
+        item = await self._ends.get(codec.outcome_key(client_id, schedule_key, position))
         return codec.outcome_of(item) if item else None
 
     async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
@@ -131,7 +135,7 @@ class DynamoScheduleStore:
         item = await self._get(self._settings.schedules_table, codec.row_key(shard, position))
         return codec.row_of(item, shard=shard, position=position) if item else None
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
         answer = await self._update_row(
             shard,
             position,
@@ -141,11 +145,7 @@ class DynamoScheduleStore:
             ExpressionAttributeNames={"#hold": "hold"},
             ExpressionAttributeValues={":hold": {"S": request}},
         )
-        try:
-            return codec.retry_of(answer["Attributes"])
-        except Unreadable:
-            # As if there were none: the cancel then goes by the due time, which is never later than any `retry.at`.
-            return None
+        return codec.row_of(answer["Attributes"], shard=shard, position=position)
 
     async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
         cancel = Member(
@@ -342,6 +342,21 @@ class DynamoScheduleStore:
                 continue
             rows.append(codec.row_of(item, shard=shard, position=position))
         return rows
+
+
+def _pointer_name(item: Item) -> str:
+    name: str = item["clientKey"]["S"]
+    return name
+
+
+def _outcome_name(item: Item) -> tuple[str, Position]:
+    # DynamoDB answers a number in a spelling of its own.
+    return item["clientKey"]["S"], position_of(item["position"]["N"])
+
+
+def _shard_name(item: Item) -> str:
+    name: str = item["partitionId"]["S"]
+    return name
 
 
 def _state_of(shard: ShardId, item: Item | None) -> ShardState:

@@ -107,16 +107,16 @@ class MemoryScheduleStore:
     async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
         return await self._serve("read_row", lambda: self.rows.get((shard, position)))
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Retry | None:
-        def effect() -> Retry | None:
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+        def effect() -> Row | BrokenRow:
             row = self._row_to_update(shard, position)
             if row is None:
                 raise ConditionFailed
             if isinstance(row, BrokenRow):
                 self._broken_holds[(shard, position)] = request
-                return None
-            self.rows[(shard, position)] = replace(row, hold=request)
-            return row.retry
+                return row
+            held = self.rows[(shard, position)] = replace(row, hold=request)
+            return held
 
         return await self._serve("hold", effect)
 

@@ -78,8 +78,7 @@ class Canceller:
             await self._store.cancel(pointer.shard, outcome, hold=hold)
             return outcome
 
-        row = await self._store.read_row(pointer.shard, pointer.position)
-        return await self._holding.settle(pointer, row, decide, patience)
+        return await self._holding.settle(pointer, decide, patience)
 
     def _cancelled(self, pointer: Pointer, row: Row | BrokenRow) -> Outcome:
         now_ms = self._clock.now_ms()

@@ -20,7 +20,7 @@ from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Row
 from clockwork.domain.wakeup import Wanted
 from clockwork.engine.patience import Patience
 from clockwork.engine.reading import Reading
@@ -61,18 +61,16 @@ class Holding:
         self._clock = clock
         self._rng = rng
 
-    async def settle(
-        self, pointer: Pointer, row: Row | BrokenRow | None, decide: Decide, patience: Patience
-    ) -> Outcome | Row | BrokenRow:
+    async def settle(self, pointer: Pointer, decide: Decide, patience: Patience) -> Outcome | Row | BrokenRow:
         """Tries until the schedule at this position has an outcome, by `decide` or by somebody else; or, where nothing
-        can be promised (`in_flight`), returns its row. `row`: as just read, None if it was not there.
+        can be promised (`in_flight`), returns its row.
 
         Raises: StoreUnavailable (`decide` may have happened), Unavailable (the patience is at its end).
         """
         lost = 0
         asked_until_s: float | None = None
         while True:
-            result = await self._hold_look_decide(pointer, row, decide) if row is not None else _Verdict.LOST
+            result = await self._hold_look_decide(pointer, decide)
             if isinstance(result, Outcome):
                 return result
             # The row first, then the outcome: in the other order a row that ends in between would look lost.
@@ -92,13 +90,13 @@ class Holding:
             # Neither row nor outcome: a transaction is being applied, item by item. Read again, never 404 (x-notfound).
             await patience.pause("the schedule is being changed by another request")
 
-    async def _hold_look_decide(self, pointer: Pointer, row: Row | BrokenRow, decide: Decide) -> Outcome | _Verdict:
-        """Steps 2 to 4, once, with a request id of its own. `row` is only asked for what never changes in it."""
+    async def _hold_look_decide(self, pointer: Pointer, decide: Decide) -> Outcome | _Verdict:
+        """Steps 2 to 4, once, with a request id of its own."""
         hold = RequestId(f"{self._rng.getrandbits(128):032x}")
         try:
-            retry = await self._store.hold(pointer.shard, pointer.position, hold)
+            row = await self._store.hold(pointer.shard, pointer.position, hold)
             state = await self._store.read_shard(pointer.shard)
-            if state.frontier_ms >= _free_until_ms(row, retry, epoch=state.epoch):
+            if state.frontier_ms >= _free_until_ms(row, epoch=state.epoch):
                 return _Verdict.TOO_LATE
             return await decide(row, hold)
         except ConditionFailed:
@@ -110,13 +108,18 @@ class Holding:
         return self._clock.now_ms() - due_ms_of(pointer.position) > LONG_DUE_MS
 
 
-def _free_until_ms(row: Row | BrokenRow, retry: Retry | None, *, epoch: int) -> int:
-    """Before the frontier reaches this time, nobody can have read the row for firing.
+def _free_until_ms(row: Row | BrokenRow, *, epoch: int) -> int:
+    """Before the frontier reaches this time, nobody can have read this row, just held, for firing.
 
     A `retry` is believed only from the present owner (x-retry-noepoch), and never for at_least_once, where a zombie may
     have sent the row already (x-alo-retry-cancel).
     """
-    exactly_once = isinstance(row, Row) and row.schedule.guarantee is Guarantee.EXACTLY_ONCE
-    if retry is not None and retry.epoch == epoch and exactly_once:
-        return retry.at_ms
+    if (
+        isinstance(row, Row)
+        and row.retry is not None
+        and row.retry.epoch == epoch
+        and row.schedule.guarantee is Guarantee.EXACTLY_ONCE
+    ):
+        return row.retry.at_ms
+    # Of a row that cannot be read as well: the due time is never later than any `retry.at`.
     return row.due_ms

@@ -145,7 +145,7 @@ class Rescheduler:
                     if not isinstance(step, _Move):
                         return step
                     move = step
-                    present = await self._settle(move, present, patience)
+                    present = await self._settle(move, patience)
                 answer = self._answer(pointer, move, present)
                 if answer is not None:
                     return answer
@@ -214,7 +214,7 @@ class Rescheduler:
         )
         return _Move(old=pointer, new=new, row=row)
 
-    async def _settle(self, move: _Move, row: Row | BrokenRow, patience: Patience) -> Row | BrokenRow | Outcome:
+    async def _settle(self, move: _Move, patience: Patience) -> Row | BrokenRow | Outcome:
         async def decide(_: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._superseded(move)
             await self._store.reschedule(
@@ -227,7 +227,7 @@ class Rescheduler:
             )
             return outcome
 
-        return await self._holding.settle(move.old, row, decide, patience)
+        return await self._holding.settle(move.old, decide, patience)
 
     def _superseded(self, move: _Move) -> Outcome:
         now_ms = self._clock.now_ms()

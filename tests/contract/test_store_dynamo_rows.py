@@ -96,7 +96,8 @@ async def test_a_broken_row_can_be_held_and_cancelled(dynamo_store: DynamoSchedu
         expires_at_s=2_000_000_000,
     )
 
-    assert await dynamo_store.hold(SHARD, at, RequestId("mine")) is None
+    held = await dynamo_store.hold(SHARD, at, RequestId("mine"))
+    assert held == await dynamo_store.read_row(SHARD, at)
     await dynamo_store.cancel(SHARD, cancelled, hold=RequestId("mine"))
 
     assert await dynamo_store.read_row(SHARD, at) is None

@@ -36,9 +36,9 @@ async def _outcome_of(store: ScheduleStore, of: Row) -> Outcome | None:
 async def test_a_hold_is_seen_by_whoever_reads_the_row(store: ScheduleStore) -> None:
     created = await _created(store)
 
-    assert await store.hold(created.shard, created.position, MINE) is None
-
     held = replace(created, hold=MINE)
+    assert await store.hold(created.shard, created.position, MINE) == held
+
     assert await store.read_row(created.shard, created.position) == held
     assert (await store.read_page(created.shard, after=None, rows_max=10)).rows == (held,)
     assert await store.read_rows(created.shard, [created.position]) == {created.position: held}
@@ -53,11 +53,11 @@ async def test_a_hold_overwrites_anothers(store: ScheduleStore) -> None:
     assert await store.read_row(created.shard, created.position) == replace(created, hold=MINE)
 
 
-async def test_a_hold_tells_the_rows_retry(store: ScheduleStore) -> None:
+async def test_a_hold_tells_the_row_as_it_is_with_its_retry(store: ScheduleStore) -> None:
     created = await _created(store)
     await store.set_retry(created.shard, created.position, RETRY, drop_hold=False)
 
-    assert await store.hold(created.shard, created.position, MINE) == RETRY
+    assert await store.hold(created.shard, created.position, MINE) == replace(created, hold=MINE, retry=RETRY)
 
 
 async def test_what_is_gone_cannot_be_held(store: ScheduleStore) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -30,16 +31,17 @@ async def test_a_thousand_are_created_recognised_and_cancelled(
     keys = [f"thousand-{n}" for n in range(ITEMS)]
     bodies = [shared.body(topic, key, in_ms=FAR_MS) for key in keys]
     took_s = []
-    for wanted in (201, 200):
+    for wanted, ask in (
+        ({201, 200}, partial(client.create_many, bodies)),
+        ({200}, partial(client.create_many, bodies)),
+        ({200}, partial(client.cancel_many, shared.name, keys)),
+    ):
         began_s = loop.time()
-        created = await client.create_many(bodies)
+        # What a busy machine could not do in time is answered with 503, and asked again.
+        while not (told := statuses(answered := await ask())).keys() <= wanted:
+            assert told.keys() <= wanted | {503}
         took_s.append(loop.time() - began_s)
-        assert statuses(created) == {wanted: ITEMS}
-        assert [result["schedule"]["scheduleKey"] for result in created.body["results"]] == keys
-    began_s = loop.time()
-    while statuses(await client.cancel_many(shared.name, keys)) != {200: ITEMS}:
-        pass  # A busy machine may not do it in time: what was answered with 503 is asked again.
-    took_s.append(loop.time() - began_s)
+        assert [result["schedule"]["scheduleKey"] for result in answered.body["results"]] == keys
     assert statuses(await client.cancel_many(shared.name, [keys[0], "unheard-of"])) == {200: 1, 404: 1}
     tell(f"{ITEMS} created in {took_s[0]:.2f} s, repeated in {took_s[1]:.2f} s, cancelled in {took_s[2]:.2f} s")
 

@@ -164,12 +164,12 @@ async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: 
 # --- holds, cancels, retries
 
 
-async def look_before_hold(self: Holding, pointer: Pointer, row: Any, decide: Decide) -> Any:
+async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> Any:
     hold = RequestId(f"{self._rng.getrandbits(128):032x}")
     try:
         state = await self._store.read_shard(pointer.shard)
-        retry = await self._store.hold(pointer.shard, pointer.position, hold)
-        if state.frontier_ms >= holding._free_until_ms(row, retry, epoch=state.epoch):
+        row = await self._store.hold(pointer.shard, pointer.position, hold)
+        if state.frontier_ms >= holding._free_until_ms(row, epoch=state.epoch):
             return holding._Verdict.TOO_LATE
         return await decide(row, hold)
     except ConditionFailed:
@@ -199,12 +199,12 @@ def held_by_anybody(self: HostStore, shard: Any, outcome: Outcome, hold: Any) ->
         raise ConditionFailed
 
 
-def free_until_whatever_epoch(row: Any, retry: Retry | None, *, epoch: int) -> int:
-    return cancel_free_until(row, retry, epoch=retry.epoch if retry else epoch)
+def free_until_whatever_epoch(row: Any, *, epoch: int) -> int:
+    return cancel_free_until(row, epoch=row.retry.epoch if row.retry else epoch)
 
 
-def free_until_whatever_guarantee(row: Any, retry: Retry | None, *, epoch: int) -> int:
-    return retry.at_ms if retry is not None and retry.epoch == epoch else due_ms_of(row.position)
+def free_until_whatever_guarantee(row: Any, *, epoch: int) -> int:
+    return row.retry.at_ms if row.retry is not None and row.retry.epoch == epoch else due_ms_of(row.position)
 
 
 def one_hold_per_request(text: str) -> Any:

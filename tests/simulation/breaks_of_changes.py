@@ -50,7 +50,7 @@ async def change_whatever_is_there_now(self: Rescheduler, client_id: Any, key: A
                 step = await self._prepare(pointer, present, wish, None)
                 if not isinstance(step, reschedule._Move):
                     return step
-                move, present = step, await self._settle(step, present, patience)
+                move, present = step, await self._settle(step, patience)
             if (answer := self._answer(pointer, move, present)) is not None:
                 return answer
         except StoreUnavailable:

@@ -307,9 +307,9 @@ class HostStore(MemoryScheduleStore):
         return page
 
     async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Any:
-        retry = await super().hold(shard, position, request)
-        self.world.trace.note("held", self._host, shard, text_of(position), retry)
-        return retry
+        row = await super().hold(shard, position, request)
+        self.world.trace.note("held", self._host, shard, text_of(position), row.retry if isinstance(row, Row) else None)
+        return row
 
     async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         for part in self.world.parts(outcomes):
