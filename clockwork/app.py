@@ -26,6 +26,7 @@ from aiohttp import web
 from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
@@ -40,6 +41,7 @@ from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
@@ -313,8 +315,13 @@ def _make_api(
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
+    intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
+    admin = AdminParts(
+        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
+        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), intake),
+    )
     return make_app(
-        Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        intake,
         Canceller(store, waker, clock, rng, settings.intake),
         settings.http,
         readiness,
@@ -330,7 +337,7 @@ def _make_api(
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
         tracer=tracer,
-        admin=AdminParts(pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake)),
+        admin=admin,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from clockwork.domain.dead_letter import DeadLetter
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.pauses import Pauses
@@ -218,6 +219,28 @@ class PauseStore(Protocol):
     async def write_pauses(self, pauses: Pauses) -> None:
         """Puts it in the place of the version before. Raises: ConditionFailed: another one stands there, which may be an
         earlier copy of this very write."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterPage:
+    """Some dead letters; those of one Kafka partition in the order of their offsets."""
+
+    letters: tuple[DeadLetter, ...]
+    next_from: Mapping[int, int] | None
+    """Where to go on, by Kafka partition; None: all that was there when it was asked for has been read."""
+
+
+class DeadLetterLog(Protocol):
+    """The dead-letter topic, as a `read_committed` reader sees it."""
+
+    async def read_letters(self, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+        """Some letters, at most `letters_max`, from these offsets on by Kafka partition; where none is given, from the
+        first that is still there. A page may be short, or empty, before the end. Raises: BrokerUnavailable."""
+        ...
+
+    async def read_letter(self, kafka_partition: int, offset: int) -> DeadLetter | None:
+        """The letter at this place; None if there is none. Raises: BrokerUnavailable."""
         ...
 
 

@@ -6,16 +6,17 @@ content: where an answer would show some, the key needs `read` for its client be
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import hdrs, web
 
 from clockwork.api import json_body, schemas
+from clockwork.api.admin_letters import LetterHandlers
 from clockwork.api.auth import principal_of
+from clockwork.api.parts_of_path import in_path
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
+from clockwork.engine.dead_letters import ShowsLetters
 from clockwork.engine.pausing import Pausing
-from clockwork.errors import FieldError, InvalidInput
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,17 +26,21 @@ class AdminParts:
     """What the calls are answered by."""
 
     pausing: Pausing
+    letters: ShowsLetters
 
 
 def add_routes(app: web.Application, parts: AdminParts) -> None:
     """All calls under /admin."""
     pauses = PauseHandlers(pausing=parts.pausing)
+    letters = LetterHandlers(letters=parts.letters)
     calls: list[tuple[str, str, Answering]] = [
         (hdrs.METH_GET, "/admin/pauses", pauses.show),
         (hdrs.METH_PUT, "/admin/pauses/clients/{clientId:[^/]+}", pauses.pause_client),
         (hdrs.METH_DELETE, "/admin/pauses/clients/{clientId:[^/]+}", pauses.resume_client),
         (hdrs.METH_PUT, "/admin/pauses/topics/{topic:[^/]+}", pauses.pause_topic),
         (hdrs.METH_DELETE, "/admin/pauses/topics/{topic:[^/]+}", pauses.resume_topic),
+        (hdrs.METH_GET, "/admin/dead-letters", letters.list),
+        (hdrs.METH_GET, "/admin/dead-letters/{partition:[^/]+}/{offset:[^/]+}", letters.one),
     ]
     for method, path, answering in calls:
         app.router.add_route(method, path, _for_admins(answering))
@@ -47,14 +52,6 @@ def _for_admins(answering: Answering) -> Answering:
         return await answering(request)
 
     return admitted
-
-
-def in_path(request: web.Request, name: str, parse: Callable[[str], Any]) -> Any:
-    """A part of the path. Raises: InvalidInput, naming it."""
-    try:
-        return parse(request.match_info[name])
-    except ValueError as error:
-        raise InvalidInput([FieldError(name, str(error))]) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

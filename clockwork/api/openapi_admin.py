@@ -3,13 +3,32 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from clockwork.api.admin_documents import PausesDocument
-from clockwork.api.openapi_parts import ANYWHERE, NOW_MS, SCHEDULE_CALL, Answer, Call, problem
+from clockwork.api.admin_documents import DeadLetterDocument, DeadLettersDocument, PausesDocument
+from clockwork.api.admin_letters import letter_not_found
+from clockwork.api.openapi_parts import A_KEY, ANYWHERE, NOW_MS, PAGING, SCHEDULE_CALL, Answer, Call, problem
 from clockwork.api.problems import forbidden
 
 ADMIN: Final = "admin"
 
 _PAUSED: Final[dict[str, Any]] = {"clients": [{"name": "shop", "since": NOW_MS}], "topics": []}
+_LETTER: Final[dict[str, Any]] = {
+    "partition": 3,
+    "offset": 1207,
+    "at": NOW_MS + 900_000,
+    "open": True,
+    **A_KEY,
+    "scheduleTime": NOW_MS,
+    "deliveryId": "e8dab8360a489ac287135da1083e9dd5",
+    "topic": "orderTopic",
+    "reason": "topic_missing",
+    "attempts": 0,
+    "status": "failed",
+    "version": 1,
+    "orderingKey": "customer-7",
+    "headers": {},
+    "value": '{"expire":"order-1"}',
+    "valueEncoding": "text",
+}
 _COMMON: Final[Mapping[int, Answer]] = {
     **ANYWHERE,
     **{status: SCHEDULE_CALL[status] for status in (401, 429, 503)},
@@ -30,6 +49,39 @@ _HELD: Final = (
 _GOES_ON: Final = "Delivery goes on within seconds. The same call again changes nothing."
 
 ADMIN_CALLS: Final = (
+    Call(
+        method="GET",
+        path="/admin/dead-letters",
+        name="listDeadLetters",
+        tag=ADMIN,
+        summary="What was given up",
+        description=(
+            "Pages through the dead-letter topic, and tells of each letter what stands under its key now. An open one is "
+            "given another chance by `POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`."
+        ),
+        parameters=PAGING,
+        answers={
+            200: Answer(
+                description="A page.",
+                model=DeadLettersDocument,
+                examples={"last": {"deadLetters": [_LETTER], "cursor": None}},
+            ),
+            **_COMMON,
+        },
+    ),
+    Call(
+        method="GET",
+        path="/admin/dead-letters/{partition}/{offset}",
+        name="getDeadLetter",
+        tag=ADMIN,
+        summary="One dead letter",
+        description="By its place in the dead-letter topic.",
+        answers={
+            200: Answer(description="The letter.", model=DeadLetterDocument, examples={"open": _LETTER}),
+            404: problem("There is none at this place.", none=letter_not_found()),
+            **_COMMON,
+        },
+    ),
     Call(
         method="GET",
         path="/admin/pauses",

@@ -27,6 +27,7 @@ from clockwork.api.openapi_parts import (
     GONE_ON,
     NOT_FOUND,
     NOW_MS,
+    PAGING,
     PAST,
     PENDING,
     QUOTA_HEADERS,
@@ -57,21 +58,6 @@ _STALE: Final = problem(
     "The version is another than `If-Match` says.",
     model=StaleDocument,
     stale=problems.version_differs(2, _MOVED),
-)
-_PAGING: Final = (
-    Parameter(
-        name="limit",
-        where="query",
-        description="Of one page; by default 100.",
-        schema={"type": "integer", "minimum": 1, "maximum": 1_000},
-        example=100,
-    ),
-    Parameter(
-        name="cursor",
-        where="query",
-        description="From the page before; only with the same other parameters.",
-        schema={"type": "string"},
-    ),
 )
 
 
@@ -233,7 +219,7 @@ _SINGLE: Final = (
         tag=SCHEDULES,
         summary="Everything that stood under a key",
         description="Newest first, until retention ends; `superseded` is where a change moved it away from.",
-        parameters=_PAGING,
+        parameters=PAGING,
         answers={
             200: Answer(
                 description="A page.",
@@ -294,7 +280,7 @@ _MANY: Final = (
             _text("orderingKey", "Only with this ordering key."),
             _time("dueFrom", "Due then or later."),
             _time("dueTo", "Due before then."),
-            *_PAGING,
+            *PAGING,
         ),
         answers={
             200: Answer(

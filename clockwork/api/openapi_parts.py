@@ -116,6 +116,16 @@ PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,249}$", "not": {"enum": [".", ".."]}},
         "example": "orderTopic",
     },
+    "partition": {
+        "description": "A Kafka partition.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 2_147_483_647},
+        "example": 3,
+    },
+    "offset": {
+        "description": "An offset in it.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999_999_999_999},
+        "example": 1207,
+    },
     "file": {
         "description": "A file of the page.",
         "schema": {"type": "string", "enum": ["page.js", "swagger-ui-bundle.js", "swagger-ui.css"]},
@@ -239,3 +249,19 @@ WITH_BODY: Final[Mapping[int, Answer]] = {
 
 NOT_FOUND: Final = problem("Nothing is known under this key.", unknown=problems.schedule_not_found())
 GONE_ON: Final = conflict("It ended already, or is too close to its time to say.", delivered=LATE, in_flight=CLOSE)
+
+PAGING: Final = (
+    Parameter(
+        name="limit",
+        where="query",
+        description="Of one page; by default 100.",
+        schema={"type": "integer", "minimum": 1, "maximum": 1_000},
+        example=100,
+    ),
+    Parameter(
+        name="cursor",
+        where="query",
+        description="From the page before; only with the same other parameters.",
+        schema={"type": "string"},
+    ),
+)

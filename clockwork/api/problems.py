@@ -118,6 +118,10 @@ def schedule_not_found() -> Problem:
     )
 
 
+def not_found(kind: str, title: str, detail: str) -> Problem:
+    return Problem(status=HTTPStatus.NOT_FOUND, kind=kind, title=title, detail=detail)
+
+
 def conflict(reason: str, detail: str, schedule: Mapping[str, Any]) -> Problem:
     return Problem(
         status=HTTPStatus.CONFLICT,

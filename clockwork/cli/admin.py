@@ -5,27 +5,23 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from clockwork.api.admin_documents import PausesDocument
 from clockwork.cli import shown
+from clockwork.cli.admin_asks import as_json, asked, json_option
+from clockwork.cli.admin_letters import dead_letters
 from clockwork.cli.connection import Connection, connected
 from clockwork.cli.outcomes import HELP
-from clockwork.client.aio import read_document
-from clockwork.client.transport import Transport
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_Document = TypeVar("_Document", bound=BaseModel)
-
-json_option = click.option("--json", "json_", is_flag=True, help="As the API answers it.")
 
 
 @click.group(epilog=HELP)
 def admin() -> None:
-    """Look after the service: what is paused."""
+    """Look after the service: what is paused, what was given up."""
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin pauses")
@@ -59,22 +55,13 @@ def resume(connection: Connection, kind: str, name: str, json_: bool) -> None:
     _show_pauses(asked(connection, PausesDocument, "DELETE", _path(kind, name)), json_=json_)
 
 
-def asked(connection: Connection, model: type[_Document], method: str, path: str) -> _Document:
-    """The answer of one call. Ends the command if it fails."""
-
-    async def ask(http: Transport) -> _Document:
-        return read_document(model, await http.ask(method, path))
-
-    return connection.run(ask)
-
-
 def _path(kind: str, name: str) -> str:
     return f"/admin/pauses/{kind}s/{quote(name, safe='')}"
 
 
 def _show_pauses(found: PausesDocument, *, json_: bool) -> None:
     if json_:
-        click.echo(found.model_dump_json(by_alias=True))
+        click.echo(as_json(found))
         return
     table = Table()
     for name in ("paused", "name", "since"):
@@ -83,3 +70,6 @@ def _show_pauses(found: PausesDocument, *, json_: bool) -> None:
         for thing in things:
             table.add_row(kind, escape(shown.plain(thing.name)), shown.instant(thing.since_ms))
     Console(soft_wrap=True).print(table)
+
+
+admin.add_command(dead_letters)

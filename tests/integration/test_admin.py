@@ -1,6 +1,7 @@
 """What an operator does with `clockwork admin`, on nodes that run."""
 
 import asyncio
+import json
 import sys
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from infra.local.node import REPOSITORY
 from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms
-from tests.support.reader import reading
+from tests.support.reader import read_all, reading
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes]
@@ -76,3 +77,28 @@ async def test_a_paused_topic_waits_on_all_nodes_also_after_a_restart_and_goes_o
         left = {lane: [key for key in keys[lane] if key != keys[lanes[0]][1]] for lane in lanes}
         arrived = await reader.until_arrived(key for each in left.values() for key in each)
     assert {lane: [r.schedule_key for r in arrived if r.key == lane.encode()] for lane in lanes} == left
+
+
+async def test_a_dead_letter_is_listed_and_retried_and_then_delivered_once(cluster: Cluster) -> None:
+    topic = await cluster.topic()
+    node = await cluster.start(more={"CLOCKWORK_TOPIC_WAIT_MS": "300"})
+    bodies = [cluster.body(topic, f"lost-{n}", in_ms=1_000) for n in range(3)]
+    await create_all(node, bodies)
+    await cluster.delete_topic(topic)
+    for body in bodies:
+        await cluster.until_status(node.client, body["scheduleKey"], "failed")
+    lines = (await admin(node, "dead-letters", "list", "--open", "--reason", "topic_missing", "--json")).splitlines()
+    letters = {letter["scheduleKey"]: letter for letter in map(json.loads, lines)}
+    assert sorted(letters) == ["lost-0", "lost-1", "lost-2"]
+    assert json.loads(letters["lost-0"]["value"]) == {"key": "lost-0"}
+
+    await cluster.make_topic(topic)
+    place = [str(letters["lost-0"][name]) for name in ("partition", "offset")]
+    assert json.loads(await admin(node, "dead-letters", "show", *place)) == letters["lost-0"]
+    await admin(node, "dead-letters", "retry", *place)
+    assert "2 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all", "--topic", topic)
+    for body in bodies:
+        await cluster.until_status(node.client, body["scheduleKey"])
+    assert "0 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all")
+    arrived = await read_all(cluster.services.kafka_brokers, topic)
+    assert sorted(record.schedule_key for record in arrived) == ["lost-0", "lost-1", "lost-2"]

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from typing import Any
 
+from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
 from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.adapters.memory_pauses import MemoryPauses
 from clockwork.adapters.memory_publisher import MemoryPublisher
@@ -17,6 +18,7 @@ from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.history import History
@@ -107,6 +109,7 @@ class Engine:
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake)
         self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)

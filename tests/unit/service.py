@@ -104,7 +104,7 @@ def app_of(
         lists=engine.listing,
         history=engine.history,
         gate=gate,
-        admin=AdminParts(pausing=engine.pauser),
+        admin=AdminParts(pausing=engine.pauser, letters=engine.letters),
         limits=limits,
         tracer=tracer,
     )

@@ -1,0 +1,131 @@
+"""`DeadLetterLog` on Kafka: a consumer without a group, for each request one, with `read_committed`.
+
+No group, because nothing is to be remembered: where to read on is the caller's to say. One consumer for each request
+costs some round trips, which a person who looks at dead letters does not notice; one that stays open would fetch ahead
+whatever is written, on every node, for nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.domain.dead_letter import DeadLetter, dead_letter
+from clockwork.domain.schedule import Placed
+from clockwork.errors import BrokerUnavailable
+from clockwork.ports import LetterPage
+
+CONSUMERS_AT_ONCE: Final = 2
+"""Of one node: each has connections and buffers of its own."""
+PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A page ends with the letter that passes this."""
+FETCH_BYTES_MAX: Final = 256 * 1024
+"""Of one Kafka partition, ahead of what is asked for; a longer letter comes all the same, alone."""
+POLL_MS: Final = 200
+POLL_LETTERS: Final = 50
+READ_S_MAX: Final = 4.0
+"""For one request, below the deadline of those who ask. What was read until then is a page."""
+STOP_S_MAX: Final = 1.0
+
+
+class KafkaDeadLetters:
+    """See `DeadLetterLog`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._topic = settings.dead_letters_topic
+        self._places = asyncio.Semaphore(CONSUMERS_AT_ONCE)
+
+    async def read_letters(self, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+        """See `DeadLetterLog`."""
+        letters: list[DeadLetter] = []
+        page_bytes = 0
+        async with self._consumer() as consumer:
+            begin_s = asyncio.get_running_loop().time()
+            ends, at = await _sought(consumer, start)
+            while left := [where for where in ends if at[where] < ends[where]]:
+                spent_s = asyncio.get_running_loop().time() - begin_s
+                if len(letters) >= letters_max or page_bytes > PAGE_BYTES_MAX or spent_s > READ_S_MAX:
+                    break
+                most = min(POLL_LETTERS, letters_max - len(letters))
+                polled = await consumer.getmany(*left, timeout_ms=POLL_MS, max_records=most)
+                found = [_letter(record) for records in polled.values() for record in records]
+                letters += found
+                page_bytes += sum(len(letter.value) for letter in found)
+                # Asked for also where nothing came: offsets have holes where transactions ended.
+                at |= {where: await consumer.position(where) for where in left}
+            letters.sort(key=lambda letter: (letter.placed.at_ms, letter.placed.kafka_partition, letter.placed.offset))
+            next_from = {where.partition: offset for where, offset in at.items()} if left else None
+            return LetterPage(letters=tuple(letters), next_from=next_from)
+
+    async def read_letter(self, kafka_partition: int, offset: int) -> DeadLetter | None:
+        """See `DeadLetterLog`."""
+        async with self._consumer() as consumer:
+            where = TopicPartition(self._topic, kafka_partition)
+            if where not in consumer.assignment():
+                return None
+            ends, at = await _sought(consumer, {kafka_partition: offset})
+            while at[where] <= offset < ends[where]:
+                polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)
+                for record in polled.get(where, ()):
+                    return _letter(record) if record.offset == offset else None
+                at[where] = await consumer.position(where)
+            return None
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[Any]:
+        """One that has all Kafka partitions of the topic. Raises: BrokerUnavailable."""
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            **settings.connection("dead-letters"),
+            group_id=None,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            # For a place that retention has removed meanwhile.
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        )
+        async with self._places:
+            try:
+                async with asyncio.timeout(2 * READ_S_MAX):
+                    await consumer.start()
+                    yield consumer
+            except (KafkaError, OSError, TimeoutError) as error:
+                raise BrokerUnavailable(f"{self._topic} could not be read: {error!r}") from error
+            finally:
+                await _stop(consumer)
+
+
+async def _stop(consumer: Any) -> None:
+    try:
+        async with asyncio.timeout(STOP_S_MAX):
+            await consumer.stop()
+    except (KafkaError, OSError, TimeoutError):
+        # It holds no place in any group; what is left of it ends with its connections.
+        return
+
+
+async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, int], dict[Any, int]]:
+    """Where the topic ends now, and where reading begins, by Kafka partition."""
+    assigned = sorted(consumer.assignment())
+    ends: dict[Any, int] = await consumer.end_offsets(assigned)
+    begins: dict[Any, int] = await consumer.beginning_offsets(assigned)
+    at = {where: max(begins[where], start.get(where.partition, 0)) for where in assigned}
+    for where, offset in at.items():
+        consumer.seek(where, min(offset, max(ends[where], begins[where])))
+    return ends, at
+
+
+def _letter(record: Any) -> DeadLetter:
+    return dead_letter(
+        placed=Placed(kafka_partition=record.partition, offset=record.offset, at_ms=record.timestamp),
+        key=record.key,
+        value=record.value or b"",
+        headers=[(name, value or b"") for name, value in record.headers],
+    )

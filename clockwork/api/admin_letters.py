@@ -1,0 +1,120 @@
+"""GET /admin/dead-letters, and one of them."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from clockwork.api import json_body, many, problems, queries
+from clockwork.api.auth import principal_of
+from clockwork.api.parts_of_path import in_path
+from clockwork.api.problems import Problem
+from clockwork.api.requests import Refusal
+from clockwork.domain.rights import Principal, Right
+from clockwork.engine.dead_letters import LetterView, ShowsLetters
+from clockwork.errors import FieldError, InvalidInput
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_CURSOR_CHARS_MAX: Final = 10_000
+_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterHandlers:
+    """What was given up."""
+
+    letters: ShowsLetters
+
+    async def list(self, request: web.Request) -> web.Response:
+        given = queries.read_query(request, _PARAMETERS)
+        start = _opened(given.get("cursor"))
+        page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
+        principal = principal_of(request)
+        documents = (document_of(view, principal) for view in page.views)
+        return await many.listed("deadLetters", documents, cursor=_sealed(page.next_from))
+
+    async def one(self, request: web.Request) -> web.Response:
+        place = in_path(request, "partition", number_of), in_path(request, "offset", number_of)
+        view = await self.letters.one(*place)
+        if view is None:
+            raise Refusal(letter_not_found())
+        document = document_of(view, principal_of(request))
+        return web.Response(body=json_body.compact(document), content_type="application/json")
+
+
+def letter_not_found() -> Problem:
+    return problems.not_found(
+        "dead-letter-not-found",
+        "There is no such dead letter",
+        "There is none at this place, or its retention has ended.",
+    )
+
+
+def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
+    """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
+    letter, present = view.letter, view.present
+    told: dict[str, Any] = {
+        "clientId": letter.client_id,
+        "scheduleKey": letter.schedule_key,
+        "scheduleTime": letter.due_ms,
+        "deliveryId": letter.delivery_id,
+        "topic": letter.topic,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "status": present.status.value if present is not None else None,
+        "version": present.version if present is not None else None,
+    }
+    document = {
+        "partition": letter.placed.kafka_partition,
+        "offset": letter.placed.offset,
+        "at": letter.placed.at_ms,
+        "open": view.open,
+    } | {name: value for name, value in told.items() if value is not None}
+    if Right.READ in principal.rights and principal.clients.cover(letter.client_id or ""):
+        document |= _content(view)
+    return document
+
+
+def _content(view: LetterView) -> dict[str, Any]:
+    letter = view.letter
+    headers = {name: value.decode(errors="backslashreplace") for name, value in letter.headers}
+    key = {} if letter.ordering_key is None else {"orderingKey": letter.ordering_key.decode(errors="backslashreplace")}
+    try:
+        value = {"value": letter.value.decode(), "valueEncoding": "text"}
+    except UnicodeDecodeError:
+        value = {"value": base64.b64encode(letter.value).decode(), "valueEncoding": "base64"}
+    return key | {"headers": headers} | value
+
+
+def number_of(text: str) -> int:
+    """Raises: ValueError."""
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("should be a number, not negative")
+    return int(text)
+
+
+# --- cursors: the place in each Kafka partition
+
+
+def _sealed(places: Mapping[int, int] | None) -> str | None:
+    if places is None:
+        return None
+    return base64.urlsafe_b64encode(json_body.compact({str(n): places[n] for n in sorted(places)})).decode()
+
+
+def _opened(cursor: str | None) -> dict[int, int]:
+    if cursor is None:
+        return {}
+    try:
+        if len(cursor) > _CURSOR_CHARS_MAX:
+            raise ValueError("too long")
+        places = json_body.parse(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        if not isinstance(places, dict) or not all(type(at) is int and at >= 0 for at in places.values()):
+            raise ValueError("no places")
+        return {number_of(number): min(at, 2**62) for number, at in places.items()}
+    except (binascii.Error, ValueError, InvalidInput) as error:
+        raise InvalidInput([FieldError("cursor", "is not one that was given out")]) from error

@@ -1,0 +1,184 @@
+"""`clockwork admin dead-letters …`."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clockwork.api.admin_documents import DeadLetterDocument, DeadLettersDocument
+from clockwork.cli import shown
+from clockwork.cli.admin_asks import as_json, json_option, pages
+from clockwork.cli.connection import Connection, connected
+from clockwork.cli.outcomes import CONFLICT, code_of, line_of
+from clockwork.client import CallFailed, TooMany, Unavailable
+from clockwork.client.aio import path_of, read_document
+from clockwork.client.transport import Transport
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_PATH: Final = "/admin/dead-letters"
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """What was given up, and another chance for it."""
+
+
+def _filters(command: _Command) -> _Command:
+    for option in (
+        click.option("--reason", help="Only those that failed for this reason."),
+        click.option("--topic", help="Only those that should have gone to this topic."),
+        click.option("--client", "client_id", help="Only those of this client."),
+    ):
+        command = option(command)
+    return command
+
+
+@dead_letters.command(
+    "list", epilog="\b\nExample:\n  clockwork admin dead-letters list --open --topic orderTopic --json"
+)
+@_filters
+@click.option("--open", "only_open", is_flag=True, help="Only those that can be retried still.")
+@json_option
+@connected
+def list_letters(
+    connection: Connection,
+    client_id: str | None,
+    topic: str | None,
+    reason: str | None,
+    only_open: bool,
+    json_: bool,
+) -> None:
+    """List dead letters, page by page through the topic; those of one Kafka partition oldest first."""
+
+    async def listed(http: Transport) -> None:
+        table = _table()
+        async for letter in _letters(http, client_id, topic, reason, only_open=only_open):
+            if json_:
+                click.echo(as_json(letter))
+            else:
+                _add(table, letter)
+        if not json_:
+            Console(soft_wrap=True).print(table)
+
+    connection.run(listed)
+
+
+@dead_letters.command("show", epilog="\b\nExample:\n  clockwork admin dead-letters show 3 1207")
+@click.argument("partition", type=click.IntRange(min=0))
+@click.argument("offset", type=click.IntRange(min=0))
+@connected
+def show_letter(connection: Connection, partition: int, offset: int) -> None:
+    """Show one dead letter by its place in the topic, as JSON."""
+
+    async def shown_(http: Transport) -> None:
+        click.echo(as_json(await _letter(http, partition, offset)))
+
+    connection.run(shown_)
+
+
+@dead_letters.command(
+    "retry",
+    epilog="\b\nExamples:\n  clockwork admin dead-letters retry 3 1207\n"
+    "  clockwork admin dead-letters retry --all --topic orderTopic",
+)
+@click.argument("partition", type=click.IntRange(min=0), required=False)
+@click.argument("offset", type=click.IntRange(min=0), required=False)
+@click.option("--all", "all_", is_flag=True, help="All that are open.")
+@_filters
+@connected
+def retry_letters(
+    connection: Connection,
+    partition: int | None,
+    offset: int | None,
+    all_: bool,
+    client_id: str | None,
+    topic: str | None,
+    reason: str | None,
+) -> None:
+    """Arm schedules again that failed, for now. The key needs the right `create` besides.
+
+    Only while the schedule is still failed with the delivery that the letter is of: what was retried, replaced or
+    cancelled since is left alone, and the same command again arms nothing twice.
+    """
+    if all_ == (partition is not None and offset is not None) or (not all_ and (client_id or topic or reason)):
+        raise click.UsageError("give PARTITION and OFFSET, or --all with any filters")
+
+    async def retried(http: Transport) -> None:
+        if partition is not None and offset is not None:
+            letter = await _letter(http, partition, offset)
+            if not letter.open:
+                click.echo(f"not open: {_named(letter)} is {letter.status or 'unknown by now'}", err=True)
+                raise click.exceptions.Exit(CONFLICT)
+            await _retry(http, letter)
+            click.echo(f"armed: {_named(letter)}")
+            return
+        codes = await _retry_all(http, _letters(http, client_id, topic, reason, only_open=True))
+        if codes:
+            raise click.exceptions.Exit(min(codes))
+
+    connection.run(retried)
+
+
+async def _retry_all(http: Transport, letters: AsyncIterator[DeadLetterDocument]) -> set[int]:
+    """The exit codes of what was refused. Each schedule once, or one that fails again at once would never let it end."""
+    armed: set[tuple[str | None, str | None]] = set()
+    refused: list[int] = []
+    async for letter in letters:
+        key = (letter.client_id, letter.schedule_key)
+        if key in armed:
+            continue
+        try:
+            await _retry(http, letter)
+            armed.add(key)
+        except (TooMany, Unavailable):
+            click.echo(f"{len(armed)} armed; the same command again goes on from there", err=True)
+            raise
+        except CallFailed as failure:
+            click.echo(f"{_named(letter)}: {line_of(failure)}", err=True)
+            refused.append(code_of(failure))
+    click.echo(f"{len(armed)} armed, {len(refused)} refused")
+    return set(refused)
+
+
+async def _retry(http: Transport, letter: DeadLetterDocument) -> None:
+    """On condition of the version that was seen failed."""
+    path = f"{path_of(letter.client_id or '', letter.schedule_key or '')}/retry"
+    await http.ask("POST", path, body={}, headers={"If-Match": f'"{letter.version}"'})
+
+
+async def _letter(http: Transport, partition: int, offset: int) -> DeadLetterDocument:
+    return read_document(DeadLetterDocument, await http.ask("GET", f"{_PATH}/{partition}/{offset}"))
+
+
+async def _letters(
+    http: Transport, client_id: str | None, topic: str | None, reason: str | None, *, only_open: bool
+) -> AsyncIterator[DeadLetterDocument]:
+    async for page in pages(http, DeadLettersDocument, _PATH):
+        for letter in page.dead_letters:
+            told = ((client_id, letter.client_id), (topic, letter.topic), (reason, letter.reason))
+            if all(wanted in (None, found) for wanted, found in told) and (letter.open or not only_open):
+                yield letter
+
+
+def _named(letter: DeadLetterDocument) -> str:
+    return f"{letter.client_id} {shown.plain(letter.schedule_key or '')}"
+
+
+def _table() -> Table:
+    table = Table()
+    for name in ("place", "at", "client", "key", "topic", "reason", "attempts", "now", "open"):
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _add(table: Table, letter: DeadLetterDocument) -> None:
+    told = (letter.client_id, letter.schedule_key, letter.topic, letter.reason, letter.attempts, letter.status)
+    table.add_row(
+        f"{letter.partition} {letter.offset}",
+        shown.instant(letter.at_ms),
+        *(escape(shown.plain(str(each))) if each is not None else "" for each in told),
+        "yes" if letter.open else "",
+    )

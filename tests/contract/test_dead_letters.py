@@ -1,0 +1,124 @@
+"""`DeadLetterLog`, on the broker in memory and on Kafka."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
+from clockwork.adapters.kafka_topics import create_internal_topics
+from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
+from clockwork.adapters.memory_kafka import MemoryKafka
+from clockwork.domain.record import OutRecord, dead_letter_of
+from clockwork.domain.schedule import Failure
+from clockwork.errors import BrokerUnavailable
+from clockwork.ports import DeadLetterLog
+from infra.local import LocalServices
+from tests.support import builders
+
+FAILURE = Failure(reason="topic_missing", attempts=2)
+
+
+@dataclass
+class Grave:
+    """The topic, and who writes into it."""
+
+    log: DeadLetterLog
+    topic: str
+    producer: Any = None
+    memory: MemoryKafka | None = None
+
+    def record(self, key: str) -> OutRecord:
+        schedule = builders.schedule(schedule_key=key, headers=(("a", "ü"),), traceparent="00-1")
+        return dead_letter_of(schedule, FAILURE, topic=self.topic, now_ms=builders.DUE_MS)
+
+    async def bury(self, *keys: str, kafka_partition: int = 0, commit: bool = True) -> None:
+        """In one transaction."""
+        if self.memory is not None:
+            epoch = self.memory.init("t")
+            self.memory.begin("t", epoch)
+            for key in keys:
+                self.memory.append(self.record(key), kafka_partition, transactional_id="t", epoch=epoch)
+            (self.memory.commit if commit else self.memory.abort)("t", epoch)
+            return
+        await self.producer.begin_transaction()
+        for key in keys:
+            record = self.record(key)
+            await self.producer.send_and_wait(
+                record.topic, record.value, record.key, kafka_partition, record.timestamp_ms, list(record.headers)
+            )
+        await (self.producer.commit_transaction if commit else self.producer.abort_transaction)()
+
+
+@pytest.fixture
+async def real_grave(services: LocalServices) -> AsyncIterator[Grave]:
+    brokers = services.kafka_brokers
+    settings = KafkaSettings(brokers=brokers, cluster=f"t{uuid4().hex[:10]}", shards=1, consumer_group="none")
+    await create_internal_topics(settings)
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=settings.cluster)
+    await producer.start()
+    try:
+        yield Grave(KafkaDeadLetters(settings), settings.dead_letters_topic, producer=producer)
+    finally:
+        await producer.stop()
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
+def grave(request: pytest.FixtureRequest) -> Grave:
+    if request.param == "memory":
+        memory = MemoryKafka(cluster="c", shards=1)
+        return Grave(MemoryDeadLetters(memory), memory.dead_letters_topic, memory=memory)
+    made: Grave = request.getfixturevalue("real_grave")
+    return made
+
+
+async def test_each_committed_letter_is_read_once_page_by_page_in_the_order_of_its_kafka_partition(
+    grave: Grave,
+) -> None:
+    # Offsets have holes where transactions ended, and one that was aborted is never seen.
+    await grave.bury("a", "b", "c")
+    await grave.bury("never", "seen", commit=False)
+    await grave.bury("d", kafka_partition=1)
+    await grave.bury("e", "f")
+    await grave.bury("nor this", commit=False)
+    keys: list[str | None] = []
+    start: Any = {}
+    while start is not None:
+        page = await grave.log.read_letters(start, letters_max=2)
+        assert len(page.letters) <= 2
+        keys += [letter.schedule_key for letter in page.letters]
+        start = page.next_from
+    assert sorted(filter(None, keys)) == ["a", "b", "c", "d", "e", "f"]
+    assert [key for key in keys if key != "d"] == ["a", "b", "c", "e", "f"]
+
+
+async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave: Grave) -> None:
+    await grave.bury("a", "b")
+    page = await grave.log.read_letters({}, letters_max=10)
+    assert page.next_from is None
+    letter = page.letters[1]
+    assert await grave.log.read_letter(letter.placed.kafka_partition, letter.placed.offset) == letter
+    assert (letter.client_id, letter.schedule_key, letter.delivery_id) == (builders.CLIENT, "b", "delivery-of-b")
+    assert (letter.topic, letter.reason, letter.attempts) == (builders.TOPIC, "topic_missing", 2)
+    assert (letter.due_ms, letter.ordering_key, letter.value) == (builders.DUE_MS, b"b", b'{"order":1}')
+    assert letter.headers == (("a", "ü".encode()),)
+    # Behind the last one stands Kafka's own note that the transaction ended.
+    for nowhere in ((0, 2), (0, 99), (7_000, 0)):
+        assert await grave.log.read_letter(*nowhere) is None
+
+
+async def test_an_empty_topic_has_no_page_to_go_on_with(grave: Grave) -> None:
+    page = await grave.log.read_letters({}, letters_max=10)
+    assert (page.letters, page.next_from) == ((), None)
+    beyond = await grave.log.read_letters({0: 99, 7_000: 3}, letters_max=10)
+    assert (beyond.letters, beyond.next_from) == ((), None)
+
+
+async def test_a_broker_that_is_away_is_told_as_that() -> None:
+    settings = KafkaSettings(brokers="127.0.0.1:1", cluster="c", shards=1, consumer_group="none")
+    with pytest.raises(BrokerUnavailable, match="c-dead-letters"):
+        await KafkaDeadLetters(settings).read_letters({}, letters_max=1)

@@ -1,0 +1,109 @@
+"""Dead letters over HTTP: which are open, what is shown to whom, and that a retry arms once."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clockwork.domain.dead_letter import dead_letter
+from clockwork.domain.record import OutRecord
+from clockwork.domain.rights import Right
+from clockwork.domain.schedule import Placed
+from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
+from tests.unit.test_cli_admin import admin
+
+FAILED = ENDED["failed"]
+
+
+async def asked(service: Service, path: str, key: str | None = None) -> tuple[int, Any]:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(service.url, headers=headers) as session, session.get(path) as answer:
+        return answer.status, await answer.json()
+
+
+async def letters(service: Service, path: str = "/admin/dead-letters", key: str | None = None) -> list[Any]:
+    status, document = await asked(service, path, key)
+    assert status == 200, document
+    found: list[Any] = document["deadLetters"]
+    return found
+
+
+async def test_a_letter_is_open_until_its_schedule_is_armed_again_and_a_retry_arms_once() -> None:
+    async with open_service() as service:
+        await service.seed("shop", "bank")
+        (shop,) = (each for each in await letters(service) if each["clientId"] == "shop")
+        assert (shop["open"], shop["status"], shop["reason"]) == (True, "failed", "expired")
+        place = [str(shop["partition"]), str(shop["offset"])]
+        listed = await admin(service, "dead-letters", "list", "--open", "--client", "shop", "--json")
+        assert json.loads(listed.output) == shop
+        assert json.loads((await admin(service, "dead-letters", "show", *place)).output) == shop
+        await asyncio.gather(*(admin(service, "dead-letters", "retry", *place) for _ in range(2)))
+        rows = [row for row in service.engine.store.rows.values() if row.schedule.schedule_key == FAILED]  # type: ignore[union-attr]
+        assert len(rows) == 1
+        refused = await admin(service, "dead-letters", "retry", *place, code=5)
+        assert "is pending" in refused.output
+        (again,) = (each for each in await letters(service) if each["clientId"] == "shop")
+        assert (again["open"], again["status"]) == (False, "pending")
+        assert "armed, 0 refused" in (await admin(service, "dead-letters", "retry", "--all")).output
+        assert not any(each["open"] for each in await letters(service))
+
+
+async def test_pages_follow_each_other_and_a_place_without_a_letter_is_not_found() -> None:
+    async with open_service() as service:
+        await service.seed("shop", "bank", "mail")
+        found, cursor = [], ""
+        while True:
+            _, page = await asked(service, f"/admin/dead-letters?limit=1{cursor}")
+            found += page["deadLetters"]
+            if page["cursor"] is None:
+                break
+            cursor = f"&cursor={page['cursor']}"
+        assert sorted(each["clientId"] for each in found) == ["bank", "mail", "shop"]
+        assert (await asked(service, "/admin/dead-letters/0/999"))[0] == 404
+        for wrong, field in (
+            ("/-1/0", "partition"),
+            ("/0/x", "offset"),
+            ("?cursor=e30x", "cursor"),
+            ("?cursor=W10=", "cursor"),
+            ("?cursor=eyIwIjotMX0=", "cursor"),
+            ("?limit=0", "limit"),
+        ):
+            status, document = await asked(service, f"/admin/dead-letters{wrong}")
+            assert (status, document["errors"][0]["field"]) == (400, field)
+
+
+async def test_what_a_client_entrusted_to_us_is_shown_only_to_keys_that_may_read_its_schedules() -> None:
+    keys = {
+        "service": a_principal(Right.ADMIN, clients="*"),
+        "shop": a_principal(Right.ADMIN, Right.READ, clients="shop"),
+    }
+    async with open_service() as service:
+        await service.seed("shop", "bank")
+        engine = service.engine
+    async with open_service(engine, gate=gate_of(keys)) as service:
+        for key, seen in (("service", set()), ("shop", {"shop"})):
+            found = await letters(service, key=key)
+            assert {each["clientId"] for each in found} == {"shop", "bank"}
+            assert {each["clientId"] for each in found if "value" in each or "headers" in each} == seen
+
+
+async def test_a_record_of_anybody_elses_is_shown_as_what_it_is() -> None:
+    async with open_service() as service:
+        topic = service.engine.kafka.dead_letters_topic
+        record = OutRecord(
+            topic=topic, key=None, value=b"\xff", headers=(("clockwork-client-id", b"\xff"),), timestamp_ms=7
+        )
+        service.engine.kafka.append(record, 0)
+        (found,) = await letters(service)
+        assert found == {
+            "partition": 0, "offset": 0, "at": 7, "open": False, "headers": {}, "value": "/w==", "valueEncoding": "base64",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("attempts", [b"x", b"\xff", b"9" * 30, "٣".encode()])
+def test_a_number_that_is_none_is_left_out(attempts: bytes) -> None:
+    placed = Placed(kafka_partition=0, offset=0, at_ms=1)
+    headers = [("clockwork-attempts", attempts)]
+    assert dead_letter(placed=placed, key=None, value=b"", headers=headers).attempts is None
