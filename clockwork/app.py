@@ -15,17 +15,19 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from aiohttp import web
 
 from clockwork.adapters.dynamo_pauses import DynamoPauses
 from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_commands import KafkaCommandLog
 from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
@@ -33,6 +35,8 @@ from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.adapters.tracing import open_tracer
 from clockwork.api.access import Access, open_access
 from clockwork.api.admin import AdminParts
+from clockwork.api.command_work import CommandWork
+from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app
 from clockwork.api.siblings import Sibling, answering_siblings
 from clockwork.clock import ClockGuard, SystemClock
@@ -59,7 +63,8 @@ from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import Unavailable
-from clockwork.ports import Tracer
+from clockwork.readiness import NodeReadiness as NodeReadiness
+from clockwork.readiness import Role as Role
 from clockwork.resources import (
     dynamo_settings,
     http_tls,
@@ -69,6 +74,7 @@ from clockwork.resources import (
     watched_certificates,
 )
 from clockwork.tls import CertWatch
+from clockwork.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -83,73 +89,8 @@ PARENT_FD: Final = 0
 PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 
-class Role(StrEnum):
-    """What a node does."""
-
-    ALL = "all"
-    API = "api"
-    WORKER = "worker"
-
-    @property
-    def accepts(self) -> bool:
-        return self is not Role.WORKER
-
-    @property
-    def fires(self) -> bool:
-        return self is not Role.API
-
-
-@dataclass(kw_only=True, slots=True)
-class NodeReadiness:
-    """Can this node do what its role does? Implements the API's `Readiness`."""
-
-    role: Role
-    guard: ClockGuard
-    watch: Watch
-    publisher: KafkaPublisher
-    shards_owned: Callable[[], int]
-    group_trouble: Callable[[], str | None] = lambda: None
-    """Why it is not in the consumer group; None if it is."""
-    preparing: str | None = "starting"
-    """Why it is not open yet; None once it is."""
-    stopping: bool = False
-
-    def reasons(self) -> list[str]:
-        """Why not; empty if it can."""
-        found = []
-        if self.stopping:
-            found.append("stopping")
-        if self.preparing is not None:
-            found.append(self.preparing)
-        if self.watch.store_error is not None:
-            found.append(f"DynamoDB: {self.watch.store_error}")
-        if not self.guard.trusted():
-            found.append("clock: too far from DynamoDB's, or not compared lately")
-        if self.role is Role.WORKER and not self.publisher.connected():
-            found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
-        elif self.role is Role.WORKER and (trouble := self.group_trouble()) is not None:
-            found.append(f"not in the consumer group: {trouble}")
-        return found
-
-    def details(self) -> dict[str, object]:
-        """More about what it depends on. While Kafka is down the API goes on accepting, and names it here."""
-        return {
-            "role": self.role,
-            "kafka": "up" if self.publisher.connected() else "down",
-            "kafkaTrouble": self.publisher.trouble(),
-            "dynamodb": "up" if self.watch.store_error is None else "down",
-            "dynamodbTrouble": self.watch.store_error,
-            "clock": "trusted" if self.guard.trusted() else "not trusted",
-            "clockSkewMs": self.guard.skew_ms,
-            "group": self._group(),
-            "groupTrouble": self.group_trouble() if self.role.fires else None,
-            "shardsOwned": self.shards_owned(),
-        }
-
-    def _group(self) -> str:
-        if not self.role.fires:
-            return "not needed"
-        return "member" if self.group_trouble() is None else "out"
+Commands = Callable[[], Coroutine[Any, Any, None]]
+"""Takes commands until cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +108,7 @@ class Node:
     pauses: PauseWatch
     access: Access
     certificates: CertWatch
+    commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set, then drains. Raises: StartRefused."""
@@ -191,6 +133,12 @@ class Node:
 
     async def _work(self) -> None:
         await self._prepare()
+        async with asyncio.TaskGroup() as group:
+            if self.commands is not None:
+                group.create_task(self.commands(), name="commands")
+            await self._fire()
+
+    async def _fire(self) -> None:
         if not self.role.fires:
             await asyncio.Event().wait()
         # Two nested tasks, so that the loops drain first and the group is left after them.
@@ -265,14 +213,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
         watch = Watch(store, guard, telemetry)
-        readiness = NodeReadiness(
-            role=role,
-            guard=guard,
-            watch=watch,
-            publisher=publisher,
-            shards_owned=lambda: len(supervisor.shards),
-            group_trouble=ownership.trouble,
-        )
+        readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
         app = _make_api(
             settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling, tracer
@@ -295,7 +236,66 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
+            commands=_make_commands(
+                settings, role, kafka, store, publisher, waker, clock, guard, rng, telemetry, access
+            ),
         )
+
+
+def _readiness(
+    role: Role,
+    guard: ClockGuard,
+    watch: Watch,
+    publisher: KafkaPublisher,
+    supervisor: Supervisor,
+    ownership: KafkaOwnership,
+) -> NodeReadiness:
+    return NodeReadiness(
+        role=role,
+        guard=guard,
+        watch=watch,
+        publisher=publisher,
+        shards_owned=lambda: len(supervisor.shards),
+        group_trouble=ownership.trouble,
+    )
+
+
+def _make_commands(
+    settings: Settings,
+    role: Role,
+    kafka: KafkaSettings,
+    store: DynamoScheduleStore,
+    publisher: KafkaPublisher,
+    waker: Waker,
+    clock: SystemClock,
+    guard: ClockGuard,
+    rng: random.Random,
+    telemetry: PrometheusTelemetry,
+    access: Access,
+) -> Commands | None:
+    """The second way in, if it is open."""
+    if not (kafka.commands and role.accepts):
+        return None
+    handlers = ScheduleHandlers(
+        intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+        canceller=Canceller(store, waker, clock, rng, settings.intake),
+        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        telemetry=telemetry,
+        clock=clock,
+        cluster=kafka.cluster,
+        body_bytes_max=settings.http.body_bytes_max,
+        limits=access.limits,
+    )
+    work = CommandWork(
+        handlers=handlers,
+        publisher=publisher,
+        rng=rng,
+        principal=access.principal_of_commands,
+        topic=kafka.commands_topic,
+        dead_letter_topic=kafka.dead_letters_topic,
+    )
+    return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
 
 
 def _make_api(

@@ -70,6 +70,19 @@ class AccessSettings:
             description="`taskData` of one client on one node; 0: no limit",
         ),
     ] = 0
+    commands: Annotated[
+        Literal["on", "off"],
+        BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
+        Field(alias="CLOCKWORK_COMMANDS", description="`on`: take commands from the topic `<cluster>-commands` too"),
+    ] = "off"
+    commands_principal: Annotated[
+        str | None,
+        Field(
+            alias="CLOCKWORK_COMMANDS_PRINCIPAL",
+            min_length=1,
+            description="whose rights commands have: a name in the keys' file, or * for all; needed unless auth is none",
+        ),
+    ] = None
 
     def disagreements(self) -> Iterator[str]:
         """Values that are fine alone and wrong together."""
@@ -79,6 +92,10 @@ class AccessSettings:
             yield "CLOCKWORK_OIDC_ISSUER: is needed with CLOCKWORK_AUTH=oidc"
         if self.auth == "oidc" and self.oidc_audience is None:
             yield "CLOCKWORK_OIDC_AUDIENCE: is needed with CLOCKWORK_AUTH=oidc"
+        if self.commands == "on" and self.auth != "none" and self.commands_principal is None:
+            yield "CLOCKWORK_COMMANDS_PRINCIPAL: is needed with CLOCKWORK_COMMANDS=on, unless CLOCKWORK_AUTH is none"
+        if self.commands_principal not in (None, "*") and self.auth != "keys":
+            yield "CLOCKWORK_COMMANDS_PRINCIPAL: a name has no effect without CLOCKWORK_AUTH=keys"
         # A key file that nobody reads would look like protection.
         if self.auth != "keys" and self.keys_file is not None:
             yield "CLOCKWORK_AUTH_KEYS_FILE: has no effect without CLOCKWORK_AUTH=keys"

@@ -9,6 +9,7 @@ ClockworkError
 ├── Contested              somebody else wrote first: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
+├── CommandOver            a command that is read again: it had its effect, or a later one has; do nothing
 ├── DeliveryRefused        a batch was aborted: named records or topics are the cause
 ├── DeliveryUnknown        nobody knows whether a batch was committed: forget all, take over again
 ├── Fenced                 another owner has the shard: stop, write nothing more
@@ -68,6 +69,10 @@ class ConditionFailed(Contested):
 
 class TransactionConflict(Contested):
     """The item is part of a transaction that is being applied."""
+
+
+class CommandOver(ClockworkError):
+    """This command had its effect before, or a later one of its client has."""
 
 
 class Cause(StrEnum):

@@ -4,11 +4,11 @@ Errors, for every port: `Unavailable` and below when the other side does not ans
 own exception); the rest as each method says. Every method may be cancelled; a cancelled write may have happened.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.dead_letter import DeadLetter
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
@@ -18,7 +18,6 @@ from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
-    Failure,
     Guarantee,
     Outcome,
     Placed,
@@ -27,7 +26,6 @@ from clockwork.domain.schedule import (
     Retry,
     Row,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -87,8 +85,11 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
-        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`.
+    async def cancel(
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+    ) -> None:
+        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`. With a
+        `command` also writes that into the pointer, if it still points there.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """
@@ -316,9 +317,47 @@ class ShardOwnership(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandRecord:
+    """A record of the commands topic, as it came."""
+
+    place: CommandPlace
+    key: bytes | None
+    value: bytes
+    """Empty for a record without a value."""
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandBatch:
+    """Some commands of one Kafka partition, in their order."""
+
+    records: tuple[CommandRecord, ...]
+    over: int
+    """So many at the beginning have had their effects, as was noted before a crash; answers may still be owed."""
+
+
+NoteEffects = Callable[[], Awaitable[None]]
+"""Notes durably that all effects of a batch are over: whoever is given its commands again finds them counted in `over`."""
+WorkOff = Callable[[CommandBatch, NoteEffects], Awaitable[None]]
+"""Works off a batch; when it returns, the batch is never given again. It may be cancelled at any point."""
+
+
+class CommandLog(Protocol):
+    """The commands topic, read as a member of its group: committed records only, each at least once."""
+
+    async def run(self, work: WorkOff) -> None:
+        """Hands over the commands of every Kafka partition that is this member's, one batch after the other, Kafka
+        partitions side by side, until cancelled. A batch that was not worked off is given again, to this member or
+        another; to both, if this one is slow to notice. Waits and comes back by itself while Kafka is away."""
+        ...
+
+
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
 AuthResult = Literal["accepted", "missing", "refused", "forbidden", "limited"]
+CommandName = Literal["create", "cancel", "reschedule", "unknown"]
+CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
 Limit = Literal["creates", "create_bytes", "topic_deliveries", "connections", "slow_requests"]
 
 
@@ -350,46 +389,9 @@ class Telemetry(Protocol):
         """Something was refused or held back because of this limit."""
 
     def connections(self, count: int) -> None: ...
+    def command(self, command: CommandName, result: CommandResult) -> None: ...
+    def commands_lag(self, kafka_partition: int, records: int | None) -> None:
+        """How many commands wait in a Kafka partition of ours; None: it is ours no more."""
+
     def paused(self, *, clients: int, topics: int) -> None:
         """How many of them are paused, as this node knows it."""
-
-
-class Tracer(Protocol):
-    """Spans, for whoever follows a request through several services. No method waits or raises; none is given a payload
-    or a key to show."""
-
-    @property
-    def active(self) -> bool:
-        """False: nobody wants spans, so nobody need prepare any."""
-        ...
-
-    def request(
-        self, *, method: str, route: str, carried: Mapping[str, str]
-    ) -> AbstractContextManager[Callable[[int], None]]:
-        """A request that is answered within the block, in the trace that its headers name; to be told its status."""
-        ...
-
-    def create(self, client_id: ClientId, topic: Topic) -> None:
-        """The request under way creates a schedule of this client for this topic."""
-        ...
-
-    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None:
-        """A row has ended just now: its record, or its dead letter, is there; or it was dropped."""
-        ...
-
-
-class _NoTracer:
-    """The twin that forgets everything."""
-
-    active = False
-
-    def request(
-        self, *, method: str, route: str, carried: Mapping[str, str]
-    ) -> AbstractContextManager[Callable[[int], None]]:
-        return nullcontext(lambda _: None)
-
-    def create(self, client_id: ClientId, topic: Topic) -> None: ...
-    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None: ...
-
-
-NO_TRACER: Final[Tracer] = _NoTracer()

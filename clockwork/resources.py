@@ -121,6 +121,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         cluster=chosen.cluster,
         shards=chosen.shards,
         consumer_group=chosen.consumer_group,
+        commands=settings.access.commands == "on",
         instance_id=chosen.instance_id,
         session_timeout_ms=chosen.session_timeout_ms,
         heartbeat_interval_ms=chosen.heartbeat_interval_ms,

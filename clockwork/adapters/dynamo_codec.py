@@ -19,6 +19,7 @@ from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_content import content_item, fits_an_outcome, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.schedule import (
@@ -168,6 +169,7 @@ def pointer_item(pointer: Pointer) -> Item:
             "expiresAt": number(pointer.expires_at_s),
         }
         | ({"rearmed": number(1)} if pointer.rearmed else {})
+        | ({"command": {"S": str(pointer.command)}} if pointer.command is not None else {})
     )
 
 
@@ -186,7 +188,17 @@ def pointer_of(item: Item) -> Pointer:
         version=fields.integer(item, "version"),
         expires_at_s=fields.integer(item, "expiresAt"),
         rearmed="rearmed" in item,
+        command=_command_of(item),
     )
+
+
+def _command_of(item: Item) -> CommandPlace | None:
+    if "command" not in item:
+        return None
+    try:
+        return CommandPlace.parse(fields.text(item, "command"))
+    except ValueError as error:
+        raise Unreadable("command: not the place of a command") from error
 
 
 def outcome_item(outcome: Outcome) -> Item:

@@ -24,6 +24,7 @@ from clockwork.adapters.dynamo_fields import Item, number
 from clockwork.adapters.dynamo_group_commit import GroupCommit, Member
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import (
@@ -147,10 +148,12 @@ class DynamoScheduleStore:
         )
         return codec.row_of(answer["Attributes"], shard=shard, position=position)
 
-    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
+    async def cancel(
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+    ) -> None:
         cancel = Member(
             key=(outcome.client_id, outcome.schedule_key),
-            actions=transactions.cancel_actions(self._settings, shard, outcome, hold),
+            actions=transactions.cancel_actions(self._settings, shard, outcome, hold, command),
             token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
             ours=lambda refused: transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome),
         )

@@ -13,7 +13,8 @@ from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_fields import Item
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.domain.position import Position, position_of
+from clockwork.domain.command import CommandPlace
+from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import Outcome, Pointer, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unreadable
@@ -46,9 +47,12 @@ def create_token(row: Row, pointer: Pointer, replaces_version: int | None) -> st
     )
 
 
-def cancel_actions(settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId) -> list[Item]:
-    """Delete the row, put its outcome."""
-    return [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
+def cancel_actions(
+    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, command: CommandPlace | None
+) -> list[Item]:
+    """Delete the row, put its outcome; of a command also its place."""
+    actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
+    return [*actions, _note_command(settings, outcome, command)] if command is not None else actions
 
 
 def reschedule_actions(
@@ -115,6 +119,23 @@ def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_vers
             "ExpressionAttributeValues": {":version": fields.number(replaces_version)},
         }
     return {"Put": put}
+
+
+def _note_command(settings: DynamoClientSettings, outcome: Outcome, command: CommandPlace) -> Item:
+    return {
+        "Update": {
+            "TableName": settings.keys_table,
+            "Key": codec.pointer_key(outcome.client_id, outcome.schedule_key),
+            "UpdateExpression": "SET #command = :command",
+            # Implies that the pointer exists.
+            "ConditionExpression": "#current = :current",
+            "ExpressionAttributeNames": {"#command": "command", "#current": "current"},
+            "ExpressionAttributeValues": {
+                ":command": {"S": str(command)},
+                ":current": {"N": text_of(outcome.position)},
+            },
+        }
+    }
 
 
 def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:

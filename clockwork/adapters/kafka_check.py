@@ -138,7 +138,7 @@ async def topic_findings(wire: Wire, settings: KafkaSettings) -> Findings:
 
 async def _configs(wire: Wire, names: list[str]) -> dict[str, Mapping[str, str]]:
     """Of those topics whose settings may be looked at."""
-    wanted = ["cleanup.policy", "min.insync.replicas"]
+    wanted = ["cleanup.policy", "message.timestamp.type", "min.insync.replicas"]
     resources = [(ConfigResourceType.TOPIC, name, wanted) for name in names]
     if not resources:
         return {}
@@ -158,9 +158,13 @@ def replicas_of(kafka_partitions: Iterable[tuple[Any, ...]]) -> int:
 def _shape(settings: KafkaSettings, name: str, replicas: int, config: Mapping[str, str] | None) -> Findings:
     """Of a topic whose records must last."""
     problems, warnings = [], []
-    policy = (config or {}).get("cleanup.policy", "compact")
-    if name == settings.deliveries_topic and policy != "compact":
-        problems.append(f"Kafka topic {name}: cleanup.policy must be compact, is {policy}: alter it")
+    wanted = {
+        settings.deliveries_topic: ("cleanup.policy", "compact"),
+        settings.commands_topic: ("message.timestamp.type", "LogAppendTime"),
+    }
+    for setting, value in [wanted[name]] if name in wanted else []:
+        if (found := (config or {}).get(setting, value)) != value:
+            problems.append(f"Kafka topic {name}: {setting} must be {value}, is {found}: alter it")
     if config is None:
         warnings.append(f"Kafka topic {name}: its settings may not be looked at: grant DescribeConfigs on it")
     in_sync_min = int((config or {}).get("min.insync.replicas", min(replicas, IN_SYNC_MIN)))

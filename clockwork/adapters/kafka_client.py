@@ -95,6 +95,8 @@ class KafkaSettings:
     """Prefix of internal topics and transactional ids, so that two clusters can share a Kafka."""
     shards: int
     consumer_group: str
+    commands: bool = False
+    """Whether there is a commands topic."""
     client_id: str = "clockwork"
     instance_id: str | None = None
     """Static membership: a node that comes back under the same name within the session keeps its shards."""
@@ -143,6 +145,15 @@ class KafkaSettings:
     @property
     def dead_letters_topic(self) -> str:
         return f"{self.cluster}-dead-letters"
+
+    @property
+    def commands_topic(self) -> str:
+        """The second way in; only with `commands`."""
+        return f"{self.cluster}-commands"
+
+    @property
+    def commands_group(self) -> str:
+        return f"{self.consumer_group}-commands"
 
     def transactional_id(self, shard: ShardId) -> str:
         """Fixed per shard, so that a new owner's init fences the old one at the broker."""

@@ -112,7 +112,7 @@ class KafkaOwnership:
                 for where, records in polled.items():
                     self._hand_over(ShardId(where.partition), records, on_wakeup)
         finally:
-            await _leave(consumer)
+            await leave(consumer)
 
     def _consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -165,7 +165,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._on_assignment(frozenset(ShardId(where.partition) for where in assigned))
 
 
-async def _leave(consumer: AIOKafkaConsumer) -> None:
+async def leave(consumer: AIOKafkaConsumer) -> None:
     """Leaves the group (a static member stays in it: it means to come back) and closes, within a bounded time."""
     try:
         async with asyncio.timeout(LEAVE_S_MAX):

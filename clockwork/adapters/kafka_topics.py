@@ -46,6 +46,9 @@ IN_SYNC_MIN: Final = 2
 """Of three replicas that must have a record: one may be lost, and what was acknowledged is still there."""
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
+COMMANDS_KAFKA_PARTITIONS: Final = 16
+COMMANDS_RETENTION_MS: Final = 7 * 24 * 3_600 * 1_000
+"""Commands that no node has read for so long are lost."""
 TOPICS_MAX: Final = 20_000
 """Names come from clients, so the cache must end somewhere; the oldest go first."""
 
@@ -261,7 +264,19 @@ class TopicPlan:
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
     """What `init` makes."""
+    commands = TopicPlan(
+        name=settings.commands_topic,
+        kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
+        config={
+            "retention.ms": str(COMMANDS_RETENTION_MS),
+            # Tells a topic that was made anew from the old one (`domain.command`).
+            "message.timestamp.type": "LogAppendTime",
+            # With the headers of a dead letter it still fits into a record of ours.
+            "max.message.bytes": "1000000",
+        },
+    )
     return [
+        *([commands] if settings.commands else []),
         TopicPlan(
             name=settings.shards_topic,
             kafka_partitions=settings.shards,

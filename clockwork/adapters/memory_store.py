@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
@@ -120,13 +121,24 @@ class MemoryScheduleStore:
 
         return await self._serve("hold", effect)
 
-    async def cancel(self, shard: ShardId, outcome: Outcome, *, hold: RequestId) -> None:
+    async def cancel(
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+    ) -> None:
         def effect() -> None:
+            name = (outcome.client_id, outcome.schedule_key)
+            pointer = self.pointers.get(name)
+            if command is not None:
+                self._check_free(name)
             self._check_free((shard, outcome.position), _place_of_outcome(outcome))
             if self.outcomes.get(_place_of_outcome(outcome)) == outcome:
                 return  # the same call again
             self._check_held(shard, outcome, hold)
-            self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome))
+            noted: dict[Place, Write] = {}
+            if command is not None:
+                if pointer is None or pointer.position != outcome.position:
+                    raise ConditionFailed
+                noted = self._put_pointer(replace(pointer, command=command))
+            self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome) | noted)
 
         await self._serve("cancel", effect)
 

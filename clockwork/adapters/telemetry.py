@@ -33,7 +33,7 @@ from prometheus_client import (
 from clockwork.adapters.log_traces import trace_text
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import AuthResult, DeliveryResult, Limit, RequestResult
+from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, Limit, RequestResult
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LATENESS_S: Final = (
@@ -91,6 +91,8 @@ class PrometheusTelemetry:
         self._auth_keys_current = gauge("clockwork_auth_keys_current", "0 while the keys' file cannot be read anew")
         self._limited = counter("clockwork_limited_total", "Refused or held back because of a limit", "limit")
         self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
+        self._commands = counter("clockwork_commands_total", "What became of commands", "command", "result")
+        self._commands_lag = gauge("clockwork_commands_lag", "Commands that wait, as last seen", "partition")
         self._paused = gauge("clockwork_paused", "Clients and topics that are paused, as this node knows it", "what")
         self._create_closed_series()
 
@@ -107,6 +109,9 @@ class PrometheusTelemetry:
             self._auth.labels(auth_result)
         for limit in get_args(Limit):
             self._limited.labels(limit)
+        for command in get_args(CommandName):
+            for command_result in get_args(CommandResult):
+                self._commands.labels(command, command_result)
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
@@ -176,6 +181,14 @@ class PrometheusTelemetry:
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
+    def command(self, command: CommandName, result: CommandResult) -> None:
+        self._commands.labels(command, result).inc()
+
+    def commands_lag(self, kafka_partition: int, records: int | None) -> None:
+        self._commands_lag.labels(str(kafka_partition)).set(records or 0)
+        if records is None:
+            self._commands_lag.remove(str(kafka_partition))
+
     def paused(self, *, clients: int, topics: int) -> None:
         self._paused.labels("client").set(clients)
         self._paused.labels("topic").set(topics)
@@ -206,6 +219,8 @@ class NoTelemetry:
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
     def connections(self, count: int) -> None: ...
+    def command(self, command: CommandName, result: CommandResult) -> None: ...
+    def commands_lag(self, kafka_partition: int, records: int | None) -> None: ...
     def paused(self, *, clients: int, topics: int) -> None: ...
 
 

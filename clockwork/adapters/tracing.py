@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from clockwork.domain.schedule import ClientId, Failure, Placed, Row, Topic
 from clockwork.errors import StartRefused
-from clockwork.ports import NO_TRACER, Tracer
+from clockwork.tracer import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -1,6 +1,7 @@
 """Who may call and how much, put together from the settings."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from clockwork.api.limits import CreateLimits
 from clockwork.api.oidc import OidcTokens
 from clockwork.clock import Clock
 from clockwork.config_access import AccessSettings
+from clockwork.domain.rights import NOBODY_IN_PARTICULAR, WILDCARD, Principal
+from clockwork.errors import StartRefused
 from clockwork.ports import Telemetry
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,8 @@ class Access:
     gate: Gate
     limits: CreateLimits
     authenticator: Authenticator | None
+    principal_of_commands: Callable[[], Principal | None]
+    """In whose name commands are carried out now; None: in nobody's, so they wait."""
 
     async def run(self) -> None:
         """Keeps keys up to date, until cancelled."""
@@ -45,7 +50,23 @@ def open_access(settings: AccessSettings, clock: Clock, telemetry: Telemetry, *,
             telemetry=telemetry,
         ),
         authenticator=authenticator,
+        principal_of_commands=_principal_of_commands(settings, authenticator),
     )
+
+
+def _principal_of_commands(
+    settings: AccessSettings, authenticator: Authenticator | None
+) -> Callable[[], Principal | None]:
+    """Raises: StartRefused if there is nobody of that name."""
+    name = settings.commands_principal
+    if settings.commands == "off" or name in (None, WILDCARD) or not isinstance(authenticator, KeyRing):
+        return lambda: NOBODY_IN_PARTICULAR
+    keys, named = authenticator, str(name)
+    if keys.named(named) is None:
+        raise StartRefused(
+            "CLOCKWORK_COMMANDS_PRINCIPAL: the keys' file has no entry of that name that counts, or several that differ"
+        )
+    return lambda: keys.named(named)
 
 
 def _authenticator(settings: AccessSettings, clock: Clock, telemetry: Telemetry) -> Authenticator | None:

@@ -17,6 +17,7 @@ from clockwork.api.limits import NO_LIMITS, CreateLimits, Headers
 from clockwork.api.problems import Problem
 from clockwork.api.requests import Refusal, body_of, key_in_path, only, parsed
 from clockwork.clock import Clock
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
@@ -24,8 +25,10 @@ from clockwork.engine.answers import (
     Accepts,
     Cancelled,
     Cancels,
+    Change,
     Changed,
     Created,
+    IfVersion,
     KeyTaken,
     NewSchedule,
     NotFound,
@@ -46,7 +49,8 @@ from clockwork.errors import (
     Unauthenticated,
     Unavailable,
 )
-from clockwork.ports import NO_TRACER, Telemetry, Tracer
+from clockwork.ports import Telemetry
+from clockwork.tracer import NO_TRACER, Tracer
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """Of a body that holds one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
@@ -123,17 +127,21 @@ class ScheduleHandlers:
             traceparent=only(request, TRACEPARENT),
         )
 
-    async def accept(self, principal: Principal, new: NewSchedule) -> tuple[HTTPStatus, ScheduleView, Headers]:
-        """One create, alone or of a batch; with the headers that tell what is left of the client's quota.
+    async def accept(
+        self, principal: Principal, new: NewSchedule, *, command: CommandPlace | None = None
+    ) -> tuple[HTTPStatus, ScheduleView, Headers]:
+        """One create, alone, of a batch, or by command; with the headers that tell what is left of the client's quota.
 
-        Raises: Refusal, InvalidInput, Forbidden, TooManyRequests, Unavailable.
+        Raises: Refusal, InvalidInput, Forbidden, TooManyRequests, Unavailable, CommandOver.
         """
         try:
             authorize(principal, Right.CREATE, new.client_id, new.topic)
             quota = self.limits.take(new.client_id, payload_bytes=len(new.task_data))
-            result = await self.intake.create(new)
-        except (InvalidInput, Forbidden, TooManyRequests):
-            self.telemetry.schedule("rejected")
+            result = await self.intake.create(new, command=command)
+        except (InvalidInput, Forbidden, TooManyRequests) as error:
+            # A command over a limit is not rejected: it waits.
+            if command is None or not isinstance(error, TooManyRequests):
+                self.telemetry.schedule("rejected")
             raise
         match result:
             case Created(view):
@@ -161,10 +169,17 @@ class ScheduleHandlers:
         named = await parsed(await self._body(request), schemas.read_key)
         return _shown(await self.cancel_one(principal_of(request), *named))
 
-    async def cancel_one(self, principal: Principal, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView:
-        """One cancel, alone or of a batch. Raises: Refusal, Forbidden, Unavailable."""
+    async def cancel_one(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        command: CommandPlace | None = None,
+    ) -> ScheduleView:
+        """One cancel, alone, of a batch, or by command. Raises: Refusal, Forbidden, Unavailable, CommandOver."""
         authorize(principal, Right.CANCEL, client_id)
-        match await self.canceller.cancel(client_id, schedule_key):
+        match await self.canceller.cancel(client_id, schedule_key, command=command):
             case Cancelled(view):
                 self.telemetry.schedule("cancelled")
                 return view
@@ -190,6 +205,20 @@ class ScheduleHandlers:
             now_ms=self.clock.now_ms(),
         )
         change = await parsed(await self._body(request), read)
+        return _shown(await self.change_one(principal, client_id, schedule_key, change, if_version=if_version))
+
+    async def change_one(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        if_version: IfVersion | None,
+        command: CommandPlace | None = None,
+    ) -> ScheduleView:
+        """One change, over HTTP or by command. Raises: Refusal, InvalidInput, Forbidden, Unavailable, CommandOver."""
+        authorize(principal, Right.CREATE, client_id)
 
         def covered(schedule: Schedule) -> Schedule:
             # Also where the topic stays as it is: what is sent to it would be this key's.
@@ -197,7 +226,8 @@ class ScheduleHandlers:
             authorize(principal, Right.CREATE, client_id, changed.topic)
             return changed
 
-        return self._changed(await self.rescheduler.change(client_id, schedule_key, covered, if_version=if_version))
+        answer = await self.rescheduler.change(client_id, schedule_key, covered, if_version=if_version, command=command)
+        return self._view_of(answer)
 
     async def fire(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
@@ -218,13 +248,16 @@ class ScheduleHandlers:
         return self._changed(answer)
 
     def _changed(self, answer: Changed | Unchanged | VersionDiffers | NotFound | Refused) -> web.Response:
+        return _shown(self._view_of(answer))
+
+    def _view_of(self, answer: Changed | Unchanged | VersionDiffers | NotFound | Refused) -> ScheduleView:
         match answer:
             case Changed(view):
                 self.telemetry.schedule("rescheduled")
-                return _shown(view)
+                return view
             case Unchanged(view):
                 self.telemetry.schedule("repeated")
-                return _shown(view)
+                return view
             case VersionDiffers(view):
                 raise Refusal(problems.version_differs(view.version, schemas.answer(view)))
             case NotFound():

@@ -243,6 +243,12 @@ class KeyRing:
         self._verified.put(credential, key)
         return key.principal
 
+    def named(self, name: str) -> Principal | None:
+        """Who bears this name, by the entries that count; None if nobody does, or several who may do different things."""
+        now_ms = self._clock.now_ms()
+        found = {key.principal for key in self._keys.values() if key.principal.name == name and key.counts(now_ms)}
+        return found.pop() if len(found) == 1 else None
+
     async def _fits(self, key: Key, credential: str) -> bool:
         if self._waiting >= SCRYPTS_WAITING_MAX:
             raise TooManyRequests("Too many keys are being checked.", retry_after_s=1)

@@ -87,13 +87,18 @@ def topic_of(value: str) -> str:
     return value
 
 
-def _topic(value: str, info: ValidationInfo) -> str:
+def topic_of_clients(value: str, cluster: str) -> str:
+    """The same, and nobody's own."""
     topic_of(value)
     if value.startswith("__"):
         raise ValueError("topics that begin with __ are Kafka's own")
-    if value.startswith(f"{_context(info).cluster}-"):
-        raise ValueError(f"topics that begin with {_context(info).cluster}- are Clockwork's own")
+    if value.startswith(f"{cluster}-"):
+        raise ValueError(f"topics that begin with {cluster}- are Clockwork's own")
     return value
+
+
+def _topic(value: str, info: ValidationInfo) -> str:
+    return topic_of_clients(value, _context(info).cluster)
 
 
 def _due_ms(value: object, info: ValidationInfo) -> int:

@@ -26,8 +26,8 @@ from clockwork.engine.answers import Accepts, Cancels, Rearms, Reschedules
 from clockwork.engine.history import Remembers
 from clockwork.engine.listing import Lists
 from clockwork.errors import StartRefused
-from clockwork.ports import NO_TRACER, Tracer
 from clockwork.tls import HANDSHAKE_S_MAX
+from clockwork.tracer import NO_TRACER, Tracer
 
 UNMATCHED: Final = "unmatched"
 """Label of requests for no route of ours: paths come from outside and must not become labels."""

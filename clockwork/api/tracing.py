@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.ports import Tracer
+from clockwork.tracer import Tracer
 
 TRACED: Final = frozenset({"/schedule", "/schedules"})
 CARRIED: Final = ("traceparent", "tracestate")

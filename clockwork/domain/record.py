@@ -20,6 +20,15 @@ TRACEPARENT: Final = "traceparent"
 DEAD_TOPIC: Final = "clockwork-topic"
 DEAD_REASON: Final = "clockwork-reason"
 DEAD_ATTEMPTS: Final = "clockwork-attempts"
+DEAD_DETAIL: Final = "clockwork-detail"
+"""Of commands only: what is wrong, in words."""
+DEAD_SOURCE: Final = "clockwork-source"
+"""Of commands only: Kafka partition and offset in the commands topic."""
+CORRELATION_ID: Final = "clockwork-correlation-id"
+STATUS: Final = "clockwork-status"
+COMMAND: Final = "clockwork-command"
+REPEATED: Final = "clockwork-repeated"
+"""In a reply: the command was over before, and this is what is there now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,10 +1,14 @@
-"""What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it."""
+"""What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it.
+
+`command`: the request came as the command that stands there (`domain.command`), and is over once a later one had its
+effect under the same key."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import (
@@ -153,8 +157,8 @@ IfVersion = frozenset[int]
 class Accepts(Protocol):
     """Takes schedules and finds them again."""
 
-    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
-        """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted)."""
+    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
+        """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
         ...
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
@@ -165,8 +169,10 @@ class Accepts(Protocol):
 class Cancels(Protocol):
     """Cancels pending schedules."""
 
-    async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
-        """Raises: Unavailable (it may have been cancelled)."""
+    async def cancel(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+    ) -> Cancelled | NotFound | Refused:
+        """Raises: Unavailable (it may have been cancelled), CommandOver."""
         ...
 
 
@@ -174,9 +180,16 @@ class Reschedules(Protocol):
     """Changes pending schedules."""
 
     async def change(
-        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        if_version: IfVersion | None = None,
+        command: CommandPlace | None = None,
     ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
-        """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed)."""
+        """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
+        CommandOver."""
         ...
 
     async def fire(

@@ -4,6 +4,7 @@ import random
 
 from clockwork.clock import Clock
 from clockwork.config import IntakeSettings
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -20,7 +21,7 @@ from clockwork.engine.patience import Patience
 from clockwork.engine.reading import Reading, ended_view, pending_view, refused
 from clockwork.engine.tidy import outcome_expiry_s
 from clockwork.engine.waker import Waker
-from clockwork.errors import StoreUnavailable
+from clockwork.errors import CommandOver, StoreUnavailable
 from clockwork.ports import ScheduleStore
 
 
@@ -37,17 +38,19 @@ class Canceller:
         self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
         self._holding = Holding(store, self._reading, waker, clock, rng)
 
-    async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
+    async def cancel(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+    ) -> Cancelled | NotFound | Refused:
         """Cancels what is pending under the key.
 
-        Raises: Unavailable: it may have been cancelled; the same request again settles it.
+        Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandOver.
         """
         patience = Patience(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            return await self._cancel(client_id, schedule_key, patience)
+            return await self._cancel(client_id, schedule_key, patience, command)
 
     async def _cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience
+        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience, command: CommandPlace | None
     ) -> Cancelled | NotFound | Refused:
         tried: Pointer | None = None
         while True:
@@ -61,8 +64,11 @@ class Canceller:
                         return _answer(tried, ended)
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
+                unknown = tried is None or pointer.position != tried.position
+                if unknown and command is not None and command.is_over(pointer.command):
+                    raise CommandOver
                 tried = pointer
-                end = await self._settle(pointer, patience)
+                end = await self._settle(pointer, patience, command)
             except StoreUnavailable as error:
                 # Whatever was applied meanwhile, the next round reads: its outcome is the answer.
                 await patience.pause(f"the schedule could not be cancelled in time: {error}")
@@ -72,10 +78,14 @@ class Canceller:
             if end.state is not EndState.SUPERSEDED:
                 return _answer(pointer, end)
 
-    async def _settle(self, pointer: Pointer, patience: Patience) -> Outcome | Row | BrokenRow:
+    async def _settle(
+        self, pointer: Pointer, patience: Patience, command: CommandPlace | None
+    ) -> Outcome | Row | BrokenRow:
+        noted = command.after(pointer.command) if command is not None else None
+
         async def decide(row: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._cancelled(pointer, row)
-            await self._store.cancel(pointer.shard, outcome, hold=hold)
+            await self._store.cancel(pointer.shard, outcome, hold=hold, command=noted)
             return outcome
 
         return await self._holding.settle(pointer, decide, patience)

@@ -33,7 +33,8 @@ from clockwork.errors import (
     TransactionConflict,
     Unavailable,
 )
-from clockwork.ports import NO_TRACER, Publisher, ScheduleStore, Telemetry, Tracer
+from clockwork.ports import Publisher, ScheduleStore, Telemetry
+from clockwork.tracer import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 

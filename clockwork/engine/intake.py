@@ -9,6 +9,7 @@ import random
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import IntakeSettings
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
 from clockwork.engine.answers import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
 from clockwork.engine.patience import Patience
@@ -17,6 +18,7 @@ from clockwork.engine.reading import Reading, pending_view
 from clockwork.engine.waker import Waker
 from clockwork.errors import (
     ClockUntrusted,
+    CommandOver,
     ConditionFailed,
     InvalidInput,
     StoreUnavailable,
@@ -54,17 +56,19 @@ class Intake:
         async with patience.kept():
             return await self._reading.view(client_id, schedule_key, patience)
 
-    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
         """Accepts a schedule.
 
         Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
-        settles it).
+        settles it), CommandOver.
         """
         patience = self._patience()
         async with patience.kept():
-            return await self._create(new, patience)
+            return await self._create(new, patience, command)
 
-    async def _create(self, new: NewSchedule, patience: Patience) -> Created | Repeated | KeyTaken:
+    async def _create(
+        self, new: NewSchedule, patience: Patience, command: CommandPlace | None
+    ) -> Created | Repeated | KeyTaken:
         try:
             await self._check_topic(new)
             self._check_clock()
@@ -76,16 +80,19 @@ class Intake:
             return repeated
         row = self._row(new, version=1)
         replaces: int | None = None
+        noted = command
         while True:
-            pointer = self._pointer(new, row)
+            pointer = self._pointer(new, row, noted)
             try:
                 await self._store.create(row, pointer, replaces_version=replaces)
             except ConditionFailed:
-                found = await self._who_is_there(new, row, patience)
+                found = await self._who_is_there(new, row, patience, command)
                 if not isinstance(found, Pointer | None):
                     return found
                 self._check_clock()
                 replaces = found.version if found is not None else None
+                last = found.command if found is not None else None
+                noted = command.after(last) if command is not None else last
                 row = self._row(new, version=(replaces or 0) + 1)
             except (TransactionConflict, StoreUnavailable) as error:
                 # The same row again, at the same position: if the first try was applied after all, this is that create.
@@ -99,7 +106,7 @@ class Intake:
         return Created(pending_view(pointer, row))
 
     async def _who_is_there(
-        self, new: NewSchedule, mine: Row, patience: Patience
+        self, new: NewSchedule, mine: Row, patience: Patience, command: CommandPlace | None
     ) -> Created | Repeated | KeyTaken | Pointer | None:
         """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
         while True:
@@ -113,6 +120,8 @@ class Intake:
                     return Created(view)  # our own, written by a try whose answer was lost
                 if pointer.digest == new.digest:
                     return Repeated(view)
+                if command is not None and command.is_over(pointer.command):
+                    raise CommandOver
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
 
@@ -157,7 +166,7 @@ class Intake:
             )
         )
 
-    def _pointer(self, new: NewSchedule, row: Row) -> Pointer:
+    def _pointer(self, new: NewSchedule, row: Row, command: CommandPlace | None) -> Pointer:
         return Pointer(
             client_id=new.client_id,
             schedule_key=new.schedule_key,
@@ -166,6 +175,7 @@ class Intake:
             digest=new.digest,
             version=row.schedule.version,
             expires_at_s=self._placing.pointer_expires_at_s(row),
+            command=command,
         )
 
     def _patience(self) -> Patience:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import IntakeSettings
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -55,7 +56,7 @@ from clockwork.engine.placing import Placing, topic_missing
 from clockwork.engine.reading import Reading, ended_view, pending_view, refused
 from clockwork.engine.tidy import outcome_expiry_s
 from clockwork.engine.waker import Waker
-from clockwork.errors import ClockUntrusted, StoreUnavailable, Unreadable
+from clockwork.errors import ClockUntrusted, CommandOver, StoreUnavailable, Unreadable
 from clockwork.ports import Publisher, ScheduleStore
 
 Answer = Changed | Unchanged | VersionDiffers | NotFound | Refused
@@ -67,6 +68,7 @@ class _Wish:
 
     change: Change
     if_version: IfVersion | None
+    command: CommandPlace | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,15 +104,22 @@ class Rescheduler:
         self._placing = Placing(waker, clock, rng, settings)
 
     async def change(
-        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        if_version: IfVersion | None = None,
+        command: CommandPlace | None = None,
     ) -> Answer:
         """Makes of the pending schedule what `change` makes of it.
 
-        Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it.
+        Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
         """
+        wish = _Wish(change=change, if_version=if_version, command=command)
         patience = Patience(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            return await self._change(client_id, schedule_key, _Wish(change=change, if_version=if_version), patience)
+            return await self._change(client_id, schedule_key, wish, patience)
 
     async def fire(
         self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
@@ -139,6 +148,8 @@ class Rescheduler:
                     move = None
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
+                if move is None and wish.command is not None and wish.command.is_over(pointer.command):
+                    raise CommandOver
                 present = await self._present(pointer, patience)
                 if not isinstance(present, Outcome):
                     step = await self._prepare(pointer, present, wish, move)
@@ -194,7 +205,10 @@ class Rescheduler:
             return move
         if wanted.topic != row.schedule.topic and not await self._publisher.topic_exists(wanted.topic):
             raise topic_missing(wanted.topic)
-        return self._move(pointer, row.schedule, wanted)
+        made = self._move(pointer, row.schedule, wanted)
+        if wish.command is None:
+            return made
+        return replace(made, new=replace(made.new, command=wish.command.after(pointer.command)))
 
     def _move(self, pointer: Pointer, present: Schedule, wanted: Schedule) -> _Move:
         moved_in_time = wanted.due_ms != present.due_ms

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from clockwork.domain.lanes import Firing
 from clockwork.domain.schedule import Placed, Row
-from clockwork.ports import Tracer
+from clockwork.tracer import Tracer
 
 
 def trace_ends(tracer: Tracer, firings: Iterable[Firing], placed: Iterable[Placed | None]) -> None:

@@ -211,13 +211,15 @@ def one_hold_per_request(text: str) -> Any:
     return f"hold-of-{hash(asyncio.current_task())}"
 
 
-async def cancel_whatever_is_there_now(self: Canceller, client_id: Any, schedule_key: Any, patience: Any) -> Any:
+async def cancel_whatever_is_there_now(
+    self: Canceller, client_id: Any, schedule_key: Any, patience: Any, command: Any
+) -> Any:
     while True:
         try:
             pointer = await self._store.read_pointer(client_id, schedule_key)
             if pointer is None:
                 return NotFound()
-            end = await self._settle(pointer, patience)
+            end = await self._settle(pointer, patience, command)
         except StoreUnavailable:
             await patience.pause("")
             continue

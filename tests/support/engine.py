@@ -31,7 +31,7 @@ from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_pace import TopicPace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
-from clockwork.ports import NO_TRACER, Tracer
+from clockwork.tracer import NO_TRACER, Tracer
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 

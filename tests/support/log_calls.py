@@ -62,29 +62,39 @@ def _lines(where: str, tree: ast.Module, function: Function, call: ast.Call) -> 
     level = {"exception": "error", "log": "varies"}.get(method, method)
     message = call.args[1 if method == "log" else 0] if len(call.args) > (method == "log") else None
     extra = next((keyword.value for keyword in call.keywords if keyword.arg == "extra"), None)
-    entries = _entries(function, extra)
+    entries = _entries(tree, function, extra)
     event = entries.pop("event", None)
     fields = frozenset(entries) - CONTROL
     for said, named in _as_called(tree, function, message, event):
         yield LogCall(where=where, level=level, message=said, event=named, fields=fields)
 
 
-def _entries(function: Function, extra: ast.expr | None) -> dict[str, ast.expr]:
-    """The dictionary's entries: written out, by the name of one, or joined of such."""
+def _entries(tree: ast.Module, function: Function, extra: ast.expr | None) -> dict[str, ast.expr]:
+    """The dictionary's entries: written out, by the name of one, joined of such, or made by a function of the module."""
     match extra:
         case ast.Dict():
             found: dict[str, ast.expr] = {}
             for key, value in zip(extra.keys, extra.values, strict=True):
                 if key is None:
-                    found |= _entries(function, value)
+                    found |= _entries(tree, function, value)
                 elif isinstance(key, ast.Constant):
                     found[str(key.value)] = value
             return found
         case ast.BinOp(left, ast.BitOr(), right):
-            return _entries(function, left) | _entries(function, right)
+            return _entries(tree, function, left) | _entries(tree, function, right)
+        case ast.Call(ast.Name(name)):
+            return _made_by(tree, name, extra)
         case ast.Name(name):
-            return _entries(function, _assigned(function, name))
+            return _entries(tree, function, _assigned(function, name))
     return {}
+
+
+def _made_by(tree: ast.Module, name: str, call: ast.Call) -> dict[str, ast.expr]:
+    makers = [node for node in ast.walk(tree) if isinstance(node, Function) and node.name == name]
+    dicts = [node for maker in makers for node in ast.walk(maker) if isinstance(node, ast.Dict)]
+    entries = {key: value for each in dicts for key, value in _entries(tree, makers[0], each).items()}
+    given = dict(zip([argument.arg for argument in makers[0].args.args], call.args, strict=False)) if makers else {}
+    return {key: given.get(ast.unparse(value), value) for key, value in entries.items()}
 
 
 def _assigned(function: Function, name: str) -> ast.expr | None:

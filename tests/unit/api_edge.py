@@ -14,6 +14,7 @@ from clockwork.api.limits import CreateLimits
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
 from clockwork.config_access import ConnectionSettings
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
@@ -77,7 +78,7 @@ class FakeEngine:
     due_asked: list[int | None] = field(default_factory=list)
     """By retries."""
 
-    async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
         if self.error is not None:
             raise self.error
         self.news.append(new)
@@ -93,7 +94,9 @@ class FakeEngine:
             raise self.error
         return self.views.get((client_id, schedule_key))
 
-    async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
+    async def cancel(
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+    ) -> Cancelled | NotFound | Refused:
         if self.error is not None:
             raise self.error
         if self.cancel_answer is not None:
@@ -102,7 +105,13 @@ class FakeEngine:
         return NotFound() if view is None else Cancelled(view)
 
     async def change(
-        self, client_id: ClientId, schedule_key: ScheduleKey, change: Change, *, if_version: IfVersion | None = None
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        if_version: IfVersion | None = None,
+        command: CommandPlace | None = None,
     ) -> ChangeAnswer:
         if self.error is not None:
             raise self.error

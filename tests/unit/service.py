@@ -17,7 +17,7 @@ from clockwork.config import HttpSettings
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unauthenticated
-from clockwork.ports import NO_TRACER, Tracer
+from clockwork.tracer import NO_TRACER, Tracer
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness, a_request

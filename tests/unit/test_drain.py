@@ -85,6 +85,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
         readiness=readiness,
         supervisor=shards,
         ownership=member,
+        commands=None,
         **parts,
     )
     stop = asyncio.Event()

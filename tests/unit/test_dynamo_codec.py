@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clockwork.adapters import dynamo_codec as codec
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
 from clockwork.domain.schedule import (
@@ -136,7 +137,8 @@ def test_every_outcome_comes_back_as_it_was(original: Outcome) -> None:
 def test_every_pointer_comes_back_as_it_was(to: Row, digest: str, version: int, expires_at_s: int) -> None:
     original = pointer(to, digest=digest, version=version, expires_at_s=expires_at_s)
 
-    for stored in (original, replace(original, rearmed=True)):
+    place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
+    for stored in (original, replace(original, rearmed=True), replace(original, command=place)):
         assert codec.pointer_of(codec.pointer_item(stored)) == stored
 
 
@@ -325,6 +327,12 @@ def test_values_that_contradict_themselves_are_not_written() -> None:
         codec.row_item(row(schedule(headers=(("h", "1"), ("h", "2")))))
     with pytest.raises(ValueError, match="another key"):
         codec.outcome_item(replace(outcome(good), schedule_key=ScheduleKey("other")))
+
+
+def test_a_pointer_with_a_mangled_place_of_a_command_is_unreadable_and_not_without_one() -> None:
+    # Taken for none, a repeated command would have its effect twice.
+    with pytest.raises(Unreadable, match="command"):
+        codec.pointer_of(codec.pointer_item(pointer(row())) | {"command": {"S": "3.17"}})
 
 
 @pytest.mark.parametrize("topic", ["t" * 40_000, "a b", "..", "ümlaut", "a\n"])

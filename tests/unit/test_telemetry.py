@@ -45,6 +45,8 @@ METRICS = {
     "clockwork_limited_total": ("counter", {"limit"}),
     "clockwork_http_connections": ("gauge", set[str]()),
     "clockwork_paused": ("gauge", {"what"}),
+    "clockwork_commands_total": ("counter", {"command", "result"}),
+    "clockwork_commands_lag": ("gauge", {"partition"}),
 }
 
 
@@ -68,6 +70,8 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.limited("creates")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)
+    telemetry.command("create", "done")
+    telemetry.commands_lag(3, 17)
 
 
 def families(telemetry: PrometheusTelemetry) -> dict[str, Any]:
@@ -274,3 +278,12 @@ def test_very_many_causes_do_not_fill_the_memory() -> None:
     say = filtered(rule)
     assert all(say("down", f"cause-{i}") for i in range(3_000))
     assert len(rule._quiet) <= 1_000
+
+
+def test_the_lag_of_commands_that_others_read_now_is_forgotten() -> None:
+    telemetry = PrometheusTelemetry()
+    telemetry.commands_lag(3, None)
+    telemetry.commands_lag(3, 17)
+    assert sample(telemetry, "clockwork_commands_lag", partition="3") == 17
+    telemetry.commands_lag(3, None)
+    assert sample(telemetry, "clockwork_commands_lag", partition="3") is None

@@ -14,7 +14,7 @@ from clockwork.adapters.tracing import OtelTracer, open_tracer
 from clockwork.api.tracing import tracing
 from clockwork.config import load_settings
 from clockwork.errors import StartRefused, StoreUnavailable
-from clockwork.ports import NO_TRACER
+from clockwork.tracer import NO_TRACER
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

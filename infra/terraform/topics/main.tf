@@ -24,6 +24,12 @@ variable "shards" {
   default     = 64
 }
 
+variable "commands" {
+  description = "Whether CLOCKWORK_COMMANDS is on."
+  type        = bool
+  default     = false
+}
+
 variable "replicas" {
   description = "Of each Kafka partition."
   type        = number
@@ -58,6 +64,21 @@ resource "kafka_topic" "deliveries" {
 
   lifecycle {
     prevent_destroy = true
+  }
+}
+
+# Only with CLOCKWORK_COMMANDS=on.
+resource "kafka_topic" "commands" {
+  count              = var.commands ? 1 : 0
+  name               = "${var.cluster}-commands"
+  partitions         = 16
+  replication_factor = var.replicas
+
+  config = {
+    "retention.ms"           = "604800000"
+    "message.timestamp.type" = "LogAppendTime"
+    "max.message.bytes"      = "1000000"
+    "min.insync.replicas"    = "2"
   }
 }
 

@@ -1,0 +1,188 @@
+"""What a command does that is read again: nothing, once it had its effect."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
+from clockwork.errors import CommandOver, StoreUnavailable
+from tests.unit.command_desk import REPLIES, Desk
+
+NAME = (ClientId("shop"), ScheduleKey("order-1"))
+
+
+async def test_the_same_commands_twice_are_carried_out_once() -> None:
+    desk = Desk()
+    desk.create()
+    await desk.settle()
+    before = desk.engine.store.pointers.copy()
+    desk.read_again()
+    await desk.settle()
+    assert desk.engine.store.pointers == before
+    assert desk.statuses() == [201, 200]
+
+
+async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_in_place_of() -> None:
+    # 1 create A, 2 cancel, 3 create B, 4 cancel; read again, 1 would find an ended B and take the key over.
+    desk = Desk()
+    steps: tuple[Callable[[], object], ...] = (
+        lambda: desk.create("A"),
+        desk.cancel,
+        lambda: desk.create("B"),
+        desk.cancel,
+    )
+    for step in steps:
+        step()
+        await desk.settle()
+    desk.read_again()
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert (view.status, view.version) == (Status.CANCELLED, 2)
+    assert desk.metric("create", "over") == 1, "A; B itself is known by its digest"
+
+
+async def test_a_cancel_read_again_does_not_cancel_what_was_created_after_it_by_command() -> None:
+    desk = Desk()
+    steps: tuple[Callable[[], object], ...] = (lambda: desk.create("A"), desk.cancel, lambda: desk.create("B"))
+    for step in steps:
+        step()
+        await desk.settle()
+    desk.read_again(begin=1)
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.status is Status.PENDING
+    assert await desk.data() == b"B"
+
+
+async def test_a_cancel_read_again_does_not_cancel_what_was_created_after_it_over_http() -> None:
+    # The create over HTTP takes over a pointer that the cancel wrote its place into, and keeps it.
+    desk = Desk()
+    desk.create("A")
+    desk.cancel()
+    await desk.settle()
+    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
+    desk.read_again(begin=1)
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.status is Status.PENDING
+
+
+async def test_a_reschedule_read_again_does_not_move_back_what_somebody_moved_since() -> None:
+    desk = Desk()
+    desk.create()
+    desk.move(10)
+    await desk.settle()
+    desk.move(20)
+    await desk.settle()
+    desk.read_again(begin=1)
+    desk.log.append(None, b"")  # so that there is something to commit behind them
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.schedule is not None
+    assert (view.schedule.due_ms, view.version) == (desk.engine.clock.now_ms() + 20 * 60_000, 3)
+
+
+async def test_a_zombie_that_read_the_pointer_before_loses_to_what_stands_there_now() -> None:
+    # A paused node has read a create and finds, when it goes on, that another node has carried out all that follows.
+    desk = Desk()
+    first = desk.create("A")
+    steps: tuple[Callable[[], object], ...] = (desk.cancel, lambda: desk.create("B"), desk.cancel)
+    for step in steps:
+        step()
+    await desk.settle()
+    late = desk.over_http("A")
+    with pytest.raises(CommandOver):
+        await desk.engine.intake.create(late, command=first)
+    with pytest.raises(CommandOver):
+        await desk.engine.canceller.cancel(*NAME, command=first)
+    with pytest.raises(CommandOver):
+        await desk.engine.rescheduler.change(*NAME, lambda schedule: schedule, command=first)
+
+
+async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() -> None:
+    # The store did it and said nothing: the next round must not take its own mark for somebody else's.
+    desk = Desk()
+    place = desk.create()
+    await desk.settle()
+    store = desk.engine.store
+
+    def losing(name: str) -> None:
+        real = getattr(store, name)
+
+        async def lose(*given: object, **named: object) -> None:
+            setattr(store, name, real)
+            await real(*given, **named)
+            raise StoreUnavailable(outcome_unknown=True)
+
+        setattr(store, name, lose)
+
+    later = replace(place, offset=1)
+    losing("reschedule")
+    moved = await desk.engine.rescheduler.change(*NAME, _an_hour_later, command=later)
+    assert isinstance(moved, Changed)
+    last = replace(place, offset=2)
+    losing("cancel")
+    assert isinstance(await desk.engine.canceller.cancel(*NAME, command=last), Cancelled)
+
+
+async def test_a_command_without_an_effect_leaves_no_mark_and_may_have_its_one_effect_later() -> None:
+    desk = Desk()
+    desk.cancel(replyTo=None)
+    await desk.settle()
+    assert await desk.now() is None
+    desk.engine.clock.advance_ms(1)
+    await desk.engine.intake.create(desk.over_http("B"))
+    desk.read_again()
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.status is Status.CANCELLED
+
+
+async def test_what_was_answered_is_not_carried_out_again_even_if_it_had_no_effect() -> None:
+    # The client was told 404, and creates because of it. The crash comes between the answer and the commit.
+    desk = Desk()
+    desk.cancel()
+    await desk.settle()
+    assert desk.statuses() == [404]
+    await desk.engine.intake.create(desk.over_http("B"))
+    desk.log.committed[0] = 0
+    assert desk.log.noted[0] == 1, "noted before the answer was sent"
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.status is Status.PENDING
+    status, document, headers = desk.replies()[-1]
+    assert (status, document["schedule"]["status"], headers["clockwork-repeated"]) == (200, "pending", b"true")
+
+
+async def test_no_answer_is_sent_before_it_is_noted_that_the_effects_are_over() -> None:
+    desk = Desk()
+    desk.log.away = True
+    desk.create()
+    async with desk.running():
+        while await desk.now() is None:  # noqa: ASYNC110 - the effect comes first
+            await asyncio.sleep(0)
+        assert not desk.engine.kafka.read_committed(REPLIES)
+        desk.log.away = False
+        await desk.log.until_worked_off()
+    assert desk.statuses() == [201]
+
+
+async def test_over_http_nothing_is_ever_over() -> None:
+    desk = Desk()
+    desk.create("A")
+    await desk.settle()
+    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), KeyTaken)
+    assert isinstance(await desk.engine.canceller.cancel(*NAME), Cancelled)
+
+
+def _an_hour_later(schedule: Schedule) -> Schedule:
+    return replace(schedule, due_ms=schedule.due_ms + 3_600_000)
