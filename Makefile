@@ -20,7 +20,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim chaos bench check format format-check lint types imports rules tools charts audit sbom lock clean
+.PHONY: help setup run demo test sim chaos fuzz bench check format format-check lint types imports rules tools charts audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to
 
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
 	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(STAMP) ## bad input from everywhere, in memory and on real services: make fuzz MINUTES=5; SEED=7 for a round again
+	$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENARIO=drain QUICK=1; results in bench-results/
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

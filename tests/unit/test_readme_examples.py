@@ -1,4 +1,4 @@
-"""The README's examples run as they stand there."""
+"""The examples of the README and of its pages run as they stand there."""
 
 import asyncio
 import json
@@ -24,12 +24,16 @@ from tests.unit.api_edge import open_edge
 from tests.unit.service import open_service
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("http-api.md", "clients.md", "access.md", "operating.md")),
+]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 ADDRESS = "http://127.0.0.1:8080"
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
 CALLS, CONSUMER = blocks("python")
