@@ -1,5 +1,6 @@
-"""`python -m clockwork`: a node; `init` makes tables and topics, `check` verifies them; `leave` says, for a node with an
-instance id that was stopped, that it will not come back; `keys new` makes an API key.
+"""`python -m clockwork`: a node; `init` makes tables and topics, `check` does what every start does first, and no more:
+Kafka's version, tables, topics and rights; `leave` says, for a node with an instance id that was stopped, that it will
+not come back; `keys new` makes an API key.
 
 Exit codes: 0 done, 2 refused (one line on standard error says what to change), 1 anything else.
 """
@@ -52,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             handler.addFilter(_Numbered(chosen.sibling[0]))
         return_code = asyncio.run(_work(chosen, settings, environ))
     except* (StartRefused, Unavailable) as refused:
-        for error in leaves(refused):
-            print(f"clockwork: {error}", file=sys.stderr)  # noqa: T201
+        for line in [line for error in leaves(refused) for line in str(error).splitlines()]:
+            print(f"clockwork: {line}", file=sys.stderr)  # noqa: T201
         return_code = 2
     return return_code or 0
 

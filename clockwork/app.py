@@ -5,7 +5,8 @@ then tables and topics are made or checked for as long as it takes DynamoDB and 
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
 within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
-ends the process at once: everything in doubt is what take-over is made for.
+ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its place in
+the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over at once.
 """
 
 import asyncio
@@ -17,7 +18,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from clockwork.adapters.kafka_commands import KafkaCommandLog
 from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
+from clockwork.adapters.tracing import open_tracer
 from clockwork.api.access import Access, open_access
 from clockwork.api.command_work import CommandWork
 from clockwork.api.handlers import ScheduleHandlers
@@ -60,8 +61,18 @@ from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.engine.watch import Watch
 from clockwork.errors import Unavailable
-from clockwork.resources import dynamo_settings, http_tls, kafka_settings, prepare_resources, watched_certificates
+from clockwork.readiness import NodeReadiness as NodeReadiness
+from clockwork.readiness import Role as Role
+from clockwork.resources import (
+    dynamo_settings,
+    http_tls,
+    kafka_settings,
+    leave_as,
+    prepare_resources,
+    watched_certificates,
+)
 from clockwork.tls import CertWatch
+from clockwork.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -78,62 +89,6 @@ PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 Commands = Callable[[], Coroutine[Any, Any, None]]
 """Takes commands until cancelled."""
-
-
-class Role(StrEnum):
-    """What a node does."""
-
-    ALL = "all"
-    API = "api"
-    WORKER = "worker"
-
-    @property
-    def accepts(self) -> bool:
-        return self is not Role.WORKER
-
-    @property
-    def fires(self) -> bool:
-        return self is not Role.API
-
-
-@dataclass(kw_only=True, slots=True)
-class NodeReadiness:
-    """Can this node do what its role does? Implements the API's `Readiness`."""
-
-    role: Role
-    guard: ClockGuard
-    watch: Watch
-    publisher: KafkaPublisher
-    shards_owned: Callable[[], int]
-    preparing: str | None = "starting"
-    """Why it is not open yet; None once it is."""
-    stopping: bool = False
-
-    def reasons(self) -> list[str]:
-        """Why not; empty if it can."""
-        found = []
-        if self.stopping:
-            found.append("stopping")
-        if self.preparing is not None:
-            found.append(self.preparing)
-        if self.watch.store_error is not None:
-            found.append(f"DynamoDB: {self.watch.store_error}")
-        if not self.guard.trusted():
-            found.append("clock: too far from DynamoDB's, or not compared lately")
-        if self.role is Role.WORKER and not self.publisher.connected():
-            found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
-        return found
-
-    def details(self) -> dict[str, object]:
-        """More about what it depends on. While Kafka is down the API goes on accepting, and names it here."""
-        return {
-            "role": self.role,
-            "kafka": "up" if self.publisher.connected() else "down",
-            "kafkaTrouble": self.publisher.trouble(),
-            "dynamodb": "up" if self.watch.store_error is None else "down",
-            "clockSkewMs": self.guard.skew_ms,
-            "shardsOwned": self.shards_owned(),
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +158,7 @@ class Node:
         setbacks = Setbacks(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
-                await prepare_resources(self.settings)
+                await prepare_resources(self.settings, fires=self.role.fires)
                 if self.role.fires:
                     await self.pauses.begin()
             except Unavailable as error:
@@ -231,6 +186,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     kafka = kafka_settings(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
         store = await stack.enter_async_context(
             DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
         )
@@ -240,7 +196,9 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         take_over = TakeOver(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner)
+        delivery = Delivery(
+            store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
+        )
         pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         dispatcher = Dispatcher(
             store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
@@ -253,12 +211,10 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
         watch = Watch(store, guard, telemetry)
-        readiness = NodeReadiness(
-            role=role, guard=guard, watch=watch, publisher=publisher, shards_owned=lambda: len(supervisor.shards)
-        )
+        readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
         app = _make_api(
-            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling
+            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling, tracer
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -282,6 +238,24 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
                 settings, role, kafka, store, publisher, waker, clock, guard, rng, telemetry, access
             ),
         )
+
+
+def _readiness(
+    role: Role,
+    guard: ClockGuard,
+    watch: Watch,
+    publisher: KafkaPublisher,
+    supervisor: Supervisor,
+    ownership: KafkaOwnership,
+) -> NodeReadiness:
+    return NodeReadiness(
+        role=role,
+        guard=guard,
+        watch=watch,
+        publisher=publisher,
+        shards_owned=lambda: len(supervisor.shards),
+        group_trouble=ownership.trouble,
+    )
 
 
 def _make_commands(
@@ -335,6 +309,7 @@ def _make_api(
     readiness: NodeReadiness,
     access: Access,
     sibling: Sibling | None,
+    tracer: Tracer,
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
@@ -356,13 +331,18 @@ def _make_api(
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
         admin=admin_parts(settings, store, intake, waker, clock, rng),
+        tracer=tracer,
     )
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
     """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
-    stop = asyncio.Event()
+    stop, for_good = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_leave() -> None:
+        for_good.set()
+        stop.set()
 
     def on_signal() -> None:
         if stop.is_set():
@@ -378,13 +358,28 @@ async def run_node(settings: Settings, role: Role, sibling: Sibling | None = Non
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGUSR1, on_leave)
     if sibling is not None:
         loop.add_reader(PARENT_FD, on_orphaned)
     try:
         async with open_node(settings, role, sibling) as node:
             await node.run(stop)
+            if for_good.is_set() and role.fires:
+                await _leave_for_good(settings)
     finally:
         loop.remove_reader(PARENT_FD)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.remove_signal_handler(number)
     log.info("Stopped", extra={"event": "node.stopped"})
+
+
+async def _leave_for_good(settings: Settings) -> None:
+    """For one without an instance id there is nothing to do: it has left already."""
+    if settings.kafka.instance_id is None:
+        return
+    try:
+        await leave_as(settings, settings.kafka.instance_id)
+    except Unavailable as error:
+        # The drain was orderly all the same; the shards are handed over when the session ends, or by the command.
+        extra = {"event": "group.not_left_for_good", "error": str(error)}
+        log.error("Still in the group until its session ends: run `python -m clockwork leave`", extra=extra)

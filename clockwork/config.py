@@ -23,6 +23,7 @@ from clockwork.config_access import AccessSettings, ConnectionSettings, PaceSett
 from clockwork.config_processes import ProcessSettings
 from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
 from clockwork.config_values import broker, brokers_of, http_url, text_of, toml_of
+from clockwork.config_watching import LogSettings
 from clockwork.errors import StartRefused
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -255,22 +256,6 @@ class RunnerSettings:
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
     dead_letter_topic: str = f"{CLUSTER_DEFAULT}-dead-letters"
     """Follows from the cluster's name."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogSettings:
-    """What is logged, and how it looks."""
-
-    format: Annotated[
-        Literal["auto", "text", "json"],
-        BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
-        Field(alias="CLOCKWORK_LOG_FORMAT", description="auto: text on a terminal, else one JSON object a line"),
-    ] = "auto"
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
-        Field(alias="CLOCKWORK_LOG_LEVEL", description="one line for each thing that an operator may have to know"),
-    ] = "info"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

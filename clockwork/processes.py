@@ -8,6 +8,7 @@ and their end:
     parent ──start──►│ process 0 … n-1 ──refused to start (2)──► all others drain; 2
        │             └───────────────────────────────────────────┘
        ├── SIGTERM, SIGINT ──► SIGTERM to all, each drains as a single node does; 0, or 1 if one of them failed in it
+       ├── SIGUSR1 ──► SIGUSR1 to all, each drains and leaves the group for good; the same codes
        ├── a second one ──► SIGKILL to all; 1
        └── killed itself ──► each sees its standard input end, and drains
 
@@ -78,14 +79,15 @@ class Processes:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_leave)
         try:
             with reserved_port(self._settings.http) as port, tempfile.TemporaryDirectory(prefix="clockwork-") as folder:
                 await self._run(port, Path(folder))
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
-        # By SIGTERM itself: had not begun yet, so there was nothing to drain.
-        failed = self._ended - {0, -signal.SIGTERM}
+        # By the signal itself: had not begun yet, so there was nothing to drain.
+        failed = self._ended - {0, -signal.SIGTERM, -signal.SIGUSR1}
         return REFUSED if REFUSED in failed else int(bool(failed))
 
     async def _run(self, port: int, folder: Path) -> None:
@@ -154,6 +156,11 @@ class Processes:
         else:
             log.info("Stopping", extra={"event": "node.stopping"})
             self._stop(signal.SIGTERM)
+
+    def _on_leave(self) -> None:
+        if not self._stopping.is_set():
+            log.info("Stopping", extra={"event": "node.stopping"})
+            self._stop(signal.SIGUSR1)
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping.set()

@@ -5,10 +5,12 @@ import ssl
 
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.findings import merged
+from clockwork.adapters.kafka_check import check_kafka
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_leave import leave_group
 from clockwork.adapters.kafka_security import kafka_cert_files, kafka_security
-from clockwork.adapters.kafka_topics import check_internal_topics, create_internal_topics
+from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.config import Settings
 from clockwork.config_security import HTTP_CERT, HTTP_KEY
 from clockwork.errors import StartRefused
@@ -17,26 +19,41 @@ from clockwork.tls import CertFiles, server_context
 log = logging.getLogger(__name__)
 
 
-async def prepare_resources(settings: Settings) -> None:
+async def prepare_resources(settings: Settings, *, fires: bool) -> None:
     """What a node does with tables and topics at its start. Raises: StartRefused, Unavailable."""
     if settings.dynamo.create_resources:
-        await init_resources(settings)
-    else:
-        await check_resources(settings)
+        await _make_resources(settings)
+    await check_resources(settings, fires=fires)
 
 
 async def init_resources(settings: Settings) -> None:
     """`python -m clockwork init`: makes what is missing, then checks. Raises: StartRefused, Unavailable."""
+    await _make_resources(settings)
+    # Whoever makes topics has rights of another kind than a node's.
+    await check_resources(settings, fires=False)
+
+
+async def _make_resources(settings: Settings) -> None:
     await create_tables(dynamo_settings(settings))
     await init_cluster(dynamo_settings(settings), shards=settings.intake.shards)
     await create_internal_topics(kafka_settings(settings))
-    await check_resources(settings)
 
 
-async def check_resources(settings: Settings) -> None:
-    """`python -m clockwork check`. Raises: StartRefused (what is wrong, and what to do), Unavailable."""
-    await check_tables(dynamo_settings(settings), shards=settings.intake.shards)
-    await check_internal_topics(kafka_settings(settings))
+async def check_resources(settings: Settings, *, fires: bool = True) -> None:
+    """`python -m clockwork check`, and the start of a node (`fires`: of one that delivers). Warnings go to the log.
+
+    Raises: StartRefused (one line for each thing that is wrong, and what to do), Unavailable.
+    """
+    found = merged(
+        [
+            await check_tables(dynamo_settings(settings), shards=settings.intake.shards),
+            await check_kafka(kafka_settings(settings), fires=fires),
+        ]
+    )
+    for warning in found.warnings:
+        log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
+    if found.problems:
+        raise StartRefused("\n".join(found.problems))
 
 
 async def leave_for_good(settings: Settings) -> None:
@@ -45,11 +62,16 @@ async def leave_for_good(settings: Settings) -> None:
     if settings.kafka.instance_id is None:
         raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
     for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
-        there = await leave_group(kafka_settings(settings), instance_id)
-        log.info(
-            "Left for good",
-            extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
-        )
+        await leave_as(settings, instance_id)
+
+
+async def leave_as(settings: Settings, instance_id: str) -> None:
+    """Removes one static member, whose shards are then assigned to others. Raises: Unavailable."""
+    there = await leave_group(kafka_settings(settings), instance_id)
+    log.info(
+        "Left for good",
+        extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
+    )
 
 
 def dynamo_settings(settings: Settings) -> DynamoClientSettings:

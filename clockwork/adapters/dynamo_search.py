@@ -128,7 +128,7 @@ def _readable(read: Callable[[Item], _Read], items: Iterable[Item]) -> list[_Rea
         try:
             found.append(read(item))
         except Unreadable as error:
-            key = item.get("clientKey", {}).get("S")
-            extra = {"event": "dynamodb.left_out_of_list", "key": key, "reason": str(error), "once_per": key}
+            # Of a key not even its name: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
+            extra = {"event": "dynamodb.left_out_of_list", "error": str(error), "once_per": str(error)}
             log.warning("An item that cannot be read is left out of a list", extra=extra)
     return found

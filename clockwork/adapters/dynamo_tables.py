@@ -17,7 +17,9 @@ from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_errors import Refused, Rejected
 from clockwork.adapters.dynamo_fields import Item
 from clockwork.adapters.dynamo_index import INDEX, INDEX_KEY
+from clockwork.adapters.dynamo_rights import DENIED, rights_problems
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.findings import Findings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
@@ -90,19 +92,17 @@ async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
         raise StartRefused(_missing_line(settings, missing))
 
 
-async def check_tables(settings: DynamoClientSettings, *, shards: int) -> None:
-    """Whether this node may work on these tables.
-
-    Raises: StoreUnavailable; StartRefused with one line per problem.
-    """
+async def check_tables(settings: DynamoClientSettings, *, shards: int) -> Findings:
+    """Whether this node may work on these tables. Raises: StoreUnavailable."""
     problems: list[str] = []
+    warnings: list[str] = []
     async with _client(settings) as client:
         for table in _tables(settings):
-            problems += await _problems_of(client, table)
-        if not problems:
-            problems += await _problems_of_cluster(client, shards)
-    if problems:
-        raise StartRefused("\n".join(problems))
+            problems += await _problems_of(client, table, warnings)
+        # Of a table that is not there it is not known what may be done with it, and the items are behind the rights.
+        for look in (partial(rights_problems, client), partial(_problems_of_cluster, client, shards)):
+            problems += [] if problems else await look()
+    return Findings(problems=tuple(problems), warnings=tuple(warnings))
 
 
 def _client(settings: DynamoClientSettings) -> DynamoClient:
@@ -245,8 +245,13 @@ async def _expiry_problem(client: DynamoClient, table: _Table) -> str | None:
     return None
 
 
-async def _problems_of(client: DynamoClient, table: _Table) -> list[str]:
-    described = await _describe(client, table)
+async def _problems_of(client: DynamoClient, table: _Table, warnings: list[str]) -> list[str]:
+    try:
+        described = await _describe(client, table)
+    except Rejected as rejected:
+        if rejected.code not in DENIED:
+            raise
+        return [f"table {table.name}: dynamodb:DescribeTable is denied: grant it as infra/iam/node.json says"]
     if described is None:
         return [f"table {table.name} is missing: run `python -m clockwork init`"]
     if described.get("TableStatus") not in USABLE:
@@ -255,6 +260,10 @@ async def _problems_of(client: DynamoClient, table: _Table) -> list[str]:
     found = tuple((part["AttributeName"], types[part["AttributeName"]]) for part in described["KeySchema"])
     if found != table.key:
         return [f"table {table.name} has the key {_spelled(found)}, not {_spelled(table.key)}"]
+    if described.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
+        warnings.append(
+            f"table {table.name} has provisioned capacity: what is over it waits; switch to PAY_PER_REQUEST, or let it scale"
+        )
     problems = [
         await _expiry_problem(client, table) if table.expires else None,
         _index_problem(table, described) if table.index else None,

@@ -60,19 +60,29 @@ class KafkaOwnership:
         self._telemetry = telemetry
         self._send_wakeup = send_wakeup
         self._malformed_seen: set[str] = set()
+        self._trouble: str | None = "not joined yet"
+
+    def trouble(self) -> str | None:
+        """Why this node is not in the group; None while it is, with shards or without."""
+        return self._trouble
 
     async def run(
         self,
         on_assignment: Callable[[frozenset[ShardId]], None],
         on_wakeup: Callable[[ShardId, WakeUp], None],
     ) -> None:
-        listener = _Listener(self._telemetry, on_assignment)
+        def joined(shards: frozenset[ShardId]) -> None:
+            self._trouble = None
+            on_assignment(shards)
+
+        listener = _Listener(self._telemetry, joined)
         backoff_s = BACKOFF_S_INITIAL
         while True:
             listener.assigned = False
             try:
                 await self._stay(listener, on_wakeup)
             except (KafkaError, OSError, TimeoutError) as error:
+                self._trouble = repr(error)
                 if listener.assigned:
                     backoff_s = BACKOFF_S_INITIAL
                 if backoff_s == BACKOFF_S_INITIAL:
@@ -163,7 +173,8 @@ async def leave(consumer: AIOKafkaConsumer) -> None:
     except (TimeoutError, KafkaError, OSError):
         # Not raised: it would stand in place of the cancellation that makes us leave.
         log.warning(
-            "Leaving the consumer group took too long; its session will time out", extra={"event": "group.left"}
+            "Leaving the consumer group took too long; its session will time out",
+            extra={"event": "group.leave_timed_out"},
         )
         await _drop(consumer)
 

@@ -26,7 +26,6 @@ from clockwork.adapters.kafka_client import (
     TOPIC_FORBIDDEN,
     UNKNOWN_TOPIC_OR_PARTITION,
     KafkaSettings,
-    KafkaWire,
     Pulse,
     Wire,
 )
@@ -43,6 +42,8 @@ REFUSING_LIMIT_AGE_S_MAX: Final = 1.0
 PING_INTERVAL_S: Final = 1.0
 CREATE_TIMEOUT_MS: Final = 15_000
 REPLICAS: Final = 3
+IN_SYNC_MIN: Final = 2
+"""Of three replicas that must have a record: one may be lost, and what was acknowledged is still there."""
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
 COMMANDS_KAFKA_PARTITIONS: Final = 16
@@ -257,6 +258,8 @@ class TopicPlan:
     name: str
     kafka_partitions: int
     config: Mapping[str, str]
+    must_last: bool = True
+    """What was acknowledged must survive the loss of a broker."""
 
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
@@ -279,6 +282,7 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
             kafka_partitions=settings.shards,
             # Wake-ups are hints for the next seconds.
             config={"retention.ms": "3600000", "segment.ms": "3600000"},
+            must_last=False,
         ),
         TopicPlan(
             name=settings.deliveries_topic,
@@ -301,6 +305,12 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
     ]
 
 
+def safe_config(plan: TopicPlan, *, replicas: int) -> dict[str, str]:
+    """Its settings, and where there are replicas enough, that a broker may be lost."""
+    safe = {"min.insync.replicas": str(IN_SYNC_MIN)} if plan.must_last and replicas >= REPLICAS else {}
+    return safe | dict(plan.config)
+
+
 async def create_internal_topics(settings: KafkaSettings) -> None:
     """Makes those that are missing; leaves the others as they are. Raises: BrokerUnavailable, StartRefused."""
     await _create(settings, internal_topics(settings))
@@ -318,50 +328,16 @@ async def create_topics(
     await _create(settings, plans)
 
 
-async def check_internal_topics(settings: KafkaSettings) -> None:
-    """Raises: StartRefused if one is missing or not as it must be, BrokerUnavailable."""
-    wire = KafkaWire(settings, Pulse(), role="check")
-    try:
-        await _check(settings, wire)
-    finally:
-        await wire.close()
-
-
-async def _check(settings: KafkaSettings, wire: KafkaWire) -> None:
-    names = [topic.name for topic in internal_topics(settings)]
-    answer = await wire.request(MetadataRequest(names, allow_auto_topic_creation=False))
-    counts = {name: len(parts) for error_code, name, _internal, parts in answer.topics if error_code == NONE}
-    if missing := [name for name in names if name not in counts]:
-        raise StartRefused(
-            f"Kafka topics are missing or forbidden: {', '.join(missing)}; run `python -m clockwork init`"
-        )
-    for name in (settings.shards_topic, settings.deliveries_topic):
-        if counts[name] != settings.shards:
-            raise StartRefused(
-                f"Kafka topic {name} has {counts[name]} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}"
-            )
-    await _check_config(wire, settings.deliveries_topic, "cleanup.policy", "compact")
-    if settings.commands:
-        await _check_config(wire, settings.commands_topic, "message.timestamp.type", "LogAppendTime")
-
-
-async def _check_config(wire: KafkaWire, topic: str, setting: str, wanted: str) -> None:
-    resource = (ConfigResourceType.TOPIC, topic, [setting])
-    answer = await wire.request(DescribeConfigsRequest([resource], False))
-    for error_code, _message, _kind, _name, entries in answer.resources:
-        # Not being allowed to look is no proof that it is wrong.
-        found = [value for name, value, *_ in entries if name == setting and error_code == NONE]
-        if found and found[0] != wanted:
-            raise StartRefused(f"Kafka topic {topic}: {setting} must be {wanted}, is {found[0]}")
-
-
 async def _create(settings: KafkaSettings, plans: list[TopicPlan]) -> None:
     admin = AIOKafkaAdminClient(**settings.connection("init"))
     try:
         await admin.start()
         # aiokafka's requests are older than "the brokers' default", so the usual number, as far as there are brokers.
         replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
-        topics = [NewTopic(p.name, p.kafka_partitions, replicas, topic_configs=dict(p.config)) for p in plans]
+        topics = [
+            NewTopic(p.name, p.kafka_partitions, replicas, topic_configs=safe_config(p, replicas=replicas))
+            for p in plans
+        ]
         answer = await admin.create_topics(topics, timeout_ms=CREATE_TIMEOUT_MS)
         for name, error_code, *message in answer.topic_errors:
             if error_code not in (NONE, TOPIC_EXISTS):

@@ -30,6 +30,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from clockwork.adapters.log_traces import trace_text
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, Limit, RequestResult
@@ -243,6 +244,7 @@ _LIBRARY_LEVELS: Final = {
     "asyncio": logging.WARNING,
     "aiohttp.access": logging.CRITICAL,
     "aiohttp": logging.WARNING,
+    "opentelemetry": logging.WARNING,
 }
 
 
@@ -299,7 +301,12 @@ class OncePerCause(logging.Filter):
         return True
 
 
-class JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return trace_text(ei[1])
+
+
+class JsonFormatter(_Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -317,7 +324,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """For a person at a terminal: time, level, event, message, then the fields as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:

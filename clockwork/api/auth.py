@@ -146,7 +146,7 @@ def authentication(gate: Gate, telemetry: Telemetry) -> Middleware:
         except Forbidden as error:
             telemetry.auth("forbidden")
             reason = str(error)
-            extra = {"event": "auth.forbidden", "principal": principal.name, "reason": reason}
+            extra = {"event": "auth.forbidden", "principal": principal.name, "error": reason}
             log.warning("Not covered by the key", extra=extra | {"once_per": f"{principal.name} {reason}"})
             raise
 

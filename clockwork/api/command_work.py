@@ -211,7 +211,9 @@ class CommandWork:
     def _buried(self, read: _Read, error: Exception) -> _Told:
         if not isinstance(error, ClockworkError):
             # A defect of ours must not stop all commands behind it; whoever reads the log and the dead letter repeats it.
-            log.error("A command failed", exc_info=error, extra=_said("command.failed", read.record, error))
+            log.error(
+                "A command failed", exc_info=error, extra=_said("command.failed", read.record, type(error).__name__)
+            )
         problem = problem_of(error) if isinstance(error, ClockworkError) else problems.internal(secrets.token_hex(8))
         return _Told(
             result="dead_letter",

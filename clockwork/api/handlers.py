@@ -50,6 +50,7 @@ from clockwork.errors import (
     Unavailable,
 )
 from clockwork.ports import Telemetry
+from clockwork.tracer import NO_TRACER, Tracer
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """Of a body that holds one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
@@ -104,6 +105,7 @@ class ScheduleHandlers:
     cluster: str
     body_bytes_max: int
     limits: CreateLimits = NO_LIMITS
+    tracer: Tracer = NO_TRACER
 
     async def create(self, request: web.Request) -> web.Response:
         try:
@@ -111,6 +113,7 @@ class ScheduleHandlers:
         except (Refusal, InvalidInput):
             self.telemetry.schedule("rejected")
             raise
+        self.tracer.create(new.client_id, new.topic)
         status, view, quota = await self.accept(principal_of(request), new)
         location = {hdrs.LOCATION: _path_of(view)} if status is HTTPStatus.CREATED else {}
         return _shown(view, status, location | quota)
@@ -326,7 +329,7 @@ def problem_of(error: Exception) -> Problem:
 
 def _warn(error: ClockworkError) -> None:
     kind = type(error).__name__
-    extra = {"event": "request.unavailable", "error": kind, "reason": str(error), "once_per": kind}
+    extra = {"event": "request.unavailable", "kind": kind, "error": str(error), "once_per": kind}
     log.warning("Request answered 503", extra=extra)
 
 

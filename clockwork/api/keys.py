@@ -283,7 +283,7 @@ class KeyRing:
     def _keep(self, problem: str) -> None:
         self._telemetry.auth_keys(len(self._keys), current=False)
         if problem != self._problem:
-            extra = {"event": "auth.keys_kept", "path": str(self._path), "reason": problem}
+            extra = {"event": "auth.keys_kept", "path": str(self._path), "error": problem}
             log.error("Keys cannot be read anew; those read before go on counting", extra=extra)
         self._problem = problem
 

@@ -18,6 +18,7 @@ from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHan
 from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.lists import ListHandlers
 from clockwork.api.siblings import Sibling, SiblingHandlers
+from clockwork.api.tracing import tracing
 from clockwork.clock import Clock
 from clockwork.config import HttpSettings, IntakeSettings
 from clockwork.config_access import ConnectionSettings
@@ -26,6 +27,7 @@ from clockwork.engine.history import Remembers
 from clockwork.engine.listing import Lists
 from clockwork.errors import StartRefused
 from clockwork.tls import HANDSHAKE_S_MAX
+from clockwork.tracer import NO_TRACER, Tracer
 
 UNMATCHED: Final = "unmatched"
 """Label of requests for no route of ours: paths come from outside and must not become labels."""
@@ -54,6 +56,7 @@ def make_app(
     lists: Lists | None = None,
     history: Remembers | None = None,
     sibling: Sibling | None = None,
+    tracer: Tracer = NO_TRACER,
     admin: admin_calls.AdminParts | None = None,
 ) -> web.Application:
     """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
@@ -72,10 +75,11 @@ def make_app(
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
         limits=limits,
+        tracer=tracer,
     )
     node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
-    app = web.Application(middlewares=[_around(telemetry), admission], client_max_size=0)
+    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:

@@ -23,6 +23,7 @@ from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done
 from clockwork.engine.together import together
 from clockwork.engine.topic_waits import TopicWaits
+from clockwork.engine.traces import trace_ends
 from clockwork.errors import (
     BrokerUnavailable,
     Cause,
@@ -33,6 +34,7 @@ from clockwork.errors import (
     Unavailable,
 )
 from clockwork.ports import Publisher, ScheduleStore, Telemetry
+from clockwork.tracer import NO_TRACER, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,10 @@ class Delivery:
         telemetry: Telemetry,
         rng: random.Random,
         settings: RunnerSettings,
+        *,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
+        self._tracer = tracer
         self._rng = rng
         self._store = store
         self._publisher = publisher
@@ -113,9 +118,10 @@ class Delivery:
         tenure.tidy.add(dropped)
         self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
         self._count(sent, placed)
-        for firing in batch:
-            if firing.errand is Errand.DROP:
-                self._count_failed(firing)
+        gone = [firing for firing in batch if firing.errand is Errand.DROP]
+        for firing in gone:
+            self._count_failed(firing)
+        trace_ends(self._tracer, gone, [None] * len(gone))
 
     async def _renew(self, tenure: Tenure) -> None:
         try:
@@ -235,6 +241,7 @@ class Delivery:
         return delivery_of(firing.row.schedule, now_ms=now_ms)
 
     def _count(self, firings: Sequence[Firing], placed: Sequence[Placed]) -> None:
+        trace_ends(self._tracer, firings, placed)
         delivered: Counter[Guarantee] = Counter()
         for firing, where in zip(firings, placed, strict=True):
             if firing.failure is not None:

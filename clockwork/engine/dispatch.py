@@ -295,7 +295,7 @@ class Dispatcher:
                 self._telemetry.malformed("row")
                 log.error(
                     "Row cannot be read",
-                    extra={"event": "row.unreadable", "shard": tenure.shard, "reason": firing.row.reason},
+                    extra={"event": "row.unreadable", "shard": tenure.shard, "error": firing.row.reason},
                 )
 
 

@@ -135,7 +135,7 @@ class ShardLoop:
             await tenure.close()
         except Exception:
             # Only connections are at stake, and the next init does not need them closed.
-            log.exception("Producer not closed", extra={"event": "shard.failed", "shard": self._shard})
+            log.exception("Producer not closed", extra={"event": "producer.not_closed", "shard": self._shard})
 
     async def _become_owner(self) -> Tenure | None:
         """One try; after a failure it has waited."""
@@ -147,7 +147,7 @@ class ShardLoop:
             if isinstance(error, Fenced):
                 self._telemetry.fenced()
             if not isinstance(error, ClockworkError):
-                log.exception("Take-over failed", extra={"event": "shard.failed", "shard": self._shard})
+                log.exception("Take-over met a defect", extra={"event": "shard.takeover_defect", "shard": self._shard})
             self._note("Take-over failed", "shard.takeover_failed", error)
             await self._pause(self._takeover_setbacks.next_wait_s())
             return None

@@ -57,7 +57,7 @@ class Watch:
             self._telemetry.clock_skew(skew_ms / 1_000)
         if trusted != self._trusted:
             level = logging.INFO if trusted else logging.ERROR
-            message = "Clock is trusted" if trusted else "Clock is not trusted: neither firing nor accepting"
+            message = "Whether the clock is trusted; if not, nothing is fired or accepted"
             log.log(level, message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
             self._trusted = trusted
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,9 +109,9 @@ class NodeProcess:
         """SIGKILL: at any moment, without a word."""
         await self._opened().kill()
 
-    async def stop(self) -> int | None:
-        """SIGTERM; its exit code. Killed if it does not drain in time."""
-        await self._opened().stop(STOP_S_MAX)
+    async def stop(self, *, for_good: bool = False) -> int | None:
+        """SIGTERM (SIGUSR1: it will not come back); its exit code. Killed if it does not drain in time."""
+        await self._opened().stop(STOP_S_MAX, number=signal.SIGUSR1 if for_good else signal.SIGTERM)
         return self.code
 
     async def __aenter__(self) -> Self:

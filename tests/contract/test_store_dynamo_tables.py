@@ -53,11 +53,7 @@ async def _delete(client: DynamoClient, key: dict[str, Any]) -> None:
 
 
 async def _problems(settings: DynamoClientSettings, shards: int = SHARDS) -> list[str]:
-    try:
-        await check_tables(settings, shards=shards)
-    except StartRefused as refused:
-        return str(refused).splitlines()
-    return []
+    return list((await check_tables(settings, shards=shards)).problems)
 
 
 async def _made(settings: DynamoClientSettings) -> None:
@@ -168,6 +164,24 @@ async def test_a_table_without_expiry_is_refused(empty: DynamoClientSettings, cl
     (problem,) = await _problems(empty)
 
     assert "TTL is off" in problem
+
+
+async def test_a_table_that_is_paid_for_by_capacity_is_a_warning(
+    empty: DynamoClientSettings, client: DynamoClient
+) -> None:
+    await client.call(
+        "create_table",
+        TableName=empty.executions_table,
+        ProvisionedThroughput={"ReadCapacityUnits": 5, "WriteCapacityUnits": 5},
+        AttributeDefinitions=[{"AttributeName": "partitionId", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "partitionId", "KeyType": "HASH"}],
+    )
+    await _made(empty)
+
+    found = await check_tables(empty, shards=SHARDS)
+
+    assert found.problems == ()
+    assert [line.split(" has ")[0] for line in found.warnings] == [f"table {empty.executions_table}"]
 
 
 async def test_another_shard_count_is_refused_with_the_one_to_set(empty: DynamoClientSettings) -> None:

@@ -1,6 +1,7 @@
 """A Kafka that asks who we are: TLS, SCRAM and ACLs, and what a node with a wrong password does."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ pytestmark = [pytest.mark.processes]
 USER: Final = "node"
 PASSWORD: Final = "correct-horse"
 WRONG: Final = "battery-staple"
+INTERNAL: Final = ("shards", "deliveries", "dead-letters")
 KINDS: Final = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
@@ -118,6 +120,23 @@ async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(s
     assert await node.process.stop() == 0
     assert await leave_group(kafka_settings(load_settings(cluster.environment(more))), "static")
     assert PASSWORD not in node.log_path.read_text(encoding="utf-8")
+
+
+async def test_check_names_each_right_that_is_missing_in_a_line_of_its_own(secure: Secure) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "clockwork",
+        "check",
+        env=secure.cluster.environment(secure.environment),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    name = secure.cluster.name
+    denied = [line.partition(":")[2] for line in said.decode().splitlines() if "Kafka denies this user" in line]
+    assert process.returncode == 2
+    wanted = [f"group {name}", f"transactional id {name}-shard-0", *(f"topic {name}-{each}" for each in INTERNAL)]
+    assert [line.removeprefix(" Kafka denies this user the ").partition(":")[0] for line in denied] == wanted
 
 
 async def test_a_topic_without_the_right_to_write_waits_and_is_named(secure: Secure) -> None:

@@ -8,6 +8,8 @@ from tests.simulation.virtual_loop import Reactor
 VIOLATIONS_MAX: Final = 20
 """Of one run; the first is the interesting one."""
 
+DEFECTS: Final = frozenset({"shard.failed", "shard.takeover_defect", "producer.not_closed"})
+
 
 class Trace:
     """Notes are kept as they are and written out only when somebody wants to read them."""
@@ -45,7 +47,7 @@ class EngineLog(logging.Handler):
         self._before = (self._logger.level, self._logger.propagate)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if getattr(record, "event", "") == "shard.failed":
+        if getattr(record, "event", "") in DEFECTS:
             error = record.exc_info[1] if record.exc_info else None
             self._trace.violation("defect", f"a runner failed: {describe(error)}")
         elif self._everything:

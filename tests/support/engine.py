@@ -33,6 +33,7 @@ from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.topic_pace import TopicPace
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
+from clockwork.tracer import NO_TRACER, Tracer
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 
@@ -65,7 +66,7 @@ class _NoOwnership:
 class Engine:
     """Everything of a node but its loops: passes are made by the test, one by one."""
 
-    def __init__(self, *, pace: TopicPace | None = None, **settings: Any) -> None:
+    def __init__(self, *, pace: TopicPace | None = None, tracer: Tracer = NO_TRACER, **settings: Any) -> None:
         self.clock = ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
@@ -82,7 +83,15 @@ class Engine:
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
         delivery = Delivery(
-            self.store, self.publisher, self.take_over, self.topic_waits, self.clock, telemetry, rng, self.settings
+            self.store,
+            self.publisher,
+            self.take_over,
+            self.topic_waits,
+            self.clock,
+            telemetry,
+            rng,
+            self.settings,
+            tracer=tracer,
         )
         self.pauses = MemoryPauses()
         self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)

@@ -17,6 +17,7 @@ from clockwork.config import HttpSettings
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unauthenticated
+from clockwork.tracer import NO_TRACER, Tracer
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness, a_request
@@ -88,7 +89,9 @@ def gate_of(keys: Mapping[str, Principal]) -> Gate:
     return Gate(Keys(keys), NoTelemetry())
 
 
-def app_of(engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS) -> web.Application:
+def app_of(
+    engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS, tracer: Tracer = NO_TRACER
+) -> web.Application:
     return make_app(
         engine.intake,
         engine.canceller,
@@ -103,13 +106,18 @@ def app_of(engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_L
         gate=gate,
         admin=AdminParts(pausing=engine.pauser, letters=engine.letters, survey=engine.survey, scan=engine.scan),
         limits=limits,
+        tracer=tracer,
     )
 
 
 @asynccontextmanager
 async def open_service(
-    engine: Engine | None = None, *, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS
+    engine: Engine | None = None,
+    *,
+    gate: Gate | None = None,
+    limits: CreateLimits = NO_LIMITS,
+    tracer: Tracer = NO_TRACER,
 ) -> AsyncIterator[Service]:
     engine = engine or Engine()
-    async with HttpServer(app_of(engine, gate, limits), HttpSettings(port=0)) as server:
+    async with HttpServer(app_of(engine, gate, limits, tracer), HttpSettings(port=0)) as server:
         yield Service(engine, f"http://127.0.0.1:{server.port}")

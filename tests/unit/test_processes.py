@@ -102,6 +102,16 @@ async def test_sigterm_drains_all_processes_and_ends_with_zero(tmp_path: Path) -
     assert playground.notes("drained") == ["drained-0", "drained-1"]
 
 
+async def test_sigusr1_reaches_all_processes_as_itself(tmp_path: Path) -> None:
+    # They are to leave the group for good, which only each of them can do at its end. These know nothing of the signal.
+    async with playing(tmp_path) as playground:
+        for number in range(2):
+            await playground.until_started(number)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert await playground.running == 0
+    assert playground.notes("drained") == []
+
+
 async def test_each_process_has_a_stable_instance_id_and_all_have_one_port(tmp_path: Path) -> None:
     # Port 0 as well: a port for each of them would be no port of the node.
     async with playing(tmp_path, instance_id="node-a") as playground:

@@ -218,10 +218,10 @@ def test_an_error_brings_its_traceback(logger: logging.Logger) -> None:
     out = io.StringIO()
     configure_logging("json", "info", stream=out)
     try:
-        raise ValueError("what went wrong")
-    except ValueError:
+        raise RuntimeError("what went wrong")
+    except RuntimeError:
         logger.exception("Failed", extra={"event": "failed"})
-    assert "ValueError: what went wrong" in json.loads(out.getvalue())["exception"]
+    assert "RuntimeError: what went wrong" in json.loads(out.getvalue())["exception"]
 
 
 def test_configuring_again_does_not_double_the_lines(logger: logging.Logger) -> None:

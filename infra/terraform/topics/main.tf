@@ -78,6 +78,7 @@ resource "kafka_topic" "commands" {
     "retention.ms"           = "604800000"
     "message.timestamp.type" = "LogAppendTime"
     "max.message.bytes"      = "1000000"
+    "min.insync.replicas"    = "2"
   }
 }
 
@@ -87,7 +88,8 @@ resource "kafka_topic" "dead_letters" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms"      = "2592000000"
-    "max.message.bytes" = "4194304"
+    "retention.ms"        = "2592000000"
+    "max.message.bytes"   = "4194304"
+    "min.insync.replicas" = "2"
   }
 }

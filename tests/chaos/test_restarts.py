@@ -1,0 +1,28 @@
+"""A rolling restart and a scale-down, once; the same as `python -m tests.chaos.restarts`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.local import LocalServices
+from tests.chaos.restarts import SETTINGS, restarts
+from tests.support.node_fixtures import tell
+from tests.support.nodes import opened_cluster
+
+__all__ = ["tell"]
+
+
+@pytest.mark.processes
+@pytest.mark.real
+async def test_a_rolling_restart_of_static_members_moves_no_shard_and_a_leave_hands_over(
+    services: LocalServices, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    # How late anything was is shown, and not asserted: a machine that pauses is late without a defect.
+    async with opened_cluster(services, tmp_path, SETTINGS) as cluster:
+        report = await restarts(cluster)
+    tell(report.text())
+    assert not report.broken
+    # By SIGUSR1 a node says so itself; the group knew it until then.
+    assert [line["was_member"] for node in cluster.nodes for line in node.logged("group.left_for_good")] == [True]
+    assert [(change.moved, change.rebalances) for change in report.restarts] == [(0, 0)] * len(report.restarts)

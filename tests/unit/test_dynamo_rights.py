@@ -1,0 +1,67 @@
+"""Rights are asked for by requests that change nothing, whatever the answer."""
+
+from typing import Any
+
+import pytest
+
+from clockwork.adapters.dynamo_errors import Refused, Rejected
+from clockwork.adapters.dynamo_rights import rights_problems
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.errors import StoreUnavailable
+
+
+class Tables:
+    """Answers as DynamoDB does; `denied`: pairs of operation and table."""
+
+    def __init__(self, *denied: tuple[str, str], search: bool = True) -> None:
+        self.settings = DynamoClientSettings(
+            region="r", schedules_table="rows", executions_table="shards", keys_table="keys", search=search
+        )
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+        self._denied = denied
+
+    async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        self.asked.append((operation, parameters))
+        if self.error is not None:
+            raise self.error
+        if (operation, parameters["TableName"]) in self._denied:
+            raise Rejected("no", code="AccessDeniedException")
+        if "ConditionExpression" in parameters:
+            raise Refused((None,), failed=(True,))
+        return {}
+
+
+async def problems(tables: Tables) -> list[str]:
+    return await rights_problems(tables)  # type: ignore[arg-type]
+
+
+async def test_where_all_is_allowed_nothing_is_said_and_no_write_could_have_done_anything() -> None:
+    tables = Tables()
+    assert await problems(tables) == []
+    writes = [parameters for operation, parameters in tables.asked if operation != "query"]
+    assert len(writes) == 6
+    assert all(parameters["ConditionExpression"].startswith("attribute_exists(") for parameters in writes)
+
+
+async def test_each_denied_operation_is_one_line_that_names_the_right_and_the_table() -> None:
+    found = await problems(Tables(("delete_item", "rows"), ("update_item", "shards"), ("query", "keys")))
+    assert [line.split(" is denied")[0] for line in found] == [
+        "table rows: dynamodb:DeleteItem",
+        "table shards: dynamodb:UpdateItem",
+        "table keys: dynamodb:Query",
+        "index byClient of table keys: dynamodb:Query",
+    ]
+    assert all("infra/iam/node.json" in line for line in found)
+
+
+async def test_an_index_that_is_not_used_is_not_asked_for() -> None:
+    assert len(await problems(Tables(("query", "keys"), search=False))) == 1
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), Rejected("odd", code="ValidationException")])
+async def test_what_is_no_denial_is_no_finding_and_is_raised(error: Exception) -> None:
+    tables = Tables()
+    tables.error = error
+    with pytest.raises(type(error)):
+        await problems(tables)

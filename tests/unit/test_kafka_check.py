@@ -1,0 +1,176 @@
+"""What a node finds out about Kafka before it starts: each finding is one line that says what to change."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.client import CoordinationType
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from clockwork.adapters.findings import Findings
+from clockwork.adapters.kafka_check import check_by
+from tests.unit.kafka_script import settings_for_script
+
+EVERYTHING = {0: (0, 11), 3: (0, 12), 11: (0, 9), 13: (0, 5), 22: (0, 4), 24: (0, 4), 26: (0, 3)}
+"""Versions that a present broker knows, by request."""
+SHARDS = 4
+
+
+class Brokers:
+    """Three brokers, with all topics as they should be; a test changes what it is about."""
+
+    def __init__(self) -> None:
+        self.versions = dict(EVERYTHING)
+        self.topics = {"cw-shards": SHARDS, "cw-deliveries": SHARDS, "cw-dead-letters": 8}
+        self.forbidden: set[str] = set()
+        self.hidden: set[str] = set()
+        """Topics whose settings may not be looked at."""
+        self.replicas = 3
+        self.configs = {"cleanup.policy": "compact", "min.insync.replicas": "2"}
+        self.group_code = self.transactions_code = 0
+
+    async def request(self, request: Any, *, node_id: int | None = None, coordinator: bool = False) -> Any:
+        match request:
+            case ApiVersionRequest():
+                return SimpleNamespace(api_versions=[(key, *span) for key, span in self.versions.items()])
+            case FindCoordinatorRequest():
+                of_group = request._coordinator_type == CoordinationType.GROUP
+                return SimpleNamespace(error_code=self.group_code if of_group else self.transactions_code)
+            case MetadataRequest():
+                return SimpleNamespace(topics=[self._topic(name) for name in request._topics])
+            case DescribeConfigsRequest():
+                return SimpleNamespace(
+                    resources=[
+                        (29, None, 2, name, []) if name in self.hidden else (0, None, 2, name, self.configs.items())
+                        for _, name, _ in request._resources
+                    ]
+                )
+        raise AssertionError(request)
+
+    def _topic(self, name: str) -> tuple[Any, ...]:
+        if name in self.forbidden:
+            return (29, name, False, [])
+        if name not in self.topics:
+            return (3, name, False, [])
+        replicas = list(range(self.replicas))
+        return (0, name, False, [(0, n, 1, replicas, replicas, []) for n in range(self.topics[name])])
+
+    async def find_coordinator(self, transactional_id: str) -> int | None:
+        raise AssertionError(transactional_id)
+
+    async def reset(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+async def checked(brokers: Brokers, *, fires: bool = True, **changes: Any) -> Findings:
+    return await check_by(brokers, settings_for_script(**changes), fires=fires)
+
+
+async def only_problem(brokers: Brokers, **changes: Any) -> str:
+    found = await checked(brokers, **changes)
+    (problem,) = found.problems
+    return problem
+
+
+async def test_a_cluster_as_it_should_be_has_neither_problems_nor_warnings() -> None:
+    assert await checked(Brokers(), instance_id="a") == Findings()
+
+
+@pytest.mark.parametrize(
+    ("key", "span", "named"),
+    [
+        (0, (0, 2), "Produce 3"),
+        (3, (0, 3), "Metadata 4"),
+        (11, (0, 4), "JoinGroup 5"),
+        (13, (0, 2), "LeaveGroup 3"),
+        (22, None, "InitProducerId 0"),
+        # A broker of the future, that has forgotten what this release speaks.
+        (26, (90, 95), "EndTxn 0"),
+    ],
+)
+async def test_brokers_that_do_not_speak_what_is_needed_are_refused_with_the_least_version(
+    key: int, span: tuple[int, int] | None, named: str
+) -> None:
+    brokers = Brokers()
+    brokers.versions.pop(key)
+    if span is not None:
+        brokers.versions[key] = span
+    problem = await only_problem(brokers, instance_id="a")
+    assert named in problem
+    assert "Kafka 2.4" in problem
+
+
+async def test_a_missing_topic_is_told_from_a_forbidden_one() -> None:
+    brokers = Brokers()
+    del brokers.topics["cw-shards"]
+    brokers.forbidden.add("cw-deliveries")
+    missing, forbidden = (await checked(brokers)).problems
+    assert missing == "Kafka topic cw-shards is missing: run `python -m clockwork init`"
+    assert "denies this user the topic cw-deliveries" in forbidden
+
+
+@pytest.mark.parametrize("topic", ["cw-shards", "cw-deliveries"])
+async def test_a_topic_must_have_a_kafka_partition_for_each_shard(topic: str) -> None:
+    brokers = Brokers()
+    brokers.topics[topic] = SHARDS + 1
+    problem = await only_problem(brokers)
+    assert topic in problem
+    assert f"{SHARDS + 1} Kafka partitions, CLOCKWORK_SHARDS is {SHARDS}" in problem
+
+
+async def test_only_the_markers_topic_must_be_compacted() -> None:
+    brokers = Brokers()
+    brokers.configs["cleanup.policy"] = "delete"
+    assert "cw-deliveries: cleanup.policy must be compact" in await only_problem(brokers)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "in_sync_min", "problem", "warned"),
+    [
+        (3, 2, None, False),
+        (3, 3, None, False),
+        (5, 2, None, False),
+        (3, 1, "set it to 2", False),
+        (3, 4, "no write is taken: set it to 2", False),
+        (2, 2, None, True),
+        (2, 1, None, True),
+        (1, 1, None, True),
+        (1, 2, "no write is taken: set it to 1", True),
+    ],
+)
+async def test_replicas_that_contradict_each_other_are_a_problem_and_few_of_them_a_warning(
+    replicas: int, in_sync_min: int, problem: str | None, warned: bool
+) -> None:
+    brokers = Brokers()
+    brokers.replicas = replicas
+    brokers.configs["min.insync.replicas"] = str(in_sync_min)
+    found = await checked(brokers)
+    of = [line.split(":")[0] for line in found.problems]
+    assert of == ([] if problem is None else ["Kafka topic cw-deliveries", "Kafka topic cw-dead-letters"])
+    assert all(problem in line for line in found.problems if problem is not None)
+    assert bool(found.warnings) is warned
+
+
+async def test_settings_that_may_not_be_looked_at_are_no_proof_that_they_are_wrong() -> None:
+    brokers = Brokers()
+    brokers.hidden = {"cw-deliveries", "cw-dead-letters"}
+    found = await checked(brokers)
+    assert found.problems == ()
+    assert len([line for line in found.warnings if "DescribeConfigs" in line]) == 2
+
+
+async def test_rights_to_the_group_and_to_transactions_are_asked_for_where_the_node_delivers() -> None:
+    brokers = Brokers()
+    brokers.group_code, brokers.transactions_code = 30, 53
+    group, transactions = (await checked(brokers)).problems
+    assert "the group cw" in group
+    assert "the transactional id cw-shard-0" in transactions
+    assert (await checked(brokers, fires=False)).problems == ()
+
+
+async def test_a_coordinator_that_is_away_for_a_moment_is_no_missing_right() -> None:
+    brokers = Brokers()
+    brokers.group_code = brokers.transactions_code = 15
+    assert await checked(brokers) == Findings()
