@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
@@ -42,7 +43,9 @@ from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
+from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
+from clockwork.engine.listing import Listing
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
@@ -229,6 +232,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
         canceller = Canceller(store, waker, clock, rng, settings.intake)
+        search = DynamoScheduleSearch(store.client)
         app = make_app(
             intake,
             canceller,
@@ -239,6 +243,9 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
             rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
             accepts=role.accepts,
+            request_timeout_ms=settings.intake.request_timeout_ms,
+            lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
+            history=History(search, store, clock, rng, settings.intake),
             sibling=sibling,
         )
         if sibling is not None:
@@ -334,6 +341,7 @@ def dynamo_settings(settings: Settings) -> DynamoClientSettings:
         schedules_table=chosen.schedules_table,
         executions_table=chosen.executions_table,
         keys_table=chosen.keys_table,
+        search=chosen.search == "on",
     )
 
 

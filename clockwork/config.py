@@ -113,9 +113,7 @@ class DynamoSettings:
     access_key: Annotated[
         str | None, Field(alias="AWS_ACCESS_KEY", description="absent: the usual AWS credential chain")
     ] = None
-    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="belongs to AWS_ACCESS_KEY")] = (
-        None
-    )
+    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="of AWS_ACCESS_KEY")] = None
     endpoint: Annotated[
         str | None, AfterValidator(lambda v: v and http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
     ] = None
@@ -123,9 +121,10 @@ class DynamoSettings:
     executions_table: Annotated[
         _TableName, Field(alias="PARTITION_EXEC_DB", description="epoch and frontier of each shard")
     ] = "partitionExecutions"
-    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers and outcomes")] = (
-        "scheduleKeys"
-    )
+    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers, outcomes")] = "scheduleKeys"
+    search: Annotated[
+        Literal["on", "off"], Field(alias="CLOCKWORK_SEARCH", description="its index costs a write unit per create")
+    ] = "on"
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
 

@@ -161,6 +161,49 @@ class ScheduleStore(Protocol):
         ...
 
 
+KeyName = tuple[ClientId, ScheduleKey]
+RowPlace = tuple[ShardId, Position]
+OutcomePlace = tuple[ClientId, ScheduleKey, Position]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointerPage:
+    """Some pointers of a client, in the order of their positions."""
+
+    pointers: tuple[Pointer, ...]
+    next_first: Position | None
+    """Read on from this position; None: there is nothing more."""
+
+
+class ScheduleSearch(Protocol):
+    """Many keys at once, for lists and histories. Only `list_pointers` may lag; the rest is strongly consistent, each
+    item as it was at its own moment. What cannot be read is left out and logged."""
+
+    async def list_pointers(
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+    ) -> PointerPage:
+        """Pointers to positions from `first` to `last`, both included, about `pointers_max`; expired ones too. What was
+        written a few seconds ago may be missing, or still stand where it stood before; whatever did not change meanwhile
+        is there, once."""
+        ...
+
+    async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """Those of the pointers that exist, expired or not."""
+        ...
+
+    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+        """Those of the rows that exist, in any shards."""
+        ...
+
+    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+        """Those of the outcomes that exist, expired or not."""
+        ...
+
+    async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
+        """The positions of all outcomes under a key, in any order."""
+        ...
+
+
 class ShardPublisher(Protocol):
     """The transactional producer of one shard, from one init until it is fenced, refused, or closed.
 

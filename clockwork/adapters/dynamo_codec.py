@@ -18,6 +18,7 @@ from typing import Final
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_content import content_item, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
+from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.schedule import (
@@ -161,6 +162,7 @@ def pointer_item(pointer: Pointer) -> Item:
             "v": number(FORMAT),
             "shard": number(pointer.shard),
             "current": {"N": text_of(pointer.position)},
+            LISTED_UNDER: list_key(pointer.client_id, bucket_of(pointer.schedule_key)),
             "digest": {"S": pointer.digest},
             "version": number(pointer.version),
             "expiresAt": number(pointer.expires_at_s),

@@ -16,6 +16,7 @@ from clockwork.adapters.dynamo_batch import read_all
 from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_errors import Refused, Rejected
 from clockwork.adapters.dynamo_fields import Item
+from clockwork.adapters.dynamo_index import INDEX, INDEX_KEY
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
@@ -48,13 +49,20 @@ class _Table:
     key: tuple[tuple[str, str], ...]
     """Name and type: first the DynamoDB partition key, then, if any, the sort key."""
     expires: bool = False
+    index: tuple[tuple[str, str], ...] = ()
+    """The key of `dynamo_index.INDEX`, in the same form; none: the table has no need of it."""
 
 
 def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
     return (
         _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
         _Table(name=settings.executions_table, key=(("partitionId", "S"),)),
-        _Table(name=settings.keys_table, key=(("clientKey", "S"), ("position", "N")), expires=True),
+        _Table(
+            name=settings.keys_table,
+            key=(("clientKey", "S"), ("position", "N")),
+            expires=True,
+            index=INDEX_KEY if settings.search else (),
+        ),
     )
 
 
@@ -109,27 +117,84 @@ def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
 
 
 async def _create(client: DynamoClient, table: _Table) -> None:
+    indexes: dict[str, Any] = {"GlobalSecondaryIndexes": [_index(table)]} if table.index else {}
     try:
         await client.call(
             "create_table",
             TableName=table.name,
             BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind in table.key],
-            KeySchema=_key_schema(table),
+            AttributeDefinitions=_definitions(table.key + table.index),
+            KeySchema=_key_schema(table.key),
+            **indexes,
         )
     except Rejected as rejected:
         if rejected.code != "ResourceInUseException":
             raise
         # It exists, or another node is making it.
     await _until_active(client, table)
+    if table.index:
+        await _add_index(client, table)
     if table.expires:
         await _turn_expiry_on(client, table)
 
 
-def _key_schema(table: _Table) -> list[dict[str, str]]:
-    return [
-        {"AttributeName": name, "KeyType": role} for (name, _), role in zip(table.key, ("HASH", "RANGE"), strict=False)
-    ]
+def _definitions(attributes: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"AttributeName": name, "AttributeType": kind} for name, kind in attributes]
+
+
+def _key_schema(key: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"AttributeName": name, "KeyType": role} for (name, _), role in zip(key, ("HASH", "RANGE"), strict=False)]
+
+
+def _index(table: _Table) -> dict[str, Any]:
+    return {"IndexName": INDEX, "KeySchema": _key_schema(table.index), "Projection": {"ProjectionType": "ALL"}}
+
+
+async def _add_index(client: DynamoClient, table: _Table) -> None:
+    """For a table from before there was an index, or from where it was not wanted; DynamoDB fills it by itself."""
+    described = await _describe(client, table)
+    if described is not None and _index_in(described) is None:
+        try:
+            await client.call(
+                "update_table",
+                TableName=table.name,
+                AttributeDefinitions=_definitions(table.key + table.index),
+                GlobalSecondaryIndexUpdates=[{"Create": _index(table)}],
+            )
+        except Rejected as rejected:
+            if rejected.code not in _BEING_CHANGED:
+                raise
+            # Another node was faster, or the check that follows says that it is missing.
+    await _until_active(client, table)
+
+
+def _is_filling(described: dict[str, Any]) -> bool:
+    index = _index_in(described)
+    return index is not None and (index.get("IndexStatus") == "CREATING" or bool(index.get("Backfilling")))
+
+
+def _index_in(described: dict[str, Any]) -> dict[str, Any] | None:
+    for index in described.get("GlobalSecondaryIndexes", []):
+        if index["IndexName"] == INDEX:
+            found: dict[str, Any] = index
+            return found
+    return None
+
+
+def _index_problem(table: _Table, described: dict[str, Any]) -> str | None:
+    index = _index_in(described)
+    or_without = "or set CLOCKWORK_SEARCH=off, and GET /schedules is not served"
+    if index is None:
+        return f"table {table.name} has no index {INDEX}: run `python -m clockwork init`, {or_without}"
+    names = tuple(part["AttributeName"] for part in index["KeySchema"])
+    projected = index.get("Projection", {}).get("ProjectionType")
+    if names != tuple(name for name, _ in table.index) or projected != "ALL":
+        return (
+            f"table {table.name}: index {INDEX} is not as `python -m clockwork init` makes it: delete it and run that"
+        )
+    if _is_filling(described):
+        return f"table {table.name}: index {INDEX} is still being filled: wait until it is ACTIVE, {or_without}"
+    return None
 
 
 async def _until_active(client: DynamoClient, table: _Table) -> None:
@@ -137,7 +202,8 @@ async def _until_active(client: DynamoClient, table: _Table) -> None:
         async with asyncio.timeout(ACTIVE_SECONDS_MAX):
             while True:
                 described = await _describe(client, table)
-                if described is not None and described["TableStatus"] in USABLE:
+                filling = described is not None and bool(table.index) and _is_filling(described)
+                if described is not None and described["TableStatus"] in USABLE and not filling:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
@@ -189,8 +255,11 @@ async def _problems_of(client: DynamoClient, table: _Table) -> list[str]:
     found = tuple((part["AttributeName"], types[part["AttributeName"]]) for part in described["KeySchema"])
     if found != table.key:
         return [f"table {table.name} has the key {_spelled(found)}, not {_spelled(table.key)}"]
-    problem = await _expiry_problem(client, table) if table.expires else None
-    return [problem] if problem else []
+    problems = [
+        await _expiry_problem(client, table) if table.expires else None,
+        _index_problem(table, described) if table.index else None,
+    ]
+    return [problem for problem in problems if problem is not None]
 
 
 def _spelled(key: tuple[tuple[str, str], ...]) -> str:

@@ -39,6 +39,8 @@ class DynamoClientSettings:
     schedules_table: str = "schedules"
     executions_table: str = "partitionExecutions"
     keys_table: str = "scheduleKeys"
+    search: bool = True
+    """Whether `keys_table` has the index that lists are read from."""
     connect_timeout_s: float = 1.0
     read_timeout_s: float = 2.5
     """DynamoDB answers in milliseconds; a lost packet must not cost more than this."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-from clockwork.api import schemas
+from clockwork.api import schemas, shown
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import IfVersion, NewSchedule
@@ -43,7 +43,7 @@ class PutChange:
 
     def __call__(self, schedule: Schedule) -> Schedule:
         """Raises: InvalidInput, TooLarge."""
-        new = _validated(_laid_over(schemas.request_of(schedule), self.given), self.cluster, self.now_ms)
+        new = _validated(_laid_over(shown.request_of(schedule), self.given), self.cluster, self.now_ms)
         own_traceparent = any(name.lower() == TRACEPARENT for name, _ in new.headers)
         return replace(
             schedule,

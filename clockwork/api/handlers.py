@@ -26,6 +26,7 @@ from clockwork.engine.answers import (
     Changed,
     Created,
     KeyTaken,
+    NewSchedule,
     NotFound,
     Rearms,
     Reason,
@@ -60,6 +61,8 @@ _NOT_ARMED_BECAUSE: Final[Mapping[Reason, str]] = {
     Reason.PENDING: "It is pending: only what failed can be armed again.",
     Reason.FAILED: "Its stored content cannot be read, so it cannot be armed again.",
 }
+
+_Read = TypeVar("_Read")
 
 log = logging.getLogger(__name__)
 
@@ -107,53 +110,69 @@ class ScheduleHandlers:
 
     async def create(self, request: web.Request) -> web.Response:
         try:
-            body = await self._body(request)
-            read = partial(
-                schemas.read_schedule,
-                cluster=self.cluster,
-                now_ms=self.clock.now_ms(),
-                traceparent=_only(request, TRACEPARENT),
-            )
-            new = await _parsed(body, read)
-            result = await self.intake.create(new)
+            new = await _parsed(await self._body(request), self.reader(request))
         except (Refusal, InvalidInput):
+            self.telemetry.schedule("rejected")
+            raise
+        status, view = await self.accept(new)
+        return _shown(view, status, {hdrs.LOCATION: _path_of(view)} if status is HTTPStatus.CREATED else None)
+
+    def reader(self, request: web.Request) -> Callable[[Any], NewSchedule]:
+        """Makes a create of a JSON value that came with this request. It raises: InvalidInput."""
+        return partial(
+            schemas.read_schedule,
+            cluster=self.cluster,
+            now_ms=self.clock.now_ms(),
+            traceparent=_only(request, TRACEPARENT),
+        )
+
+    async def accept(self, new: NewSchedule) -> tuple[HTTPStatus, ScheduleView]:
+        """One create, alone or of a batch. Raises: Refusal, InvalidInput, Unavailable."""
+        try:
+            result = await self.intake.create(new)
+        except InvalidInput:
             self.telemetry.schedule("rejected")
             raise
         match result:
             case Created(view):
                 self.telemetry.schedule("created")
-                return _shown(view, HTTPStatus.CREATED, {hdrs.LOCATION: _path_of(view)})
+                return HTTPStatus.CREATED, view
             case Repeated(view):
                 self.telemetry.schedule("repeated")
-                return _shown(view)
+                return HTTPStatus.OK, view
             case KeyTaken(view):
                 self.telemetry.schedule("rejected")
                 raise _conflict(Reason.PENDING, view)
 
     async def find(self, request: web.Request) -> web.Response:
-        view = await self.intake.find(*_key_in_path(request))
+        view = await self.intake.find(*key_in_path(request))
         if view is None:
             raise Refusal(problems.schedule_not_found())
         return _shown(view)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        return await self._cancel(*_key_in_path(request))
+        return _shown(await self.cancel_one(*key_in_path(request)))
 
     async def cancel_named_in_body(self, request: web.Request) -> web.Response:
-        return await self._cancel(*await _parsed(await self._body(request), schemas.read_key))
+        return _shown(await self.cancel_one(*await _parsed(await self._body(request), schemas.read_key)))
 
-    async def _cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> web.Response:
+    async def cancel_one(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView:
+        """One cancel, alone or of a batch. Raises: Refusal, Unavailable."""
         match await self.canceller.cancel(client_id, schedule_key):
             case Cancelled(view):
                 self.telemetry.schedule("cancelled")
-                return _shown(view)
+                return view
             case NotFound():
                 raise Refusal(problems.schedule_not_found())
             case Refused(reason, view):
                 raise _conflict(reason, view)
 
+    async def read_many(self, request: web.Request, read: Callable[[Any], _Read]) -> _Read:
+        """What `read` makes of the JSON of a body that may be as long as any. Raises: Refusal, InvalidInput."""
+        return await _parsed(await _body(request, bytes_max=self.body_bytes_max), read)
+
     async def change(self, request: web.Request) -> web.Response:
-        client_id, schedule_key = _key_in_path(request)
+        client_id, schedule_key = key_in_path(request)
         if_version = changes.if_version(request)
         read = partial(
             changes.read_put,
@@ -166,13 +185,13 @@ class ScheduleHandlers:
         return self._changed(await self.rescheduler.change(client_id, schedule_key, change, if_version=if_version))
 
     async def fire(self, request: web.Request) -> web.Response:
-        client_id, schedule_key = _key_in_path(request)
+        client_id, schedule_key = key_in_path(request)
         if_version = changes.if_version(request)
         await _parsed(await self._body_if_any(request), changes.read_nothing)
         return self._changed(await self.rescheduler.fire(client_id, schedule_key, if_version=if_version))
 
     async def retry(self, request: web.Request) -> web.Response:
-        client_id, schedule_key = _key_in_path(request)
+        client_id, schedule_key = key_in_path(request)
         if_version = changes.if_version(request)
         read = partial(changes.read_retry, cluster=self.cluster, now_ms=self.clock.now_ms())
         due_ms = await _parsed(await self._body_if_any(request), read)
@@ -291,9 +310,9 @@ def _only(request: web.Request, header: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
+def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
     """From the path as it was sent: the server's own decoding leaves what is not UTF-8 as it stands, so that two
-    different paths would become one key."""
+    different paths would become one key. Raises: InvalidInput."""
     raw = request.raw_path.encode("utf-8", "surrogateescape")
     # Counted from the end, since a proxy may send the whole URL; behind the key may stand what is to be done with it.
     resource = request.match_info.route.resource
@@ -310,9 +329,6 @@ def _key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
     return schemas.read_key(document)
-
-
-_Read = TypeVar("_Read")
 
 
 async def _parsed(body: bytes, read: Callable[[Any], _Read]) -> _Read:

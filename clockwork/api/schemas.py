@@ -22,13 +22,13 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from clockwork.api import json_body, policies
-from clockwork.api.data_forms import answered_data, stored_data
+from clockwork.api import json_body, policies, shown
+from clockwork.api.data_forms import stored_data
 from clockwork.api.times import due_ms_of_input
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Schedule, ScheduleKey, Topic
-from clockwork.engine.answers import NewSchedule, ScheduleView, Status
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import FieldError, InvalidInput
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
@@ -66,21 +66,29 @@ def _context(info: ValidationInfo) -> _Context:
     return info.context
 
 
-def _client_id(value: str) -> str:
+def client_id_of(value: str) -> str:
+    """A legal `clientId`. Raises: ValueError, as the two below."""
     if not _CLIENT_ID.fullmatch(value):
         raise ValueError("should be 1 to 128 of A-Z a-z 0-9 . _ -")
     return value
 
 
-def _key(value: str) -> str:
+def key_of(value: str) -> str:
+    """A legal `scheduleKey` or `orderingKey`."""
     if not 1 <= len(value.encode()) <= KEY_BYTES_MAX:
         raise ValueError(f"should be 1 to {KEY_BYTES_MAX} bytes of UTF-8")
     return value
 
 
-def _topic(value: str, info: ValidationInfo) -> str:
+def topic_of(value: str) -> str:
+    """A name that Kafka would take."""
     if not _TOPIC.fullmatch(value) or value in {".", ".."}:
         raise ValueError("should be a Kafka topic name: 1 to 249 of A-Z a-z 0-9 . _ -, and neither . nor ..")
+    return value
+
+
+def _topic(value: str, info: ValidationInfo) -> str:
+    topic_of(value)
     if value.startswith("__"):
         raise ValueError("topics that begin with __ are Kafka's own")
     if value.startswith(f"{_context(info).cluster}-"):
@@ -110,11 +118,11 @@ def _few(value: object) -> object:
 
 
 ClientIdText = Annotated[
-    str, AfterValidator(_client_id), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
+    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
 ]
 KeyText = Annotated[
     str,
-    AfterValidator(_key),
+    AfterValidator(key_of),
     WithJsonSchema(
         {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
     ),
@@ -319,49 +327,15 @@ def _digest(
 
 def answer(view: ScheduleView) -> dict[str, Any]:
     """A schedule and its state, as every answer shows it."""
-    schedule = view.schedule
-    shown: dict[str, Any] = {
+    identity = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
         "scheduleTime": due_ms_of(view.position),
     }
-    if schedule is not None:
-        shown |= request_of(schedule) | {"createdAt": schedule.created_at_ms, "deliveryId": schedule.delivery_id}
-    return shown | {"status": view.status.value, "version": view.version, "shard": view.shard} | _ending(view)
-
-
-def request_of(schedule: Schedule) -> dict[str, Any]:
-    """The request that would create this schedule, with every field named."""
-    return {
-        "clientId": schedule.client_id,
-        "scheduleKey": schedule.schedule_key,
-        "scheduleTime": schedule.due_ms,
-        "orderingKey": schedule.ordering_key,
-        "taskData": answered_data(schedule),
-        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-        "delivery": {
-            "topic": schedule.topic,
-            "guarantee": schedule.guarantee.value,
-            "headers": dict(schedule.headers),
-        }
-        | policies.shown(schedule),
-    }
-
-
-def _ending(view: ScheduleView) -> dict[str, Any]:
-    outcome = view.outcome
-    if outcome is None:
-        return {}
-    if view.status is Status.DELIVERED and outcome.placed is not None:
-        delivered = {
-            "topic": view.schedule.topic if view.schedule is not None else None,
-            "partition": outcome.placed.kafka_partition,
-            "offset": outcome.placed.offset,
-            "at": outcome.placed.at_ms,
-            "latenessMs": outcome.placed.at_ms - due_ms_of(view.position),
-        }
-        return {"delivered": delivered}
-    if view.status is Status.FAILED and outcome.failure is not None:
-        failure = outcome.failure
-        return {"failed": {"reason": failure.reason, "at": outcome.at_ms, "attempts": failure.attempts}}
-    return {}
+    state = {"status": view.status.value, "version": view.version, "shard": view.shard}
+    return (
+        identity
+        | shown.content(view.schedule)
+        | state
+        | (shown.ending(view.outcome) if view.outcome is not None else {})
+    )

@@ -11,11 +11,15 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.api import openapi, problems
+from clockwork.api.batches import BatchHandlers
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.api.lists import ListHandlers
 from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.clock import Clock
-from clockwork.config import HttpSettings
+from clockwork.config import HttpSettings, IntakeSettings
 from clockwork.engine.answers import Accepts, Cancels, Rearms, Reschedules
+from clockwork.engine.history import Remembers
+from clockwork.engine.listing import Lists
 from clockwork.errors import StartRefused
 from clockwork.tls import HANDSHAKE_S_MAX
 
@@ -40,10 +44,13 @@ def make_app(
     rescheduler: Reschedules,
     rearmer: Rearms,
     accepts: bool = True,
+    request_timeout_ms: int = IntakeSettings().request_timeout_ms,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
     sibling: Sibling | None = None,
 ) -> web.Application:
-    """The application with all routes; without `accepts` only the node's own, for a worker; with a
-    `sibling` these speak for all processes of the node.
+    """The application with all routes; without `accepts` only the node's own, for a worker. Without `lists` or `history`
+    these are answered with 501. With a `sibling` the node's own speak for all processes of the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
@@ -67,6 +74,12 @@ def make_app(
         one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
         app.router.add_get(one, schedules.find)
         app.router.add_delete(one, schedules.cancel)
+        batches = BatchHandlers(one=schedules, timeout_ms=request_timeout_ms)
+        app.router.add_post("/schedules", batches.create)
+        app.router.add_post("/schedules/cancel", batches.cancel)
+        pages = ListHandlers(lists=lists, history=history)
+        app.router.add_get("/schedules", pages.list)
+        app.router.add_get(f"{one}/history", pages.past)
         app.router.add_put(one, schedules.change)
         app.router.add_post(f"{one}/fire", schedules.fire)
         app.router.add_post(f"{one}/retry", schedules.retry)

@@ -25,6 +25,8 @@ _SCALE: Final = 10**FRACTION_DIGITS
 _RANDOM_SCALE: Final = 10**RANDOM_DIGITS
 _ACCEPTED_US_END: Final = 10 ** (FRACTION_DIGITS - RANDOM_DIGITS)
 _DUE_MS_END: Final = 10**14
+LAST: Final = Position(_DUE_MS_END * _SCALE - 1)
+"""Not below any position."""
 _TEXT: Final = re.compile(r"([0-9]{1,38})(?:\.([0-9]{1,38}))?(?:E([+-]?[0-9]{1,3}))?", re.ASCII)
 
 
@@ -43,6 +45,16 @@ def due_ms_of(position: Position) -> int:
 def accepted_ms_of(position: Position) -> int:
     """When the schedule at this position was accepted (the clock of the API node), in epoch milliseconds."""
     return position % _SCALE // _RANDOM_SCALE // 1_000
+
+
+def first_at(due_ms: int) -> Position:
+    """Not above any position due at `due_ms`, and above every one that is due earlier; past the end of time, the end."""
+    return Position(min(due_ms, _DUE_MS_END - 1) * _SCALE)
+
+
+def acceptance_of(position: Position) -> int:
+    """Orders positions by their acceptance, as far as the clocks of the API nodes agree."""
+    return position % _SCALE
 
 
 def text_of(position: Position) -> str:

@@ -60,7 +60,8 @@ class OnLate(StrEnum):
     DELIVER = "deliver"
     """It is delivered all the same."""
     DROP = "drop"
-    """It ends as `failed`, without any record."""
+    """It ends as `failed`, without any record; of at_least_once one may come all the same, of a send whose answer was lost
+    or by a zombie, out of its lane's order."""
     DEAD_LETTER = "dead_letter"
 
 

@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from clockwork.adapters import dynamo_tables
 from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_codec import cluster_item, row_item, shard_key
+from clockwork.adapters.dynamo_errors import Rejected
+from clockwork.adapters.dynamo_search import DynamoScheduleSearch
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.position import LAST, first_at
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StartRefused
 from tests.contract.store_fixtures import SHARDS, settings_for
-from tests.support.builders import row
+from tests.support.builders import pointer, row
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 CLUSTER = {"partitionId": {"S": "cluster"}}
+INDEX_ATTEMPTS_MAX = 6
 
 
 @pytest.fixture
@@ -201,3 +207,50 @@ async def test_more_shards_than_one_read_takes_are_made_and_checked(empty: Dynam
     assert await _problems(empty, shards=130) == []
     async with DynamoScheduleStore(empty, SystemClock(), _observe_nothing, NoTelemetry()) as store:
         assert await store.read_shard(ShardId(129)) == ShardState(epoch=0, owner="", frontier_ms=0)
+
+
+async def test_a_missing_index_is_named_with_what_to_do_and_is_not_missed_where_search_is_off(
+    empty: DynamoClientSettings,
+) -> None:
+    without = replace(empty, search=False)
+    await _made(without)
+
+    (problem,) = await _problems(empty)
+
+    assert all(word in problem for word in (empty.keys_table, "byClient", "clockwork init", "CLOCKWORK_SEARCH=off"))
+    assert await _problems(without) == []
+
+
+async def test_an_index_that_is_made_later_has_everything_in_it(
+    services: "LocalServices", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DynamoDB Local now and then forgets such an index, or leaves it CREATING for good: about one in ten.
+    monkeypatch.setattr(dynamo_tables, "ACTIVE_SECONDS_MAX", 5)
+    for _ in range(INDEX_ATTEMPTS_MAX):
+        chosen = settings_for(services.dynamodb_endpoint)
+        try:
+            await _make_index_later(chosen)
+            break
+        except (StartRefused, Rejected):
+            continue
+    else:
+        pytest.fail(f"no index was made at {INDEX_ATTEMPTS_MAX} tables")
+    assert await _problems(chosen) == []
+    assert await _problems(replace(chosen, search=False)) == [], "one that is not used harms nobody"
+
+
+async def _make_index_later(chosen: DynamoClientSettings) -> None:
+    await _made(replace(chosen, search=False))
+    created = row()
+    async with DynamoScheduleStore(chosen, SystemClock(), _observe_nothing, NoTelemetry()) as store:
+        await store.create(created, pointer(created), replaces_version=None)
+
+        await asyncio.gather(*(create_tables(chosen) for _ in range(3)))
+
+        search = DynamoScheduleSearch(store.client)
+
+        async def filled() -> bool:
+            page = await search.list_pointers(created.schedule.client_id, first=first_at(0), last=LAST, pointers_max=9)
+            return page.pointers == (pointer(created),)
+
+        await until(filled, "the index is filled")

@@ -1,8 +1,8 @@
 """The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
 
-What runs is the engine as it is (intake, cancel, take-over, passes, tidy-up, supervisor, clock guard). What is made up is
-everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history, byte for
-byte the same on every machine; a seed that fails is a bug report.
+What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard). What is
+made up is everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history,
+byte for byte the same on every machine; a seed that fails is a bug report.
 
     virtual_loop      several event loops and one time that jumps; pausing and killing a node
     host, clocks      a node as the worlds see it: connections, a wrong clock

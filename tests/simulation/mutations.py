@@ -94,7 +94,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="unknown commit taken for an abort",
-        seeds=80,
+        seeds=120,
         theme=Theme.COMMITS,
         patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
     ),
@@ -118,7 +118,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="frontier written after reading",
-        seeds=40,
+        seeds=100,
         theme=Theme.CANCELS,
         patches=lambda: [
             (Dispatcher, "raise_frontier", breaks.frontier_pretended),
@@ -168,7 +168,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="change without asking for its hold",
-        seeds=80,
+        seeds=120,
         theme=Theme.CHANGES,
         patches=lambda: [(HostStore, "reschedule", breaks_of_changes.rescheduling(on_condition=False))],
     ),
@@ -180,7 +180,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="change made twice after a lost answer",
-        seeds=80,
+        seeds=160,
         theme=Theme.CHANGES,
         patches=lambda: [(Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now)],
     ),
@@ -192,7 +192,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="hold ignored",
-        seeds=60,
+        seeds=120,
         theme=Theme.CANCELS,
         patches=lambda: [(Dispatcher, "_answer_holds", breaks.holds_ignored)],
     ),
@@ -246,7 +246,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         name="left out when the answer comes",
-        seeds=20,
+        seeds=60,
         patches=lambda: [(TidyUp, "positions", lambda self: self._pending.keys())],
     ),
     Mutation(

@@ -1,7 +1,7 @@
 """A client of the HTTP interface, as thin as it can be: what was answered is what tests are about."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -43,6 +43,33 @@ class Client:
 
     async def cancel(self, client_id: str, schedule_key: str) -> Answered:
         return await self._ask("DELETE", _path(client_id, schedule_key))
+
+    async def create_many(self, bodies: Sequence[Any]) -> Answered:
+        return await self._ask("POST", "/schedules", json={"schedules": bodies})
+
+    async def cancel_many(self, client_id: str, schedule_keys: Iterable[str]) -> Answered:
+        keys = [{"clientId": client_id, "scheduleKey": key} for key in schedule_keys]
+        return await self._ask("POST", "/schedules/cancel", json={"schedules": keys})
+
+    async def page(self, client_id: str, **filters: Any) -> Answered:
+        """One page of a list; a filter that is None is left out."""
+        given = {name: str(value) for name, value in filters.items() if value is not None}
+        return await self._ask("GET", "/schedules", params={"clientId": client_id, **given})
+
+    async def listed(self, client_id: str, **filters: Any) -> list[dict[str, Any]]:
+        """All pages of a list."""
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            answered = await self.page(client_id, cursor=cursor, **filters)
+            assert answered.status == 200, answered
+            found += answered.body["schedules"]
+            cursor = answered.body["cursor"]
+            if cursor is None:
+                return found
+
+    async def history(self, client_id: str, schedule_key: str) -> Answered:
+        return await self._ask("GET", f"{_path(client_id, schedule_key)}/history")
 
     async def put(
         self, client_id: str, schedule_key: str, body: Mapping[str, Any], *, if_match: str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.adapters.memory_publisher import MemoryPublisher
+from clockwork.adapters.memory_search import MemoryScheduleSearch
 from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.config import IntakeSettings, RunnerSettings
@@ -17,7 +18,9 @@ from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
+from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
+from clockwork.engine.listing import Listing
 from clockwork.engine.rearm import Rearmer
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver, Tenure
@@ -83,6 +86,9 @@ class Engine:
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        search = MemoryScheduleSearch(self.store)
+        self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
+        self.history = History(search, self.store, self.clock, rng, intake_settings)
 
     async def own(self) -> Tenure:
         """Takes the shard over."""

@@ -30,6 +30,8 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
+from clockwork.engine.history import Remembers
+from clockwork.engine.listing import Lists
 
 NOW_MS: Final = 1_800_000_000_000
 DUE_MS: Final = NOW_MS + 60_000
@@ -216,9 +218,28 @@ class Edge:
 
 
 @asynccontextmanager
-async def open_edge(**settings: Any) -> AsyncIterator[Edge]:
-    engine, readiness, telemetry = FakeEngine(), FakeReadiness(), PrometheusTelemetry()
+async def open_edge(
+    engine: FakeEngine | None = None,
+    *,
+    request_timeout_ms: int = 60_000,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
+    **settings: Any,
+) -> AsyncIterator[Edge]:
+    engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
-    app = make_app(engine, engine, http, readiness, telemetry, StillClock(), rescheduler=engine, rearmer=engine)
+    app = make_app(
+        engine,
+        engine,
+        http,
+        readiness,
+        telemetry,
+        StillClock(),
+        rescheduler=engine,
+        rearmer=engine,
+        request_timeout_ms=request_timeout_ms,
+        lists=lists,
+        history=history,
+    )
     async with HttpServer(app, http) as server, aiohttp.ClientSession(auto_decompress=False) as session:
         yield Edge(engine, readiness, telemetry, server, session)

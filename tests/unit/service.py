@@ -68,6 +68,8 @@ def app_of(engine: Engine) -> web.Application:
         engine.clock,
         rescheduler=engine.rescheduler,
         rearmer=engine.rearmer,
+        lists=engine.listing,
+        history=engine.history,
     )
 
 

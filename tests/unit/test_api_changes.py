@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from clockwork.api.changes import read_put
-from clockwork.api.schemas import read_schedule, request_of
+from clockwork.api.schemas import read_schedule
+from clockwork.api.shown import request_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import Reason, Refused
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge, view_of

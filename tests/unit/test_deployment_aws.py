@@ -154,6 +154,7 @@ async def test_terraform_makes_the_tables_that_init_makes(monkeypatch: pytest.Mo
         schedules_table="${var.schedules_table}",
         executions_table="${var.executions_table}",
         keys_table="${var.keys_table}",
+        search=True,
     )
     await dynamo_tables.create_tables(settings)
     tables = {

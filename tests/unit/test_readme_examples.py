@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 
 CALLS, CONSUMER = blocks("python")
-CREATE, CHANGE = (block for block in blocks("sh") if block.startswith("curl"))
+CREATE, MANY, CHANGE = (block for block in blocks("sh") if block.startswith("curl"))
 
 
 async def statuses(block: str, url: str) -> list[int]:
@@ -51,6 +51,7 @@ async def test_the_examples_with_curl_create_show_change_and_cancel_a_schedule()
         for topic in ("orderTopic", "otherTopic"):
             engine.kafka.create_topic(topic)
         assert await statuses(CREATE, service.url) == [201, 200, 200]
+        assert await statuses(MANY, service.url) == [200, 200, 200, 200]
         cancelled = await engine.intake.find(ClientId("shop"), ScheduleKey("order-1"))
         assert cancelled is not None
         assert cancelled.schedule is not None

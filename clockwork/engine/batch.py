@@ -1,0 +1,49 @@
+"""Many requests in one: each succeeds or fails alone, and all of them within one deadline.
+
+Requests of different keys go side by side, so that what they write shares transactions; those of one key go one after
+the other, in the order given, and see each other's effects as if they had come alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+from clockwork.errors import Unavailable
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+async def each_alone(
+    do: Callable[[A], Awaitable[B]],
+    items: Sequence[A],
+    *,
+    key: Callable[[A], Hashable],
+    at_once: int,
+    timeout_s: float,
+) -> list[B | Exception]:
+    """What `do` returned or raised for each item, in their order. At the deadline whatever is still under way is
+    cancelled: it may have happened, and its result is `Unavailable`, as is that of what was never begun."""
+    results: list[B | Exception] = [Unavailable("the batch could not be answered in time")] * len(items)
+    places: dict[Hashable, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(key(item), []).append(place)
+    gate = asyncio.Semaphore(at_once)
+
+    async def in_order(of_one_key: Sequence[int]) -> None:
+        for place in of_one_key:
+            async with gate:
+                try:
+                    results[place] = await do(items[place])
+                except Exception as error:
+                    # Nothing is swallowed: it is this item's answer, and must not be another one's.
+                    results[place] = error
+
+    try:
+        async with asyncio.timeout(timeout_s) as limit, asyncio.TaskGroup() as group:
+            for of_one_key in places.values():
+                group.create_task(in_order(of_one_key), name="batch-item")
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    return results

@@ -1,0 +1,79 @@
+"""A thousand at once on the real services: each answered as if it had come alone, and soon."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.client import Answered
+from tests.support.nodes import Cluster, ClusterNode
+from tests.support.reader import reading
+
+pytestmark = [pytest.mark.processes]
+
+ITEMS = 1_000
+FAR_MS = 3_600_000
+Tell = Callable[[str], None]
+
+
+def statuses(answered: Answered) -> Counter[int]:
+    assert answered.status == 200, answered
+    return Counter(result["status"] for result in answered.body["results"])
+
+
+async def test_a_thousand_are_created_recognised_and_cancelled(
+    shared: Cluster, shared_node: ClusterNode, tell: Tell
+) -> None:
+    topic = await shared.topic()
+    client, loop = shared_node.client, asyncio.get_running_loop()
+    keys = [f"thousand-{n}" for n in range(ITEMS)]
+    bodies = [shared.body(topic, key, in_ms=FAR_MS) for key in keys]
+    took_s = []
+    for wanted in (201, 200):
+        began_s = loop.time()
+        created = await client.create_many(bodies)
+        took_s.append(loop.time() - began_s)
+        assert statuses(created) == {wanted: ITEMS}
+        assert [result["schedule"]["scheduleKey"] for result in created.body["results"]] == keys
+    began_s = loop.time()
+    while statuses(await client.cancel_many(shared.name, keys)) != {200: ITEMS}:
+        pass  # A busy machine may not do it in time: what was answered with 503 is asked again.
+    took_s.append(loop.time() - began_s)
+    assert statuses(await client.cancel_many(shared.name, [keys[0], "unheard-of"])) == {200: 1, 404: 1}
+    tell(f"{ITEMS} created in {took_s[0]:.2f} s, repeated in {took_s[1]:.2f} s, cancelled in {took_s[2]:.2f} s")
+
+
+async def test_what_came_in_a_batch_is_delivered_once(shared: Cluster, shared_node: ClusterNode) -> None:
+    topic = await shared.topic()
+    keys = [f"soon-{n}" for n in range(200)]
+    bodies = [shared.body(topic, key, in_ms=500) for key in keys]
+    # The same twice in one batch: one after the other, so the second is recognised.
+    assert statuses(await shared_node.client.create_many([*bodies, *bodies])) == {201: 200, 200: 200}
+
+    async with reading(shared.services.kafka_brokers, topic) as reader:
+        await reader.until_arrived(keys)
+    assert Counter(record.schedule_key for record in reader.records) == Counter(keys)
+
+
+async def test_a_dynamodb_that_is_silent_is_answered_item_by_item_in_time(cluster: Cluster) -> None:
+    topic = await cluster.topic()
+    node = await cluster.start(more={"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"})
+    bodies = [cluster.body(topic, f"silent-{n}", in_ms=FAR_MS) for n in range(ITEMS)]
+    cluster.services.pause_dynamodb()
+    try:
+        node.client.request_s_max = 5.0
+        answered = await node.client.create_many(bodies)
+        assert statuses(answered) == {503: ITEMS}
+        assert (await node.client.page(cluster.name)).status == 503
+    finally:
+        cluster.services.resume_dynamodb()
+    node.client.request_s_max = 15.0
+    await node.until_ready()
+    settled: set[str] = set()
+    while len(settled) < ITEMS:
+        # What was sent may have been stored: the same again settles it, item by item.
+        left = [body for body in bodies if body["scheduleKey"] not in settled]
+        results = (await node.client.create_many(left)).body["results"]
+        assert {result["status"] for result in results} <= {200, 201, 503}
+        settled |= {result["schedule"]["scheduleKey"] for result in results if result["status"] < 300}

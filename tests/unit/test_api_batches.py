@@ -1,0 +1,182 @@
+"""POST /schedules and POST /schedules/cancel: each item as if it had come alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.engine.answers import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
+from clockwork.errors import StoreUnavailable
+from tests.unit.api_edge import Answer, Edge, FakeEngine, a_request, open_edge
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with open_edge() as opened:
+        yield opened
+
+
+async def create_all(edge: Edge, items: list[Any], **given: Any) -> Answer:
+    return await edge.ask("POST", "/schedules", json={"schedules": items}, **given)
+
+
+async def cancel_all(edge: Edge, items: list[Any]) -> Answer:
+    return await edge.ask("POST", "/schedules/cancel", json={"schedules": items})
+
+
+def statuses(answer: Answer) -> list[int]:
+    assert answer.status == 200, answer.json
+    return [result["status"] for result in answer.json["results"]]
+
+
+async def test_every_item_is_answered_as_it_would_be_alone_in_the_order_given(edge: Edge) -> None:
+    items = [
+        a_request(scheduleKey="new"),
+        a_request(scheduleKey="taken"),
+        a_request(scheduleKey="taken", taskData="other"),
+        a_request(scheduleKey="new"),
+        a_request(scheduleKey="", scheduleTime=-1),
+        "no object",
+        a_request(scheduleKey="large", taskData="x" * (256 * 1024 + 1)),
+    ]
+    async with open_edge() as twin:
+        alone = [await twin.post(item) for item in items]
+
+    answer = await create_all(edge, items)
+
+    assert statuses(answer) == [201, 201, 409, 200, 400, 400, 413]
+    for result, single in zip(answer.json["results"], alone, strict=True):
+        assert result == ({"status": single.status, "schedule": single.json} if single.status < 300 else single.json)
+
+
+async def test_a_batch_of_a_thousand_is_taken_and_one_more_is_refused_as_a_whole(edge: Edge) -> None:
+    thousand = [a_request(scheduleKey=f"k-{n}") for n in range(1_000)]
+
+    assert statuses(await create_all(edge, thousand)) == [201] * 1_000
+    refused = await create_all(edge, [*thousand, a_request(scheduleKey="one-more")])
+
+    assert (refused.status, refused.fields) == (400, ["schedules"])
+    assert len(edge.engine.views) == 1_000
+
+
+async def test_an_empty_batch_has_no_results(edge: Edge) -> None:
+    assert statuses(await create_all(edge, [])) == []
+
+
+@pytest.mark.parametrize("path", ["/schedules", "/schedules/cancel"])
+@pytest.mark.parametrize(
+    ("envelope", "fields"),
+    [
+        ([], ["body"]),
+        ({}, ["schedules"]),
+        ({"schedules": None}, ["schedules"]),
+        ({"schedules": {"0": {}}}, ["schedules"]),
+        ({"schedules": [], "atomic": True}, ["atomic"]),
+        ({"schedule": []}, ["schedule", "schedules"]),
+    ],
+)
+async def test_a_wrong_envelope_refuses_the_whole(edge: Edge, path: str, envelope: Any, fields: list[str]) -> None:
+    answer = await edge.ask("POST", path, json=envelope)
+
+    assert (answer.status, answer.fields) == (400, fields)
+
+
+async def test_items_may_each_be_cancelled_unknown_or_refused(edge: Edge) -> None:
+    class Mixed(FakeEngine):
+        async def cancel(self, client_id: ClientId, schedule_key: ScheduleKey) -> Cancelled | NotFound | Refused:
+            found = await super().cancel(client_id, schedule_key)
+            late = isinstance(found, Cancelled) and schedule_key == "late"
+            return Refused(Reason.IN_FLIGHT, found.view) if late and isinstance(found, Cancelled) else found
+
+    async with open_edge(Mixed()) as edge:
+        await create_all(edge, [a_request(scheduleKey="there"), a_request(scheduleKey="late")])
+        keys = [{"clientId": "shop", "scheduleKey": key} for key in ("there", "late", "unknown")]
+
+        answer = await cancel_all(edge, [*keys, {"clientId": "shop"}])
+
+        assert statuses(answer) == [200, 409, 404, 400]
+        assert answer.json["results"][0]["schedule"]["scheduleKey"] == "there"
+        assert answer.json["results"][1]["reason"] == "in_flight"
+        assert answer.json["results"][3]["errors"][0]["field"] == "scheduleKey"
+
+
+async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_by_side() -> None:
+    # The race: two creates of one key at the same moment, of which the store would take either.
+    class Meeting(FakeEngine):
+        both = asyncio.Barrier(2)
+        inside = 0
+
+        async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+            if new.schedule_key != "same":
+                await self.both.wait()  # would never end if they went one after the other
+                return await super().create(new)
+            self.inside += 1
+            assert self.inside == 1
+            await asyncio.sleep(0)
+            self.inside -= 1
+            return await super().create(new)
+
+    async with open_edge(Meeting()) as edge:
+        same = [a_request(scheduleKey="same", taskData=n) for n in range(5)]
+
+        answer = await create_all(edge, [a_request(scheduleKey="a"), *same, a_request(scheduleKey="b")])
+
+        assert statuses(answer) == [201, 201, 409, 409, 409, 409, 201]
+        assert answer.json["results"][1]["schedule"]["taskData"] == 0, "the first one given"
+
+
+async def test_what_is_not_answered_at_the_deadline_is_unavailable_and_the_rest_is_as_it_was() -> None:
+    class Slow(FakeEngine):
+        async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+            if new.schedule_key == "slow":
+                await asyncio.Event().wait()
+            return await super().create(new)
+
+    async with open_edge(Slow(), request_timeout_ms=300) as edge:
+        items = [
+            a_request(scheduleKey="quick"),
+            a_request(scheduleKey="slow"),
+            a_request(scheduleKey="slow", taskData=1),
+        ]
+
+        answer = await create_all(edge, items)
+
+        assert statuses(answer) == [201, 503, 503]
+
+
+async def test_the_store_may_be_away_for_one_item_and_one_may_meet_a_defect() -> None:
+    class Unlucky(FakeEngine):
+        async def create(self, new: NewSchedule) -> Created | Repeated | KeyTaken:
+            if new.schedule_key == "away":
+                raise StoreUnavailable("at a host that is nobody's business")
+            if new.schedule_key == "defect":
+                raise ZeroDivisionError("made up")
+            return await super().create(new)
+
+    async with open_edge(Unlucky()) as edge:
+        answer = await create_all(edge, [a_request(scheduleKey=key) for key in ("away", "defect", "fine")])
+
+        assert statuses(answer) == [503, 500, 201]
+        assert b"nobody" not in answer.body
+
+
+async def test_the_requests_traceparent_goes_with_every_item(edge: Edge) -> None:
+    items = [a_request(scheduleKey="a"), a_request(scheduleKey="b")]
+
+    await create_all(edge, items, headers={"traceparent": TRACEPARENT})
+
+    assert [new.traceparent for new in edge.engine.news] == [TRACEPARENT, TRACEPARENT]
+
+
+async def test_items_are_counted_one_by_one(edge: Edge) -> None:
+    items = [a_request(scheduleKey="a"), a_request(scheduleKey="a"), a_request(scheduleKey="b", scheduleTime="soon")]
+    await create_all(edge, items)
+
+    shown = edge.telemetry.exposition()[0].decode()
+
+    for result in ("created", "repeated", "rejected"):
+        assert f'clockwork_schedules_total{{result="{result}"}} 1.0' in shown
