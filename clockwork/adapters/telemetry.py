@@ -33,7 +33,7 @@ from prometheus_client import (
 from clockwork.adapters.log_traces import trace_text
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, Limit, RequestResult
+from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, LetterPlace, Limit, RequestResult
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LATENESS_S: Final = (
@@ -71,6 +71,7 @@ class PrometheusTelemetry:
         self._request_s = histogram("clockwork_request_seconds", "Time to answer a request", "route", "status")
         self._schedules = counter("clockwork_schedules_total", "What became of requests about schedules", "result")
         self._deliveries = counter("clockwork_deliveries_total", "Ends of attempts", "guarantee", "result")
+        self._dead_letters = counter("clockwork_dead_letters_total", "Dead letters, and whose topic got them", "where")
         self._lateness = histogram(
             "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
         )
@@ -103,6 +104,8 @@ class PrometheusTelemetry:
             self._lateness.labels(guarantee.value)
             for result in get_args(DeliveryResult):
                 self._deliveries.labels(guarantee.value, result)
+        for where in get_args(LetterPlace):
+            self._dead_letters.labels(where)
         for what in get_args(Malformed):
             self._malformed.labels(what)
         for auth_result in get_args(AuthResult):
@@ -126,6 +129,9 @@ class PrometheusTelemetry:
 
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None:
         self._deliveries.labels(guarantee.value, result).inc(count)
+
+    def dead_letter(self, where: LetterPlace) -> None:
+        self._dead_letters.labels(where).inc()
 
     def lateness(self, guarantee: Guarantee, seconds: float) -> None:
         self._lateness.labels(guarantee.value).observe(seconds)
@@ -203,6 +209,7 @@ class NoTelemetry:
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
     def schedule(self, result: RequestResult) -> None: ...
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
+    def dead_letter(self, where: LetterPlace) -> None: ...
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None: ...

@@ -26,6 +26,7 @@ METRICS = {
     "clockwork_request_seconds": ("histogram", {"route", "status"}),
     "clockwork_schedules_total": ("counter", {"result"}),
     "clockwork_deliveries_total": ("counter", {"guarantee", "result"}),
+    "clockwork_dead_letters_total": ("counter", {"where"}),
     "clockwork_lateness_seconds": ("histogram", {"guarantee"}),
     "clockwork_due": ("gauge", {"shard"}),
     "clockwork_oldest_due_seconds": ("gauge", {"shard"}),
@@ -54,6 +55,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.request(route="POST /schedule", status=201, seconds=0.01)
     telemetry.schedule("created")
     telemetry.delivery(Guarantee.EXACTLY_ONCE, "delivered", 3)
+    telemetry.dead_letter("cluster")
     telemetry.lateness(Guarantee.AT_LEAST_ONCE, 0.004)
     telemetry.due(ShardId(3), rows=5, oldest_seconds=1.5)
     telemetry.shards_owned(2)
