@@ -12,6 +12,7 @@ from clockwork.config import Settings
 from clockwork.engine.answers import Accepts
 from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.dead_letters import DeadLetters
+from clockwork.engine.discard import Discarder
 from clockwork.engine.pausing import Pauser
 from clockwork.engine.scan import PendingScan
 from clockwork.engine.survey import Survey
@@ -32,6 +33,7 @@ def admin_parts(
     return AdminParts(
         pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
         letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)),
+        discards=Discarder(store, clock, rng, settings.intake),
         survey=Survey(store, waker, clock, rng, settings.intake),
         scan=PendingScan(store, search, clock, rng, settings.intake),
     )

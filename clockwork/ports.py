@@ -65,6 +65,14 @@ class ScheduleStore(Protocol):
         """
         ...
 
+    async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
+        """Notes in the pointer, if it stands as given (version and position), that what failed there needs nothing any
+        more; its expiry stays. Returns since when that is so: the first time counts.
+
+        Raises: ConditionFailed (another pointer is there, or none).
+        """
+        ...
+
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         """Lets the pointer live at least until then, if it still points to this row's position; else does nothing."""
         ...

@@ -170,6 +170,7 @@ def pointer_item(pointer: Pointer) -> Item:
         }
         | ({"rearmed": number(1)} if pointer.rearmed else {})
         | ({"command": {"S": str(pointer.command)}} if pointer.command is not None else {})
+        | ({"discardedAt": number(pointer.discarded_at_ms)} if pointer.discarded_at_ms is not None else {})
     )
 
 
@@ -189,6 +190,7 @@ def pointer_of(item: Item) -> Pointer:
         expires_at_s=fields.integer(item, "expiresAt"),
         rearmed="rearmed" in item,
         command=_command_of(item),
+        discarded_at_ms=fields.integer(item, "discardedAt") if "discardedAt" in item else None,
     )
 
 

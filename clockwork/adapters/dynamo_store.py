@@ -110,6 +110,24 @@ class DynamoScheduleStore:
         )
         await self._group_commit.commit(create)
 
+    async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
+        answer = await self._undisturbed(
+            "update_item",
+            TableName=self._settings.keys_table,
+            Key=codec.pointer_key(pointer.client_id, pointer.schedule_key),
+            UpdateExpression="SET #discarded = if_not_exists(#discarded, :at)",
+            # Implies that the pointer exists.
+            ConditionExpression="#current = :current AND #version = :version",
+            ReturnValues="UPDATED_NEW",
+            ExpressionAttributeNames={"#discarded": "discardedAt", "#current": "current", "#version": "version"},
+            ExpressionAttributeValues={
+                ":at": number(at_ms),
+                ":current": {"N": text_of(pointer.position)},
+                ":version": number(pointer.version),
+            },
+        )
+        return int(answer["Attributes"]["discardedAt"]["N"])
+
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         schedule = pointer_of.schedule
         try:
@@ -316,16 +334,17 @@ class DynamoScheduleStore:
             return False
         return True
 
-    async def _undisturbed(self, operation: str, **parameters: Any) -> None:
-        """A write of one item that waits while a transaction is in its way."""
-        for attempt in range(1, CONFLICT_ATTEMPTS_MAX + 1):
+    async def _undisturbed(self, operation: str, **parameters: Any) -> Any:
+        """A write of one item that waits while a transaction is in its way; its answer."""
+        attempt = 1
+        while True:
             try:
-                await self.client.call(operation, **parameters)
-                return
+                return await self.client.call(operation, **parameters)
             except TransactionConflict as conflict:
                 if attempt == CONFLICT_ATTEMPTS_MAX:
                     raise StoreThrottled("a transaction stood in the way for too long") from conflict
             await asyncio.sleep(backoff_s(attempt))
+            attempt += 1
 
     async def _readable(self, shard: ShardId, items: Sequence[Item]) -> list[Row | BrokenRow]:
         rows: list[Row | BrokenRow] = []

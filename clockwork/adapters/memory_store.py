@@ -93,6 +93,19 @@ class MemoryScheduleStore:
 
         await self._serve("create", effect)
 
+    async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
+        def effect() -> int:
+            name = _name_of(pointer)
+            self._check_undisturbed(name)
+            there = self.pointers.get(name)
+            if there is None or (there.version, there.position) != (pointer.version, pointer.position):
+                raise ConditionFailed
+            since_ms = there.discarded_at_ms if there.discarded_at_ms is not None else at_ms
+            self.pointers[name] = replace(there, discarded_at_ms=since_ms)
+            return since_ms
+
+        return await self._serve("discard", effect)
+
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         def effect() -> None:
             name = (pointer_of.schedule.client_id, pointer_of.schedule.schedule_key)

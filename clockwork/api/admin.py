@@ -17,6 +17,7 @@ from clockwork.api.parts_of_path import in_path
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
 from clockwork.engine.dead_letters import ShowsLetters
+from clockwork.engine.discard import Discards
 from clockwork.engine.pausing import Pausing
 from clockwork.engine.scan import Scans
 from clockwork.engine.survey import Surveys
@@ -30,6 +31,7 @@ class AdminParts:
 
     pausing: Pausing
     letters: ShowsLetters
+    discards: Discards
     survey: Surveys
     scan: Scans
 
@@ -37,7 +39,7 @@ class AdminParts:
 def add_routes(app: web.Application, parts: AdminParts) -> None:
     """All calls under /admin."""
     pauses = PauseHandlers(pausing=parts.pausing)
-    letters = LetterHandlers(letters=parts.letters)
+    letters = LetterHandlers(letters=parts.letters, discards=parts.discards)
     shards = ShardHandlers(survey=parts.survey, scan=parts.scan)
     calls: list[tuple[str, str, Answering]] = [
         (hdrs.METH_GET, "/admin/pauses", pauses.show),
@@ -46,6 +48,7 @@ def add_routes(app: web.Application, parts: AdminParts) -> None:
         (hdrs.METH_PUT, "/admin/pauses/topics/{topic:[^/]+}", pauses.pause_topic),
         (hdrs.METH_DELETE, "/admin/pauses/topics/{topic:[^/]+}", pauses.resume_topic),
         (hdrs.METH_GET, "/admin/dead-letters", letters.list),
+        (hdrs.METH_POST, "/admin/dead-letters/discard", letters.discard),
         (hdrs.METH_GET, "/admin/dead-letters/{partition:[^/]+}/{offset:[^/]+}", letters.one),
         (hdrs.METH_GET, "/admin/shards", shards.list),
         (hdrs.METH_POST, "/admin/shards/{shard:[^/]+}/fence", shards.fence),

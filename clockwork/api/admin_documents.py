@@ -42,7 +42,10 @@ class DeadLetterDocument(BaseModel):
     at_ms: Annotated[int, Field(alias="at")]
     """When it was given up, in epoch milliseconds."""
     open: bool
-    """Its schedule is still failed with this very delivery: it can be retried."""
+    """Its schedule is still failed with this very delivery, and it was not discarded."""
+    discarded_at_ms: Annotated[int | Absent, Field(alias="discardedAt")] = None
+    """Since when it needs nothing any more, in epoch milliseconds; absent: it was not discarded, or its schedule is not
+    failed with this very delivery any more."""
     client_id: str | Absent = None
     schedule_key: str | Absent = None
     schedule_time_ms: Annotated[int | Absent, Field(alias="scheduleTime")] = None
@@ -72,6 +75,18 @@ class DeadLettersDocument(BaseModel):
     """Those of one Kafka partition in the order of their offsets."""
     cursor: str | None
     """Asks for the next page; null when all that was there has been read."""
+
+
+class DiscardedDocument(BaseModel):
+    """A dead letter that is open no longer."""
+
+    model_config = _ANSWER
+
+    client_id: str
+    schedule_key: str
+    delivery_id: str
+    discarded_at_ms: Annotated[int, Field(alias="discardedAt")]
+    """In epoch milliseconds; of the first time."""
 
 
 class ShardDocument(BaseModel):

@@ -5,6 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -13,14 +14,18 @@ from clockwork.api import json_body, many, problems, queries, schemas
 from clockwork.api.auth import principal_of
 from clockwork.api.parts_of_path import in_path
 from clockwork.api.problems import Problem
-from clockwork.api.requests import Refusal
+from clockwork.api.requests import Refusal, body_of, parsed
 from clockwork.domain.rights import Principal, Right
 from clockwork.domain.schedule import Topic
+from clockwork.engine.answers import NotFound, Status
 from clockwork.engine.dead_letters import LettersFrom, LetterView, ShowsLetters
+from clockwork.engine.discard import Discarded, Discards, NotOpen
 from clockwork.errors import FieldError, InvalidInput
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
+DISCARD_BYTES_MAX: Final = 16 * 1024
+"""Of a body that names one letter, in any spelling."""
 IN_TOPIC: Final = "deadLetterTopic"
 _TOPIC: Final[dict[str, queries.Parse]] = {IN_TOPIC: schemas.topic_of}
 _PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str, **_TOPIC}
@@ -31,6 +36,7 @@ class LetterHandlers:
     """What was given up."""
 
     letters: ShowsLetters
+    discards: Discards
 
     async def list(self, request: web.Request) -> web.Response:
         given = queries.read_query(request, _PARAMETERS)
@@ -52,6 +58,19 @@ class LetterHandlers:
             raise Refusal(letter_not_found())
         document = document_of(view, principal_of(request))
         return web.Response(body=json_body.compact(document), content_type="application/json")
+
+    async def discard(self, request: web.Request) -> web.Response:
+        body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
+        client_id, schedule_key, delivery_id = await parsed(body, schemas.read_letter)
+        match await self.discards.discard(client_id, schedule_key, delivery_id):
+            case NotFound():
+                raise Refusal(problems.schedule_not_found())
+            case NotOpen(status):
+                raise Refusal(letter_not_open(status))
+            case Discarded(at_ms):
+                names = {"clientId": client_id, "scheduleKey": schedule_key, "deliveryId": delivery_id}
+                document = names | {"discardedAt": at_ms}
+                return web.Response(body=json_body.compact(document), content_type="application/json")
 
     def _topic(self, given: Mapping[str, Any]) -> Topic | None:
         """The one that is asked for. Raises: InvalidInput: nobody reads other topics with the rights of a node."""
@@ -77,6 +96,18 @@ def letter_not_found() -> Problem:
     )
 
 
+def letter_not_open(status: Status) -> Problem:
+    """The schedule of a letter that somebody wants to discard is `status` by now."""
+    since = "failed again, with another delivery" if status is Status.FAILED else status.value
+    return Problem(
+        status=HTTPStatus.CONFLICT,
+        kind="dead-letter-not-open",
+        title="The dead letter is not open",
+        detail=f"What stands under its key is {since}. There is nothing to discard.",
+        more={"reason": status.value},
+    )
+
+
 def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
     """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
     letter, present = view.letter, view.present
@@ -88,6 +119,7 @@ def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
         "topic": letter.topic,
         "reason": letter.reason,
         "attempts": letter.attempts,
+        "discardedAt": view.discarded_at_ms,
         "status": present.status.value if present is not None else None,
         "version": present.version if present is not None else None,
     }

@@ -7,38 +7,43 @@ from typing import Any, Final
 from clockwork.api.admin_documents import (
     DeadLetterDocument,
     DeadLettersDocument,
+    DiscardedDocument,
     PausesDocument,
     PendingDocument,
     ShardDocument,
     ShardsDocument,
 )
-from clockwork.api.admin_letters import IN_TOPIC, letter_not_found
+from clockwork.api.admin_letters import IN_TOPIC, letter_not_found, letter_not_open
 from clockwork.api.openapi_parts import (
     A_KEY,
     ANYWHERE,
+    NOT_FOUND,
     NOW_MS,
     PAGING,
     PENDING,
     SCHEDULE_CALL,
+    WITH_BODY,
     Answer,
     Call,
     Parameter,
     problem,
 )
 from clockwork.api.problems import forbidden
+from clockwork.api.schemas import LetterForm
+from clockwork.engine.answers import Status
 
 ADMIN: Final = "admin"
 
 _PAUSED: Final[dict[str, Any]] = {"clients": [{"name": "shop", "since": NOW_MS}], "topics": []}
+_NAMED: Final[dict[str, Any]] = {**A_KEY, "deliveryId": "e8dab8360a489ac287135da1083e9dd5"}
 _LETTER: Final[dict[str, Any]] = {
     "deadLetterTopic": "clockwork-dead-letters",
     "partition": 3,
     "offset": 1207,
     "at": NOW_MS + 900_000,
     "open": True,
-    **A_KEY,
+    **_NAMED,
     "scheduleTime": NOW_MS,
-    "deliveryId": "e8dab8360a489ac287135da1083e9dd5",
     "topic": "orderTopic",
     "reason": "topic_missing",
     "attempts": 0,
@@ -151,6 +156,35 @@ ADMIN_CALLS: Final = (
                 model=DeadLettersDocument,
                 examples={"last": {"deadLetters": [_LETTER], "cursor": None}},
             ),
+            **_COMMON,
+        },
+    ),
+    Call(
+        method="POST",
+        path="/admin/dead-letters/discard",
+        name="discardDeadLetter",
+        tag=ADMIN,
+        summary="Say that a dead letter needs nothing any more",
+        description=(
+            "It is then open no longer. The letter stays where it is until its retention ends, and its schedule is `failed` "
+            "as before. Only while that is failed with this very delivery; the same request again changes nothing. A retry "
+            "of the schedule arms it all the same, and takes the mark off."
+        ),
+        request=LetterForm,
+        request_examples={"letter": _NAMED},
+        answers={
+            200: Answer(
+                description="It is discarded, now or before.",
+                model=DiscardedDocument,
+                examples={"discarded": {**_NAMED, "discardedAt": NOW_MS + 1_800_000}},
+            ),
+            404: NOT_FOUND,
+            409: problem(
+                "Something else stands under the key by now; `reason` is its status.",
+                armed=letter_not_open(Status.PENDING),
+                again=letter_not_open(Status.FAILED),
+            ),
+            **WITH_BODY,
             **_COMMON,
         },
     ),

@@ -156,6 +156,13 @@ class KeyForm(BaseModel):
     schedule_key: Annotated[KeyText, Field(alias="scheduleKey")]
 
 
+class LetterForm(KeyForm):
+    """Names one dead letter."""
+
+    delivery_id: Annotated[str, Field(alias="deliveryId", min_length=1)]
+    """Of the delivery that was given up, as the letter says."""
+
+
 class DeliveryForm(BaseModel):
     """Where a schedule goes, how surely, and what if it cannot go there in time."""
 
@@ -231,6 +238,14 @@ def read_key(document: Any) -> tuple[ClientId, ScheduleKey]:
     if errors or form is None:
         raise InvalidInput(errors)
     return ClientId(form.client_id), ScheduleKey(form.schedule_key)
+
+
+def read_letter(document: Any) -> tuple[ClientId, ScheduleKey, str]:
+    """Which dead letter is meant: by key and delivery id. Raises: InvalidInput."""
+    errors, form = _validated(LetterForm, document)
+    if errors or form is None:
+        raise InvalidInput(errors)
+    return ClientId(form.client_id), ScheduleKey(form.schedule_key), form.delivery_id
 
 
 # --- errors, as clients read them

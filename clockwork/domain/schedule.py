@@ -179,6 +179,8 @@ class Pointer:
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
     command: CommandPlace | None = None
     """The last command that had an effect under this key; kept by every other change. None: there was none."""
+    discarded_at_ms: int | None = None
+    """When it was first said that what failed here needs nothing any more; `engine.discard`. None: it was not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ The story of a schedule, and the file that tells each part:
     cancel      its one ending: the row goes
     reschedule  its other ending: another row comes in its place; "fire now" is a reschedule to now
     rearm       what failed gets another chance: a create under its own key
+    discard     or it needs none: its dead letter asks for nothing any more
     takeover    becoming the owner of a shard: fence, epoch, marker
     dispatch    one pass over one shard: frontier, read, holds, deliver
     tidy        after the commit: outcome first, then the row

@@ -82,6 +82,8 @@ class ScheduleView:
     version: int
     outcome: Outcome | None
     """None while pending."""
+    discarded_at_ms: int | None = None
+    """Its dead letter needs nothing any more; see `engine.discard`."""
 
 
 @dataclass(frozen=True, slots=True)

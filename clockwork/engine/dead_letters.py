@@ -6,9 +6,8 @@ in the schedule's own state. A letter is *open* while its schedule is still fail
 of. Then it may be armed again, with the version that is shown here as the condition: a letter that is retried twice, by two
 people or by one who lost an answer, is armed once.
 
-There is no way to discard a letter. Nothing could be done to the record, and nothing needs to be done to the schedule:
-`failed` is its end, and both are forgotten when their retention ends. A mark "seen" would be one more stored thing that
-nothing ever decides by.
+Or it may be *discarded* (`engine.discard`): it needs nothing any more, and is open no longer. That is for the person who
+goes through the open ones at night, and wants to find no others there the next time; nothing else depends on it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from typing import Final, Protocol
 from clockwork.domain.dead_letter import DeadLetter
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.schedule import Topic
-from clockwork.engine.answers import Accepts, ScheduleView, Status
+from clockwork.engine.answers import Accepts, ScheduleView
+from clockwork.engine.discard import failed_with
 from clockwork.engine.together import together
 from clockwork.ports_admin import DeadLetterLog
 
@@ -38,14 +38,17 @@ class LetterView:
 
     @property
     def open(self) -> bool:
-        """Whether its schedule may be armed again because of it."""
-        schedule = self.present.schedule if self.present is not None else None
-        return (
-            self.present is not None
-            and self.present.status is Status.FAILED
-            and schedule is not None
-            and schedule.delivery_id == self.letter.delivery_id
-        )
+        """Whether it asks for something still: its schedule is failed with this delivery, and nobody has discarded it."""
+        return self._is_last_word and self.discarded_at_ms is None
+
+    @property
+    def discarded_at_ms(self) -> int | None:
+        """When it was discarded. None: it was not, or something else has become of its schedule since."""
+        return self.present.discarded_at_ms if self._is_last_word and self.present is not None else None
+
+    @property
+    def _is_last_word(self) -> bool:
+        return self.present is not None and failed_with(self.present, self.letter.delivery_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -113,4 +113,5 @@ def _view(pointer: Pointer, schedule: Schedule | None, outcome: Outcome | None) 
         status=_STATUS[outcome.state] if outcome is not None else Status.PENDING,
         version=pointer.version,
         outcome=outcome,
+        discarded_at_ms=pointer.discarded_at_ms,
     )

@@ -158,6 +158,7 @@ class Rearmer:
             version=row.schedule.version,
             expires_at_s=self._placing.pointer_expires_at_s(row),
             rearmed=True,
+            discarded_at_ms=None,
         )
         return _Arming(old=pointer, new=new, row=row)
 

@@ -265,6 +265,8 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     created = await _created(dynamo_store)
     ended = outcome(created)
     faults.answer("UpdateItem", "TransactionConflictException", times=2)
+    assert await dynamo_store.discard(pointer(created), at_ms=5) == 5
+    faults.answer("UpdateItem", "TransactionConflictException", times=2)
     for _ in range(2):
         faults.answer_ok("BatchExecuteStatement", '{"Responses": [{"Error": {"Code": "TransactionConflict"}}]}')
     faults.answer("BatchWriteItem", "TransactionConflictException", times=2)
@@ -274,7 +276,7 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     await dynamo_store.delete_rows(created.shard, [created.position])
 
     pushed = await dynamo_store.read_pointer(created.schedule.client_id, created.schedule.schedule_key)
-    assert pushed == pointer(created, expires_at_s=3_000_000_000)
+    assert pushed == replace(pointer(created, expires_at_s=3_000_000_000), discarded_at_ms=5)
     assert await dynamo_store.read_outcome(ended.client_id, ended.schedule_key, ended.position) == ended
     assert await dynamo_store.read_row(created.shard, created.position) is None
 

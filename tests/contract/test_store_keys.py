@@ -153,6 +153,44 @@ async def test_a_pointer_that_points_elsewhere_is_not_made_to_live_longer(store:
     assert await store.read_pointer(*names) == pointer(current, expires_at_s=1_000)
 
 
+async def test_what_is_discarded_is_so_since_the_first_time_and_lives_no_longer_and_no_shorter(
+    store: ScheduleStore,
+) -> None:
+    created = row()
+    names = created.schedule.client_id, created.schedule.schedule_key
+    there = replace(pointer(created, expires_at_s=1_000), rearmed=True)
+    await store.create(created, there, replaces_version=None)
+
+    assert await store.discard(there, at_ms=7) == 7
+    assert await store.discard(there, at_ms=9) == 7
+
+    assert await store.read_pointer(*names) == replace(there, discarded_at_ms=7)
+    await store.push_pointer_expiry(created, expires_at_s=2_000)
+    assert await store.read_pointer(*names) == replace(there, discarded_at_ms=7, expires_at_s=2_000)
+    # Nor does an outcome that is put once more take it off.
+    await store.put_outcomes([outcome(created, EndState.FAILED)])
+    assert await store.discard(there, at_ms=9) == 7
+
+
+async def test_nothing_is_discarded_where_another_pointer_stands_or_none(store: ScheduleStore) -> None:
+    failed = row()
+    with pytest.raises(ConditionFailed):
+        await store.discard(pointer(failed), at_ms=7)
+    names = failed.schedule.client_id, failed.schedule.schedule_key
+    assert await store.read_pointer(*names) is None, "an update brought a pointer into being"
+    await store.create(failed, pointer(failed), replaces_version=None)
+    await store.discard(pointer(failed), at_ms=7)
+    armed = row(replace(failed.schedule, version=2))
+    await store.create(armed, pointer(armed), replaces_version=1)
+
+    # Of an earlier version; and of this version, elsewhere.
+    for other in (pointer(failed), replace(pointer(failed), version=2), replace(pointer(armed), version=1)):
+        with pytest.raises(ConditionFailed):
+            await store.discard(other, at_ms=8)
+
+    assert await store.read_pointer(*names) == pointer(armed)
+
+
 @pytest.mark.parametrize("state", list(EndState))
 async def test_an_outcome_is_read_back_whole(store: ScheduleStore, state: EndState) -> None:
     ended = outcome(row(schedule(headers=(("h", "v"),), task_data=b"\x00\xff")), state)

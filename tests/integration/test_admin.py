@@ -88,7 +88,7 @@ async def test_a_dead_letter_is_listed_and_retried_and_then_delivered_once(clust
     await cluster.delete_topic(topic)
     for body in bodies:
         await cluster.until_status(node.client, body["scheduleKey"], "failed")
-    lines = (await admin(node, "dead-letters", "list", "--open", "--reason", "topic_missing", "--json")).splitlines()
+    lines = (await admin(node, "dead-letters", "list", "--reason", "topic_missing", "--json")).splitlines()
     letters = {letter["scheduleKey"]: letter for letter in map(json.loads, lines)}
     assert sorted(letters) == ["lost-0", "lost-1", "lost-2"]
     assert json.loads(letters["lost-0"]["value"]) == {"key": "lost-0"}
@@ -103,6 +103,35 @@ async def test_a_dead_letter_is_listed_and_retried_and_then_delivered_once(clust
     assert "0 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all")
     arrived = await read_all(cluster.services.kafka_brokers, topic)
     assert sorted(record.schedule_key for record in arrived) == ["lost-0", "lost-1", "lost-2"]
+
+
+async def test_a_discarded_letter_is_gone_from_the_list_on_every_node_and_can_be_retried_still(
+    cluster: Cluster,
+) -> None:
+    topic = await cluster.topic()
+    first = await cluster.start(more={"CLOCKWORK_TOPIC_WAIT_MS": "300"})
+    second = await cluster.start(role="api")
+    bodies = [cluster.body(topic, f"lost-{n}", in_ms=1_000) for n in range(3)]
+    await create_all(first, bodies)
+    await cluster.delete_topic(topic)
+    for body in bodies:
+        await cluster.until_status(first.client, body["scheduleKey"], "failed")
+    ended = await first.client.get(cluster.name, "lost-0")
+    assert "3 discarded, 0 refused" in await admin(first, "dead-letters", "discard", "--all", "--topic", topic)
+    assert await admin(second, "dead-letters", "list", "--json") == ""
+    letters = [
+        json.loads(line) for line in (await admin(second, "dead-letters", "list", "--all", "--json")).splitlines()
+    ]
+    assert {letter["scheduleKey"] for letter in letters if "discardedAt" in letter} == {"lost-0", "lost-1", "lost-2"}
+    assert (await second.client.get(cluster.name, "lost-0")).body == ended.body
+
+    await cluster.make_topic(topic)
+    (letter,) = (letter for letter in letters if letter["scheduleKey"] == "lost-0")
+    place = [str(letter[name]) for name in ("partition", "offset")]
+    await admin(second, "dead-letters", "retry", *place)
+    await cluster.until_status(first.client, "lost-0")
+    arrived = await read_all(cluster.services.kafka_brokers, topic)
+    assert [record.schedule_key for record in arrived] == ["lost-0"]
 
 
 async def test_an_export_is_imported_into_another_cluster_and_delivered_there(cluster: Cluster, tmp_path: Path) -> None:

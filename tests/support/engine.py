@@ -21,6 +21,7 @@ from clockwork.engine.cancel import Canceller
 from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
+from clockwork.engine.discard import Discarder
 from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
@@ -113,6 +114,7 @@ class Engine:
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
+        self.discarder = Discarder(self.store, self.clock, rng, intake_settings)
         self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)

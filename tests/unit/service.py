@@ -104,7 +104,13 @@ def app_of(
         lists=engine.listing,
         history=engine.history,
         gate=gate,
-        admin=AdminParts(pausing=engine.pauser, letters=engine.letters, survey=engine.survey, scan=engine.scan),
+        admin=AdminParts(
+            pausing=engine.pauser,
+            letters=engine.letters,
+            discards=engine.discarder,
+            survey=engine.survey,
+            scan=engine.scan,
+        ),
         limits=limits,
         tracer=tracer,
     )

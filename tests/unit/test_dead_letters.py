@@ -36,7 +36,7 @@ async def test_a_letter_is_open_until_its_schedule_is_armed_again_and_a_retry_ar
         (shop,) = (each for each in await letters(service) if each["clientId"] == "shop")
         assert (shop["open"], shop["status"], shop["reason"]) == (True, "failed", "expired")
         place = [str(shop["partition"]), str(shop["offset"])]
-        listed = await admin(service, "dead-letters", "list", "--open", "--client", "shop", "--json")
+        listed = await admin(service, "dead-letters", "list", "--client", "shop", "--json")
         assert json.loads(listed.output) == shop
         assert json.loads((await admin(service, "dead-letters", "show", *place)).output) == shop
         await admin(service, "dead-letters", "retry", *place)
@@ -53,6 +53,63 @@ async def test_a_letter_is_open_until_its_schedule_is_armed_again_and_a_retry_ar
         assert (again["open"], again["status"]) == (False, "pending")
         assert "armed, 0 refused" in (await admin(service, "dead-letters", "retry", "--all")).output
         assert not any(each["open"] for each in await letters(service))
+
+
+async def test_what_is_discarded_leaves_the_list_of_those_that_are_open_and_stays_in_the_list_of_all() -> None:
+    async with open_service() as service:
+        await service.seed("shop", "bank", "mail")
+
+        async def listed(*more: str) -> dict[str, bool]:
+            lines = (await admin(service, "dead-letters", "list", "--json", *more)).output.splitlines()
+            found = {each["clientId"]: each for each in map(json.loads, lines)}
+            assert all(each["open"] is not ("discardedAt" in each) for each in found.values())
+            return {client: each["open"] for client, each in found.items()}
+
+        (shop,) = (each for each in await letters(service) if each["clientId"] == "shop")
+        before = await asked(service, f"/schedule/shop/{FAILED}")
+        place = [str(shop["partition"]), str(shop["offset"])]
+        for _ in range(2):
+            assert (await admin(service, "dead-letters", "discard", *place)).output == f"discarded: shop {FAILED}\n"
+        assert await asked(service, f"/schedule/shop/{FAILED}") == before
+        assert await listed() == {"bank": True, "mail": True}
+        assert await listed("--all") == {"bank": True, "mail": True, "shop": False}
+        assert "discarded" in (await admin(service, "dead-letters", "list", "--all")).output
+        told = await admin(service, "dead-letters", "discard", "--all", "--client", "bank")
+        assert told.output == "1 discarded, 0 refused\n"
+        # Neither is armed with all others; who names one of them has changed their mind.
+        assert (await admin(service, "dead-letters", "retry", "--all")).output == "1 armed, 0 refused\n"
+        assert await listed() == {}
+        assert (await admin(service, "dead-letters", "retry", *place)).output == f"armed: shop {FAILED}\n"
+        refused = await admin(service, "dead-letters", "discard", *place, code=5)
+        assert "not open" in refused.output
+
+
+async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or_nothing() -> None:
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        await service.seed("shop")
+        (letter,) = await letters(service)
+        named = {name: letter[name] for name in ("clientId", "scheduleKey", "deliveryId")}
+
+        async def discard(**changes: Any) -> tuple[int, Any]:
+            async with session.post("/admin/dead-letters/discard", json=named | changes) as answer:
+                return answer.status, await answer.json()
+
+        status, document = await discard(deliveryId="another")
+        assert (status, document["reason"], document["type"]) == (
+            409,
+            "failed",
+            "urn:clockwork:problem:dead-letter-not-open",
+        )
+        assert "another delivery" in document["detail"]
+        status, document = await discard(scheduleKey=ENDED["delivered"])
+        assert (status, document["reason"]) == (409, "delivered")
+        assert (await discard(scheduleKey="unknown"))[0] == 404
+        for wrong, field in (({"deliveryId": ""}, "deliveryId"), ({"clientId": "a b"}, "clientId"), ({"x": 1}, "x")):
+            status, document = await discard(**wrong)
+            assert (status, document["errors"][0]["field"]) == (400, field)
+        assert (await letters(service))[0]["open"] is True
+        status, document = await discard()
+        assert (status, document) == (200, named | {"discardedAt": service.engine.clock.now_ms()})
 
 
 async def test_of_a_schedule_that_failed_twice_only_the_last_letter_is_open() -> None:
@@ -178,6 +235,9 @@ async def test_a_clients_topic_that_may_not_be_read_is_said_to_be_unavailable() 
     engine.kafka.create_topic("shop-dead", forbidden=True)
     async with open_service(engine) as service:
         assert (await asked(service, "/admin/dead-letters?deadLetterTopic=shop-dead"))[0] == 503
+        listed = await admin(service, "dead-letters", "list", code=9)
+        assert "bank" in listed.output
+        assert "mail" in listed.output
 
 
 @pytest.mark.parametrize("attempts", [b"x", b"\xff", b"9" * 30, "٣".encode()])

@@ -43,6 +43,8 @@ class RecordingClient:
         match operation:
             case "get_item":
                 return {"Item": shard} if of_shards else {}
+            case "update_item" if parameters.get("TableName") == self.settings.keys_table:
+                return {"Attributes": {"discardedAt": {"N": "5"}}}
             case "update_item":
                 return {"Attributes": shard if of_shards else codec.row_item(ROW)}
             case "query":
@@ -71,6 +73,7 @@ UPDATING: dict[str, Call] = {
     "set_retry and drop": lambda s: s.set_retry(SHARD, ROW.position, RETRY, drop_hold=True),
     "raise_epoch": lambda s: s.raise_epoch(SHARD, expected=0, owner="a"),
     "raise_frontier": lambda s: s.raise_frontier(SHARD, epoch=1, frontier_ms=5),
+    "discard": lambda s: s.discard(pointer(ROW), at_ms=5),
     "push_pointer_expiry": lambda s: s.push_pointer_expiry(ROW, expires_at_s=5),
 }
 TRANSACTIONS: dict[str, Call] = {

@@ -138,7 +138,7 @@ def test_every_pointer_comes_back_as_it_was(to: Row, digest: str, version: int, 
     original = pointer(to, digest=digest, version=version, expires_at_s=expires_at_s)
 
     place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
-    for stored in (original, replace(original, rearmed=True), replace(original, command=place)):
+    for stored in (original, replace(original, rearmed=True), replace(original, command=place, discarded_at_ms=4)):
         assert codec.pointer_of(codec.pointer_item(stored)) == stored
 
 

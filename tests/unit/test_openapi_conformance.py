@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from clockwork.api.limits import CreateLimits
 from clockwork.api.openapi import routes_of
 from clockwork.domain.rights import Right
+from clockwork.domain.schedule import EndState
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, app_of, gate_of, open_service
@@ -48,12 +49,16 @@ class Running:
     url: str
     document: dict[str, Any]
     now_ms: int
+    delivery_ids: list[str]
+    """Of what has failed."""
 
 
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[Running]:
     async with aiohttp.ClientSession(service.url) as session, session.get("/openapi.json") as answer:
-        yield Running(service.url, await answer.json(), service.engine.clock.now_ms())
+        ended = [outcome for outcome in service.engine.store.outcomes.values() if outcome.state is EndState.FAILED]
+        failed = [outcome.schedule.delivery_id for outcome in ended if outcome.schedule is not None]
+        yield Running(service.url, await answer.json(), service.engine.clock.now_ms(), failed)
 
 
 @pytest.fixture
@@ -77,7 +82,11 @@ async def guarded() -> AsyncIterator[Running]:
 def narrowed(node: Running) -> dict[str, Any]:
     """The same document with so few names and such times that requests meet each other's schedules."""
     narrow = copy.deepcopy(node.document)
-    names = {"clientId": {"enum": ["shop", "other"]}, "scheduleKey": {"enum": KEYS}}
+    names = {
+        "clientId": {"enum": ["shop", "other"]},
+        "scheduleKey": {"enum": KEYS},
+        "deliveryId": {"enum": node.delivery_ids or ["of-nobody"]},
+    }
     # Not in the past: nobody delivers here, so a change of what is due would wait for its owner until it gives up.
     times = {"type": "integer", "minimum": node.now_ms + 60_000, "maximum": node.now_ms + 86_400_000}
     forms = narrow["components"]["schemas"]
@@ -87,6 +96,7 @@ def narrowed(node: Running) -> dict[str, Any]:
             if "scheduleTime" in form["properties"]:
                 form["properties"]["scheduleTime"] = times
     forms["DeliveryForm"]["properties"]["topic"] = {"enum": [builders.TOPIC]}
+    forms["LetterForm"]["properties"]["scheduleKey"] = {"enum": [ENDED["failed"], ENDED["delivered"]]}
     few = {**names, "If-Match": {"enum": ['"1"', '"9"', "*"]}}
     for operation in (each for path in narrow["paths"].values() for each in path.values()):
         for parameter in operation["parameters"]:

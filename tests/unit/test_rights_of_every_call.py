@@ -31,6 +31,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedules"): {"schedules": [a_request(**NAMED)]},
     ("POST", "/schedules/cancel"): {"schedules": [NAMED]},
     ("PUT", "/schedule/{clientId}/{scheduleKey}"): {"taskData": 1},
+    ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
 }
 ROUTES = routes_of(app_of(Engine()))
 ADMIN_CALLS = sorted((method, path) for method, path in ROUTES if path.startswith("/admin"))
@@ -92,7 +93,7 @@ async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_
         assert (await answered(session, "all but admin", method, path))[0] == 403
         assert service.engine.pauses.stored.version == 0
         # There is no dead letter at all; and schedules are their clients'.
-        allowed = 404 if "{offset}" in path else 403 if path == "/admin/schedules" else 200
+        allowed = 404 if "{offset}" in path or "discard" in path else 403 if path == "/admin/schedules" else 200
         assert (await answered(session, "admin", method, path))[0] == allowed
 
 
