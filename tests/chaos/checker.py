@@ -109,11 +109,8 @@ def _twice(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
 
 def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     state, failures = _state(asked), _failures(asked)
-    if state != "delivered" and asked.ended and arrived.get(asked.schedule_key):
-        # Of at_least_once a record may come all the same, of a send that nobody answered for, or by a zombie.
-        by_zombie = asked.guarantee == "at_least_once" and any(one.failed_because == EXPIRED for one in failures)
-        if not by_zombie:
-            yield f"{asked.schedule_key}: {state or ABSENT}, and delivered at {arrived[asked.schedule_key][0].place}"
+    if state != "delivered" and asked.ended and arrived.get(asked.schedule_key) and not _by_zombies(asked):
+        yield f"{asked.schedule_key}: {state or ABSENT}, and delivered at {arrived[asked.schedule_key][0].place}"
     # It may have failed and been armed again before anybody asked.
     if dead.get(asked.schedule_key) and asked.ended and not failures and not changes.armed(asked):
         yield f"{asked.schedule_key}: {state or ABSENT}, and a dead letter"
@@ -122,13 +119,20 @@ def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[
 def _otherwise(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     """What is delivered is the last version, as it was answered; never one that was replaced."""
     final, failures = asked.final, _failures(asked)
-    if final is not None and final.state == "delivered":
-        allowed = [final.content]
-        if asked.guarantee == "at_least_once":
-            allowed += [seen.content for seen in failures if seen.failed_because == EXPIRED]
-        yield from _unlike(asked, arrived, allowed)
+    if final is not None:
+        yield from _unlike(asked, arrived, [final.content, *_by_zombies(asked)])
     if failures and not changes.armed(asked):
         yield from _unlike(asked, dead, [seen.content for seen in failures])
+
+
+def _by_zombies(asked: Asked) -> list[Content | None]:
+    """What may come though it is said to be late: of at_least_once a send that nobody answered for, or a zombie's."""
+    if asked.guarantee != "at_least_once" or asked.deadline_ms is None:
+        return []
+    failed = {seen.version for seen in asked.seen if seen.failed_because == EXPIRED}
+    # Armed again before anybody saw that it had failed.
+    failed |= {seen.version - 1 for seen in asked.seen if seen.call == "retry" and seen.status == 200}
+    return [seen.content for seen in asked.seen if seen.version in failed]
 
 
 def _unlike(asked: Asked, there: Arrivals, allowed: Sequence[Content | None]) -> Iterator[str]:
@@ -141,8 +145,12 @@ def _early(history: History, arrived: Arrivals, ahead_ms: Callable[[int], int]) 
     for key, records in arrived.items():
         asked = history.asked.get(key)
         for record in records:
-            if asked is not None and record.timestamp_ms < asked.due_last_ms - ahead_ms(record.timestamp_ms):
-                yield f"{key}: {asked.due_last_ms - record.timestamp_ms} ms early at {record.place}"
+            if asked is None:
+                continue
+            replaced = next((c for c in _by_zombies(asked) if c is not None and changes.shows(record, c)), None)
+            due_ms = replaced.due_ms if replaced is not None else asked.due_last_ms
+            if record.timestamp_ms < due_ms - ahead_ms(record.timestamp_ms):
+                yield f"{key}: {due_ms - record.timestamp_ms} ms early at {record.place}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,8 +173,11 @@ def _out_of_order(history: History, arrived: Arrivals, skew_ms: int) -> Iterator
     lanes: dict[tuple[str, str], list[_InLane]] = defaultdict(list)
     for key, records in arrived.items():
         asked = history.asked.get(key)
-        if asked is not None and _state(asked) == "delivered":
-            lanes[asked.topic, asked.lane].append(_in_lane(asked, min(record.offset for record in records)))
+        if asked is None or (final := asked.final) is None or final.state != "delivered":
+            continue
+        offsets = [record.offset for record in records if changes.shows(record, final.content)]
+        if offsets:
+            lanes[asked.topic, asked.lane].append(_in_lane(asked, min(offsets)))
     for lane in lanes.values():
         latest: _InLane | None = None
         last_sent_of: dict[int, _InLane] = {}

@@ -185,12 +185,22 @@ def test_what_failed_and_was_armed_again_has_both_its_dead_letter_and_its_record
     twice = [record(of=OLD), record(of=OLD, offset=1)]
     assert broken([armed_again()], [again], dead_letters=twice) == {"duplicates (exactly_once)"}
     assert "delivered otherwise than answered" in broken([armed_again()], [record(of=OLD)], dead_letters=twice[:1])
-    by_zombie = armed_again(guarantee="at_least_once")
-    records = [record(of=OLD, at_ms=20_000), record(of=content(20_501, "old", delivery_id="2"), at_ms=20_600)]
-    by_zombie.seen[-1] = seen(
-        "delivered", at_ms=21_000, place=("t", 0, 0), content=by_zombie.seen[-1].content, version=2
-    )
-    assert "delivered otherwise than answered" not in broken([by_zombie], records, dead_letters=[record(of=OLD)])
+
+
+def test_what_a_zombie_sent_of_at_least_once_is_judged_as_the_version_that_it_was() -> None:
+    # Said to be late, armed again; and its first send, that nobody answered for, is there: early only for its second time.
+    old = record(of=OLD, at_ms=DUE_MS + 100)
+    again = record(of=content(20_501, "old", delivery_id="2"), at_ms=20_600, offset=1)
+    letters = [record(of=OLD)]
+    one = armed_again(guarantee="at_least_once")
+    one.seen[-1] = seen("delivered", at_ms=21_000, place=("t", 0, 1), content=one.seen[-1].content, version=2)
+    assert broken([one], [old, again], dead_letters=letters) == set()
+    one.seen[-1] = seen("cancelled", at_ms=21_000, content=one.seen[-1].content, version=2)
+    one.cancels = 1
+    assert broken([one], [old], dead_letters=letters) == set()
+    assert broken([one], [record(of=OLD, at_ms=DUE_MS - 1)], dead_letters=letters) == {"early"}
+    stranger = record(of=content(DUE_MS, "old", delivery_id="3"), at_ms=30_000)
+    assert broken([one], [stranger], dead_letters=letters) == {"delivered otherwise than answered"}
 
 
 def test_each_version_has_one_outcome() -> None:
