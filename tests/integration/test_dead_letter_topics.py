@@ -78,7 +78,6 @@ async def test_letters_lie_in_the_clusters_topic_while_the_clients_is_missing_an
     assert any(own in line["warning"] for line in node.logged("check.warning"))
     await fail_all(cluster, node, {"before": 1})
     assert await listed(node) == [(cluster.dead_letters, key) for key in both("before")]
-    # Neither the letters nor the look at them has made it.
     await cluster.make_topic(own)
     await fail_all(cluster, node, {"after": 1})
     assert await letters_in(cluster, own) == both("after")

@@ -1,5 +1,7 @@
 """Dead letters of clients with a topic of their own: where they go, and that none is lost or holds up its lane."""
 
+import logging
+
 import pytest
 
 from clockwork.adapters.telemetry import NoTelemetry
@@ -114,8 +116,9 @@ async def test_one_record_that_is_too_large_for_its_clients_topic_takes_no_other
 
 
 async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_there(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     engine = an_engine(topic=False)
     asked: list[str] = []
     known_refusal = engine.kafka.known_refusal
@@ -136,6 +139,9 @@ async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_the
     await engine.one_pass(tenure)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["a", "b"]
     assert engine.arrived(OWN) == ["c"]
+    assert [record.event for record in caplog.records if record.message.startswith("Topic")] == [  # type: ignore[attr-defined]
+        "topic.waits", "topic.back",
+    ]  # fmt: skip
 
 
 @BOTH
