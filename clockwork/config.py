@@ -328,7 +328,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     connections = _component(ConnectionSettings, values, problems)
     pace = _component(PaceSettings, values, problems)
     if not problems:
-        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements()]
+        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements(search=dynamo.search)]
         problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
