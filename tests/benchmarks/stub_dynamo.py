@@ -107,13 +107,13 @@ class Tables:
                 continue
             shard = key["partitionId"]["S"]
             found.append(
-                self._rows[shard].get(key["scheduleTime"]["N"]) if "scheduleTime" in key else self._states[shard]
+                self._rows[shard].get(key["scheduleTime"]["N"]) if "scheduleTime" in key else self._states.get(shard)
             )
         return [item for item in found if item is not None]
 
     def _updated(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Of a shard's item, the two updates that there are."""
-        state = self._states.get(asked["Key"]["partitionId"]["S"], {})
+        """Of a shard's item, the two updates that there are; nothing comes of those of other items."""
+        state = self._states.get(asked["Key"].get("partitionId", {}).get("S"), {})
         values = asked.get("ExpressionAttributeValues", {})
         if ":next" in values:
             state |= {"epoch": values[":next"], "owner": values[":owner"]}
@@ -123,6 +123,8 @@ class Tables:
 
     def _page(self, asked: dict[str, Any]) -> dict[str, Any]:
         values = asked["ExpressionAttributeValues"]
+        if ":shard" not in values:
+            return {"Items": []}
         shard, limit = values[":shard"]["S"], asked["Limit"]
         order, rows = self._order[shard], self._rows[shard]
         start = bisect.bisect_right(order, values[":after"]["N"])

@@ -10,10 +10,15 @@ found something finds it again often, not always: the logs of every node are kep
     world          the services and the nodes' places
     skewed_node    a node with a wrong clock
     disturbances   the plan, carried out
-    workload       creates, repeats, cancels and reads, without end
+    workload       creates, repeats, cancels, changes, fires, arms again and reads, over HTTP and by command, without end
+    mix            how much of each
+    asking         one request, until it is answered
+    producing      commands, in transactions of which some are aborted
     history        what was asked and answered
     aftermath      everything healed: all that is due must end, and nothing be left
-    checker        are the promises kept? Sees the history and the records, nothing of the service
+    checker        are the promises kept? Sees the history and the records, nothing of the service; what only changes and
+                   commands promise is in checker_of_changes and checker_of_commands
+    hand_made      histories for the checker's own tests
     figures        the table
     takeovers      the measurement of take-over
 """

@@ -6,17 +6,20 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.chaos.asking import Asking
 from tests.chaos.history import Asked, History
-from tests.chaos.workload import Workload
+from tests.chaos.workload import FAR_MS, Workload
 from tests.chaos.world import SHARDS, World
 from tests.support.nodes import now_ms
-from tests.support.reader import Arrived, read_all
+from tests.support.reader import Arrived, read_all, reading
 from tests.support.tables import Item, Tables, tables_of
 from tests.support.waiting import until
 
 ENDS_WITHIN_S: Final = 45.0
 """From the moment when all is healed and asked for. Some are due ten seconds later; a transaction that a killed node left
 open lasts ten seconds at most."""
+ANSWERED_WITHIN_S: Final = 45.0
+"""Commands, from the same moment: their group has settled, and what waited is worked off."""
 ASKED_WITHIN_S: Final = 30.0
 READS_PER_S: Final = 50
 """A slow machine's; only so that asking comes to an end."""
@@ -45,34 +48,67 @@ async def settle(world: World, workload: Workload, history: History) -> Remains:
     remains = Remains()
     healed_ms = now_ms()
     everything = list(history.asked.values())
-    far = [asked for asked in everything if asked.fate == "far"]
+    answered_until = await _until_commands_answered(world, history)
     async with tables_of(world.cluster) as tables:
-        spared = {asked.schedule_key for asked in far}
+        spared = {asked.schedule_key for asked in everything if _may_be_far(asked)}
         remains.unended = await _rows_left(tables, spared, within_s=ENDS_WITHIN_S)
         remains.ended_after_ms = now_ms() - healed_ms
         try:
             async with asyncio.timeout(ASKED_WITHIN_S + len(everything) / READS_PER_S):
-                await _until_answered_finally(workload, [asked for asked in everything if asked.fate != "far"])
-                await _each(far, workload.read)
-                pending = [asked for asked in far if asked.seen and asked.seen[-1].state == "pending"]
-                await _each(pending, workload.cancel)
+                await _until_answered_finally(workload.asking, everything)
         except TimeoutError:
             remains.unended += [f"{asked.schedule_key}: no final answer" for asked in everything if not asked.ended]
         remains.rows = await _rows_left(tables, set(), within_s=TIDY_S)
         remains.outcomes = _outcomes(await tables.keys())
     for slot in world.slots:
         await world.stop(slot)
-    remains.records = await read_all(world.services.kafka_brokers, *world.topics)
-    remains.dead_letters = await read_all(world.services.kafka_brokers, world.cluster.dead_letters)
+    brokers = world.services.kafka_brokers
+    for late in await read_all(brokers, world.replies):
+        if late.offset >= answered_until.get(late.kafka_partition, 0):
+            history.note_reply(late)
+    remains.records = await read_all(brokers, *world.topics)
+    remains.dead_letters = await read_all(brokers, world.cluster.dead_letters)
     return remains
 
 
-async def _until_answered_finally(workload: Workload, asked: Sequence[Asked]) -> None:
+async def _until_commands_answered(world: World, history: History) -> dict[int, int]:
+    """Takes down the answers to commands, until every one that was promised an answer has one, or time is up. Returns up
+    to where, by Kafka partition."""
+    taken: dict[int, int] = {}
+    async with reading(world.services.kafka_brokers, world.replies) as reader:
+
+        async def all_there() -> bool:
+            await reader.read()
+            for record in reader.records:
+                if record.offset >= taken.get(record.kafka_partition, 0):
+                    taken[record.kafka_partition] = record.offset + 1
+                    history.note_reply(record)
+            reader.records.clear()
+            return all(command.statuses for command in history.commands if command.answer_due)
+
+        try:
+            await until(all_there, "answers to all commands", within_s=ANSWERED_WITHIN_S)
+        except AssertionError:
+            return taken  # the checker says which are missing
+    return taken
+
+
+def _may_be_far(asked: Asked) -> bool:
+    return asked.fate == "far" or any((wish.due_ms or 0) > asked.first_sent_ms + FAR_MS // 2 for wish in asked.wishes)
+
+
+async def _until_answered_finally(asking: Asking, everything: Sequence[Asked]) -> None:
     # Each of them once, also those whose end was answered before: the answer must still be the same.
-    await _each(asked, workload.read)
-    while left := [one for one in asked if not one.ended]:
+    await _each(everything, asking.read)
+
+    async def end(asked: Asked) -> bool:
+        last = asked.seen[-1].content if asked.seen else None
+        far = last is not None and last.due_ms > now_ms() + FAR_MS // 2
+        return await (asking.cancel(asked) if far else asking.read(asked))
+
+    while left := [one for one in everything if not one.ended]:
         await asyncio.sleep(0.2)
-        await _each(left, workload.read)
+        await _each(left, end)
 
 
 async def _each(asked: Sequence[Asked], ask: Callable[[Asked], Awaitable[bool]]) -> None:

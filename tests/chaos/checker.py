@@ -4,12 +4,14 @@ What is compared: what clients were told, with when; what a `read_committed` con
 the broker; what is stored at the end; by how much a node's clock was ahead, at any time, within the bound.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.chaos import checker_of_changes as changes
+from tests.chaos import checker_of_commands as commands
 from tests.chaos.aftermath import Remains
-from tests.chaos.history import ABSENT, FINAL, Asked, History, Seen
+from tests.chaos.history import ABSENT, EXPIRED, FINAL, Asked, Content, History, Seen
 from tests.support.reader import Arrived
 
 
@@ -23,6 +25,8 @@ class Evidence:
     """By how much a record that was appended at this time (ms) may be early."""
     skew_ms: int = 0
     """The largest difference between two clocks of the run, within the bound."""
+    misled: frozenset[str] = frozenset()
+    """URLs of nodes whose clock was beyond the bound at any time."""
 
 
 Arrivals = Mapping[str, Sequence[Arrived]]
@@ -32,17 +36,26 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
     """Per promise, every case in which it was not kept; empty lists if all were."""
     history, remains = evidence.history, evidence.remains
     arrived = _by_key(remains.records)
-    dead = _by_key(remains.dead_letters)
+    letters = [record for record in remains.dead_letters if not commands.is_command(record)]
+    dead = _by_key(letters)
     asked = list(history.asked.values())
-    return {
+    found = {
         "lost": [line for one in asked for line in _lost(one, arrived, dead)],
         "duplicates (exactly_once)": [line for one in asked for line in _twice(one, arrived, dead)],
         "ended otherwise, and delivered": [line for one in asked for line in _wrongly_there(one, arrived, dead)],
+        "delivered otherwise than answered": [line for one in asked for line in _otherwise(one, arrived, dead)],
         "early": list(_early(history, arrived, evidence.ahead_ms)),
         "out of order": list(_out_of_order(history, arrived, evidence.skew_ms)),
         "said to be delivered elsewhere": [line for one in asked for line in _wrong_place(one, arrived)],
         "states that went backwards": [line for one in asked for line in _backwards(one)],
         "stored otherwise than answered": [line for one in asked for line in _stored(one, remains)],
+        "failed wrongly": [line for one in asked for line in changes.failed_wrongly(one, evidence.skew_ms)],
+        "delivered after its deadline": [
+            line for one in asked for line in changes.too_late(one, arrived.get(one.schedule_key, ()), evidence.skew_ms)
+        ],
+        "answers to changes that are not true": [
+            line for one in asked for line in changes.untrue(one, evidence.skew_ms, evidence.misled)
+        ],
         "never ended": remains.unended,
         "rows left over": remains.rows,
         "records of nothing": [
@@ -50,6 +63,7 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
         ],
         "improper answers": history.improper,
     }
+    return found | commands.judge(history, remains)
 
 
 def _by_key(records: Sequence[Arrived]) -> Arrivals:
@@ -66,72 +80,140 @@ def _state(asked: Asked) -> str | None:
 
 def _lost(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     state = _state(asked)
-    where = {"delivered": arrived, "failed": dead}.get(state or "")
-    if where is not None and not where.get(asked.schedule_key):
-        yield f"{asked.schedule_key}: {state}, and there is no record of it"
+    if state == "delivered" and not arrived.get(asked.schedule_key):
+        yield f"{asked.schedule_key}: delivered, and there is no record of it"
+    for seen in _failures(asked):
+        dropped = seen.failed_because == EXPIRED and asked.on_late == "drop"
+        letters = dead.get(asked.schedule_key, ())
+        if not dropped and not any(changes.shows(letter, seen.content) for letter in letters):
+            yield f"{asked.schedule_key}: failed in version {seen.version}, and there is no record of it"
     if asked.accepted_ms is not None and asked.seen[-1].state == ABSENT:
         yield f"{asked.schedule_key}: accepted, and now unknown"
 
 
+def _failures(asked: Asked) -> list[Seen]:
+    """One answer for each version that is known to have failed."""
+    return list({seen.version: seen for seen in asked.seen if seen.state == "failed"}.values())
+
+
 def _twice(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
     if asked.guarantee == "exactly_once":
-        for records in (arrived.get(asked.schedule_key, ()), dead.get(asked.schedule_key, ())):
-            if len(records) > 1:
-                yield f"{asked.schedule_key}: {len(records)} times: {[record.place for record in records]}"
+        records = arrived.get(asked.schedule_key, ())
+        if len(records) > 1:
+            yield f"{asked.schedule_key}: {len(records)} times: {[record.place for record in records]}"
+        # What was armed again may fail again, under another delivery id.
+        letters = Counter(changes.delivery_id_of(letter) for letter in dead.get(asked.schedule_key, ()))
+        if any(count > 1 for count in letters.values()):
+            yield f"{asked.schedule_key}: dead letters {dict(letters)}"
 
 
 def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
-    state = _state(asked)
-    if state != "delivered" and asked.ended and arrived.get(asked.schedule_key):
+    state, failures = _state(asked), _failures(asked)
+    if state != "delivered" and asked.ended and arrived.get(asked.schedule_key) and not _by_zombies(asked):
         yield f"{asked.schedule_key}: {state or ABSENT}, and delivered at {arrived[asked.schedule_key][0].place}"
-    if state != "failed" and asked.ended and dead.get(asked.schedule_key):
+    # It may have failed and been armed again before anybody asked.
+    if dead.get(asked.schedule_key) and asked.ended and not failures and not changes.armed(asked):
         yield f"{asked.schedule_key}: {state or ABSENT}, and a dead letter"
-    if state == "failed" and asked.fate != "refused":
-        yield f"{asked.schedule_key}: failed, though nothing was wrong with it"
+
+
+def _otherwise(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
+    """What is delivered is the last version, as it was answered; never one that was replaced."""
+    final, failures = asked.final, _failures(asked)
+    if final is not None:
+        yield from _unlike(asked, arrived, [final.content, *_by_zombies(asked)])
+    if failures and not changes.armed(asked):
+        yield from _unlike(asked, dead, [seen.content for seen in failures])
+
+
+def _by_zombies(asked: Asked) -> list[Content | None]:
+    """What may come though it is said to be late: of at_least_once a send that nobody answered for, or a zombie's."""
+    if asked.guarantee != "at_least_once" or asked.deadline_ms is None:
+        return []
+    failed = {seen.version for seen in asked.seen if seen.failed_because == EXPIRED}
+    # Armed again before anybody saw that it had failed.
+    failed |= {seen.version - 1 for seen in asked.seen if seen.call == "retry" and seen.status == 200}
+    return [seen.content for seen in asked.seen if seen.version in failed]
+
+
+def _unlike(asked: Asked, there: Arrivals, allowed: Sequence[Content | None]) -> Iterator[str]:
+    for record in there.get(asked.schedule_key, ()):
+        if not any(changes.shows(record, content) for content in allowed):
+            yield f"{asked.schedule_key}: {changes.content_of(record)} at {record.place}, answered {allowed}"
 
 
 def _early(history: History, arrived: Arrivals, ahead_ms: Callable[[int], int]) -> Iterator[str]:
     for key, records in arrived.items():
         asked = history.asked.get(key)
         for record in records:
-            if asked is not None and record.timestamp_ms < asked.due_ms - ahead_ms(record.timestamp_ms):
-                yield f"{key}: {asked.due_ms - record.timestamp_ms} ms early at {record.place}"
+            if asked is None:
+                continue
+            replaced = next((c for c in _by_zombies(asked) if c is not None and changes.shows(record, c)), None)
+            due_ms = replaced.due_ms if replaced is not None else asked.due_last_ms
+            if record.timestamp_ms < due_ms - ahead_ms(record.timestamp_ms):
+                yield f"{key}: {due_ms - record.timestamp_ms} ms early at {record.place}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _InLane:
+    """The version of a schedule that was delivered."""
+
+    asked: Asked
+    offset: int
+    due_ms: int
+    known_ms: int | None
+    """When a client knew at the latest that it stands."""
+    not_before_ms: int
+    """When it was asked for, at the earliest."""
 
 
 def _out_of_order(history: History, arrived: Arrivals, skew_ms: int) -> Iterator[str]:
     """Of each lane, in the order of arrival. a belongs before b if its position is lower and it was accepted before b was
-    due; acceptance by different clocks, so all of it less the skew."""
-    lanes: dict[tuple[str, str], list[tuple[int, Asked]]] = defaultdict(list)
+    due; acceptance by different clocks, so all of it less the skew. What was changed stands where its last version does:
+    behind what was accepted before that, among those of its due time."""
+    lanes: dict[tuple[str, str], list[_InLane]] = defaultdict(list)
     for key, records in arrived.items():
-        if key in history.asked:
-            asked = history.asked[key]
-            lanes[asked.topic, asked.ordering_key].append((min(record.offset for record in records), asked))
+        asked = history.asked.get(key)
+        if asked is None or (final := asked.final) is None or final.state != "delivered":
+            continue
+        offsets = [record.offset for record in records if changes.shows(record, final.content)]
+        if offsets:
+            lanes[asked.topic, asked.lane].append(_in_lane(asked, min(offsets)))
     for lane in lanes.values():
-        latest: Asked | None = None
-        last_sent_of: dict[int, Asked] = {}
-        for _, asked in sorted(lane, key=lambda pair: pair[0]):
-            accepted_ms = asked.accepted_ms
-            if accepted_ms is not None:
+        latest: _InLane | None = None
+        last_sent_of: dict[int, _InLane] = {}
+        for one in sorted(lane, key=lambda one: one.offset):
+            if one.known_ms is not None:
                 # The latest due time so far is enough: it is the one that is hardest to come after.
-                if latest is not None and asked.due_ms < latest.due_ms and accepted_ms < latest.due_ms - skew_ms:
-                    yield f"{_shown(asked, arrived)} after {_shown(latest, arrived)}"
-                same = last_sent_of.get(asked.due_ms)
-                if same is not None and accepted_ms < min(same.first_sent_ms, asked.due_ms) - skew_ms:
-                    yield f"{_shown(asked, arrived)} after {_shown(same, arrived)}"
-            if latest is None or asked.due_ms > latest.due_ms:
-                latest = asked
-            same = last_sent_of.get(asked.due_ms)
-            if same is None or asked.first_sent_ms > same.first_sent_ms:
-                last_sent_of[asked.due_ms] = asked
+                if latest is not None and one.due_ms < latest.due_ms and one.known_ms < latest.due_ms - skew_ms:
+                    yield f"{_shown(one, arrived)} after {_shown(latest, arrived)}"
+                same = last_sent_of.get(one.due_ms)
+                if same is not None and one.known_ms < min(same.not_before_ms, one.due_ms) - skew_ms:
+                    yield f"{_shown(one, arrived)} after {_shown(same, arrived)}"
+            if latest is None or one.due_ms > latest.due_ms:
+                latest = one
+            same = last_sent_of.get(one.due_ms)
+            if same is None or one.not_before_ms > same.not_before_ms:
+                last_sent_of[one.due_ms] = one
 
 
-def _shown(asked: Asked, arrived: Arrivals) -> str:
+def _in_lane(asked: Asked, offset: int) -> _InLane:
+    return _InLane(
+        asked=asked,
+        offset=offset,
+        due_ms=asked.due_last_ms,
+        known_ms=asked.known_ms(asked.version),
+        not_before_ms=asked.not_before_ms(asked.version),
+    )
+
+
+def _shown(one: _InLane, arrived: Arrivals) -> str:
+    asked = one.asked
     places = [
         f"{record.timestamp_ms}@{record.kafka_partition}/{record.offset}" for record in arrived[asked.schedule_key]
     ]
     return (
-        f"{asked.schedule_key} ({asked.guarantee}, shard {asked.shard}, due {asked.due_ms}, sent {asked.first_sent_ms}, "
-        f"accepted {asked.accepted_ms}, arrived {places})"
+        f"{asked.schedule_key} v{asked.version} ({asked.guarantee}, shard {asked.shard}, due {one.due_ms}, "
+        f"sent {one.not_before_ms}, accepted {one.known_ms}, arrived {places})"
     )
 
 
@@ -150,8 +232,11 @@ def _backwards(asked: Asked) -> Iterator[str]:
     """Every final answer says the same, whenever it was given; and nothing asked after one says less."""
     for before in asked.seen:
         for after in asked.seen:
-            if before.state in FINAL and _contradicts(before, after):
-                yield f"{asked.schedule_key}: {before.state} ({before.call}), then {after.state} ({after.call})"
+            if _contradicts(before, after) or (after.version > before.version and _over(asked, before)):
+                yield (
+                    f"{asked.schedule_key}: {before.state} v{before.version} ({before.call}), then "
+                    f"{after.state} v{after.version} ({after.call})"
+                )
     if asked.accepted_ms is not None:
         unknown = [seen for seen in asked.seen if seen.state == ABSENT and seen.sent_ms > asked.accepted_ms]
         if unknown:
@@ -159,13 +244,30 @@ def _backwards(asked: Asked) -> Iterator[str]:
 
 
 def _contradicts(before: Seen, after: Seen) -> bool:
+    if after.version != before.version:
+        return after.version < before.version and after.sent_ms > before.received_ms
+    if before.state not in FINAL:
+        return False
     if after.state in FINAL:
         return (after.state, after.place) != (before.state, before.place)
     return after.sent_ms > before.received_ms
 
 
+def _over(asked: Asked, seen: Seen) -> bool:
+    """There can be no later version: only what has failed can be armed again."""
+    return seen.state in FINAL and not (seen.state == "failed" and changes.armed(asked))
+
+
 def _stored(asked: Asked, remains: Remains) -> Iterator[str]:
-    stored = remains.outcomes.get(asked.schedule_key, [])
-    state = _state(asked)
-    if asked.ended and stored != ([state] if state is not None else []):
-        yield f"{asked.schedule_key}: answered {state}, stored {stored}"
+    """Every version stood at a position of its own, and has one outcome: it was replaced, or failed and was armed again,
+    or it is what was answered."""
+    stored = Counter(remains.outcomes.get(asked.schedule_key, []))
+    final = asked.final
+    last = Counter([final.state] if final is not None else [])
+    before = stored - last
+    if asked.ended and (
+        not last <= stored
+        or before.total() != max(0, asked.version - 1)
+        or before.keys() - ({"superseded", "failed"} if changes.armed(asked) else {"superseded"})
+    ):
+        yield f"{asked.schedule_key}: answered {_state(asked)} in version {asked.version}, stored {dict(stored)}"

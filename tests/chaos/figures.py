@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
+from clockwork.domain.schedule import OrderingKey
+from clockwork.domain.sharding import shard_of
 from infra.local.verdict import percentile
 from tests.chaos.checker import Evidence
 from tests.chaos.disturbances import Deeds, Kill
+from tests.chaos.world import SHARDS
 from tests.support.reader import Arrived
 
 CASES_SHOWN: Final = 8
@@ -24,15 +27,21 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
     ends = Counter(one.final.state if one.final is not None else "nobody knows" for one in accepted)
     firsts = first_arrivals(remains.records)
     late_ms = sorted(
-        firsts[one.schedule_key].timestamp_ms - max(one.due_ms, one.accepted_ms or 0)
+        firsts[one.schedule_key].timestamp_ms - max(one.due_last_ms, one.known_ms(one.version) or 0)
         for one in accepted
         if one.schedule_key in firsts
     )
+    failures = Counter(str(one.final.failed_because) for one in asked if one.final and one.final.state == "failed")
+    fates = Counter(str(command.fate) for command in history.commands)
+    max_version = max((one.version for one in accepted), default=1)
     again = len(remains.records) - len(firsts)
     rows = [
         ("schedules asked for", str(len(history.asked))),
         ("accepted", str(len(accepted))),
         *((f"  of them {state}", str(count)) for state, count in sorted(ends.items())),
+        *((f"  failed: {reason}", str(count)) for reason, count in sorted(failures.items())),
+        ("changed, at most so often", f"{sum(one.version > 1 for one in accepted)}, {max_version - 1}"),
+        ("commands", ", ".join(f"{fate}: {count}" for fate, count in sorted(fates.items()))),
         ("records seen by a consumer", str(len(remains.records))),
         ("  again (at_least_once only)", str(again)),
         ("dead letters", str(len(remains.dead_letters))),
@@ -66,7 +75,7 @@ def every_schedule(evidence: Evidence) -> str:
 
 def history_shards(evidence: Evidence) -> dict[str, int]:
     """Of each schedule, its shard."""
-    return {key: asked.shard for key, asked in evidence.history.asked.items()}
+    return {key: shard_of(OrderingKey(asked.lane), SHARDS) for key, asked in evidence.history.asked.items()}
 
 
 def first_arrivals(records: Iterable[Arrived]) -> dict[str, Arrived]:

@@ -55,7 +55,10 @@ async def chaos(folder: Path, *, seed: int, seconds: float, per_second: float = 
         finally:
             (folder / "deeds.log").write_text("".join(f"{line}\n" for line in deeds.log))
         remains = await settle(world, workload, history)
-        evidence = Evidence(history=history, remains=remains, ahead_ms=world.ahead_ms, skew_ms=_skew_ms(world))
+        misled = frozenset(skew.node.client.url for skew in world.skews if skew.far)
+        evidence = Evidence(
+            history=history, remains=remains, ahead_ms=world.ahead_ms, skew_ms=_skew_ms(world), misled=misled
+        )
         violations = judge(evidence) | _of_world(world, history)
         (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))
     return Result(text=figures.table(evidence, deeds, violations), violations=violations)

@@ -9,8 +9,9 @@ import random
 from typing import Final
 
 from tests.chaos.disturbances import Deeds, kill
+from tests.chaos.mix import STEADY
 from tests.chaos.plan import Kind
-from tests.chaos.workload import STEADY, Workload
+from tests.chaos.workload import Workload
 from tests.chaos.world import HEALED_S_MAX, World
 from tests.support.waiting import until
 

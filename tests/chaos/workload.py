@@ -1,24 +1,26 @@
 """Clients that do not spare the service: schedules due soon, now and before now, cancels at the very due time and twice
-at once, creates repeated late, reads in between.
+at once, creates repeated late, reads in between; changes close to the due time, to earlier, to later, of the data, of the
+lane, with and without `If-Match`; what is far off fired now, what failed armed again, what comes late dropped; and creates,
+cancels and changes by command.
 
-Every request is sent again until it is answered, to another node each time, as the interface asks of its clients; some
-clients give up instead, and nobody promised them anything. What a client does about a schedule is drawn from the seed
-and the schedule's number, so that it does not depend on how fast anything is.
+What a client does about a schedule is drawn from the seed and the schedule's number, so that it does not depend on how
+fast anything is.
 """
 
 import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
-from tests.chaos.history import Asked, Fate, History
+from tests.chaos.asking import Asking
+from tests.chaos.history import Asked, Fate, History, Wish, shown_data
+from tests.chaos.mix import Mix
 from tests.chaos.plan import BURST_MS
+from tests.chaos.producing import Producing
 from tests.chaos.world import RECORD_BYTES_MAX, SHARDS, World
-from tests.support.client import NO_ANSWER, Answered, Client
 from tests.support.nodes import now_ms
 
 LANES_PER_SHARD: Final = 2
@@ -27,56 +29,16 @@ GRID_MS: Final = 250
 """Some due times are rounded to this, so that schedules of one lane are due at the same millisecond."""
 ANSWERED_WITHIN_S: Final = 60.0
 """After the end of the load; some requests come fifteen seconds after it: late repeats of what is due late."""
-AGAIN_S: Final = (0.1, 1.6)
-"""Wait before a request is sent again: doubling from the first to the second, with jitter."""
 UNANSWERED_MAX: Final = 120
 """Requests under way at once. While more wait for an answer nothing new is begun: a real outage is not made longer by a
 herd that the service then has to fight, too."""
 GUARANTEES: Final = (("exactly_once",), ("at_least_once",), ("exactly_once", "at_least_once"))
 """Of every third lane."""
-
-_Ask = Callable[[Client], Awaitable[Answered]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mix:
-    """Shares and times of a workload. Times are milliseconds."""
-
-    due_in_ms: tuple[tuple[int, int, int], ...] = (
-        (10, -500, 0),
-        (25, 0, 400),
-        (45, 400, 2_000),
-        (20, 2_000, 10_000),
-    )
-    """Weight, from, to."""
-    bursts: float = 0.4
-    """Of schedules whose due time is put off to the next burst."""
-    rounded: float = 0.3
-    far: float = 0.01
-    refused: float = 0.015
-    gives_up: float = 0.05
-    cancels_at_due: float = 0.15
-    cancels_at_once: float = 0.03
-    cancels_late: float = 0.03
-    cancels_twice: float = 0.4
-    repeats: float = 0.08
-    reads: float = 0.12
-
-
-STEADY: Final = Mix(
-    due_in_ms=((1, 300, 600),),
-    bursts=0.0,
-    rounded=0.0,
-    far=0.0,
-    refused=0.0,
-    gives_up=0.0,
-    cancels_at_due=0.0,
-    cancels_at_once=0.0,
-    cancels_late=0.0,
-    repeats=0.0,
-    reads=0.0,
-)
-"""Nothing but schedules soon due: for measuring."""
+DEADLINES_MS: Final = ((0, 60), (300, 3_000))
+"""Some are passed by nearly all, the others when something is struck."""
+COMMANDED_LATER_MS: Final = 8_000
+COMMANDING_CLIENTS: Final = 4
+"""Whose names decide in which Kafka partition of the commands topic their commands stand."""
 
 
 class Workload:
@@ -89,25 +51,28 @@ class Workload:
         self._pause_s = 1 / per_second
         self._mix = mix or Mix()
         self._lanes = _lanes()
-        self._unanswered = 0
-        self._given_up = False
+        self.asking = Asking(world, history)
+        self._producing = Producing(world, history, seed=seed)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Begins new schedules until told to stop, when all is healed; returns when every request is answered, or has
         been given up, which the history then tells."""
         stories: set[asyncio.Task[None]] = set()
+        no_more_commands = asyncio.Event()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._producing.run(no_more_commands), name="commands")
             for number in itertools.count():
                 if stop.is_set():
                     break
-                if self._unanswered < UNANSWERED_MAX:
+                if self.asking.unanswered < UNANSWERED_MAX:
                     story = group.create_task(self._story(number), name=f"story-{number}")
                     stories.add(story)
                     story.add_done_callback(stories.discard)
                 await asyncio.sleep(self._pause_s)
             if stories:
                 await asyncio.wait(stories, timeout=ANSWERED_WITHIN_S)
-            self._given_up = bool(stories)
+            self.asking.given_up = bool(stories)
+            no_more_commands.set()
 
     async def _story(self, number: int) -> None:
         """One schedule, and all that its clients want of it."""
@@ -115,36 +80,34 @@ class Workload:
         mix = self._mix
         fate: Fate = "far" if rng.random() < mix.far else "refused" if rng.random() < mix.refused else "usual"
         body = self._body(rng, number, fate)
-        key, due_ms = body["scheduleKey"], body["scheduleTime"]
-        asked = self._history.asked[key] = Asked(
-            schedule_key=key,
-            topic=body["delivery"]["topic"],
-            ordering_key=body["orderingKey"],
-            due_ms=due_ms,
-            guarantee=body["delivery"]["guarantee"],
-            fate=fate,
-            shard=shard_of(OrderingKey(body["orderingKey"]), SHARDS),
-            first_sent_ms=now_ms(),
-        )
-        accepted = await self._create(asked, body, tries=1 if rng.random() < mix.gives_up else None)
-        if not accepted:
+        by_command = rng.random() < mix.by_command
+        if by_command:
+            # A command waits for its group: else hardly any would find what it is about still pending.
+            body["scheduleTime"] += rng.randint(0, COMMANDED_LATER_MS)
+            body["clientId"] += f"-{number % COMMANDING_CLIENTS}"
+        asked = self._history.asked[body["scheduleKey"]] = _asked(body, fate)
+        if by_command:
+            self._create_by_command(rng, asked, body)
+        elif not await self.asking.create(asked, body, tries=1 if rng.random() < mix.gives_up else None):
             return
         # Nobody waits for what is due after the run.
-        around_ms = now_ms() if fate == "far" else due_ms
+        around_ms = now_ms() if fate == "far" else asked.due_ms
         async with asyncio.TaskGroup() as group:
-            if rng.random() < mix.cancels_at_once:
-                self._cancel(group, rng, asked, at_ms=0)
-            if rng.random() < mix.cancels_at_due:
-                self._cancel(group, rng, asked, at_ms=around_ms + rng.randint(-450, 100))
-            if rng.random() < mix.cancels_late:
-                self._cancel(group, rng, asked, at_ms=around_ms + rng.randint(500, 3_000))
-            if rng.random() < mix.repeats:
-                at_ms = around_ms + rng.randint(-500, 3_000)
-                group.create_task(self._later(at_ms, self._create(asked, body, tries=None)))
+
+            def at(at_ms: int, what: Callable[[], Awaitable[object]]) -> None:
+                group.create_task(_later(at_ms, what))
+
+            if by_command:
+                self._draw_commands(at, rng, asked, around_ms)
+                if rng.random() >= mix.commands_and_http:
+                    return
+            elif rng.random() < mix.repeats:
+                at(around_ms + rng.randint(-500, 3_000), lambda: self.asking.create(asked, body))
+            self._draw_cancels(at, rng, asked, around_ms)
+            self._draw_changes(at, rng, asked, around_ms)
             if rng.random() < mix.reads:
                 for _ in range(2):
-                    at_ms = around_ms + rng.randint(-300, 1_500)
-                    group.create_task(self._later(at_ms, self.read(asked)))
+                    at(around_ms + rng.randint(-300, 1_500), lambda: self.asking.read(asked))
 
     def _body(self, rng: random.Random, number: int, fate: Fate) -> dict[str, Any]:
         mix = self._mix
@@ -155,7 +118,7 @@ class Workload:
         elif rng.random() < mix.rounded:
             due_ms -= due_ms % GRID_MS
         lane = rng.randrange(len(self._lanes))
-        return self._world.cluster.body(
+        body = self._world.cluster.body(
             rng.choice(self._world.topics),
             f"s-{number}",
             due_ms=due_ms,
@@ -163,60 +126,163 @@ class Workload:
             guarantee=rng.choice(GUARANTEES[lane % len(GUARANTEES)]),
             data="x" * (RECORD_BYTES_MAX + 1_000) if fate == "refused" else {"number": number},
         )
+        if rng.random() < mix.deadlines:
+            body["delivery"] |= {
+                "deadline": rng.randint(*rng.choice(DEADLINES_MS)),
+                "onLate": rng.choice(["drop", "dead_letter"]),
+            }
+        return body
 
-    def _cancel(self, group: asyncio.TaskGroup, rng: random.Random, asked: Asked, *, at_ms: int) -> None:
-        for _ in range(2 if rng.random() < self._mix.cancels_twice else 1):
-            group.create_task(self._later(at_ms, self.cancel(asked)))
+    # --- over HTTP
 
-    @staticmethod
-    async def _later(at_ms: int, what: Awaitable[object]) -> None:
-        await asyncio.sleep(max(0, at_ms - now_ms()) / 1_000)
-        await what
+    def _draw_cancels(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+        mix = self._mix
+        for share, from_ms, to_ms in (
+            (mix.cancels_at_once, None, 0),
+            (mix.cancels_at_due, -450, 100),
+            (mix.cancels_late, 500, 3_000),
+        ):
+            if rng.random() < share:
+                at_ms = 0 if from_ms is None else around_ms + rng.randint(from_ms, to_ms)
+                for _ in range(2 if rng.random() < mix.cancels_twice else 1):
+                    at(at_ms, lambda: self.asking.cancel(asked))
 
-    async def _create(self, asked: Asked, body: dict[str, Any], *, tries: int | None) -> bool:
-        return await self._until_answered("create", asked, lambda client: client.create(body), tries=tries)
+    def _draw_changes(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+        mix = self._mix
+        for share, from_ms, to_ms in (
+            (mix.puts_early, -2_000, -300),
+            (mix.puts_at_due, -450, 100),
+            (mix.puts_late, 500, 3_000),
+        ):
+            if rng.random() < share:
+                at_ms = around_ms + rng.randint(from_ms, to_ms)
+                for turn in range(2 if rng.random() < mix.puts_twice else 1):
+                    ask = self._drawn_put(rng, asked, f"{from_ms}-{turn}")
+                    at(at_ms, ask)
+        if rng.random() < (mix.fires_far if asked.fate == "far" else mix.fires):
+            at(around_ms + rng.randint(-3_000, 300), lambda: self.asking.fire(asked))
+        if (asked.fate == "refused" or asked.deadline_ms is not None) and rng.random() < mix.retries:
+            for _ in range(2 if rng.random() < mix.retries_twice else 1):
+                at(around_ms + rng.randint(800, 4_000), lambda: self.asking.retry(asked))
 
-    async def cancel(self, asked: Asked) -> bool:
-        """One cancel; whether it was answered."""
-        ask: _Ask = lambda client: client.cancel(self._world.cluster.name, asked.schedule_key)  # noqa: E731
-        return await self._until_answered("cancel", asked, ask)
+    def _drawn_put(self, rng: random.Random, asked: Asked, mark: str) -> Callable[[], Awaitable[bool]]:
+        due_in_ms, data, lane, versioned = self._drawn_change(rng, asked, mark)
 
-    async def read(self, asked: Asked) -> bool:
-        """One read; whether it was answered."""
-        ask: _Ask = lambda client: client.get(self._world.cluster.name, asked.schedule_key)  # noqa: E731
-        return await self._until_answered("get", asked, ask)
+        async def put() -> bool:
+            wish = _wish("put", due_in_ms, data, lane)
+            if versioned < self._mix.if_match:
+                # Mostly what was seen last; now and then what cannot be.
+                wish.if_version = asked.version + (1 if versioned < self._mix.if_match / 8 else 0)
+            return await self.asking.put(asked, _document(wish, data), wish)
 
-    async def _until_answered(self, call: str, asked: Asked, ask: _Ask, *, tries: int | None = None) -> bool:
-        self._unanswered += 1
-        try:
-            return await self._again_and_again(call, asked, ask, tries)
-        finally:
-            self._unanswered -= 1
+        return put
 
-    async def _again_and_again(self, call: str, asked: Asked, ask: _Ask, tries: int | None) -> bool:
-        counted = self._history.answers
-        for number in itertools.count(1):
-            nodes = self._world.nodes()
-            if nodes:
-                # Not from the story's own source: how many tries it takes must not change what the story does next.
-                client = random.choice(nodes).client
-                sent_ms = now_ms()
-                try:
-                    answered = await ask(client)
-                except NO_ANSWER:
-                    counted[f"{call} -"] += 1
-                else:
-                    counted[f"{call} {answered.status}"] += 1
-                    if answered.status != 503:
-                        self._history.note(asked, call, client.url, answered, sent_ms=sent_ms, received_ms=now_ms())
-                        return True
-            if tries is not None and number >= tries:
-                return False
-            if self._given_up:
-                self._history.improper.append(f"{call} of {asked.schedule_key}: never answered, though all was healed")
-                return False
-            await asyncio.sleep(min(AGAIN_S[1], AGAIN_S[0] * 2**number) * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
+    def _drawn_change(
+        self, rng: random.Random, asked: Asked, mark: str
+    ) -> tuple[int | None, dict[str, str] | None, str | None, float]:
+        """How far ahead it is to be due, the data, the lane; None: as it is. What is refused stays so."""
+        mix = self._mix
+        due_in_ms = rng.randint(-300, 2_500) if rng.random() < mix.changes_time else None
+        if due_in_ms is not None and rng.random() < mix.puts_off_far:
+            due_in_ms += FAR_MS
+        changes_data = asked.fate != "refused" and (due_in_ms is None or rng.random() < mix.changes_data)
+        data = {"key": asked.schedule_key, "put": mark} if changes_data else None
+        lane = rng.choice(self._lanes) if rng.random() < mix.changes_lane else None
+        return due_in_ms, data, lane, rng.random()
+
+    # --- by command
+
+    def _create_by_command(self, rng: random.Random, asked: Asked, body: dict[str, Any]) -> None:
+        mix = self._mix
+        asked.created_by = self._producing.give(
+            "create",
+            asked.client_id,
+            asked.schedule_key,
+            {"command": "create", "schedule": body},
+            wants_reply=rng.random() < mix.replies,
+        )
+        if rng.random() < mix.poison:
+            wrong = {**body, "scheduleKey": f"{asked.schedule_key}-poison", "scheduleTime": -1}
+            document: Any = rng.choice(
+                [b"\x00 no JSON", {"command": "dance", "schedule": body}, {"command": "create", "schedule": wrong}]
+            )
+            wants_reply = isinstance(document, dict)
+            self._producing.give("poison", asked.client_id, wrong["scheduleKey"], document, wants_reply=wants_reply)
+
+    def _draw_commands(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
+        mix = self._mix
+        named = {"clientId": asked.client_id, "scheduleKey": asked.schedule_key}
+        for turn in range(rng.choices([0, 1, 2], mix.reschedules)[0]):
+            due_in_ms, data, lane, _ = self._drawn_change(rng, asked, f"c{turn}")
+            wants_reply = rng.random() < mix.replies
+            at_once = rng.random() < mix.commands_at_once
+            at_ms = 0 if at_once else around_ms + rng.randint(-3_000, 200)
+            at(at_ms, self._reschedule(asked, due_in_ms, data, lane, wants_reply))
+        if rng.random() < mix.cancels_by_command:
+            document = {"command": "cancel", "schedule": named}
+            wants_reply = rng.random() < mix.replies
+
+            async def cancel() -> None:
+                give = self._producing.give
+                give("cancel", asked.client_id, asked.schedule_key, document, wants_reply=wants_reply)
+
+            at_once = rng.random() < mix.commands_at_once
+            at(0 if at_once else around_ms + rng.randint(-2_000, 100), cancel)
+
+    def _reschedule(
+        self, asked: Asked, due_in_ms: int | None, data: dict[str, str] | None, lane: str | None, wants_reply: bool
+    ) -> Callable[[], Awaitable[None]]:
+        async def reschedule() -> None:
+            wish = _wish("reschedule", due_in_ms, data, lane)
+            asked.wishes.append(wish)
+            named = {"clientId": asked.client_id, "scheduleKey": asked.schedule_key}
+            document = {"command": "reschedule", "schedule": named | _document(wish, data)}
+            give = self._producing.give
+            give("reschedule", asked.client_id, asked.schedule_key, document, wish=wish, wants_reply=wants_reply)
+
+        return reschedule
+
+
+_At = Callable[[int, Callable[[], Awaitable[object]]], None]
+"""Has something done at a time (ms)."""
+
+
+def _asked(body: dict[str, Any], fate: Fate) -> Asked:
+    delivery = body["delivery"]
+    return Asked(
+        schedule_key=body["scheduleKey"],
+        client_id=body["clientId"],
+        topic=delivery["topic"],
+        ordering_key=body["orderingKey"],
+        due_ms=body["scheduleTime"],
+        data=shown_data(body["taskData"]),
+        guarantee=delivery["guarantee"],
+        deadline_ms=delivery.get("deadline"),
+        on_late=delivery.get("onLate", "deliver"),
+        fate=fate,
+        shard=shard_of(OrderingKey(body["orderingKey"]), SHARDS),
+        first_sent_ms=now_ms(),
+    )
+
+
+def _wish(kind: Any, due_in_ms: int | None, data: dict[str, str] | None, lane: str | None) -> Wish:
+    return Wish(
+        kind=kind,
+        due_ms=now_ms() + due_in_ms if due_in_ms is not None else None,
+        data=shown_data(data) if data is not None else None,
+        ordering_key=lane,
+    )
+
+
+def _document(wish: Wish, data: dict[str, str] | None) -> dict[str, Any]:
+    """The body of a change."""
+    given = {"scheduleTime": wish.due_ms, "taskData": data, "orderingKey": wish.ordering_key}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+async def _later(at_ms: int, what: Callable[[], Awaitable[object]]) -> None:
+    await asyncio.sleep(max(0, at_ms - now_ms()) / 1_000)
+    await what()
 
 
 def _lanes() -> list[str]:

@@ -68,12 +68,19 @@ class World:
     services: LocalServices
     cluster: Cluster
     topics: tuple[str, ...]
+    replies: str
+    """The topic for answers to commands."""
     slots: tuple[Slot, ...]
     broker: asyncio.Lock = field(default_factory=asyncio.Lock)
     store: asyncio.Lock = field(default_factory=asyncio.Lock)
     skews: list[Skew] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
     """Nodes that ended by themselves, or not as they should."""
+
+    @property
+    def commands(self) -> str:
+        """The topic that commands go to."""
+        return f"{self.cluster.name}-commands"
 
     def nodes(self) -> list[ClusterNode]:
         """Those that run, or are frozen; for clients that know no better."""
@@ -194,6 +201,7 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
         "CLOCKWORK_RETRY_MAX_MS": "200",
         # A request that a frozen store holds up is answered 503 before its client gives up.
         "CLOCKWORK_REQUEST_TIMEOUT_MS": "2000",
+        "CLOCKWORK_COMMANDS": "on",
     }
     connector = aiohttp.TCPConnector(limit=0)
     async with (
@@ -207,6 +215,7 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
             services=services,
             cluster=cluster,
             topics=topics,
+            replies=await cluster.topic(),
             slots=tuple(Slot(number=number) for number in range(NODES)),
         )
         try:

@@ -1,18 +1,27 @@
 """The arithmetic of the benchmarks, and the stub that they measure beside."""
 
+import asyncio
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.adapters.dynamo_pauses import DynamoPauses
+from clockwork.adapters.dynamo_tables import check_tables
+from clockwork.adapters.dynamo_wire import DynamoClientSettings
+from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.clock import ClockGuard, SystemClock
+from clockwork.domain.pauses import NOTHING_PAUSED
 from clockwork.domain.position import text_of
 from tests.benchmarks.figures import Finding, Goal, quantile, spread
 from tests.benchmarks.metered import kilobytes
 from tests.benchmarks.report import Report, distribution, table
-from tests.benchmarks.stub_dynamo import Tables
+from tests.benchmarks.stub_dynamo import Connection, Tables
 from tests.support import builders
 
 
@@ -85,3 +94,24 @@ def test_the_stub_keeps_rows_in_order_and_gives_them_up() -> None:
     ask("BatchWriteItem", RequestItems={"t-schedules": deletes})
     assert page("0") == [codec.row_item(rows[4])]
     assert len(ask("Scan", TableName="t-schedules", Limit=1)["Items"]) == 1
+
+
+async def test_a_node_finds_the_tables_of_the_stub_as_it_wants_them() -> None:
+    # Else no node starts beside it, whatever a new check asks for.
+    settings = DynamoClientSettings(
+        region="us-east-1",
+        endpoint="http://127.0.0.1:1",
+        access_key="local",
+        secret_key="local",
+        schedules_table="p-schedules",
+        executions_table="p-executions",
+        keys_table="p-keys",
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(Tables(prefix="p", shards=4), 0.0), "127.0.0.1", 0)
+    async with server:
+        here = replace(settings, endpoint=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert (await check_tables(here, shards=4)).problems == ()
+        clock = SystemClock()
+        async with DynamoClient(here, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
+            assert await DynamoPauses(client).read_pauses() == NOTHING_PAUSED

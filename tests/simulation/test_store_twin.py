@@ -1,0 +1,38 @@
+"""What the twin of the store once got wrong, so that the engine was blamed (seeds 101147 and 101411 of their day)."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from clockwork.adapters.memory_store import MemoryScheduleStore, Place, Write
+from clockwork.errors import TransactionConflict
+from tests.support import builders
+
+
+class HalfApplied(MemoryScheduleStore):
+    """A transaction is decided, and only its first item applied, until `finish`."""
+
+    def _apply(self, writes: Mapping[Place, Write]) -> None:
+        first, *self._rest = writes.values()
+        self.busy |= writes.keys()
+        first()
+
+    def finish(self) -> None:
+        for write in self._rest:
+            write()
+        self.busy.clear()
+
+
+async def test_a_create_repeated_while_it_is_being_applied_is_not_answered_before_its_row_is_there() -> None:
+    # DynamoDB knows the repeat by its token, and answers TransactionInProgress. The twin knew it by the pointer, which was
+    # there already, and answered: a `201` for a row that no owner could read yet, and so a lane out of order.
+    store = HalfApplied(shards=builders.SHARD + 1)
+    row = builders.row()
+    await store.create(row, builders.pointer(row), replaces_version=None)
+    assert store.pointers
+    assert not store.rows
+    with pytest.raises(TransactionConflict):
+        await store.create(row, builders.pointer(row), replaces_version=None)
+    store.finish()
+    await store.create(row, builders.pointer(row), replaces_version=None)
+    assert list(store.rows.values()) == [row]
