@@ -324,7 +324,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     pace = _component(PaceSettings, values, problems)
     dead_letters = _component(DeadLetterSettings, values, problems)
     if not problems:
-        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements()]
+        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements(search=dynamo.search)]
         problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
         problems += dead_letters.disagreements(kafka.cluster)
     if problems:

@@ -33,7 +33,16 @@ from prometheus_client import (
 from clockwork.adapters.log_traces import trace_text
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, LetterPlace, Limit, RequestResult
+from clockwork.ports import (
+    AuthResult,
+    CommandName,
+    CommandResult,
+    CountResult,
+    DeliveryResult,
+    LetterPlace,
+    Limit,
+    RequestResult,
+)
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LATENESS_S: Final = (
@@ -91,6 +100,9 @@ class PrometheusTelemetry:
         self._auth_keys = gauge("clockwork_auth_keys", "API keys that count")
         self._auth_keys_current = gauge("clockwork_auth_keys_current", "0 while the keys' file cannot be read anew")
         self._limited = counter("clockwork_limited_total", "Refused or held back because of a limit", "limit")
+        self._pending_counts = counter(
+            "clockwork_pending_counts_total", "Counts of what a client has pending", "result"
+        )
         self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
         self._commands = counter("clockwork_commands_total", "What became of commands", "command", "result")
         self._commands_lag = gauge("clockwork_commands_lag", "Commands that wait, as last seen", "partition")
@@ -112,6 +124,8 @@ class PrometheusTelemetry:
             self._auth.labels(auth_result)
         for limit in get_args(Limit):
             self._limited.labels(limit)
+        for count_result in get_args(CountResult):
+            self._pending_counts.labels(count_result)
         for command in get_args(CommandName):
             for command_result in get_args(CommandResult):
                 self._commands.labels(command, command_result)
@@ -184,6 +198,9 @@ class PrometheusTelemetry:
     def limited(self, limit: Limit) -> None:
         self._limited.labels(limit).inc()
 
+    def pending_count(self, result: CountResult) -> None:
+        self._pending_counts.labels(result).inc()
+
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
@@ -225,6 +242,7 @@ class NoTelemetry:
     def auth(self, result: AuthResult) -> None: ...
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
+    def pending_count(self, result: CountResult) -> None: ...
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None: ...

@@ -44,6 +44,7 @@ METRICS = {
     "clockwork_auth_keys": ("gauge", set[str]()),
     "clockwork_auth_keys_current": ("gauge", set[str]()),
     "clockwork_limited_total": ("counter", {"limit"}),
+    "clockwork_pending_counts_total": ("counter", {"result"}),
     "clockwork_http_connections": ("gauge", set[str]()),
     "clockwork_paused": ("gauge", {"what"}),
     "clockwork_commands_total": ("counter", {"command", "result"}),
@@ -70,6 +71,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.auth("refused")
     telemetry.auth_keys(2, current=True)
     telemetry.limited("creates")
+    telemetry.pending_count("counted")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)
     telemetry.command("create", "done")
