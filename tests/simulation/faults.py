@@ -163,6 +163,8 @@ class Profile:
     """Share of schedules that are changed, fired, or armed again."""
     deadlines: float = 0.0
     """Share of schedules that are dropped, or become dead letters, or neither, when they are late."""
+    commanded: int = 0
+    """Schedules that are created by command; if there are none, no node reads commands."""
 
 
 OPERATIONS: Final = (
