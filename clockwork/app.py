@@ -48,7 +48,7 @@ from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
 from clockwork.engine.intake import Intake
-from clockwork.engine.listing import Listing
+from clockwork.engine.listing import Listing, count_ahead
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.pausing import PauseWatch
 from clockwork.engine.rearm import Rearmer
@@ -212,7 +212,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         waker = Waker(ownership, supervisor.tell)
         watch = Watch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
-        access = open_access(settings.access, clock, telemetry, accepts=role.accepts)
+        count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
+        access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
         app = _make_api(
             settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling, tracer
         )
@@ -284,6 +285,7 @@ def _make_commands(
         cluster=kafka.cluster,
         body_bytes_max=settings.http.body_bytes_max,
         limits=access.limits,
+        pending=access.pending,
     )
     work = CommandWork(
         handlers=handlers,
@@ -326,6 +328,7 @@ def _make_api(
         accepts=role.accepts,
         gate=access.gate,
         limits=access.limits,
+        pending=access.pending,
         request_timeout_ms=settings.intake.request_timeout_ms,
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),

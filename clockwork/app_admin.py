@@ -10,6 +10,7 @@ from clockwork.api.admin import AdminParts
 from clockwork.clock import Clock
 from clockwork.config import Settings
 from clockwork.engine.answers import Accepts
+from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.pausing import Pauser
 from clockwork.engine.scan import PendingScan
@@ -30,7 +31,7 @@ def admin_parts(
     search = DynamoScheduleSearch(store.client)
     return AdminParts(
         pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
-        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules),
+        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)),
         survey=Survey(store, waker, clock, rng, settings.intake),
         scan=PendingScan(store, search, clock, rng, settings.intake),
     )

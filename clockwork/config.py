@@ -9,30 +9,21 @@ name, limits and meaning, and pydantic reads those once, at the start. It is giv
 so that `true` is no number and both sources mean the same. Not pydantic-settings: it lets unknown names pass.
 """
 
-import difflib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from clockwork.config_access import AccessSettings, ConnectionSettings, PaceSettings
+from clockwork.config_dead_letters import DeadLetterSettings
 from clockwork.config_processes import ProcessSettings
 from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
-from clockwork.config_values import broker, brokers_of, http_url, text_of, toml_of
+from clockwork.config_sources import values_of
+from clockwork.config_values import broker, brokers_of, http_url
 from clockwork.config_watching import LogSettings
 from clockwork.errors import StartRefused
-
-FILE_NAME: Final = "CLOCKWORK_CONFIG"
-"""Names the TOML file; read from the environment only."""
-PREFIX: Final = "CLOCKWORK_"
-LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
-"""Belongs to the tests and the local services; not ours to judge."""
-_FOREIGN: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?|URL|API_KEY)")
-"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`, and the command line's own."""
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
@@ -256,6 +247,8 @@ class RunnerSettings:
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
     dead_letter_topic: str = f"{CLUSTER_DEFAULT}-dead-letters"
     """Follows from the cluster's name."""
+    dead_letter_topics: Mapping[str, str] = field(default_factory=dict)
+    """By client, where it is another one; see `DeadLetterSettings`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,6 +266,7 @@ class Settings:
     access: AccessSettings = field(default_factory=AccessSettings)
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)
     pace: PaceSettings = field(default_factory=PaceSettings)
+    dead_letters: DeadLetterSettings = field(default_factory=DeadLetterSettings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,6 +290,7 @@ _COMPONENTS: Final[tuple[type[Any], ...]] = (
     AccessSettings,
     ConnectionSettings,
     PaceSettings,
+    DeadLetterSettings,
 )
 _Component = TypeVar("_Component")
 
@@ -315,7 +310,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
     """
     problems: list[str] = []
-    values = {**_from_file(environ, problems), **_from_environ(environ, problems)}
+    values = values_of(environ, {each.name for each in setting_names()}, problems)
     http = _component(HttpSettings, values, problems)
     processes = _component(ProcessSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
@@ -327,9 +322,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     access = _component(AccessSettings, values, problems)
     connections = _component(ConnectionSettings, values, problems)
     pace = _component(PaceSettings, values, problems)
+    dead_letters = _component(DeadLetterSettings, values, problems)
     if not problems:
-        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements()]
+        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements(search=dynamo.search)]
         problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
+        problems += dead_letters.disagreements(kafka.cluster)
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
@@ -340,11 +337,14 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         kafka=replace(kafka, create_resources=create),
         kafka_security=security,
         intake=intake,
-        runner=replace(runner, dead_letter_topic=kafka.dead_letters_topic),
+        runner=replace(
+            runner, dead_letter_topic=kafka.dead_letters_topic, dead_letter_topics=dead_letters.of_clients()
+        ),
         log=log,
         access=access,
         connections=connections,
         pace=pace,
+        dead_letters=dead_letters,
     )
 
 
@@ -354,45 +354,6 @@ def _named_fields(component: type[Any]) -> Iterator[tuple[str, object, FieldInfo
         for info in getattr(hints[each.name], "__metadata__", ()):
             if isinstance(info, FieldInfo) and info.alias is not None:
                 yield info.alias, each.default, info
-
-
-def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    known = {s.name for s in setting_names()}
-    for name in environ:
-        ours = name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
-        if ours and name not in known and name != FILE_NAME and not _FOREIGN.fullmatch(name):
-            problems.append(_unknown(name, known, "environment"))
-    return {name: environ[name] for name in known if environ.get(name)}
-
-
-def _from_file(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    path = environ.get(FILE_NAME)
-    if not path:
-        return {}
-    try:
-        document = toml_of(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        problems.append(f"{FILE_NAME}: {path} cannot be read: {error}")
-        return {}
-    known = {s.name for s in setting_names()}
-    values: dict[str, str] = {}
-    for name, value in document.items():
-        text = text_of(value)
-        if name.upper() not in known:
-            problems.append(_unknown(name, known, path))
-        elif name.upper() in values:
-            problems.append(f"{name.upper()}: twice in {path}")
-        elif text is None:
-            problems.append(f"{name.upper()}: should be a text, a number, true or false in {path}")
-        else:
-            values[name.upper()] = text
-    return values
-
-
-def _unknown(name: str, known: set[str], where: str) -> str:
-    close = difflib.get_close_matches(name.upper(), sorted(known), n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
-    return f"{name}: unknown name in {where}{hint}"
 
 
 def _component(component: type[_Component], values: Mapping[str, str], problems: list[str]) -> _Component:

@@ -70,6 +70,15 @@ class AccessSettings:
             description="`taskData` of one client on one node; 0: no limit",
         ),
     ] = 0
+    client_pending_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_CLIENT_PENDING_MAX",
+            ge=0,
+            le=1_000_000_000,
+            description="schedules of one client whose time is ahead; soft (docs/access.md), needs lists; 0: no limit",
+        ),
+    ] = 0
     commands: Annotated[
         Literal["on", "off"],
         BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v),
@@ -84,8 +93,13 @@ class AccessSettings:
         ),
     ] = None
 
-    def disagreements(self) -> Iterator[str]:
+    def disagreements(self, *, search: Literal["on", "off"]) -> Iterator[str]:
         """Values that are fine alone and wrong together."""
+        if self.client_pending_max and search == "off":
+            yield (
+                "CLOCKWORK_CLIENT_PENDING_MAX: is counted in the index of lists, which CLOCKWORK_SEARCH=off does without; "
+                "set CLOCKWORK_SEARCH=on, or no such limit"
+            )
         if self.auth == "keys" and self.keys_file is None:
             yield "CLOCKWORK_AUTH_KEYS_FILE: is needed with CLOCKWORK_AUTH=keys"
         if self.auth == "oidc" and self.oidc_issuer is None:

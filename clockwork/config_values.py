@@ -1,10 +1,13 @@
 """What single texts must look like, an address for example: used by the settings, before anything is opened."""
 
+import re
 import tomllib
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 INTEGER_MAX: Final = 2**63
+_CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
 def toml_of(text: bytes) -> dict[str, Any]:
@@ -69,4 +72,15 @@ def topic_rate(value: str) -> str:
     topic, _, rate = value.partition("=")
     if not topic or not rate.isascii() or not rate.isdigit() or not 0 <= int(rate) <= 1_000_000:
         raise ValueError("should be topic=number[,topic=number…], up to 1000000 a second, 0 for no limit")
+    return value
+
+
+def client_topic(value: str) -> str:
+    """`clientId=topic`. Raises: ValueError."""
+    client, _, topic = value.partition("=")
+    if _CLIENT.fullmatch(client) is None or _TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+        raise ValueError(
+            "should be clientId=topic[,clientId=topic…], of A-Z a-z 0-9 . _ -, a client of at most 128 and a topic of at "
+            "most 249 characters"
+        )
     return value

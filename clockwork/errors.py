@@ -19,6 +19,7 @@ ClockworkError
 ├── Unauthenticated        nobody knows who asks: no key, or one that is not valid
 ├── Forbidden              who asks may not do this; names every field that their key does not cover
 ├── TooManyRequests        over a limit: the same request is welcome later, and nothing was done
+│   └── TooManyPending     nobody knows when there will be room: do not wait for it
 └── StartRefused           the process must not run like this: one line says what to change
 """
 
@@ -165,6 +166,10 @@ class TooManyRequests(ClockworkError):
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
         """More about the limit, for the answer."""
+
+
+class TooManyPending(TooManyRequests):
+    """A client has as many pending schedules as it may have."""
 
 
 class StartRefused(ClockworkError):

@@ -180,8 +180,8 @@ class PointerPage:
 
 
 class ScheduleSearch(Protocol):
-    """Many keys at once, for lists and histories. Only `list_pointers` may lag; the rest is strongly consistent, each
-    item as it was at its own moment. What cannot be read is left out and logged."""
+    """Many keys at once, for lists and histories. Only `list_pointers` and `count_pointers` may lag; the rest is
+    strongly consistent, each item as it was at its own moment. What cannot be read is left out and logged."""
 
     async def list_pointers(
         self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
@@ -189,6 +189,11 @@ class ScheduleSearch(Protocol):
         """Pointers to positions from `first` to `last`, both included, about `pointers_max`; expired ones too. What was
         written a few seconds ago may be missing, or still stand where it stood before; whatever did not change meanwhile
         is there, once."""
+        ...
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """How many pointers of a client there are to positions from `first` on, as `list_pointers` would show them. Looks
+        no further than `at_most`, and costs no more than that many (and a few)."""
         ...
 
     async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
@@ -318,10 +323,13 @@ class CommandLog(Protocol):
 
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
+LetterPlace = Literal["cluster", "client", "turned_away"]
+"""The cluster's topic; its client's own; the cluster's, because its client's own did not take it."""
 AuthResult = Literal["accepted", "missing", "refused", "forbidden", "limited"]
 CommandName = Literal["create", "cancel", "reschedule", "unknown"]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
-Limit = Literal["creates", "create_bytes", "topic_deliveries", "connections", "slow_requests"]
+Limit = Literal["creates", "create_bytes", "pending", "topic_deliveries", "connections", "slow_requests"]
+CountResult = Literal["counted", "failed"]
 
 
 class Telemetry(Protocol):
@@ -330,6 +338,7 @@ class Telemetry(Protocol):
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
     def schedule(self, result: RequestResult) -> None: ...
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
+    def dead_letter(self, where: LetterPlace) -> None: ...
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None:
@@ -350,6 +359,9 @@ class Telemetry(Protocol):
 
     def limited(self, limit: Limit) -> None:
         """Something was refused or held back because of this limit."""
+
+    def pending_count(self, result: CountResult) -> None:
+        """What a client has pending was counted, or could not be."""
 
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clockwork.domain.dead_letter import DeadLetter
 from clockwork.domain.pauses import Pauses
+from clockwork.domain.schedule import Topic
 
 
 class PauseStore(Protocol):
@@ -31,13 +32,14 @@ class LetterPage:
 
 
 class DeadLetterLog(Protocol):
-    """The dead-letter topic, as a `read_committed` reader sees it."""
+    """The topics of dead letters, as a `read_committed` reader sees them. One that is missing has no letters; one that may
+    not be read raises BrokerUnavailable."""
 
-    async def read_letters(self, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
-        """Some letters, at most `letters_max`, from these offsets on by Kafka partition; where none is given, from the
-        first that is still there. A page may be short, or empty, before the end. Raises: BrokerUnavailable."""
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+        """Some letters of a topic, at most `letters_max`, from these offsets on by Kafka partition; where none is given,
+        from the first that is still there. A page may be short, or empty, before the end. Raises: BrokerUnavailable."""
         ...
 
-    async def read_letter(self, kafka_partition: int, offset: int) -> DeadLetter | None:
+    async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """The letter at this place; None if there is none. Raises: BrokerUnavailable."""
         ...

@@ -122,6 +122,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         shards=chosen.shards,
         consumer_group=chosen.consumer_group,
         commands=settings.access.commands == "on",
+        client_dead_letters=tuple(sorted(set(settings.dead_letters.of_clients().values()))),
         instance_id=chosen.instance_id,
         session_timeout_ms=chosen.session_timeout_ms,
         heartbeat_interval_ms=chosen.heartbeat_interval_ms,

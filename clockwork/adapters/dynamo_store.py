@@ -22,6 +22,7 @@ from clockwork.adapters.dynamo_client import DynamoClient, Observe, backoff_s
 from clockwork.adapters.dynamo_errors import Refused
 from clockwork.adapters.dynamo_fields import Item, number
 from clockwork.adapters.dynamo_group_commit import GroupCommit, Member
+from clockwork.adapters.dynamo_holds import Holds
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
 from clockwork.domain.command import CommandPlace
@@ -46,8 +47,8 @@ YIELD_EVERY_ROWS: Final = 100
 CONFLICT_ATTEMPTS_MAX: Final = 6
 """For writes that nobody decides anything by: a transaction in their way is over within milliseconds."""
 
-OUTCOMES_PER_READ: Final = 20
-"""They may have their schedule's content in them, up to 256 KiB each."""
+CONTENTS_PER_READ: Final = 20
+"""Rows, and outcomes: they may have their schedule's content in them, up to 256 KiB each."""
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,10 @@ class DynamoScheduleStore:
         alone = replace(settings, connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(alone, clock, observe, telemetry)
         self._group_commit = GroupCommit(self.client)
+        self._holds = Holds(self.client)
+        self._rows = GroupedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
         self._pointers = GroupedReads(self.client, settings.keys_table, name=_pointer_name)
-        self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=OUTCOMES_PER_READ)
+        self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
         self._shards = GroupedReads(self.client, settings.executions_table, name=_shard_name)
         self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
         self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
@@ -133,20 +136,12 @@ class DynamoScheduleStore:
     # --- rows, as a cancel or reschedule sees them
 
     async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        item = await self._get(self._settings.schedules_table, codec.row_key(shard, position))
+        item = await self._rows.get(codec.row_key(shard, position))
         return codec.row_of(item, shard=shard, position=position) if item else None
 
     async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
-        answer = await self._update_row(
-            shard,
-            position,
-            "SET #hold = :hold",
-            once=True,
-            ReturnValues="ALL_NEW",
-            ExpressionAttributeNames={"#hold": "hold"},
-            ExpressionAttributeValues={":hold": {"S": request}},
-        )
-        return codec.row_of(answer["Attributes"], shard=shard, position=position)
+        item = await self._holds.take(shard, position, request)
+        return codec.row_of(item, shard=shard, position=position)
 
     async def cancel(
         self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
@@ -289,18 +284,10 @@ class DynamoScheduleStore:
 
     # --- parts
 
-    async def _get(self, table: str, key: Item) -> Item | None:
-        answer = await self.client.call("get_item", TableName=table, Key=key, ConsistentRead=True)
-        item: Item | None = answer.get("Item")
-        return item
-
-    async def _update_row(
-        self, shard: ShardId, position: Position, update: str, *, once: bool = False, **parameters: Any
-    ) -> dict[str, Any]:
-        """The only way to update a row: it must exist."""
+    async def _update_row(self, shard: ShardId, position: Position, update: str, **parameters: Any) -> dict[str, Any]:
+        """How a row is updated (a hold apart, see `dynamo_holds`): it must exist."""
         return await self.client.call(
             "update_item",
-            once=once,
             TableName=self._settings.schedules_table,
             Key=codec.row_key(shard, position),
             UpdateExpression=update,
@@ -352,8 +339,12 @@ def _pointer_name(item: Item) -> str:
     return name
 
 
-def _outcome_name(item: Item) -> tuple[str, Position]:
+def _row_name(item: Item) -> tuple[str, Position]:
     # DynamoDB answers a number in a spelling of its own.
+    return item["partitionId"]["S"], position_of(item["scheduleTime"]["N"])
+
+
+def _outcome_name(item: Item) -> tuple[str, Position]:
     return item["clientKey"]["S"], position_of(item["position"]["N"])
 
 

@@ -5,6 +5,9 @@ that are missing or of the wrong shape, rights that are denied, fewer replicas i
 replicas of which one may acknowledge alone: whoever pays for three expects that the loss of one costs nothing, and one
 setting away it does not. Fewer than three replicas are a warning: on a developer's machine there is one broker.
 
+Clients' own topics of dead letters are only ever warned of: they are the clients', who may make or delete them at any time,
+and what they do not take goes to the cluster's.
+
 What is not known is no problem: the right to look at a topic's settings is not needed for anything else, and coordinators
 may be away for a moment. Requests here only look; of rights they show those that a look needs as well: a right to write
 shows at the first write.
@@ -28,6 +31,7 @@ from clockwork.adapters.findings import Findings, merged
 from clockwork.adapters.kafka_client import NONE, TOPIC_FORBIDDEN, KafkaSettings, KafkaWire, Pulse, Wire
 from clockwork.adapters.kafka_leave import LeaveGroupRequest
 from clockwork.adapters.kafka_topics import IN_SYNC_MIN, REPLICAS, internal_topics
+from clockwork.config_dead_letters import DEAD_LETTER_TOPICS
 from clockwork.domain.sharding import ShardId
 
 KAFKA_MIN: Final = "Kafka 2.4"
@@ -112,7 +116,7 @@ async def _denied(wire: Wire, settings: KafkaSettings) -> Iterable[str]:
 
 
 async def topic_findings(wire: Wire, settings: KafkaSettings) -> Findings:
-    """The internal topics: there, and in the right shape? Raises: BrokerUnavailable."""
+    """The internal topics, and clients' own of dead letters: there, and in the right shape? Raises: BrokerUnavailable."""
     plans = internal_topics(settings)
     names = [plan.name for plan in plans]
     answer = await wire.request(MetadataRequest(names, allow_auto_topic_creation=False))
@@ -133,7 +137,28 @@ async def topic_findings(wire: Wire, settings: KafkaSettings) -> Findings:
     kept = [plan.name for plan in plans if plan.must_last and plan.name in there]
     configs = await _configs(wire, kept)
     shapes = [_shape(settings, name, replicas_of(there[name]), configs.get(name)) for name in kept]
-    return merged([Findings(problems=tuple(problems)), *shapes])
+    return merged([Findings(problems=tuple(problems)), *shapes, await _client_findings(wire, settings)])
+
+
+async def _client_findings(wire: Wire, settings: KafkaSettings) -> Findings:
+    """Clients' own topics of dead letters. Apart from the others: a broker is not asked for topics in vain."""
+    if not settings.client_dead_letters:
+        return Findings()
+    request = MetadataRequest(list(settings.client_dead_letters), allow_auto_topic_creation=False)
+    answer = await wire.request(request)
+    instead = f"until then what is meant for it goes to {settings.dead_letters_topic}"
+    warnings = []
+    for error_code, name, *_ in answer.topics:
+        if error_code == TOPIC_FORBIDDEN:
+            warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka denies this user the topic {name}: {RIGHTS}; {instead}")
+        elif error_code != NONE:
+            warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka topic {name} is missing: have it made; {instead}")
+    there = {name: parts for error_code, name, _internal, parts in answer.topics if error_code == NONE}
+    configs = await _configs(wire, sorted(there))
+    shapes = [_shape(settings, name, replicas_of(there[name]), configs.get(name)) for name in sorted(there)]
+    for shape in shapes:
+        warnings += [*shape.problems, *shape.warnings]
+    return Findings(warnings=tuple(warnings))
 
 
 async def _configs(wire: Wire, names: list[str]) -> dict[str, Mapping[str, str]]:

@@ -97,6 +97,8 @@ class KafkaSettings:
     consumer_group: str
     commands: bool = False
     """Whether there is a commands topic."""
+    client_dead_letters: tuple[str, ...] = ()
+    """Clients' own topics of dead letters."""
     client_id: str = "clockwork"
     instance_id: str | None = None
     """Static membership: a node that comes back under the same name within the session keeps its shards."""

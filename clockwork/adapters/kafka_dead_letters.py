@@ -3,6 +3,9 @@
 No group, because nothing is to be remembered: where to read on is the caller's to say. One consumer for each request
 costs some round trips, which a person who looks at dead letters does not notice; one that stays open would fetch ahead
 whatever is written, on every node, for nobody.
+
+A topic is looked up first. Clients may delete theirs, and aiokafka asks for what it is to read in a way that lets a broker
+make a topic.
 """
 
 import asyncio
@@ -12,11 +15,19 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
-from clockwork.adapters.kafka_client import KafkaSettings
+from clockwork.adapters.kafka_client import (
+    NONE,
+    TOPIC_FORBIDDEN,
+    UNKNOWN_TOPIC_OR_PARTITION,
+    KafkaSettings,
+    KafkaWire,
+    Pulse,
+)
 from clockwork.domain.dead_letter import DeadLetter, dead_letter
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Placed, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.ports_admin import LetterPage
 
@@ -38,14 +49,15 @@ class KafkaDeadLetters:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._topic = settings.dead_letters_topic
         self._places = asyncio.Semaphore(CONSUMERS_AT_ONCE)
 
-    async def read_letters(self, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
         """See `DeadLetterLog`."""
         letters: list[DeadLetter] = []
         page_bytes = 0
-        async with self._consumer() as consumer:
+        async with self._consumer(topic) as consumer:
+            if consumer is None:
+                return LetterPage(letters=(), next_from=None)
             begin_s = asyncio.get_running_loop().time()
             ends, at = await _sought(consumer, start)
             while left := [where for where in ends if at[where] < ends[where]]:
@@ -63,11 +75,11 @@ class KafkaDeadLetters:
             next_from = {where.partition: offset for where, offset in at.items()} if left else None
             return LetterPage(letters=tuple(letters), next_from=next_from)
 
-    async def read_letter(self, kafka_partition: int, offset: int) -> DeadLetter | None:
+    async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""
-        async with self._consumer() as consumer:
-            where = TopicPartition(self._topic, kafka_partition)
-            if where not in consumer.assignment():
+        async with self._consumer(topic) as consumer:
+            where = TopicPartition(topic, kafka_partition)
+            if consumer is None or where not in consumer.assignment():
                 return None
             ends, at = await _sought(consumer, {kafka_partition: offset})
             while at[where] <= offset < ends[where]:
@@ -78,11 +90,33 @@ class KafkaDeadLetters:
             return None
 
     @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[Any]:
-        """One that has all Kafka partitions of the topic. Raises: BrokerUnavailable."""
+    async def _consumer(self, topic: Topic) -> AsyncIterator[Any]:
+        """One that has all Kafka partitions of the topic; None if it is missing. Raises: BrokerUnavailable."""
+        async with self._places:
+            if not await self._is_there(topic):
+                yield None
+                return
+            async with self._reading(topic) as consumer:
+                yield consumer
+
+    async def _is_there(self, topic: Topic) -> bool:
+        """Raises: BrokerUnavailable."""
+        wire = KafkaWire(self._settings, Pulse(), role="dead-letters")
+        try:
+            answer = await wire.request(MetadataRequest([topic], allow_auto_topic_creation=False))
+        finally:
+            await wire.close()
+        ((error_code, *_),) = answer.topics
+        if error_code not in (NONE, UNKNOWN_TOPIC_OR_PARTITION):
+            why = "Kafka denies it" if error_code == TOPIC_FORBIDDEN else f"error code {error_code}"
+            raise BrokerUnavailable(f"{topic} could not be read: {why}")
+        return bool(error_code == NONE)
+
+    @asynccontextmanager
+    async def _reading(self, topic: Topic) -> AsyncIterator[Any]:
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            self._topic,
+            topic,
             **settings.connection("dead-letters"),
             group_id=None,
             isolation_level="read_committed",
@@ -91,15 +125,14 @@ class KafkaDeadLetters:
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
         )
-        async with self._places:
-            try:
-                async with asyncio.timeout(2 * READ_S_MAX):
-                    await consumer.start()
-                    yield consumer
-            except (KafkaError, OSError, TimeoutError) as error:
-                raise BrokerUnavailable(f"{self._topic} could not be read: {error!r}") from error
-            finally:
-                await _stop(consumer)
+        try:
+            async with asyncio.timeout(2 * READ_S_MAX):
+                await consumer.start()
+                yield consumer
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(f"{topic} could not be read: {error!r}") from error
+        finally:
+            await _stop(consumer)
 
 
 async def _stop(consumer: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from clockwork.adapters.memory_kafka import MemoryKafka, StoredRecord
 from clockwork.domain.dead_letter import DeadLetter, dead_letter
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Placed, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.ports_admin import LetterPage
 
@@ -15,25 +15,27 @@ class MemoryDeadLetters:
     def __init__(self, kafka: MemoryKafka) -> None:
         self._kafka = kafka
 
-    async def read_letters(self, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
         """See `DeadLetterLog`."""
-        found = [r for r in self._records() if r.offset >= start.get(r.kafka_partition, 0)]
+        found = [r for r in self._records(topic) if r.offset >= start.get(r.kafka_partition, 0)]
         page, left = found[:letters_max], found[letters_max:]
         letters = sorted(map(_letter, page), key=lambda each: each.placed.at_ms)
         reached = dict(start) | {record.kafka_partition: record.offset + 1 for record in page}
         return LetterPage(letters=tuple(letters), next_from=reached if left else None)
 
-    async def read_letter(self, kafka_partition: int, offset: int) -> DeadLetter | None:
+    async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""
-        for record in self._records():
+        for record in self._records(topic):
             if (record.kafka_partition, record.offset) == (kafka_partition, offset):
                 return _letter(record)
         return None
 
-    def _records(self) -> list[StoredRecord]:
+    def _records(self, topic: Topic) -> list[StoredRecord]:
         if self._kafka.down:
             raise BrokerUnavailable("the broker is down")
-        return self._kafka.read_committed(self._kafka.dead_letters_topic)
+        if self._kafka.is_forbidden(topic):
+            raise BrokerUnavailable(f"{topic} may not be read")
+        return self._kafka.read_committed(topic) if self._kafka.has_topic(topic) else []
 
 
 def _letter(record: StoredRecord) -> DeadLetter:

@@ -145,6 +145,9 @@ class MemoryKafka:
     def has_topic(self, name: str) -> bool:
         return name in self._topics and not self._topics[name].forbidden
 
+    def is_forbidden(self, name: str) -> bool:
+        return name in self._topics and self._topics[name].forbidden
+
     def kafka_partitions(self, name: str) -> int:
         return len(self._topics[name].logs)
 

@@ -1,6 +1,7 @@
 """`ScheduleSearch` on the twin in memory. Its index never lags; tests that need one which does override `list_pointers`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.domain.position import Position
@@ -25,6 +26,11 @@ class MemoryScheduleSearch:
         page = tuple(inside[:pointers_max])
         more = len(inside) > len(page)
         return PointerPage(pointers=page, next_first=Position(page[-1].position + 1) if more else None)
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """See `ScheduleSearch`."""
+        ahead = (p for p in self._store.pointers.values() if p.client_id == client_id and p.position >= first)
+        return sum(1 for _ in islice(ahead, at_most))
 
     async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
         """See `ScheduleSearch`."""

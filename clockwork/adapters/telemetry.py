@@ -33,7 +33,16 @@ from prometheus_client import (
 from clockwork.adapters.log_traces import trace_text
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import AuthResult, CommandName, CommandResult, DeliveryResult, Limit, RequestResult
+from clockwork.ports import (
+    AuthResult,
+    CommandName,
+    CommandResult,
+    CountResult,
+    DeliveryResult,
+    LetterPlace,
+    Limit,
+    RequestResult,
+)
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LATENESS_S: Final = (
@@ -71,6 +80,7 @@ class PrometheusTelemetry:
         self._request_s = histogram("clockwork_request_seconds", "Time to answer a request", "route", "status")
         self._schedules = counter("clockwork_schedules_total", "What became of requests about schedules", "result")
         self._deliveries = counter("clockwork_deliveries_total", "Ends of attempts", "guarantee", "result")
+        self._dead_letters = counter("clockwork_dead_letters_total", "Dead letters, and whose topic got them", "where")
         self._lateness = histogram(
             "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
         )
@@ -90,6 +100,9 @@ class PrometheusTelemetry:
         self._auth_keys = gauge("clockwork_auth_keys", "API keys that count")
         self._auth_keys_current = gauge("clockwork_auth_keys_current", "0 while the keys' file cannot be read anew")
         self._limited = counter("clockwork_limited_total", "Refused or held back because of a limit", "limit")
+        self._pending_counts = counter(
+            "clockwork_pending_counts_total", "Counts of what a client has pending", "result"
+        )
         self._connections = gauge("clockwork_http_connections", "Open HTTP connections")
         self._commands = counter("clockwork_commands_total", "What became of commands", "command", "result")
         self._commands_lag = gauge("clockwork_commands_lag", "Commands that wait, as last seen", "partition")
@@ -103,12 +116,16 @@ class PrometheusTelemetry:
             self._lateness.labels(guarantee.value)
             for result in get_args(DeliveryResult):
                 self._deliveries.labels(guarantee.value, result)
+        for where in get_args(LetterPlace):
+            self._dead_letters.labels(where)
         for what in get_args(Malformed):
             self._malformed.labels(what)
         for auth_result in get_args(AuthResult):
             self._auth.labels(auth_result)
         for limit in get_args(Limit):
             self._limited.labels(limit)
+        for count_result in get_args(CountResult):
+            self._pending_counts.labels(count_result)
         for command in get_args(CommandName):
             for command_result in get_args(CommandResult):
                 self._commands.labels(command, command_result)
@@ -126,6 +143,9 @@ class PrometheusTelemetry:
 
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None:
         self._deliveries.labels(guarantee.value, result).inc(count)
+
+    def dead_letter(self, where: LetterPlace) -> None:
+        self._dead_letters.labels(where).inc()
 
     def lateness(self, guarantee: Guarantee, seconds: float) -> None:
         self._lateness.labels(guarantee.value).observe(seconds)
@@ -178,6 +198,9 @@ class PrometheusTelemetry:
     def limited(self, limit: Limit) -> None:
         self._limited.labels(limit).inc()
 
+    def pending_count(self, result: CountResult) -> None:
+        self._pending_counts.labels(result).inc()
+
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
@@ -203,6 +226,7 @@ class NoTelemetry:
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
     def schedule(self, result: RequestResult) -> None: ...
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
+    def dead_letter(self, where: LetterPlace) -> None: ...
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None: ...
@@ -218,6 +242,7 @@ class NoTelemetry:
     def auth(self, result: AuthResult) -> None: ...
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
+    def pending_count(self, result: CountResult) -> None: ...
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None: ...

@@ -1,5 +1,6 @@
 """Who may call and how much, put together from the settings."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from clockwork.api.auth import Authenticator, Gate
 from clockwork.api.keys import KeyRing
 from clockwork.api.limits import CreateLimits
 from clockwork.api.oidc import OidcTokens
+from clockwork.api.pending import Count, PendingLimit
 from clockwork.clock import Clock
 from clockwork.config_access import AccessSettings
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR, WILDCARD, Principal
@@ -24,18 +26,24 @@ class Access:
 
     gate: Gate
     limits: CreateLimits
+    pending: PendingLimit
     authenticator: Authenticator | None
     principal_of_commands: Callable[[], Principal | None]
     """In whose name commands are carried out now; None: in nobody's, so they wait."""
 
     async def run(self) -> None:
-        """Keeps keys up to date, until cancelled."""
-        if self.authenticator is not None:
-            await self.authenticator.run()
+        """Keeps keys up to date and counts what is pending, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self.authenticator is not None:
+                group.create_task(self.authenticator.run(), name="authenticator")
+            group.create_task(self.pending.run(), name="pending-limit")
 
 
-def open_access(settings: AccessSettings, clock: Clock, telemetry: Telemetry, *, accepts: bool) -> Access:
-    """A node that does not accept has no calls that need a key. Raises: StartRefused."""
+def open_access(
+    settings: AccessSettings, clock: Clock, telemetry: Telemetry, *, accepts: bool, count: Count | None = None
+) -> Access:
+    """A node that does not accept has no calls that need a key. `count` is needed where a client's pending schedules are
+    limited. Raises: StartRefused."""
     authenticator = _authenticator(settings, clock, telemetry) if accepts else None
     if accepts and authenticator is None:
         log.warning(
@@ -49,6 +57,7 @@ def open_access(settings: AccessSettings, clock: Clock, telemetry: Telemetry, *,
             bytes_per_second=settings.create_bytes_per_second,
             telemetry=telemetry,
         ),
+        pending=PendingLimit(pending_max=settings.client_pending_max, count=count, telemetry=telemetry),
         authenticator=authenticator,
         principal_of_commands=_principal_of_commands(settings, authenticator),
     )

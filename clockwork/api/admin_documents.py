@@ -34,8 +34,10 @@ class DeadLetterDocument(BaseModel):
 
     model_config = _ANSWER
 
+    dead_letter_topic: str
+    """Where it lies: the cluster's topic, or one of a client's own."""
     partition: int
-    """The Kafka partition of the dead-letter topic."""
+    """Its Kafka partition there."""
     offset: int
     at_ms: Annotated[int, Field(alias="at")]
     """When it was given up, in epoch milliseconds."""

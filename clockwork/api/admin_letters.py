@@ -9,18 +9,21 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clockwork.api import json_body, many, problems, queries
+from clockwork.api import json_body, many, problems, queries, schemas
 from clockwork.api.auth import principal_of
 from clockwork.api.parts_of_path import in_path
 from clockwork.api.problems import Problem
 from clockwork.api.requests import Refusal
 from clockwork.domain.rights import Principal, Right
-from clockwork.engine.dead_letters import LetterView, ShowsLetters
+from clockwork.domain.schedule import Topic
+from clockwork.engine.dead_letters import LettersFrom, LetterView, ShowsLetters
 from clockwork.errors import FieldError, InvalidInput
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
-_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str}
+IN_TOPIC: Final = "deadLetterTopic"
+_TOPIC: Final[dict[str, queries.Parse]] = {IN_TOPIC: schemas.topic_of}
+_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str, **_TOPIC}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,19 +34,39 @@ class LetterHandlers:
 
     async def list(self, request: web.Request) -> web.Response:
         given = queries.read_query(request, _PARAMETERS)
-        start = _opened(given.get("cursor"))
+        only = self._topic(given)
+        start = self._start(given.get("cursor"), only)
         page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
         principal = principal_of(request)
         documents = (document_of(view, principal) for view in page.views)
-        return await many.listed("deadLetters", documents, cursor=_sealed(page.next_from))
+        next_from = page.next_from
+        if next_from is not None and only not in (None, next_from.topic):
+            next_from = None
+        return await many.listed("deadLetters", documents, cursor=_sealed(next_from))
 
     async def one(self, request: web.Request) -> web.Response:
+        topic = self._topic(queries.read_query(request, _TOPIC)) or self.letters.topics[0]
         place = in_path(request, "partition", number_of), in_path(request, "offset", number_of)
-        view = await self.letters.one(*place)
+        view = await self.letters.one(topic, *place)
         if view is None:
             raise Refusal(letter_not_found())
         document = document_of(view, principal_of(request))
         return web.Response(body=json_body.compact(document), content_type="application/json")
+
+    def _topic(self, given: Mapping[str, Any]) -> Topic | None:
+        """The one that is asked for. Raises: InvalidInput: nobody reads other topics with the rights of a node."""
+        topic = given.get(IN_TOPIC)
+        if topic is not None and topic not in self.letters.topics:
+            raise InvalidInput([FieldError(IN_TOPIC, f"should be one of {', '.join(self.letters.topics)}")])
+        return topic
+
+    def _start(self, cursor: str | None, only: Topic | None) -> LettersFrom:
+        if cursor is None:
+            return LettersFrom(topic=only or self.letters.topics[0])
+        start = _opened(cursor)
+        if start.topic not in self.letters.topics or only not in (None, start.topic):
+            raise InvalidInput([FieldError("cursor", "is not one that was given out for this query")])
+        return start
 
 
 def letter_not_found() -> Problem:
@@ -69,6 +92,7 @@ def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
         "version": present.version if present is not None else None,
     }
     document = {
+        "deadLetterTopic": view.lies_in,
         "partition": letter.placed.kafka_partition,
         "offset": letter.placed.offset,
         "at": letter.placed.at_ms,
@@ -97,24 +121,26 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-# --- cursors: the place in each Kafka partition
+# --- cursors: the topic, and the place in each of its Kafka partitions
 
 
-def _sealed(places: Mapping[int, int] | None) -> str | None:
-    if places is None:
+def _sealed(start: LettersFrom | None) -> str | None:
+    if start is None:
         return None
-    return base64.urlsafe_b64encode(json_body.compact({str(n): places[n] for n in sorted(places)})).decode()
+    places = {str(number): start.places[number] for number in sorted(start.places)}
+    return base64.urlsafe_b64encode(json_body.compact([start.topic, places])).decode()
 
 
-def _opened(cursor: str | None) -> dict[int, int]:
-    if cursor is None:
-        return {}
+def _opened(cursor: str) -> LettersFrom:
     try:
         if len(cursor) > _CURSOR_CHARS_MAX:
             raise ValueError("too long")
-        places = json_body.parse(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        if not isinstance(places, dict) or not all(type(at) is int and at >= 0 for at in places.values()):
-            raise ValueError("no places")
-        return {number_of(number): min(at, 2**62) for number, at in places.items()}
+        match json_body.parse(base64.b64decode(cursor, altchars=b"-_", validate=True)):
+            case [str(topic), dict(places)] if all(type(at) is int and at >= 0 for at in places.values()):
+                return LettersFrom(
+                    topic=Topic(topic), places={number_of(number): min(at, 2**62) for number, at in places.items()}
+                )
+            case _:
+                raise ValueError("no places")
     except (binascii.Error, ValueError, InvalidInput) as error:
         raise InvalidInput([FieldError("cursor", "is not one that was given out")]) from error

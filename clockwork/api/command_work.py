@@ -17,10 +17,11 @@ A transaction of Kafka over answers and offset would give each answer once; it w
 per Kafka partition, whose fencing does not know the group's generation here, and answers are about a state that can be
 asked for at any time.
 
-**Nothing is skipped.** DynamoDB or Kafka away, the clock not trusted, over a limit, the principal gone from the keys' file:
-the command is tried again, with back-off, and its Kafka partition waits. What will never become right (not JSON, unknown,
-invalid, too large, not allowed, a stored state that cannot be read, a defect of ours) becomes a dead letter, with the
-record's own headers and the reason, and the next one has its turn. `404`, `409` and `412` are answers, not dead letters.
+**Nothing is skipped.** DynamoDB or Kafka away, the clock not trusted, over a limit of so many a second, the principal gone
+from the keys' file: the command is tried again, with back-off, and its Kafka partition waits. What will never become right
+(not JSON, unknown, invalid, too large, not allowed, a stored state that cannot be read, a defect of ours), or nobody knows
+when (its client has as much pending as it may), becomes a dead letter, with the record's own headers and the reason, and
+the next one has its turn. `404`, `409` and `412` are answers, not dead letters.
 
 **One topic cannot hold up commands for ever**: an answer is given up, and counted, if its topic is missing, forbidden,
 refuses it, or does not take it within `REPLY_SECONDS_MAX` while Kafka as a whole answers. Dead letters are never given up.
@@ -59,6 +60,7 @@ from clockwork.errors import (
     FieldError,
     Forbidden,
     InvalidInput,
+    TooManyPending,
     TooManyRequests,
     Unavailable,
     Unreadable,
@@ -178,6 +180,8 @@ class CommandWork:
             view, status = await self._carry_out(principal, read.command, read.record.place)
         except CommandOver:
             return await self._state_now(read)
+        except TooManyPending as full:
+            return self._buried(read, full)
         except (TooManyRequests, Unavailable, Contested):
             raise
         except Refusal as refusal:
@@ -348,6 +352,8 @@ def _reason_of(error: Exception) -> str:
             return "command_invalid"
         case Forbidden():
             return "command_forbidden"
+        case TooManyPending():
+            return "command_over_pending_max"
         case Unreadable():
             return "schedule_unreadable"
         case _:

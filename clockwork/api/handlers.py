@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from clockwork.api import changes, json_body, problems, schemas
 from clockwork.api.auth import principal_of
 from clockwork.api.limits import NO_LIMITS, CreateLimits, Headers
+from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.problems import Problem
 from clockwork.api.requests import Refusal, body_of, key_in_path, only, parsed
 from clockwork.clock import Clock
@@ -38,6 +39,7 @@ from clockwork.engine.answers import (
     Repeated,
     Reschedules,
     ScheduleView,
+    Status,
     Unchanged,
     VersionDiffers,
 )
@@ -45,6 +47,7 @@ from clockwork.errors import (
     ClockworkError,
     Forbidden,
     InvalidInput,
+    TooManyPending,
     TooManyRequests,
     Unauthenticated,
     Unavailable,
@@ -105,6 +108,7 @@ class ScheduleHandlers:
     cluster: str
     body_bytes_max: int
     limits: CreateLimits = NO_LIMITS
+    pending: PendingLimit = NO_PENDING_LIMIT
     tracer: Tracer = NO_TRACER
 
     async def create(self, request: web.Request) -> web.Response:
@@ -137,10 +141,10 @@ class ScheduleHandlers:
         try:
             authorize(principal, Right.CREATE, new.client_id, new.topic)
             quota = self.limits.take(new.client_id, payload_bytes=len(new.task_data))
-            result = await self.intake.create(new, command=command)
+            result, quota = await self._create_within_limit(new, command, quota)
         except (InvalidInput, Forbidden, TooManyRequests) as error:
-            # A command over a limit is not rejected: it waits.
-            if command is None or not isinstance(error, TooManyRequests):
+            # A command over a limit of so many a second is not rejected: it waits.
+            if command is None or not isinstance(error, TooManyRequests) or isinstance(error, TooManyPending):
                 self.telemetry.schedule("rejected")
             raise
         match result:
@@ -153,6 +157,20 @@ class ScheduleHandlers:
             case KeyTaken(view):
                 self.telemetry.schedule("rejected")
                 raise _conflict(Reason.PENDING, view)
+
+    async def _create_within_limit(
+        self, new: NewSchedule, command: CommandPlace | None, quota: Headers
+    ) -> tuple[Created | Repeated | KeyTaken, Headers]:
+        try:
+            quota = await self.pending.take(new.client_id, said=quota)
+        except TooManyPending:
+            # What was accepted before stays accepted, and whoever asks again is told so.
+            repeated = await self.intake.repeated(new, command=command)
+            if repeated is None:
+                self.telemetry.limited("pending")
+                raise
+            return repeated, quota
+        return await self.pending.used(new.client_id, self.intake.create(new, command=command)), quota
 
     async def find(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
@@ -242,7 +260,18 @@ class ScheduleHandlers:
         if_version = changes.if_version(request)
         read = partial(changes.read_retry, cluster=self.cluster, now_ms=self.clock.now_ms())
         due_ms = await parsed(await self._body_if_any(request), read)
-        answer = await self.rearmer.rearm(client_id, schedule_key, due_ms=due_ms, if_version=if_version)
+        rearm = partial(self.rearmer.rearm, client_id, schedule_key, due_ms=due_ms, if_version=if_version)
+        try:
+            await self.pending.take(client_id)
+        except TooManyPending:
+            found = await self.intake.find(client_id, schedule_key)
+            if found is not None and found.status is Status.FAILED:
+                self.telemetry.limited("pending")
+                raise
+            # Nothing becomes pending by it: maybe it is the same request again.
+            answer = await rearm()
+        else:
+            answer = await self.pending.used(client_id, rearm())
         if isinstance(answer, Refused) and answer.reason in _NOT_ARMED_BECAUSE:
             raise _conflict(answer.reason, answer.view, _NOT_ARMED_BECAUSE[answer.reason])
         return self._changed(answer)

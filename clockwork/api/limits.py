@@ -1,12 +1,11 @@
-"""How much one client may create: so many schedules and so many bytes of `taskData` a second, on this node.
+"""How much one client may create: so many schedules and so many bytes of `taskData` a second, on this node. How many it
+may have pending is another matter: `api.pending`.
 
 Each client has a bucket that holds one second's worth. Every create costs, a repeated one too: it is looked up all the
 same. What is refused here (`429`) has not been stored, and the same request is welcome after `Retry-After`.
 
 The limits are each node's own: nodes do not ask each other at every create, so behind a load balancer a client may have
-up to as many times the limit as there are nodes. Pending schedules for each client are not limited: no count of them is
-both true and cheap (a counter item would cost a write at every create and every end, would be one hot item for each
-client, and an end whose tidy-up is repeated would be counted twice).
+up to as many times the limit as there are nodes.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` names each limit with its quota (`q`)
 for a window (`w`, seconds), `RateLimit` says what is left (`r`) and when the bucket is full again (`t`, seconds).
@@ -83,6 +82,12 @@ class CreateLimits:
 
 
 NO_LIMITS: Final = CreateLimits()
+
+
+def joined(*each: Headers) -> Headers:
+    """What several limits say, as one answer says it."""
+    names = dict.fromkeys(name for headers in each for name in headers)
+    return {name: ", ".join(headers[name] for headers in each if name in headers) for name in names}
 
 
 def _buckets(per_second: int) -> Buckets[ClientId]:

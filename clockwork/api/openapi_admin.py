@@ -1,6 +1,7 @@
 """The calls under /admin, described."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from clockwork.api.admin_documents import (
@@ -11,14 +12,26 @@ from clockwork.api.admin_documents import (
     ShardDocument,
     ShardsDocument,
 )
-from clockwork.api.admin_letters import letter_not_found
-from clockwork.api.openapi_parts import A_KEY, ANYWHERE, NOW_MS, PAGING, PENDING, SCHEDULE_CALL, Answer, Call, problem
+from clockwork.api.admin_letters import IN_TOPIC, letter_not_found
+from clockwork.api.openapi_parts import (
+    A_KEY,
+    ANYWHERE,
+    NOW_MS,
+    PAGING,
+    PENDING,
+    SCHEDULE_CALL,
+    Answer,
+    Call,
+    Parameter,
+    problem,
+)
 from clockwork.api.problems import forbidden
 
 ADMIN: Final = "admin"
 
 _PAUSED: Final[dict[str, Any]] = {"clients": [{"name": "shop", "since": NOW_MS}], "topics": []}
 _LETTER: Final[dict[str, Any]] = {
+    "deadLetterTopic": "clockwork-dead-letters",
     "partition": 3,
     "offset": 1207,
     "at": NOW_MS + 900_000,
@@ -62,6 +75,14 @@ _HELD: Final = (
     "and changes work as for anything that waits. The same call again changes nothing."
 )
 _GOES_ON: Final = "Delivery goes on within seconds. The same call again changes nothing."
+
+_IN_TOPIC: Final = Parameter(
+    name=IN_TOPIC,
+    where="query",
+    description="Only those that lie there; by default all.",
+    schema={"type": "string"},
+    example="clockwork-dead-letters",
+)
 
 ADMIN_CALLS: Final = (
     Call(
@@ -119,10 +140,11 @@ ADMIN_CALLS: Final = (
         tag=ADMIN,
         summary="What was given up",
         description=(
-            "Pages through the dead-letter topic, and tells of each letter what stands under its key now. An open one is "
+            "Pages through the topics of dead letters, the cluster's first, then those that clients have of their own, and "
+            "tells of each letter what stands under its key now. An open one is "
             "given another chance by `POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`."
         ),
-        parameters=PAGING,
+        parameters=(*PAGING, _IN_TOPIC),
         answers={
             200: Answer(
                 description="A page.",
@@ -138,7 +160,8 @@ ADMIN_CALLS: Final = (
         name="getDeadLetter",
         tag=ADMIN,
         summary="One dead letter",
-        description="By its place in the dead-letter topic.",
+        description="By its place.",
+        parameters=(replace(_IN_TOPIC, description="Where it lies; by default the cluster's."),),
         answers={
             200: Answer(description="The letter.", model=DeadLetterDocument, examples={"open": _LETTER}),
             404: problem("There is none at this place.", none=letter_not_found()),

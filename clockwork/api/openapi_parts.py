@@ -83,14 +83,15 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "example": "1",
     },
     "RateLimit": {
-        "description": "What is left of each limit of the client (draft-ietf-httpapi-ratelimit-headers-10), if it has any.",
+        "description": "What is left of each limit of the client (draft-ietf-httpapi-ratelimit-headers-10), if it has any: "
+        "`creates` and `create_bytes` of a second, `pending` of the schedules that it may have pending.",
         "schema": {"type": "string"},
-        "example": '"creates";r=57;t=1',
+        "example": '"creates";r=57;t=1, "pending";r=99213',
     },
     "RateLimit-Policy": {
         "description": "The limits of the client (draft-ietf-httpapi-ratelimit-headers-10), if it has any.",
         "schema": {"type": "string"},
-        "example": '"creates";q=100;w=1',
+        "example": '"creates";q=100;w=1, "pending";q=100000',
     },
     "WWW-Authenticate": {
         "description": "How to authenticate.",
@@ -199,6 +200,7 @@ def conflict(description: str, **examples: Problem) -> Answer:
 _NOT_COVERED: Final = "is not covered by this key"
 QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
 _QUOTA: Final = {"RateLimit-Policy": '"creates";q=100;w=1', "RateLimit": '"creates";r=0;t=1'}
+_PENDING_QUOTA: Final = {"RateLimit-Policy": '"pending";q=100000', "RateLimit": '"pending";r=0;t=10'}
 _BAD: Final = [
     FieldError("delivery.topic", "is required"),
     FieldError("scheduleTime", "should be at most 10 years ahead"),
@@ -230,8 +232,12 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
         forbidden=problems.forbidden(f"clientId {_NOT_COVERED}.", [FieldError("clientId", _NOT_COVERED)]),
     ),
     429: problem(
-        "Over a limit; nothing was done.",
+        "Over a limit of so many a second, or of what may be pending; nothing was done. After `Retry-After` there is room"
+        " again, or what is pending is counted again.",
         quota=problems.too_many("Client shop is over its limit.", retry_after_s=1, headers=_QUOTA),
+        pending=problems.too_many(
+            "Client shop has 100000 schedules or more whose time is ahead.", retry_after_s=10, headers=_PENDING_QUOTA
+        ),
     ),
     503: problem(
         "DynamoDB or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",

@@ -17,6 +17,7 @@ from clockwork.api.connection import Connection, Places
 from clockwork.api.handlers import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.lists import ListHandlers
+from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.siblings import Sibling, SiblingHandlers
 from clockwork.api.tracing import tracing
 from clockwork.clock import Clock
@@ -52,6 +53,7 @@ def make_app(
     accepts: bool = True,
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
+    pending: PendingLimit = NO_PENDING_LIMIT,
     request_timeout_ms: int = IntakeSettings().request_timeout_ms,
     lists: Lists | None = None,
     history: Remembers | None = None,
@@ -75,6 +77,7 @@ def make_app(
         cluster=settings.cluster,
         body_bytes_max=settings.body_bytes_max,
         limits=limits,
+        pending=pending,
         tracer=tracer,
     )
     node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)

@@ -1,7 +1,7 @@
 """`clockwork admin dead-letters …`."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 from rich.console import Console
@@ -21,9 +21,26 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH: Final = "/admin/dead-letters"
 
 
+class Wanted(NamedTuple):
+    """Which letters a command is about; None: any."""
+
+    client_id: str | None
+    topic: str | None
+    reason: str | None
+    lies_in: str | None
+
+    def cover(self, letter: DeadLetterDocument) -> bool:
+        told = ((self.client_id, letter.client_id), (self.topic, letter.topic), (self.reason, letter.reason))
+        return all(wanted in (None, found) for wanted, found in told)
+
+
 @click.group("dead-letters")
 def dead_letters() -> None:
     """What was given up, and another chance for it."""
+
+
+def _in_option(help_: str) -> Callable[[_Command], _Command]:
+    return click.option("--in", "lies_in", metavar="TOPIC", help=help_)
 
 
 def _filters(command: _Command) -> _Command:
@@ -31,6 +48,7 @@ def _filters(command: _Command) -> _Command:
         click.option("--reason", help="Only those that failed for this reason."),
         click.option("--topic", help="Only those that should have gone to this topic."),
         click.option("--client", "client_id", help="Only those of this client."),
+        _in_option("Only those that lie in this topic; by default all."),
     ):
         command = option(command)
     return command
@@ -48,14 +66,15 @@ def list_letters(
     client_id: str | None,
     topic: str | None,
     reason: str | None,
+    lies_in: str | None,
     only_open: bool,
     json_: bool,
 ) -> None:
-    """List dead letters, page by page through the topic; those of one Kafka partition oldest first."""
+    """List dead letters, page by page through their topics; those of one Kafka partition oldest first."""
 
     async def listed(http: Transport) -> None:
         table = _table()
-        async for letter in _letters(http, client_id, topic, reason, only_open=only_open):
+        async for letter in _letters(http, Wanted(client_id, topic, reason, lies_in), only_open=only_open):
             if json_:
                 click.echo(as_json(letter))
             else:
@@ -69,12 +88,13 @@ def list_letters(
 @dead_letters.command("show", epilog="\b\nExample:\n  clockwork admin dead-letters show 3 1207")
 @click.argument("partition", type=click.IntRange(min=0))
 @click.argument("offset", type=click.IntRange(min=0))
+@_in_option("Where it lies; by default in the cluster's topic.")
 @connected
-def show_letter(connection: Connection, partition: int, offset: int) -> None:
-    """Show one dead letter by its place in the topic, as JSON."""
+def show_letter(connection: Connection, partition: int, offset: int, lies_in: str | None) -> None:
+    """Show one dead letter by its place, as JSON."""
 
     async def shown_(http: Transport) -> None:
-        click.echo(as_json(await _letter(http, partition, offset)))
+        click.echo(as_json(await _letter(http, partition, offset, lies_in)))
 
     connection.run(shown_)
 
@@ -97,6 +117,7 @@ def retry_letters(
     client_id: str | None,
     topic: str | None,
     reason: str | None,
+    lies_in: str | None,
 ) -> None:
     """Arm schedules again that failed, for now. The key needs the right `create` besides.
 
@@ -108,14 +129,14 @@ def retry_letters(
 
     async def retried(http: Transport) -> None:
         if partition is not None and offset is not None:
-            letter = await _letter(http, partition, offset)
+            letter = await _letter(http, partition, offset, lies_in)
             if not letter.open:
                 click.echo(f"not open: {_named(letter)} is {letter.status or 'unknown by now'}", err=True)
                 raise click.exceptions.Exit(CONFLICT)
             await _retry(http, letter)
             click.echo(f"armed: {_named(letter)}")
             return
-        codes = await _retry_all(http, _letters(http, client_id, topic, reason, only_open=True))
+        codes = await _retry_all(http, _letters(http, Wanted(client_id, topic, reason, lies_in), only_open=True))
         if codes:
             raise click.exceptions.Exit(min(codes))
 
@@ -149,17 +170,19 @@ async def _retry(http: Transport, letter: DeadLetterDocument) -> None:
     await http.ask("POST", path, body={}, headers={"If-Match": f'"{letter.version}"'})
 
 
-async def _letter(http: Transport, partition: int, offset: int) -> DeadLetterDocument:
-    return read_document(DeadLetterDocument, await http.ask("GET", f"{_PATH}/{partition}/{offset}"))
+async def _letter(http: Transport, partition: int, offset: int, lies_in: str | None) -> DeadLetterDocument:
+    path = f"{_PATH}/{partition}/{offset}"
+    return read_document(DeadLetterDocument, await http.ask("GET", path, query=_lying_in(lies_in)))
 
 
-async def _letters(
-    http: Transport, client_id: str | None, topic: str | None, reason: str | None, *, only_open: bool
-) -> AsyncIterator[DeadLetterDocument]:
-    async for page in pages(http, DeadLettersDocument, _PATH):
+def _lying_in(topic: str | None) -> dict[str, str]:
+    return {} if topic is None else {"deadLetterTopic": topic}
+
+
+async def _letters(http: Transport, wanted: Wanted, *, only_open: bool) -> AsyncIterator[DeadLetterDocument]:
+    async for page in pages(http, DeadLettersDocument, _PATH, _lying_in(wanted.lies_in)):
         for letter in page.dead_letters:
-            told = ((client_id, letter.client_id), (topic, letter.topic), (reason, letter.reason))
-            if all(wanted in (None, found) for wanted, found in told) and (letter.open or not only_open):
+            if wanted.cover(letter) and (letter.open or not only_open):
                 yield letter
 
 
@@ -169,7 +192,7 @@ def _named(letter: DeadLetterDocument) -> str:
 
 def _table() -> Table:
     table = Table()
-    for name in ("place", "at", "client", "key", "topic", "reason", "attempts", "now", "open"):
+    for name in ("in", "place", "at", "client", "key", "topic", "reason", "attempts", "now", "open"):
         table.add_column(name, overflow="fold")
     return table
 
@@ -177,6 +200,7 @@ def _table() -> Table:
 def _add(table: Table, letter: DeadLetterDocument) -> None:
     told = (letter.client_id, letter.schedule_key, letter.topic, letter.reason, letter.attempts, letter.status)
     table.add_row(
+        letter.dead_letter_topic,
         f"{letter.partition} {letter.offset}",
         shown.instant(letter.at_ms),
         *(escape(shown.plain(str(each))) if each is not None else "" for each in told),

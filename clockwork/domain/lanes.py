@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
@@ -112,12 +113,12 @@ class Planner:
     epoch: int
     left_out: Set[Position]
     topic_waits: Mapping[Topic, TopicWait]
+    letters: DeadLetterTopics
+    """While the one that a dead letter goes to takes nothing, its row waits, and holds back its lane only."""
     retry: RetryPolicy
     limits: BatchLimits
     promises: Mapping[Position, int] = field(default_factory=dict)
     """Until when this owner has said that rows wait, whether or not it was stored."""
-    dead_letters_wait: TopicWait | None = None
-    """The dead-letter topic takes nothing at present: what would go there waits, and holds back its lane only."""
     paused: Pauses = NOTHING_PAUSED
     pace: Callable[[Topic], TopicWait | None] = _unpaced
     """Counts one delivery to a topic; or says that it waits for its pace."""
@@ -225,9 +226,10 @@ class Planner:
             if row.lane is not None:
                 self.wait(row.lane, self.bound_ms + PAUSE_LOOK_MS)
             return
-        if self.dead_letters_wait is not None:
+        letters_wait = self._letters_wait(row)
+        if letters_wait is not None:
             if row.lane is not None:
-                self.wait(row.lane, self.dead_letters_wait.until_ms)
+                self.wait(row.lane, letters_wait.until_ms)
             return
         self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0)))
 
@@ -256,9 +258,10 @@ class Planner:
             # producer would otherwise race each other.
             self.wait(lane, self.bound_ms)
             return
-        if firing.errand is Errand.DEAD_LETTER and self.dead_letters_wait is not None:
-            self.wait(lane, self.dead_letters_wait.until_ms)
-            self._stamp(row, self.dead_letters_wait.until_ms)
+        letters_wait = self._letters_wait(row) if firing.errand is Errand.DEAD_LETTER else None
+        if letters_wait is not None:
+            self.wait(lane, letters_wait.until_ms)
+            self._stamp(row, letters_wait.until_ms)
             return
         over_its_pace = self.pace(row.schedule.topic) if firing.errand is Errand.DELIVER else None
         if over_its_pace is None:
@@ -267,6 +270,16 @@ class Planner:
         # What it may have is planned. The next pass knows of its wait, and passes its rows by on the way to others.
         self._wait_for_topic(row, over_its_pace)
         self.full = True
+
+    def _letters_wait(self, row: Row | BrokenRow) -> TopicWait | None:
+        """Why a dead letter of this row waits; None: it does not."""
+        topic = self.letters.topic_for(row, lambda each: self._refusing(each) is None)
+        return self._refusing(topic)
+
+    def _refusing(self, topic: Topic) -> TopicWait | None:
+        """Its wait, if it is more than its pace, which dead letters do not count for."""
+        wait = self.topic_waits.get(topic)
+        return None if wait is None or wait.paced else wait
 
     def _ending(self, row: Row, wait: TopicWait | None) -> Firing:
         """How the row would end now, if nothing but its topic can hold it back."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 from clockwork.clock import Clock
@@ -16,9 +16,11 @@ from clockwork.config import RunnerSettings
 from clockwork.domain import marker
 from clockwork.domain.lanes import Errand, Firing, without_lane
 from clockwork.domain.marker import Ended
-from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
+from clockwork.domain.position import Position
+from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.retry import Backoff, RetryPolicy
 from clockwork.domain.schedule import Guarantee, Lane, Placed, Retry, Row, Topic
+from clockwork.engine.dead_letter_topics import DeadLetterRecords, dead_letter_topics
 from clockwork.engine.takeover import TakeOver, Tenure
 from clockwork.engine.tidy import Done
 from clockwork.engine.together import together
@@ -76,7 +78,7 @@ class Delivery:
         self._topic_waits = topic_waits
         self._clock = clock
         self._telemetry = telemetry
-        self._dead_letter_topic = settings.dead_letter_topic
+        self._letters = DeadLetterRecords(dead_letter_topics(settings), topic_waits, clock, telemetry)
         self._retry = retry_policy(settings)
 
     # --- exactly once
@@ -87,24 +89,29 @@ class Delivery:
         Returns how many ended. Raises: Fenced, DeliveryUnknown, Unavailable.
         """
         ended = 0
+        turned_away: set[Position] = set()
         batches: Batches = deque([list(firings)] if firings else [])
         while batches:
             batch = batches.popleft()
             sent = [firing for firing in batch if firing.errand is not Errand.DROP]
+            records = [self._record(firing, turned_away) for firing in sent]
             try:
-                await self._one_transaction(tenure, batch, sent)
+                await self._one_transaction(tenure, batch, sent, records)
             except DeliveryRefused as refused:
                 if refused.begun:
                     await self._renew(tenure)
                 batches.appendleft(batch)
                 for refusal in refused.refusals:
-                    batches = await self._settle(tenure, batches, sent, refusal)
+                    held_up = self._held_up(sent, records, refusal, turned_away)
+                    batches = await self._settle(tenure, batches, held_up, refusal)
             else:
                 ended += len(batch)
         return ended
 
-    async def _one_transaction(self, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
-        """All of `batch` ends by it; of `sent` there are records."""
+    async def _one_transaction(
+        self, tenure: Tenure, batch: list[Firing], sent: list[Firing], records: list[OutRecord]
+    ) -> None:
+        """All of `batch` ends by it; `records` are those of `sent`."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
@@ -113,11 +120,11 @@ class Delivery:
             new = (_ended(firing, where) for firing, where in zip(sent, placed, strict=True))
             return marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
 
-        placed = await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
+        placed = await tenure.publisher.deliver(records, write_marker)
         tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, placed, strict=True))
         tenure.tidy.add(dropped)
         self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
-        self._count(sent, placed)
+        self._count(sent, records, placed)
         gone = [firing for firing in batch if firing.errand is Errand.DROP]
         for firing in gone:
             self._count_failed(firing)
@@ -129,18 +136,30 @@ class Delivery:
         except Unavailable as error:
             raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
 
-    async def _settle(self, tenure: Tenure, batches: Batches, sent: list[Firing], refusal: Refusal) -> Batches:
-        """What is to be sent after one refusal of what was `sent`."""
+    def _held_up(
+        self, sent: list[Firing], records: list[OutRecord], refusal: Refusal, turned_away: set[Position]
+    ) -> list[Firing]:
+        """Those that wait because of one refusal of what was `sent`. Dead letters that their client's topic refused are
+        added to `turned_away` instead."""
         if refusal.index is not None:
-            culprit = sent[refusal.index]
-            await self._refused_row(tenure, culprit, refusal)
-            return _prune(batches, partial(without_lane, lane=culprit.lane, after=culprit.row.position))
-        topic = refusal.topic
-        if all(self._topic(f) != topic for f in sent):
+            culprits = [sent[refusal.index]]
+        else:
+            culprits = [f for f, record in zip(sent, records, strict=True) if record.topic == refusal.topic]
+        if not culprits:
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
-            raise BrokerUnavailable(f"{topic}: {refusal.reason}")
-        self._topic_waits.refused(Topic(topic), refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
-        for firing in [f for f in sent if self._topic(f) == topic]:
+            raise BrokerUnavailable(f"{refusal.topic}: {refusal.reason}")
+        away = {firing.row.position for firing in culprits if self._letters.turned_away(firing, refusal)}
+        turned_away |= away
+        return [firing for firing in culprits if firing.row.position not in away]
+
+    async def _settle(self, tenure: Tenure, batches: Batches, held_up: list[Firing], refusal: Refusal) -> Batches:
+        """What is to be sent after one refusal."""
+        if held_up and refusal.index is None:
+            topic = Topic(refusal.topic)
+            self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+        for firing in held_up:
+            if refusal.index is not None:
+                await self._refused_row(tenure, firing, refusal)
             # Its lane with it: behind a dead letter stand rows of another topic.
             batches = _prune(batches, partial(without_lane, lane=firing.lane, after=firing.row.position))
         return batches
@@ -149,10 +168,10 @@ class Delivery:
         """A record that its topic refuses for what it is: costs an attempt, and its lane waits in place."""
         row = firing.row
         if firing.errand is Errand.DEAD_LETTER or not isinstance(row, Row):
-            # The dead-letter topic is set up to take what no other takes. If it does not, all dead letters wait, none is
-            # thrown away, and somebody is called.
+            # The cluster's dead-letter topic is set up to take what no other takes. If it does not, all dead letters that
+            # would go there wait, none is thrown away, and somebody is called.
             log.error("Dead letter refused", extra={"event": "dead_letter.refused", "reason": refusal.reason})
-            topic = Topic(self._dead_letter_topic)
+            topic = Topic(refusal.topic)
             self._topic_waits.refused(topic, Cause.TRANSIENT, refusal.reason, now_ms=self._clock.now_ms())
             return
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
@@ -204,54 +223,60 @@ class Delivery:
     async def _one_lane(self, tenure: Tenure, lane: list[Firing]) -> int:
         for count, firing in enumerate(lane):
             try:
-                placed = await self._publisher.send(self._record(firing))
+                record, placed = await self._sent(firing)
             except DeliveryRefused as refused:
                 await self._stop_lane(tenure, firing, refused.refusals[0])
                 return count
-            except BrokerUnavailable:
-                refusal = Refusal(cause=Cause.TRANSIENT, reason="not_acknowledged", topic=self._topic(firing))
-                await self._stop_lane(tenure, firing, refusal)
-                return count
             tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
-            self._count([firing], [placed])
+            self._count([firing], [record], [placed])
         return len(lane)
+
+    async def _sent(self, firing: Firing) -> tuple[OutRecord, Placed]:
+        """What was sent in the end, and where it is. Raises: DeliveryRefused."""
+        record = self._record(firing, frozenset())
+        try:
+            return record, await self._acknowledged(record)
+        except DeliveryRefused as refused:
+            if not self._letters.turned_away(firing, refused.refusals[0]):
+                raise
+        record = self._record(firing, {firing.row.position})
+        return record, await self._acknowledged(record)
+
+    async def _acknowledged(self, record: OutRecord) -> Placed:
+        try:
+            return await self._publisher.send(record)
+        except BrokerUnavailable as error:
+            refusal = Refusal(cause=Cause.TRANSIENT, reason="not_acknowledged", topic=record.topic)
+            raise DeliveryRefused([refusal], begun=False) from error
 
     async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
         if refusal.cause is Cause.RECORD:
             await self._refused_row(tenure, firing, refusal)
             return
-        topic = Topic(self._topic(firing))
+        topic = Topic(refusal.topic)
         self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
 
     # --- both
 
-    def _topic(self, firing: Firing) -> str:
-        """Where its record goes: its own topic, or the dead-letter topic."""
-        if firing.errand is Errand.DEAD_LETTER or not isinstance(firing.row, Row):
-            return self._dead_letter_topic
-        return firing.row.schedule.topic
-
-    def _record(self, firing: Firing) -> OutRecord:
-        now_ms = self._clock.now_ms()
-        if not isinstance(firing.row, Row):
-            assert firing.failure is not None, "a broken row is only ever a dead letter"
-            return dead_letter_of_broken(firing.row, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
+    def _record(self, firing: Firing, turned_away: Set[Position]) -> OutRecord:
         if firing.failure is not None:
-            return dead_letter_of(firing.row.schedule, firing.failure, topic=self._dead_letter_topic, now_ms=now_ms)
-        return delivery_of(firing.row.schedule, now_ms=now_ms)
+            return self._letters.record(firing, turned_away)
+        assert isinstance(firing.row, Row), "a broken row is only ever a dead letter"
+        return delivery_of(firing.row.schedule, now_ms=self._clock.now_ms())
 
-    def _count(self, firings: Sequence[Firing], placed: Sequence[Placed]) -> None:
+    def _count(self, firings: Sequence[Firing], records: Sequence[OutRecord], placed: Sequence[Placed]) -> None:
         trace_ends(self._tracer, firings, placed)
         delivered: Counter[Guarantee] = Counter()
-        for firing, where in zip(firings, placed, strict=True):
+        for firing, record, where in zip(firings, records, placed, strict=True):
             if firing.failure is not None:
                 self._count_failed(firing)
+                self._letters.count(firing, record)
                 continue
             delivered[firing.guarantee] += 1
             self._telemetry.lateness(firing.guarantee, (where.at_ms - firing.row.due_ms) / 1_000)
         for guarantee, count in delivered.items():
             self._telemetry.delivery(guarantee, "delivered", count)
-        for topic in {self._topic(firing) for firing in firings if firing.failure is None}:
+        for topic in {r.topic for f, r in zip(firings, records, strict=True) if f.failure is None}:
             self._topic_waits.took_records(Topic(topic))
 
     def _count_failed(self, firing: Firing) -> None:

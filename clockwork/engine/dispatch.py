@@ -18,7 +18,8 @@ from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.scanning import firing_bound_ms
-from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row
+from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.deliver import Delivery, retry_policy
 from clockwork.engine.takeover import Tenure, WaitingFront
 from clockwork.engine.together import together
@@ -84,6 +85,7 @@ class Dispatcher:
         self._telemetry = telemetry
         self._settings = settings
         self._retry = retry_policy(settings)
+        self._letters = dead_letter_topics(settings)
 
     async def look(self, tenure: Tenure) -> int | None:
         """When the first row that is not delivered is due; None if there is none. Fires nothing, so it needs no frontier:
@@ -167,7 +169,7 @@ class Dispatcher:
             left_out=left_out,
             topic_waits=waits,
             promises=self._promises(tenure),
-            dead_letters_wait=waits.get(Topic(self._settings.dead_letter_topic)),
+            letters=self._letters,
             paused=self._pauses(),
             pace=partial(self._topic_waits.pace, now_ms=now_ms),
             retry=self._retry,

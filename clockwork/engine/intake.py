@@ -66,6 +66,12 @@ class Intake:
         async with patience.kept():
             return await self._create(new, patience, command)
 
+    async def repeated(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | None:
+        """What became of the same request, if it was accepted before. Raises: Unavailable, CommandOver."""
+        patience = self._patience()
+        async with patience.kept():
+            return await self._repeated(new, patience, command)
+
     async def _create(
         self, new: NewSchedule, patience: Patience, command: CommandPlace | None
     ) -> Created | Repeated | KeyTaken:
@@ -74,7 +80,7 @@ class Intake:
             self._check_clock()
         except (InvalidInput, Unavailable):
             # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
-            repeated = await self._repeated(new, patience)
+            repeated = await self._repeated(new, patience, command)
             if repeated is None:
                 raise
             return repeated
@@ -125,10 +131,14 @@ class Intake:
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
 
-    async def _repeated(self, new: NewSchedule, patience: Patience) -> Repeated | None:
+    async def _repeated(self, new: NewSchedule, patience: Patience, command: CommandPlace | None) -> Repeated | None:
         while True:
             pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
-            if pointer is None or pointer.digest != new.digest or await self._reading.forgotten(pointer):
+            if pointer is None or await self._reading.forgotten(pointer):
+                return None
+            if pointer.digest != new.digest:
+                if command is not None and command.is_over(pointer.command):
+                    raise CommandOver
                 return None
             view = await self._reading.view_at(pointer)
             if view is not None:

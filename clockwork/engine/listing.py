@@ -104,6 +104,12 @@ class Lists(Protocol):
         ...
 
 
+async def count_ahead(search: ScheduleSearch, clock: Clock, client_id: ClientId, *, at_most: int) -> int:
+    """How many schedules of a client are for a time ahead, those that were cancelled included: their end does not touch the
+    index. Looks no further than `at_most`. Raises: Unavailable."""
+    return await search.count_pointers(client_id, first=first_at(clock.now_ms()), at_most=at_most)
+
+
 class Listing:
     """Implements `Lists`."""
 

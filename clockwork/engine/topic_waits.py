@@ -55,6 +55,11 @@ class TopicWaits:
             topic: refused.wait for topic, refused in self._topics.items() if refused.wait.until_ms > now_ms
         }
 
+    def takes(self, topic: Topic, now_ms: int) -> bool:
+        """Whether it may be sent to at this time, its pace apart."""
+        refused = self._topics.get(topic)
+        return refused is None or refused.wait.until_ms <= now_ms
+
     def pace(self, topic: Topic, now_ms: int) -> TopicWait | None:
         """Counts one delivery to the topic; or says that it waits, because it gets enough as it is."""
         return self._pace.take(topic, now_ms) if self._pace is not None else None

@@ -12,6 +12,7 @@ import yaml
 
 FILE: Final = Path(__file__).with_name("acls.yaml")
 EACH_TOPIC: Final = "{topics}"
+EACH_DEAD_LETTER_TOPIC: Final = "{dead_letter_topics}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +26,19 @@ class Right:
     reason: str
 
 
-def rights(who: Literal["node", "init"], *, cluster: str, group: str, topics: Sequence[str] = ()) -> Iterator[Right]:
+def rights(
+    who: Literal["node", "init"],
+    *,
+    cluster: str,
+    group: str,
+    topics: Sequence[str] = (),
+    dead_letter_topics: Sequence[str] = (),
+) -> Iterator[Right]:
     """What `who` may do; a topic that ends in `*` is a prefix."""
+    many = {EACH_TOPIC: topics, EACH_DEAD_LETTER_TOPIC: dead_letter_topics}
     for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))[who]:
-        names = topics if entry["name"] == EACH_TOPIC else [entry["name"].format(cluster=cluster, group=group)]
+        name = entry["name"]
+        names = many[name] if name in many else [name.format(cluster=cluster, group=group)]
         for name in names:
             prefixed = name.endswith("*") or entry.get("pattern") == "prefixed"
             for operation in entry["operations"]:
@@ -54,9 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cluster", default="clockwork", help="CLOCKWORK_CLUSTER")
     parser.add_argument("--group", default="clockwork", help="KAFKA_CONSUMER_GROUP")
     parser.add_argument("--topic", action="append", default=[], help="that clients may name; orders* is a prefix")
+    parser.add_argument("--dead-letter-topic", action="append", default=[], help="each in CLOCKWORK_DEAD_LETTER_TOPICS")
     parser.add_argument("--init", action="store_true", help="the rights of `python -m clockwork init` in their place")
     chosen = parser.parse_args(arguments)
-    found = rights("init" if chosen.init else "node", cluster=chosen.cluster, group=chosen.group, topics=chosen.topic)
+    found = rights(
+        "init" if chosen.init else "node",
+        cluster=chosen.cluster,
+        group=chosen.group,
+        topics=chosen.topic,
+        dead_letter_topics=chosen.dead_letter_topic,
+    )
     sys.stdout.writelines(f"{command(right, chosen.principal)}\n" for right in found)
     return 0
 

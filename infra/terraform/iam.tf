@@ -29,6 +29,18 @@ locals {
     Action   = ["kafka-cluster:DescribeTopic", "kafka-cluster:DescribeTopicDynamicConfiguration", "kafka-cluster:WriteData"]
     Resource = [for topic in var.client_topics : "${local.msk.topic_arn}/${topic}"]
   }]
+
+  dead_letter_topics = var.msk_cluster_arn == null || length(var.dead_letter_topics) == 0 ? [] : [{
+    Sid    = "DeadLettersOfClients"
+    Effect = "Allow"
+    Action = [
+      "kafka-cluster:DescribeTopic",
+      "kafka-cluster:DescribeTopicDynamicConfiguration",
+      "kafka-cluster:ReadData",
+      "kafka-cluster:WriteData",
+    ]
+    Resource = [for topic in var.dead_letter_topics : "${local.msk.topic_arn}/${topic}"]
+  }]
 }
 
 resource "aws_iam_policy" "node" {
@@ -49,7 +61,7 @@ resource "aws_iam_policy" "msk" {
   name = "${var.cluster}-msk"
   policy = jsonencode({
     Version   = local.msk_policy.Version
-    Statement = concat(local.msk_policy.Statement, local.client_topics)
+    Statement = concat(local.msk_policy.Statement, local.client_topics, local.dead_letter_topics)
   })
   tags = var.tags
 }

@@ -57,6 +57,12 @@ variable "client_topics" {
   default     = []
 }
 
+variable "dead_letter_topics" {
+  description = "The topics in CLOCKWORK_DEAD_LETTER_TOPICS; for the rights in MSK."
+  type        = list(string)
+  default     = []
+}
+
 variable "tags" {
   description = "On everything that takes tags."
   type        = map(string)

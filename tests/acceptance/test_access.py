@@ -66,6 +66,34 @@ async def test_a_node_lets_in_whom_its_file_names_for_as_long_as_it_does(cluster
     assert headers["Authorization"].split("_")[-1] not in said
 
 
+async def test_a_client_that_has_enough_pending_is_refused_more_until_it_is_counted_anew(cluster: Cluster) -> None:
+    topic = await cluster.topic()
+    node = await cluster.start(more={"CLOCKWORK_CLIENT_PENDING_MAX": "20"})
+    bodies = [cluster.body(topic, f"k{n}", in_ms=3_600_000) for n in range(30)]
+    results = (await node.client.create_many(bodies)).body["results"]
+    assert Counter(each["status"] for each in results) == {201: 20, 429: 10}
+    stored = next(body for body, each in zip(bodies, results, strict=True) if each["status"] == 201)
+    refused = next(body for body, each in zip(bodies, results, strict=True) if each["status"] == 429)
+    over = await node.client.create(refused)
+    assert (over.status, over.headers["RateLimit-Policy"]) == (429, '"pending";q=20')
+    assert over.headers["RateLimit"].startswith('"pending";r=0;t=')
+    assert (await node.client.create(stored)).status == 200
+    # What is made due leaves the future, and so makes room; seen by the next count of the real index.
+    assert (await node.client.fire(cluster.name, stored["scheduleKey"])).status == 200
+
+    async def look() -> bool:
+        return (await node.client.create(refused)).status == 201
+
+    await until(look, "a place")
+    assert (await node.client.create(cluster.body(topic, "one more", in_ms=3_600_000))).status == 429
+    # Another node knows it from its own first count.
+    other = await cluster.start(more={"CLOCKWORK_CLIENT_PENDING_MAX": "20"})
+    assert (await other.client.create(cluster.body(topic, "elsewhere", in_ms=3_600_000))).status == 429
+    assert await node.metric('clockwork_limited_total{limit="pending"}') >= 11
+    assert await node.metric('clockwork_pending_counts_total{result="failed"}') == 0
+    assert await node.metric('clockwork_pending_counts_total{result="counted"}') >= 2
+
+
 async def test_a_catch_up_gives_a_topic_its_pace_in_order_and_holds_up_no_other(cluster: Cluster) -> None:
     # All are due before the node comes up, as after an outage: the paced topic in lanes of several shards, another
     # beside it in the same shards.

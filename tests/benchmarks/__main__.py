@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
-from tests.benchmarks import costs, creates, drains, dynamo_calls, lateness, sections, transactions, turns, uvloops
+from tests.benchmarks import (
+    costs,
+    creates,
+    drains,
+    dynamo_calls,
+    lateness,
+    lists,
+    sections,
+    transactions,
+    turns,
+    uvloops,
+)
 from tests.benchmarks.report import Report
 from tests.benchmarks.world import Bench
 
@@ -25,6 +36,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], Awaitable[None]]]] = {
     "rebalance": lateness.across_a_rebalance,
     "burst": lateness.beside_a_burst,
     "pending": lateness.before_a_backlog,
+    "lists": lists.of_a_client_with_many,
     "idle": costs.of_nothing_to_do,
     "cost": costs.of_a_life,
     "transactions": transactions.beside_the_library,

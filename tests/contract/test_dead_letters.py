@@ -14,7 +14,7 @@ from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
 from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.domain.record import OutRecord, dead_letter_of
-from clockwork.domain.schedule import Failure
+from clockwork.domain.schedule import Failure, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.ports_admin import DeadLetterLog
 from infra.local import LocalServices
@@ -28,7 +28,7 @@ class Grave:
     """The topic, and who writes into it."""
 
     log: DeadLetterLog
-    topic: str
+    topic: Topic
     producer: Any = None
     memory: MemoryKafka | None = None
 
@@ -62,7 +62,7 @@ async def real_grave(services: LocalServices) -> AsyncIterator[Grave]:
     producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=settings.cluster)
     await producer.start()
     try:
-        yield Grave(KafkaDeadLetters(settings), settings.dead_letters_topic, producer=producer)
+        yield Grave(KafkaDeadLetters(settings), Topic(settings.dead_letters_topic), producer=producer)
     finally:
         await producer.stop()
 
@@ -71,7 +71,7 @@ async def real_grave(services: LocalServices) -> AsyncIterator[Grave]:
 def grave(request: pytest.FixtureRequest) -> Grave:
     if request.param == "memory":
         memory = MemoryKafka(cluster="c", shards=1)
-        return Grave(MemoryDeadLetters(memory), memory.dead_letters_topic, memory=memory)
+        return Grave(MemoryDeadLetters(memory), Topic(memory.dead_letters_topic), memory=memory)
     made: Grave = request.getfixturevalue("real_grave")
     return made
 
@@ -88,7 +88,7 @@ async def test_each_committed_letter_is_read_once_page_by_page_in_the_order_of_i
     keys: list[str | None] = []
     start: Any = {}
     while start is not None:
-        page = await grave.log.read_letters(start, letters_max=2)
+        page = await grave.log.read_letters(grave.topic, start, letters_max=2)
         assert len(page.letters) <= 2
         keys += [letter.schedule_key for letter in page.letters]
         start = page.next_from
@@ -98,27 +98,34 @@ async def test_each_committed_letter_is_read_once_page_by_page_in_the_order_of_i
 
 async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave: Grave) -> None:
     await grave.bury("a", "b")
-    page = await grave.log.read_letters({}, letters_max=10)
+    page = await grave.log.read_letters(grave.topic, {}, letters_max=10)
     assert page.next_from is None
     letter = page.letters[1]
-    assert await grave.log.read_letter(letter.placed.kafka_partition, letter.placed.offset) == letter
+    assert await grave.log.read_letter(grave.topic, letter.placed.kafka_partition, letter.placed.offset) == letter
     assert (letter.client_id, letter.schedule_key, letter.delivery_id) == (builders.CLIENT, "b", "delivery-of-b")
     assert (letter.topic, letter.reason, letter.attempts) == (builders.TOPIC, "topic_missing", 2)
     assert (letter.due_ms, letter.ordering_key, letter.value) == (builders.DUE_MS, b"b", b'{"order":1}')
     assert letter.headers == (("a", "ü".encode()),)
     # Behind the last one stands Kafka's own note that the transaction ended.
     for nowhere in ((0, 2), (0, 99), (7_000, 0)):
-        assert await grave.log.read_letter(*nowhere) is None
+        assert await grave.log.read_letter(grave.topic, *nowhere) is None
 
 
 async def test_an_empty_topic_has_no_page_to_go_on_with(grave: Grave) -> None:
-    page = await grave.log.read_letters({}, letters_max=10)
+    page = await grave.log.read_letters(grave.topic, {}, letters_max=10)
     assert (page.letters, page.next_from) == ((), None)
-    beyond = await grave.log.read_letters({0: 99, 7_000: 3}, letters_max=10)
+    beyond = await grave.log.read_letters(grave.topic, {0: 99, 7_000: 3}, letters_max=10)
     assert (beyond.letters, beyond.next_from) == ((), None)
+
+
+async def test_a_topic_that_is_missing_has_no_letters(grave: Grave) -> None:
+    missing = Topic(f"{grave.topic}-of-nobody")
+    page = await grave.log.read_letters(missing, {}, letters_max=10)
+    assert (page.letters, page.next_from) == ((), None)
+    assert await grave.log.read_letter(missing, 0, 0) is None
 
 
 async def test_a_broker_that_is_away_is_told_as_that() -> None:
     settings = KafkaSettings(brokers="127.0.0.1:1", cluster="c", shards=1, consumer_group="none")
-    with pytest.raises(BrokerUnavailable, match="c-dead-letters"):
-        await KafkaDeadLetters(settings).read_letters({}, letters_max=1)
+    with pytest.raises(BrokerUnavailable):
+        await KafkaDeadLetters(settings).read_letters(Topic("c-dead-letters"), {}, letters_max=1)

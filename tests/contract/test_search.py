@@ -78,6 +78,22 @@ async def test_both_ends_of_the_range_are_included(store: ScheduleStore, search:
     assert await listed(search, last=Position(-1)) == []
 
 
+async def test_a_count_is_of_what_a_list_shows_from_there_on_and_goes_no_further_than_asked(
+    store: ScheduleStore, search: ScheduleSearch
+) -> None:
+    rows = [row(schedule(due_ms=DUE_MS + n % 5), shard=n % SHARDS) for n in range(60)]
+    wanted = await put(store, rows)
+    await put(store, [row(schedule(client_id=f"{CLIENT}x")), row(schedule(client_id="another"))])
+    await until_listed(search, wanted)
+
+    assert await search.count_pointers(CLIENT, first=FIRST, at_most=1_000) == 60
+    assert await search.count_pointers(CLIENT, first=first_at(DUE_MS + 3), at_most=1_000) == 24
+    assert await search.count_pointers(CLIENT, first=wanted[-1].position, at_most=1_000) == 1
+    for at_most in (1, 9, 59, 60):
+        assert await search.count_pointers(CLIENT, first=FIRST, at_most=at_most) == at_most
+    assert await search.count_pointers(ClientId("nobody"), first=FIRST, at_most=5) == 0
+
+
 async def test_an_outcome_is_not_listed_and_a_moved_schedule_only_where_it_stands_now(
     store: ScheduleStore, search: ScheduleSearch
 ) -> None:

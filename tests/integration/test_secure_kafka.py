@@ -63,10 +63,10 @@ class Secure:
             "CLOCKWORK_CREATE_RESOURCES": "false",
         }
 
-    async def allow(self, topic: str) -> None:
+    async def allow(self, topic: str, *dead_letter_topics: str) -> None:
         """What infra/kafka/acls.yaml lists, and nothing else."""
         name = self.cluster.name
-        listed = rights("node", cluster=name, group=name, topics=[topic])
+        listed = rights("node", cluster=name, group=name, topics=[topic], dead_letter_topics=dead_letter_topics)
         admin = AdminClient({"bootstrap.servers": self.cluster.services.kafka_brokers, "log_level": 0})
         for created in admin.create_acls([binding(right) for right in listed]).values():
             await asyncio.to_thread(created.result, 30)
@@ -101,19 +101,33 @@ async def secure(secure_services: tuple[LocalServices, str, Path], tmp_path: Pat
 
 
 async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(secure: Secure) -> None:
-    # Both guarantees, a wake-up to itself, a dead letter, and the leave of a static member: every kind of request.
+    # Both guarantees, a wake-up to itself, dead letters, and the leave of a static member: every kind of request.
     cluster = secure.cluster
     topic = await cluster.topic(config={"max.message.bytes": "4096"})
-    await secure.allow(topic)
-    more = secure.environment | {"CLOCKWORK_INSTANCE_ID": "static"}
+    own, forbidden = await cluster.topic(), await cluster.topic()
+    await secure.allow(topic, own)
+    more = secure.environment | {
+        "CLOCKWORK_INSTANCE_ID": "static",
+        "CLOCKWORK_DEAD_LETTER_TOPICS": f"owner={own},stranger={forbidden}",
+    }
     node = await cluster.start(more=more)
     wanted = {"once": "exactly_once", "at-least-once": "at_least_once"}
     for key, guarantee in wanted.items():
         assert (await node.client.create(cluster.body(topic, key, in_ms=300, guarantee=guarantee))).status == 201
     large = cluster.body(topic, "too-large", data="x" * 8_192)
     assert (await node.client.create(large)).status == 201
-    async with reading(cluster.services.kafka_brokers, topic, cluster.dead_letters) as reader:
-        await reader.until_arrived([*wanted, "too-large"])
+    for client in ("owner", "stranger"):
+        body = large | {"clientId": client, "scheduleKey": f"of-{client}"}
+        assert (await node.client.create(body)).status == 201
+    async with reading(cluster.services.kafka_brokers, topic, own, cluster.dead_letters) as reader:
+        arrived = await reader.until_arrived([*wanted, "too-large", "of-owner", "of-stranger"])
+    letters = {record.schedule_key: record.topic for record in arrived if record.topic != topic}
+    assert letters == {"too-large": cluster.dead_letters, "of-owner": own, "of-stranger": cluster.dead_letters}
+    for lies_in, status in ((cluster.dead_letters, 200), (own, 200), (forbidden, 503)):
+        async with cluster.session.get(
+            f"{node.client.url}/admin/dead-letters", params={"deadLetterTopic": lies_in}
+        ) as answer:
+            assert answer.status == status
     for key in wanted:
         await cluster.until_status(node.client, key)
     await cluster.until_status(node.client, "too-large", "failed")

@@ -9,6 +9,7 @@ from typing import Any
 from clockwork.domain import marker
 from clockwork.domain.lanes import Errand, Firing, Planner
 from clockwork.domain.position import due_ms_of
+from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.engine import cancel, deliver, dispatch
 from clockwork.engine import hold as holding
@@ -82,7 +83,9 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
     return True
 
 
-async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing]) -> None:
+async def tidy_before_commit(
+    self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing], records: list[OutRecord]
+) -> None:
     dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
 
     def write_marker(placed: Sequence[Any]) -> bytes:
@@ -92,7 +95,7 @@ async def tidy_before_commit(self: Delivery, tenure: Tenure, batch: list[Firing]
         tenure.tidy.add(dropped)
         return value
 
-    await tenure.publisher.deliver([self._record(firing) for firing in sent], write_marker)
+    await tenure.publisher.deliver(records, write_marker)
 
 
 async def drop_beside_transactions(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:

@@ -27,7 +27,7 @@ from tests.simulation import linearizability
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
 from tests.simulation.command_world import COMMANDS, REPLIES
-from tests.simulation.kafka_world import DEAD_LETTERS, DELIVERIES, Entry, Transaction, Where
+from tests.simulation.kafka_world import DEAD_LETTERS, DELIVERIES, OWN_DEAD_LETTERS, Entry, Transaction, Where
 from tests.simulation.store_world import name_of
 from tests.simulation.workload import History, Workload
 
@@ -137,7 +137,7 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
     violation = cluster.trace.violation
     found = evidence.of(row)
     delivered = [f for f in found if f.where[0] == row.schedule.topic]
-    dead = [f for f in found if f.where[0] == DEAD_LETTERS]
+    dead = [f for f in found if f.where[0] in (DEAD_LETTERS, OWN_DEAD_LETTERS)]
     outcome = evidence.outcomes.get(row.position)
     exactly = row.schedule.guarantee is Guarantee.EXACTLY_ONCE
     for f in found:

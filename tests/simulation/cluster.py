@@ -12,7 +12,7 @@ from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
 from tests.simulation.faults import Act, Fault, Profile, Trigger
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
-from tests.simulation.kafka_world import DEAD_LETTERS, KAFKA_PARTITIONS, KafkaWorld
+from tests.simulation.kafka_world import DEAD_LETTERS, KAFKA_PARTITIONS, OWN_DEAD_LETTERS, KafkaWorld
 from tests.simulation.node import Call, Node, Worlds, answer
 from tests.simulation.store_world import StoreWorld
 from tests.simulation.trace import Trace, describe
@@ -75,7 +75,7 @@ class Cluster:
             ),
         )
         self.worlds = Worlds(store=store, kafka=kafka, group=group, commands=commands, trace=self.trace)
-        for topic in (*TOPICS, DEAD_LETTERS, COMMANDS, REPLIES):
+        for topic in (*TOPICS, DEAD_LETTERS, OWN_DEAD_LETTERS, COMMANDS, REPLIES):
             kafka.create_topic(topic)
         self.nodes: list[Node] = []
         self.ahead_ms_max = 0.0
@@ -255,7 +255,10 @@ class Cluster:
             case Act.TOPIC_AWAY:
                 self._topic_for_a_while(fault, kafka.away, _topic(fault))
             case Act.DEAD_LETTERS_AWAY:
-                self._topic_for_a_while(fault, kafka.away, DEAD_LETTERS)
+                if self.profile.own_letters and int(fault.amount) % 2:
+                    self._topic_for_a_while(fault, kafka.missing, OWN_DEAD_LETTERS)
+                else:
+                    self._topic_for_a_while(fault, kafka.away, DEAD_LETTERS)
             case Act.REBALANCE:
                 self.worlds.group.rebalance()
                 self.worlds.commands.group.rebalance()

@@ -24,6 +24,8 @@ from tests.simulation.virtual_loop import Reactor
 CLUSTER: Final = "clockwork"
 DELIVERIES: Final = f"{CLUSTER}-deliveries"
 DEAD_LETTERS: Final = f"{CLUSTER}-dead-letters"
+OWN_DEAD_LETTERS: Final = "client-dead-letters"
+"""The client's own, where it has one."""
 TRANSACTION_TIMEOUT_S: Final = 3.0
 KAFKA_PARTITIONS: Final = 2
 """Of a client's topic."""

@@ -30,7 +30,7 @@ from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership
 from tests.simulation.host import Host
 from tests.simulation.kafka_host import HostPublisher
-from tests.simulation.kafka_world import CLUSTER, DEAD_LETTERS, KafkaWorld
+from tests.simulation.kafka_world import CLUSTER, DEAD_LETTERS, OWN_DEAD_LETTERS, KafkaWorld
 from tests.simulation.store_world import HostStore, StoreWorld
 from tests.simulation.trace import Trace, describe
 
@@ -66,6 +66,7 @@ def runner_settings(profile: Profile) -> RunnerSettings:
         retry_max_ms=max(2_000, profile.retry_initial_ms),
         topic_wait_ms=2_500,
         dead_letter_topic=DEAD_LETTERS,
+        dead_letter_topics={"client": OWN_DEAD_LETTERS} if profile.own_letters else {},
     )
 
 

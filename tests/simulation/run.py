@@ -9,7 +9,7 @@ import contextlib
 import random
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.simulation import checkers
@@ -23,6 +23,8 @@ from tests.simulation.workload import Workload
 
 HEALED_S_MAX: Final = 150.0
 """Within this time after the faults everything due must have ended."""
+OWN_LETTERS_SHARE: Final = 0.5
+"""Runs in which dead letters have a topic that may refuse them."""
 REST_S: Final = 12.0
 """How long a run goes on after that, so that what is late comes while somebody looks."""
 
@@ -45,6 +47,7 @@ class Result:
 def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None) -> Result:
     """One run. `everything`: the engine's own log lines go into the trace as well."""
     profile = draw(random.Random(f"{seed}/profile"), theme)
+    profile = replace(profile, own_letters=random.Random(f"{seed}/letters").random() < OWN_LETTERS_SHARE)
     cluster = Cluster(seed, profile)
     workload = Workload(cluster, seed)
     producers = Producers(cluster, workload, seed)

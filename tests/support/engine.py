@@ -18,6 +18,7 @@ from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher, PassResult
@@ -111,7 +112,7 @@ class Engine:
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
-        self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake)
+        self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
         self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)

@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
+from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.lanes import BatchLimits, Planner, TopicWait
 from clockwork.domain.position import Position
 from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row, Topic
 from tests.support.builders import DUE_MS, row, schedule
 
 BOUND_MS: Final = DUE_MS + 1_000
 EPOCH: Final = 7
 ATTEMPTS_MAX: Final = 8
 LANE: Final = (Topic("orders"), OrderingKey("a"))
+LETTERS: Final = DeadLetterTopics(of_cluster=Topic("c-dead-letters"), of_clients={ClientId("bank"): Topic("bank-dead")})
 NO_LIMITS: Final = BatchLimits(records_max=1_000, bytes_max=1_000_000)
 
 
@@ -28,6 +30,7 @@ def planner(
         epoch=EPOCH,
         left_out=left_out,
         topic_waits=topic_waits or {},
+        letters=LETTERS,
         retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=Backoff(initial_ms=1_000, max_ms=60_000)),
         limits=limits,
     )

@@ -11,6 +11,7 @@ from yarl import URL
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.auth import Authenticator, Gate
 from clockwork.api.limits import CreateLimits
+from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
 from clockwork.config_access import ConnectionSettings
@@ -88,6 +89,10 @@ class FakeEngine:
         self.digests[key] = new.digest
         self.views[key] = view_of(new)
         return Created(self.views[key])
+
+    async def repeated(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | None:
+        key = (new.client_id, new.schedule_key)
+        return Repeated(self.views[key]) if self.digests.get(key) == new.digest else None
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         if self.error is not None:
@@ -248,6 +253,7 @@ async def open_edge(
     connections: ConnectionSettings | None = None,
     creates_per_second: int = 0,
     bytes_per_second: int = 0,
+    pending: PendingLimit = NO_PENDING_LIMIT,
     request_timeout_ms: int = 60_000,
     lists: Lists | None = None,
     history: Remembers | None = None,
@@ -274,6 +280,7 @@ async def open_edge(
         rearmer=engine,
         gate=gate,
         limits=limits,
+        pending=pending,
         request_timeout_ms=request_timeout_ms,
         lists=lists,
         history=history,

@@ -12,6 +12,7 @@ from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api.command_work import CommandWork
 from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.limits import NO_LIMITS, CreateLimits
+from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.schemas import read_schedule
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
@@ -26,10 +27,26 @@ DEAD_LETTERS: Final = "clockwork-dead-letters"
 KEY: Final = {"clientId": "shop", "scheduleKey": "order-1"}
 
 
+async def nothing_found(client_id: ClientId, *, at_most: int) -> int:
+    """Counts as if nothing were pending, whatever it was before."""
+    return 0
+
+
+@asynccontextmanager
+async def counting(pending: PendingLimit) -> AsyncIterator[PendingLimit]:
+    """A limit that counts as it would in a node."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(pending.run(), name="pending-limit")
+        yield pending
+        task.cancel()
+
+
 class Desk:
     """One node's commands."""
 
-    def __init__(self, *, limits: CreateLimits = NO_LIMITS, kafka_partitions: int = 1) -> None:
+    def __init__(
+        self, *, limits: CreateLimits = NO_LIMITS, pending: PendingLimit = NO_PENDING_LIMIT, kafka_partitions: int = 1
+    ) -> None:
         self.engine = Engine()
         self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.telemetry = PrometheusTelemetry()
@@ -47,6 +64,7 @@ class Desk:
             cluster="clockwork",
             body_bytes_max=1_000_000,
             limits=limits,
+            pending=pending,
         )
         self.work = CommandWork(
             handlers=handlers,

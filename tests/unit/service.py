@@ -12,6 +12,7 @@ from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.api.admin import AdminParts
 from clockwork.api.auth import Gate
 from clockwork.api.limits import NO_LIMITS, CreateLimits
+from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
 from clockwork.domain.rights import Principal, Right, names_of
@@ -90,7 +91,11 @@ def gate_of(keys: Mapping[str, Principal]) -> Gate:
 
 
 def app_of(
-    engine: Engine, gate: Gate | None = None, limits: CreateLimits = NO_LIMITS, tracer: Tracer = NO_TRACER
+    engine: Engine,
+    gate: Gate | None = None,
+    limits: CreateLimits = NO_LIMITS,
+    tracer: Tracer = NO_TRACER,
+    pending: PendingLimit = NO_PENDING_LIMIT,
 ) -> web.Application:
     return make_app(
         engine.intake,
@@ -106,6 +111,7 @@ def app_of(
         gate=gate,
         admin=AdminParts(pausing=engine.pauser, letters=engine.letters, survey=engine.survey, scan=engine.scan),
         limits=limits,
+        pending=pending,
         tracer=tracer,
     )
 
@@ -117,7 +123,8 @@ async def open_service(
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
     tracer: Tracer = NO_TRACER,
+    pending: PendingLimit = NO_PENDING_LIMIT,
 ) -> AsyncIterator[Service]:
     engine = engine or Engine()
-    async with HttpServer(app_of(engine, gate, limits, tracer), HttpSettings(port=0)) as server:
+    async with HttpServer(app_of(engine, gate, limits, tracer, pending), HttpSettings(port=0)) as server:
         yield Service(engine, f"http://127.0.0.1:{server.port}")

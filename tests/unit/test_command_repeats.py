@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from clockwork.api.pending import PendingLimit
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
 from clockwork.errors import CommandOver, StoreUnavailable
-from tests.unit.command_desk import REPLIES, Desk
+from tests.unit.command_desk import REPLIES, Desk, counting, nothing_found
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
 
@@ -43,6 +44,21 @@ async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_i
     assert view is not None
     assert (view.status, view.version) == (Status.CANCELLED, 2)
     assert desk.metric("create", "over") == 1, "A; B itself is known by its digest"
+
+
+async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_dead_letter() -> None:
+    # All of them had their effect before a crash, and there is room for nothing more when they are read again.
+    async with counting(PendingLimit(pending_max=2, count=nothing_found)) as pending:
+        desk = Desk(pending=pending)
+        steps: tuple[Callable[[], object], ...] = (lambda: desk.create("A"), desk.cancel, lambda: desk.create("B"))
+        for step in steps:
+            step()
+            await desk.settle()
+        desk.read_again()
+        await desk.settle()
+    assert desk.dead() == []
+    assert desk.metric("create", "over") == 1
+    assert await desk.data() == b"B"
 
 
 async def test_a_cancel_read_again_does_not_cancel_what_was_created_after_it_by_command() -> None:

@@ -9,13 +9,14 @@ import pytest
 from clockwork.adapters.memory_kafka import Step
 from clockwork.api import command_work
 from clockwork.api.limits import CreateLimits
+from clockwork.api.pending import PendingLimit
 from clockwork.domain.retry import Backoff
 from clockwork.domain.rights import EVERYTHING, Principal, Right, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import Status
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
 from tests.unit.api_edge import a_request
-from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk
+from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk, counting, nothing_found
 
 
 async def test_a_create_a_change_and_a_cancel_are_answered_as_over_http() -> None:
@@ -221,6 +222,20 @@ async def test_over_a_limit_a_command_waits_instead_of_being_refused(monkeypatch
     await desk.settle()
     assert desk.statuses() == [201, 201, 201]
     assert slept == [1, 1]
+
+
+async def test_over_what_may_be_pending_a_command_is_a_dead_letter_and_holds_up_nobody() -> None:
+    # There may be room in ten years; until then the commands of others would wait behind it.
+    async with counting(PendingLimit(pending_max=1, count=nothing_found)) as pending:
+        desk = Desk(pending=pending)
+        for client, key in (("shop", "a"), ("shop", "b"), ("other", "a"), ("shop", "a")):
+            schedule = {**desk.body(), "clientId": client, "scheduleKey": key}
+            document = {"command": "create", "schedule": schedule, "replyTo": REPLIES}
+            desk.put(json.dumps(document).encode(), key=client.encode())
+        await desk.settle()
+    assert desk.statuses() == [201, 429, 201, 200]
+    assert [reason for reason, _, _ in desk.dead()] == ["command_over_pending_max"]
+    assert 'clockwork_limited_total{limit="pending"} 1.0' in desk.telemetry.exposition()[0].decode()
 
 
 async def test_a_client_that_waits_holds_up_its_own_commands_and_not_those_of_others_in_the_batch(

@@ -114,18 +114,25 @@ def test_every_value_of_access_and_limits_reaches_its_setting() -> None:
             "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
             "CLOCKWORK_CREATES_PER_SECOND": "100",
             "CLOCKWORK_CREATE_BYTES_PER_SECOND": "1000",
+            "CLOCKWORK_CLIENT_PENDING_MAX": "5000",
             "CLOCKWORK_HTTP_CONNECTIONS_MAX": "7",
             "CLOCKWORK_HTTP_HEAD_TIMEOUT_MS": "10",
             "CLOCKWORK_HTTP_SEND_TIMEOUT_MS": "20",
             "CLOCKWORK_TOPIC_DELIVERIES_PER_SECOND": "50",
             "CLOCKWORK_TOPIC_RATES": "a=5, b.c=0",
+            "CLOCKWORK_DEAD_LETTER_TOPICS": "shop=shop-dead, bank=bank.dead",
         }
     )
     assert loaded.access == AccessSettings(
-        auth="keys", keys_file="keys.toml", creates_per_second=100, create_bytes_per_second=1000
+        auth="keys",
+        keys_file="keys.toml",
+        creates_per_second=100,
+        create_bytes_per_second=1000,
+        client_pending_max=5000,
     )
     assert loaded.connections == ConnectionSettings(connections_max=7, head_timeout_ms=10, send_timeout_ms=20)
     assert (loaded.pace.deliveries_per_second, loaded.pace.per_second()) == (50, {"a": 5, "b.c": 0})
+    assert loaded.runner.dead_letter_topics == {"shop": "shop-dead", "bank": "bank.dead"}
 
 
 @pytest.mark.parametrize(
@@ -221,6 +228,13 @@ def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:
         ({"CLOCKWORK_AUTH": "oidc", "CLOCKWORK_OIDC_AUDIENCE": "a"}, "CLOCKWORK_OIDC_ISSUER"),
         ({"CLOCKWORK_AUTH": "oidc", "CLOCKWORK_OIDC_ISSUER": "https://i.example"}, "CLOCKWORK_OIDC_AUDIENCE"),
         ({"CLOCKWORK_OIDC_ISSUER": "https://i.example"}, "CLOCKWORK_OIDC_ISSUER"),
+        ({"CLOCKWORK_CLIENT_PENDING_MAX": "1", "CLOCKWORK_SEARCH": "off"}, "set CLOCKWORK_SEARCH=on"),
+        ({"CLOCKWORK_DEAD_LETTER_TOPICS": "a=x,a=y"}, "CLOCKWORK_DEAD_LETTER_TOPICS: names client a twice"),
+        ({"CLOCKWORK_DEAD_LETTER_TOPICS": "a=__x"}, "CLOCKWORK_DEAD_LETTER_TOPICS: __x is Kafka's own"),
+        (
+            {"CLOCKWORK_DEAD_LETTER_TOPICS": "a=c-dead-letters", "CLOCKWORK_CLUSTER": "c"},
+            "CLOCKWORK_DEAD_LETTER_TOPICS: c-dead-letters is Clockwork's own",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_stop_the_start(environ: dict[str, str], named: str) -> None:
@@ -234,10 +248,17 @@ def test_values_that_contradict_each_other_stop_the_start(environ: dict[str, str
         ("CLOCKWORK_OIDC_ISSUER", "http://issuer.example"),
         ("CLOCKWORK_OIDC_JWKS_URL", "ftp://issuer.example"),
         ("CLOCKWORK_CREATES_PER_SECOND", "-1"),
+        ("CLOCKWORK_CLIENT_PENDING_MAX", "-1"),
         ("CLOCKWORK_HTTP_CONNECTIONS_MAX", "0"),
         ("CLOCKWORK_TOPIC_RATES", "orders"),
         ("CLOCKWORK_TOPIC_RATES", "orders=-1"),
         ("CLOCKWORK_TOPIC_RATES", "=5"),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "shop"),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "shop="),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "=dead"),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "shop=a b"),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "sh op=a"),
+        ("CLOCKWORK_DEAD_LETTER_TOPICS", "shop=.."),
     ],
 )
 def test_a_wrong_value_of_access_and_limits_stops_the_start(name: str, value: str) -> None:

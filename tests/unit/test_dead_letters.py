@@ -10,6 +10,7 @@ from clockwork.domain.dead_letter import dead_letter
 from clockwork.domain.record import OutRecord
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import Placed
+from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
 from tests.unit.test_cli_admin import admin
 
@@ -82,7 +83,7 @@ async def test_pages_follow_each_other_and_a_place_without_a_letter_is_not_found
             ("/0/x", "offset"),
             ("?cursor=e30x", "cursor"),
             ("?cursor=W10=", "cursor"),
-            ("?cursor=eyIwIjotMX0=", "cursor"),
+            ("?cursor=WyJjbG9ja3dvcmstZGVhZC1sZXR0ZXJzIix7IjAiOi0xfV0=", "cursor"),
             ("?limit=0", "limit"),
         ):
             status, document = await asked(service, f"/admin/dead-letters{wrong}")
@@ -113,8 +114,70 @@ async def test_a_record_of_anybody_elses_is_shown_as_what_it_is() -> None:
         service.engine.kafka.append(record, 0)
         (found,) = await letters(service)
         assert found == {
+            "deadLetterTopic": topic,
             "partition": 0, "offset": 0, "at": 7, "open": False, "headers": {}, "value": "/w==", "valueEncoding": "base64",
         }  # fmt: skip
+
+
+async def with_own_topic() -> Engine:
+    """One letter of `bank` and one of `mail` in the cluster's topic, and one of `shop` in its own."""
+    engine = Engine(dead_letter_topics={"shop": "shop-dead", "mail": "mail-dead", "other": "shop-dead"})
+    engine.kafka.create_topic("shop-dead")
+    async with open_service(engine) as service:
+        await service.seed("shop", "bank", "mail")
+    return engine
+
+
+async def test_letters_of_all_topics_are_listed_one_after_the_other_or_those_of_one() -> None:
+    async with open_service(await with_own_topic()) as service:
+        cluster, own = "clockwork-dead-letters", "shop-dead"
+        found, cursor, topics = [], "", []
+        while True:
+            _, page = await asked(service, f"/admin/dead-letters?limit=1{cursor}")
+            topics.append({each["deadLetterTopic"] for each in page["deadLetters"]})
+            found += [(each["deadLetterTopic"], each["clientId"]) for each in page["deadLetters"]]
+            if page["cursor"] is None:
+                break
+            cursor = f"&cursor={page['cursor']}"
+        assert found[-1] == (own, "shop")
+        assert sorted(found) == [(cluster, "bank"), (cluster, "mail"), (own, "shop")]
+        for topic, clients in ((cluster, {"bank", "mail"}), (own, {"shop"}), ("mail-dead", set())):
+            status, page = await asked(service, f"/admin/dead-letters?deadLetterTopic={topic}")
+            assert (status, page["cursor"]) == (200, None)
+            assert {each["clientId"] for each in page["deadLetters"]} == clients
+            listed = await admin(service, "dead-letters", "list", "--in", topic, "--json")
+            assert {json.loads(line)["clientId"] for line in listed.output.splitlines()} == clients
+
+
+async def test_a_letter_in_a_clients_own_topic_is_shown_and_retried_by_its_place_there() -> None:
+    async with open_service(await with_own_topic()) as service:
+        (shop,) = await letters(service, "/admin/dead-letters?deadLetterTopic=shop-dead")
+        place = [str(shop["partition"]), str(shop["offset"]), "--in", "shop-dead"]
+        assert json.loads((await admin(service, "dead-letters", "show", *place)).output) == shop
+        await admin(service, "dead-letters", "retry", *place)
+        assert "2 armed, 0 refused" in (await admin(service, "dead-letters", "retry", "--all")).output
+
+
+async def test_no_other_topic_is_read_with_the_rights_of_a_node() -> None:
+    async with open_service(await with_own_topic()) as service:
+        for path in ("?deadLetterTopic=orders", "/0/0?deadLetterTopic=orders", "?deadLetterTopic=a%20b"):
+            status, document = await asked(service, f"/admin/dead-letters{path}")
+            assert (status, document["errors"][0]["field"]) == (400, "deadLetterTopic")
+        _, page = await asked(service, "/admin/dead-letters?limit=1")
+        for wrong in (
+            f"deadLetterTopic=shop-dead&cursor={page['cursor']}",
+            "cursor=WyJvcmRlcnMiLHt9XQ==",
+        ):
+            status, document = await asked(service, f"/admin/dead-letters?{wrong}")
+            assert (status, document["errors"][0]["field"]) == (400, "cursor")
+
+
+async def test_a_clients_topic_that_may_not_be_read_is_said_to_be_unavailable() -> None:
+    engine = await with_own_topic()
+    engine.kafka.delete_topic("shop-dead")
+    engine.kafka.create_topic("shop-dead", forbidden=True)
+    async with open_service(engine) as service:
+        assert (await asked(service, "/admin/dead-letters?deadLetterTopic=shop-dead"))[0] == 503
 
 
 @pytest.mark.parametrize("attempts", [b"x", b"\xff", b"9" * 30, "٣".encode()])

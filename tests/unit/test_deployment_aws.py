@@ -221,10 +221,13 @@ def test_terraform_s_files_fit_together() -> None:
 def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> None:
     entries = [entry for who in yaml.safe_load(FILE.read_text(encoding="utf-8")).values() for entry in who]
     assert all(len(entry["for"]) > 20 for entry in entries)
-    found = list(rights("node", cluster="c", group="g", topics=["orders", "mail-*"]))
+    found = list(rights("node", cluster="c", group="g", topics=["orders", "mail-*"], dead_letter_topics=["shop-dead"]))
     settings = KafkaSettings(brokers="x:1", cluster="c", shards=1, consumer_group="g", commands=True)
     names = {right.name for right in found if right.resource == "topic"}
-    assert names == {plan.name for plan in internal_topics(settings)} | {"orders", "mail-"}
+    assert names == {plan.name for plan in internal_topics(settings)} | {"orders", "mail-", "shop-dead"}
+    # What a node may do to a dead letter does not depend on whose topic it lies in.
+    operations = {name: {r.operation for r in found if r.name == name} for name in ("shop-dead", "c-dead-letters")}
+    assert operations["shop-dead"] == operations["c-dead-letters"]
     assert {right.name for right in found if right.resource == "group"} == {"g", settings.commands_group}
     ids = [right for right in found if right.resource == "transactional-id"]
     assert all(settings.transactional_id(0).startswith(right.name) for right in ids)  # type: ignore[arg-type]
@@ -232,8 +235,12 @@ def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> No
 
 
 def test_the_rights_come_as_commands_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--principal", "User:a b", "--topic", "mail-*"]) == 0
+    assert main(["--principal", "User:a b", "--topic", "mail-*", "--dead-letter-topic", "shop-dead"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert (
+        "kafka-acls.sh --add --allow-principal 'User:a b' --operation Read --topic shop-dead --resource-pattern-type literal"
+        in lines
+    )
     assert (
         "kafka-acls.sh --add --allow-principal 'User:a b' --operation Write --topic mail- --resource-pattern-type prefixed"
         in lines

@@ -15,7 +15,7 @@ from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, 
 from clockwork.domain.sharding import shard_of
 from clockwork.engine import listing
 from clockwork.engine.answers import ScheduleView, Status
-from clockwork.engine.listing import Listing, ListQuery
+from clockwork.engine.listing import Listing, ListQuery, count_ahead
 from clockwork.errors import Unavailable
 from clockwork.ports import KeyName, PointerPage
 from tests.support import builders
@@ -128,6 +128,16 @@ async def test_each_is_in_the_state_that_a_read_of_it_alone_shows(lists: Lists) 
         "tidied-up-now": "delivered",
         "cancelled-early": "cancelled",
     }
+
+
+async def test_counted_is_what_is_for_a_time_ahead_and_what_was_cancelled_of_it(lists: Lists) -> None:
+    await one_of_each(lists)
+    assert await count_ahead(lists.search, lists.clock, CLIENT, at_most=10) == 2
+    assert await count_ahead(lists.search, lists.clock, CLIENT, at_most=1) == 1
+    lists.clock.set_ms(DUE_MS)
+    assert await count_ahead(lists.search, lists.clock, CLIENT, at_most=10) == 2
+    lists.clock.set_ms(DUE_MS + 1)
+    assert await count_ahead(lists.search, lists.clock, CLIENT, at_most=10) == 0
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,25 @@ async def test_replicas_that_contradict_each_other_are_a_problem_and_few_of_them
     assert bool(found.warnings) is warned
 
 
+async def test_a_clients_topic_of_dead_letters_is_only_warned_of_since_the_cluster_s_gets_what_it_does_not_take() -> (
+    None
+):
+    brokers = Brokers()
+    brokers.topics["shop-dead"] = 1
+    own = ("bank-dead", "gone-dead", "shop-dead")
+    brokers.forbidden.add("bank-dead")
+    found = await checked(brokers, client_dead_letters=own)
+    assert found.problems == ()
+    forbidden, missing = found.warnings
+    assert "denies this user the topic bank-dead" in forbidden
+    assert "gone-dead is missing" in missing
+    assert all("CLOCKWORK_DEAD_LETTER_TOPICS" in line and "goes to cw-dead-letters" in line for line in found.warnings)
+    # As it is set up, it takes no record at all.
+    brokers.configs["min.insync.replicas"] = "4"
+    found = await checked(brokers, client_dead_letters=("shop-dead",))
+    assert [line.split(":")[0] for line in found.warnings] == ["Kafka topic shop-dead"]
+
+
 async def test_settings_that_may_not_be_looked_at_are_no_proof_that_they_are_wrong() -> None:
     brokers = Brokers()
     brokers.hidden = {"cw-deliveries", "cw-dead-letters"}

@@ -26,6 +26,7 @@ METRICS = {
     "clockwork_request_seconds": ("histogram", {"route", "status"}),
     "clockwork_schedules_total": ("counter", {"result"}),
     "clockwork_deliveries_total": ("counter", {"guarantee", "result"}),
+    "clockwork_dead_letters_total": ("counter", {"where"}),
     "clockwork_lateness_seconds": ("histogram", {"guarantee"}),
     "clockwork_due": ("gauge", {"shard"}),
     "clockwork_oldest_due_seconds": ("gauge", {"shard"}),
@@ -43,6 +44,7 @@ METRICS = {
     "clockwork_auth_keys": ("gauge", set[str]()),
     "clockwork_auth_keys_current": ("gauge", set[str]()),
     "clockwork_limited_total": ("counter", {"limit"}),
+    "clockwork_pending_counts_total": ("counter", {"result"}),
     "clockwork_http_connections": ("gauge", set[str]()),
     "clockwork_paused": ("gauge", {"what"}),
     "clockwork_commands_total": ("counter", {"command", "result"}),
@@ -54,6 +56,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.request(route="POST /schedule", status=201, seconds=0.01)
     telemetry.schedule("created")
     telemetry.delivery(Guarantee.EXACTLY_ONCE, "delivered", 3)
+    telemetry.dead_letter("cluster")
     telemetry.lateness(Guarantee.AT_LEAST_ONCE, 0.004)
     telemetry.due(ShardId(3), rows=5, oldest_seconds=1.5)
     telemetry.shards_owned(2)
@@ -68,6 +71,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.auth("refused")
     telemetry.auth_keys(2, current=True)
     telemetry.limited("creates")
+    telemetry.pending_count("counted")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)
     telemetry.command("create", "done")

@@ -1,0 +1,106 @@
+"""What is left of a limit that is counted only when it is worth it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clockwork.domain.allowance import COUNT_EVERY_S, PART, Allowance
+from clockwork.domain.rate import NS
+
+
+def known(*, limit: int = 1_000, counted: int = 0, now_ns: int = 0) -> Allowance:
+    allowance = Allowance(limit=limit)
+    allowance.count_begins()
+    allowance.count_ends(counted, now_ns)
+    return allowance
+
+
+def test_at_first_nothing_is_known_and_a_count_is_wanted_at_once() -> None:
+    allowance = Allowance(limit=1)
+    assert allowance.wants_count(0)
+    assert allowance.in_doubt
+    assert not allowance.full
+    assert allowance.left is None
+
+
+def test_a_count_is_wanted_again_when_a_quarter_of_what_it_left_is_used() -> None:
+    later_ns = COUNT_EVERY_S * NS
+    allowance = known(counted=600)
+    for _ in range(99):
+        allowance.add()
+    assert not allowance.wants_count(later_ns)
+    allowance.add()
+    assert allowance.wants_count(later_ns)
+    assert not allowance.in_doubt
+    assert allowance.left == 300
+
+
+def test_at_the_limit_it_is_counted_again_only_after_a_while() -> None:
+    allowance = known(counted=1_000)
+    assert allowance.full
+    assert not allowance.wants_count(COUNT_EVERY_S * NS - 1)
+    assert allowance.quiet_ns(0) == COUNT_EVERY_S * NS
+    assert allowance.wants_count(COUNT_EVERY_S * NS)
+
+
+def test_the_more_was_counted_the_longer_it_is_not_counted_again() -> None:
+    allowance = known(limit=1_000_000, counted=1_000_000)
+    assert not allowance.wants_count(100 * NS - 1)
+    assert allowance.wants_count(100 * NS)
+
+
+def test_what_is_added_while_it_is_counted_is_not_forgotten() -> None:
+    allowance = known(limit=10, counted=0)
+    for _ in range(3):
+        allowance.add()
+    allowance.count_begins()
+    allowance.add()
+    allowance.add()
+    allowance.count_ends(3, 0)
+    assert allowance.left == 5
+
+
+def test_more_than_the_limit_is_no_more_than_the_limit() -> None:
+    # Else it would take long until a falling number shows.
+    assert known(limit=10, counted=70).left == 0
+
+
+def test_after_a_count_that_failed_nothing_is_full_and_nobody_waits_for_the_next_one() -> None:
+    allowance = known(limit=1, counted=1)
+    allowance.count_begins()
+    allowance.count_failed(0)
+    assert not allowance.full
+    assert not allowance.in_doubt
+    assert not allowance.wants_count(0)
+    assert allowance.wants_count(COUNT_EVERY_S * NS)
+    allowance.count_begins()
+    assert not allowance.in_doubt
+    allowance.count_ends(1, COUNT_EVERY_S * NS)
+    assert allowance.full
+
+
+def test_what_came_to_nothing_does_not_count() -> None:
+    allowance = known(limit=1)
+    allowance.add()
+    assert allowance.full
+    allowance.take_back()
+    allowance.take_back()
+    assert allowance.left == 1
+
+
+@given(limit=st.integers(1, 5_000), adders=st.integers(1, PART))
+def test_up_to_four_that_add_at_the_same_time_keep_the_limit_where_each_counts_when_it_should(
+    limit: int, adders: int
+) -> None:
+    # Each adds in turn, and counts as soon as it wants to: time is no matter here.
+    stored, now_ns = 0, 0
+    allowances = [Allowance(limit=limit) for _ in range(adders)]
+    while not all(each.full for each in allowances):
+        for each in allowances:
+            now_ns += 1_000 * NS
+            if each.wants_count(now_ns):
+                each.count_begins()
+                each.count_ends(stored, now_ns)
+            if not each.full:
+                each.add()
+                stored += 1
+    assert limit <= stored <= limit + adders - 1
