@@ -14,9 +14,14 @@ What it is for, with commands 1, 2, 3 under one key, all carried out, and then r
     1 create A, 2 cancel, then a create B over HTTP    2 would cancel B: therefore HTTP keeps the place, and a cancel by
                                                        command writes it though it moves nothing
 
-What it is not: a memory of commands without an effect (404, 409). Such a one may have its one effect when it is read
-again; it is no second one. Nobody can have been told otherwise: answers go out only after it is written down that the
-effects are over (`api.command_work`).
+What it is not: a memory of commands without an effect (404, 409, 412). Such a one may have its one effect when it is read
+again; it is no second one. Hardly anybody can have been told otherwise: answers go out only after it is written down that
+the effects are over (`api.command_work`), and who reads the command after that carries out nothing.
+
+**What is open.** A node that read it before that, was frozen past its session, and wakes up does not know. It carries the
+command out if there is something to do by now: a cancel that another node has answered with 404 then cancels what was
+created over HTTP since. (Found by simulation. A lease would close it: after every read of the pointer, ask whether the last
+heartbeat that was answered was sent less than a session ago; whoever answered meanwhile was given the command later.)
 
 **A topic that was made anew** counts its offsets from zero. The broker's time of a record tells it from the old one: it
 is later than all that the old one had (`message.timestamp.type` is `LogAppendTime`, which is checked at the start). The

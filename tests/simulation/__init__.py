@@ -1,7 +1,8 @@
 """The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
 
-What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard). What is
-made up is everything outside: DynamoDB, Kafka, the consumer group, clocks, and clients. From one seed comes one history,
+What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard), and the
+intake of commands (`api.command_work`). What is made up is everything outside: DynamoDB, Kafka, the consumer groups,
+clocks, and clients. From one seed comes one history,
 byte for byte the same on every machine; a seed that fails is a bug report.
 
     virtual_loop      several event loops and one time that jumps; pausing and killing a node
@@ -9,9 +10,11 @@ byte for byte the same on every machine; a seed that fails is a bug report.
     store_world       DynamoDB: transactions applied item by item, queries that are no snapshots, late and lost writes
     kafka_world       brokers: producer epochs, decided first and visible later; kafka_host: the client on one node
     group_world       the consumer group: zombies, overlapping owners, lost wake-ups
+    command_world     the commands topic, its group's offsets, and the port CommandLog on one node
     faults            what goes wrong in a run, drawn from the seed; themes
     node, cluster     the engine put together; life and death of nodes
     workload          clients, on purpose near due times
+    producers         commands, in transactions of which some are aborted; what is to be said of their answers
     checkers          judge by what the worlds hold and what clients were told; linearizability: do answers fit one story?
     mutations         deliberate breaks of the protocol, each of which must be caught
     run               one seed, or many: python -m tests.simulation.run
@@ -33,6 +36,7 @@ while, so that late copies arrive, and the checkers judge.
 - The group: assignments come as a whole; the protocol below (join, sync, generations) is not played.
 - Time: nodes drift by 0.01 %, jump, and are off; the store's own clock is right, because it is the reference by definition.
 - Python: nothing is slow. A pass over ten thousand rows takes no time here, so starvation of heartbeats is not seen.
+- Commands: offsets that are lost, or reset by hand; a topic made anew; poison; answers that are given up.
 - Changes of the shard count. Long waits: back-off, scan interval, topic wait are set to seconds, so that
   a run reaches their ends.
 

@@ -1,8 +1,8 @@
 """Was every promise kept? Judged from what the worlds hold at the end and what clients were told, never from the engine.
 
 Each broken promise is named by one word: twice, lost, early, order, cancelled, untrue, versions, fence, liveness, leftover,
-story; and, found where it happens, by the worlds: revived (a row is back), outcome_changed, lowered (epoch or frontier),
-defect.
+story; of commands, aborted, unanswered, buried; and, found where it happens, by the worlds: revived (a row is back),
+outcome_changed, lowered (epoch or frontier), defect.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from clockwork.domain import marker
 from clockwork.domain.position import Position, due_ms_of
+from clockwork.domain.record import DEAD_SOURCE
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
 from clockwork.engine.answers import (
     Cancelled,
@@ -25,6 +26,7 @@ from clockwork.engine.answers import (
 from tests.simulation import linearizability
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
+from tests.simulation.command_world import COMMANDS, REPLIES
 from tests.simulation.kafka_world import DEAD_LETTERS, DELIVERIES, OWN_DEAD_LETTERS, Entry, Transaction, Where
 from tests.simulation.store_world import name_of
 from tests.simulation.workload import History, Workload
@@ -33,7 +35,8 @@ from tests.simulation.workload import History, Workload
 def at_rest(cluster: Cluster) -> bool:
     """Nothing is left to be delivered, and no transaction is under way anywhere."""
     store = cluster.worlds.store
-    return not store.rows and not store.tables.busy and not cluster.worlds.kafka.unsettled()
+    worlds = cluster.worlds
+    return not store.rows and not store.tables.busy and not worlds.kafka.unsettled() and worlds.commands.worked_off()
 
 
 def check_liveness(cluster: Cluster, workload: Workload) -> None:
@@ -44,6 +47,8 @@ def check_liveness(cluster: Cluster, workload: Workload) -> None:
         cluster.trace.violation("liveness", f"still there: {left}")
     if not workload.done:
         cluster.trace.violation("liveness", "clients still wait")
+    if not cluster.worlds.commands.worked_off():
+        cluster.trace.violation("liveness", "commands are left")
     if unsettled := cluster.worlds.kafka.unsettled():
         cluster.trace.violation("liveness", f"transactions are open: {unsettled}")
 
@@ -112,8 +117,12 @@ def _gather(cluster: Cluster) -> Evidence:
         outcomes={place[2]: outcome for place, outcome in store.outcomes.items()},
     )
     for where in kafka.logs:
+        if where[0] in (COMMANDS, REPLIES):
+            continue
         for entry in kafka.committed(where):
             assert entry.record is not None
+            if where[0] == DEAD_LETTERS and entry.header(DEAD_SOURCE) is not None:
+                continue  # a command
             if where[0] == DELIVERIES:
                 ended = marker.decode(entry.record.value)
                 evidence.dropped.update(one.position for one in ended if one.placed is None)
@@ -303,6 +312,8 @@ def _view_of(answer: object) -> ScheduleView | None:
         case Created(view) | Repeated(view) | KeyTaken(view) | Cancelled(view) | Refused(_, view):
             return view
         case Changed(view) | Unchanged(view) | VersionDiffers(view):
+            return view
+        case linearizability.Told(view):
             return view
         case ScheduleView():
             return answer

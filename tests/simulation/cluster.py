@@ -8,10 +8,11 @@ from clockwork.domain.position import Position
 from clockwork.engine.answers import Changed, Created, Unchanged
 from clockwork.errors import ClockworkError, InvalidInput, Unavailable
 from tests.simulation.clocks import NodeClock, TrueTime
+from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
 from tests.simulation.faults import Act, Fault, Profile, Trigger
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
-from tests.simulation.kafka_world import DEAD_LETTERS, OWN_DEAD_LETTERS, KafkaWorld
+from tests.simulation.kafka_world import DEAD_LETTERS, KAFKA_PARTITIONS, OWN_DEAD_LETTERS, KafkaWorld
 from tests.simulation.node import Call, Node, Worlds, answer
 from tests.simulation.store_world import StoreWorld
 from tests.simulation.trace import Trace, describe
@@ -63,8 +64,18 @@ class Cluster:
             shards=profile.shards,
             session_s=profile.session_s,
         )
-        self.worlds = Worlds(store=store, kafka=kafka, group=group, trace=self.trace)
-        for topic in (*TOPICS, DEAD_LETTERS, OWN_DEAD_LETTERS):
+        commands = CommandWorld(
+            kafka=kafka,
+            group=GroupWorld(
+                reactor=self.reactor,
+                kafka=kafka,
+                rng=random.Random(f"{seed}/commands' group"),
+                shards=KAFKA_PARTITIONS,
+                session_s=profile.session_s,
+            ),
+        )
+        self.worlds = Worlds(store=store, kafka=kafka, group=group, commands=commands, trace=self.trace)
+        for topic in (*TOPICS, DEAD_LETTERS, OWN_DEAD_LETTERS, COMMANDS, REPLIES):
             kafka.create_topic(topic)
         self.nodes: list[Node] = []
         self.ahead_ms_max = 0.0
@@ -85,6 +96,8 @@ class Cluster:
     def start(self) -> None:
         """Starts every node, and lets the faults come."""
         self.worlds.group.start()
+        if self.profile.commanded:
+            self.worlds.commands.group.start()
         for number in range(self.profile.nodes):
             offset_ms = self._rng.uniform(-1, 1) * self.profile.clock_offset_ms
             drift = self._rng.uniform(-1, 1) * (1e-4 if self.profile.clock_offset_ms else 0.0)
@@ -248,6 +261,7 @@ class Cluster:
                     self._topic_for_a_while(fault, kafka.away, DEAD_LETTERS)
             case Act.REBALANCE:
                 self.worlds.group.rebalance()
+                self.worlds.commands.group.rebalance()
 
     def _freeze(self, node: Node, for_s: float) -> None:
         if node.host.awake:

@@ -163,6 +163,8 @@ class Profile:
     """Share of schedules that are changed, fired, or armed again."""
     deadlines: float = 0.0
     """Share of schedules that are dropped, or become dead letters, or neither, when they are late."""
+    commanded: int = 0
+    """Schedules that are created by command; if there are none, no node reads commands."""
     own_letters: bool = False
     """The client has a topic of its own for dead letters, which refuses what its other topics refuse."""
 

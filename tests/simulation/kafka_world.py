@@ -70,9 +70,12 @@ class Entry:
 
     @property
     def delivery_id(self) -> str | None:
-        if self.record is None:
-            return None
-        return next((value.decode() for name, value in self.record.headers if name == DELIVERY_ID), None)
+        return self.header(DELIVERY_ID)
+
+    def header(self, name: str) -> str | None:
+        """The first of this name."""
+        headers = self.record.headers if self.record is not None else ()
+        return next((value.decode() for each, value in headers if each == name), None)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -27,6 +27,14 @@ from clockwork.errors import InvalidInput
 from tests.simulation.node import CancelCall, ChangeCall, CreateCall, FindCall, FireCall, RearmCall
 from tests.simulation.workload import Op, describe_answer, describe_call
 
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Of a change by command: changed now or so already, which its answer does not say."""
+
+    view: ScheduleView
+
+
 TRIED_MAX: Final = 200_000
 
 
@@ -81,9 +89,15 @@ def _search(ops: list[Op]) -> bool:
             stack.append((left, replace(state, status=Status.FAILED)))
         first_answer_s = min((ops[i].answered_at_s or 0.0) for i in left & answered)
         for i in sorted(left):
-            if ops[i].asked_at_s <= first_answer_s:
+            if ops[i].asked_at_s <= first_answer_s and not _after_another(ops, i, left & answered):
                 stack.extend((left - {i}, after) for after in _effects(ops[i], state))
     return False
+
+
+def _after_another(ops: list[Op], i: int, left: frozenset[int]) -> bool:
+    """A client's commands take effect in their order."""
+    place = ops[i].command
+    return place is not None and any((other := ops[j].command) is not None and other < place for j in left)
 
 
 def _effects(op: Op, state: State) -> Iterator[State]:
@@ -142,6 +156,9 @@ def _change(op: Op, call: ChangeCall, state: State) -> Iterator[State]:
     match op.answer:
         case NotFound() if state.created is None:
             yield state
+        case Told(view):
+            yield from _change(replace(op, answer=Changed(view)), call, state)
+            yield from _change(replace(op, answer=Unchanged(view)), call, state)
         case Changed(view) if state.pending and may and _shows(view, moved) and _fulfilled(call, view):
             yield moved
         case Unchanged(view) if _shows(view, state) and state.pending and _fulfilled(call, view):

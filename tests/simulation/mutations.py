@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.clock import ClockGuard
+from clockwork.domain.command import CommandPlace
 from clockwork.domain.lanes import Planner
 from clockwork.engine import deliver, dispatch, hold
 from clockwork.engine.cancel import Canceller
@@ -21,7 +22,8 @@ from clockwork.engine.reading import Reading
 from clockwork.engine.reschedule import Rescheduler
 from clockwork.engine.takeover import TakeOver
 from clockwork.engine.tidy import TidyUp
-from tests.simulation import breaks, breaks_of_changes, store_world
+from tests.simulation import breaks, breaks_of_changes, breaks_of_commands, store_world
+from tests.simulation.command_world import CommandWorld, HostCommandLog
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 from tests.simulation.themes import Theme
@@ -266,6 +268,30 @@ MUTATIONS: Final = (
         seeds=80,
         theme=Theme.COMMITS,
         patches=lambda: [(Reading, "view_at", breaks.state_from_the_row)],
+    ),
+    Mutation(
+        name="commands committed before they are carried out",
+        seeds=40,
+        theme=Theme.COMMANDS,
+        patches=lambda: [(HostCommandLog, "_work_off", breaks_of_commands.commit_first)],
+    ),
+    Mutation(
+        name="commands committed before they are answered",
+        seeds=40,
+        theme=Theme.COMMANDS,
+        patches=lambda: [(HostCommandLog, "_note", breaks_of_commands.note_and_go_on)],
+    ),
+    Mutation(
+        name="commands of aborted transactions read",
+        seeds=20,
+        theme=Theme.COMMANDS,
+        patches=lambda: [(CommandWorld, "fetch", breaks_of_commands.read_uncommitted)],
+    ),
+    Mutation(
+        name="commands carried out again when they are read again",
+        seeds=80,
+        theme=Theme.COMMANDS,
+        patches=lambda: [(CommandPlace, "is_over", lambda self, last: False)],
     ),
     Mutation(
         name="create over anything", seeds=20, patches=lambda: [(HostStore, "create", breaks.create_over_anything)]

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.api.command_work import CommandWork
+from clockwork.api.handlers import ScheduleHandlers
 from clockwork.config import IntakeSettings, RunnerSettings
+from clockwork.domain.rights import NOBODY_IN_PARTICULAR
 from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -22,11 +25,12 @@ from clockwork.engine.takeover import TakeOver
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.engine.waker import Waker
 from clockwork.errors import Unavailable
+from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLog
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership
 from tests.simulation.host import Host
 from tests.simulation.kafka_host import HostPublisher
-from tests.simulation.kafka_world import DEAD_LETTERS, OWN_DEAD_LETTERS, KafkaWorld
+from tests.simulation.kafka_world import CLUSTER, DEAD_LETTERS, OWN_DEAD_LETTERS, KafkaWorld
 from tests.simulation.store_world import HostStore, StoreWorld
 from tests.simulation.trace import Trace, describe
 
@@ -37,6 +41,7 @@ PASSES_AT_ONCE: Final = 2
 TAKEOVERS_AT_ONCE: Final = 2
 """Both small, so that runs reach them."""
 REQUEST_TIMEOUT_MS: Final = 3_000
+BODY_BYTES_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,7 @@ class Worlds:
     store: StoreWorld
     kafka: KafkaWorld
     group: GroupWorld
+    commands: CommandWorld
     trace: Trace
 
 
@@ -97,6 +103,24 @@ class Node:
         self.canceller = Canceller(self.store, self._waker, clock, rng, intake)
         self.rescheduler = Rescheduler(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
         self.rearmer = Rearmer(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
+        self._commands = HostCommandLog(worlds.commands, host) if profile.commanded else None
+        self._command_work = CommandWork(
+            handlers=ScheduleHandlers(
+                intake=self.intake,
+                canceller=self.canceller,
+                rescheduler=self.rescheduler,
+                rearmer=self.rearmer,
+                telemetry=telemetry,
+                clock=clock,
+                cluster=CLUSTER,
+                body_bytes_max=BODY_BYTES_MAX,
+            ),
+            publisher=self.publisher,
+            rng=rng,
+            principal=lambda: NOBODY_IN_PARTICULAR,
+            topic=COMMANDS,
+            dead_letter_topic=DEAD_LETTERS,
+        )
         self._stop = asyncio.Event()
         self.ended = False
 
@@ -111,6 +135,8 @@ class Node:
         try:
             async with asyncio.TaskGroup() as group:
                 side = [group.create_task(self._ping()), group.create_task(self._waker.run())]
+                if self._commands is not None:
+                    side.append(group.create_task(self._commands.run(self._command_work.work)))
                 work = group.create_task(self._work())
                 await self._stop.wait()
                 work.cancel()

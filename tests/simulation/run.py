@@ -15,6 +15,7 @@ from typing import Final
 from tests.simulation import checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Profile
+from tests.simulation.producers import Producers
 from tests.simulation.themes import Theme, draw
 from tests.simulation.trace import EngineLog, Trace
 from tests.simulation.virtual_loop import Runaway
@@ -49,9 +50,10 @@ def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None)
     profile = replace(profile, own_letters=random.Random(f"{seed}/letters").random() < OWN_LETTERS_SHARE)
     cluster = Cluster(seed, profile)
     workload = Workload(cluster, seed)
+    producers = Producers(cluster, workload, seed)
     with EngineLog(cluster.trace, everything=everything):
         try:
-            _run(cluster, workload)
+            _run(cluster, workload, producers)
         except Runaway as runaway:
             cluster.trace.violation("runaway", str(runaway))
         finally:
@@ -66,10 +68,11 @@ def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None)
     )
 
 
-def _run(cluster: Cluster, workload: Workload) -> None:
+def _run(cluster: Cluster, workload: Workload, producers: Producers) -> None:
     reactor = cluster.reactor
     cluster.start()
     workload.start()
+    producers.start()
     reactor.run(until_s=cluster.profile.faults_end_s)
     workload.stop()
     cluster.heal()
@@ -88,6 +91,7 @@ def _run(cluster: Cluster, workload: Workload) -> None:
     reactor.run(until_s=reactor.now_s + REST_S)
     workload.ask_all()
     reactor.run(until_s=reactor.now_s + 20, done=lambda: workload.done)
+    producers.judge()
     checkers.check_all(cluster, workload.history)
 
 

@@ -41,6 +41,8 @@ class Theme(StrEnum):
     LATE = "late"
     CHANGES = "changes"
     DEADLINES = "deadlines"
+    COMMANDS = "commands"
+    """Only if it is asked for: a run without a theme may have commands besides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +164,19 @@ _RECIPES: Final = {
         },
         rebalance_s=0.8,
     ),
+    Theme.COMMANDS: _Recipe(
+        operations=("commit_offsets", "commit_offsets", "fetch", "send", "create", "reschedule", "cancel"),
+        acts=(STALL, LONG_STALL, CRASH),
+        share=0.2,
+        values=_BUSY
+        | {
+            "schedules": 6,
+            "commanded": 16,
+            "store": StoreFaults(answer_lost=0.05, late=0.05, slow_apply=0.3, timeout_s=0.15),
+            "kafka": KafkaFaults(answer_lost=0.05, request_lost=0.03),
+        },
+        rebalance_s=1.0,
+    ),
 }
 
 
@@ -171,14 +186,15 @@ def draw(rng: random.Random, theme: Theme | None = None) -> Profile:
     profile = _draw(rng, theme)
     if theme is not None:
         return profile
-    return replace(profile, changes=rng.choice([0.0, 0.3, 0.8]), deadlines=rng.choice([0.0, 0.0, 0.3, 0.8]))
+    changes, deadlines = rng.choice([0.0, 0.3, 0.8]), rng.choice([0.0, 0.0, 0.3, 0.8])
+    return replace(profile, changes=changes, deadlines=deadlines, commanded=rng.choice([0, 0, 0, 8]))
 
 
 def _draw(rng: random.Random, theme: Theme | None) -> Profile:
     profile = draw_profile(rng)
     if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
         return profile
-    recipe = _RECIPES[theme or rng.choice(list(Theme))]
+    recipe = _RECIPES[theme or rng.choice([theme for theme in Theme if theme is not Theme.COMMANDS])]
     sore = Sore(
         operations=tuple(rng.sample(recipe.operations, k=2)),
         share=recipe.share,

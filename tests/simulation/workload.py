@@ -51,6 +51,12 @@ class Op:
     answered_at_s: float | None = None
     answer: object = None
     """None while unanswered; for a find that found nothing too."""
+    command: int | None = None
+    """By command: which, in the order of its client."""
+
+    @property
+    def client(self) -> ClientId:
+        return self.call.new.client_id if isinstance(self.call, CreateCall) else self.call.client_id
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,7 +96,7 @@ class Workload:
 
     def start(self) -> None:
         for n in range(self._profile.schedules):
-            self._spawn(self._key(ScheduleKey(f"k{n}"), random.Random(self._rng.getrandbits(64))))
+            self.spawn(self._key(ScheduleKey(f"k{n}"), random.Random(self._rng.getrandbits(64))))
 
     def stop(self) -> None:
         """No new schedules; what is under way goes on."""
@@ -102,7 +108,7 @@ class Workload:
     def ask_all(self) -> None:
         """Asks for every key once more, when everything is over."""
         for key in self.history.all_keys():
-            self._spawn(self._ask_patiently(key))
+            self.spawn(self._ask_patiently(self.history.of_key(key)[0].client, key))
 
     # --- one key's life
 
@@ -116,14 +122,14 @@ class Workload:
 
     async def _one_schedule(self, key: ScheduleKey, generation: int, rng: random.Random) -> bool:
         """From its create to its end. False: this key must not be used again."""
-        new = self._present[key] = self._new(key, generation, rng)
+        new = self._present[key] = self.new(key, generation, rng)
         due_s = (new.due_ms - EPOCH_MS) / 1_000
         for _ in range(rng.choice([0, 0, 1, 2])):
-            self._spawn(self._sometime(rng, due_s, FindCall(CLIENT, key)))
+            self.spawn(self.sometime(rng, due_s, FindCall(CLIENT, key)))
         for _ in range(1 + (rng.random() < 0.3) if rng.random() < self._profile.cancels else 0):
-            self._spawn(self._sometime(rng, due_s, CancelCall(CLIENT, key)))
+            self.spawn(self.sometime(rng, due_s, CancelCall(CLIENT, key)))
         if rng.random() < 0.25:
-            self._spawn(self._sometime(rng, due_s, CreateCall(new)))
+            self.spawn(self.sometime(rng, due_s, CreateCall(new)))
         # Chance of their own, so that a run without changes stays what it was.
         rng_of_changes = random.Random(f"{self._seed}/changes/{key}/{generation}")
         if rng_of_changes.random() < self._profile.changes:
@@ -137,17 +143,17 @@ class Workload:
         for _ in range(rng.choice([1, 1, 2, 3])):
             kind = rng.random()
             if kind < 0.2:
-                self._spawn(self._sometime(rng, due_s, FireCall(CLIENT, key)))
+                self.spawn(self.sometime(rng, due_s, FireCall(CLIENT, key)))
             elif kind < 0.3:
-                self._spawn(self._sometime(rng, due_s + rng.uniform(1, 4), RearmCall(CLIENT, key)))
+                self.spawn(self.sometime(rng, due_s + rng.uniform(1, 4), RearmCall(CLIENT, key)))
             else:
-                call = self._put(key, due_s, rng)
+                call = self.put(key, due_s, rng)
                 # Data is given once only: else two rows, with another one between them, could look alike to a consumer.
                 for _ in range(1 if call.task_data is not None else rng.choice([1, 1, 2])):
-                    self._spawn(self._sometime(rng, due_s, call))
+                    self.spawn(self.sometime(rng, due_s, call))
                 due_s = due_s if call.due_ms is None else (call.due_ms - EPOCH_MS) / 1_000
 
-    def _put(self, key: ScheduleKey, due_s: float, rng: random.Random) -> ChangeCall:
+    def put(self, key: ScheduleKey, due_s: float, rng: random.Random) -> ChangeCall:
         self._puts += 1
         topic, ordering_key = rng.choice(self._lanes)
         what = rng.choice(["due", "due", "data", "data", "lane", "all"])
@@ -191,7 +197,7 @@ class Workload:
                 return all(op.answered_at_s is not None for op in creates)
         return False
 
-    async def _sometime(self, rng: random.Random, due_s: float, call: Call) -> None:
+    async def sometime(self, rng: random.Random, due_s: float, call: Call) -> None:
         """One request near the due time, or anywhere between now and then, or long after."""
         lead_s = self._profile.lead_ms / 1_000
         now_s = self._cluster.reactor.now_s
@@ -219,10 +225,10 @@ class Workload:
                 return
             await asyncio.sleep(rng.uniform(0.0, 0.3))  # "ask again"
 
-    async def _ask_patiently(self, key: ScheduleKey) -> None:
+    async def _ask_patiently(self, client: ClientId, key: ScheduleKey) -> None:
         while True:
             try:
-                await self._ask(key, FindCall(CLIENT, key))
+                await self._ask(key, FindCall(client, key))
             except NoAnswer:
                 await asyncio.sleep(0.2)
             else:
@@ -256,7 +262,7 @@ class Workload:
         op.answer = answer
         return answer
 
-    def _spawn(self, coro: object) -> None:
+    def spawn(self, coro: object) -> None:
         self._running += 1
         task = self._loop.create_task(coro)  # type: ignore[arg-type]
         task.add_done_callback(self._ended_task)
@@ -266,7 +272,7 @@ class Workload:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
-    def _new(self, key: ScheduleKey, generation: int, rng: random.Random) -> NewSchedule:
+    def new(self, key: ScheduleKey, generation: int, rng: random.Random) -> NewSchedule:
         topic, ordering_key = self._lanes[rng.randrange(len(self._lanes))]
         now_s = self._cluster.reactor.now_s
         if rng.random() < self._profile.past:

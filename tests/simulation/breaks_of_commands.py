@@ -1,0 +1,28 @@
+"""What the mutations of commands put in the place of a rule, as `breaks` does for the others."""
+
+from typing import Any
+
+from clockwork.ports import CommandBatch, CommandRecord
+from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
+
+
+async def commit_first(self: HostCommandLog, batch: CommandBatch, work: Any) -> int:
+    """Read at most once."""
+    number, end = batch.records[0].place.kafka_partition, batch.records[-1].place.offset + 1
+    await self._commit(number, (end, 0))
+
+    async def note() -> None: ...
+
+    await work(batch, note)
+    return end
+
+
+async def note_and_go_on(self: HostCommandLog, number: int, begin: int, end: int) -> None:
+    """What is owed to nobody any more once it is noted: the offset moves before the answers are out."""
+    await self._commit(number, (end, 0))
+
+
+def read_uncommitted(self: CommandWorld, number: int, offset: int) -> list[CommandRecord]:
+    """Whatever stands there."""
+    found = [e for e in self.kafka.logs[(COMMANDS, number)] if e.offset >= offset and e.record is not None]
+    return [self.record(number, entry) for entry in found[:RECORDS_MAX]]
