@@ -22,8 +22,9 @@ WRITES_PER_CALL: Final = 25
 BYTES_PER_CALL: Final = 900 * 1024
 """DynamoDB takes 16 MB, but that would not be sent and stored within the read time-out, and aiohttp warns from 1 MB on
 that sending it in one piece keeps the event loop waiting."""
-READS_AT_ONCE: Final = 8
-"""Shared reads of one kind; more than this at one moment gather."""
+READS_AT_ONCE: Final = 2
+"""Shared reads of one kind; more than this at one moment gather. With 8, a batch of a thousand cancels sent five times as
+many calls, nearly all for a single item; with 2, who comes third waits for one read at most."""
 CALLS_AT_ONCE: Final = 8
 """Of one request, so that one large tidy-up leaves connections for everybody else."""
 GROUP_REQUESTS_MAX: Final = 500

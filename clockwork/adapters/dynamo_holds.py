@@ -21,7 +21,7 @@ from clockwork.domain.schedule import RequestId
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreUnavailable
 
-CALLS_AT_ONCE: Final = 4
+CALLS_AT_ONCE: Final = 2
 STATEMENTS_MAX: Final = 20
 """DynamoDB takes 25; each is answered with its row, of up to 400 KB."""
 

@@ -21,9 +21,6 @@ from clockwork.engine.batch import each_alone
 from clockwork.errors import FieldError, InvalidInput
 
 ITEMS_MAX: Final = 1_000
-AT_ONCE: Final = 200
-"""Of one batch: enough to fill the store's transactions (`adapters.dynamo_group_commit`), and few enough that the requests
-of others are not all behind them."""
 _NAME: Final = "schedules"
 _QUOTED_CHARS_MAX: Final = 100
 
@@ -67,7 +64,7 @@ class BatchHandlers:
         self, items: Sequence[_T | InvalidInput], do: Callable[[_T], Awaitable[Answered]], key: Callable[[_T], Key]
     ) -> web.Response:
         valid = [item for item in items if not isinstance(item, InvalidInput)]
-        done = iter(await each_alone(do, valid, key=key, at_once=AT_ONCE, timeout_s=self.timeout_ms / 1_000))
+        done = iter(await each_alone(do, valid, key=key, timeout_s=self.timeout_ms / 1_000))
         results = (item if isinstance(item, InvalidInput) else next(done) for item in items)
         return await many.listed("results", _documents(results))
 
