@@ -182,6 +182,7 @@ class GroupedReads:
 
     async def _carry(self, group: _Reads) -> None:
         try:
+            await asyncio.sleep(0)  # everybody else who is awake
             async with self._places:
                 self._close(group)
                 keys = list(group.keys.values())

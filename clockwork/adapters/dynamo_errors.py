@@ -101,21 +101,6 @@ def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: 
     return Rejected(f"{message}: {detail}", code=code, outcome_unknown=unknown)
 
 
-def of_statement(error: dict[str, Any]) -> ClockworkError:
-    """Our error for that of one statement of a batch, which was sent once and answered."""
-    code = str(error.get("Code", ""))
-    message = f"DynamoDB answered {code} to a statement"
-    if code == "ConditionalCheckFailed":
-        return Refused((error.get("Item"),), message, failed=(True,))
-    if code == "TransactionConflict":
-        return TransactionConflict(message)
-    if code in THROTTLING_CODES:
-        return StoreThrottled(message)
-    if code == "InternalServerError":
-        return StoreUnavailable(message, outcome_unknown=True)
-    return Rejected(f"{message}: {str(error.get('Message', ''))[:MESSAGE_CHARS_MAX]}", code=code)
-
-
 def _of_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> ClockworkError:
     """A failed condition is the answer whatever else happened: without the conflict it would have failed as well."""
     codes = [str(reason.get("Code", "None")) for reason in reasons]

@@ -1,8 +1,8 @@
 """Group commit (design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
 
 A transaction costs CPU and time of its own, whatever is in it: DynamoDB Local stores twice as many schedules by fifties
-as one by one. One request alone waits for nobody; only when all places are taken do the next ones gather, and the longer
-they wait, the more they are.
+as one by one. One request alone waits for nobody but those of its own turn of the event loop; only when all places are
+taken do the next ones gather, and the longer they wait, the more they are.
 
 A transaction fails as a whole. Those whose own conditions failed are known by its cancellation reasons; the rest goes
 again together, and if that fails as well, each for itself. What befell a member is told to its own caller, as if it had
@@ -112,6 +112,7 @@ class GroupCommit:
 
     async def _carry(self, group: _Group) -> None:
         try:
+            await asyncio.sleep(0)  # everybody else who is awake
             async with self._places:
                 self._close(group)
                 left = await self._together(group, list(group.members.values()))
