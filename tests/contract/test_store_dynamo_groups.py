@@ -9,7 +9,6 @@ import pytest
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters.dynamo_batch import READS_AT_ONCE
 from clockwork.adapters.dynamo_errors import Rejected
-from clockwork.adapters.dynamo_group_commit import TRANSACTIONS_AT_ONCE
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.domain.schedule import EndState, Failure, Outcome, Pointer, RequestId, Row
 from clockwork.domain.sharding import ShardId
@@ -52,8 +51,7 @@ async def test_creates_of_one_moment_are_stored_by_a_few_transactions(
     assert await _create_all(dynamo_store, rows) == [None] * MANY
 
     assert all(await _stored(dynamo_store, rows))
-    # As many as may be under way at once go alone; the others fill a few.
-    assert faults.sent[TRANSACTION] <= TRANSACTIONS_AT_ONCE + 3
+    assert faults.sent[TRANSACTION] == 2  # two actions each, and a hundred are the most
 
 
 async def test_a_taken_key_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
@@ -100,7 +98,7 @@ async def test_a_group_whose_answer_was_lost_is_repeated_and_stored_once(
     dynamo_store: DynamoScheduleStore, faults: Faults
 ) -> None:
     rows = [row() for _ in range(MANY)]
-    faults.lose_answer(TRANSACTION, times=TRANSACTIONS_AT_ONCE + 1)
+    faults.lose_answer(TRANSACTION, times=2)
 
     assert await _create_all(dynamo_store, rows) == [None] * MANY
 
@@ -123,15 +121,10 @@ async def test_a_group_in_conflict_is_tried_once_more_one_by_one(
     dynamo_store: DynamoScheduleStore, faults: Faults, conflicts: int
 ) -> None:
     rows = [row() for _ in range(40)]
-    first = [row() for _ in range(TRANSACTIONS_AT_ONCE)]
-    carried = asyncio.gather(*(dynamo_store.create(one, pointer(one), replaces_version=None) for one in first))
     reasons = [{"Code": "TransactionConflict"}, *({"Code": "None"} for _ in range(79))]
-    for _ in range(TRANSACTIONS_AT_ONCE):
-        faults.pass_on(TRANSACTION)
     faults.answer(TRANSACTION, "TransactionCanceledException", times=conflicts, CancellationReasons=reasons)
 
     told = await _create_all(dynamo_store, rows)
-    await carried
 
     # The second conflict meets one that is alone by then, and is told to its caller, who knows how long to try.
     failed = [one for one in told if one is not None]
@@ -156,10 +149,10 @@ async def test_who_gives_up_takes_nobody_with_it(dynamo_store: DynamoScheduleSto
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
         await asyncio.sleep(0)  # all have asked
-        for task in tasks[: TRANSACTIONS_AT_ONCE + 1]:  # the last of them carries the others
+        for task in tasks[:5]:  # the first of them carries the others
             task.cancel()
 
-    assert all(await _stored(dynamo_store, rows[TRANSACTIONS_AT_ONCE + 1 :]))
+    assert all(await _stored(dynamo_store, rows[5:]))
 
 
 async def test_those_whose_carrier_gave_up_go_together_again(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
@@ -168,10 +161,10 @@ async def test_those_whose_carrier_gave_up_go_together_again(dynamo_store: Dynam
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
         await asyncio.sleep(0)  # all have asked
-        tasks[TRANSACTIONS_AT_ONCE].cancel()  # it carries half of the others
+        tasks[0].cancel()  # it carries half of the others
 
     assert sum(await _stored(dynamo_store, rows)) == MANY - 1
-    assert faults.sent[TRANSACTION] <= TRANSACTIONS_AT_ONCE + 4
+    assert faults.sent[TRANSACTION] <= 4
 
 
 # --- outcomes and deletes
@@ -261,7 +254,7 @@ async def test_cancels_of_one_moment_share_a_few_transactions(
 
     assert await _cancel_all(dynamo_store, rows, HOLD) == [None] * MANY
 
-    assert faults.sent[TRANSACTION] - sent_before <= TRANSACTIONS_AT_ONCE + 3
+    assert faults.sent[TRANSACTION] - sent_before <= 2
     assert not any(await _stored(dynamo_store, rows))
     for one in rows:
         found = await dynamo_store.read_outcome(one.schedule.client_id, one.schedule.schedule_key, one.position)
