@@ -28,7 +28,7 @@ class LetterPage:
 
     letters: tuple[DeadLetter, ...]
     next_from: Mapping[int, int] | None
-    """Where to go on, by Kafka partition; None: all that was there when it was asked for has been read."""
+    """Where to go on, by Kafka partition, a hundred at most; None: all that was there when it was asked for was read."""
 
 
 class DeadLetterLog(Protocol):
@@ -36,8 +36,9 @@ class DeadLetterLog(Protocol):
     not be read raises BrokerUnavailable."""
 
     async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
-        """Some letters of a topic, at most `letters_max`, from these offsets on by Kafka partition; where none is given,
-        from the first that is still there. A page may be short, or empty, before the end. Raises: BrokerUnavailable."""
+        """Some letters of a topic, at most `letters_max`, from these offsets on by Kafka partition. Of those not named, the
+        ones below the lowest that is have been read; all others are read from the first letter that is still there. A page
+        may be short, or empty, before the end. Raises: BrokerUnavailable."""
         ...
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:

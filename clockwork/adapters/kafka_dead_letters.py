@@ -40,6 +40,9 @@ PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends with the letter that passes this."""
 FETCH_BYTES_MAX: Final = 256 * 1024
 """Of one Kafka partition, ahead of what is asked for; a longer letter comes all the same, alone."""
+KAFKA_PARTITIONS_AT_ONCE: Final = 100
+"""Of a topic that are read side by side, the lowest first: all of them are named in what a page ends with, a cursor in a URL
+that has to fit into a line of a request."""
 POLL_MS: Final = 200
 POLL_LETTERS: Final = 50
 READ_S_MAX: Final = 4.0
@@ -63,10 +66,11 @@ class KafkaDeadLetters:
                 return LetterPage(letters=(), next_from=None)
             begin_s = asyncio.get_running_loop().time()
             ends, at = await _sought(consumer, start)
-            while left := [where for where in ends if at[where] < ends[where]]:
+            while block := _block(at, ends):
                 spent_s = asyncio.get_running_loop().time() - begin_s
                 if len(letters) >= letters_max or page_bytes > PAGE_BYTES_MAX or spent_s > READ_S_MAX:
                     break
+                left = [where for where in block if at[where] < ends[where]]
                 most = min(POLL_LETTERS, letters_max - len(letters))
                 found = [_letter(record) for record in await _polled(consumer, {w: at[w] for w in left}, most)]
                 letters += found
@@ -74,7 +78,7 @@ class KafkaDeadLetters:
                 # Asked for also where nothing came: offsets have holes where transactions ended.
                 at |= {where: await consumer.position(where) for where in left}
             letters.sort(key=lambda letter: (letter.placed.at_ms, letter.placed.kafka_partition, letter.placed.offset))
-            next_from = {where.partition: offset for where, offset in at.items()} if left else None
+            next_from = {where.partition: at[where] for where in block} or None
             return LetterPage(letters=tuple(letters), next_from=next_from)
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
@@ -146,14 +150,24 @@ async def _stop(consumer: Any) -> None:
 
 
 async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, int], dict[Any, int]]:
-    """Where the topic ends now, and where reading begins, by Kafka partition."""
+    """Where the topic ends now, and where reading begins, by Kafka partition, the lowest first."""
     assigned = sorted(consumer.assignment())
     ends: dict[Any, int] = await consumer.end_offsets(assigned)
     begins: dict[Any, int] = await consumer.beginning_offsets(assigned)
-    at = {where: max(begins[where], start.get(where.partition, 0)) for where in assigned}
+    first = min(start, default=0)
+    unnamed = {where: ends[where] if where.partition < first else 0 for where in assigned}
+    at = {where: max(begins[where], start.get(where.partition, unnamed[where])) for where in assigned}
     for where, offset in at.items():
         consumer.seek(where, min(offset, max(ends[where], begins[where])))
     return ends, at
+
+
+def _block(at: Mapping[Any, int], ends: Mapping[Any, int]) -> list[Any]:
+    """The lowest Kafka partition that is not read to its end, and those after it that are read beside it; none above them
+    was begun. Empty: all are read."""
+    order = list(at)
+    first = next((i for i, where in enumerate(order) if at[where] < ends[where]), len(order))
+    return order[first : first + KAFKA_PARTITIONS_AT_ONCE]
 
 
 async def _polled(consumer: Any, at: Mapping[Any, int], most: int) -> list[Any]:

@@ -17,11 +17,13 @@ class MemoryDeadLetters:
 
     async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
         """See `DeadLetterLog`."""
-        found = [r for r in self._records(topic) if r.offset >= start.get(r.kafka_partition, 0)]
+        first = min(start, default=0)
+        records = sorted(self._records(topic), key=lambda record: (record.kafka_partition, record.offset))
+        found = [r for r in records if r.kafka_partition >= first and r.offset >= start.get(r.kafka_partition, 0)]
         page, left = found[:letters_max], found[letters_max:]
         letters = sorted(map(_letter, page), key=lambda each: each.placed.at_ms)
-        reached = dict(start) | {record.kafka_partition: record.offset + 1 for record in page}
-        return LetterPage(letters=tuple(letters), next_from=reached if left else None)
+        next_from = {left[0].kafka_partition: left[0].offset} if left else None
+        return LetterPage(letters=tuple(letters), next_from=next_from)
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""

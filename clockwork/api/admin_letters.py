@@ -153,7 +153,7 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-# --- cursors: the topic, and the place in each of its Kafka partitions
+# --- cursors: the topic, and the places in its Kafka partitions
 
 
 def _sealed(start: LettersFrom | None) -> str | None:

@@ -58,7 +58,7 @@ class LettersFrom:
 
     topic: Topic
     places: Mapping[int, int] = field(default_factory=dict)
-    """Offset by Kafka partition; where none is given, the first."""
+    """Offsets by Kafka partition, as `DeadLetterLog` names them. None: at the first letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
