@@ -22,9 +22,9 @@ WRITES_PER_CALL: Final = 25
 BYTES_PER_CALL: Final = 900 * 1024
 """DynamoDB takes 16 MB, but that would not be sent and stored within the read time-out, and aiohttp warns from 1 MB on
 that sending it in one piece keeps the event loop waiting."""
-READS_AT_ONCE: Final = 2
-"""Shared reads of one kind; more than this at one moment gather. With 8, a batch of a thousand cancels sent five times as
-many calls, nearly all for a single item; with 2, who comes third waits for one read at most."""
+READS_AT_ONCE: Final = 4
+"""Shared reads of one kind; more than this at one moment gather. The more, the more go for a single item; the fewer, the
+more wait behind one that hangs."""
 CALLS_AT_ONCE: Final = 8
 """Of one request, so that one large tidy-up leaves connections for everybody else."""
 GROUP_REQUESTS_MAX: Final = 500
@@ -141,7 +141,10 @@ class _Reads:
 
     keys: dict[Hashable, Item] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    found: dict[Hashable, Item] | None = None
+    answered: bool = False
+    found: dict[Hashable, Item] = field(default_factory=dict)
+    undone: set[Hashable] = field(default_factory=set)
+    """Left out by DynamoDB: their shard is throttled, or the answer is full."""
     failure: StoreUnavailable | None = None
 
 
@@ -149,6 +152,9 @@ class GroupedReads:
     """Strong reads of items that callers share: who comes while `READS_AT_ONCE` are under way joins the next one,
     which begins after it was asked for. A call for a hundred costs little more than a call for one, on both sides; one
     read alone waits for nobody.
+
+    Nobody waits for another's item: what DynamoDB leaves undone of a call is read by who wants it, alone, and may be
+    throttled alone.
     """
 
     def __init__(
@@ -166,6 +172,18 @@ class GroupedReads:
     async def get(self, key: Item) -> Item | None:
         """The item with this key, if there is one. Raises: StoreUnavailable, StoreThrottled."""
         name = self._name(key)
+        group = await self._shared(name, key)
+        while not group.answered and group.failure is None:
+            # Who carried it was cancelled. In company again: carriers give up when the store is slow.
+            group = await self._shared(name, key)
+        if name in group.undone or isinstance(group.failure, Rejected):
+            # What is rejected may be another's key.
+            return await self._get(key)
+        if group.failure is not None:
+            raise group.failure
+        return group.found.get(name)
+
+    async def _shared(self, name: Hashable, key: Item) -> _Reads:
         group = self._open
         if group is not None and (len(group.keys) < self._items_max or name in group.keys):
             group.keys[name] = key
@@ -173,30 +191,33 @@ class GroupedReads:
         else:
             group = self._open = _Reads({name: key})
             await self._carry(group)
-        if group.failure is not None:
-            raise group.failure
-        if group.found is None:
-            # Who carried it was cancelled.
-            return await self._get(key)
-        return group.found.get(name)
+        return group
 
     async def _carry(self, group: _Reads) -> None:
         try:
             await asyncio.sleep(0)  # everybody else who is awake
             async with self._places:
                 self._close(group)
-                keys = list(group.keys.values())
-                if len(keys) == 1:
-                    item = await self._get(keys[0])
-                    items = [item] if item is not None else []
-                else:
-                    items = await _read(self._client, self._table, keys)
-                group.found = {self._name(item): item for item in items}
+                await self._read(group)
+                group.answered = True
         except StoreUnavailable as error:
             group.failure = error
         finally:
             self._close(group)
             group.over.set()
+
+    async def _read(self, group: _Reads) -> None:
+        keys = list(group.keys.values())
+        if len(keys) == 1:
+            item = await self._get(keys[0])
+            items = [item] if item is not None else []
+        else:
+            wanted = {self._table: {"Keys": keys, "ConsistentRead": True}}
+            answer = await self._client.call("batch_get_item", RequestItems=wanted)
+            items = answer["Responses"].get(self._table, [])
+            left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            group.undone = {self._name(key) for key in left}
+        group.found = {self._name(item): item for item in items}
 
     def _close(self, group: _Reads) -> None:
         if self._open is group:

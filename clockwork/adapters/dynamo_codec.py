@@ -12,7 +12,6 @@ must not stop its shard: reading a row never raises. Pointers, outcomes and shar
 one cannot go on without it.
 """
 
-import re
 from typing import Final
 
 from clockwork.adapters import dynamo_fields as fields
@@ -20,6 +19,7 @@ from clockwork.adapters.dynamo_content import content_item, fits_an_outcome, sch
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
 from clockwork.domain.command import CommandPlace
+from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.schedule import (
@@ -48,10 +48,6 @@ CLUSTER: Final = "cluster"
 RAW_BYTES_MAX: Final = 768 * 1024
 """Of a broken row's JSON, so that its dead letter stays below Kafka's default limit of 1 MB a record. An item has at
 most 400 KB, but as base64 or as escapes it may become several times that."""
-KEY_BYTES_MAX: Final = 512
-"""Of a `scheduleKey`: longer ones would not fit into the key of `scheduleKeys`, and their outcome could not be put."""
-
-_CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 # --- keys
@@ -334,7 +330,7 @@ def _check_format(item: Item) -> None:
 
 def _client_id_of(item: Item) -> ClientId:
     client_id = fields.text(item, "clientId")
-    if _CLIENT_ID.fullmatch(client_id) is None:
+    if not is_client_id(client_id):
         raise Unreadable("clientId: not a legal one")
     return ClientId(client_id)
 
@@ -342,6 +338,7 @@ def _client_id_of(item: Item) -> ClientId:
 def _schedule_key_of(item: Item) -> ScheduleKey:
     schedule_key = fields.text(item, "scheduleKey")
     if len(schedule_key.encode()) > KEY_BYTES_MAX:
+        # It would not fit into the key of `scheduleKeys`, and its outcome could not be put.
         raise Unreadable("scheduleKey: too long")
     return ScheduleKey(schedule_key)
 

@@ -9,6 +9,7 @@ make a topic.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -30,6 +31,8 @@ from clockwork.domain.dead_letter import DeadLetter, dead_letter
 from clockwork.domain.schedule import Placed, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.ports_admin import LetterPage
+
+log = logging.getLogger(__name__)
 
 CONSUMERS_AT_ONCE: Final = 2
 """Of one node: each has connections and buffers of its own."""
@@ -65,8 +68,7 @@ class KafkaDeadLetters:
                 if len(letters) >= letters_max or page_bytes > PAGE_BYTES_MAX or spent_s > READ_S_MAX:
                     break
                 most = min(POLL_LETTERS, letters_max - len(letters))
-                polled = await consumer.getmany(*left, timeout_ms=POLL_MS, max_records=most)
-                found = [_letter(record) for records in polled.values() for record in records]
+                found = [_letter(record) for record in await _polled(consumer, {w: at[w] for w in left}, most)]
                 letters += found
                 page_bytes += sum(len(letter.value) for letter in found)
                 # Asked for also where nothing came: offsets have holes where transactions ended.
@@ -83,8 +85,7 @@ class KafkaDeadLetters:
                 return None
             ends, at = await _sought(consumer, {kafka_partition: offset})
             while at[where] <= offset < ends[where]:
-                polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)
-                for record in polled.get(where, ()):
+                for record in await _polled(consumer, {where: at[where]}, 1):
                     return _letter(record) if record.offset == offset else None
                 at[where] = await consumer.position(where)
             return None
@@ -153,6 +154,41 @@ async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, in
     for where, offset in at.items():
         consumer.seek(where, min(offset, max(ends[where], begins[where])))
     return ends, at
+
+
+async def _polled(consumer: Any, at: Mapping[Any, int], most: int) -> list[Any]:
+    """Up to `most` records from these places on. The position of a Kafka partition is behind what it gave.
+
+    A header's name that is not UTF-8, which no letter of ours has, is an error to aiokafka: of the whole poll, and of the
+    batch that the record came in. What stands before it is then taken record by record, and it is stepped over.
+    """
+    try:
+        polled = await consumer.getmany(*at, timeout_ms=POLL_MS, max_records=most)
+        return [record for records in polled.values() for record in records]
+    except UnicodeDecodeError:
+        # Which one it was nobody says, and records of the others may be lost with it.
+        for where, offset in at.items():
+            consumer.seek(where, offset)
+    found: list[Any] = []
+    for where, offset in at.items():
+        if len(found) >= most:
+            break
+        try:
+            polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)
+            found += polled.get(where, ())
+        except UnicodeDecodeError:
+            log.warning(
+                "A record among the dead letters cannot be read",
+                extra={
+                    "event": "dead_letter.unreadable",
+                    "once_per": f"{where.topic} {where.partition}",
+                    "topic": where.topic,
+                    "kafka_partition": where.partition,
+                    "offset": offset,
+                },
+            )
+            consumer.seek(where, offset + 1)
+    return found
 
 
 def _letter(record: Any) -> DeadLetter:

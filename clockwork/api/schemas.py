@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from clockwork.api import json_body, policies, shown
 from clockwork.api.data_forms import stored_data
 from clockwork.api.times import due_ms_of_input
+from clockwork.domain import names
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
@@ -33,7 +34,6 @@ from clockwork.errors import FieldError, InvalidInput
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
-KEY_BYTES_MAX: Final = 512
 STORED_BYTES_MAX: Final = 256 * 1024
 """`taskData` and headers together; a DynamoDB item holds 400 KB, and the rest of a row has its bounds too."""
 HEADERS_MAX: Final = 100
@@ -42,7 +42,6 @@ MEMBERS_MAX: Final = 100
 """Names in one object of a request, `taskData` aside: more is no mistake that a list of errors would help with."""
 _QUOTED_CHARS_MAX: Final = 100
 
-_CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, the four fields of version 00, which every later version begins with."""
@@ -68,15 +67,15 @@ def _context(info: ValidationInfo) -> _Context:
 
 def client_id_of(value: str) -> str:
     """A legal `clientId`. Raises: ValueError, as the two below."""
-    if not _CLIENT_ID.fullmatch(value):
+    if not names.is_client_id(value):
         raise ValueError("should be 1 to 128 of A-Z a-z 0-9 . _ -")
     return value
 
 
 def key_of(value: str) -> str:
     """A legal `scheduleKey` or `orderingKey`."""
-    if not 1 <= len(value.encode()) <= KEY_BYTES_MAX:
-        raise ValueError(f"should be 1 to {KEY_BYTES_MAX} bytes of UTF-8")
+    if not names.is_key(value):
+        raise ValueError(f"should be 1 to {names.KEY_BYTES_MAX} bytes of UTF-8")
     return value
 
 
@@ -123,13 +122,13 @@ def _few(value: object) -> object:
 
 
 ClientIdText = Annotated[
-    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{_CLIENT_ID.pattern}$"})
+    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{names.CLIENT_ID.pattern}$"})
 ]
 KeyText = Annotated[
     str,
     AfterValidator(key_of),
     WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
+        {"type": "string", "minLength": 1, "maxLength": names.KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
     ),
 ]
 TopicName = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": f"^{_TOPIC.pattern}$"})]

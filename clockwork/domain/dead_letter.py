@@ -6,6 +6,7 @@ The topic is Kafka's, and anybody with the rights may have written to it, so not
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clockwork.domain.names import is_client_id, is_key
 from clockwork.domain.record import (
     CLIENT_ID,
     DEAD_ATTEMPTS,
@@ -46,8 +47,9 @@ def dead_letter(*, placed: Placed, key: bytes | None, value: bytes, headers: Seq
     client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
     return DeadLetter(
         placed=placed,
-        client_id=ClientId(client_id) if client_id else None,
-        schedule_key=ScheduleKey(schedule_key) if schedule_key else None,
+        # Only what a schedule could have: DynamoDB would refuse to be asked for any other.
+        client_id=ClientId(client_id) if client_id is not None and is_client_id(client_id) else None,
+        schedule_key=ScheduleKey(schedule_key) if schedule_key is not None and is_key(schedule_key) else None,
         due_ms=_number(found.get(SCHEDULE_TIME)),
         delivery_id=found.get(DELIVERY_ID) or None,
         topic=found.get(DEAD_TOPIC) or None,

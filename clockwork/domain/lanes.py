@@ -10,7 +10,7 @@ is then not fired before that time, even if its lane becomes free earlier. A row
 past its due time a zombie may have sent it, so no cancel of it may be granted any more (x-alo-retry-cancel).
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Container, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -119,6 +119,8 @@ class Planner:
     limits: BatchLimits
     promises: Mapping[Position, int] = field(default_factory=dict)
     """Until when this owner has said that rows wait, whether or not it was stored."""
+    turned_away: Container[Position] = frozenset()
+    """Rows whose dead letters their client's topic does not take, whatever it takes else."""
     paused: Pauses = NOTHING_PAUSED
     pace: Callable[[Topic], TopicWait | None] = _unpaced
     """Counts one delivery to a topic; or says that it waits for its pace."""
@@ -273,7 +275,8 @@ class Planner:
 
     def _letters_wait(self, row: Row | BrokenRow) -> TopicWait | None:
         """Why a dead letter of this row waits; None: it does not."""
-        topic = self.letters.topic_for(row, lambda each: self._refusing(each) is None)
+        away = row.position in self.turned_away
+        topic = self.letters.topic_for(row, lambda own: not away and self._refusing(own) is None)
         return self._refusing(topic)
 
     def _refusing(self, topic: Topic) -> TopicWait | None:

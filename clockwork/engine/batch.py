@@ -3,8 +3,9 @@
 Requests of different keys go side by side, so that what they write shares transactions; those of one key go one after
 the other, in the order given, and see each other's effects as if they had come alone.
 
-None waits for a place: all of a thousand that read, hold or write in the same moments fill a few calls and transactions,
-and a window of 200 that moved on one by one needed six times as many. What others ask meanwhile goes along in those calls.
+They go in waves, each begun at once and ended before the next: what reads, holds or writes in the same moments fills a few
+calls and transactions, where a window of 200 that moved on one by one needed six times as many. A wave bounds what is in
+memory (a cancel reads its whole row, of up to 256 KiB, and writes it as an outcome), and what others have to wait behind.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Final, TypeVar
 
 from clockwork.errors import Unavailable
 
+WAVE: Final = 250
 BEGUN_PER_TURN: Final = 50
 """Of the event loop, which heartbeats share: the first steps of so many take a few milliseconds."""
 
@@ -43,11 +45,14 @@ async def each_alone(
                 results[place] = error
 
     try:
-        async with asyncio.timeout(timeout_s) as limit, asyncio.TaskGroup() as group:
-            for nth, of_one_key in enumerate(places.values(), start=1):
-                group.create_task(in_order(of_one_key), name="batch-item")
-                if nth % BEGUN_PER_TURN == 0:
-                    await asyncio.sleep(0)
+        async with asyncio.timeout(timeout_s) as limit:
+            keys = list(places.values())
+            for start in range(0, len(keys), WAVE):
+                async with asyncio.TaskGroup() as group:
+                    for nth, of_one_key in enumerate(keys[start : start + WAVE], start=1):
+                        group.create_task(in_order(of_one_key), name="batch-item")
+                        if nth % BEGUN_PER_TURN == 0:
+                            await asyncio.sleep(0)
     except TimeoutError:
         if not limit.expired():
             raise

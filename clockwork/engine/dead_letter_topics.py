@@ -1,8 +1,9 @@
 """Where the dead letters of a delivery go: `domain.dead_letter_topics`, with what this node knows of the topics."""
 
 import logging
-from collections.abc import Set
+from collections.abc import Container
 from functools import partial
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.config import RunnerSettings
@@ -11,11 +12,16 @@ from clockwork.domain.lanes import Firing
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken
 from clockwork.domain.schedule import ClientId, Row, Topic
+from clockwork.engine.takeover import Tenure
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.errors import Cause, Refusal
 from clockwork.ports import Telemetry
 
 log = logging.getLogger(__name__)
+
+TURNED_AWAY_MS: Final = 600_000
+"""How long a letter that its client's topic refused for what it is goes to the cluster's without being offered to it again.
+Somebody may have enlarged the topic meanwhile; and it bounds what is remembered of rows that never end, being cancelled."""
 
 
 def dead_letter_topics(settings: RunnerSettings) -> DeadLetterTopics:
@@ -33,8 +39,8 @@ class DeadLetterRecords:
         self._clock = clock
         self._telemetry = telemetry
 
-    def record(self, firing: Firing, turned_away: Set[Position]) -> OutRecord:
-        """`turned_away`: of those whose letters their client's topic has just refused."""
+    def record(self, firing: Firing, turned_away: Container[Position]) -> OutRecord:
+        """`turned_away`: of those whose letters their client's topic has refused."""
         row, failure, now_ms = firing.row, firing.failure, self._clock.now_ms()
         assert failure is not None, "only what failed has a dead letter"
         takes = partial(self._topic_waits.takes, now_ms=now_ms)
@@ -43,13 +49,16 @@ class DeadLetterRecords:
             return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)
 
-    def turned_away(self, firing: Firing, refusal: Refusal) -> bool:
+    def turned_away(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> bool:
         """Whether it is a dead letter that its client's topic has refused, so that the cluster's gets it now. What is known
-        of the topic then spares others the same way; one that refuses a record for what it is takes the next."""
+        of the topic then spares others the same way; a record refused for what it is tells of itself only."""
         if firing.failure is None or refusal.topic == self._topics.of_cluster:
             return False
-        if refusal.cause is not Cause.RECORD:
-            self._topic_waits.refused(Topic(refusal.topic), refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        if refusal.cause is Cause.RECORD:
+            tenure.turned_away[firing.row.position] = now_ms + TURNED_AWAY_MS
+        else:
+            self._topic_waits.refused(Topic(refusal.topic), refusal.cause, refusal.reason, now_ms=now_ms)
         log.warning(
             "A client's topic refuses its dead letter; the cluster's gets it",
             extra={

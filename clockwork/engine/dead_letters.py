@@ -21,6 +21,7 @@ from clockwork.domain.schedule import Topic
 from clockwork.engine.answers import Accepts, ScheduleView
 from clockwork.engine.discard import failed_with
 from clockwork.engine.together import together
+from clockwork.errors import Unreadable
 from clockwork.ports_admin import DeadLetterLog
 
 STATES_AT_ONCE: Final = 16
@@ -34,7 +35,7 @@ class LetterView:
     letter: DeadLetter
     lies_in: Topic
     present: ScheduleView | None
-    """None: nothing is known of it any more, or the letter does not name it."""
+    """None: nothing is known of it any more, it cannot be read, or the letter does not name it."""
 
     @property
     def open(self) -> bool:
@@ -113,4 +114,8 @@ class DeadLetters:
         view = partial(LetterView, letter=letter, lies_in=lies_in)
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
-        return view(present=await self._schedules.find(letter.client_id, letter.schedule_key))
+        try:
+            return view(present=await self._schedules.find(letter.client_id, letter.schedule_key))
+        except Unreadable:
+            # What stands under this key cannot be acted on anyway; the other letters can.
+            return view(present=None)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 
 from clockwork.clock import Clock
@@ -89,7 +89,7 @@ class Delivery:
         Returns how many ended. Raises: Fenced, DeliveryUnknown, Unavailable.
         """
         ended = 0
-        turned_away: set[Position] = set()
+        turned_away = set(tenure.turned_away)
         batches: Batches = deque([list(firings)] if firings else [])
         while batches:
             batch = batches.popleft()
@@ -102,7 +102,7 @@ class Delivery:
                     await self._renew(tenure)
                 batches.appendleft(batch)
                 for refusal in refused.refusals:
-                    held_up = self._held_up(sent, records, refusal, turned_away)
+                    held_up = self._held_up(tenure, sent, records, refusal, turned_away)
                     batches = await self._settle(tenure, batches, held_up, refusal)
             else:
                 ended += len(batch)
@@ -137,7 +137,12 @@ class Delivery:
             raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
 
     def _held_up(
-        self, sent: list[Firing], records: list[OutRecord], refusal: Refusal, turned_away: set[Position]
+        self,
+        tenure: Tenure,
+        sent: list[Firing],
+        records: list[OutRecord],
+        refusal: Refusal,
+        turned_away: set[Position],
     ) -> list[Firing]:
         """Those that wait because of one refusal of what was `sent`. Dead letters that their client's topic refused are
         added to `turned_away` instead."""
@@ -148,7 +153,7 @@ class Delivery:
         if not culprits:
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
             raise BrokerUnavailable(f"{refusal.topic}: {refusal.reason}")
-        away = {firing.row.position for firing in culprits if self._letters.turned_away(firing, refusal)}
+        away = {firing.row.position for firing in culprits if self._letters.turned_away(tenure, firing, refusal)}
         turned_away |= away
         return [firing for firing in culprits if firing.row.position not in away]
 
@@ -223,7 +228,7 @@ class Delivery:
     async def _one_lane(self, tenure: Tenure, lane: list[Firing]) -> int:
         for count, firing in enumerate(lane):
             try:
-                record, placed = await self._sent(firing)
+                record, placed = await self._sent(tenure, firing)
             except DeliveryRefused as refused:
                 await self._stop_lane(tenure, firing, refused.refusals[0])
                 return count
@@ -231,13 +236,13 @@ class Delivery:
             self._count([firing], [record], [placed])
         return len(lane)
 
-    async def _sent(self, firing: Firing) -> tuple[OutRecord, Placed]:
+    async def _sent(self, tenure: Tenure, firing: Firing) -> tuple[OutRecord, Placed]:
         """What was sent in the end, and where it is. Raises: DeliveryRefused."""
-        record = self._record(firing, frozenset())
+        record = self._record(firing, tenure.turned_away)
         try:
             return record, await self._acknowledged(record)
         except DeliveryRefused as refused:
-            if not self._letters.turned_away(firing, refused.refusals[0]):
+            if not self._letters.turned_away(tenure, firing, refused.refusals[0]):
                 raise
         record = self._record(firing, {firing.row.position})
         return record, await self._acknowledged(record)
@@ -258,7 +263,7 @@ class Delivery:
 
     # --- both
 
-    def _record(self, firing: Firing, turned_away: Set[Position]) -> OutRecord:
+    def _record(self, firing: Firing, turned_away: Container[Position]) -> OutRecord:
         if firing.failure is not None:
             return self._letters.record(firing, turned_away)
         assert isinstance(firing.row, Row), "a broken row is only ever a dead letter"

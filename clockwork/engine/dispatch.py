@@ -6,7 +6,7 @@ What is read is planned by `domain.lanes`; what is planned is sent by `engine.de
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -169,6 +169,7 @@ class Dispatcher:
             left_out=left_out,
             topic_waits=waits,
             promises=self._promises(tenure),
+            turned_away=_turned_away(tenure, left_out, now_ms=now_ms),
             letters=self._letters,
             paused=self._pauses(),
             pace=partial(self._topic_waits.pace, now_ms=now_ms),
@@ -299,6 +300,13 @@ class Dispatcher:
                     "Row cannot be read",
                     extra={"event": "row.unreadable", "shard": tenure.shard, "error": firing.row.reason},
                 )
+
+
+def _turned_away(tenure: Tenure, delivered: Set[Position], *, now_ms: int) -> Container[Position]:
+    """What is still to be known of letters that their clients' topics refused."""
+    known = tenure.turned_away.items()
+    tenure.turned_away = {p: until_ms for p, until_ms in known if until_ms > now_ms and p not in delivered}
+    return tenure.turned_away
 
 
 def _is_paced(wait: TopicWait | None) -> bool:

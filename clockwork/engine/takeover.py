@@ -59,6 +59,10 @@ class Tenure:
     front: WaitingFront | None = None
     waiting_lanes: dict[Lane, int]
     """The lanes that waited in the last pass, and until when."""
+    turned_away: dict[Position, int]
+    """Dead letters that their client's topic refused for what they are, and until when they go to the cluster's without
+    being asked of it again. Else, while the cluster's topic waits, each pass would offer them once more, and none would
+    leave them to a cancel."""
     backlog: bool = False
     """The last pass ended at a limit: read large pages."""
 
@@ -114,6 +118,7 @@ class TakeOver:
             tidy=tidy,
             promises={},
             waiting_lanes={},
+            turned_away={},
         )
 
     async def renew(self, tenure: Tenure) -> None:

@@ -1,5 +1,6 @@
 """`DeadLetterLog`, on the broker in memory and on Kafka."""
 
+import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,11 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
 
 from clockwork.adapters.kafka_client import KafkaSettings
 from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
-from clockwork.adapters.kafka_topics import create_internal_topics
+from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
 from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
 from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.domain.record import OutRecord, dead_letter_of
@@ -20,6 +22,8 @@ from clockwork.ports_admin import DeadLetterLog
 from infra.local import LocalServices
 from tests.support import builders
 
+CRC_AT = 17
+"""In a record batch; it is of what comes after it."""
 FAILURE = Failure(reason="topic_missing", attempts=2)
 
 
@@ -109,6 +113,39 @@ async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave:
     # Behind the last one stands Kafka's own note that the transaction ended.
     for nowhere in ((0, 2), (0, 99), (7_000, 0)):
         assert await grave.log.read_letter(grave.topic, *nowhere) is None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+async def test_a_topic_that_its_broker_compresses_is_read(services: LocalServices, compression: str) -> None:
+    settings = KafkaSettings(brokers=services.kafka_brokers, cluster="c", shards=1, consumer_group="none")
+    topic = Topic(f"t{uuid4().hex[:10]}")
+    await create_topics(settings, [topic], config={"compression.type": compression})
+    async with AIOKafkaProducer(bootstrap_servers=services.kafka_brokers) as producer:
+        await producer.send_and_wait(topic, b"x" * 1_000)
+    page = await KafkaDeadLetters(settings).read_letters(topic, {}, letters_max=10)
+    assert [letter.value for letter in page.letters] == [b"x" * 1_000]
+
+
+@pytest.mark.real
+async def test_a_record_with_a_header_that_is_no_text_hides_no_letter(
+    services: LocalServices, real_grave: Grave
+) -> None:
+    grave = real_grave
+    await grave.bury("a", "b")
+    async with AIOKafkaProducer(bootstrap_servers=services.kafka_brokers) as producer:
+        batch = producer.create_batch()
+        batch.append(key=None, value=b"x", timestamp=builders.DUE_MS, headers=[("AB", b"1")])
+        records = bytearray(batch._build().replace(b"AB", b"\xff\xfe"))
+        struct.pack_into(">I", records, CRC_AT, calc_crc32c(bytes(records[CRC_AT + 4 :])))
+        batch._buffer = records
+        await (await producer.send_batch(batch, grave.topic, partition=0))
+    await grave.bury("c")
+    await grave.bury("d", kafka_partition=1)
+    page = await grave.log.read_letters(grave.topic, {}, letters_max=10)
+    assert sorted(str(letter.schedule_key) for letter in page.letters) == ["a", "b", "c", "d"]
+    assert await grave.log.read_letter(grave.topic, 0, 3) is None
+    assert await grave.log.read_letter(grave.topic, 0, 4) is not None
 
 
 async def test_an_empty_topic_has_no_page_to_go_on_with(grave: Grave) -> None:

@@ -7,10 +7,9 @@ from typing import Final
 import pytest
 
 from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_batch import READS_AT_ONCE
 from clockwork.adapters.dynamo_errors import Rejected
 from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.domain.schedule import EndState, Failure, Outcome, Pointer, RequestId, Row
+from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from tests.contract.store_fixtures import SHARDS, Faults
@@ -297,51 +296,6 @@ async def test_creates_and_cancels_may_share_a_transaction(dynamo_store: DynamoS
 
     assert told + made == [None] * 60
     assert await _stored(dynamo_store, [*old, *new]) == [False] * 30 + [True] * 30
-
-
-# --- reads
-
-
-async def _pointer(store: DynamoScheduleStore, of: Row) -> Pointer | None:
-    return await store.read_pointer(of.schedule.client_id, of.schedule.schedule_key)
-
-
-async def test_reads_of_one_moment_share_a_few_calls_and_each_gets_its_own(
-    dynamo_store: DynamoScheduleStore, faults: Faults
-) -> None:
-    rows = [row() for _ in range(MANY)]
-    assert await _create_all(dynamo_store, rows) == [None] * MANY
-    unheard_of = row()
-
-    found = await asyncio.gather(*(_pointer(dynamo_store, one) for one in [*rows, *rows, unheard_of]))
-
-    assert found == [pointer(one) for one in [*rows, *rows]] + [None]
-    assert faults.sent["GetItem"] + faults.sent["BatchGetItem"] <= READS_AT_ONCE + 4
-
-
-async def test_reads_go_on_when_the_one_that_carries_them_is_given_up(dynamo_store: DynamoScheduleStore) -> None:
-    rows = [row() for _ in range(READS_AT_ONCE + 10)]
-    assert await _create_all(dynamo_store, rows) == [None] * len(rows)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_pointer(dynamo_store, one), name="read") for one in rows]
-        await asyncio.sleep(0)
-        for task in tasks[: READS_AT_ONCE + 1]:  # the last of them carries the others
-            task.cancel()
-
-    assert all(task.cancelled() for task in tasks[: READS_AT_ONCE + 1])
-    left = slice(READS_AT_ONCE + 1, None)
-    assert [task.result() for task in tasks[left]] == [pointer(one) for one in rows[left]]
-
-
-async def test_a_read_sees_what_was_written_before_it_was_asked_for(dynamo_store: DynamoScheduleStore) -> None:
-    wanted = row()
-    async with asyncio.TaskGroup() as group:
-        # Others of the same kind are under way, one of which began before the write.
-        for one in [*(row() for _ in range(READS_AT_ONCE * 2)), wanted]:
-            group.create_task(_pointer(dynamo_store, one), name="read")
-        await dynamo_store.create(wanted, pointer(wanted), replaces_version=None)
-
-        assert await _pointer(dynamo_store, wanted) == pointer(wanted)
 
 
 # --- outcomes of which the first one stands

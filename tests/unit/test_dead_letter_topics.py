@@ -8,7 +8,8 @@ from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.lanes import TopicWait
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import ClientId, EndState, Guarantee, Retry, Row, Topic
+from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
+from clockwork.engine.dead_letter_topics import TURNED_AWAY_MS
 from clockwork.errors import BrokerUnavailable, Cause, Refusal
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
@@ -161,6 +162,75 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
     await engine.one_pass(tenure)
     found = [*engine.arrived(OWN), *engine.arrived(engine.kafka.dead_letters_topic)]
     assert (found, engine.arrived()) == (["a"], ["behind"])
+
+
+@BOTH
+@pytest.mark.parametrize("cause", [Cause.TRANSIENT, Cause.RECORD])
+async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
+    cause: Cause, guarantee: Guarantee
+) -> None:
+    engine = an_engine(record_bytes_max=500)
+    cluster = engine.kafka.dead_letters_topic
+    offered: list[str] = []
+
+    def refuse(record: OutRecord) -> Refusal | None:
+        offered.append(record.topic)
+        return Refusal(cause=cause, reason="full", topic=cluster) if record.topic == cluster else None
+
+    engine.kafka.refuse = refuse
+    await engine.put(worn_out("a", size=1_000, guarantee=guarantee))
+    tenure = await engine.own()
+    engine.at_due()
+    await engine.one_pass(tenure)
+    offered.clear()
+    engine.at_due(late_ms=5)
+    assert not (await engine.one_pass(tenure)).more_now
+    assert offered == []
+    engine.kafka.refuse = lambda _: None
+    engine.at_due(late_ms=5_000)
+    await engine.one_pass(tenure)
+    assert engine.arrived(cluster) == ["a"]
+    assert tenure.turned_away
+    await engine.one_pass(tenure)
+    assert not tenure.turned_away
+
+
+async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
+    engine = an_engine(record_bytes_max=500)
+    cluster = engine.kafka.dead_letters_topic
+    engine.kafka.refuse = lambda record: (
+        Refusal(cause=Cause.TRANSIENT, reason="away", topic=cluster) if record.topic == cluster else None
+    )
+    waiting_row = worn_out("a", size=1_000)
+    await engine.put(waiting_row)
+    tenure = await engine.own()
+    engine.at_due()
+    await engine.one_pass(tenure)
+    await engine.store.hold(SHARD, waiting_row.position, RequestId("a-cancel"))
+    engine.at_due(late_ms=5)
+    await engine.one_pass(tenure)
+    found = await engine.store.read_row(SHARD, waiting_row.position)
+    assert isinstance(found, Row)
+    assert found.retry is not None
+    assert found.retry.at_ms > tenure.frontier_ms
+
+
+async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_clients_topic_again_after_a_while() -> None:
+    engine = an_engine(record_bytes_max=500)
+    cluster = engine.kafka.dead_letters_topic
+    engine.kafka.refuse = lambda record: (
+        Refusal(cause=Cause.TRANSIENT, reason="away", topic=record.topic) if record.topic == cluster else None
+    )
+    await engine.put(worn_out("a", size=1_000))
+    tenure = await engine.own()
+    engine.at_due()
+    await engine.one_pass(tenure)
+    assert len(tenure.turned_away) == 1
+    engine.kafka.delete_topic(OWN)
+    engine.kafka.create_topic(OWN, record_bytes_max=10_000)
+    engine.at_due(late_ms=TURNED_AWAY_MS)
+    await engine.one_pass(tenure)
+    assert engine.arrived(OWN) == ["a"]
 
 
 async def test_a_topic_that_gets_deliveries_too_holds_up_these_and_not_the_letters() -> None:

@@ -42,8 +42,9 @@ resource "kafka_topic" "shards" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms" = "3600000"
-    "segment.ms"   = "3600000"
+    "retention.ms"     = "3600000"
+    "segment.ms"       = "3600000"
+    "compression.type" = "producer"
   }
 }
 
@@ -60,6 +61,7 @@ resource "kafka_topic" "deliveries" {
     "min.cleanable.dirty.ratio" = "0.1"
     "max.message.bytes"         = "2097152"
     "min.insync.replicas"       = "2"
+    "compression.type"          = "producer"
   }
 
   lifecycle {
@@ -79,6 +81,7 @@ resource "kafka_topic" "commands" {
     "message.timestamp.type" = "LogAppendTime"
     "max.message.bytes"      = "1000000"
     "min.insync.replicas"    = "2"
+    "compression.type"       = "producer"
   }
 }
 
@@ -91,5 +94,6 @@ resource "kafka_topic" "dead_letters" {
     "retention.ms"        = "2592000000"
     "max.message.bytes"   = "4194304"
     "min.insync.replicas" = "2"
+    "compression.type"    = "producer"
   }
 }

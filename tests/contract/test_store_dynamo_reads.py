@@ -1,0 +1,100 @@
+"""Reads of one moment share a call, and none waits for another's item or fails with it."""
+
+import asyncio
+from typing import Final
+
+import orjson
+import pytest
+
+from clockwork.adapters import dynamo_codec as codec
+from clockwork.adapters.dynamo_batch import READS_AT_ONCE, GroupedReads
+from clockwork.adapters.dynamo_errors import Rejected
+from clockwork.adapters.dynamo_store import DynamoScheduleStore
+from clockwork.domain.schedule import Pointer, Row
+from clockwork.errors import StoreThrottled
+from tests.contract.store_fixtures import Faults
+from tests.support.builders import pointer, row
+
+pytestmark = pytest.mark.real
+
+MANY: Final = 100
+
+
+async def _created(store: DynamoScheduleStore, count: int) -> list[Row]:
+    rows = [row() for _ in range(count)]
+    await asyncio.gather(*(store.create(one, pointer(one), replaces_version=None) for one in rows))
+    return rows
+
+
+async def _pointer(store: DynamoScheduleStore, of: Row) -> Pointer | None:
+    return await store.read_pointer(of.schedule.client_id, of.schedule.schedule_key)
+
+
+async def test_reads_of_one_moment_share_a_few_calls_and_each_gets_its_own(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = await _created(dynamo_store, MANY)
+    unheard_of = row()
+
+    found = await asyncio.gather(*(_pointer(dynamo_store, one) for one in [*rows, *rows, unheard_of]))
+
+    assert found == [pointer(one) for one in [*rows, *rows]] + [None]
+    assert faults.sent["GetItem"] + faults.sent["BatchGetItem"] <= READS_AT_ONCE + 4
+
+
+async def test_reads_go_on_when_the_one_that_carries_them_is_given_up(dynamo_store: DynamoScheduleStore) -> None:
+    rows = await _created(dynamo_store, READS_AT_ONCE + 10)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_pointer(dynamo_store, one), name="read") for one in rows]
+        await asyncio.sleep(0)
+        for task in tasks[: READS_AT_ONCE + 1]:  # the last of them carries the others
+            task.cancel()
+
+    assert all(task.cancelled() for task in tasks[: READS_AT_ONCE + 1])
+    left = slice(READS_AT_ONCE + 1, None)
+    assert [task.result() for task in tasks[left]] == [pointer(one) for one in rows[left]]
+
+
+async def test_a_read_sees_what_was_written_before_it_was_asked_for(dynamo_store: DynamoScheduleStore) -> None:
+    wanted = row()
+    async with asyncio.TaskGroup() as group:
+        # Others of the same kind are under way, one of which began before the write.
+        for one in [*(row() for _ in range(READS_AT_ONCE * 2)), wanted]:
+            group.create_task(_pointer(dynamo_store, one), name="read")
+        await dynamo_store.create(wanted, pointer(wanted), replaces_version=None)
+
+        assert await _pointer(dynamo_store, wanted) == pointer(wanted)
+
+
+async def test_what_is_left_undone_is_read_alone_and_throttled_alone(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    # One shard's rows are throttled: the others of the same call are there already, and must not wait or fail with it.
+    sound, throttled = await _created(dynamo_store, 2)
+    table = dynamo_store.client.settings.schedules_table
+    keys = [codec.row_key(throttled.shard, throttled.position)]
+    answer = {"Responses": {table: [codec.row_item(sound)]}, "UnprocessedKeys": {table: {"Keys": keys}}}
+    faults.answer_ok("BatchGetItem", orjson.dumps(answer).decode())
+    faults.answer("GetItem", "ThrottlingException", times=1_000)
+
+    reads = (dynamo_store.read_row(one.shard, one.position) for one in (sound, throttled))
+    told = await asyncio.gather(*reads, return_exceptions=True)
+
+    assert told[0] == sound
+    assert isinstance(told[1], StoreThrottled)
+    faults.heal()
+    assert await dynamo_store.read_row(throttled.shard, throttled.position) == throttled
+
+
+async def test_a_key_that_is_rejected_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
+    table = dynamo_store.client.settings.keys_table
+    reads = GroupedReads(dynamo_store.client, table, name=lambda item: str(item["clientKey"]["S"]))
+    (known,) = await _created(dynamo_store, 1)
+    sound = codec.pointer_key(known.schedule.client_id, known.schedule.schedule_key)
+    too_long = {**sound, "clientKey": {"S": "x" * 3_000}}
+
+    told = await asyncio.gather(reads.get(sound), reads.get(too_long), return_exceptions=True)
+
+    assert isinstance(told[0], dict)
+    assert codec.pointer_of(told[0]) == pointer(known)
+    assert isinstance(told[1], Rejected)
