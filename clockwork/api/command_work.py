@@ -17,11 +17,12 @@ A transaction of Kafka over answers and offset would give each answer once; it w
 per Kafka partition, whose fencing does not know the group's generation here, and answers are about a state that can be
 asked for at any time.
 
-**Nothing is skipped.** DynamoDB or Kafka away, the clock not trusted, over a limit of so many a second, the principal gone
-from the keys' file: the command is tried again, with back-off, and its Kafka partition waits. What will never become right
-(not JSON, unknown, invalid, too large, not allowed, a stored state that cannot be read, a defect of ours), or nobody knows
-when (its client has as much pending as it may), becomes a dead letter, with the record's own headers and the reason, and
-the next one has its turn. `404`, `409` and `412` are answers, not dead letters.
+**Nothing is skipped.** DynamoDB or Kafka away, the clock not trusted, over a limit of so many a second, what its client has
+pending being counted, the principal gone from the keys' file: the command is tried again, with back-off, and its Kafka
+partition waits. What will never become right (not JSON, unknown, invalid, too large, not allowed, a stored state that
+cannot be read, a defect of ours), or nobody knows when (a count says that its client has as much pending as it may),
+becomes a dead letter, with the record's own headers and the reason, and the next one has its turn.
+`404`, `409` and `412` are answers, not dead letters.
 
 **One topic cannot hold up commands for ever**: an answer is given up, and counted, if its topic is missing, forbidden,
 refuses it, or does not take it within `REPLY_SECONDS_MAX` while Kafka as a whole answers. Dead letters are never given up.

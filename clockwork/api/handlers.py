@@ -143,7 +143,7 @@ class ScheduleHandlers:
             quota = self.limits.take(new.client_id, payload_bytes=len(new.task_data))
             result, quota = await self._create_within_limit(new, command, quota)
         except (InvalidInput, Forbidden, TooManyRequests) as error:
-            # A command over a limit of so many a second is not rejected: it waits.
+            # A command over a limit of so many a second, or at one that is being counted, is not rejected: it waits.
             if command is None or not isinstance(error, TooManyRequests) or isinstance(error, TooManyPending):
                 self.telemetry.schedule("rejected")
             raise
@@ -161,16 +161,18 @@ class ScheduleHandlers:
     async def _create_within_limit(
         self, new: NewSchedule, command: CommandPlace | None, quota: Headers
     ) -> tuple[Created | Repeated | KeyTaken, Headers]:
+        ahead_ms = new.due_ms - self.clock.now_ms()
         try:
-            quota = await self.pending.take(new.client_id, said=quota)
-        except TooManyPending:
+            quota = await self.pending.take(new.client_id, ahead_ms=ahead_ms, said=quota)
+        except TooManyRequests:
             # What was accepted before stays accepted, and whoever asks again is told so.
-            repeated = await self.intake.repeated(new, command=command)
-            if repeated is None:
+            known = await self.intake.known(new, command=command)
+            if known is None:
                 self.telemetry.limited("pending")
                 raise
-            return repeated, quota
-        return await self.pending.used(new.client_id, self.intake.create(new, command=command)), quota
+            return known, quota
+        create = self.intake.create(new, command=command)
+        return await self.pending.used(new.client_id, create, ahead_ms=ahead_ms), quota
 
     async def find(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
@@ -261,17 +263,19 @@ class ScheduleHandlers:
         read = partial(changes.read_retry, cluster=self.cluster, now_ms=self.clock.now_ms())
         due_ms = await parsed(await self._body_if_any(request), read)
         rearm = partial(self.rearmer.rearm, client_id, schedule_key, due_ms=due_ms, if_version=if_version)
+        ahead_ms = 0 if due_ms is None else due_ms - self.clock.now_ms()
         try:
-            await self.pending.take(client_id)
-        except TooManyPending:
+            await self.pending.take(client_id, ahead_ms=ahead_ms)
+        except TooManyRequests:
             found = await self.intake.find(client_id, schedule_key)
-            if found is not None and found.status is Status.FAILED:
+            as_wished = found is not None and (if_version is None or found.version in if_version)
+            if as_wished and found is not None and found.status is Status.FAILED:
                 self.telemetry.limited("pending")
                 raise
             # Nothing becomes pending by it: maybe it is the same request again.
             answer = await rearm()
         else:
-            answer = await self.pending.used(client_id, rearm())
+            answer = await self.pending.used(client_id, rearm(), ahead_ms=ahead_ms)
         if isinstance(answer, Refused) and answer.reason in _NOT_ARMED_BECAUSE:
             raise _conflict(answer.reason, answer.view, _NOT_ARMED_BECAUSE[answer.reason])
         return self._changed(answer)

@@ -163,8 +163,8 @@ class Accepts(Protocol):
         """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
         ...
 
-    async def repeated(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | None:
-        """What became of the same request, if it was accepted before; accepts nothing. Raises: Unavailable, CommandOver."""
+    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
+        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandOver."""
         ...
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:

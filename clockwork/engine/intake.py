@@ -66,11 +66,11 @@ class Intake:
         async with patience.kept():
             return await self._create(new, patience, command)
 
-    async def repeated(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | None:
-        """What became of the same request, if it was accepted before. Raises: Unavailable, CommandOver."""
+    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
+        """See `Accepts`."""
         patience = self._patience()
         async with patience.kept():
-            return await self._repeated(new, patience, command)
+            return await self._known(new, patience, command)
 
     async def _create(
         self, new: NewSchedule, patience: Patience, command: CommandPlace | None
@@ -80,10 +80,10 @@ class Intake:
             self._check_clock()
         except (InvalidInput, Unavailable):
             # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
-            repeated = await self._repeated(new, patience, command)
-            if repeated is None:
+            known = await self._known(new, patience, command)
+            if not isinstance(known, Repeated):
                 raise
-            return repeated
+            return known
         row = self._row(new, version=1)
         replaces: int | None = None
         noted = command
@@ -112,7 +112,7 @@ class Intake:
         return Created(pending_view(pointer, row))
 
     async def _who_is_there(
-        self, new: NewSchedule, mine: Row, patience: Patience, command: CommandPlace | None
+        self, new: NewSchedule, mine: Row | None, patience: Patience, command: CommandPlace | None
     ) -> Created | Repeated | KeyTaken | Pointer | None:
         """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
         while True:
@@ -121,7 +121,7 @@ class Intake:
                 return pointer
             view = await self._reading.view_at(pointer)
             if view is not None:
-                if pointer.position == mine.position:
+                if mine is not None and pointer.position == mine.position:
                     self._placing.announce(mine)
                     return Created(view)  # our own, written by a try whose answer was lost
                 if pointer.digest == new.digest:
@@ -131,20 +131,11 @@ class Intake:
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
 
-    async def _repeated(self, new: NewSchedule, patience: Patience, command: CommandPlace | None) -> Repeated | None:
-        while True:
-            pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
-            if pointer is None or await self._reading.forgotten(pointer):
-                return None
-            if pointer.digest != new.digest:
-                if command is not None and command.is_over(pointer.command):
-                    raise CommandOver
-                return None
-            view = await self._reading.view_at(pointer)
-            if view is not None:
-                return Repeated(view)
-            # It is being moved at this moment: it was accepted all the same.
-            await patience.pause("the schedule is being changed by another request")
+    async def _known(
+        self, new: NewSchedule, patience: Patience, command: CommandPlace | None
+    ) -> Repeated | KeyTaken | None:
+        found = await self._who_is_there(new, None, patience, command)
+        return found if isinstance(found, Repeated | KeyTaken) else None
 
     async def _check_topic(self, new: NewSchedule) -> None:
         if not await self._publisher.topic_exists(new.topic):

@@ -90,9 +90,13 @@ class FakeEngine:
         self.views[key] = view_of(new)
         return Created(self.views[key])
 
-    async def repeated(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | None:
+    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
         key = (new.client_id, new.schedule_key)
-        return Repeated(self.views[key]) if self.digests.get(key) == new.digest else None
+        if (view := self.views.get(key)) is None:
+            return None
+        if self.digests[key] == new.digest:
+            return Repeated(view)
+        return KeyTaken(view) if view.status is Status.PENDING else None
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         if self.error is not None:

@@ -27,20 +27,6 @@ DEAD_LETTERS: Final = "clockwork-dead-letters"
 KEY: Final = {"clientId": "shop", "scheduleKey": "order-1"}
 
 
-async def nothing_found(client_id: ClientId, *, at_most: int) -> int:
-    """Counts as if nothing were pending, whatever it was before."""
-    return 0
-
-
-@asynccontextmanager
-async def counting(pending: PendingLimit) -> AsyncIterator[PendingLimit]:
-    """A limit that counts as it would in a node."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(pending.run(), name="pending-limit")
-        yield pending
-        task.cancel()
-
-
 class Desk:
     """One node's commands."""
 

@@ -10,7 +10,8 @@ from clockwork.api.pending import PendingLimit
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
 from clockwork.errors import CommandOver, StoreUnavailable
-from tests.unit.command_desk import REPLIES, Desk, counting, nothing_found
+from tests.unit.command_desk import REPLIES, Desk
+from tests.unit.counting import FakeCount, count_again_after, counting
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
 
@@ -46,14 +47,19 @@ async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_i
     assert desk.metric("create", "over") == 1, "A; B itself is known by its digest"
 
 
-async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_dead_letter() -> None:
+async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # All of them had their effect before a crash, and there is room for nothing more when they are read again.
-    async with counting(PendingLimit(pending_max=2, count=nothing_found)) as pending:
+    count_again_after(monkeypatch, 0.0)
+    count = FakeCount()
+    async with counting(PendingLimit(pending_max=2, count=count)) as pending:
         desk = Desk(pending=pending)
         steps: tuple[Callable[[], object], ...] = (lambda: desk.create("A"), desk.cancel, lambda: desk.create("B"))
         for step in steps:
             step()
             await desk.settle()
+        count.found = 2
         desk.read_again()
         await desk.settle()
     assert desk.dead() == []

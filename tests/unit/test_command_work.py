@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 
 from clockwork.adapters.memory_kafka import Step
+from clockwork.adapters.memory_search import MemoryScheduleSearch
 from clockwork.api import command_work
 from clockwork.api.limits import CreateLimits
 from clockwork.api.pending import PendingLimit
+from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.domain.rate import NS
 from clockwork.domain.retry import Backoff
 from clockwork.domain.rights import EVERYTHING, Principal, Right, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import Status
+from clockwork.engine.listing import count_ahead
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
 from tests.unit.api_edge import a_request
-from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk, counting, nothing_found
+from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk
+from tests.unit.counting import FakeCount, count_again_after, counting, no_patience
 
 
 async def test_a_create_a_change_and_a_cancel_are_answered_as_over_http() -> None:
@@ -224,9 +229,17 @@ async def test_over_a_limit_a_command_waits_instead_of_being_refused(monkeypatch
     assert slept == [1, 1]
 
 
-async def test_over_what_may_be_pending_a_command_is_a_dead_letter_and_holds_up_nobody() -> None:
+async def test_over_what_may_be_pending_a_command_is_a_dead_letter_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # There may be room in ten years; until then the commands of others would wait behind it.
-    async with counting(PendingLimit(pending_max=1, count=nothing_found)) as pending:
+    count_again_after(monkeypatch, 0.0)
+
+    async def count(client_id: ClientId, *, at_most: int) -> int:
+        search = MemoryScheduleSearch(desk.engine.store)
+        return await count_ahead(search, desk.engine.clock, client_id, at_most=at_most)
+
+    async with counting(PendingLimit(pending_max=1, count=count)) as pending:
         desk = Desk(pending=pending)
         for client, key in (("shop", "a"), ("shop", "b"), ("other", "a"), ("shop", "a")):
             schedule = {**desk.body(), "clientId": client, "scheduleKey": key}
@@ -236,6 +249,35 @@ async def test_over_what_may_be_pending_a_command_is_a_dead_letter_and_holds_up_
     assert desk.statuses() == [201, 429, 201, 200]
     assert [reason for reason, _, _ in desk.dead()] == ["command_over_pending_max"]
     assert 'clockwork_limited_total{limit="pending"} 1.0' in desk.telemetry.exposition()[0].decode()
+
+
+async def test_a_command_waits_for_a_count_that_goes_on_before_it_becomes_a_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The last count said that there was no room; by now there is, as the next one will say.
+    count, now_ns, waits = FakeCount(found=1), [0], asyncio.Event()
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds >= 1:
+            waits.set()
+            count.may_end.set()
+        await real(0)
+
+    async with counting(PendingLimit(pending_max=1, count=count, monotonic_ns=lambda: now_ns[0])) as pending:
+        desk = Desk(pending=pending)
+        desk.create("A")
+        await desk.settle()
+        now_ns[0] += COUNT_EVERY_S * NS
+        count.found = 0
+        count.may_end.clear()
+        monkeypatch.setattr("clockwork.api.command_work.asyncio.sleep", sleep)
+        with no_patience(monkeypatch):
+            desk.create("B")
+            await desk.settle()
+    assert waits.is_set()
+    assert desk.statuses() == [429, 201]
+    assert len(desk.dead()) == 1
 
 
 async def test_a_client_that_waits_holds_up_its_own_commands_and_not_those_of_others_in_the_batch(

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.engine.answers import (
@@ -16,6 +18,7 @@ from clockwork.engine.answers import (
     Repeated,
     Status,
 )
+from clockwork.errors import InvalidInput
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -81,6 +84,14 @@ async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_
     engine.kafka.delete_topic(builders.TOPIC)
     engine.trust.is_trusted = False
     assert isinstance(await engine.intake.create(new()), Repeated)
+
+
+async def test_another_create_under_a_pending_key_is_told_first_that_its_topic_is_missing() -> None:
+    engine = Engine()
+    await engine.intake.create(new())
+    engine.kafka.delete_topic(builders.TOPIC)
+    with pytest.raises(InvalidInput):
+        await engine.intake.create(new(digest="d2"))
 
 
 async def test_a_repeat_is_recognised_while_its_schedule_is_being_moved() -> None:

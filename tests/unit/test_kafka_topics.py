@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from clockwork.adapters import kafka_client as codes
+from clockwork.adapters import kafka_topics
 from clockwork.adapters.kafka_client import Pulse
 from clockwork.adapters.kafka_produce import too_large
 from clockwork.adapters.kafka_topics import REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
@@ -26,9 +27,10 @@ async def test_a_known_topic_is_not_asked_for_again() -> None:
     assert wire.asked == ["metadata"]
 
 
-async def test_many_who_ask_at_once_cause_few_requests() -> None:
+async def test_many_who_ask_at_once_cause_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = ScriptedWire()
-    # On a busy machine five hundred take their time.
+    # On a busy machine five hundred take their time, and what is missing is asked for again after a second.
+    monkeypatch.setattr(kafka_topics, "MISSING_AGE_S_MAX", 60.0)
     directory = directory_on(wire, lookup_timeout_ms=30_000)
     layouts = await asyncio.gather(*(directory.layout(f"missing-{n % 50}") for n in range(500)))
     assert {layout.state for layout in layouts} == {TopicState.MISSING}

@@ -1,9 +1,9 @@
 """How many schedules one client may have pending, as it is answered, and when it is counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import aiohttp
@@ -12,42 +12,26 @@ import pytest
 from clockwork.adapters.memory_search import MemoryScheduleSearch
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.api import pending
-from clockwork.api.pending import PendingLimit
+from clockwork.api.limits import Headers
+from clockwork.api.pending import SOON_MS, PendingLimit
 from clockwork.domain.allowance import COUNT_EVERY_S
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
 from clockwork.engine.answers import Changed, Status
 from clockwork.engine.listing import count_ahead
-from clockwork.errors import StoreThrottled, TooManyPending
+from clockwork.engine.reading import pending_view
+from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests
 from tests.support import builders
 from tests.support.engine import Engine
-from tests.unit.api_edge import Edge, a_request, open_edge
-from tests.unit.command_desk import counting
+from tests.support.waiting import until
+from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
+from tests.unit.counting import FakeCount, count_again_after, counting, no_patience
 from tests.unit.service import open_service
 
 SHOP, OTHER = ClientId("shop"), ClientId("other")
-
-
-@dataclass
-class FakeCount:
-    """Counts what the test says there is, as often as it is asked."""
-
-    found: int = 0
-    error: Exception | None = None
-    asked: list[tuple[str, int]] = field(default_factory=list)
-    may_end: asyncio.Event = field(default_factory=asyncio.Event)
-    began: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.may_end.set()
-
-    async def __call__(self, client_id: ClientId, *, at_most: int) -> int:
-        self.asked.append((client_id, at_most))
-        self.began.set()
-        await self.may_end.wait()
-        if self.error is not None:
-            raise self.error
-        return self.found
+HOUR_MS = 3_600_000
+NO_TIME_S = 1.0
+"""Who takes longer has waited for something."""
 
 
 @dataclass
@@ -63,9 +47,34 @@ class Limited:
         """Long enough for another count."""
         self.now_ns[0] += COUNT_EVERY_S * NS
 
+    def full(self) -> None:
+        """The next count, which may begin, says so."""
+        self.later()
+        self.count.found = self.limit.pending_max
+
+    async def take(self, client_id: ClientId = SHOP, *, ahead_ms: int = HOUR_MS) -> Headers:
+        """And what it was taken for is stored."""
+        said = await self.limit.take(client_id, ahead_ms=ahead_ms)
+
+        async def store() -> Changed:
+            self.count.stored[client_id] += 1
+            row = builders.row()
+            return Changed(pending_view(builders.pointer(to=row), row))
+
+        await self.limit.used(client_id, store(), ahead_ms=ahead_ms)
+        return said
+
     async def fill(self, times: int, client_id: ClientId = SHOP) -> None:
         for _ in range(times):
-            await self.limit.take(client_id)
+            await self.take(client_id)
+
+    async def counted(self, times: int) -> None:
+        """Waits for the end of so many counts."""
+
+        async def look() -> bool:
+            return self.metric(f'clockwork_pending_counts_total{{result="counted"}} {times}.0')
+
+        await until(look, "counts")
 
     def metric(self, line: str) -> bool:
         return line in self.telemetry.exposition()[0].decode()
@@ -79,17 +88,9 @@ async def limited(pending_max: int, found: int = 0) -> AsyncIterator[Limited]:
         yield Limited(limit, count, telemetry, now_ns)
 
 
-@contextmanager
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody waits for a count, so that a test need not."""
-    with monkeypatch.context() as patched:
-        patched.setattr(pending, "WAIT_S_MAX", 0.0)
-        yield
-
-
 async def test_the_first_create_of_a_client_waits_for_its_count_and_those_after_it_for_none() -> None:
     async with limited(100, found=40) as it:
-        assert await it.limit.take(SHOP) == {"RateLimit-Policy": '"pending";q=100', "RateLimit": '"pending";r=59'}
+        assert await it.take() == {"RateLimit-Policy": '"pending";q=100', "RateLimit": '"pending";r=59'}
         await it.fill(14)
         assert it.count.asked == [(SHOP, 100)]
         it.later()
@@ -98,7 +99,7 @@ async def test_the_first_create_of_a_client_waits_for_its_count_and_those_after_
         it.count.began.clear()
         await it.fill(1)
         await it.count.began.wait()
-        assert (await it.limit.take(SHOP))["RateLimit"] == '"pending";r=43'
+        assert (await it.take())["RateLimit"] == '"pending";r=43'
         it.count.may_end.set()
 
 
@@ -106,7 +107,7 @@ async def test_a_client_at_its_limit_is_refused_until_there_is_room_by_another_c
     async with limited(10, found=10) as it:
         for _ in range(3):
             with pytest.raises(TooManyPending, match="Client shop has 10 schedules or more") as refused:
-                await it.limit.take(SHOP)
+                await it.take()
         assert refused.value.retry_after_s == COUNT_EVERY_S
         assert refused.value.headers == {"RateLimit-Policy": '"pending";q=10', "RateLimit": '"pending";r=0;t=5'}
         assert len(it.count.asked) == 1
@@ -116,26 +117,73 @@ async def test_a_client_at_its_limit_is_refused_until_there_is_room_by_another_c
         assert len(it.count.asked) == 2
 
 
+async def test_who_has_nothing_pending_any_more_is_not_refused_because_of_what_it_has_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count_again_after(monkeypatch, 0.0)
+    async with limited(10) as it:
+        for _ in range(50):
+            await it.take()
+            it.count.stored.clear()
+        assert 2 <= len(it.count.asked) <= 50
+
+
+async def test_what_seems_full_waits_until_it_may_be_counted_and_no_more_pass_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count_again_after(monkeypatch, 0.05)
+    count = FakeCount()
+    limit = PendingLimit(pending_max=2, count=count)
+    async with counting(limit):
+        it = Limited(limit, count, PrometheusTelemetry(), [])
+        await it.fill(2)
+        count.stored[SHOP] = 1
+        answers = await asyncio.gather(*(it.take() for _ in range(5)), return_exceptions=True)
+        assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [TooManyRequests] * 4
+        assert len(count.asked) == 2
+
+
+async def test_what_only_seems_full_passes_where_a_count_would_cost_too_much_for_now() -> None:
+    async with limited(20_000, found=19_995) as it:
+        async with asyncio.timeout(NO_TIME_S):
+            await it.fill(10)
+        assert len(it.count.asked) == 1
+        it.later()
+        with pytest.raises(TooManyPending):
+            await it.take()
+
+
+async def test_what_is_due_soon_takes_no_place() -> None:
+    async with limited(3) as it:
+        for _ in range(20):
+            assert (await it.take(ahead_ms=SOON_MS))["RateLimit"] == '"pending";r=3'
+        assert len(it.count.asked) == 1
+
+
 async def test_of_many_that_wait_for_one_count_no_more_pass_than_there_is_room_for() -> None:
     async with limited(7, found=2) as it:
-        answers = await asyncio.gather(*(it.limit.take(SHOP) for _ in range(50)), return_exceptions=True)
-        assert sum(isinstance(answer, TooManyPending) for answer in answers) == 45
+        answers = await asyncio.gather(*(it.take() for _ in range(50)), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, TooManyRequests)]
+        assert len(refused) == 45
+        # By what was added, not by a count: soon, that will be known better.
+        assert {(type(each), each.retry_after_s) for each in refused} == {(TooManyRequests, 1)}
         assert len(it.count.asked) == 1
 
 
 async def test_one_clients_pending_schedules_are_no_others() -> None:
     async with limited(3) as it:
         await it.fill(3)
+        it.later()
         with pytest.raises(TooManyPending):
-            await it.limit.take(SHOP)
+            await it.take()
         await it.fill(3, OTHER)
-        assert it.count.asked == [(SHOP, 3), (OTHER, 3)]
+        assert it.count.asked == [(SHOP, 3), (SHOP, 3), (OTHER, 3)]
 
 
 async def test_where_the_count_fails_creates_pass_and_a_metric_says_so() -> None:
     async with limited(10, found=10) as it:
         with pytest.raises(TooManyPending):
-            await it.limit.take(SHOP)
+            await it.take()
         it.later()
         it.count.error = StoreThrottled("slow down")
         await it.fill(30)
@@ -148,7 +196,7 @@ async def test_where_the_count_fails_creates_pass_and_a_metric_says_so() -> None
         await it.fill(1)
         await it.count.began.wait()
         with pytest.raises(TooManyPending):
-            await it.limit.take(SHOP)
+            await it.take()
         assert it.metric('clockwork_pending_counts_total{result="counted"} 2.0')
 
 
@@ -159,17 +207,44 @@ async def test_a_count_that_takes_long_holds_up_creates_no_longer_than_a_moment(
         it.count.may_end.clear()
         with no_patience(monkeypatch):
             # Not known is not full.
-            assert await it.limit.take(SHOP) == {"RateLimit-Policy": '"pending";q=10'}
+            assert await it.take() == {"RateLimit-Policy": '"pending";q=10'}
             it.count.may_end.set()
+        await it.counted(1)
         with pytest.raises(TooManyPending):
-            await it.limit.take(SHOP)
+            await it.take()
         it.later()
         it.count.may_end.clear()
-        with no_patience(monkeypatch), pytest.raises(TooManyPending) as refused:
-            # Known to be full is full until another count says otherwise.
-            await it.limit.take(SHOP)
-        assert refused.value.retry_after_s == 1
+        with no_patience(monkeypatch), pytest.raises(TooManyRequests, match="being counted") as refused:
+            # Known to be full is full until another count says otherwise; but now that is to be known soon.
+            await it.take()
+        assert (type(refused.value), refused.value.retry_after_s) == (TooManyRequests, 1)
         it.count.may_end.set()
+
+
+async def test_for_a_count_that_takes_long_nobody_waits_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with limited(10, found=8) as it:
+        it.count.may_end.clear()
+        with no_patience(monkeypatch):
+            await it.fill(1)
+        monkeypatch.setattr(pending, "WAIT_S_MAX", 100.0)
+        async with asyncio.timeout(NO_TIME_S):
+            await it.fill(20)
+        it.count.may_end.set()
+        await it.counted(1)
+        with pytest.raises(TooManyRequests):
+            await it.take()
+        # For the next one they do.
+        it.later()
+        it.count.may_end.clear()
+        it.count.began.clear()
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(it.take(), name="waiting")
+            await it.count.began.wait()
+            assert not waiting.done()
+            it.count.found = 0
+            it.count.stored.clear()
+            it.count.may_end.set()
+        assert waiting.done()
 
 
 async def test_who_was_not_seen_for_longest_is_forgotten_and_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +256,7 @@ async def test_who_was_not_seen_for_longest_is_forgotten_and_counted_again(monke
 
 
 async def test_without_a_limit_nothing_is_counted_or_said() -> None:
-    assert await PendingLimit().take(SHOP) == {}
+    assert await PendingLimit().take(SHOP, ahead_ms=HOUR_MS) == {}
     await PendingLimit().run()
     with pytest.raises(ValueError, match="needs a count"):
         PendingLimit(pending_max=1)
@@ -202,31 +277,36 @@ async def edge_with(
 
 
 async def test_a_create_over_the_limit_is_a_429_and_a_repeat_is_answered_as_ever() -> None:
-    async with edge_with(1, creates_per_second=10) as (edge, _):
+    async with edge_with(1, creates_per_second=10) as (edge, it):
         first = await edge.post(a_request(scheduleKey="a"))
         assert (first.status, first.headers["RateLimit"]) == (201, '"creates";r=9;t=1, "pending";r=0')
         assert first.headers["RateLimit-Policy"] == '"creates";q=10;w=1, "pending";q=1'
+        it.full()
         over = await edge.post(a_request(scheduleKey="b"))
         assert (over.status, over.headers["Retry-After"]) == (429, "5")
         assert over.headers["RateLimit"] == '"creates";r=8;t=1, "pending";r=0;t=5'
         assert over.json["type"] == "urn:clockwork:problem:too-many-requests"
         assert "its limit" in over.json["detail"]
         assert (await edge.post(a_request(scheduleKey="a"))).status == 200
+        assert (await edge.post(a_request(scheduleKey="a", taskData=2))).status == 409
         assert len(edge.engine.views) == 1
         await edge.shows('clockwork_limited_total{limit="pending"} 1.0')
-        await edge.shows('clockwork_schedules_total{result="rejected"} 1.0')
+        await edge.shows('clockwork_schedules_total{result="rejected"} 2.0')
         await edge.shows('clockwork_schedules_total{result="repeated"} 1.0')
 
 
-async def test_at_the_limit_a_repeat_of_what_was_delivered_is_told_so_and_there_is_room_after_the_next_count() -> None:
+async def test_at_the_limit_what_makes_nothing_new_is_answered_as_ever_and_there_is_room_after_the_next_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count_again_after(monkeypatch, 0.0)
     engine, now_ns = Engine(), [0]
     count = partial(count_ahead, MemoryScheduleSearch(engine.store), engine.clock)
     limit = PendingLimit(pending_max=1, count=count, monotonic_ns=lambda: now_ns[0])
     due_ms = engine.clock.now_ms() + 60_000
 
-    def body(key: str) -> dict[str, object]:
-        delivery = {"topic": builders.TOPIC}
-        return a_request(scheduleKey=key, scheduleTime=due_ms + 86_400_000 * (key == "b"), delivery=delivery)
+    def body(key: str, data: int) -> dict[str, object]:
+        due = due_ms + 86_400_000 * (key == "b")
+        return a_request(scheduleKey=key, scheduleTime=due, taskData=data, delivery={"topic": builders.TOPIC})
 
     async with (
         counting(limit),
@@ -234,26 +314,31 @@ async def test_at_the_limit_a_repeat_of_what_was_delivered_is_told_so_and_there_
         aiohttp.ClientSession(service.url) as session,
     ):
 
-        async def create(key: str) -> tuple[int, int | str | None]:
-            async with session.post("/schedule", json=body(key)) as answer:
+        async def create(key: str, data: int = 1) -> tuple[int, int | str | None]:
+            async with session.post("/schedule", json=body(key, data)) as answer:
                 return answer.status, (await answer.json()).get("status")
 
         assert await create("a") == (201, "pending")
+        assert await create("b") == (429, 429)
+        assert await create("a", 2) == (409, 409)
         engine.clock.set_ms(due_ms + 1)
         await service.deliver()
         assert await create("b") == (429, 429)
+        assert await create("a", 2) == (429, 429)
         assert await create("a") == (200, "delivered")
         now_ns[0] += COUNT_EVERY_S * NS
         assert await create("b") == (201, "pending")
 
 
 async def test_what_makes_nothing_pending_takes_no_place() -> None:
-    async with edge_with(2) as (edge, _):
+    async with edge_with(2) as (edge, it):
         assert (await edge.post(a_request(scheduleKey="a"))).status == 201
         for _ in range(3):
             assert (await edge.post(a_request(scheduleKey="a"))).status == 200
             assert (await edge.post(a_request(scheduleKey="a", taskData=2))).status == 409
-        assert (await edge.post(a_request(scheduleKey="b"))).status == 201
+        answer = await edge.post(a_request(scheduleKey="b"))
+        assert (answer.status, answer.headers["RateLimit"]) == (201, '"pending";r=0')
+        it.full()
         assert (await edge.post(a_request(scheduleKey="c"))).status == 429
 
 
@@ -269,6 +354,7 @@ async def test_each_item_of_a_batch_needs_its_place() -> None:
 async def test_a_change_needs_no_place_and_a_retry_of_what_failed_does() -> None:
     async with edge_with(1) as (edge, it):
         created = await edge.post(a_request(scheduleKey="a"))
+        it.full()
         assert (await edge.ask("PUT", "/schedule/shop/a", json={"taskData": 3})).status == 200
         assert (await edge.ask("POST", "/schedule/shop/a/fire")).status == 200
         # Pending: nothing more becomes pending by it, whatever it is answered.
@@ -278,8 +364,16 @@ async def test_a_change_needs_no_place_and_a_retry_of_what_failed_does() -> None
         edge.engine.views["shop", "a"] = replace(view, status=Status.FAILED)
         refused = await edge.ask("POST", "/schedule/shop/a/retry")
         assert (created.status, refused.status, refused.headers["Retry-After"]) == (201, 429, "5")
+        # What would be refused anyway is told why.
+        for version, status in (("3", 429), ("7", 412)):
+            headers = {"If-Match": f'"{version}"'}
+            assert (await edge.ask("POST", "/schedule/shop/a/retry", headers=headers)).status == status
         it.later()
+        it.count.found = 0
         edge.engine.change_answer = Changed(view)
-        assert (await edge.ask("POST", "/schedule/shop/a/retry")).status == 200
+        later = {"scheduleTime": DUE_MS}
+        assert (await edge.ask("POST", "/schedule/shop/a/retry", json=later)).status == 200
         # It took the place that the count had found.
-        assert (await edge.post(a_request(scheduleKey="b"))).status == 429
+        assert (await edge.post(a_request(scheduleKey="b", scheduleTime=NOW_MS))).headers[
+            "RateLimit"
+        ] == '"pending";r=0'
