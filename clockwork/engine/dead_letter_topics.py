@@ -58,7 +58,8 @@ class DeadLetterRecords:
         if refusal.cause is Cause.RECORD:
             tenure.turned_away[firing.row.position] = now_ms + TURNED_AWAY_MS
         else:
-            self._topic_waits.refused(Topic(refusal.topic), refusal.cause, refusal.reason, now_ms=now_ms)
+            topic = Topic(refusal.topic)
+            self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=now_ms, of_letter=True)
         log.warning(
             "A client's topic refuses its dead letter; the cluster's gets it",
             extra={

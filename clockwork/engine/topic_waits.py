@@ -64,8 +64,9 @@ class TopicWaits:
         """Counts one delivery to the topic; or says that it waits, because it gets enough as it is."""
         return self._pace.take(topic, now_ms) if self._pace is not None else None
 
-    def refused(self, topic: Topic, cause: Cause, reason: str, *, now_ms: int) -> TopicWait:
-        """Takes a refusal of the topic into account and says how long it waits now."""
+    def refused(self, topic: Topic, cause: Cause, reason: str, *, now_ms: int, of_letter: bool = False) -> TopicWait:
+        """Takes a refusal of the topic into account and says how long it waits now. `of_letter`: of a dead letter that goes
+        elsewhere then. However long that lasts, nothing is given up by it."""
         before = self._topics.get(topic)
         if before is not None and before.wait.until_ms > now_ms:
             return before.wait  # another shard was refused at the same time: one probe, one back-off
@@ -75,6 +76,8 @@ class TopicWaits:
             missing_since_ms = now_ms
         times = before.times + 1 if before is not None else 1
         given_up = missing and missing_since_ms is not None and now_ms - missing_since_ms >= self._topic_wait_ms
+        if of_letter:
+            given_up = given_up and before is not None and before.wait.given_up
         backoff = MISSING_BACKOFF if missing else AWAY_BACKOFF
         wait = TopicWait(until_ms=now_ms + backoff.wait_ms(times), reason=reason, given_up=given_up)
         self._topics[topic] = _Refused(missing_since_ms=missing_since_ms, times=times, wait=wait)

@@ -145,6 +145,27 @@ async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_the
     ]  # fmt: skip
 
 
+async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliveries_to_it_and_never_by_letters(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine(dead_letter_topics={"shop": OWN}, topic_wait_ms=20_000)
+    tenure = await engine.own()
+
+    async def events_after(found: Row, late_ms: int) -> list[str]:
+        await engine.put(found)
+        engine.at_due(late_ms=late_ms)
+        await engine.one_pass(tenure)
+        return [record.event for record in caplog.records if record.message.startswith("Topic")]  # type: ignore[attr-defined]
+
+    for number in range(4):
+        assert await events_after(worn_out(f"letter-{number}"), number * 15_000) == ["topic.waits"]
+    delivery = row(schedule(schedule_key="delivery", topic=OWN))
+    assert await events_after(delivery, 60_000) == ["topic.waits", "topic.given_up"]
+    # A letter that is refused meanwhile does not take that back.
+    assert await events_after(worn_out("last"), 75_000) == ["topic.waits", "topic.given_up"]
+    assert engine.topic_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
+
+
 @BOTH
 async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarantee: Guarantee) -> None:
     engine = an_engine()
