@@ -65,8 +65,8 @@ class LetterHandlers:
         match await self.discards.discard(client_id, schedule_key, delivery_id):
             case NotFound():
                 raise Refusal(problems.schedule_not_found())
-            case NotOpen(status):
-                raise Refusal(letter_not_open(status))
+            case NotOpen() as other:
+                raise Refusal(letter_not_open(other))
             case Discarded(at_ms):
                 names = {"clientId": client_id, "scheduleKey": schedule_key, "deliveryId": delivery_id}
                 document = names | {"discardedAt": at_ms}
@@ -96,15 +96,21 @@ def letter_not_found() -> Problem:
     )
 
 
-def letter_not_open(status: Status) -> Problem:
-    """The schedule of a letter that somebody wants to discard is `status` by now."""
-    since = "failed again, with another delivery" if status is Status.FAILED else status.value
+def letter_not_open(other: NotOpen) -> Problem:
+    """The schedule of a letter that somebody wants to discard is `other` by now."""
+    match other:
+        case NotOpen(Status.FAILED, readable=False):
+            since = "failed and cannot be read, so that nobody can tell with which delivery"
+        case NotOpen(Status.FAILED):
+            since = "failed, with another delivery"
+        case _:
+            since = other.status.value
     return Problem(
         status=HTTPStatus.CONFLICT,
         kind="dead-letter-not-open",
         title="The dead letter is not open",
         detail=f"What stands under its key is {since}. There is nothing to discard.",
-        more={"reason": status.value},
+        more={"reason": other.status.value},
     )
 
 

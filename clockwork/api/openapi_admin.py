@@ -31,6 +31,7 @@ from clockwork.api.openapi_parts import (
 from clockwork.api.problems import forbidden
 from clockwork.api.schemas import LetterForm
 from clockwork.engine.answers import Status
+from clockwork.engine.discard import NotOpen
 
 ADMIN: Final = "admin"
 
@@ -181,8 +182,8 @@ ADMIN_CALLS: Final = (
             404: NOT_FOUND,
             409: problem(
                 "Something else stands under the key by now; `reason` is its status.",
-                armed=letter_not_open(Status.PENDING),
-                again=letter_not_open(Status.FAILED),
+                armed=letter_not_open(NotOpen(Status.PENDING)),
+                again=letter_not_open(NotOpen(Status.FAILED)),
             ),
             **WITH_BODY,
             **_COMMON,

@@ -33,10 +33,12 @@ class Discarded:
 
 @dataclass(frozen=True, slots=True)
 class NotOpen:
-    """Something else stands under the key by now."""
+    """Something else stands under the key by now, as far as it can be read."""
 
     status: Status
     """`failed`: with another delivery."""
+    readable: bool = True
+    """False: its content is not, so that nobody can tell which delivery it is."""
 
 
 class Discards(Protocol):
@@ -74,7 +76,7 @@ class Discarder:
                     view = await self._reading.view_at(pointer)
                     if view is not None:
                         if not failed_with(view, delivery_id):
-                            return NotOpen(view.status)
+                            return NotOpen(view.status, readable=view.schedule is not None)
                         return Discarded(await self._store.discard(pointer, at_ms=self._clock.now_ms()))
                     why = "the schedule is being changed by another request"
                 except (Contested, StoreUnavailable) as error:

@@ -1,6 +1,7 @@
 """Dead letters over HTTP: which are open, what is shown to whom, and that a retry arms once."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -110,6 +111,14 @@ async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or
         assert (await letters(service))[0]["open"] is True
         status, document = await discard()
         assert (status, document) == (200, named | {"discardedAt": service.engine.clock.now_ms()})
+        # Failed, and nothing else is known of it: not that it was another delivery.
+        outcomes = service.engine.store.outcomes
+        (place,) = (at for at, outcome in outcomes.items() if outcome.schedule_key == FAILED)
+        outcomes[place] = replace(outcomes[place], schedule=None)
+        status, document = await discard()
+        assert (status, document["reason"]) == (409, "failed")
+        assert "cannot be read" in document["detail"]
+        assert "with another" not in document["detail"]
 
 
 async def test_of_a_schedule_that_failed_twice_only_the_last_letter_is_open() -> None:
