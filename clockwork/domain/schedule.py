@@ -64,6 +64,8 @@ class OnLate(StrEnum):
     """It ends as `failed`, without any record; of at_least_once one may come all the same, of a send whose answer was lost
     or by a zombie, out of its lane's order."""
     DEAD_LETTER = "dead_letter"
+    """It ends as `failed`, with a dead letter; of at_least_once the record may have come before, of an owner that died
+    before it could write that down."""
 
 
 class EndState(StrEnum):

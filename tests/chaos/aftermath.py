@@ -103,7 +103,8 @@ async def _until_answered_finally(asking: Asking, everything: Sequence[Asked]) -
 
     async def end(asked: Asked) -> bool:
         last = asked.seen[-1].content if asked.seen else None
-        far = last is not None and last.due_ms > now_ms() + FAR_MS // 2
+        # Of a long run the first ones of a far time are not that far any more.
+        far = last is not None and last.due_ms > now_ms() + ENDS_WITHIN_S * 1_000
         return await (asking.cancel(asked) if far else asking.read(asked))
 
     while left := [one for one in everything if not one.ended]:

@@ -18,7 +18,7 @@ from tests.chaos import figures, takeovers
 from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
 from tests.chaos.disturbances import Deeds, carry_out
-from tests.chaos.history import History
+from tests.chaos.history import History, Seen
 from tests.chaos.plan import SKEW_SEEN_MS, Disturbance, draw_plan
 from tests.chaos.workload import Workload
 from tests.chaos.world import SESSION_TIMEOUT_MS, World, opened_world
@@ -88,16 +88,25 @@ def _skew_ms(world: World) -> int:
 
 
 def _of_world(world: World, history: History) -> dict[str, list[str]]:
-    wrong_since_ms = {
-        skew.node.client.url: since_ms + AFTER_JUMP_MS + (SKEW_SEEN_MS if skew.jumps and skew.offset_ms < 0 else 0)
+    wrong_ms = {
+        skew.node.client.url: (
+            since_ms + AFTER_JUMP_MS + (SKEW_SEEN_MS if skew.jumps and skew.offset_ms < 0 else 0),
+            skew,
+        )
         for skew in world.skews
         if skew.far and (since_ms := skew.wrong_since_ms()) is not None
     }
+
+    def wrongly(seen: Seen) -> bool:
+        since_ms, skew = wrong_ms.get(seen.node, (0, None))
+        # After its end another node may have got its port.
+        return skew is not None and since_ms < seen.sent_ms and (skew.to_ms is None or seen.sent_ms < skew.to_ms)
+
     accepted = [
         f"{asked.schedule_key} by {seen.node}"
         for asked in history.asked.values()
         for seen in asked.seen
-        if seen.status == 201 and seen.node in wrong_since_ms and seen.sent_ms > wrong_since_ms[seen.node]
+        if seen.status == 201 and wrongly(seen)
     ]
     return {
         "accepted with a clock beyond the bound": accepted,

@@ -41,6 +41,14 @@ def test_what_was_cancelled_or_failed_must_not_be_delivered() -> None:
     assert broken([delivered()], [record()], dead_letters=[record()]) == {"ended otherwise, and delivered"}
 
 
+def test_a_dead_letter_beside_the_record_is_wrong_but_for_at_least_once_whose_owner_died_in_between() -> None:
+    letters = [record()]
+    repeatable = delivered(guarantee="at_least_once")
+    assert broken([repeatable], [record()], dead_letters=letters) == set()
+    assert "ended otherwise, and delivered" in broken([repeatable], [], dead_letters=letters)
+    assert broken([delivered()], [record()], dead_letters=letters) == {"ended otherwise, and delivered"}
+
+
 def test_early_is_what_comes_before_its_time_by_more_than_a_clock_was_ahead() -> None:
     early = [record(at_ms=DUE_MS - 500)]
     assert broken([delivered()], early, ahead_ms=499) == {"early"}
