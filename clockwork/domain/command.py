@@ -20,10 +20,10 @@ the effects are over (`api.command_work`), and who reads the command after that 
 
 **What is open.** A node that read it before that, was frozen past its session, and wakes up does not know. It carries the
 command out if there is something to do by now: a cancel that another node has answered with 404 then cancels what was
-created over HTTP since. (Found by simulation. What would close it: before answers go out, note the place of a command
-without an effect as well, in its key's pointer, or in a pointer to nothing where there is none; and let every write of a
-pointer depend on the place that its writer has read. Asking for the last heartbeat before each effect would only make the
-gap smaller: a node can be frozen between the question and the write.)
+created over HTTP since. (`make sim SEED=30183`: a move that was refused, and made later.) What would close it: before
+answers go out, note the place of a command without an effect as well, in its key's pointer, or in a pointer to nothing where
+there is none; and let every write of a pointer depend on the place that its writer has read. Asking for the last heartbeat
+before each effect would only make the gap smaller: a node can be frozen between the question and the write.
 
 **A topic that was made anew** counts its offsets from zero. The broker's time of a record tells it from the old one: it
 is later than all that the old one had (`message.timestamp.type` is `LogAppendTime`, which is checked at the start). The
