@@ -92,6 +92,16 @@ Commands = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Requests:
+    """What is done with requests, whichever way they come in: over HTTP or as commands."""
+
+    intake: Intake
+    canceller: Canceller
+    rescheduler: Rescheduler
+    rearmer: Rearmer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """One node, opened and ready to run."""
 
@@ -214,8 +224,14 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
+        requests = _Requests(
+            intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
+            canceller=Canceller(store, waker, clock, rng, settings.intake),
+            rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
+            rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        )
         app = _make_api(
-            settings, role, store, publisher, waker, clock, guard, rng, telemetry, readiness, access, sibling, tracer
+            settings, role, store, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -235,9 +251,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
-            commands=_make_commands(
-                settings, role, kafka, store, publisher, waker, clock, guard, rng, telemetry, access
-            ),
+            commands=_make_commands(settings, role, kafka, requests, publisher, clock, rng, telemetry, access),
         )
 
 
@@ -263,11 +277,9 @@ def _make_commands(
     settings: Settings,
     role: Role,
     kafka: KafkaSettings,
-    store: DynamoScheduleStore,
+    requests: _Requests,
     publisher: KafkaPublisher,
-    waker: Waker,
     clock: SystemClock,
-    guard: ClockGuard,
     rng: random.Random,
     telemetry: PrometheusTelemetry,
     access: Access,
@@ -276,10 +288,10 @@ def _make_commands(
     if not (kafka.commands and role.accepts):
         return None
     handlers = ScheduleHandlers(
-        intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
-        canceller=Canceller(store, waker, clock, rng, settings.intake),
-        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
-        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        intake=requests.intake,
+        canceller=requests.canceller,
+        rescheduler=requests.rescheduler,
+        rearmer=requests.rearmer,
         telemetry=telemetry,
         clock=clock,
         cluster=kafka.cluster,
@@ -302,10 +314,9 @@ def _make_api(
     settings: Settings,
     role: Role,
     store: DynamoScheduleStore,
-    publisher: KafkaPublisher,
+    requests: _Requests,
     waker: Waker,
     clock: SystemClock,
-    guard: ClockGuard,
     rng: random.Random,
     telemetry: PrometheusTelemetry,
     readiness: NodeReadiness,
@@ -315,16 +326,15 @@ def _make_api(
 ) -> web.Application:
     """What callers meet."""
     search = DynamoScheduleSearch(store.client)
-    intake = Intake(store, publisher, waker, clock, guard, rng, settings.intake)
     return make_app(
-        intake,
-        Canceller(store, waker, clock, rng, settings.intake),
+        requests.intake,
+        requests.canceller,
         settings.http,
         readiness,
         telemetry,
         clock,
-        rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
-        rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
+        rescheduler=requests.rescheduler,
+        rearmer=requests.rearmer,
         accepts=role.accepts,
         gate=access.gate,
         limits=access.limits,
@@ -333,7 +343,7 @@ def _make_api(
         lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
         history=History(search, store, clock, rng, settings.intake),
         sibling=sibling,
-        admin=admin_parts(settings, store, intake, waker, clock, rng),
+        admin=admin_parts(settings, store, requests.intake, waker, clock, rng),
         tracer=tracer,
     )
 

@@ -135,8 +135,6 @@ class TopicDirectory:
 
     async def layout(self, topic: str, *, since_s: float | None = None) -> TopicLayout:
         """One topic; see `layouts`."""
-        if self._fresh(topic, since_s):
-            return self._layouts[topic]  # asked for each record
         return (await self.layouts([topic], since_s=since_s))[topic]
 
     async def layouts(self, topics: Collection[str], *, since_s: float | None = None) -> Mapping[str, TopicLayout]:
