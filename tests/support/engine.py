@@ -68,7 +68,15 @@ class _NoOwnership:
 class Engine:
     """Everything of a node but its loops: passes are made by the test, one by one."""
 
-    def __init__(self, *, pace: TopicPace | None = None, tracer: Tracer = NO_TRACER, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        pace: TopicPace | None = None,
+        tracer: Tracer = NO_TRACER,
+        request_timeout_ms: int = 60_000,
+        **settings: Any,
+    ) -> None:
+        """`request_timeout_ms`: longer than a busy machine stands still; short only where a test waits for its end."""
         self.clock = ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
@@ -108,7 +116,7 @@ class Engine:
             pauses=self.pause_watch.current,
         )
         waker = Waker(_NoOwnership(), self._wake)
-        intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=500)
+        intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms)
         self.intake = Intake(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
         self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
         self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)

@@ -174,7 +174,7 @@ async def test_a_lost_answer_is_settled_by_the_same_request_or_by_the_next_try_o
 
 
 async def test_a_store_that_stays_away_is_said_to_be() -> None:
-    engine = Engine()
+    engine = Engine(request_timeout_ms=500)
     row = await failed(engine)
 
     async def away(*_: Any, **__: Any) -> int:

@@ -184,7 +184,7 @@ async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_de
 
 async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is_due() -> None:
     # A zombie may have sent it: the pause changes nothing about that.
-    engine = Paused()
+    engine = Paused(request_timeout_ms=500)
     due = row(schedule(guarantee=Guarantee.AT_LEAST_ONCE))
     await engine.put(due)
     tenure = await engine.own()
@@ -201,7 +201,7 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
 
 
 def a_pauser(store: MemoryPauses) -> Pauser:
-    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=500))
+    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
 
 
 async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:

@@ -117,7 +117,7 @@ async def test_requests_good_and_bad_leave_nothing_of_theirs_in_the_log(said: io
 async def test_a_store_that_is_away_leaves_nothing_of_the_requests_in_the_log(
     said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine()
+    engine = Engine(request_timeout_ms=500)
 
     async def away(*_: object, **__: object) -> None:
         raise StoreUnavailable("no answer from DynamoDB")
