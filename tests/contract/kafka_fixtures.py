@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from infra.local import LocalServices
 
 SHARDS: Final = 4
-WAIT_S_MAX: Final = 20.0
+WAIT_S_MAX: Final = 60.0
 """No test waits longer for what must happen."""
 SMALL_BYTES_MAX: Final = 2_000
 
@@ -171,7 +171,7 @@ def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
         }
     )
     try:
-        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        numbers = consumer.list_topics(topic, timeout=WAIT_S_MAX).topics[topic].partitions
         consumer.assign(
             [confluent_kafka.TopicPartition(topic, number, confluent_kafka.OFFSET_BEGINNING) for number in numbers]
         )
@@ -186,7 +186,7 @@ def _read_to_the_end(consumer: Any, kafka_partitions: int) -> list[StoredRecord]
     records: list[StoredRecord] = []
     ended: set[int] = set()
     while len(ended) < kafka_partitions:
-        message = consumer.poll(10)
+        message = consumer.poll(WAIT_S_MAX)
         assert message is not None, "Kafka did not answer a reader"
         if message.error() is None:
             records.append(_stored(message))
@@ -221,9 +221,14 @@ async def real_kafka(services: "LocalServices") -> RealUnderTest:
         cluster=cluster,
         shards=SHARDS,
         consumer_group=cluster,
-        session_timeout_ms=3_000,
         heartbeat_interval_ms=200,
-        rebalance_timeout_ms=3_000,
+        # A busy machine stands still for seconds, and that is no answer of Kafka's. Nothing waits for these.
+        transaction_timeout_ms=60_000,
+        sends_timeout_ms=50_000,
+        commit_timeout_ms=50_000,
+        init_timeout_ms=50_000,
+        request_timeout_ms=20_000,
+        lookup_timeout_ms=30_000,
     )
     await create_internal_topics(settings)
     return RealUnderTest(settings)

@@ -11,6 +11,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from tests.contract.kafka_fixtures import (
     SHARDS,
+    WAIT_S_MAX,
     KafkaUnderTest,
     Member,
     PublisherWithWakeups,
@@ -30,7 +31,7 @@ def shared(*members: Member) -> bool:
 
 async def until_woken(sender: Member, receiver: Member, shard: ShardId, wakeup: WakeUp) -> None:
     """Sends until it arrives: a wake-up is a hint, and one that comes while its shard changes hands is lost."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S_MAX):
         while (shard, wakeup) not in receiver.wakeups:
             await sender.ownership.wake(shard, wakeup)
             await asyncio.sleep(0.05)
@@ -96,7 +97,7 @@ async def test_a_malformed_wake_up_is_counted_and_the_next_one_arrives(
 async def test_a_static_member_that_comes_back_finds_its_shards_and_disturbs_nobody(real_kafka: RealUnderTest) -> None:
     # A rolling restart: the node is back before its session ends.
     first, second = (
-        RealUnderTest(replace(real_kafka.settings, instance_id=name, session_timeout_ms=15_000)) for name in ("a", "b")
+        RealUnderTest(replace(real_kafka.settings, instance_id=name, session_timeout_ms=30_000)) for name in ("a", "b")
     )
     async with real_kafka.node() as node, member(first, node) as stays:
         async with member(second, node) as restarts:

@@ -221,9 +221,12 @@ async def test_small_records_are_not_refused_because_their_batch_is_large(
 async def test_a_transaction_that_the_broker_aborted_is_never_reported_as_delivered(kafka: KafkaUnderTest) -> None:
     # The runner is paused between its records and the commit for longer than the broker keeps a transaction open.
     topic = await kafka.create_topic()
-    async with kafka.node(short_transactions=True) as node:
+    async with kafka.node() as node:
         shard = await node.open_shard(SHARD)
         await shard.deliver([record(topic, b"before")], marker_of)
+        await shard.close()
+    async with kafka.node(short_transactions=True) as node:
+        shard = await node.open_shard(SHARD)
         kafka.commit_late(shard)
         with pytest.raises((Fenced, DeliveryUnknown)):
             await shard.deliver([record(topic, b"too late")], marker_of)

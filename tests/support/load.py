@@ -12,7 +12,7 @@ from tests.support.client import NO_ANSWER, Answered, Client
 from tests.support.ledger import Ledger
 from tests.support.nodes import Cluster, now_ms
 
-GIVE_UP_S: Final = 40.0
+GIVE_UP_S: Final = 60.0
 AGAIN_S: Final = 0.05
 WORKERS: Final = 4
 """Creates under way at once."""

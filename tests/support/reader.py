@@ -17,7 +17,7 @@ from tests.support.waiting import WITHIN_S
 
 POLL_S: Final = 0.1
 RECORDS_MAX: Final = 1_000
-METADATA_S: Final = 10.0
+METADATA_S: Final = 60.0
 TIME_OF_BROKER: Final = 2
 """librdkafka's name for a record's timestamp that the broker set (LogAppendTime)."""
 

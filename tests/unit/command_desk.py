@@ -102,7 +102,7 @@ class Desk:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self.log.run(self.work.work), name="commands")
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     yield
             finally:
                 task.cancel()

@@ -2,16 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from clockwork.api.connection import HEADERS_MAX
+from clockwork.api.connection import HEADERS_MAX, Connection
 from clockwork.config_access import ConnectionSettings
+from tests.support.waiting import until
 from tests.unit.api_edge import Edge, a_request, open_edge
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 """Ends a test that hangs; none takes this long."""
 GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
 
@@ -24,6 +25,38 @@ async def connected(edge: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asy
             yield reader, writer
     finally:
         writer.close()
+
+
+class Timers:
+    """Time for heads and answers, which is up when the test says so and not before."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._running: list[tuple[asyncio.TimerHandle, Callable[[], None]]] = []
+        monkeypatch.setattr(Connection, "_after", self._after)
+
+    def _after(self, _wait_ms: int, act: Callable[[], None]) -> asyncio.TimerHandle:
+        timer = asyncio.get_running_loop().call_later(3_600, act)
+        self._running.append((timer, act))
+        return timer
+
+    async def until_one_runs(self) -> None:
+        async def look() -> bool:
+            return any(not timer.cancelled() for timer, _ in self._running)
+
+        await until(look, "a timer")
+
+    def end(self) -> None:
+        """Time is up, for all that runs."""
+        running, self._running = self._running, []
+        for timer, act in running:
+            if not timer.cancelled():
+                timer.cancel()
+                act()
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    return Timers(monkeypatch)
 
 
 @pytest.mark.parametrize("begun", [b"G", GET, GET + b"X-Slow: 1", b"\r\n"])
@@ -58,20 +91,20 @@ async def test_bytes_that_trickle_in_do_not_lengthen_the_time_for_a_head() -> No
         assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_second_request_has_the_time_of_a_first_and_the_pause_before_it_costs_none() -> None:
-    settings = ConnectionSettings(head_timeout_ms=200)
-    async with open_edge(connections=settings) as edge, connected(edge) as (reader, writer):
+async def test_a_second_request_has_the_time_of_a_first_and_the_pause_before_it_costs_none(timers: Timers) -> None:
+    async with open_edge() as edge, connected(edge) as (reader, writer):
         for _ in range(3):
-            for part in (GET[:7], GET[7:], b"\r\n"):
+            for part in (GET[:7], GET[7:]):
                 writer.write(part)
-                await asyncio.sleep(0)
+                await timers.until_one_runs()
+            writer.write(b"\r\n")
             assert (await reader.readuntil(b'"alive"}')).startswith(b"HTTP/1.1 200 ")
-            async with connected(edge) as (slow_reader, slow_writer):
-                # Another connection's head runs out of time meanwhile; this one rests.
-                slow_writer.write(b"G")
-                assert (await slow_reader.read()).startswith(b"HTTP/1.1 408 ")
+            # It rests; whatever time it had been given is up.
+            timers.end()
         assert not reader.at_eof()
         writer.write(GET)
+        await timers.until_one_runs()
+        timers.end()
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
 
 
@@ -90,18 +123,15 @@ async def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
             await edge.shows("clockwork_http_connections 0.0")
 
 
-async def test_an_answer_that_is_read_keeps_its_connection() -> None:
-    async with (
-        open_edge(connections=ConnectionSettings(send_timeout_ms=100)) as edge,
-        connected(edge) as (reader, writer),
-    ):
+async def test_an_answer_that_is_read_keeps_its_connection(timers: Timers) -> None:
+    async with open_edge() as edge, connected(edge) as (reader, writer):
         await edge.post(a_request(taskData="x" * 200_000))
         for _ in range(3):
             writer.write(b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: h\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
             await reader.readexactly(int(length.split(b":")[1]))
-            await asyncio.sleep(0.15)  # longer than the time to send: its timer must be gone, not late
+            timers.end()
         assert not reader.at_eof()
 
 

@@ -11,6 +11,7 @@ from clockwork.engine.discard import Discarded, NotOpen
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unavailable
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.test_engine_cancel import new
 from tests.unit.test_engine_rearm import KEY, fail, failed, rearm
 
@@ -173,8 +174,9 @@ async def test_a_lost_answer_is_settled_by_the_same_request_or_by_the_next_try_o
     assert isinstance(await discard(engine, row.schedule.delivery_id), Discarded)
 
 
+@in_virtual_time
 async def test_a_store_that_stays_away_is_said_to_be() -> None:
-    engine = Engine(request_timeout_ms=500)
+    engine = Engine()
     row = await failed(engine)
 
     async def away(*_: Any, **__: Any) -> int:

@@ -21,6 +21,7 @@ from clockwork.ports import KeyName, PointerPage
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock
+from tests.support.virtual_time import in_virtual_time
 
 SHARDS = 8
 ALL = ListQuery(client_id=CLIENT)
@@ -295,8 +296,9 @@ async def test_the_last_page_says_that_it_is_the_last(lists: Lists) -> None:
     assert (len(page.views), page.next_after) == (4, None)
 
 
+@in_virtual_time
 async def test_a_search_that_is_silent_ends_at_the_deadline() -> None:
-    lists = Lists(request_timeout_ms=100)
+    lists = Lists()
 
     class Silent(MemoryScheduleSearch):
         async def list_pointers(self, *_: object, **__: object) -> PointerPage:

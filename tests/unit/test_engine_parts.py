@@ -12,6 +12,7 @@ from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.together import together
 from clockwork.engine.topic_waits import TopicWaits
 from clockwork.errors import Cause, StoreThrottled
+from tests.support.virtual_time import in_virtual_time
 
 NOW_MS = 1_700_000_000_000
 TOPIC = Topic("orders")
@@ -126,6 +127,7 @@ class Supervised:
             await asyncio.sleep(0)
 
 
+@in_virtual_time
 async def test_a_shard_that_stays_keeps_its_loop_through_a_rebalance() -> None:
     supervised = Supervised()
     async with asyncio.TaskGroup() as group:
@@ -139,6 +141,7 @@ async def test_a_shard_that_stays_keeps_its_loop_through_a_rebalance() -> None:
     assert supervised.loops[2][0].ended.is_set()
 
 
+@in_virtual_time
 async def test_a_shard_that_comes_back_waits_for_its_old_loop_to_drain() -> None:
     supervised = Supervised(drains=False, drain_timeout_ms=50)
     async with asyncio.TaskGroup() as group:
@@ -153,6 +156,7 @@ async def test_a_shard_that_comes_back_waits_for_its_old_loop_to_drain() -> None
         task.cancel()
 
 
+@in_virtual_time
 async def test_a_loop_that_does_not_drain_in_time_is_dropped() -> None:
     supervised = Supervised(drains=False, drain_timeout_ms=20)
     async with asyncio.TaskGroup() as group:
@@ -163,6 +167,7 @@ async def test_a_loop_that_does_not_drain_in_time_is_dropped() -> None:
         task.cancel()
 
 
+@in_virtual_time
 async def test_a_wake_up_reaches_the_loop_of_its_shard_and_no_other() -> None:
     supervised = Supervised()
     async with asyncio.TaskGroup() as group:

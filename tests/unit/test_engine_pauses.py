@@ -25,6 +25,7 @@ from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
+from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import until
 
 CLIENT, TOPIC = PauseKind.CLIENT, PauseKind.TOPIC
@@ -182,6 +183,7 @@ async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_de
     assert [there.due_ms for there in engine.store.rows.values()] == [later_ms]
 
 
+@in_virtual_time
 async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is_due() -> None:
     # A zombie may have sent it: the pause changes nothing about that.
     engine = Paused(request_timeout_ms=500)

@@ -24,6 +24,7 @@ from clockwork.adapters.kafka_sender import PlainSender
 from clockwork.adapters.kafka_topics import TopicDirectory, TopicLayout, TopicState
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, DeliveryRefused
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, settings_for_script
 
 WHERE = ("orders", 0)
@@ -148,6 +149,7 @@ class Sending:
         await self._group.__aexit__(None, None, None)
 
 
+@in_virtual_time
 async def test_of_records_sent_together_only_the_culprit_is_refused() -> None:
     wire = ScriptedWire()
     wire.refuse_values = {b"bad": codes.INVALID_RECORD}
@@ -162,6 +164,7 @@ async def test_of_records_sent_together_only_the_culprit_is_refused() -> None:
     assert wire.asked.count("init") == 1
 
 
+@in_virtual_time
 async def test_after_a_batch_of_unknown_fate_a_new_producer_id_is_used() -> None:
     wire = ScriptedWire()
     async with Sending(wire) as sender:
@@ -175,6 +178,7 @@ async def test_after_a_batch_of_unknown_fate_a_new_producer_id_is_used() -> None
     assert [values for _, _, values in wire.appended] == [[b"before"], [b"after"]]
 
 
+@in_virtual_time
 async def test_a_forbidden_topic_fails_only_its_own_records() -> None:
     wire = ScriptedWire()
     wire.produce_codes["orders"] = deque([codes.TOPIC_FORBIDDEN])
@@ -185,6 +189,7 @@ async def test_a_forbidden_topic_fails_only_its_own_records() -> None:
         await sender.send(record())
 
 
+@in_virtual_time
 async def test_whoever_waits_when_the_sender_ends_is_told() -> None:
     wire = ScriptedWire()
     wire.produce_codes["orders"] = deque([codes.NOT_LEADER] * 1_000)

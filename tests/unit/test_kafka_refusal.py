@@ -19,7 +19,7 @@ def settings(port: int, security: KafkaSecurity) -> KafkaSettings:
         shards=1,
         consumer_group="g",
         security=security,
-        request_timeout_ms=2_000,
+        request_timeout_ms=60_000,
     )
 
 

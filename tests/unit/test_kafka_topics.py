@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from clockwork.adapters import kafka_client as codes
-from clockwork.adapters import kafka_topics
 from clockwork.adapters.kafka_client import Pulse
 from clockwork.adapters.kafka_produce import too_large
-from clockwork.adapters.kafka_topics import REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
+from clockwork.adapters.kafka_topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, settings_for_script
 
 
@@ -19,6 +19,7 @@ def directory_on(wire: ScriptedWire, **settings: Any) -> TopicDirectory:
     return TopicDirectory(settings_for_script(**settings), Pulse(), wire)
 
 
+@in_virtual_time
 async def test_a_known_topic_is_not_asked_for_again() -> None:
     wire = ScriptedWire()
     directory = directory_on(wire)
@@ -27,32 +28,35 @@ async def test_a_known_topic_is_not_asked_for_again() -> None:
     assert wire.asked == ["metadata"]
 
 
-async def test_many_who_ask_at_once_cause_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+@in_virtual_time
+async def test_many_who_ask_at_once_cause_few_requests() -> None:
     wire = ScriptedWire()
-    # On a busy machine five hundred take their time, and what is missing is asked for again after a second.
-    monkeypatch.setattr(kafka_topics, "MISSING_AGE_S_MAX", 60.0)
-    directory = directory_on(wire, lookup_timeout_ms=30_000)
+    directory = directory_on(wire)
     layouts = await asyncio.gather(*(directory.layout(f"missing-{n % 50}") for n in range(500)))
     assert {layout.state for layout in layouts} == {TopicState.MISSING}
     assert len(wire.asked) <= 2
 
 
+@in_virtual_time
 async def test_a_missing_topic_is_found_a_second_after_it_was_made() -> None:
     wire = ScriptedWire()
     directory = directory_on(wire)
     assert (await directory.layout("new")).state is TopicState.MISSING
     wire.topics["new"] = codes.NONE
-    async with asyncio.timeout(10):
-        while (await directory.layout("new")).state is not TopicState.PRESENT:  # noqa: ASYNC110 - time must pass
-            await asyncio.sleep(0.01)
+    await asyncio.sleep(MISSING_AGE_S_MAX - 0.01)
+    assert (await directory.layout("new")).state is TopicState.MISSING
+    await asyncio.sleep(0.02)
+    assert (await directory.layout("new")).state is TopicState.PRESENT
 
 
+@in_virtual_time
 async def test_a_forbidden_topic_is_told_from_a_missing_one() -> None:
     wire = ScriptedWire()
     wire.topics["secret"] = codes.TOPIC_FORBIDDEN
     assert (await directory_on(wire).layout("secret")).state is TopicState.FORBIDDEN
 
 
+@in_virtual_time
 async def test_a_known_topic_stays_known_while_kafka_is_away_and_an_unknown_one_is_not_guessed() -> None:
     wire = ScriptedWire()
     directory = directory_on(wire, metadata_max_age_ms=0)
@@ -62,16 +66,19 @@ async def test_a_known_topic_stays_known_while_kafka_is_away_and_an_unknown_one_
     with pytest.raises(BrokerUnavailable):
         await directory.layout("bills")
     # Whoever needs it as it is now is not told of old times.
+    await asyncio.sleep(1)
     with pytest.raises(BrokerUnavailable):
         await directory.layout("orders", since_s=asyncio.get_running_loop().time())
 
 
+@in_virtual_time
 async def test_a_topic_whose_state_the_brokers_do_not_know_is_not_guessed() -> None:
     wire = ScriptedWire()
     wire.topics["new"] = codes.LEADER_NOT_AVAILABLE
     assert (await directory_on(wire).layout("new")).state is TopicState.UNSETTLED
 
 
+@in_virtual_time
 async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
     wire = ScriptedWire()
     wire.configs = {"max.message.bytes": "1000", "min.insync.replicas": "2"}
@@ -84,6 +91,7 @@ async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
     assert (limits.record_bytes_max, limits.in_sync_min) == (500, 2)
 
 
+@in_virtual_time
 async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() -> None:
     # It was raised, and what had failed by it armed again: that must not fail once more, by what is remembered.
     wire = ScriptedWire()
@@ -99,6 +107,7 @@ async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() ->
     assert not await too_large(settings, directory, large)
 
 
+@in_virtual_time
 async def test_without_permission_to_read_limits_there_are_none() -> None:
     wire = ScriptedWire()
     wire.silent.add("configs")

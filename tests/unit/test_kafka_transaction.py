@@ -9,6 +9,7 @@ from clockwork.adapters import kafka_client as codes
 from clockwork.adapters.kafka_topics import TopicLimits
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, open_scripted
 
 _NO_LIMITS = TopicLimits()
@@ -39,6 +40,7 @@ def transactional(wire: ScriptedWire) -> list[str]:
     return [word for word in wire.asked if word in ("add", "produce", "commit", "abort")]
 
 
+@in_virtual_time
 async def test_the_marker_goes_after_the_records_and_before_the_commit() -> None:
     wire = ScriptedWire()
     publisher = await open_scripted(wire)
@@ -48,6 +50,7 @@ async def test_the_marker_goes_after_the_records_and_before_the_commit() -> None
     assert [values for topic, _, values in wire.appended if topic == "cw-deliveries"] == [[b"marker"]] * 2
 
 
+@in_virtual_time
 async def test_a_topic_that_may_not_be_written_is_named_and_leaves_nothing_open() -> None:
     wire = ScriptedWire()
     wire.script("add", {"bills": codes.TOPIC_FORBIDDEN})
@@ -57,6 +60,7 @@ async def test_a_topic_that_may_not_be_written_is_named_and_leaves_nothing_open(
     assert transactional(wire) == ["add"]
 
 
+@in_virtual_time
 async def test_after_an_unanswered_try_a_refusal_to_add_leaves_the_transaction_to_the_next_init() -> None:
     # The first try may have added the Kafka partitions, so a transaction may be open.
     wire = ScriptedWire()
@@ -66,6 +70,7 @@ async def test_after_an_unanswered_try_a_refusal_to_add_leaves_the_transaction_t
     assert transactional(wire) == ["add", "add"]
 
 
+@in_virtual_time
 async def test_a_forbidden_topic_that_shows_only_at_produce_is_named_alone() -> None:
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.TOPIC_FORBIDDEN, 1)
@@ -73,11 +78,13 @@ async def test_a_forbidden_topic_that_shows_only_at_produce_is_named_alone() -> 
     assert (refusal.cause, refusal.topic) == (Cause.TOPIC, "bills")
 
 
+@in_virtual_time
 async def test_a_topic_deleted_meanwhile_is_reported_as_missing() -> None:
     wire = ScriptedWire()
     publisher = await open_scripted(wire)
     await publisher.deliver([record("bills")], no_marker)
     del wire.topics["bills"]
+    await asyncio.sleep(1)
     wire.script("add", {"bills": codes.UNKNOWN_TOPIC_OR_PARTITION})
     with pytest.raises(DeliveryRefused) as refused:
         await publisher.deliver([record("bills")], no_marker)
@@ -85,6 +92,7 @@ async def test_a_topic_deleted_meanwhile_is_reported_as_missing() -> None:
 
 
 @pytest.mark.parametrize("code", [codes.INVALID_RECORD, codes.INVALID_TIMESTAMP, codes.MESSAGE_TOO_LARGE])
+@in_virtual_time
 async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> None:
     wire = ScriptedWire()
     wire.refuse_values = {b"bad-1": code, b"bad-2": code}
@@ -95,6 +103,7 @@ async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> N
     assert [values for topic, _, values in wire.appended if topic == "orders"] == [[b"a"], [b"b"], [b"c"]]
 
 
+@in_virtual_time
 async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_topics() -> None:
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
@@ -103,6 +112,7 @@ async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_top
     )
 
 
+@in_virtual_time
 async def test_a_leader_that_moves_is_followed() -> None:
     wire = ScriptedWire()
     wire.produce_codes["orders"] = _times(codes.NOT_LEADER, 3)
@@ -114,6 +124,7 @@ async def test_a_leader_that_moves_is_followed() -> None:
 @pytest.mark.parametrize(
     ("leader", "in_sync", "reason"), [(-1, 1, "leader_unavailable"), (1, 1, "not_enough_replicas")]
 )
+@in_virtual_time
 async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_into_one(
     leader: int, in_sync: int, reason: str
 ) -> None:
@@ -130,6 +141,7 @@ async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_i
     assert transactional(wire) == []
 
 
+@in_virtual_time
 async def test_a_commit_whose_answer_is_lost_is_asked_for_again() -> None:
     wire = ScriptedWire()
     wire.script("commit", LOST, codes.NOT_COORDINATOR, codes.CONCURRENT_TRANSACTIONS)
@@ -138,6 +150,7 @@ async def test_a_commit_whose_answer_is_lost_is_asked_for_again() -> None:
     assert transactional(wire)[-4:] == ["commit"] * 4
 
 
+@in_virtual_time
 async def test_a_commit_without_any_answer_is_unknown_and_was_not_too_slow_a_batch() -> None:
     wire = ScriptedWire()
     wire.silent.add("commit")
@@ -151,6 +164,7 @@ async def test_a_commit_without_any_answer_is_unknown_and_was_not_too_slow_a_bat
 
 
 @pytest.mark.parametrize("word", ["add", "produce"])
+@in_virtual_time
 async def test_silence_before_the_commit_is_unknown_and_timed_out(word: str) -> None:
     wire = ScriptedWire()
     publisher = await open_scripted(wire)
@@ -161,6 +175,7 @@ async def test_silence_before_the_commit_is_unknown_and_timed_out(word: str) -> 
     assert unknown.value.timed_out
 
 
+@in_virtual_time
 async def test_silence_of_one_leader_while_kafka_answers_is_its_topics_fault() -> None:
     wire = ScriptedWire()
     wire.silent.add("produce")
@@ -168,6 +183,7 @@ async def test_silence_of_one_leader_while_kafka_answers_is_its_topics_fault() -
     assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, "orders")
 
 
+@in_virtual_time
 async def test_after_a_commit_that_was_asked_for_twice_the_producer_begins_nothing_more() -> None:
     # A copy of the first request may still be on its way: it would commit a part of the next transaction.
     wire = ScriptedWire()
@@ -181,6 +197,7 @@ async def test_after_a_commit_that_was_asked_for_twice_the_producer_begins_nothi
 
 @pytest.mark.parametrize("word", ["add", "produce", "commit"])
 @pytest.mark.parametrize("code", [codes.INVALID_PRODUCER_EPOCH, codes.PRODUCER_FENCED])
+@in_virtual_time
 async def test_a_newer_epoch_fences_at_every_step(word: str, code: int) -> None:
     wire = ScriptedWire()
     if word == "produce":
@@ -193,6 +210,7 @@ async def test_a_newer_epoch_fences_at_every_step(word: str, code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [45, 48, 49, 53, 59, -1])
+@in_virtual_time
 async def test_an_unexpected_answer_after_begin_is_unknown(code: int) -> None:
     # 49 is INVALID_PRODUCER_ID_MAPPING, which comes after idle days.
     for word in ("add", "commit"):
@@ -208,6 +226,7 @@ async def test_an_unexpected_answer_after_begin_is_unknown(code: int) -> None:
         await publisher.deliver([record()], no_marker)
 
 
+@in_virtual_time
 async def test_init_waits_for_the_coordinator_and_for_the_old_owners_transaction() -> None:
     wire = ScriptedWire()
     wire.script("init", codes.COORDINATOR_LOADING, codes.CONCURRENT_TRANSACTIONS, LOST, codes.NOT_COORDINATOR)
@@ -216,6 +235,7 @@ async def test_init_waits_for_the_coordinator_and_for_the_old_owners_transaction
     await publisher.deliver([record()], no_marker)
 
 
+@in_virtual_time
 async def test_init_gives_up_in_time() -> None:
     wire = ScriptedWire()
     wire.silent.add("init")
@@ -223,6 +243,7 @@ async def test_init_gives_up_in_time() -> None:
         await open_scripted(wire)
 
 
+@in_virtual_time
 async def test_kafka_away_before_begin_leaves_the_producer_usable() -> None:
     wire = ScriptedWire()
     publisher = await open_scripted(wire)
@@ -233,6 +254,7 @@ async def test_kafka_away_before_begin_leaves_the_producer_usable() -> None:
     await publisher.deliver([record()], no_marker)
 
 
+@in_virtual_time
 async def test_a_cancelled_delivery_spends_the_producer() -> None:
     wire = ScriptedWire()
     wire.silent.add("commit")

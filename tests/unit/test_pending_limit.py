@@ -23,6 +23,7 @@ from clockwork.engine.reading import pending_view
 from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests
 from tests.support import builders
 from tests.support.engine import Engine
+from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import until
 from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
 from tests.unit.counting import FakeCount, count_again_after, counting, no_patience
@@ -30,8 +31,8 @@ from tests.unit.service import open_service
 
 SHOP, OTHER = ClientId("shop"), ClientId("other")
 HOUR_MS = 3_600_000
-NO_TIME_S = 1.0
-"""Who takes longer has waited for something."""
+NO_TIME_S = 0.001
+"""Of virtual time: who takes longer has waited for something."""
 
 
 @dataclass
@@ -88,6 +89,7 @@ async def limited(pending_max: int, found: int = 0) -> AsyncIterator[Limited]:
         yield Limited(limit, count, telemetry, now_ns)
 
 
+@in_virtual_time
 async def test_the_first_create_of_a_client_waits_for_its_count_and_those_after_it_for_none() -> None:
     async with limited(100, found=40) as it:
         assert await it.take() == {"RateLimit-Policy": '"pending";q=100', "RateLimit": '"pending";r=59'}
@@ -103,6 +105,7 @@ async def test_the_first_create_of_a_client_waits_for_its_count_and_those_after_
         it.count.may_end.set()
 
 
+@in_virtual_time
 async def test_a_client_at_its_limit_is_refused_until_there_is_room_by_another_count() -> None:
     async with limited(10, found=10) as it:
         for _ in range(3):
@@ -117,6 +120,7 @@ async def test_a_client_at_its_limit_is_refused_until_there_is_room_by_another_c
         assert len(it.count.asked) == 2
 
 
+@in_virtual_time
 async def test_who_has_nothing_pending_any_more_is_not_refused_because_of_what_it_has_created(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -128,12 +132,13 @@ async def test_who_has_nothing_pending_any_more_is_not_refused_because_of_what_i
         assert 2 <= len(it.count.asked) <= 50
 
 
+@in_virtual_time
 async def test_what_seems_full_waits_until_it_may_be_counted_and_no_more_pass_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     count_again_after(monkeypatch, 0.05)
-    count = FakeCount()
-    limit = PendingLimit(pending_max=2, count=count)
+    count, loop = FakeCount(), asyncio.get_running_loop()
+    limit = PendingLimit(pending_max=2, count=count, monotonic_ns=lambda: int(loop.time() * NS))
     async with counting(limit):
         it = Limited(limit, count, PrometheusTelemetry(), [])
         await it.fill(2)
@@ -143,6 +148,7 @@ async def test_what_seems_full_waits_until_it_may_be_counted_and_no_more_pass_th
         assert len(count.asked) == 2
 
 
+@in_virtual_time
 async def test_what_only_seems_full_passes_where_a_count_would_cost_too_much_for_now() -> None:
     async with limited(20_000, found=19_995) as it:
         async with asyncio.timeout(NO_TIME_S):
@@ -153,6 +159,7 @@ async def test_what_only_seems_full_passes_where_a_count_would_cost_too_much_for
             await it.take()
 
 
+@in_virtual_time
 async def test_what_is_due_soon_takes_no_place() -> None:
     async with limited(3) as it:
         for _ in range(20):
@@ -160,6 +167,7 @@ async def test_what_is_due_soon_takes_no_place() -> None:
         assert len(it.count.asked) == 1
 
 
+@in_virtual_time
 async def test_of_many_that_wait_for_one_count_no_more_pass_than_there_is_room_for() -> None:
     async with limited(7, found=2) as it:
         answers = await asyncio.gather(*(it.take() for _ in range(50)), return_exceptions=True)
@@ -170,6 +178,7 @@ async def test_of_many_that_wait_for_one_count_no_more_pass_than_there_is_room_f
         assert len(it.count.asked) == 1
 
 
+@in_virtual_time
 async def test_one_clients_pending_schedules_are_no_others() -> None:
     async with limited(3) as it:
         await it.fill(3)
@@ -180,6 +189,7 @@ async def test_one_clients_pending_schedules_are_no_others() -> None:
         assert it.count.asked == [(SHOP, 3), (SHOP, 3), (OTHER, 3)]
 
 
+@in_virtual_time
 async def test_where_the_count_fails_creates_pass_and_a_metric_says_so() -> None:
     async with limited(10, found=10) as it:
         with pytest.raises(TooManyPending):
@@ -200,6 +210,7 @@ async def test_where_the_count_fails_creates_pass_and_a_metric_says_so() -> None
         assert it.metric('clockwork_pending_counts_total{result="counted"} 2.0')
 
 
+@in_virtual_time
 async def test_a_count_that_takes_long_holds_up_creates_no_longer_than_a_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -221,6 +232,7 @@ async def test_a_count_that_takes_long_holds_up_creates_no_longer_than_a_moment(
         it.count.may_end.set()
 
 
+@in_virtual_time
 async def test_for_a_count_that_takes_long_nobody_waits_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with limited(10, found=8) as it:
         it.count.may_end.clear()
@@ -247,6 +259,7 @@ async def test_for_a_count_that_takes_long_nobody_waits_a_second_time(monkeypatc
         assert waiting.done()
 
 
+@in_virtual_time
 async def test_who_was_not_seen_for_longest_is_forgotten_and_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending, "CLIENTS_MAX", 2)
     async with limited(10) as it:
@@ -255,6 +268,7 @@ async def test_who_was_not_seen_for_longest_is_forgotten_and_counted_again(monke
         assert [client for client, _ in it.count.asked] == ["a", "b", "c", "b"]
 
 
+@in_virtual_time
 async def test_without_a_limit_nothing_is_counted_or_said() -> None:
     assert await PendingLimit().take(SHOP, ahead_ms=HOUR_MS) == {}
     await PendingLimit().run()
