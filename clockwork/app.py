@@ -43,16 +43,13 @@ from clockwork.config import Settings
 from clockwork.domain.retry import Backoff
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.history import History
-from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing, count_ahead
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.pausing import PauseWatch
-from clockwork.engine.rearm import Rearmer
-from clockwork.engine.reschedule import Rescheduler
+from clockwork.engine.requests import Requests
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -89,16 +86,6 @@ PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
 
 Commands = Callable[[], Coroutine[Any, Any, None]]
 """Takes commands until cancelled."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Requests:
-    """What is done with requests, whichever way they come in: over HTTP or as commands."""
-
-    intake: Intake
-    canceller: Canceller
-    rescheduler: Rescheduler
-    rearmer: Rearmer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,12 +211,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
-        requests = _Requests(
-            intake=Intake(store, publisher, waker, clock, guard, rng, settings.intake),
-            canceller=Canceller(store, waker, clock, rng, settings.intake),
-            rescheduler=Rescheduler(store, publisher, waker, clock, guard, rng, settings.intake),
-            rearmer=Rearmer(store, publisher, waker, clock, guard, rng, settings.intake),
-        )
+        requests = Requests.on(store, publisher, waker, clock, guard, rng, settings.intake)
         app = _make_api(
             settings, role, store, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
         )
@@ -277,7 +259,7 @@ def _make_commands(
     settings: Settings,
     role: Role,
     kafka: KafkaSettings,
-    requests: _Requests,
+    requests: Requests,
     publisher: KafkaPublisher,
     clock: SystemClock,
     rng: random.Random,
@@ -301,6 +283,7 @@ def _make_commands(
     )
     work = CommandWork(
         handlers=handlers,
+        turn_of=requests.turn_of,
         publisher=publisher,
         rng=rng,
         principal=access.principal_of_commands,
@@ -314,7 +297,7 @@ def _make_api(
     settings: Settings,
     role: Role,
     store: DynamoScheduleStore,
-    requests: _Requests,
+    requests: Requests,
     waker: Waker,
     clock: SystemClock,
     rng: random.Random,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
 from clockwork.domain.marker import Ended
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
@@ -57,11 +57,24 @@ class ScheduleStore(Protocol):
         """How the schedule at this position ended, expired or not. Raises: Unreadable."""
         ...
 
-    async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+    async def create(
+        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+    ) -> None:
         """Puts the pointer and the row. `replaces_version`: None if no pointer may exist, else the version of the one
-        that it takes over. The same call again (same position) after an unknown outcome is the same create.
+        that it takes over. By command also moves the `note`. The same call again (same position) after an unknown
+        outcome is the same create.
 
-        Raises: ConditionFailed (another pointer is there), TransactionConflict (nothing written).
+        Raises: ConditionFailed (another pointer or note is there), TransactionConflict (nothing written).
+        """
+        ...
+
+    async def read_command_note(self, client_id: ClientId, schedule_key: ScheduleKey) -> CommandNote | None:
+        """What the key remembers of commands, expired or not. Raises: Unreadable."""
+        ...
+
+    async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
+        """Moves the note alone. Raises: ConditionFailed: another one is there. Also if an earlier copy of this call put it
+        there: another node may carry out the same command, and its note is no other.
         """
         ...
 
@@ -92,10 +105,10 @@ class ScheduleStore(Protocol):
         ...
 
     async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
     ) -> None:
-        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`. With a
-        `command` also writes that into the pointer, if it still points there.
+        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`. By command
+        also moves the `note`.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """
@@ -110,9 +123,11 @@ class ScheduleStore(Protocol):
         row: Row,
         pointer: Pointer,
         replaces_version: int,
+        note: NoteChange | None = None,
     ) -> None:
         """Deletes the row at `outcome.position` if it still bears this hold, puts the outcome `superseded`, the new
-        row, and the pointer if its version is `replaces_version`. The new row may be in another shard.
+        row, and the pointer if its version is `replaces_version`. The new row may be in another shard. By command also
+        moves the `note`.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """

@@ -1,7 +1,8 @@
 """Between Clockwork's values and DynamoDB's items. Pure; every name and type of a stored attribute is here.
 
     schedules            partitionId S, scheduleTime N   a pending schedule (`Row`)
-    scheduleKeys         clientKey S, position N         at "0" the pointer, else the outcome at that position
+    scheduleKeys         clientKey S, position N         at "0" the pointer, at "-1" the note of commands,
+                                                         else the outcome at that position
     partitionExecutions  partitionId S                   a shard's state; "cluster": the shard count
 
 Every item bears `v`, the format that it was written in. A change of the format takes two releases: first all nodes read
@@ -18,7 +19,7 @@ from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_content import content_item, fits_an_outcome, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import CommandNote, CommandPlace
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
@@ -45,6 +46,8 @@ from clockwork.errors import NewerFormat, Unreadable
 FORMAT: Final = 1
 CLUSTER: Final = "cluster"
 """The `partitionId` of the item that holds the shard count."""
+NOTE_POSITION: Final = "-1"
+"""Below all outcomes and the pointer, so that no query for those meets it."""
 RAW_BYTES_MAX: Final = 768 * 1024
 """Of a broken row's JSON, so that its dead letter stays below Kafka's default limit of 1 MB a record. An item has at
 most 400 KB, but as base64 or as escapes it may become several times that."""
@@ -68,6 +71,11 @@ def outcome_key(client_id: ClientId, schedule_key: ScheduleKey, position: Positi
     if position <= 0:
         raise ValueError("an outcome at position 0 would overwrite the pointer")
     return {"clientKey": {"S": f"{client_id}/{schedule_key}"}, "position": {"N": text_of(position)}}
+
+
+def note_key(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
+    """The primary key of what a key remembers of commands."""
+    return {"clientKey": {"S": f"{client_id}/{schedule_key}"}, "position": {"N": NOTE_POSITION}}
 
 
 def shard_key(shard: ShardId) -> Item:
@@ -165,7 +173,6 @@ def pointer_item(pointer: Pointer) -> Item:
             "expiresAt": number(pointer.expires_at_s),
         }
         | ({"rearmed": number(1)} if pointer.rearmed else {})
-        | ({"command": {"S": str(pointer.command)}} if pointer.command is not None else {})
         | ({"discardedAt": number(pointer.discarded_at_ms)} if pointer.discarded_at_ms is not None else {})
     )
 
@@ -185,18 +192,21 @@ def pointer_of(item: Item) -> Pointer:
         version=fields.integer(item, "version"),
         expires_at_s=fields.integer(item, "expiresAt"),
         rearmed="rearmed" in item,
-        command=_command_of(item),
         discarded_at_ms=fields.integer(item, "discardedAt") if "discardedAt" in item else None,
     )
 
 
-def _command_of(item: Item) -> CommandPlace | None:
-    if "command" not in item:
-        return None
+def note_of(item: Item) -> CommandNote:
+    """Reads what a key remembers of commands.
+
+    Raises: Unreadable, NewerFormat.
+    """
+    _check_format(item)
     try:
-        return CommandPlace.parse(fields.text(item, "command"))
+        place = CommandPlace.parse(fields.text(item, "command"))
     except ValueError as error:
         raise Unreadable("command: not the place of a command") from error
+    return CommandNote(place=place, expires_at_s=fields.integer(item, "expiresAt"))
 
 
 def outcome_item(outcome: Outcome) -> Item:

@@ -2,7 +2,8 @@
 
 Three rules hold for every line here (design.md, 3 and 4):
 - every read is strongly consistent;
-- every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back;
+- every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back
+  (but the note of commands, which comes into being by its first one);
 - a failed condition is believed only after a look at the item that came back with it: an earlier copy of the same
   request, whose answer was lost, may be what made it fail.
 """
@@ -24,7 +25,7 @@ from clockwork.adapters.dynamo_fields import Item, number
 from clockwork.adapters.dynamo_group_commit import GroupCommit, Member
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.clock import Clock
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import (
@@ -74,7 +75,8 @@ class DynamoScheduleStore:
         self._group_commit = GroupCommit(self.client)
         self._holds = asyncio.Semaphore(HOLDS_AT_ONCE)
         self._rows = GroupedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
-        self._pointers = GroupedReads(self.client, settings.keys_table, name=_pointer_name)
+        self._pointers = GroupedReads(self.client, settings.keys_table, name=_client_key)
+        self._notes = GroupedReads(self.client, settings.keys_table, name=_client_key)
         self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
         self._shards = GroupedReads(self.client, settings.executions_table, name=_shard_name)
         self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
@@ -106,32 +108,29 @@ class DynamoScheduleStore:
         item = await self._ends.get(codec.outcome_key(client_id, schedule_key, position))
         return codec.outcome_of(item) if item else None
 
-    async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+    async def create(
+        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+    ) -> None:
         create = Member(
             key=(pointer.client_id, pointer.schedule_key),
-            actions=transactions.create_actions(self._settings, row, pointer, replaces_version),
-            token=transactions.create_token(row, pointer, replaces_version),
+            actions=transactions.create_actions(self._settings, row, pointer, replaces_version, note),
+            token=transactions.create_token(row, pointer, replaces_version, note),
             # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
             ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
         )
         await self._group_commit.commit(create)
 
+    async def read_command_note(self, client_id: ClientId, schedule_key: ScheduleKey) -> CommandNote | None:
+        item = await self._notes.get(codec.note_key(client_id, schedule_key))
+        return codec.note_of(item) if item else None
+
+    async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
+        update = transactions.note_update(self._settings, client_id, schedule_key, note)
+        await self._undisturbed("update_item", **update)
+
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
-        answer = await self._undisturbed(
-            "update_item",
-            TableName=self._settings.keys_table,
-            Key=codec.pointer_key(pointer.client_id, pointer.schedule_key),
-            UpdateExpression="SET #discarded = if_not_exists(#discarded, :at)",
-            # Implies that the pointer exists.
-            ConditionExpression="#current = :current AND #version = :version",
-            ReturnValues="UPDATED_NEW",
-            ExpressionAttributeNames={"#discarded": "discardedAt", "#current": "current", "#version": "version"},
-            ExpressionAttributeValues={
-                ":at": number(at_ms),
-                ":current": {"N": text_of(pointer.position)},
-                ":version": number(pointer.version),
-            },
-        )
+        update = transactions.discard_update(self._settings, pointer, at_ms)
+        answer = await self._undisturbed("update_item", ReturnValues="UPDATED_NEW", **update)
         return int(answer["Attributes"]["discardedAt"]["N"])
 
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
@@ -174,12 +173,12 @@ class DynamoScheduleStore:
         return codec.row_of(answer["Attributes"], shard=shard, position=position)
 
     async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
     ) -> None:
         cancel = Member(
             key=(outcome.client_id, outcome.schedule_key),
-            actions=transactions.cancel_actions(self._settings, shard, outcome, hold, command),
-            token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms),
+            actions=transactions.cancel_actions(self._settings, shard, outcome, hold, note),
+            token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms, note),
             ours=lambda refused: transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome),
         )
         await self._group_commit.commit(cancel)
@@ -193,13 +192,14 @@ class DynamoScheduleStore:
         row: Row,
         pointer: Pointer,
         replaces_version: int,
+        note: NoteChange | None = None,
     ) -> None:
         change = Member(
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.reschedule_actions(
-                self._settings, shard, outcome, hold, row, pointer, replaces_version
+                self._settings, shard, outcome, hold, row, pointer, replaces_version, note
             ),
-            token=transactions.token_of("reschedule", shard, outcome.position, hold, row.position),
+            token=transactions.token_of("reschedule", shard, outcome.position, hold, row.position, note),
             ours=lambda refused: transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position),
         )
         await self._group_commit.commit(change)
@@ -368,7 +368,7 @@ class DynamoScheduleStore:
         return rows
 
 
-def _pointer_name(item: Item) -> str:
+def _client_key(item: Item) -> str:
     name: str = item["clientKey"]["S"]
     return name
 

@@ -1,4 +1,4 @@
-"""The transactions of `ScheduleStore`: their actions, their conditions, and their tokens. Pure.
+"""The transactions of `ScheduleStore`, and its updates of a key: their actions, conditions and tokens. Pure.
 
 Besides the conditions that the protocol asks for, nothing that is final is ever overwritten: a new row and the outcome
 of a cancel or a reschedule are put only where nothing stands. What comes back with a failed condition (`ALL_OLD`) is
@@ -13,9 +13,9 @@ from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_fields import Item
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import NoteChange
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import Outcome, Pointer, RequestId, Row
+from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unreadable
 
@@ -34,25 +34,29 @@ def token_of(*parts: object) -> str:
 
 
 def create_actions(
-    settings: DynamoClientSettings, row: Row, pointer: Pointer, replaces_version: int | None
+    settings: DynamoClientSettings,
+    row: Row,
+    pointer: Pointer,
+    replaces_version: int | None,
+    note: NoteChange | None = None,
 ) -> list[Item]:
-    """Put the pointer, put the row."""
-    return [_put_pointer(settings, pointer, replaces_version), _put_row(settings, row)]
+    """Put the pointer, put the row; by command also move the note."""
+    actions = [_put_pointer(settings, pointer, replaces_version), _put_row(settings, row)]
+    return actions + _notes(settings, pointer.client_id, pointer.schedule_key, note)
 
 
-def create_token(row: Row, pointer: Pointer, replaces_version: int | None) -> str:
+def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note: NoteChange | None = None) -> str:
     """A position is never used twice; the rest is what a caller might change between two tries."""
-    return token_of(
-        "create", row.shard, row.position, pointer.digest, pointer.version, pointer.expires_at_s, replaces_version
-    )
+    changing = (pointer.digest, pointer.version, pointer.expires_at_s, replaces_version, note)
+    return token_of("create", row.shard, row.position, *changing)
 
 
 def cancel_actions(
-    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, command: CommandPlace | None
+    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
 ) -> list[Item]:
-    """Delete the row, put its outcome; of a command also its place."""
+    """Delete the row, put its outcome; by command also move the note."""
     actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
-    return [*actions, _note_command(settings, outcome, command)] if command is not None else actions
+    return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
 def reschedule_actions(
@@ -63,14 +67,55 @@ def reschedule_actions(
     row: Row,
     pointer: Pointer,
     replaces_version: int,
+    note: NoteChange | None,
 ) -> list[Item]:
-    """Delete the row, put its outcome, put the new row, put the pointer."""
-    return [
+    """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
+    actions = [
         _delete_held(settings, shard, outcome.position, hold),
         _put_outcome(settings, outcome),
         _put_row(settings, row),
         _put_pointer(settings, pointer, replaces_version),
     ]
+    return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
+
+
+def note_update(
+    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange
+) -> Item:
+    """The update that moves a key's note, on condition that it is what was read."""
+    condition, before = "attribute_not_exists(#command)", {}
+    if note.before is not None:
+        condition, before = "#command = :before", {":before": {"S": str(note.before)}}
+    return {
+        "TableName": settings.keys_table,
+        "Key": codec.note_key(client_id, schedule_key),
+        "UpdateExpression": "SET #command = :after, #expires = :expires, #v = :v",
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {"#command": "command", "#expires": "expiresAt", "#v": "v"},
+        "ExpressionAttributeValues": {
+            ":after": {"S": str(note.after.place)},
+            ":expires": fields.number(note.after.expires_at_s),
+            ":v": fields.number(codec.FORMAT),
+            **before,
+        },
+    }
+
+
+def discard_update(settings: DynamoClientSettings, pointer: Pointer, at_ms: int) -> Item:
+    """The update that says that what failed needs nothing any more."""
+    return {
+        "TableName": settings.keys_table,
+        "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
+        "UpdateExpression": "SET #discarded = if_not_exists(#discarded, :at)",
+        # Implies that the pointer exists.
+        "ConditionExpression": "#current = :current AND #version = :version",
+        "ExpressionAttributeNames": {"#discarded": "discardedAt", "#current": "current", "#version": "version"},
+        "ExpressionAttributeValues": {
+            ":at": fields.number(at_ms),
+            ":current": {"N": text_of(pointer.position)},
+            ":version": fields.number(pointer.version),
+        },
+    }
 
 
 def points_at(item: Item | None, position: Position) -> bool:
@@ -121,21 +166,10 @@ def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_vers
     return {"Put": put}
 
 
-def _note_command(settings: DynamoClientSettings, outcome: Outcome, command: CommandPlace) -> Item:
-    return {
-        "Update": {
-            "TableName": settings.keys_table,
-            "Key": codec.pointer_key(outcome.client_id, outcome.schedule_key),
-            "UpdateExpression": "SET #command = :command",
-            # Implies that the pointer exists.
-            "ConditionExpression": "#current = :current",
-            "ExpressionAttributeNames": {"#command": "command", "#current": "current"},
-            "ExpressionAttributeValues": {
-                ":command": {"S": str(command)},
-                ":current": {"N": text_of(outcome.position)},
-            },
-        }
-    }
+def _notes(
+    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
+) -> list[Item]:
+    return [{"Update": note_update(settings, client_id, schedule_key, note)}] if note is not None else []
 
 
 def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:

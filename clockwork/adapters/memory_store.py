@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
@@ -52,6 +52,7 @@ class MemoryScheduleStore:
         self.rows: dict[RowPlace, Row | BrokenRow] = {}
         self.pointers: dict[KeyName, Pointer] = {}
         self.outcomes: dict[OutcomePlace, Outcome] = {}
+        self.notes: dict[KeyName, CommandNote] = {}
         self.shard_states: dict[ShardId, ShardState] = {
             ShardId(number): ShardState(epoch=0, owner="", frontier_ms=0) for number in range(shards)
         }
@@ -81,17 +82,32 @@ class MemoryScheduleStore:
     async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
         return await self._serve("read_outcome", lambda: self.outcomes.get((client_id, schedule_key, position)))
 
-    async def create(self, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+    async def create(
+        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+    ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
             self._check_free(_name_of(pointer), _place_of(row))
+            self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
             if (there.version if there else None) != replaces_version or _place_of(row) in self.rows:
                 raise ConditionFailed
-            self._apply(self._put_pointer(pointer) | self._put_row(row))
+            noted = self._move_note(_name_of(pointer), note)
+            self._apply(self._put_pointer(pointer) | self._put_row(row) | noted)
 
         await self._serve("create", effect)
+
+    async def read_command_note(self, client_id: ClientId, schedule_key: ScheduleKey) -> CommandNote | None:
+        return await self._serve("read_command_note", lambda: self.notes.get((client_id, schedule_key)))
+
+    async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
+        def effect() -> None:
+            self._check_undisturbed(_note_place((client_id, schedule_key)))
+            for write in self._move_note((client_id, schedule_key), note).values():
+                write()
+
+        await self._serve("note_command", effect)
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
         def effect() -> int:
@@ -135,22 +151,16 @@ class MemoryScheduleStore:
         return await self._serve("hold", effect)
 
     async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, command: CommandPlace | None = None
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
     ) -> None:
         def effect() -> None:
             name = (outcome.client_id, outcome.schedule_key)
-            pointer = self.pointers.get(name)
-            if command is not None:
-                self._check_free(name)
             self._check_free((shard, outcome.position), _place_of_outcome(outcome))
+            self._check_note_free(name, note)
             if self.outcomes.get(_place_of_outcome(outcome)) == outcome:
                 return  # the same call again
             self._check_held(shard, outcome, hold)
-            noted: dict[Place, Write] = {}
-            if command is not None:
-                if pointer is None or pointer.position != outcome.position:
-                    raise ConditionFailed
-                noted = self._put_pointer(replace(pointer, command=command))
+            noted = self._move_note(name, note)
             self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome) | noted)
 
         await self._serve("cancel", effect)
@@ -164,10 +174,12 @@ class MemoryScheduleStore:
         row: Row,
         pointer: Pointer,
         replaces_version: int,
+        note: NoteChange | None = None,
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
             self._check_free((shard, outcome.position), _place_of_outcome(outcome), _place_of(row), _name_of(pointer))
+            self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
             self._check_held(shard, outcome, hold)
@@ -178,6 +190,7 @@ class MemoryScheduleStore:
                 | self._put_outcome(outcome)
                 | self._put_row(row)
                 | self._put_pointer(pointer)
+                | self._move_note(_name_of(pointer), note)
             )
 
         await self._serve("reschedule", effect)
@@ -295,6 +308,22 @@ class MemoryScheduleStore:
         if row is None or held != hold or _place_of_outcome(outcome) in self.outcomes:
             raise ConditionFailed
 
+    def _check_note_free(self, name: KeyName, note: NoteChange | None) -> None:
+        if note is not None:
+            self._check_free(_note_place(name))
+
+    def _move_note(self, name: KeyName, note: NoteChange | None) -> dict[Place, Write]:
+        if note is None:
+            return {}
+        there, after = self.notes.get(name), note.after
+        if (there.place if there is not None else None) != note.before:
+            raise ConditionFailed
+
+        def write() -> None:
+            self.notes[name] = after
+
+        return {_note_place(name): write}
+
     def _row_to_update(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
         self._check_free((shard, position))
         return self.rows.get((shard, position))
@@ -337,6 +366,10 @@ class MemoryScheduleStore:
         if self.rows.pop((shard, position), None) is not None:
             order = self._order[shard]
             del order[bisect_left(order, position)]
+
+
+def _note_place(name: KeyName) -> Place:
+    return ("note", *name)
 
 
 def _name_of(pointer: Pointer) -> KeyName:

@@ -2,16 +2,19 @@
 
 A batch is some commands of one Kafka partition. Its clients go side by side, the commands of each one after the other.
 
-    1  every command is carried out: as over HTTP, with the same rights, limits and checks
+    1  every command is carried out: as over HTTP, with the same rights, limits and checks. One that had no effect is
+       noted to have had its chance (`domain.command`); before that, if nothing will ever become of it, its dead letter
+       is sent
     2  if anybody is to be told of it, it is noted that the effects of this batch are over
-    3  answers and dead letters are sent
+    3  answers are sent
     4  the offset is committed
 
-**What a crash leaves behind.** Before 2 the batch is read again. A command that had its effect is recognised by its place
-in the pointer that it wrote (`domain.command`), and so is everything of its client before it; one without an effect (404,
-409) may have its one effect now, and nobody has been told anything else, because of 2. After 2 nothing is carried out
-again: what is there now is answered once more, with the header `clockwork-repeated`. So an answer comes at least once,
-and whoever has seen one may build on it: a cancel that was answered never cancels what they create afterwards.
+**What a crash leaves behind.** What is read again and over by its key's note does nothing more: what is there now is
+answered, with the header `clockwork-repeated`. That holds for another node too that has read the same command, at any
+moment, so an answer comes at least once, and whoever has seen one may build on it: a cancel that was answered with 404
+never cancels what they create afterwards. A dead letter also comes at least once, and says what was so at that moment: who
+crashes before the note leaves a command that may have its effect after all, if by now it is allowed, say. (The other
+order would lose dead letters.) Step 2 saves reading all that again, and gives answers to what has no key to be noted at.
 
 A transaction of Kafka over answers and offset would give each answer once; it was left out: it costs a transactional id
 per Kafka partition, whose fencing does not know the group's generation here, and answers are about a state that can be
@@ -50,6 +53,7 @@ from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import Backoff
 from clockwork.domain.rights import Principal
 from clockwork.engine.answers import NewSchedule, ScheduleView
+from clockwork.engine.command_turn import CommandTurn, TurnOf
 from clockwork.engine.patience import Setbacks
 from clockwork.engine.together import together
 from clockwork.errors import (
@@ -92,11 +96,10 @@ class _Read:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Told:
-    """What became of a command: what is to be sent, if anything."""
+    """What became of a command, and what is to be answered, if anything."""
 
     result: CommandResult
     reply: OutRecord | None = None
-    dead_letter: OutRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +107,7 @@ class CommandWork:
     """Works off batches of commands; `work` is what a `CommandLog` wants."""
 
     handlers: ScheduleHandlers
+    turn_of: TurnOf
     publisher: Publisher
     rng: random.Random
     principal: Callable[[], Principal | None]
@@ -126,7 +130,7 @@ class CommandWork:
 
         await together(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
         in_order = [(each, told[each.record.place]) for each in read]
-        if len(over) < len(read) and any(t.reply is not None or t.dead_letter is not None for _, t in in_order):
+        if len(over) < len(read) and any(outcome.reply is not None for _, outcome in in_order):
             await self._insist(note_effects, "the commands' offsets")
         for each, outcome in in_order:
             await self._tell(each, outcome)
@@ -165,42 +169,51 @@ class CommandWork:
 
     async def _once(self, read: _Read, *, over: bool) -> _Told:
         """Raises: TooManyRequests, Unavailable, Contested: to be tried again."""
+        turn: CommandTurn | None = None
+        if read.command is not None:
+            turn = self.turn_of(read.command.client_id, read.command.schedule_key, read.record.place)
+        try:
+            told = await self._carried_out(read, turn, over=over)
+        except CommandOver:
+            return await self._state_now(read)
+        if turn is None or turn.had_effect or await turn.close():
+            return told
+        # Another node has read it as well, and found something to do: then that is what became of it.
+        return await self._state_now(read)
+
+    async def _carried_out(self, read: _Read, turn: CommandTurn | None, *, over: bool) -> _Told:
+        """Raises: CommandOver; TooManyRequests, Unavailable, Contested: to be tried again."""
         principal = self.principal()
         if principal is None:
             raise Unavailable("nobody bears the name that CLOCKWORK_COMMANDS_PRINCIPAL says")
         try:
             if read.reply is not None and not principal.topics.cover(read.reply.topic):
                 wrong = FieldError("replyTo", "is not covered by this key")
-                return self._buried(
-                    replace(read, reply=None), Forbidden("replyTo is not covered by this key.", [wrong])
-                )
-            if read.wrong is not None or read.command is None:
+                forbidden = Forbidden("replyTo is not covered by this key.", [wrong])
+                return await self._buried(replace(read, reply=None), forbidden)
+            if read.wrong is not None or read.command is None or turn is None:
                 raise read.wrong or InvalidInput([])
             if over:
                 raise CommandOver
-            view, status = await self._carry_out(principal, read.command, read.record.place)
-        except CommandOver:
-            return await self._state_now(read)
+            view, status = await self._carry_out(principal, read.command, turn)
         except TooManyPending as full:
-            return self._buried(read, full)
-        except (TooManyRequests, Unavailable, Contested):
+            return await self._buried(read, full)
+        except (CommandOver, TooManyRequests, Unavailable, Contested):
             raise
         except Refusal as refusal:
             return _Told(result="refused", reply=self._problem_reply(read, refusal.problem))
         except Exception as error:
-            return self._buried(read, error)
+            return await self._buried(read, error)
         return _Told(result="done", reply=self._view_reply(read, view, status))
 
-    async def _carry_out(self, principal: Principal, command: Command, place: CommandPlace) -> tuple[ScheduleView, int]:
+    async def _carry_out(self, principal: Principal, command: Command, turn: CommandTurn) -> tuple[ScheduleView, int]:
         named = (command.client_id, command.schedule_key)
         if isinstance(command.asks, NewSchedule):
-            status, view, _ = await self.handlers.accept(principal, command.asks, command=place)
+            status, view, _ = await self.handlers.accept(principal, command.asks, turn=turn)
             return view, status.value
         if command.asks is None:
-            return await self.handlers.cancel_one(principal, *named, command=place), 200
-        view = await self.handlers.change_one(
-            principal, *named, command.asks, if_version=command.if_version, command=place
-        )
+            return await self.handlers.cancel_one(principal, *named, turn=turn), 200
+        view = await self.handlers.change_one(principal, *named, command.asks, if_version=command.if_version, turn=turn)
         return view, 200
 
     async def _state_now(self, read: _Read) -> _Told:
@@ -213,18 +226,19 @@ class CommandWork:
             return _Told(result="over", reply=self._problem_reply(read, problems.schedule_not_found(), repeated))
         return _Told(result="over", reply=self._view_reply(read, view, 200, repeated))
 
-    def _buried(self, read: _Read, error: Exception) -> _Told:
+    async def _buried(self, read: _Read, error: Exception) -> _Told:
+        """Sends its dead letter, until that is there."""
         if not isinstance(error, ClockworkError):
             # A defect of ours must not stop all commands behind it; whoever reads the log and the dead letter repeats it.
             log.error(
                 "A command failed", exc_info=error, extra=_said("command.failed", read.record, type(error).__name__)
             )
         problem = problem_of(error) if isinstance(error, ClockworkError) else problems.internal(secrets.token_hex(8))
-        return _Told(
-            result="dead_letter",
-            reply=self._problem_reply(read, problem),
-            dead_letter=self._dead_letter(read, _reason_of(error), problem.detail),
-        )
+        letter = self._dead_letter(read, _reason_of(error), problem.detail)
+        await self._insist(partial(self._bury, letter), self.dead_letter_topic)
+        extra = _said("command.dead_letter", read.record, read.wrong or "dead_letter")
+        log.warning("A command became a dead letter", extra=extra)
+        return _Told(result="dead_letter", reply=self._problem_reply(read, problem))
 
     # --- telling
 
@@ -270,10 +284,6 @@ class CommandWork:
 
     async def _tell(self, read: _Read, told: _Told) -> None:
         telemetry = self.handlers.telemetry
-        if told.dead_letter is not None:
-            await self._insist(partial(self._bury, told.dead_letter), self.dead_letter_topic)
-            extra = _said("command.dead_letter", read.record, read.wrong or told.result)
-            log.warning("A command became a dead letter", extra=extra)
         if told.reply is not None and not await self._send_reply(told.reply, read.record):
             telemetry.command(read.kind, "reply_dropped")
         telemetry.command(read.kind, told.result)

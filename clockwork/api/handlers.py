@@ -18,7 +18,6 @@ from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.problems import Problem
 from clockwork.api.requests import Refusal, body_of, key_in_path, only, parsed
 from clockwork.clock import Clock
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
@@ -43,6 +42,7 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.errors import (
     ClockworkError,
     Forbidden,
@@ -132,7 +132,7 @@ class ScheduleHandlers:
         )
 
     async def accept(
-        self, principal: Principal, new: NewSchedule, *, command: CommandPlace | None = None
+        self, principal: Principal, new: NewSchedule, *, turn: CommandTurn | None = None
     ) -> tuple[HTTPStatus, ScheduleView, Headers]:
         """One create, alone, of a batch, or by command; with the headers that tell what is left of the client's quota.
 
@@ -141,10 +141,10 @@ class ScheduleHandlers:
         try:
             authorize(principal, Right.CREATE, new.client_id, new.topic)
             quota = self.limits.take(new.client_id, payload_bytes=len(new.task_data))
-            result, quota = await self._create_within_limit(new, command, quota)
+            result, quota = await self._create_within_limit(new, turn, quota)
         except (InvalidInput, Forbidden, TooManyRequests) as error:
             # A command over a limit of so many a second, or at one that is being counted, is not rejected: it waits.
-            if command is None or not isinstance(error, TooManyRequests) or isinstance(error, TooManyPending):
+            if turn is None or not isinstance(error, TooManyRequests) or isinstance(error, TooManyPending):
                 self.telemetry.schedule("rejected")
             raise
         match result:
@@ -159,19 +159,19 @@ class ScheduleHandlers:
                 raise _conflict(Reason.PENDING, view)
 
     async def _create_within_limit(
-        self, new: NewSchedule, command: CommandPlace | None, quota: Headers
+        self, new: NewSchedule, turn: CommandTurn | None, quota: Headers
     ) -> tuple[Created | Repeated | KeyTaken, Headers]:
         ahead_ms = new.due_ms - self.clock.now_ms()
         try:
             quota = await self.pending.take(new.client_id, ahead_ms=ahead_ms, said=quota)
         except TooManyRequests:
             # What was accepted before stays accepted, and whoever asks again is told so.
-            known = await self.intake.known(new, command=command)
+            known = await self.intake.known(new, turn=turn)
             if known is None:
                 self.telemetry.limited("pending")
                 raise
             return known, quota
-        create = self.intake.create(new, command=command)
+        create = self.intake.create(new, turn=turn)
         return await self.pending.used(new.client_id, create, ahead_ms=ahead_ms), quota
 
     async def find(self, request: web.Request) -> web.Response:
@@ -195,11 +195,11 @@ class ScheduleHandlers:
         client_id: ClientId,
         schedule_key: ScheduleKey,
         *,
-        command: CommandPlace | None = None,
+        turn: CommandTurn | None = None,
     ) -> ScheduleView:
         """One cancel, alone, of a batch, or by command. Raises: Refusal, Forbidden, Unavailable, CommandOver."""
         authorize(principal, Right.CANCEL, client_id)
-        match await self.canceller.cancel(client_id, schedule_key, command=command):
+        match await self.canceller.cancel(client_id, schedule_key, turn=turn):
             case Cancelled(view):
                 self.telemetry.schedule("cancelled")
                 return view
@@ -235,7 +235,7 @@ class ScheduleHandlers:
         change: Change,
         *,
         if_version: IfVersion | None,
-        command: CommandPlace | None = None,
+        turn: CommandTurn | None = None,
     ) -> ScheduleView:
         """One change, over HTTP or by command. Raises: Refusal, InvalidInput, Forbidden, Unavailable, CommandOver."""
         authorize(principal, Right.CREATE, client_id)
@@ -246,7 +246,7 @@ class ScheduleHandlers:
             authorize(principal, Right.CREATE, client_id, changed.topic)
             return changed
 
-        answer = await self.rescheduler.change(client_id, schedule_key, covered, if_version=if_version, command=command)
+        answer = await self.rescheduler.change(client_id, schedule_key, covered, if_version=if_version, turn=turn)
         return self._view_of(answer)
 
     async def fire(self, request: web.Request) -> web.Response:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.sharding import ShardId
@@ -179,8 +178,6 @@ class Pointer:
     """TTL, in epoch seconds (the unit DynamoDB's TTL wants)."""
     rearmed: bool = False
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
-    command: CommandPlace | None = None
-    """The last command that had an effect under this key; kept by every other change. None: there was none."""
     discarded_at_ms: int | None = None
     """When it was first said that what failed here needs nothing any more; `engine.discard`. None: it was not."""
 

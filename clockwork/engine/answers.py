@@ -1,14 +1,12 @@
 """What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it.
 
-`command`: the request came as the command that stands there (`domain.command`), and is over once a later one had its
-effect under the same key."""
+`turn`: the request came as a command, whose turn this is (`engine.command_turn`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import (
@@ -23,6 +21,7 @@ from clockwork.domain.schedule import (
     Topic,
 )
 from clockwork.domain.sharding import ShardId
+from clockwork.engine.command_turn import CommandTurn
 
 
 class Status(StrEnum):
@@ -159,11 +158,11 @@ IfVersion = frozenset[int]
 class Accepts(Protocol):
     """Takes schedules and finds them again."""
 
-    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
         """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
         ...
 
-    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
         """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandOver."""
         ...
 
@@ -176,7 +175,7 @@ class Cancels(Protocol):
     """Cancels pending schedules."""
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
     ) -> Cancelled | NotFound | Refused:
         """Raises: Unavailable (it may have been cancelled), CommandOver."""
         ...
@@ -192,7 +191,7 @@ class Reschedules(Protocol):
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        command: CommandPlace | None = None,
+        turn: CommandTurn | None = None,
     ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
         """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
         CommandOver."""

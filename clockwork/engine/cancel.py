@@ -4,7 +4,6 @@ import random
 
 from clockwork.clock import Clock
 from clockwork.config import IntakeSettings
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -16,12 +15,13 @@ from clockwork.domain.schedule import (
     ScheduleKey,
 )
 from clockwork.engine.answers import Cancelled, NotFound, Reason, Refused, Status
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.engine.hold import Holding
 from clockwork.engine.patience import Patience
 from clockwork.engine.reading import Reading, ended_view, pending_view, refused
 from clockwork.engine.tidy import outcome_expiry_s
 from clockwork.engine.waker import Waker
-from clockwork.errors import CommandOver, StoreUnavailable
+from clockwork.errors import StoreUnavailable
 from clockwork.ports import ScheduleStore
 
 
@@ -39,7 +39,7 @@ class Canceller:
         self._holding = Holding(store, self._reading, waker, clock, rng)
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
     ) -> Cancelled | NotFound | Refused:
         """Cancels what is pending under the key.
 
@@ -47,10 +47,10 @@ class Canceller:
         """
         patience = Patience(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            return await self._cancel(client_id, schedule_key, patience, command)
+            return await self._cancel(client_id, schedule_key, patience, turn)
 
     async def _cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience, command: CommandPlace | None
+        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience, turn: CommandTurn | None
     ) -> Cancelled | NotFound | Refused:
         tried: Pointer | None = None
         while True:
@@ -64,11 +64,8 @@ class Canceller:
                         return _answer(tried, ended)
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
-                unknown = tried is None or pointer.position != tried.position
-                if unknown and command is not None and command.is_over(pointer.command):
-                    raise CommandOver
                 tried = pointer
-                end = await self._settle(pointer, patience, command)
+                end = await self._settle(pointer, patience, turn)
             except StoreUnavailable as error:
                 # Whatever was applied meanwhile, the next round reads: its outcome is the answer.
                 await patience.pause(f"the schedule could not be cancelled in time: {error}")
@@ -79,13 +76,17 @@ class Canceller:
                 return _answer(pointer, end)
 
     async def _settle(
-        self, pointer: Pointer, patience: Patience, command: CommandPlace | None
+        self, pointer: Pointer, patience: Patience, turn: CommandTurn | None
     ) -> Outcome | Row | BrokenRow:
-        noted = command.after(pointer.command) if command is not None else None
-
         async def decide(row: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._cancelled(pointer, row)
-            await self._store.cancel(pointer.shard, outcome, hold=hold, command=noted)
+            if turn is None:
+                await self._store.cancel(pointer.shard, outcome, hold=hold)
+                return outcome
+            await turn.look()
+            note = turn.change(expires_at_s=outcome.expires_at_s)
+            await self._store.cancel(pointer.shard, outcome, hold=hold, note=note)
+            turn.had_effect = True
             return outcome
 
         return await self._holding.settle(pointer, decide, patience)

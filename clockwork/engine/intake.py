@@ -9,16 +9,15 @@ import random
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import IntakeSettings
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
 from clockwork.engine.answers import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.engine.patience import Patience
 from clockwork.engine.placing import Placing, topic_missing
 from clockwork.engine.reading import Reading, pending_view
 from clockwork.engine.waker import Waker
 from clockwork.errors import (
     ClockUntrusted,
-    CommandOver,
     ConditionFailed,
     InvalidInput,
     StoreUnavailable,
@@ -56,7 +55,7 @@ class Intake:
         async with patience.kept():
             return await self._reading.view(client_id, schedule_key, patience)
 
-    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
         """Accepts a schedule.
 
         Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
@@ -64,55 +63,59 @@ class Intake:
         """
         patience = self._patience()
         async with patience.kept():
-            return await self._create(new, patience, command)
+            return await self._create(new, patience, turn)
 
-    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
         """See `Accepts`."""
         patience = self._patience()
         async with patience.kept():
-            return await self._known(new, patience, command)
+            return await self._known(new, patience, turn)
 
     async def _create(
-        self, new: NewSchedule, patience: Patience, command: CommandPlace | None
+        self, new: NewSchedule, patience: Patience, turn: CommandTurn | None
     ) -> Created | Repeated | KeyTaken:
         try:
             await self._check_topic(new)
             self._check_clock()
         except (InvalidInput, Unavailable):
             # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
-            known = await self._known(new, patience, command)
+            known = await self._known(new, patience, turn)
             if not isinstance(known, Repeated):
                 raise
             return known
+        if turn is not None:
+            await turn.look()
         row = self._row(new, version=1)
         replaces: int | None = None
-        noted = command
         while True:
-            pointer = self._pointer(new, row, noted)
+            pointer = self._pointer(new, row)
+            note = turn.change(expires_at_s=pointer.expires_at_s) if turn is not None else None
             try:
-                await self._store.create(row, pointer, replaces_version=replaces)
+                await self._store.create(row, pointer, replaces_version=replaces, note=note)
             except ConditionFailed:
-                found = await self._who_is_there(new, row, patience, command)
+                found = await self._who_is_there(new, row, patience, turn)
                 if not isinstance(found, Pointer | None):
                     return found
+                if turn is not None:
+                    await turn.look()
                 self._check_clock()
                 replaces = found.version if found is not None else None
-                last = found.command if found is not None else None
-                noted = command.after(last) if command is not None else last
                 row = self._row(new, version=(replaces or 0) + 1)
             except (TransactionConflict, StoreUnavailable) as error:
                 # The same row again, at the same position: if the first try was applied after all, this is that create.
                 await patience.pause(f"the schedule could not be stored in time: {error}")
                 self._check_clock()
             else:
-                return self._accepted(pointer, row)
+                return self._accepted(pending_view(pointer, row), row, turn)
 
-    def _accepted(self, pointer: Pointer, row: Row) -> Created:
+    def _accepted(self, view: ScheduleView, row: Row, turn: CommandTurn | None) -> Created:
+        if turn is not None:
+            turn.had_effect = True
         self._placing.announce(row)
-        return Created(pending_view(pointer, row))
+        return Created(view)
 
     async def _who_is_there(
-        self, new: NewSchedule, mine: Row | None, patience: Patience, command: CommandPlace | None
+        self, new: NewSchedule, mine: Row | None, patience: Patience, turn: CommandTurn | None
     ) -> Created | Repeated | KeyTaken | Pointer | None:
         """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
         while True:
@@ -122,19 +125,18 @@ class Intake:
             view = await self._reading.view_at(pointer)
             if view is not None:
                 if mine is not None and pointer.position == mine.position:
-                    self._placing.announce(mine)
-                    return Created(view)  # our own, written by a try whose answer was lost
+                    return self._accepted(view, mine, turn)  # our own, written by a try whose answer was lost
                 if pointer.digest == new.digest:
                     return Repeated(view)
-                if command is not None and command.is_over(pointer.command):
-                    raise CommandOver
                 return KeyTaken(view) if view.status is Status.PENDING else pointer
             await patience.pause("the key is being changed by another request")
 
     async def _known(
-        self, new: NewSchedule, patience: Patience, command: CommandPlace | None
+        self, new: NewSchedule, patience: Patience, turn: CommandTurn | None
     ) -> Repeated | KeyTaken | None:
-        found = await self._who_is_there(new, None, patience, command)
+        if turn is not None:
+            await turn.look()
+        found = await self._who_is_there(new, None, patience, turn)
         return found if isinstance(found, Repeated | KeyTaken) else None
 
     async def _check_topic(self, new: NewSchedule) -> None:
@@ -167,7 +169,7 @@ class Intake:
             )
         )
 
-    def _pointer(self, new: NewSchedule, row: Row, command: CommandPlace | None) -> Pointer:
+    def _pointer(self, new: NewSchedule, row: Row) -> Pointer:
         return Pointer(
             client_id=new.client_id,
             schedule_key=new.schedule_key,
@@ -176,7 +178,6 @@ class Intake:
             digest=new.digest,
             version=row.schedule.version,
             expires_at_s=self._placing.pointer_expires_at_s(row),
-            command=command,
         )
 
     def _patience(self) -> Patience:

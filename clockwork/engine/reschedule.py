@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 
 from clockwork.clock import Clock, Trust
 from clockwork.config import IntakeSettings
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -50,13 +49,14 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.engine.hold import Holding
 from clockwork.engine.patience import Patience
 from clockwork.engine.placing import Placing, topic_missing
 from clockwork.engine.reading import Reading, ended_view, pending_view, refused
 from clockwork.engine.tidy import outcome_expiry_s
 from clockwork.engine.waker import Waker
-from clockwork.errors import ClockUntrusted, CommandOver, StoreUnavailable, Unreadable
+from clockwork.errors import ClockUntrusted, StoreUnavailable, Unreadable
 from clockwork.ports import Publisher, ScheduleStore
 
 Answer = Changed | Unchanged | VersionDiffers | NotFound | Refused
@@ -68,7 +68,7 @@ class _Wish:
 
     change: Change
     if_version: IfVersion | None
-    command: CommandPlace | None
+    turn: CommandTurn | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,13 +110,13 @@ class Rescheduler:
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        command: CommandPlace | None = None,
+        turn: CommandTurn | None = None,
     ) -> Answer:
         """Makes of the pending schedule what `change` makes of it.
 
         Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
         """
-        wish = _Wish(change=change, if_version=if_version, command=command)
+        wish = _Wish(change=change, if_version=if_version, turn=turn)
         patience = Patience(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             return await self._change(client_id, schedule_key, wish, patience)
@@ -142,22 +142,20 @@ class Rescheduler:
                 pointer = await self._store.read_pointer(client_id, schedule_key)
                 if move is not None and (pointer is None or pointer.position != move.old.position):
                     # Since our last try, whose answer may have been lost.
-                    answer = self._answer(move.old, move, await self._end_of(move.old, patience))
+                    answer = self._answer(move.old, move, await self._end_of(move.old, patience), wish)
                     if answer is not None:
                         return answer
                     move = None
                 if pointer is None or await self._reading.forgotten(pointer):
                     return NotFound()
-                if move is None and wish.command is not None and wish.command.is_over(pointer.command):
-                    raise CommandOver
                 present = await self._present(pointer, patience)
                 if not isinstance(present, Outcome):
                     step = await self._prepare(pointer, present, wish, move)
                     if not isinstance(step, _Move):
                         return step
                     move = step
-                    present = await self._settle(move, patience)
-                answer = self._answer(pointer, move, present)
+                    present = await self._settle(move, wish, patience)
+                answer = self._answer(pointer, move, present, wish)
                 if answer is not None:
                     return answer
                 why = "the schedule is being changed by other requests"
@@ -205,10 +203,7 @@ class Rescheduler:
             return move
         if wanted.topic != row.schedule.topic and not await self._publisher.topic_exists(wanted.topic):
             raise topic_missing(wanted.topic)
-        made = self._move(pointer, row.schedule, wanted)
-        if wish.command is None:
-            return made
-        return replace(made, new=replace(made.new, command=wish.command.after(pointer.command)))
+        return self._move(pointer, row.schedule, wanted)
 
     def _move(self, pointer: Pointer, present: Schedule, wanted: Schedule) -> _Move:
         moved_in_time = wanted.due_ms != present.due_ms
@@ -228,9 +223,11 @@ class Rescheduler:
         )
         return _Move(old=pointer, new=new, row=row)
 
-    async def _settle(self, move: _Move, patience: Patience) -> Row | BrokenRow | Outcome:
+    async def _settle(self, move: _Move, wish: _Wish, patience: Patience) -> Row | BrokenRow | Outcome:
         async def decide(_: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._superseded(move)
+            if wish.turn is not None:
+                await wish.turn.look()
             await self._store.reschedule(
                 move.old.shard,
                 outcome,
@@ -238,6 +235,7 @@ class Rescheduler:
                 row=move.row,
                 pointer=move.new,
                 replaces_version=move.old.version,
+                note=wish.turn.change(expires_at_s=move.new.expires_at_s) if wish.turn is not None else None,
             )
             return outcome
 
@@ -260,7 +258,7 @@ class Rescheduler:
         )
 
     def _answer(
-        self, pointer: Pointer, move: _Move | None, present: Row | BrokenRow | Outcome
+        self, pointer: Pointer, move: _Move | None, present: Row | BrokenRow | Outcome, wish: _Wish
     ) -> Changed | Refused | None:
         """None: somebody else moved it, so it is to be looked for where it stands now."""
         if not isinstance(present, Outcome):
@@ -269,5 +267,7 @@ class Rescheduler:
             return refused(ended_view(pointer, present))
         if move is None or present.moved_to != move.new.position:
             return None
+        if wish.turn is not None:
+            wish.turn.had_effect = True
         self._placing.announce(move.row)
         return Changed(pending_view(move.new, move.row))

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.errors import ConditionFailed, Contested
@@ -14,7 +13,6 @@ from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 
 MINE = RequestId("mine")
 THEIRS = RequestId("theirs")
-PLACE = CommandPlace(kafka_partition=3, offset=17, at_ms=DUE_MS)
 RETRY = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
 
 
@@ -86,33 +84,6 @@ async def test_a_cancel_with_its_hold_leaves_an_outcome_and_no_row(store: Schedu
     assert await store.read_row(created.shard, created.position) is None
     assert await _outcome_of(store, created) == cancelled
     assert await _pointer_of(store, created) == pointer(created)
-
-
-async def test_a_cancel_by_command_writes_its_place_into_the_pointer_or_nothing_at_all(store: ScheduleStore) -> None:
-    created = await _created(store)
-    first = outcome(created, EndState.CANCELLED)
-    with pytest.raises(ConditionFailed):
-        await store.cancel(created.shard, first, hold=MINE, command=PLACE)
-    assert await _pointer_of(store, created) == pointer(created)
-    await store.hold(created.shard, created.position, MINE)
-
-    await store.cancel(created.shard, first, hold=MINE, command=PLACE)
-    await store.cancel(created.shard, first, hold=MINE, command=PLACE)
-
-    assert await store.read_row(created.shard, created.position) is None
-    assert await _pointer_of(store, created) == replace(pointer(created), command=PLACE)
-
-
-async def test_a_cancel_by_command_leaves_a_pointer_alone_that_has_gone_elsewhere(store: ScheduleStore) -> None:
-    # It cannot happen by the protocol: who moves the pointer ends the row. The condition says so all the same.
-    created = await _created(store)
-    moved = row(created.schedule)
-    await store.create(moved, pointer(moved, version=2), replaces_version=1)
-    await store.hold(created.shard, created.position, MINE)
-    with pytest.raises(ConditionFailed):
-        await store.cancel(created.shard, outcome(created, EndState.CANCELLED), hold=MINE, command=PLACE)
-    assert await _pointer_of(store, created) == pointer(moved, version=2)
-    assert await _outcome_of(store, created) is None
 
 
 @pytest.mark.parametrize("taken_by", ["the owner", "another request"])

@@ -284,9 +284,11 @@ async def state_from_the_row(self: Reading, pointer: Pointer) -> Any:
     return None if outcome is None or outcome.state is EndState.SUPERSEDED else ended_view(pointer, outcome)
 
 
-async def create_over_anything(self: HostStore, row: Row, pointer: Pointer, *, replaces_version: int | None) -> None:
+async def create_over_anything(
+    self: HostStore, row: Row, pointer: Pointer, *, replaces_version: int | None, note: Any = None
+) -> None:
     there = self.pointers.get((pointer.client_id, pointer.schedule_key))
-    await _create(self, row, pointer, replaces_version=there.version if there else None)
+    await _create(self, row, pointer, replaces_version=there.version if there else None, note=note)
 
 
 _commit = HostShardPublisher._commit

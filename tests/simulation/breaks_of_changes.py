@@ -16,7 +16,15 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
     """The store's transaction, but for one part."""
 
     async def transaction(
-        self: HostStore, shard: Any, outcome: Outcome, *, hold: Any, row: Row, pointer: Any, replaces_version: int
+        self: HostStore,
+        shard: Any,
+        outcome: Outcome,
+        *,
+        hold: Any,
+        row: Row,
+        pointer: Any,
+        replaces_version: int,
+        note: Any = None,
     ) -> None:
         place, name = (shard, outcome.position), (pointer.client_id, pointer.schedule_key)
 
@@ -31,6 +39,7 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
                 raise ConditionFailed
             writes = self._put_row(row) | self._put_pointer(pointer)
             writes |= self._delete_row(*place) if deletes else {}
+            writes |= self._move_note(name, note)
             self._apply(writes | (self._put_outcome(outcome) if puts_outcome else {}))
 
         await self._serve("reschedule", effect)
@@ -50,8 +59,8 @@ async def change_whatever_is_there_now(self: Rescheduler, client_id: Any, key: A
                 step = await self._prepare(pointer, present, wish, None)
                 if not isinstance(step, reschedule._Move):
                     return step
-                move, present = step, await self._settle(step, patience)
-            if (answer := self._answer(pointer, move, present)) is not None:
+                move, present = step, await self._settle(step, wish, patience)
+            if (answer := self._answer(pointer, move, present, wish)) is not None:
                 return answer
         except StoreUnavailable:
             pass  # the break: what was tried is not asked for

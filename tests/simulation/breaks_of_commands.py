@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.ports import CommandBatch, CommandRecord
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 
@@ -26,3 +27,8 @@ def read_uncommitted(self: CommandWorld, number: int, offset: int) -> list[Comma
     """Whatever stands there."""
     found = [e for e in self.kafka.logs[(COMMANDS, number)] if e.offset >= offset and e.record is not None]
     return [self.record(number, entry) for entry in found[:RECORDS_MAX]]
+
+
+async def nothing_to_note(self: CommandTurn) -> bool:
+    """Only effects are remembered."""
+    return True

@@ -15,6 +15,7 @@ from clockwork.domain.command import CommandPlace
 from clockwork.domain.lanes import Planner
 from clockwork.engine import deliver, dispatch, hold
 from clockwork.engine.cancel import Canceller
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
 from clockwork.engine.hold import Holding
@@ -317,6 +318,7 @@ RARE: Final = (
     _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, tenure: {})),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
+    _scripted("commands without an effect are not noted", (CommandTurn, "close", breaks_of_commands.nothing_to_note)),
     _scripted(
         "one hold for all tries, repeated by the library",
         (hold, "RequestId", breaks.one_hold_per_request),

@@ -13,12 +13,9 @@ from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, S
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.engine.answers import NewSchedule
-from clockwork.engine.cancel import Canceller
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.intake import Intake
-from clockwork.engine.rearm import Rearmer
-from clockwork.engine.reschedule import Rescheduler
+from clockwork.engine.requests import Requests
 from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.engine.supervisor import Supervisor
 from clockwork.engine.takeover import TakeOver
@@ -99,10 +96,9 @@ class Node:
 
         self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
         self._waker = Waker(self._ownership, self.supervisor.tell)
-        self.intake = Intake(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
-        self.canceller = Canceller(self.store, self._waker, clock, rng, intake)
-        self.rescheduler = Rescheduler(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
-        self.rearmer = Rearmer(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
+        requests = Requests.on(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
+        self.intake, self.canceller = requests.intake, requests.canceller
+        self.rescheduler, self.rearmer = requests.rescheduler, requests.rearmer
         self._commands = HostCommandLog(worlds.commands, host) if profile.commanded else None
         self._command_work = CommandWork(
             handlers=ScheduleHandlers(
@@ -115,6 +111,7 @@ class Node:
                 cluster=CLUSTER,
                 body_bytes_max=BODY_BYTES_MAX,
             ),
+            turn_of=requests.turn_of,
             publisher=self.publisher,
             rng=rng,
             principal=lambda: NOBODY_IN_PARTICULAR,

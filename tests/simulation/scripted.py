@@ -1,14 +1,17 @@
 """Histories written by hand, for breaks that chance meets too seldom: who pauses where, which request comes late."""
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
 from clockwork.engine.answers import NewSchedule
 from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
+from tests.simulation.command_world import COMMANDS, REPLIES
 from tests.simulation.faults import Act, KafkaFaults, Profile, StoreFaults, Trigger
 from tests.simulation.node import Call, CancelCall, ChangeCall, CreateCall, FindCall
 from tests.simulation.trace import EngineLog
@@ -19,13 +22,14 @@ UNTIDIED_S: Final = 4.0
 """So long nothing that is delivered is tidied up."""
 
 
-def profile(*, nodes: int = 2, triggers: Sequence[Trigger] = (), lead_ms: int = 60) -> Profile:
+def profile(*, nodes: int = 2, triggers: Sequence[Trigger] = (), lead_ms: int = 60, commanded: bool = False) -> Profile:
     """Nothing goes wrong but what the script says. Back-off is long, sessions are short."""
     return Profile(
         nodes=nodes,
         shards=1,
         faults_end_s=8.0,
         schedules=0,
+        commanded=int(commanded),
         lead_ms=lead_ms,
         scan_interval_ms=300,
         batch_records_max=50,
@@ -89,6 +93,18 @@ class Script:
                 task_data=None if body is None else (key + body).encode(),
             )
         )
+
+    def command_cancel(self, key: str) -> None:
+        """By a producer that never dies; its answer stands in the trace."""
+        kafka = self.cluster.worlds.kafka
+        named = {"clientId": CLIENT, "scheduleKey": key}
+        document = {"command": "cancel", "schedule": named, "replyTo": REPLIES, "correlationId": key}
+        value = json.dumps(document).encode()
+        record = OutRecord(topic=COMMANDS, key=CLIENT.encode(), value=value, headers=(), timestamp_ms=EPOCH_MS)
+        epoch = kafka.init("producer")
+        transaction = kafka.begin("producer", epoch, {COMMANDS})
+        kafka.produce(transaction, kafka.where(record), [record], "producer")
+        kafka.commit("producer", epoch)
 
     def find(self, key: str) -> None:
         self.ask(FindCall(CLIENT, ScheduleKey(key)))

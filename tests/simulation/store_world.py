@@ -25,7 +25,9 @@ from tests.simulation.host import Host
 from tests.simulation.trace import Trace
 from tests.simulation.virtual_loop import Reactor
 
-READS: Final = frozenset({"read_pointer", "read_outcome", "read_row", "read_shard", "read_page", "read_rows", "ping"})
+READS: Final = frozenset(
+    {"read_pointer", "read_outcome", "read_command_note", "read_row", "read_shard", "read_page", "read_rows", "ping"}
+)
 SENT_ONCE: Final = frozenset({"hold"})
 """The library must not repeat it."""
 COPIES_MAX: Final = 3
@@ -254,6 +256,7 @@ class HostStore(MemoryScheduleStore):
         self.outcomes = world.outcomes
         self.shard_states = world.shard_states
         self.pointers = tables.pointers
+        self.notes = tables.notes
         self.busy = tables.busy
         self._order = tables._order
         self._broken_holds = tables._broken_holds

@@ -135,7 +135,18 @@ def a_change_s_answer_is_lost_and_another_change_follows() -> Script:
     return script
 
 
+def a_member_that_was_frozen_goes_on_with_what_another_one_has_answered() -> Script:
+    # It stops before it looks for the schedule; the other one answers 404; the client is told so and creates one.
+    script = Script(profile(commanded=True))
+    script.at(1.0, lambda: script.pause_next("read_pointer", 2.5))
+    script.at(1.01, lambda: script.command_cancel("key"))
+    script.at(3.0, lambda: script.create("key", due_s=6.0))
+    script.at(5.0, lambda: script.find("key"))
+    return script
+
+
 SCRIPTS = {
+    "commands without an effect are not noted": a_member_that_was_frozen_goes_on_with_what_another_one_has_answered,
     "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
     "an hour ahead is heeded": an_owner_s_clock_jumps_before_it_writes_a_retry,
     "renewed without proof of epoch": a_refused_owner_wakes_up_after_its_successor_delivered,

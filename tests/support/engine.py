@@ -17,18 +17,15 @@ from clockwork.domain.record import SCHEDULE_KEY
 from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
-from clockwork.engine.cancel import Canceller
 from clockwork.engine.dead_letter_topics import dead_letter_topics
 from clockwork.engine.dead_letters import DeadLetters
 from clockwork.engine.deliver import Delivery
 from clockwork.engine.discard import Discarder
 from clockwork.engine.dispatch import Dispatcher, PassResult
 from clockwork.engine.history import History
-from clockwork.engine.intake import Intake
 from clockwork.engine.listing import Listing
 from clockwork.engine.pausing import Pauser, PauseWatch
-from clockwork.engine.rearm import Rearmer
-from clockwork.engine.reschedule import Rescheduler
+from clockwork.engine.requests import Requests
 from clockwork.engine.scan import PendingScan
 from clockwork.engine.survey import Survey
 from clockwork.engine.takeover import TakeOver, Tenure
@@ -117,10 +114,10 @@ class Engine:
         )
         waker = Waker(_NoOwnership(), self._wake)
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms)
-        self.intake = Intake(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
-        self.canceller = Canceller(self.store, waker, self.clock, rng, intake_settings)
-        self.rescheduler = Rescheduler(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
-        self.rearmer = Rearmer(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        requests = Requests.on(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
+        self.intake, self.canceller = requests.intake, requests.canceller
+        self.rescheduler, self.rearmer = requests.rescheduler, requests.rearmer
+        self.turn_of = requests.turn_of
         self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
         self.discarder = Discarder(self.store, self.clock, rng, intake_settings)
         self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)

@@ -15,7 +15,6 @@ from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.server import HttpServer, make_app
 from clockwork.config import HttpSettings
 from clockwork.config_access import ConnectionSettings
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
@@ -35,6 +34,7 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.engine.history import Remembers
 from clockwork.engine.listing import Lists
 from tests.support.waiting import until
@@ -79,7 +79,7 @@ class FakeEngine:
     due_asked: list[int | None] = field(default_factory=list)
     """By retries."""
 
-    async def create(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
         if self.error is not None:
             raise self.error
         self.news.append(new)
@@ -90,7 +90,7 @@ class FakeEngine:
         self.views[key] = view_of(new)
         return Created(self.views[key])
 
-    async def known(self, new: NewSchedule, *, command: CommandPlace | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
         key = (new.client_id, new.schedule_key)
         if (view := self.views.get(key)) is None:
             return None
@@ -104,7 +104,7 @@ class FakeEngine:
         return self.views.get((client_id, schedule_key))
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
     ) -> Cancelled | NotFound | Refused:
         if self.error is not None:
             raise self.error
@@ -120,7 +120,7 @@ class FakeEngine:
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        command: CommandPlace | None = None,
+        turn: CommandTurn | None = None,
     ) -> ChangeAnswer:
         if self.error is not None:
             raise self.error

@@ -54,6 +54,7 @@ class Desk:
         )
         self.work = CommandWork(
             handlers=handlers,
+            turn_of=engine.turn_of,
             publisher=engine.publisher,
             rng=random.Random(5),
             principal=lambda: self.principal,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.command import CommandPlace
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
+from clockwork.engine.command_turn import CommandTurn
 from clockwork.errors import StoreUnavailable
 from tests.unit.api_edge import Answer, Edge, FakeEngine, a_request, open_edge
 
@@ -89,9 +89,9 @@ async def test_a_wrong_envelope_refuses_the_whole(edge: Edge, path: str, envelop
 async def test_items_may_each_be_cancelled_unknown_or_refused(edge: Edge) -> None:
     class Mixed(FakeEngine):
         async def cancel(
-            self, client_id: ClientId, schedule_key: ScheduleKey, *, command: CommandPlace | None = None
+            self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
         ) -> Cancelled | NotFound | Refused:
-            found = await super().cancel(client_id, schedule_key, command=command)
+            found = await super().cancel(client_id, schedule_key, turn=turn)
             late = isinstance(found, Cancelled) and schedule_key == "late"
             return Refused(Reason.IN_FLIGHT, found.view) if late and isinstance(found, Cancelled) else found
 
@@ -113,17 +113,15 @@ async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_
         both = asyncio.Barrier(2)
         inside = 0
 
-        async def create(
-            self, new: NewSchedule, *, command: CommandPlace | None = None
-        ) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key != "same":
                 await self.both.wait()  # would never end if they went one after the other
-                return await super().create(new, command=command)
+                return await super().create(new, turn=turn)
             self.inside += 1
             assert self.inside == 1
             await asyncio.sleep(0)
             self.inside -= 1
-            return await super().create(new, command=command)
+            return await super().create(new, turn=turn)
 
     async with open_edge(Meeting()) as edge:
         same = [a_request(scheduleKey="same", taskData=n) for n in range(5)]
@@ -136,12 +134,10 @@ async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_
 
 async def test_what_is_not_answered_at_the_deadline_is_unavailable_and_the_rest_is_as_it_was() -> None:
     class Slow(FakeEngine):
-        async def create(
-            self, new: NewSchedule, *, command: CommandPlace | None = None
-        ) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key == "slow":
                 await asyncio.Event().wait()
-            return await super().create(new, command=command)
+            return await super().create(new, turn=turn)
 
     async with open_edge(Slow(), request_timeout_ms=300) as edge:
         items = [
@@ -157,14 +153,12 @@ async def test_what_is_not_answered_at_the_deadline_is_unavailable_and_the_rest_
 
 async def test_the_store_may_be_away_for_one_item_and_one_may_meet_a_defect() -> None:
     class Unlucky(FakeEngine):
-        async def create(
-            self, new: NewSchedule, *, command: CommandPlace | None = None
-        ) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key == "away":
                 raise StoreUnavailable("at a host that is nobody's business")
             if new.schedule_key == "defect":
                 raise ZeroDivisionError("made up")
-            return await super().create(new, command=command)
+            return await super().create(new, turn=turn)
 
     async with open_edge(Unlucky()) as edge:
         answer = await create_all(edge, [a_request(scheduleKey=key) for key in ("away", "defect", "fine")])

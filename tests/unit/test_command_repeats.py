@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from clockwork.api.pending import PendingLimit
+from clockwork.domain.rights import EVERYTHING, Principal
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
 from clockwork.errors import CommandOver, StoreUnavailable
@@ -44,7 +46,7 @@ async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_i
     view = await desk.now()
     assert view is not None
     assert (view.status, view.version) == (Status.CANCELLED, 2)
-    assert desk.metric("create", "over") == 1, "A; B itself is known by its digest"
+    assert (desk.metric("create", "over"), desk.metric("cancel", "over")) == (2, 2)
 
 
 async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_dead_letter(
@@ -63,7 +65,7 @@ async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_
         desk.read_again()
         await desk.settle()
     assert desk.dead() == []
-    assert desk.metric("create", "over") == 1
+    assert (desk.metric("create", "over"), desk.metric("cancel", "over")) == (2, 1)
     assert await desk.data() == b"B"
 
 
@@ -119,13 +121,16 @@ async def test_a_zombie_that_read_the_pointer_before_loses_to_what_stands_there_
     for step in steps:
         step()
     await desk.settle()
-    late = desk.over_http("A")
+    await desk.engine.intake.create(desk.over_http("C"))
+    turn = desk.engine.turn_of(*NAME, first)
     with pytest.raises(CommandOver):
-        await desk.engine.intake.create(late, command=first)
+        await desk.engine.intake.create(desk.over_http("A"), turn=turn)
     with pytest.raises(CommandOver):
-        await desk.engine.canceller.cancel(*NAME, command=first)
+        await desk.engine.canceller.cancel(*NAME, turn=turn)
     with pytest.raises(CommandOver):
-        await desk.engine.rescheduler.change(*NAME, lambda schedule: schedule, command=first)
+        await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
+    assert not turn.had_effect
+    assert await desk.data() == b"C"
 
 
 async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() -> None:
@@ -147,25 +152,94 @@ async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() ->
 
     later = replace(place, offset=1)
     losing("reschedule")
-    moved = await desk.engine.rescheduler.change(*NAME, _an_hour_later, command=later)
+    turn = desk.engine.turn_of(*NAME, later)
+    moved = await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
     assert isinstance(moved, Changed)
+    assert turn.had_effect
     last = replace(place, offset=2)
     losing("cancel")
-    assert isinstance(await desk.engine.canceller.cancel(*NAME, command=last), Cancelled)
+    assert isinstance(await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, last)), Cancelled)
 
 
-async def test_a_command_without_an_effect_leaves_no_mark_and_may_have_its_one_effect_later() -> None:
+async def test_a_command_without_an_effect_never_has_one_later() -> None:
     desk = Desk()
     desk.cancel(replyTo=None)
     await desk.settle()
     assert await desk.now() is None
-    desk.engine.clock.advance_ms(1)
     await desk.engine.intake.create(desk.over_http("B"))
     desk.read_again()
     await desk.settle()
     view = await desk.now()
     assert view is not None
-    assert view.status is Status.CANCELLED
+    assert view.status is Status.PENDING
+    assert (desk.metric("cancel", "refused"), desk.metric("cancel", "over")) == (1, 1)
+
+
+@pytest.mark.parametrize("frozen_at", ["read_pointer", "hold", "read_shard", "read_command_note", "cancel"])
+async def test_a_node_that_was_frozen_at_any_step_does_not_cancel_what_another_one_has_answered_with_404(
+    monkeypatch: pytest.MonkeyPatch, frozen_at: str
+) -> None:
+    # The other one looked before the schedule was created, and this one after that.
+    desk = Desk()
+    await desk.engine.intake.create(desk.over_http("B"))
+    store, place = desk.engine.store, desk.cancel()
+    real = getattr(store, frozen_at)
+
+    async def meanwhile(*given: object, **named: object) -> object:
+        monkeypatch.undo()
+        assert await desk.engine.turn_of(*NAME, place).close()
+        found: object = await real(*given, **named)
+        return found
+
+    monkeypatch.setattr(store, frozen_at, meanwhile)
+    with pytest.raises(CommandOver):
+        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+    view = await desk.now()
+    assert view is not None
+    assert view.status is Status.PENDING
+
+
+async def test_a_node_that_finds_nothing_to_do_says_what_another_one_has_done_with_the_same_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It looked before the schedule was created; the other one found it, and cancelled it.
+    desk = Desk()
+    place = desk.cancel()
+    real = desk.engine.store.read_pointer
+
+    async def then_created_and_cancelled(*names: Any) -> Any:
+        monkeypatch.undo()
+        found = await real(*names)
+        await desk.engine.intake.create(desk.over_http("B"))
+        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+        return found
+
+    monkeypatch.setattr(desk.engine.store, "read_pointer", then_created_and_cancelled)
+    await desk.settle()
+    ((status, document, headers),) = desk.replies()
+    assert (status, document["schedule"]["status"], headers["clockwork-repeated"]) == (200, "cancelled", b"true")
+
+
+async def test_a_dead_letter_is_sent_before_its_command_is_noted_to_be_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The other way round, a crash in between would lose it.
+    desk = Desk()
+    nobody = Principal(name="p", clients=EVERYTHING, topics=EVERYTHING, rights=frozenset())
+    desk.principal = nobody
+    noting = asyncio.Event()
+
+    async def crash(*_: object) -> None:
+        noting.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(desk.engine.store, "note_command", crash)
+        desk.create()
+        async with desk.running():
+            await noting.wait()
+    assert len(desk.dead()) == 1
+    await desk.settle()
+    assert len(desk.dead()) == 2
+    assert desk.statuses() == [403]
 
 
 async def test_what_was_answered_is_not_carried_out_again_even_if_it_had_no_effect() -> None:

@@ -60,6 +60,7 @@ Call = Callable[[DynamoScheduleStore], Awaitable[object]]
 READING: dict[str, Call] = {
     "read_pointer": lambda s: s.read_pointer(ROW.schedule.client_id, ROW.schedule.schedule_key),
     "read_outcome": lambda s: s.read_outcome(ROW.schedule.client_id, ROW.schedule.schedule_key, ROW.position),
+    "read_command_note": lambda s: s.read_command_note(ROW.schedule.client_id, ROW.schedule.schedule_key),
     "read_row": lambda s: s.read_row(SHARD, ROW.position),
     "read_shard": lambda s: s.read_shard(SHARD),
     "read_page": lambda s: s.read_page(SHARD, after=None, rows_max=5),

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clockwork.adapters import dynamo_codec as codec
-from clockwork.domain.command import CommandPlace
+from clockwork.adapters import dynamo_fields as fields
+from clockwork.domain.command import CommandNote, CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
 from clockwork.domain.schedule import (
@@ -137,8 +138,7 @@ def test_every_outcome_comes_back_as_it_was(original: Outcome) -> None:
 def test_every_pointer_comes_back_as_it_was(to: Row, digest: str, version: int, expires_at_s: int) -> None:
     original = pointer(to, digest=digest, version=version, expires_at_s=expires_at_s)
 
-    place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
-    for stored in (original, replace(original, rearmed=True), replace(original, command=place, discarded_at_ms=4)):
+    for stored in (original, replace(original, rearmed=True), replace(original, discarded_at_ms=4)):
         assert codec.pointer_of(codec.pointer_item(stored)) == stored
 
 
@@ -329,10 +329,22 @@ def test_values_that_contradict_themselves_are_not_written() -> None:
         codec.outcome_item(replace(outcome(good), schedule_key=ScheduleKey("other")))
 
 
-def test_a_pointer_with_a_mangled_place_of_a_command_is_unreadable_and_not_without_one() -> None:
+def test_a_note_of_commands_that_is_mangled_is_unreadable_and_not_none_at_all() -> None:
     # Taken for none, a repeated command would have its effect twice.
-    with pytest.raises(Unreadable, match="command"):
-        codec.pointer_of(codec.pointer_item(pointer(row())) | {"command": {"S": "3.17"}})
+    place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
+    item = {"v": fields.number(codec.FORMAT), "command": {"S": str(place)}, "expiresAt": fields.number(5)}
+    assert codec.note_of(item) == CommandNote(place=place, expires_at_s=5)
+    for broken in (
+        {"command": {"S": "3.17"}},
+        {"command": {"N": "3"}},
+        {"expiresAt": {"S": "5"}},
+        {"v": fields.number(99)},
+    ):
+        with pytest.raises(Unreadable):
+            codec.note_of(item | broken)
+    for name in item:
+        with pytest.raises(Unreadable):
+            codec.note_of({n: v for n, v in item.items() if n != name})
 
 
 @pytest.mark.parametrize("topic", ["t" * 40_000, "a b", "..", "ümlaut", "a\n"])
