@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,9 @@ async def test_a_process_whose_loop_hangs_makes_the_node_neither_alive_nor_ready
     monkeypatch.setattr(siblings, "_ask", ask_with_little_patience)
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
-        await reader.read()
-        writer.close()
+        with closing(writer):
+            asked.set()
+            await reader.read()
 
     async with family.alive(0, 2), await asyncio.start_unix_server(hang, hanging):
         for page in ("livez", "readyz"):
