@@ -95,12 +95,12 @@ class Child:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
-    async def stop(self, seconds_max: float = STOP_SECONDS_MAX, *, number: signal.Signals = signal.SIGTERM) -> None:
+    async def stop(self, seconds_max: float | None = None, *, number: signal.Signals = signal.SIGTERM) -> None:
         """Let the command end by itself, and kill it when it takes too long."""
         self._signal(number)
         # A paused command gets its signal only when it goes on.
         self._signal(signal.SIGCONT)
-        await self.wait(seconds_max)
+        await self.wait(STOP_SECONDS_MAX if seconds_max is None else seconds_max)
         await self.kill()
 
     async def kill(self) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.support.load import Load
-from tests.support.nodes import SHARDS, Cluster, now_ms
+from tests.support.nodes import SHARDS, SOON_MS, Cluster, now_ms
 from tests.support.reader import CommittedReader, read_all, reading
 from tests.support.under_load import under_load
 from tests.support.waiting import until
@@ -17,13 +17,13 @@ async def test_a_schedule_goes_in_by_http_and_comes_out_of_kafka_at_its_time(clu
     # The whole way once, as the README shows it: created, seen pending, delivered, seen delivered; another is cancelled.
     topic = await cluster.topic()
     node = await cluster.start()
-    body = cluster.body(topic, "order/1 ü", in_ms=700, ordering_key="customer-1", data={"expire": "order/1 ü"})
+    body = cluster.body(topic, "order/1 ü", in_ms=SOON_MS, ordering_key="customer-1", data={"expire": "order/1 ü"})
     created = await node.client.create(body)
     assert created.status == 201
     assert created.headers["Location"] == f"/schedule/{cluster.name}/order%2F1%20%C3%BC"
     assert created.body["status"] == "pending"
     assert (await node.client.get(cluster.name, "order/1 ü")).body == created.body
-    assert (await node.client.create(cluster.body(topic, "unwanted", in_ms=700))).status == 201
+    assert (await node.client.create(cluster.body(topic, "unwanted", in_ms=SOON_MS))).status == 201
     assert (await node.client.cancel(cluster.name, "unwanted")).body["status"] == "cancelled"
 
     async with reading(cluster.services.kafka_brokers, topic) as reader:
@@ -81,7 +81,7 @@ async def test_an_api_node_and_a_worker_share_the_work_and_wake_up_through_kafka
         tasks = [group.create_task(api.client.create(cluster.body(topic, key, in_ms=300))) for key in keys]
     assert {task.result().status for task in tasks} == {201}
     async with reading(cluster.services.kafka_brokers, topic) as reader:
-        arrived = await reader.until_arrived(keys, within_s=20)
+        arrived = await reader.until_arrived(keys, within_s=40)
     assert len(arrived) == len(keys)
     assert (await api.client.get(cluster.name, keys[0])).status == 200
 
@@ -89,7 +89,7 @@ async def test_an_api_node_and_a_worker_share_the_work_and_wake_up_through_kafka
 async def test_a_static_member_that_restarts_within_its_session_keeps_its_shards(cluster: Cluster) -> None:
     # A rolling restart: the node comes back under its name, and the group takes nothing from its peer for it.
     topic = await cluster.topic()
-    cluster.settings["CLOCKWORK_SESSION_TIMEOUT_MS"] = "15000"
+    cluster.settings["CLOCKWORK_SESSION_TIMEOUT_MS"] = "120000"
     stays = await cluster.start(more={"CLOCKWORK_INSTANCE_ID": "stays"})
     restarts = await cluster.start(more={"CLOCKWORK_INSTANCE_ID": "restarts"})
     mine = await restarts.until_works(SHARDS // 2)

@@ -89,7 +89,7 @@ class World:
     async def start(self, slot: Slot) -> ClusterNode:
         """Puts a node into an empty place; does not wait for it."""
         slot.node = node = await self.cluster.start(ready=False)
-        node.client.request_s_max = REQUEST_S_MAX
+        node.client.request_s_max, node.client.patience_s = REQUEST_S_MAX, 0.0
         return node
 
     async def start_skewed(self, slot: Slot, *, offset_ms: int, jump_after_s: float | None) -> Skew:
@@ -97,7 +97,7 @@ class World:
         more = {OFFSET: str(offset_ms), JUMP_AFTER: str(int((jump_after_s or 0.0) * 1_000))}
         from_ms = now_ms()
         node = await self.cluster.start(ready=False, more=more, module="tests.chaos.skewed_node")
-        node.client.request_s_max = REQUEST_S_MAX
+        node.client.request_s_max, node.client.patience_s = REQUEST_S_MAX, 0.0
         slot.node = node
         skew = Skew(node=node, offset_ms=offset_ms, jumps=jump_after_s is not None, from_ms=from_ms)
         self.skews.append(skew)

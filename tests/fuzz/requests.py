@@ -16,7 +16,7 @@ from tests.unit.api_edge import a_request
 from tests.unit.service import app_of
 
 CAMPAIGN: Final = "requests"
-ANSWER_S_MAX: Final = 20.0
+ANSWER_S_MAX: Final = 60.0
 MEDIA_TYPES: Final = {"application/problem+json"}
 
 ROUTES: Final = sorted((method, path) for method, path in routes_of(app_of(Engine())))

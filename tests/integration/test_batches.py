@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.client import Answered
+from tests.support.client import REQUEST_S_MAX, Answered
 from tests.support.nodes import Cluster, ClusterNode
 from tests.support.reader import reading
 
@@ -64,13 +64,13 @@ async def test_a_dynamodb_that_is_silent_is_answered_item_by_item_in_time(cluste
     bodies = [cluster.body(topic, f"silent-{n}", in_ms=FAR_MS) for n in range(ITEMS)]
     cluster.services.pause_dynamodb()
     try:
-        node.client.request_s_max = 5.0
+        node.client.request_s_max = 6.0
         answered = await node.client.create_many(bodies)
         assert statuses(answered) == {503: ITEMS}
-        assert (await node.client.page(cluster.name)).status == 503
+        assert (await node.client.impatient.page(cluster.name)).status == 503
     finally:
         cluster.services.resume_dynamodb()
-    node.client.request_s_max = 15.0
+    node.client.request_s_max = REQUEST_S_MAX
     await node.until_ready()
     settled: set[str] = set()
     while len(settled) < ITEMS:

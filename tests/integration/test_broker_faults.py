@@ -39,7 +39,7 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
 
             await until(named, "ready, and Kafka named as down")
             await load.create(cluster.body(topic, "while-away", in_ms=100))
-            refused = await node.client.create(cluster.body(unknown, "unknown-while-away"))
+            refused = await node.client.impatient.create(cluster.body(unknown, "unknown-while-away"))
             assert (refused.status, "Retry-After" in refused.headers) == (503, True)
             assert (await node.client.get(cluster.name, "while-away")).body["status"] == "pending"
         finally:

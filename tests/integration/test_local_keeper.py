@@ -22,7 +22,7 @@ from infra.local.errors import OutOfMemory, PortTaken, ServiceDied, StartTimedOu
 from infra.local.ports import free_port
 from infra.local.service import Service
 
-GONE_SECONDS_MAX = 10.0
+GONE_SECONDS_MAX = 60.0
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
     sys.executable,

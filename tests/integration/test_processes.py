@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.load import Load
-from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms
+from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, ClusterNode, now_ms
 from tests.support.under_load import audit, under_load, until_delivers
 from tests.support.waiting import until
 
@@ -22,7 +22,7 @@ async def _until_shared(node: ClusterNode) -> None:
         each = answered.body["details"]["processes"].values() if answered.status == 200 else ()
         return [state["shardsOwned"] for state in each if state != "down"] == [SHARDS // 2] * 2
 
-    await until(look, "two processes with half of the shards each", within_s=30)
+    await until(look, "two processes with half of the shards each")
 
 
 async def test_a_killed_process_of_a_node_is_started_again_and_nothing_is_lost_or_doubled(
@@ -31,7 +31,7 @@ async def test_a_killed_process_of_a_node_is_started_again_and_nothing_is_lost_o
     # kill -9 of one of two under load: its shards move or wait, the port stays open, the parent starts it again, and at
     # the end one SIGTERM drains all of it.
     topic = await cluster.topic()
-    node = await cluster.start(more={"CLOCKWORK_PROCESSES": "2"})
+    node = await cluster.start(more={"CLOCKWORK_PROCESSES": "2"} | SHORT_SESSION)
     await _until_shared(node)
     load = Load(cluster, [topic])
     load.clients = [node.client]

@@ -34,9 +34,9 @@ async def test_a_throttled_dynamodb_is_answered_503_and_all_goes_on_by_itself(
             throttle.share = 1.0
             body = cluster.body(topic, "throttled", in_ms=200)
             answers = [
-                await client.create(body),
-                await client.get(cluster.name, "load-1"),
-                await client.cancel(cluster.name, "load-1"),
+                await client.impatient.create(body),
+                await client.impatient.get(cluster.name, "load-1"),
+                await client.impatient.cancel(cluster.name, "load-1"),
             ]
             throttle.share = 0.0
             assert [(a.status, "Retry-After" in a.headers) for a in answers] == [(503, True)] * 3
@@ -60,9 +60,9 @@ async def test_a_frozen_dynamodb_is_answered_503_and_all_goes_on_by_itself(clust
         body = cluster.body(topic, "frozen", in_ms=200)
         cluster.services.pause_dynamodb()
         try:
-            # One call of the store waits longer than this for its answer; no caller has to.
-            node.client.request_s_max = 5.0
-            answered = await node.client.create(body)
+            # One call of the store waits longer than this for its answer (7.5 s); no caller has to.
+            node.client.request_s_max = 6.0
+            answered = await node.client.impatient.create(body)
             assert (answered.status, "Retry-After" in answered.headers) == (503, True)
             assert (await node.client.livez()).status == 200
         finally:

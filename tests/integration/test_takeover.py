@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.faults import HeldRequests
 from tests.support.load import Load
-from tests.support.nodes import SHARDS, Cluster, ClusterNode, node_here, now_ms
+from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, ClusterNode, node_here, now_ms
 from tests.support.reader import read_all
 from tests.support.under_load import audit, under_load, until_delivers
 from tests.support.waiting import until
@@ -19,7 +19,7 @@ Tell = Callable[[str], None]
 
 async def two_nodes(cluster: Cluster) -> tuple[ClusterNode, ClusterNode]:
     async with asyncio.TaskGroup() as group:
-        starting = [group.create_task(cluster.start()) for _ in range(2)]
+        starting = [group.create_task(cluster.start(more=SHORT_SESSION)) for _ in range(2)]
     first, second = (task.result() for task in starting)
     await first.until_works(SHARDS // 2)
     await second.until_works(SHARDS // 2)
@@ -131,7 +131,7 @@ async def test_nodes_come_and_go_under_load(cluster: Cluster, tell: Tell) -> Non
 async def test_a_node_without_a_shard_is_ready_accepts_and_takes_over(cluster: Cluster) -> None:
     # Two nodes, one shard: the one without must be as useful to clients, and be there when the other one is gone.
     topic = await cluster.topic()
-    cluster.settings["CLOCKWORK_SHARDS"] = "1"
+    cluster.settings.update({"CLOCKWORK_SHARDS": "1"} | SHORT_SESSION)
     first = await cluster.start()
     await first.until_works(1)
     second = await cluster.start()

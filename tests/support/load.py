@@ -123,7 +123,7 @@ class Load:
         async with asyncio.timeout(GIVE_UP_S):
             while True:
                 try:
-                    answered: Answered = await ask(self._rng.choice(self.clients))
+                    answered: Answered = await ask(self._rng.choice(self.clients).impatient)
                 except NO_ANSWER:
                     await asyncio.sleep(AGAIN_S)
                     continue

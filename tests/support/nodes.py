@@ -37,7 +37,11 @@ from tests.support.client import NO_ANSWER, Client
 from tests.support.waiting import until
 
 SHARDS: Final = 8
-SESSION_TIMEOUT_MS: Final = 2_000
+SHORT_SESSION: Final = {"CLOCKWORK_SESSION_TIMEOUT_MS": "3000"}
+"""For nodes that are killed or frozen: soon their shards move. All others have the usual session, so that none moves because
+a busy machine stood still."""
+SOON_MS: Final = 4_000
+"""Ahead: soon enough to wait for it, and time enough to do something before, also where a busy machine stands still."""
 LOG_LINES_SHOWN: Final = 12
 
 now_ms: Final = SystemClock().now_ms
@@ -270,12 +274,12 @@ async def opened_cluster(
         "PARTITION_EXEC_DB": f"{name}-executions",
         "SCHEDULE_KEY_DB": f"{name}-keys",
         "CLOCKWORK_SHARDS": str(SHARDS),
-        "CLOCKWORK_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
+        "CLOCKWORK_REQUEST_TIMEOUT_MS": "30000",
         "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "300",
         "CLOCKWORK_SCAN_INTERVAL_MS": "1000",
         "CLOCKWORK_RETRY_ATTEMPTS": "3",
-        "CLOCKWORK_RETRY_INITIAL_MS": "50",
-        "CLOCKWORK_RETRY_MAX_MS": "100",
+        "CLOCKWORK_RETRY_INITIAL_MS": "250",
+        "CLOCKWORK_RETRY_MAX_MS": "500",
     }
     async with aiohttp.ClientSession() as session:
         cluster = Cluster(
