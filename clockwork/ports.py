@@ -73,9 +73,7 @@ class ScheduleStore(Protocol):
         ...
 
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
-        """Moves the note alone. Raises: ConditionFailed: another one is there. Also if an earlier copy of this call put it
-        there: another node may carry out the same command, and its note is no other.
-        """
+        """Moves the note alone. Raises: ConditionFailed (another one is there)."""
         ...
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:

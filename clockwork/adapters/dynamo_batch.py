@@ -13,6 +13,7 @@ from typing import Any, Final
 from clockwork.adapters.dynamo_client import DynamoClient, backoff_s
 from clockwork.adapters.dynamo_errors import Rejected
 from clockwork.adapters.dynamo_fields import Item, size_bytes
+from clockwork.adapters.dynamo_sharing import SharedCalls
 from clockwork.engine.together import together
 from clockwork.errors import StoreThrottled, StoreUnavailable, TransactionConflict
 
@@ -75,70 +76,58 @@ async def insert_all(client: DynamoClient, table: str, items: Sequence[Item]) ->
 
 
 @dataclass(slots=True)
-class _Group:
+class _Writes:
     """Writes of several callers that go together: of two of one key only the first, since all writers write the same, or
     the first one stands."""
 
-    requests: dict[Any, Item]
+    requests: dict[Any, Item] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     done: bool = False
     failure: StoreUnavailable | None = None
-    """Not of any one request."""
+
+    def takes(self, mine: Mapping[Any, Item]) -> bool:
+        return len(self.requests) + len(mine) <= GROUP_REQUESTS_MAX
+
+    def add(self, mine: Mapping[Any, Item]) -> None:
+        for key, item in mine.items():
+            self.requests.setdefault(key, item)
 
 
 class Grouped:
     """Writes of callers of one moment, which share their calls: the shards of a node tidy up at the same ticks, a few rows
-    each, and a call with 25 items costs little more than a call with one.
-
-    Nobody waits for anybody longer than one turn of the event loop.
+    each. Nobody waits for anybody longer than one turn of the event loop.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
         """`write` is `write_all` or `insert_all` to some table."""
         self._write = write
-        self._open: _Group | None = None
+        self._calls: SharedCalls[_Writes, Mapping[Any, Item]] = SharedCalls(_Writes, self._carry)
 
     async def write(self, mine: Mapping[Any, Item]) -> None:
         """As what it was made with; `mine` by anything that tells their keys apart."""
         if not mine:
             return
-        group = self._open
-        if group is not None and len(group.requests) + len(mine) <= GROUP_REQUESTS_MAX:
-            for key, item in mine.items():
-                group.requests.setdefault(key, item)
-            await group.over.wait()
-            if group.failure is not None:
-                raise group.failure
-            if not group.done:
-                # What is wrong may be another's; or who carried it was cancelled. Now each for itself.
-                await self._write(list(mine.values()))
-            return
-        group = self._open = _Group(dict(mine))
+        group = await self._calls.go(mine)
+        alone = len(group.requests) == len(mine)
+        if group.failure is not None and (alone or not isinstance(group.failure, Rejected)):
+            raise group.failure
+        if not group.done:
+            # What is wrong may be another's; or who carried it was cancelled. Now each for itself.
+            await self._write(list(mine.values()))
+
+    async def _carry(self, group: _Writes) -> None:
         try:
-            await asyncio.sleep(0)  # everybody else who is awake
-            self._close(group)
             await self._write(list(group.requests.values()))
             group.done = True
-        except Rejected:
-            if len(group.requests) == len(mine):
-                raise
-            await self._write(list(mine.values()))
         except StoreUnavailable as error:
             group.failure = error
-            raise
-        finally:
-            self._close(group)
-            group.over.set()
-
-    def _close(self, group: _Group) -> None:
-        if self._open is group:
-            self._open = None
 
 
 @dataclass(slots=True)
 class _Reads:
     """Reads of several callers that go together."""
 
+    keys_max: int
     keys: dict[Hashable, Item] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     answered: bool = False
@@ -147,11 +136,17 @@ class _Reads:
     """Left out by DynamoDB: their shard is throttled, or the answer is full."""
     failure: StoreUnavailable | None = None
 
+    def takes(self, member: tuple[Hashable, Item]) -> bool:
+        return len(self.keys) < self.keys_max or member[0] in self.keys
+
+    def add(self, member: tuple[Hashable, Item]) -> None:
+        name, key = member
+        self.keys[name] = key
+
 
 class GroupedReads:
     """Strong reads of items that callers share: who comes while `READS_AT_ONCE` are under way joins the next one,
-    which begins after it was asked for. A call for a hundred costs little more than a call for one, on both sides; one
-    read alone waits for nobody.
+    which begins after it was asked for.
 
     Nobody waits for another's item: what DynamoDB leaves undone of a call is read by who wants it, alone, and may be
     throttled alone.
@@ -165,17 +160,17 @@ class GroupedReads:
         self._client = client
         self._table = table
         self._name = name
-        self._items_max = items_max
-        self._places = asyncio.Semaphore(READS_AT_ONCE)
-        self._open: _Reads | None = None
+        self._calls: SharedCalls[_Reads, tuple[Hashable, Item]] = SharedCalls(
+            partial(_Reads, items_max), self._carry, at_once=READS_AT_ONCE
+        )
 
     async def get(self, key: Item) -> Item | None:
         """The item with this key, if there is one. Raises: StoreUnavailable, StoreThrottled."""
         name = self._name(key)
-        group = await self._shared(name, key)
+        group = await self._calls.go((name, key))
         while not group.answered and group.failure is None:
             # Who carried it was cancelled. In company again: carriers give up when the store is slow.
-            group = await self._shared(name, key)
+            group = await self._calls.go((name, key))
         if name in group.undone or isinstance(group.failure, Rejected):
             # What is rejected may be another's key.
             return await self._get(key)
@@ -183,28 +178,12 @@ class GroupedReads:
             raise group.failure
         return group.found.get(name)
 
-    async def _shared(self, name: Hashable, key: Item) -> _Reads:
-        group = self._open
-        if group is not None and (len(group.keys) < self._items_max or name in group.keys):
-            group.keys[name] = key
-            await group.over.wait()
-        else:
-            group = self._open = _Reads({name: key})
-            await self._carry(group)
-        return group
-
     async def _carry(self, group: _Reads) -> None:
         try:
-            await asyncio.sleep(0)  # everybody else who is awake
-            async with self._places:
-                self._close(group)
-                await self._read(group)
-                group.answered = True
+            await self._read(group)
+            group.answered = True
         except StoreUnavailable as error:
             group.failure = error
-        finally:
-            self._close(group)
-            group.over.set()
 
     async def _read(self, group: _Reads) -> None:
         keys = list(group.keys.values())
@@ -218,10 +197,6 @@ class GroupedReads:
             left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             group.undone = {self._name(key) for key in left}
         group.found = {self._name(item): item for item in items}
-
-    def _close(self, group: _Reads) -> None:
-        if self._open is group:
-            self._open = None
 
     async def _get(self, key: Item) -> Item | None:
         answer = await self._client.call("get_item", TableName=self._table, Key=key, ConsistentRead=True)

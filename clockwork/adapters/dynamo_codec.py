@@ -19,7 +19,7 @@ from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_content import content_item, fits_an_outcome, schedule_of
 from clockwork.adapters.dynamo_fields import Attribute, Item, number
 from clockwork.adapters.dynamo_index import LISTED_UNDER, bucket_of, list_key
-from clockwork.domain.command import CommandNote, CommandPlace
+from clockwork.domain.command import CommandNote, places_of_text
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
@@ -203,10 +203,10 @@ def note_of(item: Item) -> CommandNote:
     """
     _check_format(item)
     try:
-        place = CommandPlace.parse(fields.text(item, "command"))
+        places = places_of_text(fields.text(item, "command"))
     except ValueError as error:
-        raise Unreadable("command: not the place of a command") from error
-    return CommandNote(place=place, expires_at_s=fields.integer(item, "expiresAt"))
+        raise Unreadable("command: not the places of commands") from error
+    return CommandNote(places=places, by=fields.text(item, "by"), expires_at_s=fields.integer(item, "expiresAt"))
 
 
 def outcome_item(outcome: Outcome) -> Item:

@@ -1,8 +1,7 @@
 """Group commit (design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
 
 A transaction costs CPU and time of its own, whatever is in it: DynamoDB Local stores twice as many schedules by fifties
-as one by one. One request alone waits for nobody but those of its own turn of the event loop; only when all places are
-taken do the next ones gather, and the longer they wait, the more they are.
+as one by one (`dynamo_sharing`).
 
 A transaction fails as a whole. Those whose own conditions failed are known by its cancellation reasons; the rest goes
 again together, and if that fails as well, each for itself. What befell a member is told to its own caller, as if it had
@@ -10,7 +9,7 @@ been alone. To go again changes nothing for any of them: each carries its own co
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -19,6 +18,7 @@ from clockwork.adapters import dynamo_transactions as transactions
 from clockwork.adapters.dynamo_client import DynamoClient
 from clockwork.adapters.dynamo_errors import Refused, Rejected
 from clockwork.adapters.dynamo_fields import Item, size_bytes
+from clockwork.adapters.dynamo_sharing import SharedCalls
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.together import together
 from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict
@@ -54,7 +54,7 @@ class Member:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Requests that go together; the first of them carries it."""
+    """Requests that go together."""
 
     members: dict[Key, Member] = field(default_factory=dict)
     actions: int = 0
@@ -82,50 +82,26 @@ class GroupCommit:
 
     def __init__(self, client: DynamoClient) -> None:
         self._client = client
-        self._places = asyncio.Semaphore(TRANSACTIONS_AT_ONCE)
-        self._open: _Group | None = None
+        self._calls: SharedCalls[_Group, Member] = SharedCalls(_Group, self._carry, at_once=TRANSACTIONS_AT_ONCE)
 
     async def commit(self, member: Member) -> None:
         """Returns when it is done, by this copy of the request or an earlier one.
 
         Raises: Refused, TransactionConflict (nothing was written), StoreUnavailable.
         """
-        verdicts = await self._grouped(member)
+        verdicts = (await self._calls.go(member)).verdicts
         while member.key not in verdicts:
             # Who carried the group was cancelled, maybe in the middle of it: the same request again settles it. In company
             # again: carriers give up when the store is slow, and a slow store must not be asked for each one alone.
-            verdicts = await self._grouped(member)
+            verdicts = (await self._calls.go(member)).verdicts
         if (error := verdicts[member.key]) is not None:
             raise error
 
-    async def _grouped(self, member: Member) -> Mapping[Key, ClockworkError | None]:
-        """Goes with the group that is open, or carries a new one; returns what became of it."""
-        group = self._open
-        if group is not None and group.takes(member):
-            group.add(member)
-            await group.over.wait()
-        else:
-            group = self._open = _Group()
-            group.add(member)
-            await self._carry(group)
-        return group.verdicts
-
     async def _carry(self, group: _Group) -> None:
-        try:
-            await asyncio.sleep(0)  # everybody else who is awake
-            async with self._places:
-                self._close(group)
-                left = await self._together(group, list(group.members.values()))
-                if left and len(left) < len(group.members):
-                    left = await self._together(group, left)
-                await together(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
-        finally:
-            self._close(group)
-            group.over.set()
-
-    def _close(self, group: _Group) -> None:
-        if self._open is group:
-            self._open = None
+        left = await self._together(group, list(group.members.values()))
+        if left and len(left) < len(group.members):
+            left = await self._together(group, left)
+        await together(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
 
     async def _together(self, group: _Group, members: list[Member]) -> list[Member]:
         """Returns those that are to be tried again."""

@@ -126,7 +126,11 @@ class DynamoScheduleStore:
 
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
         update = transactions.note_update(self._settings, client_id, schedule_key, note)
-        await self._undisturbed("update_item", **update)
+        try:
+            await self._undisturbed("update_item", **update)
+        except Refused as refused:
+            if not transactions.is_note(refused.items[0], note):
+                raise
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
         update = transactions.discard_update(self._settings, pointer, at_ms)
@@ -179,7 +183,7 @@ class DynamoScheduleStore:
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.cancel_actions(self._settings, shard, outcome, hold, note),
             token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms, note),
-            ours=lambda refused: transactions.is_outcome(refused.items[transactions.CANCEL_OUTCOME], outcome),
+            ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
         )
         await self._group_commit.commit(cancel)
 

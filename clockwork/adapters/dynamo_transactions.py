@@ -7,13 +7,14 @@ hundreds of kilobytes.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from clockwork.adapters import dynamo_codec as codec
 from clockwork.adapters import dynamo_fields as fields
 from clockwork.adapters.dynamo_fields import Item
 from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.domain.command import NoteChange
+from clockwork.domain.command import NoteChange, text_of_places
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
@@ -21,8 +22,9 @@ from clockwork.errors import Unreadable
 
 CREATE_POINTER: Final = 0
 """Index of the pointer's Put in a create."""
-CANCEL_OUTCOME: Final = 1
-"""Index of the outcome's Put in a cancel."""
+_CANCEL_OUTCOME: Final = 1
+_CANCEL_NOTE: Final = 2
+"""Indexes of the outcome's Put, and of the note's Update by command, in a cancel."""
 RESCHEDULE_POINTER: Final = 3
 """Index of the pointer's Put in a reschedule."""
 
@@ -84,16 +86,18 @@ def note_update(
 ) -> Item:
     """The update that moves a key's note, on condition that it is what was read."""
     condition, before = "attribute_not_exists(#command)", {}
-    if note.before is not None:
-        condition, before = "#command = :before", {":before": {"S": str(note.before)}}
+    if note.before:
+        condition, before = "#command = :before", {":before": {"S": text_of_places(note.before)}}
     return {
         "TableName": settings.keys_table,
         "Key": codec.note_key(client_id, schedule_key),
-        "UpdateExpression": "SET #command = :after, #expires = :expires, #v = :v",
+        "UpdateExpression": "SET #command = :after, #by = :by, #expires = :expires, #v = :v",
         "ConditionExpression": condition,
-        "ExpressionAttributeNames": {"#command": "command", "#expires": "expiresAt", "#v": "v"},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        "ExpressionAttributeNames": {"#command": "command", "#by": "by", "#expires": "expiresAt", "#v": "v"},
         "ExpressionAttributeValues": {
-            ":after": {"S": str(note.after.place)},
+            ":after": {"S": text_of_places(note.after.places)},
+            ":by": {"S": note.after.by},
             ":expires": fields.number(note.after.expires_at_s),
             ":v": fields.number(codec.FORMAT),
             **before,
@@ -129,7 +133,15 @@ def points_at(item: Item | None, position: Position) -> bool:
         return False
 
 
-def is_outcome(item: Item | None, outcome: Outcome) -> bool:
+def is_cancel(items: Sequence[Item | None], outcome: Outcome, note: NoteChange | None) -> bool:
+    """Whether what came back with the failure of a cancel was put by that very cancel. By command the note must say so too:
+    an outcome is the same as another's of the same moment, who has moved no note."""
+    if not _is_outcome(items[_CANCEL_OUTCOME], outcome):
+        return False
+    return note is None or is_note(items[_CANCEL_NOTE], note)
+
+
+def _is_outcome(item: Item | None, outcome: Outcome) -> bool:
     """Whether this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
     if item is None:
         return False
@@ -138,6 +150,11 @@ def is_outcome(item: Item | None, outcome: Outcome) -> bool:
         return codec.outcome_of(item) == codec.outcome_of(codec.outcome_item(outcome))
     except Unreadable:
         return False
+
+
+def is_note(item: Item | None, note: NoteChange) -> bool:
+    """Whether this note, which came back with a failure, is the one that we wanted to put."""
+    return item is not None and item.get("by") == {"S": note.after.by}
 
 
 def _put_row(settings: DynamoClientSettings, row: Row) -> Item:

@@ -38,20 +38,22 @@ import logging
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from clockwork.api import commands, json_body, problems, schemas
-from clockwork.api.commands import Command, ReplyTo, UnknownCommand
+from clockwork.api import command_records as records
+from clockwork.api import problems
+from clockwork.api.command_records import ReadCommand
+from clockwork.api.commands import Command
 from clockwork.api.handlers import ScheduleHandlers, problem_of
 from clockwork.api.problems import Problem
-from clockwork.api.requests import Refusal, parsed
-from clockwork.domain import record as names
+from clockwork.api.requests import Refusal
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import Backoff
-from clockwork.domain.rights import Principal
+from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.engine.command_turn import CommandTurn, TurnOf
 from clockwork.engine.patience import Setbacks
@@ -65,33 +67,28 @@ from clockwork.errors import (
     FieldError,
     Forbidden,
     InvalidInput,
+    NewerFormat,
     TooManyPending,
     TooManyRequests,
     Unavailable,
     Unreadable,
 )
-from clockwork.ports import CommandBatch, CommandName, CommandRecord, CommandResult, NoteEffects, Publisher
+from clockwork.ports import CommandBatch, CommandRecord, CommandResult, NoteEffects, Publisher
 
 CLIENTS_AT_ONCE: Final = 16
 """Of one Kafka partition: fills the store's transactions, and bounds what is in flight on a node."""
 RETRY: Final = Backoff(initial_ms=100, max_ms=5_000)
 REPLY_SECONDS_MAX: Final = 60.0
-VALUE_BYTES_MAX: Final = 2 * 1024 * 1024
-"""As of a request with one schedule; a compressed record may be larger than its topic's limit."""
-DETAIL_CHARS_MAX: Final = 1_000
+APPLIED_S: Final = 0.2
+"""A decided transaction is applied in milliseconds."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Read:
-    """A record, as far as it could be read."""
-
-    record: CommandRecord
-    kind: CommandName
-    reply: ReplyTo | None
-    command: Command | None
-    wrong: InvalidInput | None
+class _NoReply(Forbidden):
+    """It may not be answered where it wants to be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,94 +114,95 @@ class CommandWork:
 
     async def work(self, batch: CommandBatch, note_effects: NoteEffects) -> None:
         """See the module."""
-        read = [await self._read(record) for record in batch.records]
+        cluster, now_ms = self.handlers.cluster, self._now_ms()
+        read = [await records.read_record(record, cluster=cluster, now_ms=now_ms) for record in batch.records]
         over = frozenset(each.record.place for each in read[: batch.over])
-        lanes: dict[object, list[_Read]] = {}
-        for each in read:
-            lanes.setdefault(each.command.client_id if each.command is not None else each.record.place, []).append(each)
-        told: dict[CommandPlace, _Told] = {}
-
-        async def one_client(lane: Sequence[_Read]) -> None:
-            for each in lane:
-                told[each.record.place] = await self._settle(each, over=each.record.place in over)
-
-        await together(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
+        told = await self._carry_out_all(read, over)
+        await self._look_after(read, told)
         in_order = [(each, told[each.record.place]) for each in read]
         if len(over) < len(read) and any(outcome.reply is not None for _, outcome in in_order):
             await self._insist(note_effects, "the commands' offsets")
         for each, outcome in in_order:
             await self._tell(each, outcome)
 
-    # --- reading
-
-    async def _read(self, record: CommandRecord) -> _Read:
-        cluster, now_ms = self.handlers.cluster, self.handlers.clock.now_ms()
-        kind: CommandName = "unknown"
-        reply: ReplyTo | None = None
-        try:
-            if len(record.value) > VALUE_BYTES_MAX:
-                raise schemas.TooLarge([FieldError("body", f"is longer than {VALUE_BYTES_MAX} bytes")])
-            document = await parsed(record.value, _as_it_is)
-            kind = commands.kind_of(document) or "unknown"
-            reply = commands.reply_of(document, cluster=cluster)
-            command = commands.read_command(
-                document, record_key=record.key, cluster=cluster, now_ms=now_ms, traceparent=_traceparent(record)
-            )
-        except InvalidInput as wrong:
-            return _Read(record=record, kind=kind, reply=reply, command=None, wrong=wrong)
-        return _Read(record=record, kind=kind, reply=reply, command=command, wrong=None)
-
     # --- carrying out
 
-    async def _settle(self, read: _Read, *, over: bool) -> _Told:
-        setbacks = Setbacks(self.rng, RETRY)
-        while True:
-            try:
-                return await self._once(read, over=over)
-            except TooManyRequests as limited:
-                await asyncio.sleep(limited.retry_after_s)
-            except (Unavailable, Contested) as error:
-                log.warning("A command waits", extra=_said("command.waits", read.record, error, once=True))
-                await asyncio.sleep(setbacks.next_wait_s())
+    async def _carry_out_all(
+        self, read: Sequence[ReadCommand], over: frozenset[CommandPlace]
+    ) -> dict[CommandPlace, _Told]:
+        """What became of each; those that are over are left out."""
+        lanes: dict[object, list[ReadCommand]] = {}
+        for each in read:
+            lanes.setdefault(each.command.client_id if each.command is not None else each.record.place, []).append(each)
+        told: dict[CommandPlace, _Told] = {}
 
-    async def _once(self, read: _Read, *, over: bool) -> _Told:
-        """Raises: TooManyRequests, Unavailable, Contested: to be tried again."""
+        async def one_client(lane: Sequence[ReadCommand]) -> None:
+            for each in lane:
+                outcome = await self._settle(each, over=each.record.place in over)
+                if outcome is not None:
+                    told[each.record.place] = outcome
+
+        await together(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
+        return told
+
+    async def _look_after(self, read: Sequence[ReadCommand], told: dict[CommandPlace, _Told]) -> None:
+        """Of those that are over: nobody knows any more what their answer was, but what is there now."""
+        left = [each for each in read if each.record.place not in told]
+        if not left:
+            return
+        # A note may be seen before the rest of its transaction, which another node has just decided.
+        await asyncio.sleep(APPLIED_S)
+
+        async def look(each: ReadCommand) -> None:
+            told[each.record.place] = await self._patiently(partial(self._state_now, each), each.record)
+
+        await together(look, left, at_once=CLIENTS_AT_ONCE)
+
+    async def _settle(self, read: ReadCommand, *, over: bool) -> _Told | None:
+        """None: it was over before, or is by somebody else who has read it as well."""
         turn: CommandTurn | None = None
         if read.command is not None:
             turn = self.turn_of(read.command.client_id, read.command.schedule_key, read.record.place)
         try:
-            told = await self._carried_out(read, turn, over=over)
+            told = await self._patiently(partial(self._carried_out, read, turn, over=over), read.record)
         except CommandOver:
-            return await self._state_now(read)
-        if turn is None or turn.had_effect or await turn.close():
+            return None
+        # By itself, so that what was refused, and is a dead letter by now, is not looked at anew.
+        if turn is None or turn.had_effect or await self._patiently(turn.close, read.record):
             return told
-        # Another node has read it as well, and found something to do: then that is what became of it.
-        return await self._state_now(read)
+        return None
 
-    async def _carried_out(self, read: _Read, turn: CommandTurn | None, *, over: bool) -> _Told:
-        """Raises: CommandOver; TooManyRequests, Unavailable, Contested: to be tried again."""
-        principal = self.principal()
-        if principal is None:
-            raise Unavailable("nobody bears the name that CLOCKWORK_COMMANDS_PRINCIPAL says")
+    async def _patiently(self, do: Callable[[], Awaitable[T]], record: CommandRecord) -> T:
+        """Again and again, while it may only be waited for."""
+        setbacks = Setbacks(self.rng, RETRY)
+        while True:
+            try:
+                return await do()
+            except TooManyRequests as limited:
+                await asyncio.sleep(limited.retry_after_s)
+            except (Unavailable, Contested, NewerFormat) as error:
+                log.warning("A command waits", extra=_said("command.waits", record, error, once=True))
+                await asyncio.sleep(setbacks.next_wait_s())
+
+    async def _carried_out(self, read: ReadCommand, turn: CommandTurn | None, *, over: bool) -> _Told:
+        """Raises: CommandOver; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
+        principal = self._principal()
         try:
             if read.reply is not None and not principal.topics.cover(read.reply.topic):
                 wrong = FieldError("replyTo", "is not covered by this key")
-                forbidden = Forbidden("replyTo is not covered by this key.", [wrong])
-                return await self._buried(replace(read, reply=None), forbidden)
+                raise _NoReply("replyTo is not covered by this key.", [wrong])
             if read.wrong is not None or read.command is None or turn is None:
                 raise read.wrong or InvalidInput([])
             if over:
                 raise CommandOver
             view, status = await self._carry_out(principal, read.command, turn)
-        except TooManyPending as full:
-            return await self._buried(read, full)
-        except (CommandOver, TooManyRequests, Unavailable, Contested):
-            raise
         except Refusal as refusal:
-            return _Told(result="refused", reply=self._problem_reply(read, refusal.problem))
+            return self._told(read, refusal.problem, "refused")
         except Exception as error:
-            return await self._buried(read, error)
-        return _Told(result="done", reply=self._view_reply(read, view, status))
+            if _waits(error) or isinstance(error, CommandOver):
+                raise
+            return await self._buried(read, turn, error)
+        return _Told(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
 
     async def _carry_out(self, principal: Principal, command: Command, turn: CommandTurn) -> tuple[ScheduleView, int]:
         named = (command.client_id, command.schedule_key)
@@ -216,73 +214,65 @@ class CommandWork:
         view = await self.handlers.change_one(principal, *named, command.asks, if_version=command.if_version, turn=turn)
         return view, 200
 
-    async def _state_now(self, read: _Read) -> _Told:
-        """The answer to a command that is over: nobody knows any more what it was, but what is there now."""
-        if read.reply is None or read.command is None:
+    async def _state_now(self, read: ReadCommand) -> _Told:
+        """What stands under its key, for whoever may be told. Raises: as `_carried_out`, but for CommandOver."""
+        principal = self._principal()
+        command = read.command
+        if read.reply is None or command is None or not principal.topics.cover(read.reply.topic):
             return _Told(result="over")
-        view = await self.handlers.intake.find(read.command.client_id, read.command.schedule_key)
-        repeated = (names.REPEATED, b"true")
-        if view is None:
-            return _Told(result="over", reply=self._problem_reply(read, problems.schedule_not_found(), repeated))
-        return _Told(result="over", reply=self._view_reply(read, view, 200, repeated))
+        try:
+            right = Right.CANCEL if command.asks is None else Right.CREATE
+            authorize(principal, right, command.client_id)
+            view = await self.handlers.intake.find(command.client_id, command.schedule_key)
+            if view is None:
+                raise Refusal(problems.schedule_not_found())
+        except Exception as error:
+            if _waits(error):
+                raise
+            return self._told(read, self._problem(read, error), "over", repeated=True)
+        reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)
+        return _Told(result="over", reply=reply)
 
-    async def _buried(self, read: _Read, error: Exception) -> _Told:
-        """Sends its dead letter, until that is there."""
-        if not isinstance(error, ClockworkError):
-            # A defect of ours must not stop all commands behind it; whoever reads the log and the dead letter repeats it.
-            log.error(
-                "A command failed", exc_info=error, extra=_said("command.failed", read.record, type(error).__name__)
-            )
-        problem = problem_of(error) if isinstance(error, ClockworkError) else problems.internal(secrets.token_hex(8))
-        letter = self._dead_letter(read, _reason_of(error), problem.detail)
+    async def _buried(self, read: ReadCommand, turn: CommandTurn | None, error: Exception) -> _Told:
+        """Sends its dead letter, until that is there. Raises: CommandOver, if somebody else found it to be right."""
+        if turn is not None:
+            with suppress(Unreadable):  # then nobody can have carried it out
+                await turn.look()
+        problem = self._problem(read, error)
+        letter = records.dead_letter(
+            read, error, problem.detail, of=self.topic, to=self.dead_letter_topic, now_ms=self._now_ms()
+        )
         await self._insist(partial(self._bury, letter), self.dead_letter_topic)
         extra = _said("command.dead_letter", read.record, read.wrong or "dead_letter")
         log.warning("A command became a dead letter", extra=extra)
-        return _Told(result="dead_letter", reply=self._problem_reply(read, problem))
+        if isinstance(error, _NoReply):
+            return _Told(result="dead_letter")
+        return self._told(read, problem, "dead_letter")
+
+    def _told(self, read: ReadCommand, problem: Problem, result: CommandResult, *, repeated: bool = False) -> _Told:
+        reply = records.problem_reply(read, problem, now_ms=self._now_ms(), repeated=repeated)
+        return _Told(result=result, reply=reply)
+
+    def _problem(self, read: ReadCommand, error: Exception) -> Problem:
+        if isinstance(error, ClockworkError | Refusal):
+            return problem_of(error)
+        # A defect of ours must not stop all commands behind it; whoever reads the log and the dead letter repeats it.
+        extra = _said("command.failed", read.record, type(error).__name__)
+        log.error("A command failed", exc_info=error, extra=extra)
+        return problems.internal(secrets.token_hex(8))
+
+    def _principal(self) -> Principal:
+        principal = self.principal()
+        if principal is None:
+            raise Unavailable("nobody bears the name that CLOCKWORK_COMMANDS_PRINCIPAL says")
+        return principal
+
+    def _now_ms(self) -> int:
+        return self.handlers.clock.now_ms()
 
     # --- telling
 
-    def _view_reply(self, read: _Read, view: ScheduleView, status: int, *more: tuple[str, bytes]) -> OutRecord | None:
-        return self._reply(read, status, {"status": status, "schedule": schemas.answer(view)}, more)
-
-    def _problem_reply(self, read: _Read, problem: Problem, *more: tuple[str, bytes]) -> OutRecord | None:
-        return self._reply(read, problem.status.value, problem.document(), more)
-
-    def _reply(
-        self, read: _Read, status: int, document: dict[str, Any], more: Sequence[tuple[str, bytes]]
-    ) -> OutRecord | None:
-        if read.reply is None:
-            return None
-        headers = [(names.COMMAND, read.kind.encode()), (names.STATUS, str(status).encode()), *more]
-        if read.reply.correlation_id is not None:
-            headers.append((names.CORRELATION_ID, read.reply.correlation_id.encode()))
-        return OutRecord(
-            topic=read.reply.topic,
-            key=read.record.key,
-            value=json_body.compact(document),
-            headers=tuple(headers),
-            timestamp_ms=self.handlers.clock.now_ms(),
-        )
-
-    def _dead_letter(self, read: _Read, reason: str, detail: str) -> OutRecord:
-        place = read.record.place
-        return OutRecord(
-            topic=self.dead_letter_topic,
-            key=read.record.key,
-            value=read.record.value,
-            headers=(
-                # Of ours it may have none: who reads dead letters takes them for what we say.
-                *(h for h in read.record.headers if not h[0].lower().startswith(names.RESERVED_PREFIX)),
-                (names.DEAD_TOPIC, self.topic.encode()),
-                (names.DEAD_REASON, reason.encode()),
-                (names.DEAD_ATTEMPTS, b"1"),
-                (names.DEAD_DETAIL, detail[:DETAIL_CHARS_MAX].encode()),
-                (names.DEAD_SOURCE, f"{place.kafka_partition}/{place.offset}".encode()),
-            ),
-            timestamp_ms=self.handlers.clock.now_ms(),
-        )
-
-    async def _tell(self, read: _Read, told: _Told) -> None:
+    async def _tell(self, read: ReadCommand, told: _Told) -> None:
         telemetry = self.handlers.telemetry
         if told.reply is not None and not await self._send_reply(told.reply, read.record):
             telemetry.command(read.kind, "reply_dropped")
@@ -295,14 +285,7 @@ class CommandWork:
             if all(refusal.cause is not Cause.RECORD for refusal in refused.refusals) or not letter.value:
                 raise Unavailable(f"{letter.topic}: {refused}") from refused
             # Too large for the dead letters, and still where `clockwork-source` says.
-            bare = OutRecord(
-                topic=letter.topic,
-                key=None,
-                value=b"",
-                headers=tuple(h for h in letter.headers if h[0].startswith(names.RESERVED_PREFIX)),
-                timestamp_ms=letter.timestamp_ms,
-            )
-            await self._bury(bare)
+            await self._bury(records.bare(letter))
 
     async def _send_reply(self, reply: OutRecord, record: CommandRecord) -> bool:
         """False: given up."""
@@ -337,38 +320,11 @@ class CommandWork:
                 return
 
 
-def _as_it_is(document: Any) -> Any:
-    return document
-
-
-def _traceparent(record: CommandRecord) -> str | None:
-    values = [value for name, value in record.headers if name.lower() == names.TRACEPARENT]
-    try:
-        return values[0].decode("ascii") if len(values) == 1 else None
-    except UnicodeDecodeError:
-        # A malformed one is ignored, as W3C asks.
-        return None
-
-
-def _reason_of(error: Exception) -> str:
-    """A short stable code."""
-    match error:
-        case UnknownCommand():
-            return "command_unknown"
-        case schemas.TooLarge():
-            return "command_too_large"
-        case InvalidInput() if [each.field for each in error.errors] == ["body"]:
-            return "command_not_json"
-        case InvalidInput():
-            return "command_invalid"
-        case Forbidden():
-            return "command_forbidden"
-        case TooManyPending():
-            return "command_over_pending_max"
-        case Unreadable():
-            return "schedule_unreadable"
-        case _:
-            return "command_failed"
+def _waits(error: Exception) -> bool:
+    """Whether it is to be tried again. What is pending is counted before it says so for good."""
+    if isinstance(error, TooManyPending):
+        return False
+    return isinstance(error, TooManyRequests | Unavailable | Contested | NewerFormat)
 
 
 def _said(event: str, record: CommandRecord, error: object, *, once: bool = False) -> dict[str, object]:

@@ -25,18 +25,21 @@ frozen between the question and the write.
 A note is kept as long as the pointer that was written with it, else for the retention. It is needed for as long as a node
 may be frozen and go on, or offsets may be set back.
 
+A client's commands stand in one Kafka partition, if all its producers place its key alike; if they do not, the order
+between Kafka partitions is nobody's, but each command still has its effect once: a note has a place for each of them.
+
 **A topic that was made anew** counts its offsets from zero. The broker's time of a record tells it from the old one: it
 is later than all that the old one had (`message.timestamp.type` is `LogAppendTime`, which is checked at the start). The
 highest time so far is kept, so that a broker whose clock was set back makes no command look old. After a change of the
-number of Kafka partitions a client's commands may stand in another one: places there cannot be compared, and count as
-new, so such a change wants the topic read to its end first.
+number of Kafka partitions a client's commands may stand in another one, before those that it wrote earlier: such a change
+wants the topic read to its end first.
 """
 
 import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-_TEXT: Final = re.compile(r"(\d{1,10})\.(\d{1,19})\.(\d{1,19})")
+_TEXT: Final = re.compile(r"(\d{1,10})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +83,45 @@ class CommandPlace:
 class CommandNote:
     """What a key remembers of commands."""
 
-    place: CommandPlace
-    """Of the last one that is over."""
+    places: tuple[CommandPlace, ...]
+    """Of the last ones that are over, one for each Kafka partition."""
+    by: str
+    """Names the write that put it here, so that whoever was not answered knows its own."""
     expires_at_s: int
     """TTL, in epoch seconds."""
+
+    def covers(self, place: CommandPlace) -> bool:
+        """Whether the command that stands there is over."""
+        return any(place.is_over(last) for last in self.places)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoteChange:
     """One command's move of its key's note: whoever has read another one is refused."""
 
-    before: CommandPlace | None
-    """As it was read; None: there was no note."""
+    before: tuple[CommandPlace, ...]
+    """The places as they were read; empty: there was no note."""
     after: CommandNote
+
+
+def move_of(note: CommandNote | None, place: CommandPlace, *, by: str, expires_at_s: int) -> NoteChange:
+    """What moves a note past a command, and keeps it at least until then."""
+    before = note.places if note is not None else ()
+    last = {each.kafka_partition: each for each in before}
+    last[place.kafka_partition] = place.after(last.get(place.kafka_partition))
+    kept_until_s = max(expires_at_s, note.expires_at_s) if note is not None else expires_at_s
+    places = tuple(last[number] for number in sorted(last))
+    return NoteChange(before=before, after=CommandNote(places=places, by=by, expires_at_s=kept_until_s))
+
+
+def text_of_places(places: tuple[CommandPlace, ...]) -> str:
+    """As a note is stored."""
+    return " ".join(map(str, places))
+
+
+def places_of_text(text: str) -> tuple[CommandPlace, ...]:
+    """Raises: ValueError; also for another spelling of the same places, which no condition would find."""
+    places = tuple(CommandPlace.parse(part) for part in text.split(" "))
+    if text_of_places(places) != text:
+        raise ValueError("should be spelled as it is written")
+    return places

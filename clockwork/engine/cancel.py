@@ -73,6 +73,8 @@ class Canceller:
             if isinstance(end, Row | BrokenRow):
                 return Refused(Reason.IN_FLIGHT, pending_view(pointer, end))
             if end.state is not EndState.SUPERSEDED:
+                if turn is not None and not turn.had_effect:
+                    await turn.recognise()
                 return _answer(pointer, end)
 
     async def _settle(

@@ -43,5 +43,5 @@ class Requests:
             canceller=Canceller(store, waker, clock, rng, settings),
             rescheduler=Rescheduler(store, publisher, waker, clock, trust, rng, settings),
             rearmer=Rearmer(store, publisher, waker, clock, trust, rng, settings),
-            turn_of=partial(CommandTurn, store, clock, retention_ms=settings.retention_ms),
+            turn_of=partial(CommandTurn, store, clock, rng, settings.retention_ms),
         )

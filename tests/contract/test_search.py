@@ -142,7 +142,7 @@ async def test_the_ends_of_a_key_are_found_and_its_pointer_is_none_of_them(
     await store.put_outcomes([outcome(each) for each in ends])
     await store.put_outcomes([outcome(row(schedule(schedule_key="a/0")))])
     place = CommandPlace(kafka_partition=0, offset=0, at_ms=0)
-    note = NoteChange(before=None, after=CommandNote(place=place, expires_at_s=2_000_000_000))
+    note = NoteChange(before=(), after=CommandNote(places=(place,), by="a", expires_at_s=2_000_000_000))
     await store.note_command(CLIENT, key, note)  # is no end
 
     assert sorted(await search.read_ended(CLIENT, key)) == sorted(each.position for each in ends)

@@ -15,8 +15,8 @@ from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 MINE = RequestId("mine")
 PLACE = CommandPlace(kafka_partition=3, offset=17, at_ms=DUE_MS)
 LATER = replace(PLACE, offset=18)
-FIRST = NoteChange(before=None, after=CommandNote(place=PLACE, expires_at_s=2_000_000_000))
-SECOND = NoteChange(before=PLACE, after=CommandNote(place=LATER, expires_at_s=2_000_000_001))
+FIRST = NoteChange(before=(), after=CommandNote(places=(PLACE,), by="a", expires_at_s=2_000_000_000))
+SECOND = NoteChange(before=(PLACE,), after=CommandNote(places=(LATER,), by="b", expires_at_s=2_000_000_001))
 
 Effect = Callable[[ScheduleStore, Row, NoteChange], Awaitable[None]]
 
@@ -81,7 +81,7 @@ async def test_an_effect_by_command_moves_the_note_in_its_transaction(store: Sch
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-@pytest.mark.parametrize("read", [FIRST, replace(SECOND, before=replace(PLACE, offset=16))])
+@pytest.mark.parametrize("read", [FIRST, replace(SECOND, before=(replace(PLACE, offset=16),))])
 async def test_whoever_has_read_another_note_has_no_effect_at_all(
     store: ScheduleStore, effect: Effect, read: NoteChange
 ) -> None:
@@ -119,8 +119,9 @@ async def test_a_note_moves_alone_and_only_from_where_it_was_read(store: Schedul
     with pytest.raises(ConditionFailed):
         await store.note_command(*names, SECOND)
     await store.note_command(*names, FIRST)
+    await store.note_command(*names, FIRST)  # the same again is the same
     with pytest.raises(ConditionFailed):
-        await store.note_command(*names, FIRST)
+        await store.note_command(*names, replace(FIRST, after=replace(FIRST.after, by="another")))
     await store.note_command(*names, SECOND)
     assert await _note(store, at) == SECOND.after
 
@@ -137,3 +138,16 @@ async def test_a_note_is_its_keys_own_and_no_pointer_and_stays_when_that_is_writ
 
     assert await _note(store, at) == FIRST.after
     assert await _note(store, other) is None
+
+
+async def test_a_cancel_of_another_that_wrote_the_same_outcome_is_not_taken_for_its_own(store: ScheduleStore) -> None:
+    # Two cancels of one millisecond write the same; the other one, over HTTP, has moved no note.
+    at = await _ready(store, _cancel)
+    theirs = RequestId("theirs")
+    await store.hold(at.shard, at.position, theirs)
+    await store.cancel(at.shard, outcome(at, EndState.CANCELLED), hold=theirs)
+
+    with pytest.raises(ConditionFailed):
+        await _cancel(store, at, FIRST)
+
+    assert await _note(store, at) is None

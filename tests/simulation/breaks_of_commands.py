@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from clockwork.adapters.memory_store import KeyName, Place, Write
+from clockwork.domain.command import NoteChange
 from clockwork.engine.command_turn import CommandTurn
 from clockwork.ports import CommandBatch, CommandRecord
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
+from tests.simulation.store_world import HostStore
 
 
 async def commit_first(self: HostCommandLog, batch: CommandBatch, work: Any) -> int:
@@ -32,3 +35,14 @@ def read_uncommitted(self: CommandWorld, number: int, offset: int) -> list[Comma
 async def nothing_to_note(self: CommandTurn) -> bool:
     """Only effects are remembered."""
     return True
+
+
+def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | None) -> dict[Place, Write]:
+    """The note moves without a condition."""
+    there = self.notes.get(name)
+    if note is not None:
+        note = NoteChange(before=there.places if there is not None else (), after=note.after)
+    return _move_note(self, name, note)
+
+
+_move_note = HostStore._move_note

@@ -320,6 +320,10 @@ RARE: Final = (
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted("commands without an effect are not noted", (CommandTurn, "close", breaks_of_commands.nothing_to_note)),
     _scripted(
+        "commands have their effect whatever was noted meanwhile",
+        (HostStore, "_move_note", breaks_of_commands.move_whatever_was_read),
+    ),
+    _scripted(
         "one hold for all tries, repeated by the library",
         (hold, "RequestId", breaks.one_hold_per_request),
         (store_world, "SENT_ONCE", frozenset()),

@@ -145,7 +145,24 @@ def a_member_that_was_frozen_goes_on_with_what_another_one_has_answered() -> Scr
     return script
 
 
+def what_was_created_after_one_looked_is_cancelled_by_another() -> Script:
+    # It stops, and its partition moves. The other one finds nothing to cancel, and stops before it notes that. There is a
+    # schedule now; the first one finds it, sees no note, and stops before it cancels it. The other one notes, and says 404.
+    script = Script(
+        profile(
+            nodes=3,
+            commanded=True,
+            triggers=[pause("read_pointer", 1, 0.9), pause("read_command_note", 1, 0.3), pause("cancel", 1, 1.0)],
+        )
+    )
+    script.at(1.01, lambda: script.command_cancel("key"))
+    script.at(1.85, lambda: script.create("key", due_s=6.0))
+    script.at(5.0, lambda: script.find("key"))
+    return script
+
+
 SCRIPTS = {
+    "commands have their effect whatever was noted meanwhile": what_was_created_after_one_looked_is_cancelled_by_another,
     "commands without an effect are not noted": a_member_that_was_frozen_goes_on_with_what_another_one_has_answered,
     "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
     "an hour ahead is heeded": an_owner_s_clock_jumps_before_it_writes_a_retry,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command import CommandNote, CommandPlace, move_of, places_of_text, text_of_places
 
 PLACE = CommandPlace(kafka_partition=3, offset=17, at_ms=1_000)
 places = st.builds(
@@ -54,3 +54,25 @@ def test_a_place_is_read_as_it_was_written(place: CommandPlace) -> None:
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="should be Kafka partition, offset and time"):
         CommandPlace.parse(text)
+
+
+def test_a_note_remembers_a_place_for_each_kafka_partition_and_covers_what_is_not_behind_it() -> None:
+    # The producers of one client may place its key differently: a command in one place says nothing of those in another.
+    elsewhere = replace(PLACE, kafka_partition=4, offset=2)
+    first = move_of(None, PLACE, by="a", expires_at_s=10)
+    second = move_of(first.after, elsewhere, by="b", expires_at_s=5)
+    assert (first.before, second.before) == ((), (PLACE,))
+    assert second.after == CommandNote(places=(PLACE, elsewhere), by="b", expires_at_s=10), "kept as long as before"
+    assert second.after.covers(PLACE)
+    assert second.after.covers(elsewhere)
+    assert not second.after.covers(replace(elsewhere, offset=3, at_ms=1_001))
+    assert not first.after.covers(elsewhere)
+
+
+@given(found=st.lists(places, min_size=1, max_size=4, unique_by=lambda place: place.kafka_partition))
+def test_places_are_read_as_they_were_written_and_in_no_other_spelling(found: list[CommandPlace]) -> None:
+    text = text_of_places(tuple(found))
+    assert places_of_text(text) == tuple(found)
+    for other in (f"0{text}", f"{text} ", f" {text}", text.replace(".", "٠.", 1)):
+        with pytest.raises(ValueError, match="should be"):
+            places_of_text(other)

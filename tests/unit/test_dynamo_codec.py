@@ -332,14 +332,21 @@ def test_values_that_contradict_themselves_are_not_written() -> None:
 def test_a_note_of_commands_that_is_mangled_is_unreadable_and_not_none_at_all() -> None:
     # Taken for none, a repeated command would have its effect twice.
     place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
-    item = {"v": fields.number(codec.FORMAT), "command": {"S": str(place)}, "expiresAt": fields.number(5)}
-    assert codec.note_of(item) == CommandNote(place=place, expires_at_s=5)
-    for broken in (
+    item = {
+        "v": fields.number(codec.FORMAT),
+        "command": {"S": "3.17.1 11.17.1"},
+        "by": {"S": "a"},
+        "expiresAt": fields.number(5),
+    }
+    places = (place, replace(place, kafka_partition=11))
+    assert codec.note_of(item) == CommandNote(places=places, by="a", expires_at_s=5)
+    damage = [
         {"command": {"S": "3.17"}},
+        {"command": {"S": "03.17.1"}},
+        {"command": {"S": ""}},
         {"command": {"N": "3"}},
-        {"expiresAt": {"S": "5"}},
-        {"v": fields.number(99)},
-    ):
+    ]
+    for broken in (*damage, {"by": {"N": "5"}}, {"expiresAt": {"S": "5"}}, {"v": fields.number(99)}):
         with pytest.raises(Unreadable):
             codec.note_of(item | broken)
     for name in item:
