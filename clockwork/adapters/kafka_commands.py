@@ -71,6 +71,7 @@ class KafkaCommandLog:
         consumer = self._consumer()
         try:
             await consumer.start()
+            let_commits_end_alone(consumer)
             # Not in the constructor: start() would then wait for the first assignment, however long that takes.
             consumer.subscribe([self._settings.commands_topic], listener=listener)
             while True:
@@ -165,6 +166,20 @@ class KafkaCommandLog:
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
         )
+
+
+def let_commits_end_alone(consumer: Any) -> None:
+    """aiokafka shields the request of a commit: when its task is cancelled, as at a revocation, it goes on without anybody
+    who waits. That the member has lost its place by then is no news, and must not be logged as an exception that nobody
+    retrieved, which is what a defect looks like. Whoever does wait is told as ever."""
+    ask = consumer._coordinator._do_commit_offsets
+
+    async def asked(*arguments: Any) -> None:
+        if (shielded := asyncio.current_task()) is not None:
+            shielded.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await ask(*arguments)
+
+    consumer._coordinator._do_commit_offsets = asked
 
 
 class _Note:
