@@ -1,6 +1,10 @@
 """How far a pass may read, and when the shard is looked at next."""
 
 from dataclasses import dataclass
+from typing import Final
+
+TICKS: Final = 20
+"""Of a scan interval."""
 
 
 def firing_bound_ms(*, now_ms: int, frontier_ms: int) -> int:
@@ -16,6 +20,13 @@ class NextLook:
     """When to make the next pass."""
     frontier_at_ms: int | None
     """When to raise the frontier for it, off the critical path; None: no row is known that will need it."""
+
+
+def scan_after(now_ms: int, *, scan_interval_ms: int) -> int:
+    """When a shard is looked at without any word of it: after the scan interval, or a little sooner, at a tick of the clock.
+    The ticks are the same for all shards, so an idle node wakes up for some of them at once, and not for each."""
+    at_ms = now_ms + scan_interval_ms
+    return at_ms - at_ms % max(1, scan_interval_ms // TICKS)
 
 
 def next_look(

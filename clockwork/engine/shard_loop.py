@@ -18,7 +18,7 @@ from clockwork.clock import Clock
 from clockwork.config import RunnerSettings
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import Backoff
-from clockwork.domain.scanning import next_look
+from clockwork.domain.scanning import next_look, scan_after
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.engine.dispatch import Dispatcher
@@ -176,7 +176,7 @@ class ShardLoop:
                     self._scan_at_ms = now_ms + LOOK_LATER_MS
                 elif self._scan_at_ms <= now_ms:
                     self._next_ms = await self._dispatcher.look(tenure)
-                    self._scan_at_ms = now_ms + self._settings.scan_interval_ms
+                    self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
                 else:
                     await self._wait(tenure)
             except Unavailable as error:
@@ -195,7 +195,7 @@ class ShardLoop:
             self._takeover_setbacks.forget()
         known = [ms for ms in (result.next_due_ms, result.waits_until_ms) if ms is not None]
         self._next_ms = now_ms if result.more_now else min(known, default=None)
-        self._scan_at_ms = now_ms + self._settings.scan_interval_ms
+        self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
 
     async def _wait(self, tenure: Tenure) -> None:
         """Until the next known row, or the scan, or a wake-up; the frontier is raised on the way."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.scanning import NextLook, firing_bound_ms, next_look
+from clockwork.domain.scanning import TICKS, NextLook, firing_bound_ms, next_look, scan_after
 
 NOW_MS = 1_700_000_000_000
 SCAN_MS = 5_000
@@ -71,3 +71,16 @@ def test_no_known_time_is_slept_through(next_due_ms: int | None, frontier_ms: in
     if found.frontier_at_ms is not None:
         # Written at that moment, one lead ahead, it reaches the row; and no earlier than it has to be.
         assert found.at_ms - lead_ms <= found.frontier_at_ms <= found.at_ms
+
+
+@given(now_ms=st.integers(0, 2**45), later_ms=st.integers(0, 10_000), interval_ms=st.integers(1, 100_000))
+def test_shards_that_were_looked_at_within_a_tick_are_looked_at_together_and_never_late(
+    now_ms: int, later_ms: int, interval_ms: int
+) -> None:
+    at_ms = scan_after(now_ms, scan_interval_ms=interval_ms)
+    tick_ms = max(1, interval_ms // TICKS)
+    assert interval_ms - tick_ms < at_ms - now_ms <= interval_ms
+    assert at_ms > now_ms
+    other_ms = scan_after(now_ms + later_ms, scan_interval_ms=interval_ms)
+    assert (other_ms - at_ms) % tick_ms == 0
+    assert other_ms - at_ms < later_ms + tick_ms
