@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
 from clockwork.adapters.kafka_client import KafkaSettings
@@ -34,6 +34,7 @@ class Grave:
     log: DeadLetterLog
     topic: Topic
     producer: Any = None
+    consumer: Any = None
     memory: MemoryKafka | None = None
 
     def record(self, key: str) -> OutRecord:
@@ -41,7 +42,7 @@ class Grave:
         return dead_letter_of(schedule, FAILURE, topic=self.topic, now_ms=builders.DUE_MS)
 
     async def bury(self, *keys: str, kafka_partition: int = 0, commit: bool = True) -> None:
-        """In one transaction."""
+        """In one transaction; returns when it can be seen, if it was committed."""
         if self.memory is not None:
             epoch = self.memory.init("t")
             self.memory.begin("t", epoch)
@@ -52,10 +53,18 @@ class Grave:
         await self.producer.begin_transaction()
         for key in keys:
             record = self.record(key)
-            await self.producer.send_and_wait(
+            sent = await self.producer.send_and_wait(
                 record.topic, record.value, record.key, kafka_partition, record.timestamp_ms, list(record.headers)
             )
-        await (self.producer.commit_transaction if commit else self.producer.abort_transaction)()
+        if not commit:
+            await self.producer.abort_transaction()
+            return
+        await self.producer.commit_transaction()
+        # The coordinator answers when the commit is decided; the partitions hear of it a little later.
+        place = TopicPartition(sent.topic, sent.partition)
+        self.consumer.assign([place])
+        self.consumer.seek(place, sent.offset)
+        assert (await self.consumer.getone(place)).offset == sent.offset
 
 
 @pytest.fixture
@@ -64,11 +73,10 @@ async def real_grave(services: LocalServices) -> AsyncIterator[Grave]:
     settings = KafkaSettings(brokers=brokers, cluster=f"t{uuid4().hex[:10]}", shards=1, consumer_group="none")
     await create_internal_topics(settings)
     producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=settings.cluster)
-    await producer.start()
-    try:
-        yield Grave(KafkaDeadLetters(settings), Topic(settings.dead_letters_topic), producer=producer)
-    finally:
-        await producer.stop()
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers, isolation_level="read_committed")
+    async with producer, consumer:
+        topic = Topic(settings.dead_letters_topic)
+        yield Grave(KafkaDeadLetters(settings), topic, producer=producer, consumer=consumer)
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
