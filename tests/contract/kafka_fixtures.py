@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 SHARDS: Final = 4
 WAIT_S_MAX: Final = 60.0
 """No test waits longer for what must happen."""
+SETTLED_WITHIN_S: Final = 2.0
+"""For what is committed to be seen; a reader waits so long behind what stays open."""
 SMALL_BYTES_MAX: Final = 2_000
 
 
@@ -176,24 +179,34 @@ def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
             [confluent_kafka.TopicPartition(topic, number, confluent_kafka.OFFSET_BEGINNING) for number in numbers]
         )
         return sorted(
-            _read_to_the_end(consumer, len(numbers)), key=lambda record: (record.kafka_partition, record.offset)
+            _read_to_the_end(consumer, topic, len(numbers)), key=lambda record: (record.kafka_partition, record.offset)
         )
     finally:
         consumer.close()
 
 
-def _read_to_the_end(consumer: Any, kafka_partitions: int) -> list[StoredRecord]:
+def _read_to_the_end(consumer: Any, topic: str, kafka_partitions: int) -> list[StoredRecord]:
+    """Where something stands behind the end of what is committed, waits a while for it: a transaction that was answered as
+    committed may not be known to be, yet; one that is open stays so."""
     records: list[StoredRecord] = []
-    ended: set[int] = set()
-    while len(ended) < kafka_partitions:
-        message = consumer.poll(WAIT_S_MAX)
-        assert message is not None, "Kafka did not answer a reader"
-        if message.error() is None:
+    ended: dict[int, int] = {}
+    settles_until_s: float | None = None
+    while True:
+        if len(ended) == kafka_partitions:
+            settles_until_s = settles_until_s or time.monotonic() + SETTLED_WITHIN_S
+            if time.monotonic() >= settles_until_s or all(
+                offset >= consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, number), cached=True)[1]
+                for number, offset in ended.items()
+            ):
+                return records
+        message = consumer.poll(WAIT_S_MAX if settles_until_s is None else 0.05)
+        if message is None:
+            assert settles_until_s is not None, "Kafka did not answer a reader"
+        elif message.error() is None:
             records.append(_stored(message))
         else:
             assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
-            ended.add(message.partition())
-    return records
+            ended[message.partition()] = message.offset()
 
 
 def _stored(message: Any) -> StoredRecord:
