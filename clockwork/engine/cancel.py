@@ -82,13 +82,12 @@ class Canceller:
     ) -> Outcome | Row | BrokenRow:
         async def decide(row: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._cancelled(pointer, row)
-            if turn is None:
-                await self._store.cancel(pointer.shard, outcome, hold=hold)
-                return outcome
-            await turn.look()
-            note = turn.change(expires_at_s=outcome.expires_at_s)
+            if turn is not None:
+                await turn.look()
+            note = turn.change(expires_at_s=outcome.expires_at_s) if turn is not None else None
             await self._store.cancel(pointer.shard, outcome, hold=hold, note=note)
-            turn.had_effect = True
+            if turn is not None:
+                turn.had_effect = True
             return outcome
 
         return await self._holding.settle(pointer, decide, patience)

@@ -18,6 +18,7 @@ from clockwork.domain.command import CommandPlace
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import NewSchedule, ScheduleView
+from clockwork.errors import StoreUnavailable
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
@@ -140,3 +141,15 @@ class Desk:
         line = f'clockwork_commands_total{{command="{command}",result="{result}"}} '
         shown = self.telemetry.exposition()[0].decode()
         return float(next(text for text in shown.splitlines() if text.startswith(line)).removeprefix(line))
+
+
+def unanswered(desk: Desk, name: str) -> None:
+    """The store does the next one, and is not heard of."""
+    real = getattr(desk.engine.store, name)
+
+    async def lose(*given: object, **named: object) -> None:
+        setattr(desk.engine.store, name, real)
+        await real(*given, **named)
+        raise StoreUnavailable(outcome_unknown=True)
+
+    setattr(desk.engine.store, name, lose)

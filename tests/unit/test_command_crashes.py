@@ -15,7 +15,7 @@ from clockwork.domain.rights import EVERYTHING, NOBODY_IN_PARTICULAR, Principal,
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import Cancelled, Created, Status
 from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
-from tests.unit.command_desk import KEY, Desk
+from tests.unit.command_desk import KEY, Desk, unanswered
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
 NOTHING = Principal(name="p", clients=EVERYTHING, topics=EVERYTHING, rights=frozenset())
@@ -37,18 +37,6 @@ def losing(desk: Desk, name: str) -> None:
         await real(*given, **named)
 
     setattr(desk.engine.store, name, twice)
-
-
-def unanswered(desk: Desk, name: str) -> None:
-    """The store does the next one, and is not heard of."""
-    real = getattr(desk.engine.store, name)
-
-    async def lose(*given: object, **named: object) -> None:
-        setattr(desk.engine.store, name, real)
-        await real(*given, **named)
-        raise StoreUnavailable(outcome_unknown=True)
-
-    setattr(desk.engine.store, name, lose)
 
 
 # --- who is told

@@ -11,8 +11,8 @@ from clockwork.api.pending import PendingLimit
 from clockwork.domain.rights import EVERYTHING, Principal
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
-from clockwork.errors import CommandOver, StoreUnavailable
-from tests.unit.command_desk import REPLIES, Desk
+from clockwork.errors import CommandOver
+from tests.unit.command_desk import REPLIES, Desk, unanswered
 from tests.unit.counting import FakeCount, count_again_after, counting
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
@@ -138,26 +138,14 @@ async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() ->
     desk = Desk()
     place = desk.create()
     await desk.settle()
-    store = desk.engine.store
-
-    def losing(name: str) -> None:
-        real = getattr(store, name)
-
-        async def lose(*given: object, **named: object) -> None:
-            setattr(store, name, real)
-            await real(*given, **named)
-            raise StoreUnavailable(outcome_unknown=True)
-
-        setattr(store, name, lose)
-
     later = replace(place, offset=1)
-    losing("reschedule")
+    unanswered(desk, "reschedule")
     turn = desk.engine.turn_of(*NAME, later)
     moved = await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
     assert isinstance(moved, Changed)
     assert turn.had_effect
     last = replace(place, offset=2)
-    losing("cancel")
+    unanswered(desk, "cancel")
     assert isinstance(await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, last)), Cancelled)
 
 
