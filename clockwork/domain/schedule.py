@@ -179,7 +179,7 @@ class Pointer:
     rearmed: bool = False
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
     discarded_at_ms: int | None = None
-    """When it was first said that what failed here needs nothing any more; `engine.discard`. None: it was not."""
+    """When it was first said that what failed here needs nothing any more; `operations.discard`. None: it was not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,3 +218,8 @@ class Outcome:
     moved_to: Position | None = None
     """Superseded: where it stands since. Tells a request whose answer was lost whether it was that request's own doing."""
     expires_at_s: int
+
+
+def outcome_expiry_s(*, due_ms: int, end_ms: int, retention_ms: int) -> int:
+    """The later of due time and end, plus the retention; epoch seconds."""
+    return (max(due_ms, end_ms) + retention_ms) // 1_000

@@ -13,17 +13,22 @@ from typing import Final
 
 import orjson
 
-from clockwork.adapters import dynamo_batch, dynamo_codec, dynamo_fields
-from clockwork.adapters.dynamo_signature import Identity, Signer
-from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS
-from clockwork.adapters.kafka_produce import ProducerIdentity, encode_batch
-from clockwork.api import json_body, requests, schemas
 from clockwork.domain import marker
 from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Outcome, Row
-from clockwork.engine import dispatch, tidy
-from clockwork.engine.tidy import Done
+from clockwork.firing import cleanup as tidy
+from clockwork.firing import shard_pass as dispatch
+from clockwork.firing.cleanup import Done
+from clockwork.http import body as requests
+from clockwork.kafka.produce import ProducerIdentity, encode_batch
+from clockwork.schema import json as json_body
+from clockwork.schema import schedule as schemas
+from clockwork.stores.dynamodb import attributes as dynamo_fields
+from clockwork.stores.dynamodb import batching as dynamo_batch
+from clockwork.stores.dynamodb import codec as dynamo_codec
+from clockwork.stores.dynamodb.signature import Identity, Signer
+from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.report import Report
 from tests.support import builders

@@ -12,14 +12,6 @@ from uuid import uuid4
 import confluent_kafka
 import pytest
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_ownership import KafkaOwnership
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
-from clockwork.adapters.memory_group import MemoryGroup, MemoryOwnership
-from clockwork.adapters.memory_kafka import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
-from clockwork.adapters.memory_publisher import MemoryPublisher
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.marker import Ended, encode
 from clockwork.domain.position import Position
@@ -28,7 +20,16 @@ from clockwork.domain.schedule import Placed
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryUnknown
-from clockwork.ports import Publisher, ShardOwnership
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.memory.broker import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
+from clockwork.kafka.memory.group import MemoryGroup, MemoryOwnership
+from clockwork.kafka.memory.publisher import MemoryPublisher
+from clockwork.kafka.ownership import KafkaOwnership
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.ports.delivery import Publisher
+from clockwork.ports.ownership import ShardOwnership
+from clockwork.ports.telemetry import NoTelemetry
 
 if TYPE_CHECKING:
     from infra.local import LocalServices

@@ -10,15 +10,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
-from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
-from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
-from clockwork.adapters.memory_kafka import MemoryKafka
 from clockwork.domain.record import OutRecord, dead_letter_of
 from clockwork.domain.schedule import Failure, Topic
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports_admin import DeadLetterLog
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.dead_letters import KafkaDeadLetters
+from clockwork.kafka.memory.broker import MemoryKafka
+from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
+from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.ports.operations import DeadLetterLog
 from infra.local import LocalServices
 from tests.support import builders
 

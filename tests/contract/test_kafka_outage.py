@@ -6,22 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clockwork.adapters.kafka_check import check_kafka
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.clock import SystemClock
 from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import (
-    BrokerUnavailable,
-    Cause,
-    ClockworkError,
-    DeliveryRefused,
-    DeliveryUnknown,
-    Fenced,
-)
+from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced
+from clockwork.kafka.check import check_kafka
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics
 from tests.contract.kafka_fixtures import (
     SHARDS,
     PublisherWithWakeups,

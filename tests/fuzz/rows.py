@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters import dynamo_fields as fields
 from clockwork.domain.record import DEAD_REASON
 from clockwork.domain.schedule import BrokenRow, Lane, Row
+from clockwork.stores.dynamodb import attributes as fields
+from clockwork.stores.dynamodb import codec
 from tests.fuzz.tally import Tally
 from tests.support import builders
 from tests.support.builders import DUE_MS

@@ -7,20 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from clockwork.domain import marker
-from clockwork.domain.lanes import Errand, Firing, Planner
+from clockwork.domain.planning import Errand, Firing, Planner
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
-from clockwork.engine import cancel, deliver, dispatch
-from clockwork.engine import hold as holding
-from clockwork.engine.answers import NotFound, Reason, Refused
-from clockwork.engine.cancel import Canceller
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.hold import Decide, Holding
-from clockwork.engine.reading import Reading, ended_view, pending_view
-from clockwork.engine.takeover import TakeOver, Tenure
-from clockwork.engine.tidy import Done, TidyUp
 from clockwork.errors import (
     BrokerUnavailable,
     ConditionFailed,
@@ -29,6 +19,18 @@ from clockwork.errors import (
     StoreUnavailable,
     TransactionConflict,
 )
+from clockwork.firing import deliver
+from clockwork.firing import shard_pass as dispatch
+from clockwork.firing.cleanup import Done, TidyUp
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.takeover import TakeOver, Tenure
+from clockwork.requests import cancel
+from clockwork.requests import hold as holding
+from clockwork.requests.cancel import Canceller
+from clockwork.requests.hold import Decide, Holding
+from clockwork.requests.results import NotFound, Reason, Refused
+from clockwork.requests.state import Reading, ended_view, pending_view
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 

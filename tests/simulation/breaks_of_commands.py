@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from clockwork.adapters.memory_store import KeyName, Place, Write
 from clockwork.domain.command import NoteChange
-from clockwork.engine.command_turn import CommandTurn
-from clockwork.ports import CommandBatch, CommandRecord
+from clockwork.ports.commands import CommandBatch, CommandRecord
+from clockwork.requests.dedup import CommandTurn
+from clockwork.stores.memory.store import KeyName, Place, Write
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 from tests.simulation.store_world import HostStore
 

@@ -12,7 +12,7 @@ from clockwork.domain import marker
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.record import DEAD_SOURCE
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
-from clockwork.engine.answers import (
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,

@@ -12,14 +12,7 @@ from clockwork.domain.marker import Ended
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Placed
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import (
-    BrokerUnavailable,
-    Cause,
-    ClockworkError,
-    DeliveryRefused,
-    DeliveryUnknown,
-    Refusal,
-)
+from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal
 from tests.simulation.host import Host
 from tests.simulation.kafka_world import CLUSTER, DELIVERIES, Busy, KafkaWorld, Transaction, Where
 

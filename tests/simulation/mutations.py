@@ -12,17 +12,19 @@ from typing import Any, Final
 
 from clockwork.clock import ClockGuard
 from clockwork.domain.command import CommandPlace
-from clockwork.domain.lanes import Planner
-from clockwork.engine import deliver, dispatch, hold
-from clockwork.engine.cancel import Canceller
-from clockwork.engine.command_turn import CommandTurn
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.hold import Holding
-from clockwork.engine.reading import Reading
-from clockwork.engine.reschedule import Rescheduler
-from clockwork.engine.takeover import TakeOver
-from clockwork.engine.tidy import TidyUp
+from clockwork.domain.planning import Planner
+from clockwork.firing import deliver
+from clockwork.firing import shard_pass as dispatch
+from clockwork.firing.cleanup import TidyUp
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.takeover import TakeOver
+from clockwork.requests import hold
+from clockwork.requests.cancel import Canceller
+from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.hold import Holding
+from clockwork.requests.reschedule import Rescheduler
+from clockwork.requests.state import Reading
 from tests.simulation import breaks, breaks_of_changes, breaks_of_commands, store_world
 from tests.simulation.command_world import CommandWorld, HostCommandLog
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from clockwork.adapters.memory_store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.ports import Page
+from clockwork.ports.store import Page
+from clockwork.stores.memory.store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import StoreFaults
 from tests.simulation.host import Host

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.lanes import BatchLimits, Planner, TopicWait
+from clockwork.domain.planning import BatchLimits, Planner, TopicWait
 from clockwork.domain.position import Position
 from clockwork.domain.retry import Backoff, RetryPolicy
 from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row, Topic

@@ -8,17 +8,18 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api.auth import Authenticator, Gate
-from clockwork.api.limits import CreateLimits
-from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
-from clockwork.config_access import ConnectionSettings
+from clockwork.access.gate import Authenticator, Gate
 from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
-from clockwork.engine.answers import (
+from clockwork.http.server import HttpServer, make_app
+from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.history import Remembers
+from clockwork.requests.listing import Lists
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import CreateLimits
+from clockwork.requests.results import (
     Cancelled,
     Change,
     Changed,
@@ -34,9 +35,8 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.engine.command_turn import CommandTurn
-from clockwork.engine.history import Remembers
-from clockwork.engine.listing import Lists
+from clockwork.settings.access import ConnectionSettings
+from clockwork.settings.model import HttpSettings
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000

@@ -12,9 +12,9 @@ from clockwork.domain.rights import Right
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
-from clockwork.engine.answers import Cancelled
-from clockwork.engine.scan import BEGINNING
 from clockwork.errors import Fenced, StoreUnavailable
+from clockwork.operations.scan import BEGINNING
+from clockwork.requests.results import Cancelled
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, SHARDS, Engine

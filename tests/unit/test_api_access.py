@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from clockwork.__main__ import main
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.access import open_access
-from clockwork.api.keys import KeyRing, hash_of, new_credential
-from clockwork.api.oidc import OidcTokens
+from clockwork.access.keys import KeyRing, hash_of, new_credential
+from clockwork.access.oidc import OidcTokens
+from clockwork.access.setup import open_access
 from clockwork.clock import SystemClock
-from clockwork.config_access import AccessSettings
 from clockwork.errors import StartRefused
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.access import AccessSettings
 
 
 def test_a_node_that_lets_everybody_in_says_so_once_and_loudly(caplog: pytest.LogCaptureFixture) -> None:

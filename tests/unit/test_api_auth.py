@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.api.auth import FAILED_ATTEMPTS, _address
+from clockwork.access.gate import FAILED_ATTEMPTS, _address
 from clockwork.domain.rate import NS
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.errors import Unauthenticated, Unavailable

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
-from clockwork.engine.command_turn import CommandTurn
 from clockwork.errors import StoreUnavailable
+from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.results import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
 from tests.unit.api_edge import Answer, Edge, FakeEngine, a_request, open_edge
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api import keys as keys_module
-from clockwork.api import keys_command
-from clockwork.api.keys import KeyForm, KeyHash, KeyRing, hash_of, new_credential, read_hash, read_keys
+from clockwork.access import keys as keys_module
+from clockwork.access import keys_command
+from clockwork.access.keys import KeyForm, KeyHash, KeyRing, hash_of, new_credential, read_hash, read_keys
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, TooManyRequests, Unauthenticated
+from clockwork.observability.telemetry import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
 from tests.unit.api_edge import NOW_MS

@@ -14,12 +14,12 @@ from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from clockwork.api import oidc
-from clockwork.api.oidc import IssuerUnavailable, OidcTokens
+from clockwork.access import oidc
+from clockwork.access.oidc import IssuerUnavailable, OidcTokens
 from clockwork.clock import SystemClock
-from clockwork.config_access import AccessSettings
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.settings.access import AccessSettings
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import a_request, open_edge
 

@@ -12,14 +12,8 @@ import pytest
 
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import EndState, Failure, Outcome, Placed
-from clockwork.engine.answers import Reason, Refused, ScheduleView, Status
-from clockwork.errors import (
-    FieldError,
-    InvalidInput,
-    StoreThrottled,
-    TransactionConflict,
-    Unreadable,
-)
+from clockwork.errors import FieldError, InvalidInput, StoreThrottled, TransactionConflict, Unreadable
+from clockwork.requests.results import Reason, Refused, ScheduleView, Status
 from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
 
 

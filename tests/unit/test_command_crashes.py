@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.memory_store import Place, Write
-from clockwork.api import command_work
+from clockwork.commands import worker as command_work
 from clockwork.domain.retry import Backoff
 from clockwork.domain.rights import EVERYTHING, NOBODY_IN_PARTICULAR, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Cancelled, Created, Status
 from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
+from clockwork.requests.results import Cancelled, Created, Status
+from clockwork.stores.memory.store import Place, Write
 from tests.unit.command_desk import KEY, Desk, unanswered
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))

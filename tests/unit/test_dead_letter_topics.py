@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.lanes import TopicWait
+from clockwork.domain.planning import TopicWait
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
-from clockwork.engine.dead_letter_topics import TURNED_AWAY_MS
 from clockwork.errors import BrokerUnavailable, Cause, Refusal
+from clockwork.firing.dead_letters import TURNED_AWAY_MS
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
 from tests.support.engine import SHARD, Engine

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clockwork.domain.dead_letter import dead_letter
+from clockwork.domain.dead_letters import dead_letter
 from clockwork.domain.record import OutRecord
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import Placed

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
-from clockwork.api.admin_letters import _opened, _sealed
-from clockwork.api.connection import LINE_BYTES_MAX
 from clockwork.domain.schedule import Topic
-from clockwork.engine.dead_letters import LettersFrom
+from clockwork.http.connection import LINE_BYTES_MAX
+from clockwork.http.dead_letters import _opened, _sealed
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
+from clockwork.operations.dead_letters import LettersFrom
 
 TOPIC = Topic("dead")
 

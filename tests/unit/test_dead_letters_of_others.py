@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.adapters.kafka_dead_letters import _polled
-from clockwork.domain.dead_letter import DeadLetter, dead_letter
+from clockwork.domain.dead_letters import DeadLetter, dead_letter
 from clockwork.domain.record import CLIENT_ID, SCHEDULE_KEY
 from clockwork.domain.schedule import Placed
-from clockwork.engine.dead_letters import LettersFrom
 from clockwork.errors import Unreadable
+from clockwork.kafka.dead_letters import _polled
+from clockwork.operations.dead_letters import LettersFrom
 from tests.support.engine import Engine
 from tests.unit.test_engine_rearm import KEY, failed
 

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters import dynamo_fields as fields
 from clockwork.domain.command import CommandNote, CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
@@ -35,6 +33,8 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
+from clockwork.stores.dynamodb import attributes as fields
+from clockwork.stores.dynamodb import codec
 from tests.support.builders import outcome, pointer, position, row, schedule
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

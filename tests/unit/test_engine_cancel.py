@@ -7,7 +7,8 @@ import pytest
 
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
 from clockwork.domain.wakeup import NewlyDue, Wanted
-from clockwork.engine.answers import (
+from clockwork.errors import InvalidInput
+from clockwork.requests.results import (
     Cancelled,
     Created,
     KeyTaken,
@@ -18,7 +19,6 @@ from clockwork.engine.answers import (
     Repeated,
     Status,
 )
-from clockwork.errors import InvalidInput
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine

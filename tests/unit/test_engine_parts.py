@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
+from clockwork.concurrency import together
 from clockwork.domain.schedule import Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.engine.supervisor import Supervisor
-from clockwork.engine.together import together
-from clockwork.engine.topic_waits import TopicWaits
 from clockwork.errors import Cause, StoreThrottled
+from clockwork.firing.supervisor import Supervisor
+from clockwork.firing.topic_state import TopicWaits
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support.virtual_time import in_virtual_time
 
 NOW_MS = 1_700_000_000_000

@@ -8,19 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.adapters.dynamo_fields import number
-from clockwork.adapters.dynamo_pauses import FORMAT, pauses_of
-from clockwork.adapters.memory_pauses import MemoryPauses
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.config import IntakeSettings
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.domain.schedule import EndState, Guarantee, OnLate
 from clockwork.domain.wakeup import NewlyDue, Wanted
-from clockwork.engine.answers import Cancelled, Changed
-from clockwork.engine.dispatch import FRONT_ROWS_MIN
-from clockwork.engine.pausing import Pauser, PauseWatch
-from clockwork.engine.takeover import Tenure
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
+from clockwork.firing.shard_pass import FRONT_ROWS_MIN
+from clockwork.firing.takeover import Tenure
+from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.requests.results import Cancelled, Changed
+from clockwork.settings.model import IntakeSettings
+from clockwork.stores.dynamodb.attributes import number
+from clockwork.stores.dynamodb.pauses import FORMAT, pauses_of
+from clockwork.stores.memory.pauses import MemoryPauses
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.clocks import ManualClock

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from clockwork.domain.schedule import EXPIRED, OnLate, Outcome, Row, ScheduleKey
-from clockwork.engine.answers import (
+from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -19,7 +20,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine

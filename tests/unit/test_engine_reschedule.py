@@ -10,7 +10,8 @@ import pytest
 from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
-from clockwork.engine.answers import (
+from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -22,7 +23,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, row, schedule
 from tests.support.engine import SHARDS, Engine

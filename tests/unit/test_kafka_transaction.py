@@ -5,10 +5,10 @@ from collections import deque
 
 import pytest
 
-from clockwork.adapters import kafka_client as codes
-from clockwork.adapters.kafka_topics import TopicLimits
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
+from clockwork.kafka import client as codes
+from clockwork.kafka.topics import TopicLimits
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, open_scripted
 

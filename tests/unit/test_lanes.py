@@ -2,7 +2,7 @@
 
 import pytest
 
-from clockwork.domain.lanes import BatchLimits, Errand, Stamp, TopicWait
+from clockwork.domain.planning import BatchLimits, Errand, Stamp, TopicWait
 from clockwork.domain.schedule import BrokenRow, Guarantee, Row, Topic
 from tests.support.builders import DUE_MS, broken_row
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
 from clockwork.domain import marker
-from clockwork.domain.lanes import Errand, TopicWait
+from clockwork.domain.planning import Errand, TopicWait
 from clockwork.domain.retry import Backoff, RetryPolicy
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row, Topic
 from clockwork.errors import Cause, Refusal
+from clockwork.stores.dynamodb import codec
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine

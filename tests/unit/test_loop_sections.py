@@ -10,18 +10,18 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters import dynamo_codec
-from clockwork.adapters.dynamo_batch import GROUP_REQUESTS_MAX, Grouped
-from clockwork.adapters.dynamo_fields import Item
-from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS, DynamoScheduleStore
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.marker import Ended
 from clockwork.domain.schedule import Outcome
-from clockwork.engine.dispatch import PAGE_ROWS_MAX
-from clockwork.engine.tidy import CHUNK_BYTES_MAX, CHUNK_ROWS, Done, TidyUp
+from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Done, TidyUp
+from clockwork.firing.shard_pass import PAGE_ROWS_MAX
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec as dynamo_codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import GROUP_REQUESTS_MAX, Grouped
+from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 
 SETTINGS: Final = DynamoClientSettings(region="us-east-1")

@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from clockwork.config import HttpSettings, KafkaSettings, Settings
-from clockwork.config_processes import ProcessSettings
 from clockwork.domain.retry import Backoff
 from clockwork.errors import StartRefused
-from clockwork.processes import Processes, reserved_port
+from clockwork.node.processes import Processes, reserved_port
+from clockwork.settings.model import HttpSettings, KafkaSettings, Settings
+from clockwork.settings.processes import ProcessSettings
 from tests.support.waiting import until
 
 SOON: Final = Backoff(initial_ms=1, max_ms=1)

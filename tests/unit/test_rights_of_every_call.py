@@ -5,10 +5,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.auth import Gate
-from clockwork.api.openapi import routes_of
+from clockwork.access.gate import Gate
 from clockwork.domain.rights import Principal, Right, names_of
+from clockwork.http.openapi import routes_of
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.config_access import PaceSettings
 from clockwork.domain.schedule import Guarantee, RequestId, Retry, Topic
-from clockwork.engine.dispatch import FRONT_ROWS_MIN
-from clockwork.engine.takeover import Tenure
-from clockwork.engine.topic_pace import ROUNDS_PER_SECOND, TopicPace, topic_pace
+from clockwork.firing.shard_pass import FRONT_ROWS_MIN
+from clockwork.firing.takeover import Tenure
+from clockwork.firing.topic_pace import ROUNDS_PER_SECOND, TopicPace, topic_pace
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.access import PaceSettings
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
