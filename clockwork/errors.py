@@ -72,16 +72,16 @@ class TransactionConflict(Contested):
     """The item is part of a transaction that is being applied."""
 
 
-class CommandOver(ClockworkError):
+class CommandAlreadyProcessed(ClockworkError):
     """This command had its effect before, or a later one of its client has."""
 
 
-class Cause(StrEnum):
+class RefusalCause(StrEnum):
     """Why a record could not be sent: decides who waits, and whether it costs an attempt."""
 
     RECORD = "record"
     """The record itself is refused (too large, invalid): costs it an attempt."""
-    TOPIC = "topic"
+    DESTINATION = "destination"
     """The topic is missing or forbidden: all of its rows wait, none pays."""
     TRANSIENT = "transient"
     """A leader is away, too few replicas, a time-out: back off, nobody pays."""
@@ -91,10 +91,10 @@ class Cause(StrEnum):
 class Refusal:
     """One reason why a batch was not delivered."""
 
-    cause: Cause
+    cause: RefusalCause
     reason: str
     """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
-    topic: str
+    destination: str
     index: int | None = None
     """Which record of the batch: always there when it is the RECORD's fault, never otherwise."""
 
@@ -103,7 +103,7 @@ class DeliveryRefused(ClockworkError):
     """A batch was not delivered; if it was begun, the next init of its shard makes sure that it never will be."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
-        super().__init__("; ".join(f"{r.topic}: {r.reason}" for r in refusals))
+        super().__init__("; ".join(f"{r.destination}: {r.reason}" for r in refusals))
         self.refusals = tuple(refusals)
         self.begun = begun
         """True if the producer must be built anew before the next batch."""
@@ -172,5 +172,5 @@ class TooManyPending(TooManyRequests):
     """A client has as many pending schedules as it may have."""
 
 
-class StartRefused(ClockworkError):
+class CannotStart(ClockworkError):
     """The node must not start with these settings or these tables."""

@@ -37,7 +37,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from clockwork.access.verified import Verified
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused, TooManyRequests, Unauthenticated
+from clockwork.errors import CannotStart, TooManyRequests, Unauthenticated
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.parsing import toml_of
 
@@ -219,7 +219,7 @@ class KeyRing:
             self._text = self._read()
             self._keys = read_keys(self._text)
         except (OSError, ValueError) as error:
-            raise StartRefused(f"CLOCKWORK_AUTH_KEYS_FILE: {path}: {_said(error)}") from error
+            raise CannotStart(f"CLOCKWORK_AUTH_KEYS_FILE: {path}: {_said(error)}") from error
         self._telemetry.auth_keys(len(self._keys), current=True)
 
     def known(self, credential: str) -> Principal | None:

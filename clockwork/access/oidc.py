@@ -24,7 +24,7 @@ import aiohttp
 from clockwork.access.verified import Verified
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused, Unauthenticated, Unavailable
+from clockwork.errors import CannotStart, Unauthenticated, Unavailable
 from clockwork.settings.access import AccessSettings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class OidcTokens:
         try:
             import jwt
         except ImportError as error:
-            raise StartRefused("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
+            raise CannotStart("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
         self._jwt = jwt
         self._settings = settings
         self._clock = clock

@@ -11,7 +11,7 @@ from clockwork.access.keys import KeyRing
 from clockwork.access.oidc import OidcTokens
 from clockwork.clock import Clock
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR, WILDCARD, Principal
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.pending_quota import Count, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
@@ -72,7 +72,7 @@ def _principal_of_commands(
         return lambda: NOBODY_IN_PARTICULAR
     keys, named = authenticator, str(name)
     if keys.named(named) is None:
-        raise StartRefused(
+        raise CannotStart(
             "CLOCKWORK_COMMANDS_PRINCIPAL: the keys' file has no entry of that name that counts, or several that differ"
         )
     return lambda: keys.named(named)

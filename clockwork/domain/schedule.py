@@ -179,7 +179,7 @@ class Pointer:
     rearmed: bool = False
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
     discarded_at_ms: int | None = None
-    """When it was first said that what failed here needs nothing any more; `operations.discard`. None: it was not."""
+    """When it was first said that what failed here needs nothing any more; `operations.dead_letters`. None: it was not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
 from clockwork.clock import Clock
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
@@ -194,7 +194,7 @@ class HttpServer:
             )
         except OSError as error:
             await self.stop()
-            raise StartRefused(
+            raise CannotStart(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         said = {"host": host, "port": self.port, "tls": self._tls is not None}

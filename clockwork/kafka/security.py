@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import AuthenticationFailedError
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.kafka.client import KafkaSecurity
 from clockwork.settings import security as names
 from clockwork.settings.security import MSK_IAM, KafkaSecuritySettings
@@ -59,7 +59,7 @@ class MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no
         try:
             self._signer: Any = import_module(SIGNER)
         except ImportError as error:
-            raise StartRefused(
+            raise CannotStart(
                 f"{names.MECHANISM}: {MSK_IAM} needs a library that is missing: pip install 'clockwork[msk]'"
             ) from error
 

@@ -32,12 +32,11 @@ from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.errors import Unavailable
 from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_loop import Gates, ShardLoop
-from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.destination_waits import DestinationWaits, rate_limits
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import TakeOver
-from clockwork.firing.topic_pace import topic_pace
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.takeover import Takeover
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
 from clockwork.http.siblings import Sibling, answering_siblings
@@ -189,21 +188,25 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
-        topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
-        take_over = TakeOver(
+        destination_waits = DestinationWaits(
+            topic_wait_ms=settings.runner.topic_wait_ms, pace=rate_limits(settings.pace, telemetry)
+        )
+        takeover = Takeover(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
         delivery = Delivery(
-            store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
+            store, publisher, takeover, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer
         )
         pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
-        dispatcher = Dispatcher(
-            store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+        shard_pass = ShardPass(
+            store, delivery, destination_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
         )
-        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+        concurrency = ConcurrencyLimits(
+            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
+        )
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, settings.runner)
+            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)

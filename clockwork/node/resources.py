@@ -3,7 +3,7 @@
 import logging
 import ssl
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.leave import leave_group
@@ -53,14 +53,14 @@ async def check_resources(settings: Settings, *, fires: bool = True) -> None:
     for warning in found.warnings:
         log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
     if found.problems:
-        raise StartRefused("\n".join(found.problems))
+        raise CannotStart("\n".join(found.problems))
 
 
 async def leave_for_good(settings: Settings) -> None:
     """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
     handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
     if settings.kafka.instance_id is None:
-        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
+        raise CannotStart("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
     for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
         await leave_as(settings, instance_id)
 

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.ports.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _provider() -> "TracerProvider":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartRefused("CLOCKWORK_TRACING=otlp needs more packages: pip install 'clockwork[otel]'") from error
+        raise CannotStart("CLOCKWORK_TRACING=otlp needs more packages: pip install 'clockwork[otel]'") from error
     resource = Resource.create({SERVICE_NAME: SERVICE}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

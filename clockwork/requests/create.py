@@ -7,7 +7,7 @@ whose outcome was read, strongly, so that two takers cannot both win.
 
 import random
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
 from clockwork.errors import (
     ClockUntrusted,
@@ -37,7 +37,7 @@ class Intake:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> None:

@@ -183,7 +183,7 @@ class Listing:
                 views[pointer] = ended_view(pointer, outcome)
             elif outcome is None and pointer in rows:
                 views[pointer] = pending_view(pointer, rows[pointer])
-            elif outcome is None and status is None and not self._reading.is_over(pointer):
+            elif outcome is None and status is None and not self._reading.is_processed(pointer):
                 alone.append(pointer)
         seen = await gather_bounded(lambda pointer: self._alone(pointer, patience), alone, at_once=ALONE_AT_ONCE)
         again = dict(zip(alone, seen, strict=True))

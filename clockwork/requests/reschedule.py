@@ -25,7 +25,7 @@ more, and the change is made to what stands there now. So one request changes a 
 import random
 from dataclasses import dataclass, replace
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -90,7 +90,7 @@ class Rescheduler:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> None:

@@ -82,7 +82,7 @@ class ScheduleView:
     outcome: Outcome | None
     """None while pending."""
     discarded_at_ms: int | None = None
-    """Its dead letter needs nothing any more; see `operations.discard`."""
+    """Its dead letter needs nothing any more; see `operations.dead_letters`."""
 
 
 @dataclass(frozen=True, slots=True)

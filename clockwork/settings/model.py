@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.access import AccessSettings, ConnectionSettings, PaceSettings
 from clockwork.settings.dead_letters import DeadLetterSettings
 from clockwork.settings.parsing import broker, brokers_of, http_url
@@ -328,7 +328,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
         problems += dead_letters.disagreements(kafka.cluster)
     if problems:
-        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
+        raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return Settings(
         http=http,

@@ -10,7 +10,7 @@ from clockwork.access.keys import KeyRing, hash_of, new_credential
 from clockwork.access.oidc import OidcTokens
 from clockwork.access.setup import open_access
 from clockwork.clock import SystemClock
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.access import AccessSettings
 
@@ -37,7 +37,7 @@ async def test_a_worker_needs_no_keys_and_is_silent(caplog: pytest.LogCaptureFix
     access = open_access(chosen, SystemClock(), NoTelemetry(), accepts=False)
     await access.run()
     assert caplog.records == []
-    with pytest.raises(StartRefused):
+    with pytest.raises(CannotStart):
         open_access(chosen, SystemClock(), NoTelemetry(), accepts=True)
 
 

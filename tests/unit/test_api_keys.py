@@ -11,7 +11,7 @@ from clockwork.access import keys as keys_module
 from clockwork.access import keys_command
 from clockwork.access.keys import KeyForm, KeyHash, KeyRing, hash_of, new_credential, read_hash, read_keys
 from clockwork.domain.rights import Right
-from clockwork.errors import StartRefused, TooManyRequests, Unauthenticated
+from clockwork.errors import CannotStart, TooManyRequests, Unauthenticated
 from clockwork.observability.telemetry import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
@@ -203,7 +203,7 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
     a_ring: Callable[[str], Ring], change: tuple[str, str], named: str
 ) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused) as refused:
+    with pytest.raises(CannotStart) as refused:
         a_ring(text.replace(*change))
     assert "CLOCKWORK_AUTH_KEYS_FILE: " in str(refused.value)
     assert named in str(refused.value)
@@ -213,12 +213,12 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
 
 def test_an_id_that_is_there_twice_stops_the_start(a_ring: Callable[[str], Ring]) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused, match=r"keys\.1\.id: is there twice"):
+    with pytest.raises(CannotStart, match=r"keys\.1\.id: is there twice"):
         a_ring(text + text)
 
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartRefused, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
+    with pytest.raises(CannotStart, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
         KeyRing(tmp_path / "none.toml", ManualClock(NOW_MS), PrometheusTelemetry())
 
 
