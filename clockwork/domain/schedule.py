@@ -183,7 +183,7 @@ class Pointer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
+class Receipt:
     """Where a record is."""
 
     kafka_partition: int
@@ -212,7 +212,7 @@ class Outcome:
     at_ms: int
     schedule: Schedule | None
     """Its content; None only where the row could not be read, and for `superseded`."""
-    placed: Placed | None = None
+    receipt: Receipt | None = None
     """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
     failure: Failure | None = None
     moved_to: Position | None = None

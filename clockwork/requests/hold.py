@@ -24,7 +24,7 @@ from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, Re
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, TransactionConflict
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.state import Reading
 from clockwork.requests.waker import Waker
 
@@ -61,7 +61,7 @@ class Holding:
         self._clock = clock
         self._rng = rng
 
-    async def settle(self, pointer: Pointer, decide: Decide, patience: Patience) -> Outcome | Row | BrokenRow:
+    async def settle(self, pointer: Pointer, decide: Decide, patience: RequestDeadline) -> Outcome | Row | BrokenRow:
         """Tries until the schedule at this position has an outcome, by `decide` or by somebody else; or, where nothing
         can be promised (`in_flight`), returns its row.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict
 from clockwork.stores.dynamodb import transactions
@@ -101,7 +101,7 @@ class GroupCommit:
         left = await self._together(group, list(group.members.values()))
         if left and len(left) < len(group.members):
             left = await self._together(group, left)
-        await together(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
+        await gather_bounded(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
 
     async def _together(self, group: _Group, members: list[Member]) -> list[Member]:
         """Returns those that are to be tried again."""
