@@ -25,7 +25,7 @@ from clockwork.access.verified import Verified
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.errors import StartRefused, Unauthenticated, Unavailable
-from clockwork.settings.access import AccessSettings
+from clockwork.settings.model import AccessSettings
 
 if TYPE_CHECKING:
     import jwt

@@ -15,7 +15,7 @@ from clockwork.errors import StartRefused
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.pending_quota import Count, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
-from clockwork.settings.access import AccessSettings
+from clockwork.settings.model import AccessSettings
 
 log = logging.getLogger(__name__)
 

@@ -35,8 +35,7 @@ from clockwork.requests.results import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000

@@ -12,7 +12,7 @@ from clockwork.access.setup import open_access
 from clockwork.clock import SystemClock
 from clockwork.errors import StartRefused
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.access import AccessSettings
+from clockwork.settings.model import AccessSettings
 
 
 def test_a_node_that_lets_everybody_in_says_so_once_and_loudly(caplog: pytest.LogCaptureFixture) -> None:

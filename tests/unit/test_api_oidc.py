@@ -19,7 +19,7 @@ from clockwork.access.oidc import IssuerUnavailable, OidcTokens
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, Unauthenticated
-from clockwork.settings.access import AccessSettings
+from clockwork.settings.model import AccessSettings
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import a_request, open_edge
 

@@ -12,8 +12,8 @@ from clockwork.domain.rights import NOBODY_IN_PARTICULAR
 from clockwork.errors import StartRefused
 from clockwork.node.resources import kafka_settings
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.access import AccessSettings
-from clockwork.settings.model import load_settings
+from clockwork.settings.model import AccessSettings
+from clockwork.settings.sources import load_settings
 from tests.support.clocks import ManualClock
 
 KEYS = {"CLOCKWORK_AUTH": "keys", "CLOCKWORK_AUTH_KEYS_FILE": "/keys.toml", "CLOCKWORK_COMMANDS": "on"}
