@@ -32,7 +32,7 @@ from clockwork.adapters.kafka_ownership import KafkaOwnership
 from clockwork.adapters.kafka_publisher import KafkaPublisher
 from clockwork.adapters.telemetry import PrometheusTelemetry
 from clockwork.adapters.tracing import open_tracer
-from clockwork.api.access import Access, open_access
+from clockwork.api.auth import Access, open_access
 from clockwork.api.command_work import CommandWork
 from clockwork.api.handlers import ScheduleHandlers
 from clockwork.api.server import HttpServer, make_app

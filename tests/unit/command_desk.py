@@ -15,7 +15,7 @@ from clockwork.api.limits import NO_LIMITS, CreateLimits
 from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
 from clockwork.api.schemas import read_schedule
 from clockwork.domain.command import CommandPlace
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
+from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import StoreUnavailable
@@ -37,7 +37,7 @@ class Desk:
         self.engine = Engine()
         self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.telemetry = PrometheusTelemetry()
-        self.principal: Principal | None = NOBODY_IN_PARTICULAR
+        self.principal: Principal | None = ANYONE
         for topic in (REPLIES, "other"):
             self.engine.kafka.create_topic(topic)
         engine = self.engine

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Names, Principal, Right, authorize, names_of
+from clockwork.domain.rights import ANYONE, Names, Principal, Right, authorize, names_of
 from clockwork.domain.schedule import ClientId, Topic
 from clockwork.errors import Forbidden
 
@@ -58,7 +58,7 @@ def test_nothing_is_covered_by_an_empty_list_and_everything_by_a_star() -> None:
     assert not Names().cover("")
     assert names_of(["*"]).cover("a")
     for right in Right:
-        authorize(NOBODY_IN_PARTICULAR, right, ClientId("c"), Topic("t"))
+        authorize(ANYONE, right, ClientId("c"), Topic("t"))
 
 
 @pytest.mark.parametrize("pattern", ["", "a*b", "**", "*a", "a**"])
