@@ -160,6 +160,7 @@ async def test_a_scrypt_hash_is_refused_with_the_command_that_makes_a_new_key(
         a_ring(text.replace(hash_of(key), SCRYPT))
     for said in (str(vars(kept)["error"]), str(refused.value)):
         assert "hash: " in said
+        assert "scrypt" in said
         assert "clockwork keys new" in said
         assert "$14$" not in said
 

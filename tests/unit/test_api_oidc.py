@@ -73,18 +73,28 @@ class Issuer:
     fetched: int = 0
     answer: web.Response | None = None
     """Given instead of the keys."""
-    jwks_uri: Any = None
-    silent: asyncio.Event | None = None
-    """If there is one: answers once it is set."""
+    about_changes: dict[str, Any] = field(default_factory=dict)
+    """To the discovery document."""
+    released: asyncio.Event | None = None
+    """If there is one: the answer ends once it is set."""
+    drips: bool = False
+    """Until then it comes byte by byte."""
 
     async def about(self, _: web.Request) -> web.Response:
-        uri = self.jwks_uri if self.jwks_uri is not None else f"{self.url}/keys"
-        return web.json_response({"issuer": self.url, "jwks_uri": uri})
+        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"} | self.about_changes)
 
-    async def show_keys(self, _: web.Request) -> web.Response:
+    async def show_keys(self, request: web.Request) -> web.StreamResponse:
         self.fetched += 1
-        if self.silent is not None:
-            await self.silent.wait()
+        if self.released is not None and self.drips:
+            dripping = web.StreamResponse()
+            await dripping.prepare(request)
+            while not self.released.is_set():
+                await dripping.write(b" ")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.released.wait(), 0.01)
+            return dripping
+        if self.released is not None:
+            await self.released.wait()
         return self.answer or web.json_response({"keys": self.keys})
 
     def claims(self, **changes: Any) -> dict[str, Any]:
@@ -324,9 +334,12 @@ async def test_a_member_that_cannot_be_used_is_skipped_and_verifies_nothing(
 
 
 @pytest.mark.parametrize(
-    "members", [{"use": "sig"}, {"key_ops": ["verify"]}, {"use": "sig", "key_ops": ["verify", "x"]}]
+    "members",
+    [{"use": "sig"}, {"crv": "P-256", "x5t": 7}, {"key_ops": ["verify"]}, {"use": "sig", "key_ops": ["verify", "x"]}],
 )
-async def test_a_key_may_say_that_it_is_for_verifying(tokens: Tokens, issuer: Issuer, members: dict[str, Any]) -> None:
+async def test_a_key_that_says_that_it_is_for_verifying_or_has_other_members_is_used(
+    tokens: Tokens, issuer: Issuer, members: dict[str, Any]
+) -> None:
     issuer.keys[:] = [published(RSA, "one", **members)]
     assert await tokens.authenticate(issuer.token())
 
@@ -507,36 +520,48 @@ async def test_an_issuer_that_does_not_answer_is_not_asked_again_by_each_token(t
     assert issuer.fetched == 1
 
 
-async def test_a_silent_issuer_is_waited_for_no_longer_than_allowed(
-    tokens: Tokens, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("drips", [False, True])
+async def test_an_issuer_that_does_not_finish_its_answer_is_not_waited_for(
+    issuer: Issuer, drips: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oidc, "FETCH_S_MAX", 0.05)
-    issuer.silent = asyncio.Event()
+    monkeypatch.setattr(oidc, "FETCH_S_MAX", 0.2)
+    issuer.released, issuer.drips = asyncio.Event(), drips
+    with pytest.raises(IssuerUnavailable):
+        await Tokens(issuer, oidc_jwks_url=f"{issuer.url}/keys").authenticate(issuer.token())
+    issuer.released.set()
+
+
+async def test_a_discovery_document_of_another_issuer_is_not_believed(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.about_changes = {"issuer": "https://else.example"}
     with pytest.raises(IssuerUnavailable):
         await tokens.authenticate(issuer.token())
-    issuer.silent.set()
 
 
-async def test_a_discovery_document_of_another_issuer_is_not_believed(issuer: Issuer) -> None:
-    tokens = Tokens(issuer)
-    token = issuer.token()
-    issuer.url += "/else"
-    with pytest.raises(IssuerUnavailable):
-        await tokens.authenticate(token)
+@pytest.mark.parametrize(
+    ("uri", "error"), [("https://k.example/keys", None), ("http://k.example/keys", IssuerUnavailable)]
+)
+async def test_keys_of_an_https_issuer_are_not_fetched_in_plain_text(uri: str, error: type[Exception] | None) -> None:
+    issuer = Issuer(url="https://issuer.example")
+    answers = [{"issuer": issuer.url, "jwks_uri": uri}, {"keys": issuer.keys}]
+    with (
+        mock.patch.object(jwt.PyJWKClient, "fetch_data", side_effect=answers),
+        pytest.raises(error) if error is not None else contextlib.nullcontext(),
+    ):
+        assert await Tokens(issuer).authenticate(issuer.token())
 
 
 @pytest.mark.parametrize("uri", [7, {}, "file:///etc/passwd", "ftp://issuer.example/keys", "http://[::1", "http:// a/"])
 async def test_keys_are_not_fetched_from_a_place_that_is_no_url_of_the_issuers_kind(
     tokens: Tokens, issuer: Issuer, uri: object
 ) -> None:
-    issuer.jwks_uri = uri
+    issuer.about_changes = {"jwks_uri": uri}
     with pytest.raises(IssuerUnavailable):
         await tokens.authenticate(issuer.token())
 
 
 async def test_the_url_of_the_keys_may_be_given_instead_of_discovered(issuer: Issuer) -> None:
     tokens = Tokens(issuer, oidc_jwks_url=f"{issuer.url}/keys")
-    issuer.jwks_uri = "http://127.0.0.1:1/none"
+    issuer.about_changes = {"jwks_uri": "http://127.0.0.1:1/none"}
     assert await tokens.authenticate(issuer.token())
 
 
