@@ -50,6 +50,7 @@ TIME_CLAIMS: Final = ("exp", "nbf", "iat")
 LEEWAY_S: Final = 30
 """The accepted difference between the issuer's clock and this node's."""
 FETCH_S_MAX: Final = 5.0
+"""The longest time for which a request waits for the issuer."""
 REFRESH_S: Final = 600.0
 REFRESH_UNKNOWN_S: Final = 10.0
 KEYS_AGE_S_MAX: Final = 3_600.0

@@ -1,4 +1,4 @@
-"""Who may do what: nothing that is not listed."""
+"""Rights: a principal may do exactly what is listed."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ def written(listed: list[tuple[str, bool]]) -> list[str]:
 
 
 def covered(listed: list[tuple[str, bool]], name: str) -> bool:
-    """The same, said another way."""
+    """The same rule, written another way."""
     return any(name[: len(each)] == each if is_prefix else name == each for each, is_prefix in listed)
 
 
