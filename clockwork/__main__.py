@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from clockwork.adapters.telemetry import configure_logging
-from clockwork.api import keys_command
-from clockwork.api.siblings import Sibling
-from clockwork.app import Role, run_node
-from clockwork.config import Settings, load_settings
+from clockwork.access import keys_command
 from clockwork.errors import StartRefused, Unavailable
-from clockwork.processes import Processes
-from clockwork.resources import check_resources, init_resources, leave_for_good
+from clockwork.http.siblings import Sibling
+from clockwork.node.app import Role, run_node
+from clockwork.node.processes import Processes
+from clockwork.node.resources import check_resources, init_resources, leave_for_good
+from clockwork.observability.telemetry import configure_logging
+from clockwork.settings.model import Settings, load_settings
 
 COLLECT_EVERY: Final = 10_000
 """Objects made and not yet dropped, after which cycles among them are looked for. Python's 700 is for small programs: a node
@@ -88,7 +88,7 @@ def collect_rarely() -> None:
 
 
 def _sibling(text: str) -> tuple[int, Path]:
-    """What `clockwork.processes` tells each of them: its number, and where the sockets are."""
+    """What `clockwork.node.processes` tells each of them: its number, and where the sockets are."""
     number, _, folder = text.partition(":")
     return int(number), Path(folder)
 

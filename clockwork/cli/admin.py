@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clockwork.api.admin_documents import PausesDocument
 from clockwork.cli import shown
 from clockwork.cli.admin_asks import as_json, asked, json_option
 from clockwork.cli.admin_backup import export_command, import_command
@@ -17,6 +16,7 @@ from clockwork.cli.admin_letters import dead_letters
 from clockwork.cli.admin_shards import fence, shards
 from clockwork.cli.connection import Connection, connected
 from clockwork.cli.outcomes import HELP
+from clockwork.schema.admin_documents import PausesDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

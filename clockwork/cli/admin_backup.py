@@ -24,12 +24,12 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from clockwork.api.admin_documents import PendingDocument
-from clockwork.api.documents import PageDocument, ScheduleDocument
 from clockwork.cli.admin_asks import pages
 from clockwork.cli.bulk import load_command
 from clockwork.cli.connection import Connection, connected
 from clockwork.client.transport import Transport
+from clockwork.schema.admin_documents import PendingDocument
+from clockwork.schema.documents import PageDocument, ScheduleDocument
 
 _FIELDS: Final = {
     "client_id",

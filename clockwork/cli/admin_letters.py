@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clockwork.api.admin_documents import DeadLetterDocument, DeadLettersDocument
 from clockwork.cli import shown
 from clockwork.cli.admin_asks import as_json, json_option, pages
 from clockwork.cli.connection import Connection, connected
@@ -18,6 +17,7 @@ from clockwork.cli.outcomes import CONFLICT, code_of, line_of
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
 from clockwork.client.transport import Transport
+from clockwork.schema.admin_documents import DeadLetterDocument, DeadLettersDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH: Final = "/admin/dead-letters"

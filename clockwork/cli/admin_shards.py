@@ -5,10 +5,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clockwork.api.admin_documents import ShardDocument, ShardsDocument
 from clockwork.cli import shown
 from clockwork.cli.admin_asks import as_json, asked, json_option
 from clockwork.cli.connection import Connection, connected
+from clockwork.schema.admin_documents import ShardDocument, ShardsDocument
 
 
 @click.command(epilog="\b\nExample:\n  clockwork admin shards --json | jq '.shards[] | select(.lagMs > 60000)'")

@@ -49,8 +49,8 @@ def line_of(error: CallFailed) -> str:
     state = error.schedule
     if state is None or state.delivered is None:
         return str(error)
-    placed = state.delivered
-    return f"{error} {placed.topic}, Kafka partition {placed.partition}, offset {placed.offset}"
+    receipt = state.delivered
+    return f"{error} {receipt.topic}, Kafka partition {receipt.partition}, offset {receipt.offset}"
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def plain(text: str) -> str:
 def ending(schedule: Schedule | PastSchedule) -> str:
     """Where and how late, or why not."""
     if schedule.delivered is not None:
-        placed = schedule.delivered
-        return f"{placed.lateness_ms} ms late, Kafka partition {placed.partition} offset {placed.offset}"
+        receipt = schedule.delivered
+        return f"{receipt.lateness_ms} ms late, Kafka partition {receipt.partition} offset {receipt.offset}"
     if schedule.failed is not None:
         return f"{schedule.failed.reason}, {schedule.failed.attempts} attempts"
     return ""

@@ -7,8 +7,8 @@ from typing import IO, Any, Final, NoReturn
 
 import click
 
-from clockwork.api.times import due_ms_of_input
 from clockwork.client import When
+from clockwork.schema.times import due_ms_of_input
 
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _PART: Final = re.compile(r"(\d{1,12})(ms|s|m|h|d|w)", re.ASCII)

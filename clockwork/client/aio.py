@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from clockwork.api.documents import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 from clockwork.client.errors import CallFailed, TooMany, Unavailable
 from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
@@ -26,6 +25,7 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
+from clockwork.schema.documents import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 
 Status = Literal["pending", "delivered", "cancelled", "failed"]
 _Document = TypeVar("_Document", bound=BaseModel)

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mappin
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from clockwork.api.documents import PastDocument, ScheduleDocument
 from clockwork.client.aio import _MISSING, AsyncClient, Result, Status
 from clockwork.client.schedules import BATCH_ITEMS_MAX, Guarantee, NewSchedule, OnLate, RetryPolicy, When
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
+from clockwork.schema.documents import PastDocument, ScheduleDocument
 
 _Value = TypeVar("_Value")
 

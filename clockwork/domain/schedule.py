@@ -11,7 +11,7 @@
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
 final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
-transaction that deletes the row on condition of its hold): design.md, sections 4 and 5.
+transaction that deletes the row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
 from dataclasses import dataclass
@@ -179,11 +179,11 @@ class Pointer:
     rearmed: bool = False
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
     discarded_at_ms: int | None = None
-    """When it was first said that what failed here needs nothing any more; `engine.discard`. None: it was not."""
+    """When it was first said that what failed here needs nothing any more; `operations.discard`. None: it was not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
+class Receipt:
     """Where a record is."""
 
     kafka_partition: int
@@ -212,9 +212,14 @@ class Outcome:
     at_ms: int
     schedule: Schedule | None
     """Its content; None only where the row could not be read, and for `superseded`."""
-    placed: Placed | None = None
+    receipt: Receipt | None = None
     """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
     failure: Failure | None = None
     moved_to: Position | None = None
     """Superseded: where it stands since. Tells a request whose answer was lost whether it was that request's own doing."""
     expires_at_s: int
+
+
+def outcome_expiry_s(*, due_ms: int, end_ms: int, retention_ms: int) -> int:
+    """The later of due time and end, plus the retention; epoch seconds."""
+    return (max(due_ms, end_ms) + retention_ms) // 1_000

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_topics import create_topics
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.topics import create_topics
 from infra.local.errors import LocalServicesError
 from infra.local.jars import cache
 from infra.local.node import NodeProcess, node_environment

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from clockwork.adapters.dynamo_search import DynamoScheduleSearch
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.memory_store import MemoryScheduleStore
 from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
-from clockwork.ports import ScheduleSearch, ScheduleStore
+from clockwork.ports.store import ScheduleSearch, ScheduleStore
+from clockwork.stores.dynamodb.search import DynamoScheduleSearch
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.contract.store_fixtures import SHARDS
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, row, schedule
 from tests.support.waiting import until

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_codec import cluster_item, row_item, shard_key
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.dynamo_tables import check_tables, create_tables, init_cluster
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StartRefused
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.codec import cluster_item, row_item, shard_key
+from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.contract.store_fixtures import SHARDS, settings_for
 from tests.support.builders import row
 

@@ -9,7 +9,7 @@ from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.errors import ConditionFailed
-from clockwork.ports import ScheduleStore
+from clockwork.ports.store import ScheduleStore
 from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 
 MINE = RequestId("mine")

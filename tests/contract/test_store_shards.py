@@ -11,7 +11,7 @@ from clockwork.domain.position import Position, position_of
 from clockwork.domain.schedule import BrokenRow, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, Unreadable
-from clockwork.ports import ScheduleStore
+from clockwork.ports.store import ScheduleStore
 from tests.contract.store_fixtures import SHARDS
 from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from clockwork.api.keys import KeyRing, read_keys
-from clockwork.config import load_settings
+from clockwork.access.keys import KeyRing, read_keys
 from clockwork.errors import StartRefused
+from clockwork.settings.model import load_settings
 from tests.fuzz.tally import Tally
 
 SETTINGS: Final = "settings file"

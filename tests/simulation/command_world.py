@@ -10,7 +10,7 @@ from typing import Final
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, ClockworkError
-from clockwork.ports import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
 from tests.simulation.kafka_host import Wire

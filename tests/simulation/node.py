@@ -1,27 +1,27 @@
-"""One node: the production engine, put together as `clockwork.app` does it, over the simulated worlds."""
+"""One node: the production engine, put together as `clockwork.node.app` does it, over the simulated worlds."""
 
 import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.command_work import CommandWork
-from clockwork.api.handlers import ScheduleHandlers
-from clockwork.config import IntakeSettings, RunnerSettings
+from clockwork.commands.worker import CommandWork
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
-from clockwork.engine.answers import NewSchedule
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.requests import Requests
-from clockwork.engine.shard_loop import Gates, ShardLoop
-from clockwork.engine.supervisor import Supervisor
-from clockwork.engine.takeover import TakeOver
-from clockwork.engine.topic_waits import TopicWaits
-from clockwork.engine.waker import Waker
 from clockwork.errors import Unavailable
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.shard_loop import Gates, ShardLoop
+from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.supervisor import Supervisor
+from clockwork.firing.takeover import TakeOver
+from clockwork.firing.topic_state import TopicWaits
+from clockwork.http.schedules import ScheduleHandlers
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.results import NewSchedule
+from clockwork.requests.service import Requests
+from clockwork.requests.waker import Waker
+from clockwork.settings.model import IntakeSettings, RunnerSettings
 from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLog
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
-from clockwork.engine.answers import (
+from clockwork.errors import InvalidInput
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -23,7 +24,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import InvalidInput
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.kafka_world import POISON

@@ -5,34 +5,34 @@ import random
 from collections import Counter
 from typing import Any
 
-from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
-from clockwork.adapters.memory_kafka import MemoryKafka
-from clockwork.adapters.memory_pauses import MemoryPauses
-from clockwork.adapters.memory_publisher import MemoryPublisher
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.config import IntakeSettings, RunnerSettings
 from clockwork.domain.record import SCHEDULE_KEY
 from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
-from clockwork.engine.dead_letter_topics import dead_letter_topics
-from clockwork.engine.dead_letters import DeadLetters
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.discard import Discarder
-from clockwork.engine.dispatch import Dispatcher, PassResult
-from clockwork.engine.history import History
-from clockwork.engine.listing import Listing
-from clockwork.engine.pausing import Pauser, PauseWatch
-from clockwork.engine.requests import Requests
-from clockwork.engine.scan import PendingScan
-from clockwork.engine.survey import Survey
-from clockwork.engine.takeover import TakeOver, Tenure
-from clockwork.engine.topic_pace import TopicPace
-from clockwork.engine.topic_waits import TopicWaits
-from clockwork.engine.waker import Waker
-from clockwork.tracer import NO_TRACER, Tracer
+from clockwork.firing.dead_letters import dead_letter_topics
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.shard_pass import Dispatcher, PassResult
+from clockwork.firing.takeover import ShardLease, TakeOver
+from clockwork.firing.topic_pace import TopicPace
+from clockwork.firing.topic_state import TopicWaits
+from clockwork.kafka.memory.broker import MemoryKafka
+from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
+from clockwork.kafka.memory.publisher import MemoryPublisher
+from clockwork.operations.dead_letters import DeadLetters
+from clockwork.operations.discard import Discarder
+from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.operations.scan import PendingScan
+from clockwork.operations.shards import Survey
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.ports.tracing import NO_TRACER, Tracer
+from clockwork.requests.history import History
+from clockwork.requests.listing import Listing
+from clockwork.requests.service import Requests
+from clockwork.requests.waker import Waker
+from clockwork.settings.model import IntakeSettings, RunnerSettings
+from clockwork.stores.memory.pauses import MemoryPauses
+from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 
@@ -127,12 +127,12 @@ class Engine:
         self.scan = PendingScan(self.store, search, self.clock, rng, intake_settings)
         self.history = History(search, self.store, self.clock, rng, intake_settings)
 
-    async def own(self) -> Tenure:
+    async def own(self) -> ShardLease:
         """Takes the shard over."""
         return await self.take_over.run(SHARD)
 
-    async def one_pass(self, tenure: Tenure) -> PassResult:
-        return await self.dispatcher.run_pass(tenure, records_max=self.settings.batch_records_max)
+    async def one_pass(self, lease: ShardLease) -> PassResult:
+        return await self.dispatcher.run_pass(lease, records_max=self.settings.batch_records_max)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from clockwork.api.openapi_parts import PENDING
-from clockwork.api.problems import Problem
 from clockwork.client import Retries
+from clockwork.http.openapi_parts import PENDING
+from clockwork.http.problems import Problem
 
 FAST = Retries(initial_ms=1, wait_ms_max=2)
 DROP = "drop"

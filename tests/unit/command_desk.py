@@ -7,18 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from clockwork.adapters.memory_commands import MemoryCommandLog
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api.command_work import CommandWork
-from clockwork.api.handlers import ScheduleHandlers
-from clockwork.api.limits import NO_LIMITS, CreateLimits
-from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
-from clockwork.api.schemas import read_schedule
+from clockwork.commands.worker import CommandWork
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import NewSchedule, ScheduleView
 from clockwork.errors import StoreUnavailable
+from clockwork.http.schedules import ScheduleHandlers
+from clockwork.kafka.memory.commands import MemoryCommandLog
+from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.requests.results import NewSchedule, ScheduleView
+from clockwork.schema.schedule import read_schedule
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

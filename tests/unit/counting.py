@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from clockwork.api import pending
-from clockwork.api.pending import PendingLimit
 from clockwork.domain import allowance
 from clockwork.domain.schedule import ClientId
+from clockwork.requests import pending_quota as pending
+from clockwork.requests.pending_quota import PendingLimit
 
 
 @dataclass

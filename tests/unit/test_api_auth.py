@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.auth import open_access
-from clockwork.api.keys import KeyRing
-from clockwork.api.oidc import OidcTokens
+from clockwork.access.gate import open_access
+from clockwork.access.keys import KeyRing
+from clockwork.access.oidc import OidcTokens
 from clockwork.clock import SystemClock
-from clockwork.config_access import AccessSettings
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.errors import StartRefused
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.access import AccessSettings
 from tests.unit.api_edge import Edge, a_request, open_edge
 from tests.unit.service import Keys
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from clockwork.__main__ import main
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api import keys as keys_module
-from clockwork.api import keys_command
-from clockwork.api.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
+from clockwork.access import keys as keys_module
+from clockwork.access import keys_command
+from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.observability.telemetry import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
 from tests.unit.api_edge import NOW_MS

@@ -9,10 +9,10 @@ import pytest
 
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, ScheduleKey, Topic
-from clockwork.engine.answers import ScheduleView, Status
-from clockwork.engine.history import HistoryPage
-from clockwork.engine.listing import ListPage, ListQuery
 from clockwork.errors import StoreUnavailable
+from clockwork.requests.history import HistoryPage
+from clockwork.requests.listing import ListPage, ListQuery
+from clockwork.requests.results import ScheduleView, Status
 from tests.support import builders
 from tests.unit.api_edge import Answer, Edge, a_request, open_edge
 

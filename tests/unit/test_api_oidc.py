@@ -20,12 +20,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 
-from clockwork.api import oidc
-from clockwork.api.oidc import IssuerUnavailable, OidcTokens
+from clockwork.access import oidc
+from clockwork.access.oidc import IssuerUnavailable, OidcTokens
 from clockwork.clock import SystemClock
-from clockwork.config_access import AccessSettings
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.settings.access import AccessSettings
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import a_request, open_edge
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import ScheduleView
 from clockwork.errors import StartRefused
+from clockwork.http.server import HttpServer, make_app
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.results import ScheduleView
+from clockwork.settings.model import HttpSettings
 from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, open_edge
 
 WAIT_S = 60.0

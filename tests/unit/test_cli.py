@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from clockwork.api import problems
-from clockwork.api.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.cli.commands import clockwork
-from clockwork.config import load_settings
 from clockwork.errors import FieldError
+from clockwork.http import problems
+from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
+from clockwork.settings.model import load_settings
 from tests.unit.client_stub import Asked, Stub, open_stub, results
 
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]
@@ -308,7 +308,7 @@ def test_client_and_command_line_open_none_of_the_services_libraries() -> None:
     script = (
         "import sys, clockwork.client, clockwork.cli.commands\n"
         "heavy = {'aiokafka', 'aiobotocore', 'botocore', 'prometheus_client'}\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in heavy or m.startswith('clockwork.engine')))"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in heavy or m.startswith('clockwork.firing')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from clockwork import client as c
-from clockwork.api import problems
-from clockwork.api.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from clockwork.client.aio import AsyncClient
 from clockwork.client.schedules import batches, epoch_ms
 from clockwork.errors import FieldError
+from clockwork.http import problems
+from clockwork.http.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
 from tests.unit.client_stub import DROP, FAST, Asked, Stub, open_stub, results
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trustme
 
-from clockwork.api.server import HttpServer
-from clockwork.config import HttpSettings
+from clockwork.http.server import HttpServer
+from clockwork.settings.model import HttpSettings
 from clockwork.tls import server_context
 from tests.support.certificates import ca_file, issue
 from tests.support.engine import Engine

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.memory_store import Place, Write
-from clockwork.api import command_work
-from clockwork.domain.retry import Backoff
+from clockwork.commands import worker as command_work
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import ANYONE, EVERYTHING, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Cancelled, Created, Status
 from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
+from clockwork.requests.results import Cancelled, Created, Status
+from clockwork.stores.memory.store import Place, Write
 from tests.unit.command_desk import KEY, Desk, unanswered
 
 NAME = (ClientId("shop"), ScheduleKey("order-1"))
@@ -23,7 +23,7 @@ NOTHING = Principal(name="p", clients=EVERYTHING, topics=EVERYTHING, rights=froz
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     monkeypatch.setattr(command_work, "APPLIED_S", 0.001)
 
 

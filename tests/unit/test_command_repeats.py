@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from clockwork.api.pending import PendingLimit
 from clockwork.domain.rights import EVERYTHING, Principal
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
-from clockwork.engine.answers import Cancelled, Changed, Created, KeyTaken, Status
 from clockwork.errors import CommandOver
+from clockwork.requests.pending_quota import PendingLimit
+from clockwork.requests.results import Cancelled, Changed, Created, KeyTaken, Status
 from tests.unit.command_desk import REPLIES, Desk, unanswered
 from tests.unit.counting import FakeCount, count_again_after, counting
 

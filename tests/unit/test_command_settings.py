@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.auth import open_access
-from clockwork.api.keys import KeyRing, hash_of, new_key
-from clockwork.config import load_settings
-from clockwork.config_access import AccessSettings
+from clockwork.access.gate import open_access
+from clockwork.access.keys import KeyRing, hash_of, new_key
 from clockwork.domain.rights import ANYONE
 from clockwork.errors import StartRefused
-from clockwork.resources import kafka_settings
+from clockwork.node.resources import kafka_settings
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.access import AccessSettings
+from clockwork.settings.model import load_settings
 from tests.support.clocks import ManualClock
 
 KEYS = {"CLOCKWORK_AUTH": "keys", "CLOCKWORK_AUTH_KEYS_FILE": "/keys.toml", "CLOCKWORK_COMMANDS": "on"}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.config import (
+from clockwork.errors import StartRefused
+from clockwork.settings.access import AccessSettings, ConnectionSettings
+from clockwork.settings.model import (
     HttpSettings,
     IntakeSettings,
     RunnerSettings,
@@ -14,8 +16,6 @@ from clockwork.config import (
     load_settings,
     setting_names,
 )
-from clockwork.config_access import AccessSettings, ConnectionSettings
-from clockwork.errors import StartRefused
 
 CONFIG = Path(__file__).parents[2] / "config"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clockwork.config import load_settings
 from clockwork.errors import StartRefused
+from clockwork.settings.model import load_settings
 
 SCRAM = {
     "CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
-from clockwork.api.admin_letters import _opened, _sealed
-from clockwork.api.connection import LINE_BYTES_MAX
 from clockwork.domain.schedule import Topic
-from clockwork.engine.dead_letters import LettersFrom
+from clockwork.http.connection import LINE_BYTES_MAX
+from clockwork.http.dead_letters import _opened, _sealed
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
+from clockwork.operations.dead_letters import LettersFrom
 
 TOPIC = Topic("dead")
 
@@ -68,7 +68,7 @@ async def test_each_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_
     start: Mapping[int, int] | None = {}
     while start is not None:
         page = await log.read_letters(TOPIC, start, letters_max=70)
-        found += [(letter.placed.kafka_partition, letter.placed.offset) for letter in page.letters]
+        found += [(letter.receipt.kafka_partition, letter.receipt.offset) for letter in page.letters]
         start = page.next_from
         if start is not None:
             cursor = _sealed(LettersFrom(topic=TOPIC, places=start))

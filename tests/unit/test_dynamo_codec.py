@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters import dynamo_fields as fields
 from clockwork.domain.command import CommandNote, CommandPlace
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
@@ -25,7 +23,7 @@ from clockwork.domain.schedule import (
     Guarantee,
     OrderingKey,
     Outcome,
-    Placed,
+    Receipt,
     RequestId,
     Retry,
     Row,
@@ -35,6 +33,8 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
+from clockwork.stores.dynamodb import attributes as fields
+from clockwork.stores.dynamodb import codec
 from tests.support.builders import outcome, pointer, position, row, schedule
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -84,7 +84,7 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         state=draw(st.sampled_from(EndState)),
         at_ms=draw(NATURAL),
         schedule=draw(st.sampled_from([None, of.schedule])),
-        placed=draw(st.none() | st.builds(Placed, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
+        receipt=draw(st.none() | st.builds(Receipt, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
         failure=draw(st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=NATURAL)),
         expires_at_s=draw(NATURAL),
     )

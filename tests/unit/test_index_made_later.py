@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters import dynamo_tables
-from clockwork.adapters.dynamo_errors import Rejected
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.errors import StartRefused
+from clockwork.stores.dynamodb import schema as dynamo_tables
+from clockwork.stores.dynamodb.errors import Rejected
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 SETTINGS = DynamoClientSettings(region="x", schedules_table="rows", executions_table="shards", keys_table="keys")
 

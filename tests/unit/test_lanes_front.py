@@ -1,6 +1,6 @@
 """The front: the run of waiting rows at the lowest positions, which the next passes need not read again."""
 
-from clockwork.domain.lanes import TopicWait
+from clockwork.domain.planning import TopicWait
 from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Row, Topic
 from tests.support.builders import broken_row
 from tests.support.plans import BOUND_MS, LANE, fired, lane_row, plan, planner, refused

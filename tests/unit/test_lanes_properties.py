@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.lanes import BatchLimits, Planner, TopicWait
+from clockwork.domain.planning import BatchLimits, Planner, TopicWait
 from clockwork.domain.position import Position, new_position
 from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row, Topic
 from tests.support.builders import broken_row, row, schedule

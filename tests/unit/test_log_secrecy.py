@@ -11,12 +11,13 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from clockwork.adapters.dynamo_search import _readable
-from clockwork.adapters.log_traces import trace_text
-from clockwork.adapters.telemetry import NoTelemetry, configure_logging
 from clockwork.domain.record import OutRecord
-from clockwork.engine.shard_loop import Gates, ShardLoop
 from clockwork.errors import Cause, DeliveryUnknown, Refusal, StoreUnavailable, Unreadable
+from clockwork.firing.shard_loop import Gates, ShardLoop
+from clockwork.observability.log_traces import trace_text
+from clockwork.observability.telemetry import configure_logging
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb.search import _readable
 from tests.support import builders
 from tests.support.engine import SHARD, Engine
 from tests.unit.api_edge import a_request

@@ -10,10 +10,10 @@ import pytest
 
 from clockwork.client import Result, Unavailable
 from clockwork.client.errors import InvalidSchedule
-from clockwork.migrate import carry as carrying
-from clockwork.migrate import first
-from clockwork.migrate.carry import Job, Key, Sums, carry
-from clockwork.migrate.first import LeftOut
+from infra.migrate import carry as carrying
+from infra.migrate import first
+from infra.migrate.carry import Job, Key, Sums, carry
+from infra.migrate.first import LeftOut
 
 DUE_MS = 1_800_000_000_000
 

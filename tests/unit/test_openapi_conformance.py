@@ -20,10 +20,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from clockwork.api.limits import CreateLimits
-from clockwork.api.openapi import document, routes_of
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import EndState
+from clockwork.http.openapi import document, routes_of
+from clockwork.requests.rate_limits import CreateLimits
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, app_of, gate_of, open_service

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from clockwork.config import setting_names
+from clockwork.settings.model import setting_names
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -18,7 +18,7 @@ from clockwork.client import AsyncClient
 from clockwork.clock import SystemClock
 from clockwork.domain.record import delivery_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Status
+from clockwork.requests.results import Status
 from tests.support import builders
 from tests.unit.api_edge import open_edge
 from tests.unit.service import open_service

@@ -5,8 +5,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clockwork.api.openapi import routes_of
 from clockwork.domain.rights import Principal, Right, names_of
+from clockwork.http.openapi import routes_of
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

@@ -14,12 +14,12 @@ import trustme
 from aiokafka.errors import AuthenticationFailedError
 from cryptography import x509
 
-from clockwork.adapters.kafka_security import SIGNER, MskTokens, kafka_security
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
-from clockwork.config_security import KafkaSecuritySettings
 from clockwork.errors import StartRefused
+from clockwork.http.server import HttpServer, make_app
+from clockwork.kafka.security import SIGNER, MskTokens, kafka_security
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import HttpSettings
+from clockwork.settings.security import KafkaSecuritySettings
 from clockwork.tls import CertFiles, CertWatch, client_context, server_context
 from tests.support.certificates import Pair, ca_file, issue
 from tests.unit.api_edge import FakeEngine, FakeReadiness, StillClock

@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from clockwork.adapters.tracing import OtelTracer, open_tracer
-from clockwork.api.tracing import tracing
-from clockwork.config import load_settings
 from clockwork.errors import StartRefused, StoreUnavailable
-from clockwork.tracer import NO_TRACER
+from clockwork.http.tracing import tracing
+from clockwork.observability.tracing import OtelTracer, open_tracer
+from clockwork.ports.tracing import NO_TRACER
+from clockwork.settings.model import load_settings
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
