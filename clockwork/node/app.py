@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clockwork.access.setup import Access, open_access
+from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWork
 from clockwork.concurrency import Backoff

@@ -19,7 +19,7 @@ SOUND_SETTINGS: Final = Path("config/default.toml").read_bytes()
 SOUND_KEYS: Final = b"""[[keys]]
 id = "9f86d081884c7d65"
 name = "shop"
-hash = "scrypt$14$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+hash = "sha256$0000000000000000000000000000000000000000000000000000000000000000"
 clients = ["shop", "shop-*"]
 topics = ["orders", "mail.*"]
 rights = ["create", "cancel", "read"]

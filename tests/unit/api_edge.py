@@ -265,7 +265,7 @@ async def open_edge(
     engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
-    gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
+    gate = Gate(authenticator, telemetry)
     limits = CreateLimits(
         creates_per_second=creates_per_second,
         bytes_per_second=bytes_per_second,
