@@ -22,7 +22,8 @@ from clockwork.node.app import Role, run_node
 from clockwork.node.processes import Processes
 from clockwork.node.resources import check_resources, init_resources, leave_for_good
 from clockwork.observability.telemetry import configure_logging
-from clockwork.settings.model import Settings, load_settings
+from clockwork.settings.model import Settings
+from clockwork.settings.sources import load_settings
 
 COLLECT_EVERY: Final = 10_000
 """Objects made and not yet dropped, after which cycles among them are looked for. Python's 700 is for small programs: a node

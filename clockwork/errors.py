@@ -9,7 +9,7 @@ ClockworkError
 ├── Contested              somebody else wrote first: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
-├── CommandOver            a command that is read again: it had its effect, or a later one has; do nothing
+├── CommandAlreadyProcessed            a command that is read again: it had its effect, or a later one has; do nothing
 ├── DeliveryRefused        a batch was aborted: named records or topics are the cause
 ├── DeliveryUnknown        nobody knows whether a batch was committed: forget all, take over again
 ├── Fenced                 another owner has the shard: stop, write nothing more
@@ -20,7 +20,7 @@ ClockworkError
 ├── Forbidden              who asks may not do this; names every field that their key does not cover
 ├── TooManyRequests        over a limit: the same request is welcome later, and nothing was done
 │   └── TooManyPending     nobody knows when there will be room: do not wait for it
-└── StartRefused           the process must not run like this: one line says what to change
+└── CannotStart           the process must not run like this: one line says what to change
 """
 
 from collections.abc import Mapping, Sequence

@@ -186,7 +186,7 @@ class CommandWork:
                 await asyncio.sleep(backoff_state.next_wait_s())
 
     async def _carried_out(self, read: ReadCommand, turn: CommandDedup | None, *, over: bool) -> _Told:
-        """Raises: CommandOver; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
+        """Raises: CommandAlreadyProcessed; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
         principal = self._principal()
         try:
             if read.reply is not None and not principal.topics.cover(read.reply.topic):
@@ -216,7 +216,7 @@ class CommandWork:
         return view, 200
 
     async def _state_now(self, read: ReadCommand) -> _Told:
-        """What stands under its key, for whoever may be told. Raises: as `_carried_out`, but for CommandOver."""
+        """What stands under its key, for whoever may be told. Raises: as `_carried_out`, but for CommandAlreadyProcessed."""
         principal = self._principal()
         command = read.command
         if read.reply is None or command is None or not principal.topics.cover(read.reply.topic):
@@ -235,7 +235,7 @@ class CommandWork:
         return _Told(result="over", reply=reply)
 
     async def _buried(self, read: ReadCommand, turn: CommandDedup | None, error: Exception) -> _Told:
-        """Sends its dead letter, until that is there. Raises: CommandOver, if somebody else found it to be right."""
+        """Sends its dead letter, until that is there. Raises: CommandAlreadyProcessed (another node found it valid)."""
         if turn is not None:
             with suppress(Unreadable):  # then nobody can have carried it out
                 await turn.look()

@@ -2,7 +2,7 @@
 
 A lane is the schedules with one topic and one ordering key. Rows come in position order. A row that must wait (its
 `retry.at` lies ahead, its topic is missing, its transaction is not applied yet) blocks its lane: what stands behind it
-in the same lane waits too, and nothing else does (protocol-model: x-lane, x-move-order).
+in the same lane waits too, and nothing else does (docs/protocol.md: x-lane, x-move-order).
 
 A held row that would be fired is fired only after its hold was taken off. A held row that only waits is to be
 *stamped*: told, by `retry = {at, epoch of this owner}`, until when it certainly waits, so that a cancel may have it. It

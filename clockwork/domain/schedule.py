@@ -11,7 +11,7 @@
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
 final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
-transaction that deletes the row on condition of its hold): design.md, sections 4 and 5.
+transaction that deletes the row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
 from dataclasses import dataclass

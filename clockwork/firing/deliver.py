@@ -1,7 +1,7 @@
 """Sending what a pass has planned: one Kafka transaction for exactly_once, lane by lane for at_least_once.
 
-Who pays for a refusal (design.md, 5.5): only a record that is refused for what it is pays with an attempt, and holds back
-its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
+Refusals (docs/design.md, Refusals and topics): only a record that is refused for what it is pays with an attempt, and holds
+back its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Topic
 from clockwork.errors import RefusalCause
 from clockwork.ports.telemetry import Telemetry
-from clockwork.settings.access import PaceSettings
+from clockwork.settings.model import PaceSettings
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (design.md, 5).
+"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (docs/design.md, 5).
 
 A row is fired only from a Query that began at or after its due time, and after a frontier at or past it was stored.
 What is read is planned by `domain.planning`; what is planned is sent by `firing.deliver`.

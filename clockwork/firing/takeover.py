@@ -1,6 +1,6 @@
 """Becoming the owner of one shard.
 
-The order of the steps is the proof (protocol-model: x-meta-before-init, x-stale-meta, x-forget-tidy):
+The order of the steps is the proof (docs/protocol.md: x-meta-before-init, x-stale-meta, x-forget-tidy):
 
     1 read the epoch          so that a late node does not fence the right one
     2 init the producer       fences the old owner and settles its transaction, one way or the other

@@ -76,7 +76,7 @@ _Answers = Mapping[int, _Said | None]
 
 @asynccontextmanager
 async def answering_siblings(sibling: Sibling, state: OwnState, figures: OwnFigures) -> AsyncIterator[None]:
-    """Answers the others on this process's own socket, for the length of a block. Raises: StartRefused."""
+    """Answers the others on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
         document = {"reasons": state.reasons(), "details": state.details()}

@@ -313,7 +313,7 @@ def safe_config(plan: TopicPlan, *, replicas: int) -> dict[str, str]:
 
 
 async def create_internal_topics(settings: KafkaSettings) -> None:
-    """Makes those that are missing; leaves the others as they are. Raises: BrokerUnavailable, StartRefused."""
+    """Makes those that are missing; leaves the others as they are. Raises: BrokerUnavailable, CannotStart."""
     await _create(settings, internal_topics(settings))
 
 
@@ -324,7 +324,7 @@ async def create_topics(
     kafka_partitions: int = 1,
     config: Mapping[str, str] | None = None,
 ) -> None:
-    """Makes clients' topics, for a demo or a test. Raises: BrokerUnavailable, StartRefused."""
+    """Makes clients' topics, for a demo or a test. Raises: BrokerUnavailable, CannotStart."""
     plans = [TopicPlan(name=name, kafka_partitions=kafka_partitions, config=config or {}) for name in names]
     await _create(settings, plans)
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clockwork.access.setup import Access, open_access
+from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWork
 from clockwork.concurrency import Backoff
@@ -105,7 +105,7 @@ class Node:
     commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set, then drains. Raises: StartRefused."""
+        """Works until `stop` is set, then drains. Raises: CannotStart."""
         async with asyncio.TaskGroup() as group:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
@@ -172,7 +172,7 @@ class Node:
 async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
     """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
 
-    Raises: StartRefused.
+    Raises: CannotStart.
     """
     clock = SystemClock()
     guard = ClockGuard(clock)
@@ -335,7 +335,7 @@ def _make_api(
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
-    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
+    """A node, or one of its processes, from start to SIGTERM. Raises: CannotStart."""
     stop, for_good = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -75,7 +75,7 @@ class Processes:
         """Exit codes of those that were there at the end."""
 
     async def run(self) -> int:
-        """The exit code. Raises: StartRefused."""
+        """The exit code. Raises: CannotStart."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -171,7 +171,7 @@ class Processes:
 
 @contextmanager
 def reserved_port(settings: HttpSettings) -> Iterator[int]:
-    """Keeps the port for the processes, which bind it as well. Raises: StartRefused if somebody else has it."""
+    """Keeps the port for the processes, which bind it as well. Raises: CannotStart if somebody else has it."""
     names = "CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT"
     try:
         family, kind, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]

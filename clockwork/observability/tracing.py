@@ -104,7 +104,7 @@ def _whose(client_id: ClientId, topic: Topic) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_tracer(tracing: Literal["off", "otlp"]) -> AsyncIterator[Tracer]:
-    """What the setting asks for; at the end the last spans are sent. Raises: StartRefused."""
+    """What the setting asks for; at the end the last spans are sent. Raises: CannotStart."""
     if tracing == "off":
         yield NO_TRACER
         return

@@ -60,7 +60,7 @@ class Intake:
         """Accepts a schedule.
 
         Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
-        settles it), CommandOver.
+        settles it), CommandAlreadyProcessed.
         """
         patience = self._patience()
         async with patience.kept():

@@ -43,7 +43,7 @@ class CommandDedup:
         """Known for certain. Where an answer was lost it may be False and not so; `recognise` and `close` find out."""
 
     async def look(self) -> None:
-        """Reads the note. Raises: CommandOver, StoreUnavailable, Unreadable."""
+        """Reads the note. Raises: CommandAlreadyProcessed, StoreUnavailable, Unreadable."""
         self._note = await self._store.read_command_note(*self._name)
         if self._note is not None and self._note.covers(self._place):
             raise CommandAlreadyProcessed

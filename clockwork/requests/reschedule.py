@@ -115,7 +115,8 @@ class Rescheduler:
     ) -> Answer:
         """Makes of the pending schedule what `change` makes of it.
 
-        Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
+        Raises: InvalidInput, CommandAlreadyProcessed, Unavailable (it may have been changed; the same request again settles
+        it).
         """
         wish = _Wish(change=change, if_version=if_version, turn=turn)
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)

@@ -159,11 +159,11 @@ class Accepts(Protocol):
     """Takes schedules and finds them again."""
 
     async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
-        """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
+        """Raises: InvalidInput (no such topic), Unavailable (it may have been accepted), CommandAlreadyProcessed."""
         ...
 
     async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
-        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandOver."""
+        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandAlreadyProcessed."""
         ...
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
@@ -177,7 +177,7 @@ class Cancels(Protocol):
     async def cancel(
         self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
-        """Raises: Unavailable (it may have been cancelled), CommandOver."""
+        """Raises: Unavailable (it may have been cancelled), CommandAlreadyProcessed."""
         ...
 
 
@@ -194,7 +194,7 @@ class Reschedules(Protocol):
         turn: CommandDedup | None = None,
     ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
         """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
-        CommandOver."""
+        CommandAlreadyProcessed."""
         ...
 
     async def fire(

@@ -19,7 +19,8 @@ from clockwork.clock import ClockGuard, SystemClock
 from clockwork.errors import CannotStart, Unavailable
 from clockwork.node.resources import dynamo_settings
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import Settings, load_settings
+from clockwork.settings.model import Settings
+from clockwork.settings.sources import load_settings
 from clockwork.stores.dynamodb.client import DynamoClient
 from infra.migrate import first
 from infra.migrate.carry import Job, Key, Sums, carry

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from clockwork.commands.worker import CommandWork
 from clockwork.domain.command_notes import CommandOffset
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
+from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import StoreUnavailable
 from clockwork.http.schedules import ScheduleHandlers
@@ -37,7 +37,7 @@ class Desk:
         self.engine = Engine()
         self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.telemetry = PrometheusTelemetry()
-        self.principal: Principal | None = NOBODY_IN_PARTICULAR
+        self.principal: Principal | None = ANYONE
         for topic in (REPLIES, "other"):
             self.engine.kafka.create_topic(topic)
         engine = self.engine

@@ -15,7 +15,7 @@ from clockwork.cli.commands import clockwork
 from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from tests.unit.client_stub import Asked, Stub, open_stub, results
 
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]

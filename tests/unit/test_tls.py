@@ -18,8 +18,7 @@ from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.kafka.security import SIGNER, MskTokens, kafka_security
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import HttpSettings
-from clockwork.settings.security import KafkaSecuritySettings
+from clockwork.settings.model import HttpSettings, KafkaSecuritySettings
 from clockwork.tls import CertFiles, CertWatch, client_context, server_context
 from tests.support.certificates import Pair, ca_file, issue
 from tests.unit.api_edge import FakeEngine, FakeReadiness, StillClock

@@ -72,7 +72,7 @@ async def create_tables(settings: DynamoClientSettings) -> None:
     """Makes those of the tables that are missing, and returns when all can be used. Any number of nodes may do it at
     the same time, and again.
 
-    Raises: StoreUnavailable, StartRefused (a table did not become usable in time).
+    Raises: StoreUnavailable, CannotStart (a table did not become usable in time).
     """
     async with _client(settings) as client:
         await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
@@ -82,7 +82,7 @@ async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
     """Makes the items of a new cluster; of an existing one, checks that it has this shard count. May be repeated after
     a crash, and done by any number of nodes at once.
 
-    Raises: StoreUnavailable, StartRefused.
+    Raises: StoreUnavailable, CannotStart.
     """
     async with _client(settings) as client:
         if not await _cluster_exists(client, shards):
