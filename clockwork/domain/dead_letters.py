@@ -6,6 +6,7 @@ The topic is Kafka's, and anybody with the rights may have written to it, so not
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.names import is_client_id, is_key
 from clockwork.domain.record import (
     CLIENT_ID,
@@ -18,7 +19,7 @@ from clockwork.domain.record import (
     SCHEDULE_TIME,
     TRACEPARENT,
 )
-from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

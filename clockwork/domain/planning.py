@@ -16,10 +16,11 @@ from enum import StrEnum
 from typing import Final
 
 from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row, Topic
+from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
 
 RETRY_SLACK_MS: Final = 30_000
 """How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""

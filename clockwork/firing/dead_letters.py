@@ -7,10 +7,11 @@ from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import PlannedDelivery
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken
-from clockwork.domain.schedule import ClientId, Row, Topic
+from clockwork.domain.schedule import ClientId, Row
 from clockwork.errors import Refusal, RefusalCause
 from clockwork.firing.destination_waits import DestinationWaits
 from clockwork.firing.takeover import ShardLease

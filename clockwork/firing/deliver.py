@@ -14,12 +14,13 @@ from functools import partial
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain import marker
+from clockwork.domain.destination import Topic
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.planning import Action, PlannedDelivery, without_lane
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import Guarantee, Lane, Receipt, Retry, Row, Topic
+from clockwork.domain.schedule import Guarantee, Lane, Receipt, Retry, Row
 from clockwork.errors import (
     BrokerUnavailable,
     DeliveryRefused,

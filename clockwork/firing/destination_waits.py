@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.rate import Buckets, Rate
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.domain.schedule import Topic
 from clockwork.errors import RefusalCause
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import PaceSettings

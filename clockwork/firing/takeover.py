@@ -13,9 +13,10 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import Lane, Topic
+from clockwork.domain.schedule import Lane
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.firing.cleanup import Cleanup, Completed

@@ -11,8 +11,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right
-from clockwork.domain.schedule import Topic
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.http import many, problems
 from clockwork.http import query as queries

@@ -20,7 +20,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Receipt, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC_OR_PARTITION, KafkaSettings, KafkaWire, Pulse
 from clockwork.ports.operations import DeadLetterPage

@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row
 from clockwork.errors import CannotStart
 from clockwork.ports.tracing import NO_TRACER, Tracer
 

@@ -19,7 +19,8 @@ from typing import Final, Protocol
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics
-from clockwork.domain.schedule import ClientId, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
 from clockwork.ports.store import ScheduleStore

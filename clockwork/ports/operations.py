@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.dead_letters import DeadLetter
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import Pauses
-from clockwork.domain.schedule import Topic
 
 
 class PauseStore(Protocol):

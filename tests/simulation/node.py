@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.commands.worker import CommandWork
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import Unavailable

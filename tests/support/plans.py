@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import BatchLimits, DestinationWait, Planner
 from clockwork.domain.position import Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row
 from tests.support.builders import DUE_MS, row, schedule
 
 BOUND_MS: Final = DUE_MS + 1_000

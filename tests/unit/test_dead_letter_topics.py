@@ -5,9 +5,10 @@ import logging
 import pytest
 
 from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
+from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row
 from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
 from clockwork.firing.dead_letters import TURNED_AWAY_MS
 from clockwork.ports.telemetry import NoTelemetry

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.domain.schedule import Topic
+from clockwork.domain.destination import Topic
 from clockwork.http.connection import LINE_BYTES_MAX
 from clockwork.http.dead_letters import _opened, _sealed
 from clockwork.kafka.client import KafkaSettings

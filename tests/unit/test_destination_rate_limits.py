@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from clockwork.domain.schedule import Guarantee, RequestId, Retry, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Guarantee, RequestId, Retry
 from clockwork.firing.destination_waits import ROUNDS_PER_SECOND, DestinationRateLimits, rate_limits
 from clockwork.firing.shard_pass import FRONT_ROWS_MIN
 from clockwork.firing.takeover import ShardLease

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
 from clockwork.domain.schedule import (
@@ -29,7 +30,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable

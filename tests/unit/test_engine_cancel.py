@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.schedule import Topic
+from clockwork.domain.destination import Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.errors import RefusalCause, StoreThrottled

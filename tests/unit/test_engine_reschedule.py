@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable

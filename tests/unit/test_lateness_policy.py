@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from clockwork.domain import marker
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import Action, DestinationWait
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row, Topic
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row
 from clockwork.errors import Refusal, RefusalCause
 from clockwork.stores.dynamodb import codec
 from tests.support import builders

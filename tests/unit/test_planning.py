@@ -2,8 +2,9 @@
 
 import pytest
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import Action, BatchLimits, DestinationWait, RetryMark
-from clockwork.domain.schedule import BrokenRow, Guarantee, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Guarantee, Row
 from tests.support.builders import DUE_MS, broken_row
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
 

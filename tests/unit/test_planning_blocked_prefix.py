@@ -1,7 +1,8 @@
 """The front: the run of waiting rows at the lowest positions, which the next passes need not read again."""
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import DestinationWait
-from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Row
 from tests.support.builders import broken_row
 from tests.support.plans import BOUND_MS, LANE, fired, lane_row, plan, planner, refused
 

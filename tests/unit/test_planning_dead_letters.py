@@ -1,7 +1,8 @@
 """Rows that will not be delivered: refused too often, given up, or unreadable; and what a refusal takes out of a batch."""
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import Action, DestinationWait, PlannedDelivery, without_lane
-from clockwork.domain.schedule import Failure, Guarantee, OrderingKey, Topic
+from clockwork.domain.schedule import Failure, Guarantee, OrderingKey
 from tests.support.builders import DUE_MS, broken_row, position
 from tests.support.plans import ATTEMPTS_MAX, BOUND_MS, LANE, fired, lane_row, plan, planner, refused
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import BatchLimits, DestinationWait, Planner
 from clockwork.domain.position import Position, new_position
-from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row
 from tests.support.builders import broken_row, row, schedule
 from tests.support.plans import EPOCH, NO_LIMITS, plan, planner
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Receipt, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.memory.broker import MemoryKafka, StoredRecord
 from clockwork.ports.operations import DeadLetterPage

@@ -16,6 +16,7 @@ one cannot go on without it.
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
+from clockwork.domain.destination import Topic
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
@@ -34,7 +35,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable

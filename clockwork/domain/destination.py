@@ -1,0 +1,12 @@
+"""Destinations: what a delivery is sent to, and what can be missing, forbidden, away, rate-limited or paused as a whole.
+
+Today every destination is a Kafka topic. A second kind (an HTTP endpoint) makes `Destination` a union; planning, back-off and
+rate limits ask nothing of a destination but that it can be compared and hashed.
+"""
+
+from typing import NewType, TypeAlias
+
+Topic = NewType("Topic", str)
+"""The name of a Kafka topic."""
+
+Destination: TypeAlias = Topic
