@@ -38,8 +38,8 @@ class Pauses:
     def __len__(self) -> int:
         return len(self.clients) + len(self.topics)
 
-    def hold(self, row: Row | BrokenRow) -> bool:
-        """Whether this row is not to be fired."""
+    def applies_to(self, row: Row | BrokenRow) -> bool:
+        """True if this row is not to fire."""
         if isinstance(row, Row):
             return row.schedule.client_id in self.clients or row.schedule.topic in self.topics
         return row.client_id in self.clients or (row.lane is not None and row.lane[0] in self.topics)

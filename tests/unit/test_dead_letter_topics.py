@@ -10,7 +10,7 @@ from clockwork.domain.planning import DestinationWait
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row
 from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
-from clockwork.firing.dead_letters import TURNED_AWAY_MS
+from clockwork.firing.dead_letters import FALLBACK_MS
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
@@ -216,9 +216,9 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
     engine.at_due(late_ms=5_000)
     await engine.one_pass(lease)
     assert engine.arrived(cluster) == ["a"]
-    assert lease.turned_away
+    assert lease.fallback_until_ms
     await engine.one_pass(lease)
-    assert not lease.turned_away
+    assert not lease.fallback_until_ms
 
 
 async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
@@ -253,10 +253,10 @@ async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_client
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    assert len(lease.turned_away) == 1
+    assert len(lease.fallback_until_ms) == 1
     engine.kafka.delete_topic(OWN)
     engine.kafka.create_topic(OWN, record_bytes_max=10_000)
-    engine.at_due(late_ms=TURNED_AWAY_MS)
+    engine.at_due(late_ms=FALLBACK_MS)
     await engine.one_pass(lease)
     assert engine.arrived(OWN) == ["a"]
 
@@ -306,8 +306,8 @@ def test_a_letter_waits_for_the_clusters_topic_only_if_it_would_go_there(waits: 
 
 
 def test_its_pace_holds_up_no_letter() -> None:
-    paced = {Topic("bank-dead"): DestinationWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
+    paced = {Topic("bank-dead"): DestinationWait(until_ms=BOUND_MS + 500, reason="pace", rate_limited=True)}
     letters = DeadLetterTopics(of_cluster=Topic("c"), of_clients={ClientId(builders.CLIENT): Topic("bank-dead")})
     planner_ = planner(destination_waits=paced | waiting("c"))
-    planner_.letters = letters
+    planner_.dead_letter_topics = letters
     assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).deliveries) == 1
