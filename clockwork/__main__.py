@@ -21,7 +21,7 @@ from clockwork.http.siblings import Sibling
 from clockwork.node.app import Role, run_node
 from clockwork.node.processes import Processes
 from clockwork.node.resources import check_resources, init_resources, leave_for_good
-from clockwork.observability.telemetry import configure_logging
+from clockwork.observability.logs import configure_logging
 from clockwork.settings.model import Settings
 from clockwork.settings.sources import load_settings
 

@@ -14,7 +14,7 @@ from clockwork.access import keys_command
 from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
 from clockwork.domain.rights import Right
 from clockwork.errors import StartRefused, Unauthenticated
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
 from tests.unit.api_edge import NOW_MS

@@ -79,7 +79,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_resta
     async with a_server(context) as server:
         assert await serial_shown(server.port, trust) == pair.serial
         renewed = issue(ca, tmp_path, "tls")
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial != pair.serial
     assert [r.event for r in caplog.records if hasattr(r, "event")].count("tls.reloaded") == 1
 
@@ -96,10 +96,10 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
     pair.key.write_bytes(old_key)
     async with a_server(context) as server:
         for _ in range(3):
-            watch.look()
+            watch.check()
         assert await serial_shown(server.port, trust) == pair.serial
         pair.key.write_bytes(new_key)
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial
     failures = [r for r in caplog.records if getattr(r, "event", None) == "tls.reload_failed"]
     assert len(failures) == 1
@@ -108,8 +108,8 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
 def test_a_certificate_that_disappears_is_said_once_and_kept(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     watch = CertWatch([(server_context(pair.files), pair.files)])
     pair.cert.unlink()
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert [getattr(r, "event", None) for r in caplog.records] == ["tls.reload_failed"]
 
 
