@@ -1,6 +1,7 @@
 """HTTPS and the certificates behind it: what is served, what is refused, and renewal under a running server."""
 
 import asyncio
+import codecs
 import logging
 import ssl
 import sys
@@ -68,6 +69,18 @@ async def test_with_a_certificate_the_server_speaks_https_and_nothing_else(
             await session.get(f"https://{url}", ssl=ssl.create_default_context())
         with pytest.raises(aiohttp.ClientError):
             await session.get(f"http://{url}")
+
+
+def test_a_byte_order_mark_before_a_pem_file_is_read_as_if_it_were_not_there(
+    ca: trustme.CA, pair: Pair, tmp_path: Path
+) -> None:
+    # As Notepad saves a file.
+    trusted = ca_file(ca, tmp_path)
+    for path in (pair.cert, pair.key, trusted):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    server_context(pair.files)
+    context = client_context(ca=trusted, ca_setting="CA", own=pair.files, check_hostname=True)
+    assert context.cert_store_stats()["x509_ca"] == 1
 
 
 async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_restart(
