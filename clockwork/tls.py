@@ -78,7 +78,9 @@ def _load(context: ssl.SSLContext, files: CertFiles) -> None:
 
 def _without_bom(stack: ExitStack, path: Path) -> Path:
     """The path of the same text without a byte order mark, which some editors write at the beginning: OpenSSL does not find
-    the first PEM block behind one, and reads from files alone. The copy (mode 600) lives as long as `stack`. Raises: OSError.
+    the first PEM block behind one, and reads from files alone. The copy (mode 600) lives as long as `stack`.
+
+    Raises: OSError.
     """
     content = path.read_bytes()
     if not content.startswith(codecs.BOM_UTF8):
