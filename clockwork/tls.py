@@ -8,12 +8,9 @@ restart.
 """
 
 import asyncio
-import codecs
 import logging
 import ssl
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,8 +52,7 @@ def server_context(files: CertFiles) -> ssl.SSLContext:
 def client_context(*, ca: Path | None, ca_setting: str, own: CertFiles | None, check_hostname: bool) -> ssl.SSLContext:
     """Context for connections: the server is always verified. Raises: StartRefused."""
     try:
-        with ExitStack() as stack:
-            context = ssl.create_default_context(cafile=ca and _without_bom(stack, ca))
+        context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise StartRefused(f"{ca_setting}: {ca} cannot be used: {_reason(error)}") from error
     context.check_hostname = check_hostname
@@ -67,28 +63,11 @@ def client_context(*, ca: Path | None, ca_setting: str, own: CertFiles | None, c
 
 def _load(context: ssl.SSLContext, files: CertFiles) -> None:
     try:
-        with ExitStack() as stack:
-            cert, key = _without_bom(stack, files.cert), _without_bom(stack, files.key)
-            # An empty password, or OpenSSL would ask for the password of an encrypted key on the terminal.
-            context.load_cert_chain(cert, key, password="")
+        # An empty password, or OpenSSL would ask for the password of an encrypted key on the terminal.
+        context.load_cert_chain(files.cert, files.key, password="")
     except (OSError, ssl.SSLError) as error:
         names = f"{files.cert_setting}, {files.key_setting}"
         raise StartRefused(f"{names}: {files.cert} and {files.key} cannot be used: {_reason(error)}") from error
-
-
-def _without_bom(stack: ExitStack, path: Path) -> Path:
-    """The path of the same text without a byte order mark, which some editors write at the beginning: OpenSSL does not find
-    the first PEM block behind one, and reads from files alone. The copy (mode 600) lives as long as `stack`.
-
-    Raises: OSError.
-    """
-    content = path.read_bytes()
-    if not content.startswith(codecs.BOM_UTF8):
-        return path
-    copy = stack.enter_context(tempfile.NamedTemporaryFile())  # noqa: SIM115
-    copy.write(content.removeprefix(codecs.BOM_UTF8))
-    copy.flush()
-    return Path(copy.name)
 
 
 def _reason(error: OSError) -> str:
