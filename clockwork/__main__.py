@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clockwork.access import keys_command
-from clockwork.errors import StartRefused, Unavailable
+from clockwork.errors import CannotStart, Unavailable
 from clockwork.http.siblings import Sibling
 from clockwork.node.app import Role, run_node
 from clockwork.node.processes import Processes
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.sibling is not None:
             handler.addFilter(_Numbered(chosen.sibling[0]))
         return_code = asyncio.run(_work(chosen, settings, environ))
-    except* (StartRefused, Unavailable) as refused:
+    except* (CannotStart, Unavailable) as refused:
         for line in [line for error in leaves(refused) for line in str(error).splitlines()]:
             print(f"clockwork: {line}", file=sys.stderr)  # noqa: T201
         return_code = 2

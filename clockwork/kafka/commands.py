@@ -5,7 +5,7 @@ Read committed: what a producer sends inside its transaction is seen when that c
 Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up nobody
 but itself, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
 all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats what another
-member does; the effects of both are one (`domain.command`), and only the present member's commit is taken.
+member does; the effects of both are one (`domain.command_notes`), and only the present member's commit is taken.
 
 What is noted between effects and answers stands in the metadata of a commit that does not move the offset. Nothing else
 depends on offsets: reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.ownership import BACKOFF_S_INITIAL, BACKOFF_S_MAX, JOIN_MARGIN_MS, leave
@@ -202,7 +202,7 @@ class _Note:
 
 def _record(record: Any) -> CommandRecord:
     return CommandRecord(
-        place=CommandPlace(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
+        place=CommandOffset(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
         key=record.key,
         value=record.value or b"",
         headers=tuple((name, value or b"") for name, value in record.headers),

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandRecord:
     """A record of the commands topic, as it came."""
 
-    place: CommandPlace
+    place: CommandOffset
     key: bytes | None
     value: bytes
     """Empty for a record without a value."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.dead_letters import DeadLetter
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import Pauses
-from clockwork.domain.schedule import Topic
 
 
 class PauseStore(Protocol):
@@ -23,7 +23,7 @@ class PauseStore(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterPage:
+class DeadLetterPage:
     """Some dead letters; those of one Kafka partition in the order of their offsets."""
 
     letters: tuple[DeadLetter, ...]
@@ -35,7 +35,7 @@ class DeadLetterLog(Protocol):
     """The topics of dead letters, as a `read_committed` reader sees them. One that is missing has no letters; one that may
     not be read raises BrokerUnavailable."""
 
-    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """Some letters of a topic, at most `letters_max`, from these offsets on by Kafka partition. Of those not named, the
         ones below the lowest that is have been read; all others are read from the first letter that is still there. A page
         may be short, or empty, before the end. Raises: BrokerUnavailable."""

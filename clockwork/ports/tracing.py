@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
-from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row
 
 
 class Tracer(Protocol):

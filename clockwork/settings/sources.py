@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.checks import problems_of
 from clockwork.settings.model import Settings
 from clockwork.settings.parsing import text_of, toml_of
@@ -62,7 +62,7 @@ def setting_names() -> tuple[SettingName, ...]:
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Reads and checks everything; the environment is not looked at again.
 
-    Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
+    Raises: CannotStart, naming every unknown name and every wrong value, never a value itself.
     """
     problems: list[str] = []
     values = values_of(environ, {each.name for each in setting_names()}, problems)
@@ -70,7 +70,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if not problems:
         problems += problems_of(settings)
     if problems:
-        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
+        raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return replace(

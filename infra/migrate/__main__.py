@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from clockwork.client import AsyncClient, CallFailed
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.errors import StartRefused, Unavailable
+from clockwork.errors import CannotStart, Unavailable
 from clockwork.node.resources import dynamo_settings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import Settings
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # These two are the client's; a node would not know them.
         settings = load_settings({name: value for name, value in os.environ.items() if name not in (URL, API_KEY)})
         sums = asyncio.run(_import(job, settings))
-    except (StartRefused, Unavailable, CallFailed, ValueError) as error:
+    except (CannotStart, Unavailable, CallFailed, ValueError) as error:
         _tell(f"stopped: {error}")
         return 2
     _tell("dry run, nothing was created" if job.dry_run else "done")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _import(job: Job, settings: Settings) -> Sums:
     if job.table == settings.dynamo.schedules_table:
-        raise StartRefused(
+        raise CannotStart(
             f"--table {job.table} is SCHEDULE_DB: this Clockwork needs a table of its own (infra/migration.md)"
         )
     clock = SystemClock()

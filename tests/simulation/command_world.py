@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, ClockworkError
 from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
@@ -50,7 +50,7 @@ class CommandWorld:
     def record(number: int, entry: Entry) -> CommandRecord:
         assert entry.record is not None
         return CommandRecord(
-            place=CommandPlace(kafka_partition=number, offset=entry.offset, at_ms=int(entry.appended_at_ms)),
+            place=CommandOffset(kafka_partition=number, offset=entry.offset, at_ms=int(entry.appended_at_ms)),
             key=entry.record.key,
             value=entry.record.value,
             headers=entry.record.headers,

@@ -13,7 +13,7 @@ from clockwork.access import keys as keys_module
 from clockwork.access import keys_command
 from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
 from clockwork.domain.rights import Right
-from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.observability.metrics import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
@@ -156,7 +156,7 @@ async def test_a_scrypt_hash_is_refused_with_the_command_that_makes_a_new_key(
     await opened.write(text + an_entry()[1].replace("sha256$", "scrypt$14$8$1$"))
     assert await opened.accepts(key)
     (kept,) = (record for record in caplog.records if record.levelname == "ERROR")
-    with pytest.raises(StartRefused) as refused:
+    with pytest.raises(CannotStart) as refused:
         a_ring(text.replace(hash_of(key), SCRYPT))
     for said in (str(vars(kept)["error"]), str(refused.value)):
         assert "hash: " in said
@@ -200,7 +200,7 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
     a_ring: Callable[[str], Ring], change: tuple[str, str], named: str
 ) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused) as refused:
+    with pytest.raises(CannotStart) as refused:
         a_ring(text.replace(*change))
     assert "CLOCKWORK_AUTH_KEYS_FILE: " in str(refused.value)
     assert named in str(refused.value)
@@ -210,12 +210,12 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
 
 def test_an_id_that_is_there_twice_stops_the_start(a_ring: Callable[[str], Ring]) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused, match=r"keys\.1\.id: is there twice"):
+    with pytest.raises(CannotStart, match=r"keys\.1\.id: is there twice"):
         a_ring(text + text)
 
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartRefused, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
+    with pytest.raises(CannotStart, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
         KeyRing(tmp_path / "none.toml", ManualClock(NOW_MS), PrometheusTelemetry())
 
 

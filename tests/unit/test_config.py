@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.model import (
     AccessSettings,
     ConnectionSettings,
@@ -21,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 
 def refusal(environ: dict[str, str]) -> str:
-    with pytest.raises(StartRefused) as caught:
+    with pytest.raises(CannotStart) as caught:
         load_settings(environ)
     return str(caught.value)
 

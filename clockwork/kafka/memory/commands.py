@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
 from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
 
@@ -32,10 +32,10 @@ class MemoryCommandLog:
         kafka_partition: int = 0,
         headers: tuple[tuple[str, bytes], ...] = (),
         at_ms: int = 0,
-    ) -> CommandPlace:
+    ) -> CommandOffset:
         """Puts a committed record at the end."""
         log = self._logs[kafka_partition]
-        place = CommandPlace(kafka_partition=kafka_partition, offset=len(log), at_ms=at_ms)
+        place = CommandOffset(kafka_partition=kafka_partition, offset=len(log), at_ms=at_ms)
         log.append(CommandRecord(place=place, key=key, value=value, headers=headers))
         return place
 
