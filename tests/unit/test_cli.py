@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from clockwork.cli.commands import clockwork
+from clockwork.__main__ import clockwork
 from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
@@ -20,7 +18,6 @@ from tests.unit.client_stub import Asked, Stub, open_stub, results
 
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]
 KEY = ["shop", "order-1"]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -229,14 +226,68 @@ async def test_a_row_without_an_answer_is_not_counted_as_settled(stub: Stub, tmp
     assert "settled before" not in (await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))).output
 
 
-async def test_a_file_that_has_changed_or_another_service_is_loaded_from_the_start(stub: Stub, tmp_path: Path) -> None:
+OTHER_MEANINGS: list[list[str]] = [["--client-id", "b"], ["--topic", "u"], ["--format", "csv"]]
+
+
+@pytest.mark.parametrize("other", OTHER_MEANINGS)
+async def test_rows_sent_with_another_meaning_are_sent_from_the_start(
+    stub: Stub, tmp_path: Path, other: list[str]
+) -> None:
+    file = tmp_path / "a.jsonl"
+    _lines(file, 1_500)
+    stub.will(results, problems.unavailable("down"))
+    assert "1000 created" in (await run(stub, "schedule", "load", str(file))).output
+    stub.will(results)
+    assert "settled before" not in (await run(stub, "schedule", "load", str(file), *other)).output
+
+
+async def test_rows_for_another_client_are_all_created(stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    rows = (
+        {"scheduleKey": f"k{i}", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}} for i in range(1_500)
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stub.will(results, (401, {}))
+    assert (await run(stub, "schedule", "load", str(file), "--client-id", "a")).exit_code == 7
+    stub.asked.clear()
+    stub.will(results)
+    result = await run(stub, "schedule", "load", str(file), "--client-id", "b")
+    assert (result.exit_code, result.output) == (0, "1500 created, 0 there already, 0 rejected\n")
+    assert {row["clientId"] for each in stub.asked for row in each.body["schedules"]} == {"b"}
+
+
+@pytest.mark.parametrize(("change", "before"), [(0, 0), (999, 0), (1_000, 1_000), (None, 0)])
+async def test_a_file_that_has_changed_before_the_mark_is_sent_from_the_start(
+    stub: Stub, tmp_path: Path, change: int | None, before: int
+) -> None:
+    """A row of the same size instead of another, or another service (None)."""
     file = tmp_path / "a.jsonl"
     _lines(file, 1_500)
     stub.will(results, problems.unavailable("down"))
     await run(stub, "schedule", "load", str(file))
-    _lines(file, 1_400)
+    lines = file.read_bytes().splitlines(keepends=True)
+    if change is not None:
+        lines[change] = lines[change].replace(b'"scheduleTime": 5', b'"scheduleTime": 6')
+        file.write_bytes(b"".join(lines))
     stub.will(results)
-    assert (await run(stub, "schedule", "load", str(file))).output.startswith("1400 created")
+    url = [] if change is not None else ["--url", stub.url + "/other"]
+    output = (await run(stub, *url, "schedule", "load", str(file))).output
+    settled = f", {before} settled before" if before else ""
+    assert output == f"{1_500 - before} created, 0 there already, 0 rejected{settled}\n"
+
+
+async def test_rows_rejected_before_an_interruption_still_count(stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    _lines(file, 1_500)
+    file.write_bytes(b"no JSON\n" + file.read_bytes())
+    stub.will(results, problems.unavailable("down"))
+    await run(stub, "schedule", "load", str(file))
+    stub.will(results)
+    result = await run(stub, "schedule", "load", str(file))
+    assert (result.exit_code, result.output) == (
+        3,
+        "501 created, 0 there already, 1 rejected, 1000 settled before\n",
+    )
 
 
 async def test_rejected_rows_are_named_and_the_others_are_loaded(stub: Stub, tmp_path: Path) -> None:
@@ -274,13 +325,6 @@ async def test_rejected_rows_are_named_and_the_others_are_loaded(stub: Stub, tmp
 # --- around it
 
 
-@pytest.mark.parametrize("words", [[], ["schedule"], ["schedule", "create"], ["schedule", "load"]])
-async def test_help_shows_examples_or_exit_codes(stub: Stub, words: list[str]) -> None:
-    result = await run(stub, *words, "--help")
-    assert result.exit_code == 0
-    assert "Examples:" in result.output or "Exit codes:" in result.output
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 async def test_completion_is_printed_for_each_shell(stub: Stub, shell: str) -> None:
     assert "_CLOCKWORK_COMPLETE" in (await run(stub, "completion", shell)).output
@@ -300,31 +344,5 @@ async def test_an_api_key_that_fits_no_header_is_refused_without_being_shown(stu
     assert wrong not in result.output
 
 
-def test_a_node_starts_beside_the_command_lines_names() -> None:
+def test_a_node_starts_with_the_variables_of_the_command_line_set() -> None:
     load_settings({"CLOCKWORK_URL": "http://x", "CLOCKWORK_API_KEY": "k"})
-
-
-def test_client_and_command_line_open_none_of_the_services_libraries() -> None:
-    script = (
-        "import sys, clockwork.client, clockwork.cli.commands\n"
-        "heavy = {'aiokafka', 'aiobotocore', 'botocore', 'prometheus_client'}\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in heavy or m.startswith('clockwork.firing')))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "[]\n"
-
-
-def test_run_is_handed_on_to_the_node_with_its_exit_code() -> None:
-    script = (
-        "import sys; sys.argv = ['clockwork', 'run', '--role', 'none']; import clockwork.cli as c; sys.exit(c.main())"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 2
-    assert "--role" in done.stderr
-
-
-def test_missing_packages_are_one_line_that_says_what_to_install() -> None:
-    script = "import sys; sys.modules['click'] = None; import clockwork.cli as c; sys.exit(c.main())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "[cli]" in done.stderr

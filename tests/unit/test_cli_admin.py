@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from click.testing import CliRunner, Result
 
-from clockwork.cli.commands import clockwork
+from clockwork.__main__ import clockwork
 from tests.support import builders
 from tests.unit.service import Service, open_service
 

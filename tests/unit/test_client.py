@@ -248,9 +248,9 @@ async def test_a_batch_whose_answer_does_not_fit_settles_nothing(client: AsyncCl
 
 
 def test_batches_are_bounded_by_bytes_as_well() -> None:
-    sizes = [len(each) for each in batches(["x" * 10] * 7, items_max=100, bytes_max=26)]
+    sizes = [len(each) for each in batches([b"x" * 12] * 7, items_max=100, bytes_max=26)]
     assert sizes == [2, 2, 2, 1]
-    assert [len(each) for each in batches(["x" * 99, "y"], items_max=100, bytes_max=26)] == [1, 1]
+    assert [len(each) for each in batches([b"x" * 99, b"y"], items_max=100, bytes_max=26)] == [1, 1]
 
 
 async def test_many_tasks_may_share_one_client(client: AsyncClient, stub: Stub) -> None:
