@@ -5,13 +5,13 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-async def together(do: Callable[[A], Awaitable[B]], what: Iterable[A], *, at_once: int) -> list[B]:
+async def gather_bounded(do: Callable[[A], Awaitable[B]], what: Iterable[A], *, at_once: int) -> list[B]:
     """Results in the order of `what`. The first failure cancels the rest and is raised as it is, not as a group:
     callers decide by the class of one error."""
     items = list(what)
@@ -35,17 +35,17 @@ async def together(do: Callable[[A], Awaitable[B]], what: Iterable[A], *, at_onc
     return [results[number] for number in range(len(items))]
 
 
-class Setbacks:
+class Backoff:
     """A runner's failures in a row, and how long to wait after the latest."""
 
-    def __init__(self, rng: random.Random, backoff: Backoff) -> None:
+    def __init__(self, rng: random.Random, backoff: BackoffPolicy) -> None:
         self._rng = rng
         self._backoff = backoff
-        self.in_a_row = 0
+        self.failures_in_row = 0
 
-    def forget(self) -> None:
-        self.in_a_row = 0
+    def reset(self) -> None:
+        self.failures_in_row = 0
 
     def next_wait_s(self) -> float:
-        self.in_a_row += 1
-        return self._backoff.wait_ms(self.in_a_row, jitter=self._rng.uniform(0.5, 1.0)) / 1_000
+        self.failures_in_row += 1
+        return self._backoff.wait_ms(self.failures_in_row, jitter=self._rng.uniform(0.5, 1.0)) / 1_000

@@ -46,10 +46,10 @@ from typing import Final, TypeVar
 from clockwork.commands import records
 from clockwork.commands.parse import Command
 from clockwork.commands.records import ReadCommand
-from clockwork.concurrency import Setbacks, together
+from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.command import CommandPlace
 from clockwork.domain.record import OutRecord
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.errors import (
     Cause,
@@ -73,12 +73,12 @@ from clockwork.http.schedules import ScheduleHandlers, problem_of
 from clockwork.ports.commands import CommandBatch, CommandRecord, NoteEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
-from clockwork.requests.dedup import CommandTurn, TurnOf
+from clockwork.requests.dedup import CommandDedup, TurnOf
 from clockwork.requests.results import NewSchedule, ScheduleView
 
 CLIENTS_AT_ONCE: Final = 16
 """Of one Kafka partition: fills the store's transactions, and bounds what is in flight on a node."""
-RETRY: Final = Backoff(initial_ms=100, max_ms=5_000)
+RETRY: Final = BackoffPolicy(initial_ms=100, max_ms=5_000)
 REPLY_SECONDS_MAX: Final = 60.0
 APPLIED_S: Final = 0.2
 """A decided transaction is applied in milliseconds."""
@@ -143,7 +143,7 @@ class CommandWork:
                 if outcome is not None:
                     told[each.record.place] = outcome
 
-        await together(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
+        await gather_bounded(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
         return told
 
     async def _look_after(self, read: Sequence[ReadCommand], told: dict[CommandPlace, _Told]) -> None:
@@ -157,11 +157,11 @@ class CommandWork:
         async def look(each: ReadCommand) -> None:
             told[each.record.place] = await self._patiently(partial(self._state_now, each), each.record)
 
-        await together(look, left, at_once=CLIENTS_AT_ONCE)
+        await gather_bounded(look, left, at_once=CLIENTS_AT_ONCE)
 
     async def _settle(self, read: ReadCommand, *, over: bool) -> _Told | None:
         """None: it was over before, or is by somebody else who has read it as well."""
-        turn: CommandTurn | None = None
+        turn: CommandDedup | None = None
         if read.command is not None:
             turn = self.turn_of(read.command.client_id, read.command.schedule_key, read.record.place)
         try:
@@ -175,7 +175,7 @@ class CommandWork:
 
     async def _patiently(self, do: Callable[[], Awaitable[T]], record: CommandRecord) -> T:
         """Again and again, while it may only be waited for."""
-        setbacks = Setbacks(self.rng, RETRY)
+        backoff_state = Backoff(self.rng, RETRY)
         while True:
             try:
                 return await do()
@@ -183,9 +183,9 @@ class CommandWork:
                 await asyncio.sleep(limited.retry_after_s)
             except (Unavailable, Contested, NewerFormat) as error:
                 log.warning("A command waits", extra=_said("command.waits", record, error, once=True))
-                await asyncio.sleep(setbacks.next_wait_s())
+                await asyncio.sleep(backoff_state.next_wait_s())
 
-    async def _carried_out(self, read: ReadCommand, turn: CommandTurn | None, *, over: bool) -> _Told:
+    async def _carried_out(self, read: ReadCommand, turn: CommandDedup | None, *, over: bool) -> _Told:
         """Raises: CommandOver; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
         principal = self._principal()
         try:
@@ -205,7 +205,7 @@ class CommandWork:
             return await self._buried(read, turn, error)
         return _Told(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
 
-    async def _carry_out(self, principal: Principal, command: Command, turn: CommandTurn) -> tuple[ScheduleView, int]:
+    async def _carry_out(self, principal: Principal, command: Command, turn: CommandDedup) -> tuple[ScheduleView, int]:
         named = (command.client_id, command.schedule_key)
         if isinstance(command.asks, NewSchedule):
             status, view, _ = await self.handlers.accept(principal, command.asks, turn=turn)
@@ -234,7 +234,7 @@ class CommandWork:
         reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)
         return _Told(result="over", reply=reply)
 
-    async def _buried(self, read: ReadCommand, turn: CommandTurn | None, error: Exception) -> _Told:
+    async def _buried(self, read: ReadCommand, turn: CommandDedup | None, error: Exception) -> _Told:
         """Sends its dead letter, until that is there. Raises: CommandOver, if somebody else found it to be right."""
         if turn is not None:
             with suppress(Unreadable):  # then nobody can have carried it out
@@ -292,7 +292,7 @@ class CommandWork:
         """False: given up."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        setbacks = Setbacks(self.rng, RETRY)
+        backoff_state = Backoff(self.rng, RETRY)
         while True:
             try:
                 await self.publisher.send(reply)
@@ -303,20 +303,20 @@ class CommandWork:
                 if self.publisher.connected() and loop.time() - began_s > REPLY_SECONDS_MAX:
                     log.warning("A reply is given up", extra=_said("command.reply_dropped", record, error, once=True))
                     return False
-                await asyncio.sleep(setbacks.next_wait_s())
+                await asyncio.sleep(backoff_state.next_wait_s())
             else:
                 return True
 
     async def _insist(self, do: Callable[[], Awaitable[None]], what: str) -> None:
         """Until it is done."""
-        setbacks = Setbacks(self.rng, RETRY)
+        backoff_state = Backoff(self.rng, RETRY)
         while True:
             try:
                 await do()
             except Unavailable as error:
                 extra = {"event": "commands.wait", "error": str(error), "for": what, "once_per": what}
                 log.warning("Commands wait", extra=extra)
-                await asyncio.sleep(setbacks.next_wait_s())
+                await asyncio.sleep(backoff_state.next_wait_s())
             else:
                 return
 

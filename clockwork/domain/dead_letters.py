@@ -18,14 +18,14 @@ from clockwork.domain.record import (
     SCHEDULE_TIME,
     TRACEPARENT,
 )
-from clockwork.domain.schedule import ClientId, Placed, ScheduleKey
+from clockwork.domain.schedule import ClientId, Receipt, ScheduleKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetter:
     """What was given up, why, and where it lies. None: its headers do not say."""
 
-    placed: Placed
+    receipt: Receipt
     client_id: ClientId | None
     schedule_key: ScheduleKey | None
     due_ms: int | None
@@ -41,12 +41,14 @@ class DeadLetter:
     """The caller's own."""
 
 
-def dead_letter(*, placed: Placed, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]) -> DeadLetter:
+def dead_letter(
+    *, receipt: Receipt, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
+) -> DeadLetter:
     """What a record of the dead-letter topic tells."""
     found = {name: _text(value) for name, value in headers}
     client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
     return DeadLetter(
-        placed=placed,
+        receipt=receipt,
         # Only what a schedule could have: DynamoDB would refuse to be asked for any other.
         client_id=ClientId(client_id) if client_id is not None and is_client_id(client_id) else None,
         schedule_key=ScheduleKey(schedule_key) if schedule_key is not None and is_key(schedule_key) else None,

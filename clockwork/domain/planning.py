@@ -2,7 +2,7 @@
 
 A lane is the schedules with one topic and one ordering key. Rows come in position order. A row that must wait (its
 `retry.at` lies ahead, its topic is missing, its transaction is not applied yet) blocks its lane: what stands behind it
-in the same lane waits too, and nothing else does (protocol-model: x-lane, x-move-order).
+in the same lane waits too, and nothing else does (docs/protocol.md: x-lane, x-move-order).
 
 A held row that would be fired is fired only after its hold was taken off. A held row that only waits is to be
 *stamped*: told, by `retry = {at, epoch of this owner}`, until when it certainly waits, so that a cancel may have it. It
@@ -28,7 +28,7 @@ PAUSE_LOOK_MS: Final = 5_000
 """When a paused lane is looked at again, if nothing was resumed before."""
 
 
-class Errand(StrEnum):
+class Action(StrEnum):
     """What is to be done with a row that fires."""
 
     DELIVER = "deliver"
@@ -38,11 +38,11 @@ class Errand(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Firing:
+class PlannedDelivery:
     """One row that fires in this pass."""
 
     row: Row | BrokenRow
-    errand: Errand
+    errand: Action
     failure: Failure | None = None
     """For a dead letter, or what is dropped: why."""
 
@@ -69,7 +69,7 @@ class Firing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stamp:
+class RetryMark:
     """A held row that only waits, and until when."""
 
     row: Row
@@ -124,8 +124,8 @@ class Planner:
     paused: Pauses = NOTHING_PAUSED
     pace: Callable[[Topic], TopicWait | None] = _unpaced
     """Counts one delivery to a topic; or says that it waits for its pace."""
-    firings: list[Firing] = field(default_factory=list)
-    stamps: list[Stamp] = field(default_factory=list)
+    firings: list[PlannedDelivery] = field(default_factory=list)
+    stamps: list[RetryMark] = field(default_factory=list)
     full: bool = False
     """Stopped at a limit: there may be more to fire right now."""
     next_due_ms: int | None = None
@@ -233,7 +233,9 @@ class Planner:
             if row.lane is not None:
                 self.wait(row.lane, letters_wait.until_ms)
             return
-        self._fire(Firing(row=row, errand=Errand.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0)))
+        self._fire(
+            PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0))
+        )
 
     def _take_row(self, row: Row) -> None:
         lane = row.schedule.lane
@@ -260,12 +262,12 @@ class Planner:
             # producer would otherwise race each other.
             self.wait(lane, self.bound_ms)
             return
-        letters_wait = self._letters_wait(row) if firing.errand is Errand.DEAD_LETTER else None
+        letters_wait = self._letters_wait(row) if firing.errand is Action.DEAD_LETTER else None
         if letters_wait is not None:
             self.wait(lane, letters_wait.until_ms)
             self._stamp(row, letters_wait.until_ms)
             return
-        over_its_pace = self.pace(row.schedule.topic) if firing.errand is Errand.DELIVER else None
+        over_its_pace = self.pace(row.schedule.topic) if firing.errand is Action.DELIVER else None
         if over_its_pace is None:
             self._fire(firing)
             return
@@ -284,20 +286,22 @@ class Planner:
         wait = self.topic_waits.get(topic)
         return None if wait is None or wait.paced else wait
 
-    def _ending(self, row: Row, wait: TopicWait | None) -> Firing:
+    def _ending(self, row: Row, wait: TopicWait | None) -> PlannedDelivery:
         """How the row would end now, if nothing but its topic can hold it back."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
         if late and schedule.on_late is not OnLate.DELIVER:
-            errand = Errand.DROP if schedule.on_late is OnLate.DROP else Errand.DEAD_LETTER
-            return Firing(row=row, errand=errand, failure=Failure(reason=EXPIRED, attempts=attempts))
+            errand = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
+            return PlannedDelivery(row=row, errand=errand, failure=Failure(reason=EXPIRED, attempts=attempts))
         if wait is not None and wait.given_up:
-            return Firing(row=row, errand=Errand.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts))
+            return PlannedDelivery(
+                row=row, errand=Action.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts)
+            )
         if (schedule.retry or self.retry).exhausted(attempts):
             failure = Failure(reason="attempts_exhausted", attempts=attempts)
-            return Firing(row=row, errand=Errand.DEAD_LETTER, failure=failure)
-        return Firing(row=row, errand=Errand.DELIVER)
+            return PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=failure)
+        return PlannedDelivery(row=row, errand=Action.DELIVER)
 
     def _waits_itself_until_ms(self, row: Row) -> int:
         """0: it does not."""
@@ -312,7 +316,7 @@ class Planner:
         longest_ms = max(self.retry.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)
         return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + longest_ms + RETRY_SLACK_MS
 
-    def _fire(self, firing: Firing) -> None:
+    def _fire(self, firing: PlannedDelivery) -> None:
         self.firings.append(firing)
         self._bytes += firing.size_bytes
 
@@ -326,10 +330,10 @@ class Planner:
                 return
             # Its own back-off may be longer than what it stands behind.
             until_ms = max(until_ms, row.retry.at_ms)
-        self.stamps.append(Stamp(row=row, until_ms=until_ms))
+        self.stamps.append(RetryMark(row=row, until_ms=until_ms))
 
 
-def without_lane(firings: list[Firing], lane: Lane | None, *, after: Position) -> list[Firing]:
+def without_lane(firings: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
     """The batch without those that stand behind a refused row in its lane, and without the row itself. Rows without a
     readable lane (`lane` is None) stand behind nobody."""
     return [

@@ -11,7 +11,7 @@
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
 final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
-transaction that deletes the row on condition of its hold): design.md, sections 4 and 5.
+transaction that deletes the row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
 from dataclasses import dataclass
@@ -183,7 +183,7 @@ class Pointer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
+class Receipt:
     """Where a record is."""
 
     kafka_partition: int
@@ -212,7 +212,7 @@ class Outcome:
     at_ms: int
     schedule: Schedule | None
     """Its content; None only where the row could not be read, and for `superseded`."""
-    placed: Placed | None = None
+    receipt: Receipt | None = None
     """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
     failure: Failure | None = None
     moved_to: Position | None = None

@@ -34,5 +34,5 @@ may raise it just after, tell a cancel (by a `retry` of its epoch) that a row wa
 newest, commits that row. So the rebuilt producer is used only after `epoch + 1 IF epoch = mine`: whoever holds the newest
 producer *and* the stored epoch is one and the same (`TakeOver.renew`).
 
-**What an owner has said about a waiting row, it keeps to**, from before the `retry` is sent: `Tenure.promises`.
+**What an owner has said about a waiting row, it keeps to**, from before the `retry` is sent: `ShardLease.promises`.
 """

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from clockwork.concurrency import Setbacks
-from clockwork.domain.marker import Ended
+from clockwork.concurrency import Backoff
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import Position
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import EXPIRED, BrokenRow, EndState, Guarantee, Outcome, Row, outcome_expiry_s
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Contested, Unavailable
@@ -38,11 +38,11 @@ batch writes (`stores.dynamodb.batching`). A pair of writes for each row was a q
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
+class Completed:
     """A row whose delivery, or dead letter, is committed."""
 
     row: Row | BrokenRow
-    ended: Ended
+    ended: MarkerEntry
 
     @property
     def in_transaction(self) -> bool:
@@ -55,19 +55,19 @@ class Done:
         return self.row.schedule.guarantee if isinstance(self.row, Row) else Guarantee.EXACTLY_ONCE
 
 
-class TidyUp:
+class Cleanup:
     """The untidied rows of one tenure, oldest first."""
 
     def __init__(self, store: ScheduleStore, shard: ShardId, *, retention_ms: int, rng: random.Random) -> None:
         self._store = store
         self._shard = shard
         self._retention_ms = retention_ms
-        self._pending: dict[Position, Done] = {}
+        self._pending: dict[Position, Completed] = {}
         self._size_bytes = 0
         self._work = asyncio.Event()
         self._many = asyncio.Event()
         self._progress = asyncio.Event()
-        self._setbacks = Setbacks(rng, Backoff(initial_ms=50, max_ms=5_000))
+        self._setbacks = Backoff(rng, BackoffPolicy(initial_ms=50, max_ms=5_000))
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -80,7 +80,7 @@ class TidyUp:
     def __contains__(self, position: Position) -> bool:
         return position in self._pending
 
-    def add(self, done: Iterable[Done]) -> None:
+    def add(self, done: Iterable[Completed]) -> None:
         for one in done:
             if one.row.position not in self._pending:
                 self._size_bytes += _size_bytes(one)
@@ -95,7 +95,7 @@ class TidyUp:
         the row look new (x-late-exclude)."""
         return frozenset(self._pending)
 
-    def marked(self) -> Iterator[Ended]:
+    def marked(self) -> Iterator[MarkerEntry]:
         """What every marker must name."""
         return (done.ended for done in self._pending.values() if done.in_transaction)
 
@@ -135,7 +135,7 @@ class TidyUp:
             )
             await asyncio.sleep(wait_s)
             return
-        self._setbacks.forget()
+        self._setbacks.reset()
         for done in chunk:
             if self._pending.pop(done.row.position, None) is not None:
                 self._size_bytes -= _size_bytes(done)
@@ -145,8 +145,8 @@ class TidyUp:
             self._many.clear()
         self._progress.set()
 
-    def _next_chunk(self) -> list[Done]:
-        chunk: list[Done] = []
+    def _next_chunk(self) -> list[Completed]:
+        chunk: list[Completed] = []
         size_bytes = 0
         for done in islice(self._pending.values(), CHUNK_ROWS):
             size_bytes += _size_bytes(done)
@@ -155,7 +155,7 @@ class TidyUp:
             chunk.append(done)
         return chunk
 
-    async def _write(self, chunk: list[Done]) -> None:
+    async def _write(self, chunk: list[Completed]) -> None:
         exactly: list[Outcome] = []
         first_stands: list[Outcome] = []
         for done in chunk:
@@ -169,7 +169,7 @@ class TidyUp:
         await self._push_pointers(chunk)
         await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
 
-    async def _push_pointers(self, chunk: list[Done]) -> None:
+    async def _push_pointers(self, chunk: list[Completed]) -> None:
         """A row that fires later than one retention after its due time keeps its pointer alive as long as its outcome."""
         for done in chunk:
             end_ms = done.ended.at_ms
@@ -178,11 +178,11 @@ class TidyUp:
                 await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
 
 
-def _size_bytes(done: Done) -> int:
+def _size_bytes(done: Completed) -> int:
     return done.row.schedule.size_bytes if isinstance(done.row, Row) else len(done.row.raw)
 
 
-def outcome_of(done: Done, *, retention_ms: int) -> Outcome | None:
+def outcome_of(done: Completed, *, retention_ms: int) -> Outcome | None:
     """The outcome that an ended row leaves; None if not even its key can be read.
 
     Everything in it comes from the row and the marker, so that every owner computes the same.
@@ -200,7 +200,7 @@ def outcome_of(done: Done, *, retention_ms: int) -> Outcome | None:
         state=EndState.DELIVERED if ended.failure is None else EndState.FAILED,
         at_ms=ended.at_ms,
         schedule=schedule,
-        placed=ended.placed,
+        receipt=ended.receipt,
         failure=ended.failure,
         expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.at_ms, retention_ms=retention_ms),
     )

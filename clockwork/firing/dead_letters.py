@@ -7,12 +7,12 @@ from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.planning import Firing
+from clockwork.domain.planning import PlannedDelivery
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken
 from clockwork.domain.schedule import ClientId, Row, Topic
 from clockwork.errors import Cause, Refusal
-from clockwork.firing.takeover import Tenure
+from clockwork.firing.takeover import ShardLease
 from clockwork.firing.topic_state import TopicWaits
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
@@ -39,7 +39,7 @@ class DeadLetterRecords:
         self._clock = clock
         self._telemetry = telemetry
 
-    def record(self, firing: Firing, turned_away: Container[Position]) -> OutRecord:
+    def record(self, firing: PlannedDelivery, turned_away: Container[Position]) -> OutRecord:
         """`turned_away`: of those whose letters their client's topic has refused."""
         row, failure, now_ms = firing.row, firing.failure, self._clock.now_ms()
         assert failure is not None, "only what failed has a dead letter"
@@ -49,14 +49,14 @@ class DeadLetterRecords:
             return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)
 
-    def turned_away(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> bool:
+    def turned_away(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> bool:
         """Whether it is a dead letter that its client's topic has refused, so that the cluster's gets it now. What is known
         of the topic then spares others the same way; a record refused for what it is tells of itself only."""
         if firing.failure is None or refusal.topic == self._topics.of_cluster:
             return False
         now_ms = self._clock.now_ms()
         if refusal.cause is Cause.RECORD:
-            tenure.turned_away[firing.row.position] = now_ms + TURNED_AWAY_MS
+            lease.turned_away[firing.row.position] = now_ms + TURNED_AWAY_MS
         else:
             topic = Topic(refusal.topic)
             self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=now_ms, of_letter=True)
@@ -71,7 +71,7 @@ class DeadLetterRecords:
         )
         return True
 
-    def count(self, firing: Firing, record: OutRecord) -> None:
+    def count(self, firing: PlannedDelivery, record: OutRecord) -> None:
         """It is written."""
         meant_for = self._topics.meant_for(firing.row)
         if meant_for == self._topics.of_cluster:

@@ -1,7 +1,7 @@
 """Sending what a pass has planned: one Kafka transaction for exactly_once, lane by lane for at_least_once.
 
-Who pays for a refusal (design.md, 5.5): only a record that is refused for what it is pays with an attempt, and holds back
-its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
+Refusals (docs/design.md, Refusals and topics): only a record that is refused for what it is pays with an attempt, and holds
+back its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 
 from clockwork.clock import Clock
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain import marker
-from clockwork.domain.marker import Ended
-from clockwork.domain.planning import Errand, Firing, without_lane
+from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.planning import Action, PlannedDelivery, without_lane
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
-from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.schedule import Guarantee, Lane, Placed, Retry, Row, Topic
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.schedule import Guarantee, Lane, Receipt, Retry, Row, Topic
 from clockwork.errors import (
     BrokerUnavailable,
     Cause,
@@ -29,9 +29,9 @@ from clockwork.errors import (
     TransactionConflict,
     Unavailable,
 )
-from clockwork.firing.cleanup import Done
+from clockwork.firing.cleanup import Completed
 from clockwork.firing.dead_letters import DeadLetterRecords, dead_letter_topics
-from clockwork.firing.takeover import TakeOver, Tenure
+from clockwork.firing.takeover import ShardLease, TakeOver
 from clockwork.firing.topic_state import TopicWaits
 from clockwork.firing.traces import trace_ends
 from clockwork.ports.delivery import Publisher
@@ -45,14 +45,14 @@ log = logging.getLogger(__name__)
 LANES_AT_ONCE = 128
 """Lanes of at_least_once that wait for an acknowledgement side by side."""
 
-Batches = deque[list[Firing]]
+Batches = deque[list[PlannedDelivery]]
 
 
 def retry_policy(settings: RunnerSettings) -> RetryPolicy:
     """When a refused record is tried again, and how often."""
     return RetryPolicy(
         attempts_max=settings.retry_attempts,
-        backoff=Backoff(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
+        backoff=BackoffPolicy(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
     )
 
 
@@ -85,67 +85,67 @@ class Delivery:
 
     # --- exactly once
 
-    async def in_transactions(self, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    async def in_transactions(self, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
         """All in one transaction; after a refusal the rest again, without the refused and those behind it in its lane.
 
         Returns how many ended. Raises: Fenced, DeliveryUnknown, Unavailable.
         """
         ended = 0
-        turned_away = set(tenure.turned_away)
+        turned_away = set(lease.turned_away)
         batches: Batches = deque([list(firings)] if firings else [])
         while batches:
             batch = batches.popleft()
-            sent = [firing for firing in batch if firing.errand is not Errand.DROP]
+            sent = [firing for firing in batch if firing.errand is not Action.DROP]
             records = [self._record(firing, turned_away) for firing in sent]
             try:
-                await self._one_transaction(tenure, batch, sent, records)
+                await self._one_transaction(lease, batch, sent, records)
             except DeliveryRefused as refused:
                 if refused.begun:
-                    await self._renew(tenure)
+                    await self._renew(lease)
                 batches.appendleft(batch)
                 for refusal in refused.refusals:
-                    held_up = self._held_up(tenure, sent, records, refusal, turned_away)
-                    batches = await self._settle(tenure, batches, held_up, refusal)
+                    held_up = self._held_up(lease, sent, records, refusal, turned_away)
+                    batches = await self._settle(lease, batches, held_up, refusal)
             else:
                 ended += len(batch)
         return ended
 
     async def _one_transaction(
-        self, tenure: Tenure, batch: list[Firing], sent: list[Firing], records: list[OutRecord]
+        self, lease: ShardLease, batch: list[PlannedDelivery], sent: list[PlannedDelivery], records: list[OutRecord]
     ) -> None:
         """All of `batch` ends by it; `records` are those of `sent`."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
+        dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.errand is Action.DROP]
 
-        def write_marker(placed: Sequence[Placed]) -> bytes:
-            new = (_ended(firing, where) for firing, where in zip(sent, placed, strict=True))
-            return marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
+        def write_marker(receipt: Sequence[Receipt]) -> bytes:
+            new = (_ended(firing, where) for firing, where in zip(sent, receipt, strict=True))
+            return marker.encode([*lease.tidy.marked(), *new, *(done.ended for done in dropped)])
 
-        placed = await tenure.publisher.deliver(records, write_marker)
-        tenure.tidy.add(Done(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, placed, strict=True))
-        tenure.tidy.add(dropped)
+        receipt = await lease.publisher.deliver(records, write_marker)
+        lease.tidy.add(Completed(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, receipt, strict=True))
+        lease.tidy.add(dropped)
         self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
-        self._count(sent, records, placed)
-        gone = [firing for firing in batch if firing.errand is Errand.DROP]
+        self._count(sent, records, receipt)
+        gone = [firing for firing in batch if firing.errand is Action.DROP]
         for firing in gone:
             self._count_failed(firing)
         trace_ends(self._tracer, gone, [None] * len(gone))
 
-    async def _renew(self, tenure: Tenure) -> None:
+    async def _renew(self, lease: ShardLease) -> None:
         try:
-            await self._take_over.renew(tenure)
+            await self._take_over.renew(lease)
         except Unavailable as error:
-            raise DeliveryUnknown(f"shard {tenure.shard}: no producer after a refusal: {error}") from error
+            raise DeliveryUnknown(f"shard {lease.shard}: no producer after a refusal: {error}") from error
 
     def _held_up(
         self,
-        tenure: Tenure,
-        sent: list[Firing],
+        lease: ShardLease,
+        sent: list[PlannedDelivery],
         records: list[OutRecord],
         refusal: Refusal,
         turned_away: set[Position],
-    ) -> list[Firing]:
+    ) -> list[PlannedDelivery]:
         """Those that wait because of one refusal of what was `sent`. Dead letters that their client's topic refused are
         added to `turned_away` instead."""
         if refusal.index is not None:
@@ -155,26 +155,28 @@ class Delivery:
         if not culprits:
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
             raise BrokerUnavailable(f"{refusal.topic}: {refusal.reason}")
-        away = {firing.row.position for firing in culprits if self._letters.turned_away(tenure, firing, refusal)}
+        away = {firing.row.position for firing in culprits if self._letters.turned_away(lease, firing, refusal)}
         turned_away |= away
         return [firing for firing in culprits if firing.row.position not in away]
 
-    async def _settle(self, tenure: Tenure, batches: Batches, held_up: list[Firing], refusal: Refusal) -> Batches:
+    async def _settle(
+        self, lease: ShardLease, batches: Batches, held_up: list[PlannedDelivery], refusal: Refusal
+    ) -> Batches:
         """What is to be sent after one refusal."""
         if held_up and refusal.index is None:
             topic = Topic(refusal.topic)
             self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
         for firing in held_up:
             if refusal.index is not None:
-                await self._refused_row(tenure, firing, refusal)
+                await self._refused_row(lease, firing, refusal)
             # Its lane with it: behind a dead letter stand rows of another topic.
             batches = _prune(batches, partial(without_lane, lane=firing.lane, after=firing.row.position))
         return batches
 
-    async def _refused_row(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
+    async def _refused_row(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> None:
         """A record that its topic refuses for what it is: costs an attempt, and its lane waits in place."""
         row = firing.row
-        if firing.errand is Errand.DEAD_LETTER or not isinstance(row, Row):
+        if firing.errand is Action.DEAD_LETTER or not isinstance(row, Row):
             # The cluster's dead-letter topic is set up to take what no other takes. If it does not, all dead letters that
             # would go there wait, none is thrown away, and somebody is called.
             log.error("Dead letter refused", extra={"event": "dead_letter.refused", "reason": refusal.reason})
@@ -184,7 +186,7 @@ class Delivery:
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
         policy = row.schedule.retry or self._retry
         at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), chance=self._rng.random())
-        retry = Retry(at_ms=at_ms, epoch=tenure.epoch, attempts=attempts)
+        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
         self._telemetry.delivery(row.schedule.guarantee, "retried")
         log.warning(
             "Record refused",
@@ -196,7 +198,7 @@ class Delivery:
                 "attempts": attempts,
             },
         )
-        tenure.promises[row.position] = at_ms
+        lease.promises[row.position] = at_ms
         try:
             await self._store.set_retry(row.shard, row.position, retry, drop_hold=False)
         except TransactionConflict:
@@ -205,76 +207,78 @@ class Delivery:
 
     # --- at least once
 
-    async def lane_by_lane(self, tenure: Tenure, firings: Sequence[Firing]) -> int:
+    async def lane_by_lane(self, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
         """Within a lane one after the other, each acknowledged before the next; lanes side by side. A refused record
         stops its lane. Returns how many ended."""
-        lanes: dict[Lane | None, list[Firing]] = {}
+        lanes: dict[Lane | None, list[PlannedDelivery]] = {}
         for firing in firings:
             lanes.setdefault(firing.lane, []).append(firing)
 
         failures: list[Unavailable] = []
 
-        async def one_lane(lane: list[Firing]) -> int:
+        async def one_lane(lane: list[PlannedDelivery]) -> int:
             try:
-                return await self._one_lane(tenure, lane)
+                return await self._one_lane(lease, lane)
             except Unavailable as error:
                 # Raised when the others are done: to cancel a send that the broker has taken would be to send it twice.
                 failures.append(error)
                 return 0
 
-        counts = await together(one_lane, lanes.values(), at_once=LANES_AT_ONCE)
+        counts = await gather_bounded(one_lane, lanes.values(), at_once=LANES_AT_ONCE)
         if failures:
             raise failures[0]
         return sum(counts)
 
-    async def _one_lane(self, tenure: Tenure, lane: list[Firing]) -> int:
+    async def _one_lane(self, lease: ShardLease, lane: list[PlannedDelivery]) -> int:
         for count, firing in enumerate(lane):
             try:
-                record, placed = await self._sent(tenure, firing)
+                record, receipt = await self._sent(lease, firing)
             except DeliveryRefused as refused:
-                await self._stop_lane(tenure, firing, refused.refusals[0])
+                await self._stop_lane(lease, firing, refused.refusals[0])
                 return count
-            tenure.tidy.add([Done(row=firing.row, ended=_ended(firing, placed))])
-            self._count([firing], [record], [placed])
+            lease.tidy.add([Completed(row=firing.row, ended=_ended(firing, receipt))])
+            self._count([firing], [record], [receipt])
         return len(lane)
 
-    async def _sent(self, tenure: Tenure, firing: Firing) -> tuple[OutRecord, Placed]:
+    async def _sent(self, lease: ShardLease, firing: PlannedDelivery) -> tuple[OutRecord, Receipt]:
         """What was sent in the end, and where it is. Raises: DeliveryRefused."""
-        record = self._record(firing, tenure.turned_away)
+        record = self._record(firing, lease.turned_away)
         try:
             return record, await self._acknowledged(record)
         except DeliveryRefused as refused:
-            if not self._letters.turned_away(tenure, firing, refused.refusals[0]):
+            if not self._letters.turned_away(lease, firing, refused.refusals[0]):
                 raise
         record = self._record(firing, {firing.row.position})
         return record, await self._acknowledged(record)
 
-    async def _acknowledged(self, record: OutRecord) -> Placed:
+    async def _acknowledged(self, record: OutRecord) -> Receipt:
         try:
             return await self._publisher.send(record)
         except BrokerUnavailable as error:
             refusal = Refusal(cause=Cause.TRANSIENT, reason="not_acknowledged", topic=record.topic)
             raise DeliveryRefused([refusal], begun=False) from error
 
-    async def _stop_lane(self, tenure: Tenure, firing: Firing, refusal: Refusal) -> None:
+    async def _stop_lane(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> None:
         if refusal.cause is Cause.RECORD:
-            await self._refused_row(tenure, firing, refusal)
+            await self._refused_row(lease, firing, refusal)
             return
         topic = Topic(refusal.topic)
         self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
 
     # --- both
 
-    def _record(self, firing: Firing, turned_away: Container[Position]) -> OutRecord:
+    def _record(self, firing: PlannedDelivery, turned_away: Container[Position]) -> OutRecord:
         if firing.failure is not None:
             return self._letters.record(firing, turned_away)
         assert isinstance(firing.row, Row), "a broken row is only ever a dead letter"
         return delivery_of(firing.row.schedule, now_ms=self._clock.now_ms())
 
-    def _count(self, firings: Sequence[Firing], records: Sequence[OutRecord], placed: Sequence[Placed]) -> None:
-        trace_ends(self._tracer, firings, placed)
+    def _count(
+        self, firings: Sequence[PlannedDelivery], records: Sequence[OutRecord], receipt: Sequence[Receipt]
+    ) -> None:
+        trace_ends(self._tracer, firings, receipt)
         delivered: Counter[Guarantee] = Counter()
-        for firing, record, where in zip(firings, records, placed, strict=True):
+        for firing, record, where in zip(firings, records, receipt, strict=True):
             if firing.failure is not None:
                 self._count_failed(firing)
                 self._letters.count(firing, record)
@@ -286,7 +290,7 @@ class Delivery:
         for topic in {r.topic for f, r in zip(firings, records, strict=True) if f.failure is None}:
             self._topic_waits.took_records(Topic(topic))
 
-    def _count_failed(self, firing: Firing) -> None:
+    def _count_failed(self, firing: PlannedDelivery) -> None:
         assert firing.failure is not None, "only what failed is counted as failed"
         self._telemetry.delivery(firing.guarantee, "failed")
         log.error(
@@ -297,20 +301,20 @@ class Delivery:
                 "topic": firing.lane[0] if firing.lane else None,
                 "reason": firing.failure.reason,
                 "attempts": firing.failure.attempts,
-                "dropped": firing.errand is Errand.DROP,
+                "dropped": firing.errand is Action.DROP,
             },
         )
 
 
-def _ended(firing: Firing, placed: Placed) -> Ended:
-    return Ended(position=firing.row.position, at_ms=placed.at_ms, placed=placed, failure=firing.failure)
+def _ended(firing: PlannedDelivery, receipt: Receipt) -> MarkerEntry:
+    return MarkerEntry(position=firing.row.position, at_ms=receipt.at_ms, receipt=receipt, failure=firing.failure)
 
 
-def _dropped(firing: Firing, now_ms: int) -> Done:
-    ended = Ended(position=firing.row.position, at_ms=now_ms, placed=None, failure=firing.failure)
-    return Done(row=firing.row, ended=ended)
+def _dropped(firing: PlannedDelivery, now_ms: int) -> Completed:
+    ended = MarkerEntry(position=firing.row.position, at_ms=now_ms, receipt=None, failure=firing.failure)
+    return Completed(row=firing.row, ended=ended)
 
 
-def _prune(batches: Batches, keep: Callable[[list[Firing]], list[Firing]]) -> Batches:
+def _prune(batches: Batches, keep: Callable[[list[PlannedDelivery]], list[PlannedDelivery]]) -> Batches:
     """What is still to be sent, after something was taken out of it; no empty batches."""
     return deque(kept for batch in batches if (kept := keep(batch)))

@@ -15,22 +15,22 @@ from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock
-from clockwork.concurrency import Setbacks, together
+from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.position import Position, due_ms_of
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.scanning import next_look, scan_after
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.errors import ClockworkError, DeliveryUnknown, Fenced, Unavailable
 from clockwork.firing.shard_pass import Dispatcher
-from clockwork.firing.takeover import TakeOver, Tenure
+from clockwork.firing.takeover import ShardLease, TakeOver
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
 
 log = logging.getLogger(__name__)
 
-TAKEOVER_BACKOFF: Final = Backoff(initial_ms=50, max_ms=2_000)
-PASS_BACKOFF: Final = Backoff(initial_ms=50, max_ms=2_000)
+TAKEOVER_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
+PASS_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
 """Both end low: after an outage they add up, and one request a second for each shard is nothing to Kafka or DynamoDB."""
 STEADY_MS: Final = 10_000
 """An owner for this long forgets its earlier failures. Not at its first delivery: two nodes that both believe in the
@@ -80,8 +80,8 @@ class ShardLoop:
         self._hint_ms: int | None = None
         self._wanted: dict[Position, None] = {}
         self._records_max = settings.batch_records_max
-        self._takeover_setbacks = Setbacks(rng, TAKEOVER_BACKOFF)
-        self._pass_setbacks = Setbacks(rng, PASS_BACKOFF)
+        self._takeover_setbacks = Backoff(rng, TAKEOVER_BACKOFF)
+        self._pass_setbacks = Backoff(rng, PASS_BACKOFF)
 
     def tell(self, wakeup: WakeUp) -> None:
         """Takes a hint into account; returns at once."""
@@ -103,15 +103,15 @@ class ShardLoop:
     async def run(self) -> None:
         """Works the shard until stopped or cancelled."""
         while not self._stopping:
-            tenure = await self._become_owner()
-            if tenure is None:
+            lease = await self._become_owner()
+            if lease is None:
                 continue
             try:
                 async with asyncio.TaskGroup() as group:
-                    tidying = group.create_task(tenure.tidy.run(), name=f"tidy-{self._shard}")
-                    await self._work(tenure)
+                    tidying = group.create_task(lease.tidy.run(), name=f"tidy-{self._shard}")
+                    await self._work(lease)
                     tidying.cancel()
-                await tenure.tidy.finish()
+                await lease.tidy.finish()
             except* Fenced as fenced:
                 self._telemetry.fenced()
                 self._note("Fenced", "shard.fenced", fenced)
@@ -127,20 +127,20 @@ class ShardLoop:
                 log.exception("Runner failed", extra={"event": "shard.failed", "shard": self._shard})
                 await self._pause(self._takeover_setbacks.next_wait_s())
             finally:
-                await self._close(tenure)
+                await self._close(lease)
 
-    async def _close(self, tenure: Tenure) -> None:
+    async def _close(self, lease: ShardLease) -> None:
         try:
-            await tenure.close()
+            await lease.close()
         except Exception:
             # Only connections are at stake, and the next init does not need them closed.
             log.exception("Producer not closed", extra={"event": "producer.not_closed", "shard": self._shard})
 
-    async def _become_owner(self) -> Tenure | None:
+    async def _become_owner(self) -> ShardLease | None:
         """One try; after a failure it has waited."""
         try:
             async with self._gates.takeovers:
-                tenure = await self._take_over.run(self._shard)
+                lease = await self._take_over.run(self._shard)
         except Exception as error:
             # Whatever it is: the shard is not worked without a take-over, and must not stay without for good.
             if isinstance(error, Fenced):
@@ -155,61 +155,61 @@ class ShardLoop:
             extra={
                 "event": "shard.taken",
                 "shard": self._shard,
-                "epoch": tenure.epoch,
-                "untidied": len(tenure.tidy),
+                "epoch": lease.epoch,
+                "untidied": len(lease.tidy),
             },
         )
-        return tenure
+        return lease
 
-    async def _work(self, tenure: Tenure) -> None:
+    async def _work(self, lease: ShardLease) -> None:
         """Wait, pass, wait, pass. Raises: Fenced, DeliveryUnknown."""
         self._next_ms = self._scan_at_ms = self._owner_since_ms = self._clock.now_ms()
         while not self._stopping:
             try:
-                await self._answer_wanted(tenure)
-                self._heed_hint(tenure)
+                await self._answer_wanted(lease)
+                self._heed_hint(lease)
                 now_ms = self._clock.now_ms()
                 if self._next_ms is not None and self._next_ms <= now_ms:
-                    await self._pass(tenure, now_ms)
-                elif self._scan_at_ms <= now_ms and len(tenure.tidy) > LOOK_PAST_MAX:
+                    await self._pass(lease, now_ms)
+                elif self._scan_at_ms <= now_ms and len(lease.tidy) > LOOK_PAST_MAX:
                     self._scan_at_ms = now_ms + LOOK_LATER_MS
                 elif self._scan_at_ms <= now_ms:
-                    self._next_ms = await self._dispatcher.look(tenure)
+                    self._next_ms = await self._dispatcher.look(lease)
                     self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
                 else:
-                    await self._wait(tenure)
+                    await self._wait(lease)
             except Unavailable as error:
                 self._note("Shard waits", "shard.waits", error)
                 await self._pause(self._pass_setbacks.next_wait_s())
             else:
-                self._pass_setbacks.forget()
+                self._pass_setbacks.reset()
 
-    async def _pass(self, tenure: Tenure, now_ms: int) -> None:
-        await self._dispatcher.make_room(tenure, records_max=self._records_max)
+    async def _pass(self, lease: ShardLease, now_ms: int) -> None:
+        await self._dispatcher.make_room(lease, records_max=self._records_max)
         async with self._gates.passes:
-            result = await self._dispatcher.run_pass(tenure, records_max=self._records_max)
+            result = await self._dispatcher.run_pass(lease, records_max=self._records_max)
         if result.fired:
             self._records_max = min(self._settings.batch_records_max, self._records_max + 1 + self._records_max // 8)
         if now_ms - self._owner_since_ms > STEADY_MS:
-            self._takeover_setbacks.forget()
+            self._takeover_setbacks.reset()
         known = [ms for ms in (result.next_due_ms, result.waits_until_ms) if ms is not None]
         self._next_ms = now_ms if result.more_now else min(known, default=None)
         self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
 
-    async def _wait(self, tenure: Tenure) -> None:
+    async def _wait(self, lease: ShardLease) -> None:
         """Until the next known row, or the scan, or a wake-up; the frontier is raised on the way."""
         now_ms = self._clock.now_ms()
         look = next_look(
             now_ms=now_ms,
             scan_interval_ms=self._scan_at_ms - now_ms,
-            frontier_ms=tenure.frontier_ms,
+            frontier_ms=lease.frontier_ms,
             lead_ms=self._settings.frontier_lead_ms,
             next_due_ms=self._next_ms,
         )
         if look.frontier_at_ms is not None:
             if await self._woken_before(look.frontier_at_ms):
                 return
-            await self._dispatcher.raise_frontier(tenure)
+            await self._dispatcher.raise_frontier(lease)
         await self._woken_before(look.at_ms)
 
     async def _woken_before(self, at_ms: int) -> bool:
@@ -222,18 +222,18 @@ class ShardLoop:
         self._attention.clear()
         return True
 
-    async def _answer_wanted(self, tenure: Tenure) -> None:
+    async def _answer_wanted(self, lease: ShardLease) -> None:
         # Once a round: those that ask meanwhile wait for the next, so that nobody's asking holds up the firing.
         wanted, self._wanted = self._wanted, {}
-        await together(partial(self._dispatcher.answer_wanted, tenure), wanted, at_once=WANTED_AT_ONCE)
+        await gather_bounded(partial(self._dispatcher.answer_wanted, lease), wanted, at_once=WANTED_AT_ONCE)
 
-    def _heed_hint(self, tenure: Tenure) -> None:
+    def _heed_hint(self, lease: ShardLease) -> None:
         hint_ms, self._hint_ms = self._hint_ms, None
         if hint_ms is None:
             return
         self._next_ms = hint_ms if self._next_ms is None else min(self._next_ms, hint_ms)
-        if tenure.front is not None and hint_ms <= due_ms_of(tenure.front.last):
-            tenure.front = None  # among the rows that passes skip
+        if lease.front is not None and hint_ms <= due_ms_of(lease.front.last):
+            lease.front = None  # among the rows that passes skip
 
     async def _pause(self, seconds: float) -> None:
         """Back-off; a stop ends it."""

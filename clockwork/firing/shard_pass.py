@@ -1,4 +1,4 @@
-"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (design.md, 5).
+"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (docs/design.md, 5).
 
 A row is fired only from a Query that began at or after its due time, and after a frontier at or past it was stored.
 What is read is planned by `domain.planning`; what is planned is sent by `firing.deliver`.
@@ -12,17 +12,17 @@ from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock, Trust
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
-from clockwork.domain.planning import BatchLimits, Firing, Planner, Stamp, TopicWait, without_lane
+from clockwork.domain.planning import BatchLimits, PlannedDelivery, Planner, RetryMark, TopicWait, without_lane
 from clockwork.domain.position import Position
 from clockwork.domain.scanning import firing_bound_ms
 from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row
 from clockwork.errors import ClockUntrusted, TransactionConflict
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.deliver import Delivery, retry_policy
-from clockwork.firing.takeover import Tenure, WaitingFront
+from clockwork.firing.takeover import BlockedPrefix, ShardLease
 from clockwork.firing.topic_state import TopicWaits
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
@@ -88,18 +88,18 @@ class Dispatcher:
         self._retry = retry_policy(settings)
         self._letters = dead_letter_topics(settings)
 
-    async def look(self, tenure: Tenure) -> int | None:
+    async def look(self, lease: ShardLease) -> int | None:
         """When the first row that is not delivered is due; None if there is none. Fires nothing, so it needs no frontier:
         an idle shard writes nothing."""
-        left_out = tenure.tidy.positions()
-        page = await self._store.read_page(tenure.shard, after=None, rows_max=len(left_out) + 1)
+        left_out = lease.tidy.positions()
+        page = await self._store.read_page(lease.shard, after=None, rows_max=len(left_out) + 1)
         first = next((row.due_ms for row in page.rows if row.position not in left_out), None)
         now_ms = self._clock.now_ms()
         if first is None or first > now_ms:
-            self._telemetry.due(tenure.shard, rows=0, oldest_seconds=0.0)
+            self._telemetry.due(lease.shard, rows=0, oldest_seconds=0.0)
         return first if first is not None or page.next_after is None else now_ms
 
-    async def raise_frontier(self, tenure: Tenure) -> None:
+    async def raise_frontier(self, lease: ShardLease) -> None:
         """Stores a frontier one lead ahead of now, if it is not there yet.
 
         Raises: Fenced, ClockUntrusted, StoreUnavailable.
@@ -107,31 +107,29 @@ class Dispatcher:
         if not self._trust.trusted():
             raise ClockUntrusted
         wanted_ms = self._clock.now_ms() + self._settings.frontier_lead_ms
-        if tenure.frontier_ms < wanted_ms:
-            tenure.frontier_ms = await self._store.raise_frontier(
-                tenure.shard, epoch=tenure.epoch, frontier_ms=wanted_ms
-            )
+        if lease.frontier_ms < wanted_ms:
+            lease.frontier_ms = await self._store.raise_frontier(lease.shard, epoch=lease.epoch, frontier_ms=wanted_ms)
 
-    async def make_room(self, tenure: Tenure, *, records_max: int) -> None:
+    async def make_room(self, lease: ShardLease, *, records_max: int) -> None:
         """Waits for the tidy-up while much is left untidied: every pass reads those rows again before it comes to new
         ones, a marker must not become too long, and memory is bounded."""
-        while len(tenure.tidy) > max(1, records_max // 2) or tenure.tidy.size_bytes > UNTIDIED_BYTES_MAX:
-            await tenure.tidy.progress()
+        while len(lease.tidy) > max(1, records_max // 2) or lease.tidy.size_bytes > UNTIDIED_BYTES_MAX:
+            await lease.tidy.progress()
 
-    async def run_pass(self, tenure: Tenure, *, records_max: int) -> PassResult:
+    async def run_pass(self, lease: ShardLease, *, records_max: int) -> PassResult:
         """Fires what is due, at most `records_max` rows. Only after `make_room`.
 
         Raises: Fenced, DeliveryUnknown (the tenure is over), Unavailable (the tenure goes on).
         """
         if not self._trust.trusted():
             raise ClockUntrusted
-        if tenure.frontier_ms < self._clock.now_ms():
-            await self.raise_frontier(tenure)
-        planner = await self._read(tenure, records_max=min(records_max, ENTRIES_MAX - len(tenure.tidy)))
-        await self._stamp(tenure, planner.stamps)
+        if lease.frontier_ms < self._clock.now_ms():
+            await self.raise_frontier(lease)
+        planner = await self._read(lease, records_max=min(records_max, ENTRIES_MAX - len(lease.tidy)))
+        await self._stamp(lease, planner.stamps)
         firings = await self._answer_holds(planner)
-        fired = await self._deliver(tenure, firings) if firings else 0
-        self._report(tenure, planner, fired)
+        fired = await self._deliver(lease, firings) if firings else 0
+        self._report(lease, planner, fired)
         return PassResult(
             fired=fired,
             more_now=planner.full or fired < len(firings),
@@ -139,24 +137,24 @@ class Dispatcher:
             waits_until_ms=_earlier(planner.waits_until_ms, planner.paced_until_ms),
         )
 
-    async def answer_wanted(self, tenure: Tenure, position: Position) -> None:
+    async def answer_wanted(self, lease: ShardLease, position: Position) -> None:
         """Somebody holds a row that waits, maybe behind the front that passes do not read: lets a cancel have it."""
-        if position in tenure.tidy or not self._trust.trusted():
+        if position in lease.tidy or not self._trust.trusted():
             return  # delivered: its outcome will answer. And a wrong clock must not say how long anything waits.
-        row = await self._store.read_row(tenure.shard, position)
+        row = await self._store.read_row(lease.shard, position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
-        until_ms = tenure.waiting_lanes.get(row.schedule.lane)
-        if until_ms is not None and row.due_ms <= tenure.frontier_ms:
+        until_ms = lease.waiting_lanes.get(row.schedule.lane)
+        if until_ms is not None and row.due_ms <= lease.frontier_ms:
             # Its own back-off may be longer than what it stands behind.
             until_ms = max(until_ms, row.retry.at_ms) if row.retry is not None else until_ms
-            await self._stamp(tenure, [Stamp(row=row, until_ms=until_ms)])
+            await self._stamp(lease, [RetryMark(row=row, until_ms=until_ms)])
 
-    async def _read(self, tenure: Tenure, *, records_max: int) -> Planner:
+    async def _read(self, lease: ShardLease, *, records_max: int) -> Planner:
         """Pages from the lowest position, until enough rows that may fire, or one that is not due."""
-        left_out = tenure.tidy.positions()
+        left_out = lease.tidy.positions()
         now_ms = self._clock.now_ms()
-        front = tenure.front
+        front = lease.front
         waits = self._topic_waits.at(now_ms)
         if front is not None and front.until_ms <= now_ms:
             front = None
@@ -165,12 +163,12 @@ class Dispatcher:
         if fetches:
             front = None
         planner = Planner(
-            bound_ms=firing_bound_ms(now_ms=now_ms, frontier_ms=tenure.frontier_ms),
-            epoch=tenure.epoch,
+            bound_ms=firing_bound_ms(now_ms=now_ms, frontier_ms=lease.frontier_ms),
+            epoch=lease.epoch,
             left_out=left_out,
             topic_waits=waits,
-            promises=self._promises(tenure),
-            turned_away=_turned_away(tenure, left_out, now_ms=now_ms),
+            promises=self._promises(lease),
+            turned_away=_turned_away(lease, left_out, now_ms=now_ms),
             letters=self._letters,
             paused=self._pauses(),
             pace=partial(self._topic_waits.pace, now_ms=now_ms),
@@ -181,10 +179,10 @@ class Dispatcher:
             planner.resume(front.lanes, until_ms=front.until_ms, rows=front.rows, oldest_due_ms=front.oldest_due_ms)
             planner.paced_until_ms = min((waits[topic].until_ms for topic in front.paced), default=None)
         after = front.last if front is not None else None
-        rows_max = PAGE_ROWS_MAX if tenure.backlog else min(PAGE_ROWS_MAX, PAGE_ROWS_FIRST + len(left_out))
+        rows_max = PAGE_ROWS_MAX if lease.backlog else min(PAGE_ROWS_MAX, PAGE_ROWS_FIRST + len(left_out))
         rows_read = 0
         while True:
-            page = await self._store.read_page(tenure.shard, after=after, rows_max=rows_max)
+            page = await self._store.read_page(lease.shard, after=after, rows_max=rows_max)
             rows_read += len(page.rows)
             if not all(planner.take(row) for row in page.rows) or page.next_after is None:
                 break
@@ -193,12 +191,12 @@ class Dispatcher:
                 planner.full = True
                 break
             after, rows_max = page.next_after, min(PAGE_ROWS_MAX, rows_max * 4)
-        tenure.backlog = planner.full
+        lease.backlog = planner.full
         if not (fetches and planner.full):
-            self._remember_front(tenure, planner, front, now_ms)
+            self._remember_front(lease, planner, front, now_ms)
         return planner
 
-    def _remember_front(self, tenure: Tenure, planner: Planner, before: WaitingFront | None, now_ms: int) -> None:
+    def _remember_front(self, lease: ShardLease, planner: Planner, before: BlockedPrefix | None, now_ms: int) -> None:
         """Ten thousand rows of a dead topic are not read at each pass: the next ones begin behind them.
 
         Only rows that wait (and delivered ones) may be skipped, never one that fires, since its transaction may fail.
@@ -209,16 +207,16 @@ class Dispatcher:
         What this costs: a schedule created with a time already past, at a position among the skipped ones, may be
         overtaken by the next of its lane until its wake-up has arrived, or until the next scan if that is lost.
         """
-        tenure.waiting_lanes = dict(planner.blocked)
+        lease.waiting_lanes = dict(planner.blocked)
         if planner.front_last is None or planner.front_rows < FRONT_ROWS_MIN:
-            tenure.front = before
+            lease.front = before
             return
         walk_began_ms = before.walk_began_ms if before is not None else now_ms
         ended_ms = self._clock.now_ms()
         ends = [ended_ms + self._settings.scan_interval_ms]
         if planner.waits_until_ms is not None:
             ends.append(planner.waits_until_ms)
-        tenure.front = WaitingFront(
+        lease.front = BlockedPrefix(
             last=planner.front_last,
             lanes=dict(planner.front_lanes),
             until_ms=max(min(ends), ended_ms + 1 + 4 * (ended_ms - walk_began_ms))
@@ -230,40 +228,40 @@ class Dispatcher:
             paced=frozenset(topic for topic, _ in planner.front_lanes if _is_paced(planner.topic_waits.get(topic))),
         )
 
-    def _promises(self, tenure: Tenure) -> dict[Position, int]:
+    def _promises(self, lease: ShardLease) -> dict[Position, int]:
         """Those that still hold anything back. Past the frontier no cancel believes a `retry` any more."""
-        tenure.promises = {p: at_ms for p, at_ms in tenure.promises.items() if at_ms > tenure.frontier_ms}
-        return tenure.promises
+        lease.promises = {p: at_ms for p, at_ms in lease.promises.items() if at_ms > lease.frontier_ms}
+        return lease.promises
 
-    async def _stamp(self, tenure: Tenure, stamps: list[Stamp]) -> None:
+    async def _stamp(self, lease: ShardLease, stamps: list[RetryMark]) -> None:
         """Tells cancels until when these held rows certainly wait."""
 
-        async def one(stamp: Stamp) -> None:
+        async def one(stamp: RetryMark) -> None:
             attempts = stamp.row.retry.attempts if stamp.row.retry is not None else 0
-            earliest_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
+            earliest_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
             at_ms = max(stamp.until_ms, earliest_ms + STAMP_GRACE_MS)
-            retry = Retry(at_ms=at_ms, epoch=tenure.epoch, attempts=attempts)
-            tenure.promises[stamp.row.position] = at_ms
+            retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
+            lease.promises[stamp.row.position] = at_ms
             try:
-                await self._store.set_retry(tenure.shard, stamp.row.position, retry, drop_hold=True)
+                await self._store.set_retry(lease.shard, stamp.row.position, retry, drop_hold=True)
             except TransactionConflict:
                 # Its cancel is being decided at this moment; if it loses, the next pass sees the hold again.
                 return
 
-        await together(one, stamps[:STAMPS_MAX], at_once=HOLDS_AT_ONCE)
+        await gather_bounded(one, stamps[:STAMPS_MAX], at_once=HOLDS_AT_ONCE)
 
-    async def _answer_holds(self, planner: Planner) -> list[Firing]:
+    async def _answer_holds(self, planner: Planner) -> list[PlannedDelivery]:
         """Takes the hold off each row that would fire. What is left fires, in order."""
         firings = list(planner.firings)
 
-        async def one(firing: Firing) -> bool | None:
+        async def one(firing: PlannedDelivery) -> bool | None:
             try:
                 return await self._store.drop_hold(firing.row.shard, firing.row.position)
             except TransactionConflict:
                 return None
 
         held = [firing for firing in firings if firing.held]
-        for firing, there in zip(held, await together(one, held, at_once=HOLDS_AT_ONCE), strict=True):
+        for firing, there in zip(held, await gather_bounded(one, held, at_once=HOLDS_AT_ONCE), strict=True):
             if there is None and firing.lane is not None:
                 # Being decided: left for the next pass, with what stands behind it in its lane.
                 firings = without_lane(firings, firing.lane, after=firing.row.position)
@@ -273,13 +271,13 @@ class Dispatcher:
                 firings = [f for f in firings if f is not firing]
         return firings
 
-    async def _deliver(self, tenure: Tenure, firings: list[Firing]) -> int:
+    async def _deliver(self, lease: ShardLease, firings: list[PlannedDelivery]) -> int:
         """Both kinds side by side: they never share a lane (see `Planner`)."""
         exactly = [f for f in firings if f.guarantee is Guarantee.EXACTLY_ONCE]
         at_least = [f for f in firings if f.guarantee is Guarantee.AT_LEAST_ONCE]
         counts = await asyncio.gather(
-            self._delivery.in_transactions(tenure, exactly),
-            self._delivery.lane_by_lane(tenure, at_least),
+            self._delivery.in_transactions(lease, exactly),
+            self._delivery.lane_by_lane(lease, at_least),
             return_exceptions=True,
         )
         for count in counts:
@@ -287,11 +285,11 @@ class Dispatcher:
                 raise count
         return sum(count for count in counts if isinstance(count, int))
 
-    def _report(self, tenure: Tenure, planner: Planner, fired: int) -> None:
+    def _report(self, lease: ShardLease, planner: Planner, fired: int) -> None:
         oldest_ms = planner.oldest_due_ms
         left = max(0, planner.due_rows - fired)
         age_ms = max(0, self._clock.now_ms() - oldest_ms) if oldest_ms is not None and left else 0
-        self._telemetry.due(tenure.shard, rows=left, oldest_seconds=age_ms / 1_000)
+        self._telemetry.due(lease.shard, rows=left, oldest_seconds=age_ms / 1_000)
         for _ in range(planner.newer_format_rows):
             self._telemetry.malformed("newer_row")
         for firing in planner.firings:
@@ -299,15 +297,15 @@ class Dispatcher:
                 self._telemetry.malformed("row")
                 log.error(
                     "Row cannot be read",
-                    extra={"event": "row.unreadable", "shard": tenure.shard, "error": firing.row.reason},
+                    extra={"event": "row.unreadable", "shard": lease.shard, "error": firing.row.reason},
                 )
 
 
-def _turned_away(tenure: Tenure, delivered: Set[Position], *, now_ms: int) -> Container[Position]:
+def _turned_away(lease: ShardLease, delivered: Set[Position], *, now_ms: int) -> Container[Position]:
     """What is still to be known of letters that their clients' topics refused."""
-    known = tenure.turned_away.items()
-    tenure.turned_away = {p: until_ms for p, until_ms in known if until_ms > now_ms and p not in delivered}
-    return tenure.turned_away
+    known = lease.turned_away.items()
+    lease.turned_away = {p: until_ms for p, until_ms in known if until_ms > now_ms and p not in delivered}
+    return lease.turned_away
 
 
 def _is_paced(wait: TopicWait | None) -> bool:

@@ -1,6 +1,6 @@
 """Becoming the owner of one shard.
 
-The order of the steps is the proof (protocol-model: x-meta-before-init, x-stale-meta, x-forget-tidy):
+The order of the steps is the proof (docs/protocol.md: x-meta-before-init, x-stale-meta, x-forget-tidy):
 
     1 read the epoch          so that a late node does not fence the right one
     2 init the producer       fences the old owner and settles its transaction, one way or the other
@@ -18,14 +18,14 @@ from clockwork.domain.position import Position
 from clockwork.domain.schedule import Lane, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced
-from clockwork.firing.cleanup import Done, TidyUp
+from clockwork.firing.cleanup import Cleanup, Completed
 from clockwork.ports.delivery import Publisher, ShardPublisher
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WaitingFront:
+class BlockedPrefix:
     """Rows at the lowest positions that are known to wait, so that they are not read at every pass."""
 
     last: Position
@@ -43,7 +43,7 @@ class WaitingFront:
 
 
 @dataclass(kw_only=True, slots=True)
-class Tenure:
+class ShardLease:
     """What one owner knows between a take-over and the next: forgotten as a whole when anything is in doubt."""
 
     shard: ShardId
@@ -51,14 +51,14 @@ class Tenure:
     publisher: ShardPublisher
     frontier_ms: int
     """As stored; other owners may have raised it further, nobody lowers it."""
-    tidy: TidyUp
+    tidy: Cleanup
     promises: dict[Position, int]
     """Until when this owner has said that a row waits: remembered *before* the `retry` is sent, and kept to whatever
     becomes of it. A write whose answer was lost, or an older copy of it, may be applied long after the next passes: if
     the row had been fired meanwhile, a cancel would believe the late `retry` and answer `cancelled` for a delivered row.
     (Found by review and by simulation, outside the model; the same reason for which every hold has an id of its own.)
     """
-    front: WaitingFront | None = None
+    front: BlockedPrefix | None = None
     waiting_lanes: dict[Lane, int]
     """The lanes that waited in the last pass, and until when."""
     turned_away: dict[Position, int]
@@ -92,7 +92,7 @@ class TakeOver:
         self._retention_ms = retention_ms
         self._rng = rng
 
-    async def run(self, shard: ShardId) -> Tenure:
+    async def run(self, shard: ShardId) -> ShardLease:
         """Takes the shard over.
 
         Raises: Fenced (another node was faster), Unavailable, Unreadable (no shard item, or a marker that this version
@@ -109,10 +109,10 @@ class TakeOver:
         except BaseException:
             await publisher.close()
             raise
-        tidy = TidyUp(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
-        tidy.add(Done(row=rows[entry.position], ended=entry) for entry in ended if entry.position in rows)
+        tidy = Cleanup(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
+        tidy.add(Completed(row=rows[entry.position], ended=entry) for entry in ended if entry.position in rows)
         self._telemetry.takeover(loop.time() - started_s)
-        return Tenure(
+        return ShardLease(
             shard=shard,
             epoch=state.epoch,
             publisher=publisher,
@@ -123,15 +123,15 @@ class TakeOver:
             turned_away={},
         )
 
-    async def renew(self, tenure: Tenure) -> None:
+    async def renew(self, lease: ShardLease) -> None:
         """A new producer for the same tenure, and a new epoch with it: see the package's essay.
 
         Raises: Fenced, Unavailable (the tenure is over in both cases).
         """
-        await tenure.publisher.close()
-        tenure.publisher = await self._publisher.open_shard(tenure.shard)
-        state = await self._raise_epoch(tenure.shard, expected=tenure.epoch)
-        tenure.epoch = state.epoch
+        await lease.publisher.close()
+        lease.publisher = await self._publisher.open_shard(lease.shard)
+        state = await self._raise_epoch(lease.shard, expected=lease.epoch)
+        lease.epoch = state.epoch
 
     async def _raise_epoch(self, shard: ShardId, *, expected: int) -> ShardState:
         owner = f"{self._node}/{self._rng.getrandbits(64):016x}"

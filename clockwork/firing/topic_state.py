@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from clockwork.domain.planning import TopicWait
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Topic
 from clockwork.errors import Cause
 from clockwork.firing.topic_pace import TopicPace
 
 log = logging.getLogger(__name__)
 
-MISSING_BACKOFF: Final = Backoff(initial_ms=500, max_ms=10_000)
+MISSING_BACKOFF: Final = BackoffPolicy(initial_ms=500, max_ms=10_000)
 """Probing a missing topic is a look into the metadata cache, so ten seconds cost little and please whoever has just
 created the topic."""
-AWAY_BACKOFF: Final = Backoff(initial_ms=100, max_ms=2_000)
+AWAY_BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=2_000)
 
 
 FORGET_MS: Final = 60_000

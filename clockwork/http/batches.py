@@ -17,7 +17,7 @@ from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.http import many
 from clockwork.http.schedules import ScheduleHandlers, problem_of
-from clockwork.requests.batch import each_alone
+from clockwork.requests.batch import run_batch_by_key
 from clockwork.requests.results import NewSchedule, ScheduleView
 from clockwork.schema import schedule as schemas
 
@@ -65,7 +65,7 @@ class BatchHandlers:
         self, items: Sequence[_T | InvalidInput], do: Callable[[_T], Awaitable[Answered]], key: Callable[[_T], Key]
     ) -> web.Response:
         valid = [item for item in items if not isinstance(item, InvalidInput)]
-        done = iter(await each_alone(do, valid, key=key, timeout_s=self.timeout_ms / 1_000))
+        done = iter(await run_batch_by_key(do, valid, key=key, timeout_s=self.timeout_ms / 1_000))
         results = (item if isinstance(item, InvalidInput) else next(done) for item in items)
         return await many.listed("results", _documents(results))
 

@@ -134,9 +134,9 @@ def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
     }
     document = {
         "deadLetterTopic": view.lies_in,
-        "partition": letter.placed.kafka_partition,
-        "offset": letter.placed.offset,
-        "at": letter.placed.at_ms,
+        "partition": letter.receipt.kafka_partition,
+        "offset": letter.receipt.offset,
+        "at": letter.receipt.at_ms,
         "open": view.open,
     } | {name: value for name, value in told.items() if value is not None}
     if Right.READ in principal.rights and principal.clients.cover(letter.client_id or ""):

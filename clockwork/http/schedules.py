@@ -30,7 +30,7 @@ from clockwork.http.body import Refusal, body_of, key_in_path, only, parsed
 from clockwork.http.problems import Problem
 from clockwork.ports.telemetry import Telemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits, Headers
 from clockwork.requests.results import (
@@ -135,7 +135,7 @@ class ScheduleHandlers:
         )
 
     async def accept(
-        self, principal: Principal, new: NewSchedule, *, turn: CommandTurn | None = None
+        self, principal: Principal, new: NewSchedule, *, turn: CommandDedup | None = None
     ) -> tuple[HTTPStatus, ScheduleView, Headers]:
         """One create, alone, of a batch, or by command; with the headers that tell what is left of the client's quota.
 
@@ -162,7 +162,7 @@ class ScheduleHandlers:
                 raise _conflict(Reason.PENDING, view)
 
     async def _create_within_limit(
-        self, new: NewSchedule, turn: CommandTurn | None, quota: Headers
+        self, new: NewSchedule, turn: CommandDedup | None, quota: Headers
     ) -> tuple[Created | Repeated | KeyTaken, Headers]:
         ahead_ms = new.due_ms - self.clock.now_ms()
         try:
@@ -198,7 +198,7 @@ class ScheduleHandlers:
         client_id: ClientId,
         schedule_key: ScheduleKey,
         *,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> ScheduleView:
         """One cancel, alone, of a batch, or by command. Raises: Refusal, Forbidden, Unavailable, CommandOver."""
         authorize(principal, Right.CANCEL, client_id)
@@ -238,7 +238,7 @@ class ScheduleHandlers:
         change: Change,
         *,
         if_version: IfVersion | None,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> ScheduleView:
         """One change, over HTTP or by command. Raises: Refusal, InvalidInput, Forbidden, Unavailable, CommandOver."""
         authorize(principal, Right.CREATE, client_id)

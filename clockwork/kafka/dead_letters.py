@@ -20,7 +20,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Placed, Topic
+from clockwork.domain.schedule import Receipt, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC_OR_PARTITION, KafkaSettings, KafkaWire, Pulse
 from clockwork.ports.operations import LetterPage
@@ -70,7 +70,9 @@ class KafkaDeadLetters:
                 page_bytes += sum(len(letter.value) for letter in found)
                 # Asked for also where nothing came: offsets have holes where transactions ended.
                 at |= {where: await consumer.position(where) for where in left}
-            letters.sort(key=lambda letter: (letter.placed.at_ms, letter.placed.kafka_partition, letter.placed.offset))
+            letters.sort(
+                key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)
+            )
             next_from = {where.partition: at[where] for where in block} or None
             return LetterPage(letters=tuple(letters), next_from=next_from)
 
@@ -200,7 +202,7 @@ async def _polled(consumer: Any, at: Mapping[Any, int], most: int) -> list[Any]:
 
 def _letter(record: Any) -> DeadLetter:
     return dead_letter(
-        placed=Placed(kafka_partition=record.partition, offset=record.offset, at_ms=record.timestamp),
+        receipt=Receipt(kafka_partition=record.partition, offset=record.offset, at_ms=record.timestamp),
         key=record.key,
         value=record.value or b"",
         headers=[(name, value or b"") for name, value in record.headers],

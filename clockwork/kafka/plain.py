@@ -16,7 +16,7 @@ from typing import Final
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Refusal
 from clockwork.kafka import client as codes
 from clockwork.kafka.client import KafkaSettings, Wire
@@ -31,7 +31,7 @@ from clockwork.kafka.produce import (
     TopicPartition,
     missing_among,
     partition_for,
-    placed_of,
+    receipt_of,
     refused_record,
     refused_topic,
     too_large,
@@ -49,7 +49,7 @@ BACKOFF_S_MAX: Final = 0.2
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Waiting:
     record: OutRecord
-    done: asyncio.Future[Placed]
+    done: asyncio.Future[Receipt]
     deadline_s: float
     """Loop time at which its sender stops waiting."""
 
@@ -82,7 +82,7 @@ class PlainSender:
     async def close(self) -> None:
         await self._wire.close()
 
-    async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Placed:
+    async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Receipt:
         """See `ports.Publisher.send`; the default partitioner chooses, if `kafka_partition` is None."""
         layout = await self._directory.layout(record.topic)
         if refusal := topic_refusal(record.topic, layout):
@@ -97,7 +97,7 @@ class PlainSender:
         except TimeoutError as error:
             raise BrokerUnavailable(f"a record for {record.topic} was not acknowledged in time") from error
 
-    def _enqueue(self, where: TopicPartition, record: OutRecord) -> asyncio.Future[Placed]:
+    def _enqueue(self, where: TopicPartition, record: OutRecord) -> asyncio.Future[Receipt]:
         if self._pumps is None:
             raise BrokerUnavailable("the sender is closed")
         loop = asyncio.get_running_loop()
@@ -158,7 +158,7 @@ class PlainSender:
             if answer.code == codes.NONE:
                 identity.advance(line.where, len(head))
                 for nth, (index, record) in enumerate(line.take(len(head))):
-                    _succeed(batch[index], placed_of(line.where, record, answer, nth))
+                    _succeed(batch[index], receipt_of(line.where, record, answer, nth))
             elif answer.code in RECORD_REASONS and len(head) > 1:
                 self._directory.forget_limits(line.where[0])
                 line.split(len(head))
@@ -208,9 +208,9 @@ class PlainSender:
             backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
 
 
-def _succeed(waiting: _Waiting, placed: Placed) -> None:
+def _succeed(waiting: _Waiting, receipt: Receipt) -> None:
     if not waiting.done.done():
-        waiting.done.set_result(placed)
+        waiting.done.set_result(receipt)
 
 
 def _refuse(batch: Iterable[_Waiting], refusal: Refusal) -> None:

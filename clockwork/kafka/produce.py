@@ -19,7 +19,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import murmur2
 from clockwork.errors import BrokerUnavailable, Cause, Refusal
 from clockwork.kafka import client as codes
@@ -155,10 +155,10 @@ def partition_for(record: OutRecord, layout: TopicLayout) -> int:
     return random.choice(layout.available or range(len(layout.leaders)))
 
 
-def placed_of(where: TopicPartition, record: OutRecord, answer: Answer, nth: int) -> Placed:
+def receipt_of(where: TopicPartition, record: OutRecord, answer: Answer, nth: int) -> Receipt:
     """Where the `nth` record of an appended batch is."""
     at_ms = record.timestamp_ms if answer.append_time_ms < 0 else answer.append_time_ms
-    return Placed(kafka_partition=where[1], offset=answer.base_offset + nth, at_ms=at_ms)
+    return Receipt(kafka_partition=where[1], offset=answer.base_offset + nth, at_ms=at_ms)
 
 
 def encode_batch(records: Sequence[OutRecord], identity: ProducerIdentity, where: TopicPartition) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from clockwork.clock import Clock
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaSettings, KafkaWire, Pulse
@@ -64,7 +64,7 @@ class KafkaPublisher:
             raise
         return publisher
 
-    async def send(self, record: OutRecord) -> Placed:
+    async def send(self, record: OutRecord) -> Receipt:
         return await self._sender.send(record)
 
     async def send_wakeup(self, shard: ShardId, value: bytes) -> None:

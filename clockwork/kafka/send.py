@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, DeliveryUnknown, Fenced, Refusal
 from clockwork.kafka import client as codes
 from clockwork.kafka.client import FENCED_CODES
@@ -20,7 +20,7 @@ from clockwork.kafka.produce import (
     Producing,
     TopicPartition,
     missing_among,
-    placed_of,
+    receipt_of,
     refused_for_now,
     refused_record,
     refused_topic,
@@ -64,7 +64,7 @@ class Sending:
         lines: Mapping[TopicPartition, Line],
     ) -> None:
         self.lines = lines
-        self.placed: dict[int, Placed] = {}
+        self.receipt: dict[int, Receipt] = {}
         self.refusals: list[Refusal] = []
         self._producing = producing
         self._directory = directory
@@ -101,7 +101,7 @@ class Sending:
         if answer.code == codes.NONE:
             self._identity.advance(line.where, len(batch))
             for nth, (index, record) in enumerate(line.take(len(batch))):
-                self.placed[index] = placed_of(line.where, record, answer, nth)
+                self.receipt[index] = receipt_of(line.where, record, answer, nth)
         elif answer.code in RECORD_REASONS and len(batch) > 1:
             self._directory.forget_limits(line.where[0])
             line.split(len(batch))

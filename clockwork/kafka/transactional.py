@@ -22,9 +22,9 @@ from typing import Any, Final
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from clockwork.domain import marker as marker_value
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
 from clockwork.kafka import client as codes
@@ -93,7 +93,7 @@ class KafkaShardPublisher:
             raise BrokerUnavailable(f"init of {self._transactional_id} was not answered in time{trying}") from error
         self._usable = True
 
-    async def read_marker(self) -> tuple[Ended, ...]:
+    async def read_marker(self) -> tuple[MarkerEntry, ...]:
         reader = MarkerReader(self._wire, self._directory, topic=self._settings.deliveries_topic, shard=self._shard)
         value = await reader.read_last(timeout_s=self._settings.init_timeout_ms / 1_000)
         # Beside the event loop: the longest one takes 10 ms, and a node that starts reads one for each shard.
@@ -123,8 +123,8 @@ class KafkaShardPublisher:
     # --- delivery
 
     async def deliver(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
-    ) -> Sequence[Placed]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
+    ) -> Sequence[Receipt]:
         if not self._usable:
             raise DeliveryUnknown("this shard's producer is spent or closed")
         try:
@@ -136,14 +136,14 @@ class KafkaShardPublisher:
         deadline_s = asyncio.get_running_loop().time() + self._settings.sends_timeout_ms / 1_000
         sending = Sending(self._producing, self._directory, self._identity, lines)
         try:
-            placed = await self._send_all(sending, records, marker, deadline_s)
+            receipt = await self._send_all(sending, records, marker, deadline_s)
         except _NotBegun as refused:
             self._usable = True
             raise DeliveryRefused(refused.refusals, begun=False) from refused
         except BrokerUnavailable as error:
             raise DeliveryUnknown(f"{self._transactional_id}: {error}") from error
         self._usable = await self._commit()
-        return placed
+        return receipt
 
     async def _preflight(self, records: Sequence[OutRecord]) -> dict[TopicPartition, Line]:
         """What can be known without a transaction: which topics are there and able, which records are too large; then
@@ -188,9 +188,9 @@ class KafkaShardPublisher:
         self,
         sending: Sending,
         records: Sequence[OutRecord],
-        marker: Callable[[Sequence[Placed]], bytes],
+        marker: Callable[[Sequence[Receipt]], bytes],
         deadline_s: float,
-    ) -> Sequence[Placed]:
+    ) -> Sequence[Receipt]:
         """Everything before the commit. Raises: DeliveryRefused (begun), DeliveryUnknown, Fenced, _NotBegun."""
         own = (self._settings.deliveries_topic, int(self._shard))
         try:
@@ -198,9 +198,9 @@ class KafkaShardPublisher:
                 await self._add_partitions([*sending.lines, own])
                 await sending.run()
                 if not sending.refusals:
-                    placed = [sending.placed[index] for index in range(len(records))]
-                    await self._send_marker(own, marker(placed))
-                    return placed
+                    receipt = [sending.receipt[index] for index in range(len(records))]
+                    await self._send_marker(own, marker(receipt))
+                    return receipt
         except _NotBegun:
             raise
         except _Refused as refused:

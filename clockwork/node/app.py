@@ -26,8 +26,8 @@ from aiohttp import web
 from clockwork.access.setup import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWork
-from clockwork.concurrency import Setbacks
-from clockwork.domain.retry import Backoff
+from clockwork.concurrency import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.errors import Unavailable
@@ -81,7 +81,7 @@ TAKEOVERS_AT_ONCE: Final = 16
 coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
 """Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.node.processes`)."""
-PREPARE_BACKOFF: Final = Backoff(initial_ms=200, max_ms=5_000)
+PREPARE_BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=5_000)
 
 
 Commands = Callable[[], Coroutine[Any, Any, None]]
@@ -152,7 +152,7 @@ class Node:
 
     async def _prepare(self) -> None:
         """Makes or checks tables and topics, for as long as it takes DynamoDB and Kafka to answer."""
-        setbacks = Setbacks(random.SystemRandom(), PREPARE_BACKOFF)
+        backoff_state = Backoff(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
                 await prepare_resources(self.settings, fires=self.role.fires)
@@ -160,9 +160,9 @@ class Node:
                     await self.pauses.begin()
             except Unavailable as error:
                 self.readiness.preparing = f"starting: {error}"
-                if setbacks.in_a_row == 0:
+                if backoff_state.failures_in_row == 0:
                     log.warning("Start waits", extra={"event": "node.start_waits", "error": str(error)})
-                await asyncio.sleep(setbacks.next_wait_s())
+                await asyncio.sleep(backoff_state.next_wait_s())
             else:
                 self.readiness.preparing = None
                 log.info("Ready", extra={"event": "node.ready", "role": self.role})

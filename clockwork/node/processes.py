@@ -35,12 +35,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from clockwork.concurrency import Setbacks
-from clockwork.domain.retry import Backoff
+from clockwork.concurrency import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import StartRefused
 from clockwork.settings.model import HttpSettings, Settings
 
-BACKOFF: Final = Backoff(initial_ms=200, max_ms=10_000)
+BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=10_000)
 STEADY_S: Final = 60.0
 """A process that lived for so long has its earlier deaths forgotten."""
 REFUSED: Final = 2
@@ -61,7 +61,7 @@ class Processes:
         environ: Mapping[str, str],
         *,
         program: Sequence[str] = (sys.executable, "-m", "clockwork"),
-        backoff: Backoff = BACKOFF,
+        backoff: BackoffPolicy = BACKOFF,
     ) -> None:
         """`arguments`: those of `python -m clockwork` that all of them get."""
         self._settings = settings
@@ -105,7 +105,7 @@ class Processes:
     async def _keep(self, number: int, start: _Start) -> None:
         """Has this process running until the end of all."""
         loop = asyncio.get_running_loop()
-        setbacks = Setbacks(random.SystemRandom(), self._backoff)
+        backoff_state = Backoff(random.SystemRandom(), self._backoff)
         while not self._stopping.is_set():
             began_s = loop.time()
             process = self._living[number] = await start()
@@ -120,8 +120,8 @@ class Processes:
                 self._ended.add(code)
                 return
             if loop.time() - began_s > STEADY_S:
-                setbacks.forget()
-            wait_s = setbacks.next_wait_s()
+                backoff_state.reset()
+            wait_s = backoff_state.next_wait_s()
             log.error(
                 "A process died and is started again",
                 extra={"event": "process.died", "number": number, "code": code, "wait_ms": int(wait_s * 1_000)},

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from clockwork.domain.schedule import ClientId, Failure, Placed, Row, Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
 from clockwork.errors import StartRefused
 from clockwork.ports.tracing import NO_TRACER, Tracer
 
@@ -63,7 +63,7 @@ class OtelTracer:
     def create(self, client_id: ClientId, topic: Topic) -> None:
         self._trace.get_current_span().set_attributes(_whose(client_id, topic))
 
-    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None:
+    def delivery(self, row: Row, receipt: Receipt | None, failure: Failure | None) -> None:
         schedule = row.schedule
         attributes: dict[str, Any] = {
             **_whose(schedule.client_id, schedule.topic),
@@ -72,10 +72,10 @@ class OtelTracer:
             "clockwork.guarantee": schedule.guarantee.value,
             "clockwork.shard": row.shard,
         }
-        if placed is not None:
+        if receipt is not None:
             # Of a dead letter these are where it is, which is not the topic that it was for.
-            attributes["messaging.destination.partition.id"] = str(placed.kafka_partition)
-            attributes["messaging.kafka.offset"] = placed.offset
+            attributes["messaging.destination.partition.id"] = str(receipt.kafka_partition)
+            attributes["messaging.kafka.offset"] = receipt.offset
         span = self._tracer.start_span(
             f"send {schedule.topic}",
             context=self._trace.set_span_in_context(self._trace.INVALID_SPAN),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.dead_letters import DeadLetter
 from clockwork.domain.schedule import Topic
@@ -97,7 +97,7 @@ class DeadLetters:
 
     async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
         page = await self._log.read_letters(start.topic, start.places, letters_max=letters_max)
-        views = await together(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
+        views = await gather_bounded(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
         return LetterViews(views=tuple(views), next_from=self._next(start.topic, page.next_from))
 
     async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:

@@ -18,7 +18,7 @@ from clockwork.clock import Clock
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import NotFound, ScheduleView, Status
 from clockwork.requests.state import Reading
 from clockwork.settings.model import IntakeSettings
@@ -66,7 +66,7 @@ class Discarder:
         self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
     ) -> Discarded | NotOpen | NotFound:
         """See `Discards`."""
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             while True:
                 try:

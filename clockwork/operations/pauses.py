@@ -21,7 +21,7 @@ from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pause
 from clockwork.errors import Contested, FieldError, InvalidInput, StoreUnavailable, Unavailable, Unreadable
 from clockwork.ports.operations import PauseStore
 from clockwork.ports.telemetry import Telemetry
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.settings.model import IntakeSettings
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Pauser:
         return await self._change(lambda there: there.resumed(kind, name) if there.has(kind, name) else there)
 
     async def _change(self, wanted: Callable[[Pauses], Pauses]) -> Pauses:
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             while True:
                 try:

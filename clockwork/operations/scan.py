@@ -15,7 +15,7 @@ from clockwork.domain.position import Position
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import OutcomePlace, Page, ScheduleSearch, ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import ScheduleView, Status
 from clockwork.settings.model import IntakeSettings
 
@@ -72,7 +72,7 @@ class PendingScan:
         self._settings = settings
 
     async def page(self, start: ScanPlace, *, limit: int) -> ScanPage:
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             views: list[ScheduleView] = []
             unreadable = size_bytes = 0

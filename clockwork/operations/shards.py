@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clockwork.clock import Clock
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unreadable
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.waker import Waker
 from clockwork.settings.model import IntakeSettings
 
@@ -79,13 +79,13 @@ class Survey:
         return self._settings.shards
 
     async def shards(self) -> tuple[ShardView, ...]:
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            return tuple(await together(self._view, map(ShardId, range(self.count)), at_once=SHARDS_AT_ONCE))
+            return tuple(await gather_bounded(self._view, map(ShardId, range(self.count)), at_once=SHARDS_AT_ONCE))
 
     async def fence(self, shard: ShardId) -> ShardView:
         by = f"operator/{self._rng.getrandbits(64):016x}"
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             before = await self._store.read_shard(shard)
             while True:

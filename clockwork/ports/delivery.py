@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 
 
@@ -15,13 +15,13 @@ class ShardPublisher(Protocol):
     Its init has fenced every earlier one with the shard's transactional id and settled its transaction.
     """
 
-    async def read_marker(self) -> tuple[Ended, ...]:
+    async def read_marker(self) -> tuple[MarkerEntry, ...]:
         """The last committed marker of the shard; empty if there is none. Raises: Unreadable, BrokerUnavailable."""
         ...
 
     async def deliver(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
-    ) -> Sequence[Placed]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
+    ) -> Sequence[Receipt]:
         """Sends all records and then the marker in one transaction, in order within each Kafka partition; commits.
         `marker` is called with where the records are, in their order.
 
@@ -43,7 +43,7 @@ class Publisher(Protocol):
         """Inits the shard's transactional producer, fencing the one before. Raises: BrokerUnavailable."""
         ...
 
-    async def send(self, record: OutRecord) -> Placed:
+    async def send(self, record: OutRecord) -> Receipt:
         """Sends one record outside any transaction and waits for its acknowledgement by all in-sync replicas.
 
         Raises: DeliveryRefused (`begun` is False), BrokerUnavailable (it may have been written all the same).

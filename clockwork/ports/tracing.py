@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
-from clockwork.domain.schedule import ClientId, Failure, Placed, Row, Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
 
 
 class Tracer(Protocol):
@@ -26,7 +26,7 @@ class Tracer(Protocol):
         """The request under way creates a schedule of this client for this topic."""
         ...
 
-    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None:
+    def delivery(self, row: Row, receipt: Receipt | None, failure: Failure | None) -> None:
         """A row has ended just now: its record, or its dead letter, is there; or it was dropped."""
         ...
 
@@ -42,7 +42,7 @@ class _NoTracer:
         return nullcontext(lambda _: None)
 
     def create(self, client_id: ClientId, topic: Topic) -> None: ...
-    def delivery(self, row: Row, placed: Placed | None, failure: Failure | None) -> None: ...
+    def delivery(self, row: Row, receipt: Receipt | None, failure: Failure | None) -> None: ...
 
 
 NO_TRACER: Final[Tracer] = _NoTracer()

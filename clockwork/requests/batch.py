@@ -22,7 +22,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-async def each_alone(
+async def run_batch_by_key(
     do: Callable[[A], Awaitable[B]],
     items: Sequence[A],
     *,

@@ -16,8 +16,8 @@ from clockwork.domain.schedule import (
 )
 from clockwork.errors import StoreUnavailable
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import Holding
 from clockwork.requests.results import Cancelled, NotFound, Reason, Refused, Status
 from clockwork.requests.state import Reading, ended_view, pending_view, refused
@@ -39,18 +39,18 @@ class Canceller:
         self._holding = Holding(store, self._reading, waker, clock, rng)
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
         """Cancels what is pending under the key.
 
         Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandOver.
         """
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             return await self._cancel(client_id, schedule_key, patience, turn)
 
     async def _cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience, turn: CommandTurn | None
+        self, client_id: ClientId, schedule_key: ScheduleKey, patience: RequestDeadline, turn: CommandDedup | None
     ) -> Cancelled | NotFound | Refused:
         tried: Pointer | None = None
         while True:
@@ -78,7 +78,7 @@ class Canceller:
                 return _answer(pointer, end)
 
     async def _settle(
-        self, pointer: Pointer, patience: Patience, turn: CommandTurn | None
+        self, pointer: Pointer, patience: RequestDeadline, turn: CommandDedup | None
     ) -> Outcome | Row | BrokenRow:
         async def decide(row: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._cancelled(pointer, row)

@@ -19,8 +19,8 @@ from clockwork.errors import (
 )
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.placing import Placing, topic_missing
 from clockwork.requests.results import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
 from clockwork.requests.state import Reading, pending_view
@@ -56,7 +56,7 @@ class Intake:
         async with patience.kept():
             return await self._reading.view(client_id, schedule_key, patience)
 
-    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
         """Accepts a schedule.
 
         Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
@@ -66,14 +66,14 @@ class Intake:
         async with patience.kept():
             return await self._create(new, patience, turn)
 
-    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
         """See `Accepts`."""
         patience = self._patience()
         async with patience.kept():
             return await self._known(new, patience, turn)
 
     async def _create(
-        self, new: NewSchedule, patience: Patience, turn: CommandTurn | None
+        self, new: NewSchedule, patience: RequestDeadline, turn: CommandDedup | None
     ) -> Created | Repeated | KeyTaken:
         try:
             await self._check_topic(new)
@@ -109,14 +109,14 @@ class Intake:
             else:
                 return self._accepted(pending_view(pointer, row), row, turn)
 
-    def _accepted(self, view: ScheduleView, row: Row, turn: CommandTurn | None) -> Created:
+    def _accepted(self, view: ScheduleView, row: Row, turn: CommandDedup | None) -> Created:
         if turn is not None:
             turn.had_effect = True
         self._placing.announce(row)
         return Created(view)
 
     async def _who_is_there(
-        self, new: NewSchedule, mine: Row | None, patience: Patience, turn: CommandTurn | None
+        self, new: NewSchedule, mine: Row | None, patience: RequestDeadline, turn: CommandDedup | None
     ) -> Created | Repeated | KeyTaken | Pointer | None:
         """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
         while True:
@@ -133,7 +133,7 @@ class Intake:
             await patience.pause("the key is being changed by another request")
 
     async def _known(
-        self, new: NewSchedule, patience: Patience, turn: CommandTurn | None
+        self, new: NewSchedule, patience: RequestDeadline, turn: CommandDedup | None
     ) -> Repeated | KeyTaken | None:
         if turn is not None:
             await turn.look()
@@ -181,5 +181,5 @@ class Intake:
             expires_at_s=self._placing.pointer_expires_at_s(row),
         )
 
-    def _patience(self) -> Patience:
-        return Patience(self._settings.request_timeout_ms, self._rng)
+    def _patience(self) -> RequestDeadline:
+        return RequestDeadline(self._settings.request_timeout_ms, self._rng)

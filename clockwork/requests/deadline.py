@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import Unavailable
 
-REQUEST_BACKOFF: Final = Backoff(initial_ms=20, max_ms=400)
+REQUEST_BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=400)
 """Between the tries of one request, while its caller waits."""
 
 
-class Patience:
+class RequestDeadline:
     """One request's deadline, and the jittered pauses between its tries."""
 
     def __init__(self, timeout_ms: int, rng: random.Random) -> None:

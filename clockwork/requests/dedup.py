@@ -15,7 +15,7 @@ PAUSE_S_MAX: Final = 0.05
 """Before a note that another command has moved is read again."""
 
 
-class CommandTurn:
+class CommandDedup:
     """For one command on one node. Whoever carries it out looks at the note before each transaction, and hands over its
     `change` with it; whoever answers it asks `had_effect`, and closes it if it had none."""
 
@@ -86,5 +86,5 @@ class CommandTurn:
                 return True
 
 
-TurnOf = Callable[[ClientId, ScheduleKey, CommandPlace], CommandTurn]
+TurnOf = Callable[[ClientId, ScheduleKey, CommandPlace], CommandDedup]
 """Makes the turn of a command at its key."""

@@ -13,7 +13,7 @@ from clockwork.clock import Clock
 from clockwork.domain.position import Position, acceptance_of
 from clockwork.domain.schedule import ClientId, Outcome, ScheduleKey
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.state import Reading
 from clockwork.settings.model import IntakeSettings
 
@@ -62,7 +62,7 @@ class History:
         self, client_id: ClientId, schedule_key: ScheduleKey, *, after: Position | None, limit: int
     ) -> HistoryPage | None:
         """See `Remembers`."""
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             newest_first = sorted(
                 await self._search.read_ended(client_id, schedule_key), key=acceptance_of, reverse=True

@@ -10,7 +10,7 @@ A cancel and a reschedule are one story with two endings; the ending is the tran
 A hold decides nothing: whoever dies after step 2 has changed nothing. Every try takes a new request id and repeats step
 3, because a delayed copy of an older hold could otherwise put back what the owner has taken off, and step 4 would
 believe it. A check of the frontier *inside* the transaction would not do: it is decided first and applied item by item,
-and a Query in between still sees the row (protocol-model: x-check, x-far, x-hold-after, x-set-resched).
+and a Query in between still sees the row (docs/protocol.md: x-check, x-far, x-hold-after, x-set-resched).
 """
 
 import random
@@ -24,7 +24,7 @@ from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, Re
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, TransactionConflict
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.state import Reading
 from clockwork.requests.waker import Waker
 
@@ -61,7 +61,7 @@ class Holding:
         self._clock = clock
         self._rng = rng
 
-    async def settle(self, pointer: Pointer, decide: Decide, patience: Patience) -> Outcome | Row | BrokenRow:
+    async def settle(self, pointer: Pointer, decide: Decide, patience: RequestDeadline) -> Outcome | Row | BrokenRow:
         """Tries until the schedule at this position has an outcome, by `decide` or by somebody else; or, where nothing
         can be promised (`in_flight`), returns its row.
 

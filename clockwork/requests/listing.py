@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clockwork.clock import Clock
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.position import LAST, Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unreadable
 from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import ScheduleView, Status
 from clockwork.requests.state import Reading, ended_view, pending_view
 from clockwork.settings.model import IntakeSettings
@@ -124,12 +124,12 @@ class Listing:
 
     async def page(self, query: ListQuery, *, after: Position | None, limit: int) -> ListPage:
         """See `Lists`."""
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             first = query.first if after is None else max(query.first, Position(after + 1))
             return await self._page(query, first, limit, patience)
 
-    async def _page(self, query: ListQuery, first: Position, limit: int, patience: Patience) -> ListPage:
+    async def _page(self, query: ListQuery, first: Position, limit: int, patience: RequestDeadline) -> ListPage:
         found = _Found(query, limit)
         start: Position | None = first
         for _ in range(QUERIES_MAX):
@@ -155,7 +155,7 @@ class Listing:
         return query.ordering_key is None or pointer.shard == shard_of(query.ordering_key, self._settings.shards)
 
     async def _look(
-        self, listed: Sequence[Pointer], status: Status | None, patience: Patience
+        self, listed: Sequence[Pointer], status: Status | None, patience: RequestDeadline
     ) -> list[ScheduleView | None]:
         """The present state of each; None: it is not there any more, or certainly not in this state."""
         now_ms = self._clock.now_ms()
@@ -185,11 +185,11 @@ class Listing:
                 views[pointer] = pending_view(pointer, rows[pointer])
             elif outcome is None and status is None and not self._reading.is_over(pointer):
                 alone.append(pointer)
-        seen = await together(lambda pointer: self._alone(pointer, patience), alone, at_once=ALONE_AT_ONCE)
+        seen = await gather_bounded(lambda pointer: self._alone(pointer, patience), alone, at_once=ALONE_AT_ONCE)
         again = dict(zip(alone, seen, strict=True))
         return [views.get(pointer) or again.get(pointer) for pointer in listed]
 
-    async def _alone(self, pointer: Pointer, patience: Patience) -> ScheduleView | None:
+    async def _alone(self, pointer: Pointer, patience: RequestDeadline) -> ScheduleView | None:
         """What a read of this key alone shows."""
         try:
             return await self._reading.view(pointer.client_id, pointer.schedule_key, patience)

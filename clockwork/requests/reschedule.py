@@ -42,8 +42,8 @@ from clockwork.domain.schedule import (
 from clockwork.errors import ClockUntrusted, StoreUnavailable, Unreadable
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import Holding
 from clockwork.requests.placing import Placing, topic_missing
 from clockwork.requests.results import (
@@ -69,7 +69,7 @@ class _Wish:
 
     change: Change
     if_version: IfVersion | None
-    turn: CommandTurn | None
+    turn: CommandDedup | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,14 +111,14 @@ class Rescheduler:
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> Answer:
         """Makes of the pending schedule what `change` makes of it.
 
         Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
         """
         wish = _Wish(change=change, if_version=if_version, turn=turn)
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             return await self._change(client_id, schedule_key, wish, patience)
 
@@ -136,7 +136,9 @@ class Rescheduler:
 
         return await self.change(client_id, schedule_key, due_now, if_version=if_version)
 
-    async def _change(self, client_id: ClientId, schedule_key: ScheduleKey, wish: _Wish, patience: Patience) -> Answer:
+    async def _change(
+        self, client_id: ClientId, schedule_key: ScheduleKey, wish: _Wish, patience: RequestDeadline
+    ) -> Answer:
         move: _Move | None = None
         while True:
             try:
@@ -165,7 +167,7 @@ class Rescheduler:
                 why = f"the schedule could not be changed in time: {error}"
             await patience.pause(why)
 
-    async def _present(self, pointer: Pointer, patience: Patience) -> Row | BrokenRow | Outcome:
+    async def _present(self, pointer: Pointer, patience: RequestDeadline) -> Row | BrokenRow | Outcome:
         """How the schedule at this position ended; its row, if it has not."""
         while True:
             # The row first, then the outcome: in the other order a row that ends in between would look lost.
@@ -177,7 +179,7 @@ class Rescheduler:
                 return row
             await patience.pause("the schedule is being changed by another request")
 
-    async def _end_of(self, pointer: Pointer, patience: Patience) -> Outcome:
+    async def _end_of(self, pointer: Pointer, patience: RequestDeadline) -> Outcome:
         """The outcome of a position that the key's pointer has left: there is one, as soon as it is applied."""
         while (end := await self._reading.outcome_at(pointer)) is None:
             await patience.pause("the schedule is being changed by another request")
@@ -224,7 +226,7 @@ class Rescheduler:
         )
         return _Move(old=pointer, new=new, row=row)
 
-    async def _settle(self, move: _Move, wish: _Wish, patience: Patience) -> Row | BrokenRow | Outcome:
+    async def _settle(self, move: _Move, wish: _Wish, patience: RequestDeadline) -> Row | BrokenRow | Outcome:
         async def decide(_: Row | BrokenRow, hold: RequestId) -> Outcome:
             outcome = self._superseded(move)
             if wish.turn is not None:

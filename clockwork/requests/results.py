@@ -21,7 +21,7 @@ from clockwork.domain.schedule import (
     Topic,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.dedup import CommandDedup
 
 
 class Status(StrEnum):
@@ -158,11 +158,11 @@ IfVersion = frozenset[int]
 class Accepts(Protocol):
     """Takes schedules and finds them again."""
 
-    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
         """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
         ...
 
-    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
         """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandOver."""
         ...
 
@@ -175,7 +175,7 @@ class Cancels(Protocol):
     """Cancels pending schedules."""
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
         """Raises: Unavailable (it may have been cancelled), CommandOver."""
         ...
@@ -191,7 +191,7 @@ class Reschedules(Protocol):
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
         """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
         CommandOver."""

@@ -18,7 +18,7 @@ from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, Schedule
 from clockwork.errors import ClockUntrusted, Contested, StoreUnavailable
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.placing import Placing, topic_missing
 from clockwork.requests.results import (
     Changed,
@@ -94,11 +94,13 @@ class Rearmer:
         wish = _Wish(
             due_ms=self._clock.now_ms() if due_ms is None else due_ms, any_due=due_ms is None, if_version=if_version
         )
-        patience = Patience(self._settings.request_timeout_ms, self._rng)
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             return await self._rearm(client_id, schedule_key, wish, patience)
 
-    async def _rearm(self, client_id: ClientId, schedule_key: ScheduleKey, wish: _Wish, patience: Patience) -> Answer:
+    async def _rearm(
+        self, client_id: ClientId, schedule_key: ScheduleKey, wish: _Wish, patience: RequestDeadline
+    ) -> Answer:
         arming: _Arming | None = None
         while True:
             try:

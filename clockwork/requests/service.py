@@ -10,7 +10,7 @@ from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
 from clockwork.requests.cancel import Canceller
 from clockwork.requests.create import Intake
-from clockwork.requests.dedup import CommandTurn, TurnOf
+from clockwork.requests.dedup import CommandDedup, TurnOf
 from clockwork.requests.reschedule import Rescheduler
 from clockwork.requests.retry_failed import Rearmer
 from clockwork.requests.waker import Waker
@@ -44,5 +44,5 @@ class Requests:
             canceller=Canceller(store, waker, clock, rng, settings),
             rescheduler=Rescheduler(store, publisher, waker, clock, trust, rng, settings),
             rearmer=Rearmer(store, publisher, waker, clock, trust, rng, settings),
-            turn_of=partial(CommandTurn, store, clock, rng, settings.retention_ms),
+            turn_of=partial(CommandDedup, store, clock, rng, settings.retention_ms),
         )

@@ -10,7 +10,7 @@ from clockwork.clock import Clock
 from clockwork.domain.position import accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, Outcome, Pointer, Row, Schedule, ScheduleKey
 from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import Patience
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import Reason, Refused, ScheduleView, Status
 
 FORGOTTEN_PAUSE_S: Final = 0.2
@@ -31,7 +31,9 @@ class Reading:
         self._clock = clock
         self._retention_ms = retention_ms
 
-    async def view(self, client_id: ClientId, schedule_key: ScheduleKey, patience: Patience) -> ScheduleView | None:
+    async def view(
+        self, client_id: ClientId, schedule_key: ScheduleKey, patience: RequestDeadline
+    ) -> ScheduleView | None:
         """The present state of a key; None if nothing was ever accepted under it, or retention is over."""
         while True:
             pointer = await self._store.read_pointer(client_id, schedule_key)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import OnLate, Schedule
 from clockwork.errors import FieldError
 
@@ -60,7 +60,7 @@ def policy_of(form: RetryForm) -> RetryPolicy:
     """With its defaults filled in."""
     return RetryPolicy(
         attempts_max=ATTEMPTS if form.attempts is None else form.attempts,
-        backoff=Backoff(
+        backoff=BackoffPolicy(
             initial_ms=INITIAL_MS if form.initial_ms is None else form.initial_ms,
             max_ms=MAX_MS if form.max_ms is None else form.max_ms,
             factor_percent=round((FACTOR if form.factor is None else form.factor) * 100),

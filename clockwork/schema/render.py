@@ -49,13 +49,13 @@ def request_of(schedule: Schedule) -> dict[str, Any]:
 
 def ending(outcome: Outcome) -> dict[str, Any]:
     """How it ended, where there is more to tell than that."""
-    if outcome.state is EndState.DELIVERED and outcome.placed is not None:
+    if outcome.state is EndState.DELIVERED and outcome.receipt is not None:
         delivered = {
             "topic": outcome.schedule.topic if outcome.schedule is not None else None,
-            "partition": outcome.placed.kafka_partition,
-            "offset": outcome.placed.offset,
-            "at": outcome.placed.at_ms,
-            "latenessMs": outcome.placed.at_ms - due_ms_of(outcome.position),
+            "partition": outcome.receipt.kafka_partition,
+            "offset": outcome.receipt.offset,
+            "at": outcome.receipt.at_ms,
+            "latenessMs": outcome.receipt.at_ms - due_ms_of(outcome.position),
         }
         return {"delivered": delivered}
     if outcome.state is EndState.FAILED and outcome.failure is not None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from clockwork.clock import SystemClock
 from clockwork.domain import marker
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import ShardId
@@ -109,7 +109,9 @@ async def opened_bare(bench: Bench) -> AsyncIterator[Bare]:
 
 
 def _batch(rows: Sequence[Row]) -> _Batch:
-    ended = [Ended(position=row.position, at_ms=now_ms(), placed=builders.placed(n)) for n, row in enumerate(rows)]
+    ended = [
+        MarkerEntry(position=row.position, at_ms=now_ms(), receipt=builders.receipt(n)) for n, row in enumerate(rows)
+    ]
     return _Batch(
         records=[delivery_of(row.schedule, now_ms=now_ms()) for row in rows],
         marker=marker.encode(ended),

@@ -113,7 +113,7 @@ async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave:
     page = await grave.log.read_letters(grave.topic, {}, letters_max=10)
     assert page.next_from is None
     letter = page.letters[1]
-    assert await grave.log.read_letter(grave.topic, letter.placed.kafka_partition, letter.placed.offset) == letter
+    assert await grave.log.read_letter(grave.topic, letter.receipt.kafka_partition, letter.receipt.offset) == letter
     assert (letter.client_id, letter.schedule_key, letter.delivery_id) == (builders.CLIENT, "b", "delivery-of-b")
     assert (letter.topic, letter.reason, letter.attempts) == (builders.TOPIC, "topic_missing", 2)
     assert (letter.due_ms, letter.ordering_key, letter.value) == (builders.DUE_MS, b"b", b'{"order":1}')

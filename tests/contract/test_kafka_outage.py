@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from clockwork.clock import SystemClock
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced
@@ -52,7 +52,7 @@ def quick(real_kafka: RealUnderTest) -> RealUnderTest:
 
 async def deliver_as_a_runner_does(node: PublisherWithWakeups, out: OutRecord) -> None:
     """Goes through take-over until the record is delivered. A marker that changed says that an unknown delivery was."""
-    before: tuple[Ended, ...] | None = None
+    before: tuple[MarkerEntry, ...] | None = None
     async with asyncio.timeout(60):
         while True:
             shard = None
@@ -173,11 +173,11 @@ async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> 
     topic = await wide.create_topic(kafka_partitions=4)
     async with wide.node() as node, wide.node() as other:
         old = await asyncio.gather(*(node.open_shard(ShardId(n)) for n in range(32)))
-        placed = await asyncio.gather(
+        receipt = await asyncio.gather(
             *(each.deliver([record(topic, key=b"%d" % n)], marker_of) for n, each in enumerate(old))
         )
         new = await asyncio.gather(*(other.open_shard(ShardId(n)) for n in range(32)))
-        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in placed]
+        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in receipt]
         for each in old:
             with pytest.raises(Fenced):
                 await each.deliver([record(topic, b"zombie")], marker_of)

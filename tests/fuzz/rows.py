@@ -187,10 +187,10 @@ async def check(damage: Damage, at: str | None, tally: Tally) -> None:
     if bad is not None:
         engine.store.put_by_hand(bad)
     engine.at_due(late_ms=1)
-    tenure = await engine.own()
+    lease = await engine.own()
     for _ in range(4):
-        await engine.one_pass(tenure)
-        await tenure.tidy.finish()
+        await engine.one_pass(lease)
+        await lease.tidy.finish()
     became = "left out: where no position is" if bad is None else await _became(engine, bad)
     arrived = engine.arrived()
     assert arrived.count("beside") == 1, f"what is beside {item} was not delivered: {became}"

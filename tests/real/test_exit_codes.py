@@ -16,7 +16,7 @@ COMMAND_S_MAX = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class CommandExit:
     """How a command ended."""
 
     code: int | None
@@ -24,7 +24,7 @@ class Ended:
     stderr: str
 
 
-async def clockwork(*arguments: str, settings: Mapping[str, str]) -> Ended:
+async def clockwork(*arguments: str, settings: Mapping[str, str]) -> CommandExit:
     """Runs `python -m clockwork` with these settings only, to its end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     process = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ async def clockwork(*arguments: str, settings: Mapping[str, str]) -> Ended:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return Ended(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
+    return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 from clockwork.domain.command import NoteChange
 from clockwork.ports.commands import CommandBatch, CommandRecord
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.dedup import CommandDedup
 from clockwork.stores.memory.store import KeyName, Place, Write
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 from tests.simulation.store_world import HostStore
@@ -32,7 +32,7 @@ def read_uncommitted(self: CommandWorld, number: int, offset: int) -> list[Comma
     return [self.record(number, entry) for entry in found[:RECORDS_MAX]]
 
 
-async def nothing_to_note(self: CommandTurn) -> bool:
+async def nothing_to_note(self: CommandDedup) -> bool:
     """Only effects are remembered."""
     return True
 

@@ -15,13 +15,13 @@ from clockwork.domain.command import CommandPlace
 from clockwork.domain.planning import Planner
 from clockwork.firing import deliver
 from clockwork.firing import shard_pass as dispatch
-from clockwork.firing.cleanup import TidyUp
+from clockwork.firing.cleanup import Cleanup
 from clockwork.firing.deliver import Delivery
 from clockwork.firing.shard_pass import Dispatcher
 from clockwork.firing.takeover import TakeOver
 from clockwork.requests import hold
 from clockwork.requests.cancel import Canceller
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import Holding
 from clockwork.requests.reschedule import Rescheduler
 from clockwork.requests.state import Reading
@@ -83,13 +83,13 @@ MUTATIONS: Final = (
         name="marker without untidied rows",
         seeds=100,
         theme=Theme.COMMITS,
-        patches=lambda: [(TidyUp, "marked", lambda self: iter(()))],
+        patches=lambda: [(Cleanup, "marked", lambda self: iter(()))],
     ),
     Mutation(
         name="marker without what was dropped",
         seeds=40,
         theme=Theme.DEADLINES,
-        patches=lambda: [(TidyUp, "marked", breaks.marked_if_there_is_a_record)],
+        patches=lambda: [(Cleanup, "marked", breaks.marked_if_there_is_a_record)],
     ),
     Mutation(
         name="dropped beside the transaction",
@@ -247,12 +247,12 @@ MUTATIONS: Final = (
         name="row deleted before its outcome",
         seeds=20,
         theme=Theme.COMMITS,
-        patches=lambda: [(TidyUp, "_write", breaks.delete_first)],
+        patches=lambda: [(Cleanup, "_write", breaks.delete_first)],
     ),
     Mutation(
         name="left out when the answer comes",
         seeds=60,
-        patches=lambda: [(TidyUp, "positions", lambda self: self._pending.keys())],
+        patches=lambda: [(Cleanup, "positions", lambda self: self._pending.keys())],
     ),
     Mutation(
         name="last outcome stands",
@@ -317,10 +317,10 @@ RARE: Final = (
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, tenure: {})),
+    _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, lease: {})),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
-    _scripted("commands without an effect are not noted", (CommandTurn, "close", breaks_of_commands.nothing_to_note)),
+    _scripted("commands without an effect are not noted", (CommandDedup, "close", breaks_of_commands.nothing_to_note)),
     _scripted(
         "commands have their effect whatever was noted meanwhile",
         (HostStore, "_move_note", breaks_of_commands.move_whatever_was_read),

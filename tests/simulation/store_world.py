@@ -84,7 +84,7 @@ class Outcomes(dict[OutcomePlace, Outcome]):
         there = self.get(place)
         if there is not None and there != outcome:
             self._trace.violation(
-                "outcome_changed", f"{place[1]}: {there.state} {there.placed}, then {outcome.state} {outcome.placed}"
+                "outcome_changed", f"{place[1]}: {there.state} {there.receipt}, then {outcome.state} {outcome.receipt}"
             )
         super().__setitem__(place, outcome)
 

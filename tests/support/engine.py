@@ -12,7 +12,7 @@ from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.deliver import Delivery
 from clockwork.firing.shard_pass import Dispatcher, PassResult
-from clockwork.firing.takeover import TakeOver, Tenure
+from clockwork.firing.takeover import ShardLease, TakeOver
 from clockwork.firing.topic_pace import TopicPace
 from clockwork.firing.topic_state import TopicWaits
 from clockwork.kafka.memory.broker import MemoryKafka
@@ -127,12 +127,12 @@ class Engine:
         self.scan = PendingScan(self.store, search, self.clock, rng, intake_settings)
         self.history = History(search, self.store, self.clock, rng, intake_settings)
 
-    async def own(self) -> Tenure:
+    async def own(self) -> ShardLease:
         """Takes the shard over."""
         return await self.take_over.run(SHARD)
 
-    async def one_pass(self, tenure: Tenure) -> PassResult:
-        return await self.dispatcher.run_pass(tenure, records_max=self.settings.batch_records_max)
+    async def one_pass(self, lease: ShardLease) -> PassResult:
+        return await self.dispatcher.run_pass(lease, records_max=self.settings.batch_records_max)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""

@@ -6,7 +6,7 @@ from typing import Final
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
 from clockwork.domain.planning import BatchLimits, Planner, TopicWait
 from clockwork.domain.position import Position
-from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row, Topic
 from tests.support.builders import DUE_MS, row, schedule
 
@@ -31,7 +31,7 @@ def planner(
         left_out=left_out,
         topic_waits=topic_waits or {},
         letters=LETTERS,
-        retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=Backoff(initial_ms=1_000, max_ms=60_000)),
+        retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=BackoffPolicy(initial_ms=1_000, max_ms=60_000)),
         limits=limits,
     )
 

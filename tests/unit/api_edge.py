@@ -14,7 +14,7 @@ from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.http.server import HttpServer, make_app
 from clockwork.observability.telemetry import PrometheusTelemetry
-from clockwork.requests.dedup import CommandTurn
+from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.history import Remembers
 from clockwork.requests.listing import Lists
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
@@ -79,7 +79,7 @@ class FakeEngine:
     due_asked: list[int | None] = field(default_factory=list)
     """By retries."""
 
-    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
         if self.error is not None:
             raise self.error
         self.news.append(new)
@@ -90,7 +90,7 @@ class FakeEngine:
         self.views[key] = view_of(new)
         return Created(self.views[key])
 
-    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
         key = (new.client_id, new.schedule_key)
         if (view := self.views.get(key)) is None:
             return None
@@ -104,7 +104,7 @@ class FakeEngine:
         return self.views.get((client_id, schedule_key))
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
         if self.error is not None:
             raise self.error
@@ -120,7 +120,7 @@ class FakeEngine:
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> ChangeAnswer:
         if self.error is not None:
             raise self.error

@@ -35,9 +35,9 @@ class Service:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            tenure = await self.engine.take_over.run(ShardId(shard))
-            await self.engine.one_pass(tenure)
-            await tenure.tidy.finish()
+            lease = await self.engine.take_over.run(ShardId(shard))
+            await self.engine.one_pass(lease)
+            await lease.tidy.finish()
 
     async def seed(self, *client_ids: str) -> None:
         """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clockwork.commands import worker as command_work
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import EVERYTHING, NOBODY_IN_PARTICULAR, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
@@ -23,7 +23,7 @@ NOTHING = Principal(name="p", clients=EVERYTHING, topics=EVERYTHING, rights=froz
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     monkeypatch.setattr(command_work, "APPLIED_S", 0.001)
 
 

@@ -9,7 +9,7 @@ import pytest
 from clockwork.commands import worker as command_work
 from clockwork.domain.allowance import COUNT_EVERY_S
 from clockwork.domain.rate import NS
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import EVERYTHING, Principal, Right, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
@@ -185,7 +185,7 @@ async def test_while_dynamodb_is_away_commands_wait_and_none_is_lost_or_out_of_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     desk = Desk()
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     store, failing = desk.engine.store, [True]
     real = store.read_pointer
     seen = asyncio.Event()
@@ -327,7 +327,7 @@ async def test_what_is_too_large_for_the_dead_letters_is_told_with_where_it_stan
 
 async def test_answers_and_dead_letters_wait_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     tried: set[str] = set()
     away = [True]
 

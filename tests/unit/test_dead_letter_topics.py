@@ -51,11 +51,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def passes(engine: Engine, *rows: Row, count: int = 1) -> None:
     await engine.put(*rows)
-    tenure = await engine.own()
+    lease = await engine.own()
     for number in range(count):
         engine.at_due(late_ms=number * 10)
-        await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+        await engine.one_pass(lease)
+    await lease.tidy.finish()
 
 
 @BOTH
@@ -135,9 +135,9 @@ async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_the
     assert asked.count(OWN) == 1
     engine.kafka.create_topic(OWN)
     await engine.put(worn_out("c"))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=60_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["a", "b"]
     assert engine.arrived(OWN) == ["c"]
     assert [record.event for record in caplog.records if record.message.startswith("Topic")] == [  # type: ignore[attr-defined]
@@ -149,12 +149,12 @@ async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliverie
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine = Engine(dead_letter_topics={"shop": OWN}, topic_wait_ms=20_000)
-    tenure = await engine.own()
+    lease = await engine.own()
 
     async def events_after(found: Row, late_ms: int) -> list[str]:
         await engine.put(found)
         engine.at_due(late_ms=late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
         return [record.event for record in caplog.records if record.message.startswith("Topic")]  # type: ignore[attr-defined]
 
     for number in range(4):
@@ -174,13 +174,13 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
         Refusal(cause=Cause.TRANSIENT, reason="leader_away", topic=record.topic) if record.topic in refusing else None
     )
     await engine.put(worn_out("a", guarantee=guarantee), behind(guarantee=guarantee))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    assert (await engine.one_pass(tenure)).fired == 0
+    assert (await engine.one_pass(lease)).fired == 0
     assert engine.arrived() == []
     refusing.clear()
     engine.at_due(late_ms=10_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     found = [*engine.arrived(OWN), *engine.arrived(engine.kafka.dead_letters_topic)]
     assert (found, engine.arrived()) == (["a"], ["behind"])
 
@@ -200,20 +200,20 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
 
     engine.kafka.refuse = refuse
     await engine.put(worn_out("a", size=1_000, guarantee=guarantee))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     offered.clear()
     engine.at_due(late_ms=5)
-    assert not (await engine.one_pass(tenure)).more_now
+    assert not (await engine.one_pass(lease)).more_now
     assert offered == []
     engine.kafka.refuse = lambda _: None
     engine.at_due(late_ms=5_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(cluster) == ["a"]
-    assert tenure.turned_away
-    await engine.one_pass(tenure)
-    assert not tenure.turned_away
+    assert lease.turned_away
+    await engine.one_pass(lease)
+    assert not lease.turned_away
 
 
 async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
@@ -224,16 +224,16 @@ async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
     )
     waiting_row = worn_out("a", size=1_000)
     await engine.put(waiting_row)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     await engine.store.hold(SHARD, waiting_row.position, RequestId("a-cancel"))
     engine.at_due(late_ms=5)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     found = await engine.store.read_row(SHARD, waiting_row.position)
     assert isinstance(found, Row)
     assert found.retry is not None
-    assert found.retry.at_ms > tenure.frontier_ms
+    assert found.retry.at_ms > lease.frontier_ms
 
 
 async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_clients_topic_again_after_a_while() -> None:
@@ -243,14 +243,14 @@ async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_client
         Refusal(cause=Cause.TRANSIENT, reason="away", topic=record.topic) if record.topic == cluster else None
     )
     await engine.put(worn_out("a", size=1_000))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    assert len(tenure.turned_away) == 1
+    await engine.one_pass(lease)
+    assert len(lease.turned_away) == 1
     engine.kafka.delete_topic(OWN)
     engine.kafka.create_topic(OWN, record_bytes_max=10_000)
     engine.at_due(late_ms=TURNED_AWAY_MS)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(OWN) == ["a"]
 
 

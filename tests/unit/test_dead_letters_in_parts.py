@@ -68,7 +68,7 @@ async def test_each_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_
     start: Mapping[int, int] | None = {}
     while start is not None:
         page = await log.read_letters(TOPIC, start, letters_max=70)
-        found += [(letter.placed.kafka_partition, letter.placed.offset) for letter in page.letters]
+        found += [(letter.receipt.kafka_partition, letter.receipt.offset) for letter in page.letters]
         start = page.next_from
         if start is not None:
             cursor = _sealed(LettersFrom(topic=TOPIC, places=start))

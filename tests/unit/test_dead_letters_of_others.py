@@ -9,7 +9,7 @@ from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
 from clockwork.domain.record import CLIENT_ID, SCHEDULE_KEY
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import Unreadable
 from clockwork.kafka.dead_letters import _polled
 from clockwork.operations.dead_letters import LettersFrom
@@ -19,7 +19,7 @@ from tests.unit.test_engine_rearm import KEY, failed
 
 def letter(client_id: bytes, schedule_key: bytes) -> DeadLetter:
     headers = [(CLIENT_ID, client_id), (SCHEDULE_KEY, schedule_key)]
-    return dead_letter(placed=Placed(kafka_partition=0, offset=0, at_ms=1), key=None, value=b"", headers=headers)
+    return dead_letter(receipt=Receipt(kafka_partition=0, offset=0, at_ms=1), key=None, value=b"", headers=headers)
 
 
 @pytest.mark.parametrize("client_id", [b"", b"a b", b"x" * 129, "ü".encode(), b"\xff"])

@@ -23,7 +23,7 @@ from clockwork.domain.schedule import (
     Guarantee,
     OrderingKey,
     Outcome,
-    Placed,
+    Receipt,
     RequestId,
     Retry,
     Row,
@@ -84,7 +84,7 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         state=draw(st.sampled_from(EndState)),
         at_ms=draw(NATURAL),
         schedule=draw(st.sampled_from([None, of.schedule])),
-        placed=draw(st.none() | st.builds(Placed, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
+        receipt=draw(st.none() | st.builds(Receipt, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
         failure=draw(st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=NATURAL)),
         expires_at_s=draw(NATURAL),
     )

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.schedule import Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
@@ -27,7 +27,7 @@ async def test_results_come_in_the_order_of_what_was_asked_for() -> None:
         gates[number].set()
         return number * 10
 
-    assert await together(one, range(3), at_once=3) == [0, 10, 20]
+    assert await gather_bounded(one, range(3), at_once=3) == [0, 10, 20]
 
 
 async def test_the_first_failure_is_raised_as_itself_and_ends_the_rest() -> None:
@@ -42,7 +42,7 @@ async def test_the_first_failure_is_raised_as_itself_and_ends_the_rest() -> None
             ended.append(number)
 
     with pytest.raises(StoreThrottled):
-        await together(one, range(3), at_once=3)
+        await gather_bounded(one, range(3), at_once=3)
     assert sorted(ended) == [1, 2]
 
 
@@ -56,7 +56,7 @@ async def test_no_more_than_the_bound_run_at_once() -> None:
         await asyncio.sleep(0)
         running -= 1
 
-    await together(one, range(20), at_once=4)
+    await gather_bounded(one, range(20), at_once=4)
     assert most == 4
 
 

@@ -158,7 +158,7 @@ async def test_of_records_sent_together_only_the_culprit_is_refused() -> None:
         results = await asyncio.gather(
             *(sender.send(record(value)) for value in (b"a", b"bad", b"b")), return_exceptions=True
         )
-        assert [type(result).__name__ for result in results] == ["Placed", "DeliveryRefused", "Placed"]
+        assert [type(result).__name__ for result in results] == ["Receipt", "DeliveryRefused", "Receipt"]
         await sender.send(record(b"after"))
     # The refused record used no number: the same producer goes on.
     assert wire.asked.count("init") == 1

@@ -23,7 +23,7 @@ def record(topic: str = "orders", value: bytes = b"v", key: bytes | None = b"k")
     return OutRecord(topic=topic, key=key, value=value, headers=(), timestamp_ms=5)
 
 
-def no_marker(placed: object) -> bytes:
+def no_marker(receipt: object) -> bytes:
     return b"marker"
 
 
@@ -117,8 +117,8 @@ async def test_a_leader_that_moves_is_followed() -> None:
     wire = ScriptedWire()
     wire.produce_codes["orders"] = _times(codes.NOT_LEADER, 3)
     publisher = await open_scripted(wire)
-    [placed] = await publisher.deliver([record()], no_marker)
-    assert placed.offset == 0
+    [receipt] = await publisher.deliver([record()], no_marker)
+    assert receipt.offset == 0
 
 
 @pytest.mark.parametrize(

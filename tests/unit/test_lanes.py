@@ -2,7 +2,7 @@
 
 import pytest
 
-from clockwork.domain.planning import BatchLimits, Errand, Stamp, TopicWait
+from clockwork.domain.planning import Action, BatchLimits, RetryMark, TopicWait
 from clockwork.domain.schedule import BrokenRow, Guarantee, Row, Topic
 from tests.support.builders import DUE_MS, broken_row
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
@@ -16,7 +16,7 @@ def test_rows_that_are_due_fire_in_position_order() -> None:
     planned = plan(rows)
 
     assert fired(planned) == rows
-    assert {firing.errand for firing in planned.firings} == {Errand.DELIVER}
+    assert {firing.errand for firing in planned.firings} == {Action.DELIVER}
 
 
 def test_a_row_due_at_the_bound_fires_and_one_a_millisecond_later_does_not() -> None:
@@ -139,7 +139,7 @@ def test_a_held_row_behind_a_waiting_one_is_told_until_when_it_waits() -> None:
 
     planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), held])
 
-    assert planned.stamps == [Stamp(row=held, until_ms=BOUND_MS + 700)]
+    assert planned.stamps == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
 
 
 def test_a_held_row_of_a_waiting_topic_is_told_when_the_topic_is_probed() -> None:
@@ -148,14 +148,14 @@ def test_a_held_row_of_a_waiting_topic_is_told_when_the_topic_is_probed() -> Non
 
     planned = plan([held], planner(topic_waits={held.schedule.topic: wait}))
 
-    assert planned.stamps == [Stamp(row=held, until_ms=BOUND_MS + 500)]
+    assert planned.stamps == [RetryMark(row=held, until_ms=BOUND_MS + 500)]
 
 
 def test_a_back_off_written_by_an_earlier_owner_is_stamped_anew() -> None:
     # A cancel believes only the present owner's epoch.
     held = lane_row("a", hold="r1", retry=refused(BOUND_MS + 700, epoch=EPOCH - 1))
 
-    assert plan([held]).stamps == [Stamp(row=held, until_ms=BOUND_MS + 700)]
+    assert plan([held]).stamps == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
 
 
 def test_a_row_that_this_owner_stamped_keeps_the_hold_of_its_cancel() -> None:
@@ -172,7 +172,7 @@ def test_a_stamp_that_has_run_out_is_written_again() -> None:
 
     planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), behind])
 
-    assert planned.stamps == [Stamp(row=behind, until_ms=BOUND_MS + 700)]
+    assert planned.stamps == [RetryMark(row=behind, until_ms=BOUND_MS + 700)]
 
 
 def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
@@ -180,7 +180,7 @@ def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
     head = lane_row("a", retry=refused(BOUND_MS + 100))
     behind = lane_row("a", hold="r1", retry=refused(BOUND_MS + 60_000, epoch=EPOCH - 1, attempts=6))
 
-    assert plan([head, behind]).stamps == [Stamp(row=behind, until_ms=BOUND_MS + 60_000)]
+    assert plan([head, behind]).stamps == [RetryMark(row=behind, until_ms=BOUND_MS + 60_000)]
 
 
 def test_a_held_row_of_at_least_once_is_never_stamped() -> None:

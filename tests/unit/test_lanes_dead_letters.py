@@ -1,6 +1,6 @@
 """Rows that will not be delivered: refused too often, given up, or unreadable; and what a refusal takes out of a batch."""
 
-from clockwork.domain.planning import Errand, Firing, TopicWait, without_lane
+from clockwork.domain.planning import Action, PlannedDelivery, TopicWait, without_lane
 from clockwork.domain.schedule import Failure, Guarantee, OrderingKey, Topic
 from tests.support.builders import DUE_MS, broken_row, position
 from tests.support.plans import ATTEMPTS_MAX, BOUND_MS, LANE, fired, lane_row, plan, planner, refused
@@ -14,9 +14,9 @@ def test_a_row_without_attempts_left_becomes_a_dead_letter_in_its_place() -> Non
     planned = plan([before, worn_out, behind])
 
     assert fired(planned) == [before, worn_out, behind]
-    assert planned.firings[1] == Firing(
+    assert planned.firings[1] == PlannedDelivery(
         row=worn_out,
-        errand=Errand.DEAD_LETTER,
+        errand=Action.DEAD_LETTER,
         failure=Failure(reason="attempts_exhausted", attempts=ATTEMPTS_MAX),
     )
 
@@ -24,7 +24,7 @@ def test_a_row_without_attempts_left_becomes_a_dead_letter_in_its_place() -> Non
 def test_the_last_attempt_is_still_a_delivery() -> None:
     planned = plan([lane_row("a", retry=refused(DUE_MS, attempts=ATTEMPTS_MAX - 1))])
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DELIVER]
+    assert [firing.errand for firing in planned.firings] == [Action.DELIVER]
 
 
 def test_rows_of_a_topic_that_is_given_up_fail_without_attempts_of_their_own() -> None:
@@ -34,8 +34,8 @@ def test_rows_of_a_topic_that_is_given_up_fail_without_attempts_of_their_own() -
     planned = plan([first, second], planner(topic_waits={Topic("gone"): wait}))
 
     assert [(f.row, f.errand, f.failure) for f in planned.firings] == [
-        (first, Errand.DEAD_LETTER, Failure(reason="topic_missing", attempts=0)),
-        (second, Errand.DEAD_LETTER, Failure(reason="topic_missing", attempts=2)),
+        (first, Action.DEAD_LETTER, Failure(reason="topic_missing", attempts=0)),
+        (second, Action.DEAD_LETTER, Failure(reason="topic_missing", attempts=2)),
     ]
 
 
@@ -48,7 +48,7 @@ def test_a_broken_row_becomes_a_dead_letter_and_its_lane_goes_on() -> None:
     planned = plan([broken, behind])
 
     assert fired(planned) == [broken, behind]
-    assert planned.firings[0].errand is Errand.DEAD_LETTER
+    assert planned.firings[0].errand is Action.DEAD_LETTER
     assert planned.firings[0].failure == Failure(reason="unreadable", attempts=0)
 
 

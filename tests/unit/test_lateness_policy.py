@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from clockwork.domain import marker
-from clockwork.domain.planning import Errand, TopicWait
-from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.planning import Action, TopicWait
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row, Topic
 from clockwork.errors import Cause, Refusal
 from clockwork.stores.dynamodb import codec
@@ -16,7 +16,7 @@ from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
 from tests.support.plans import BOUND_MS, fired, lane_row, plan, planner, refused
 
-EAGER = RetryPolicy(attempts_max=2, backoff=Backoff(initial_ms=100, max_ms=100))
+EAGER = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=100, max_ms=100))
 
 
 def late(of: Row, on_late: OnLate = OnLate.DROP, *, deadline_ms: int = BOUND_MS - DUE_MS - 1) -> Row:
@@ -31,13 +31,13 @@ def test_what_is_late_by_a_millisecond_is_dropped_and_what_is_just_in_time_is_de
 
     planned = plan([too_late, in_time])
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DROP, Errand.DELIVER]
+    assert [firing.errand for firing in planned.firings] == [Action.DROP, Action.DELIVER]
 
 
 def test_by_default_what_is_late_is_delivered_all_the_same() -> None:
     planned = plan([late(lane_row("a"), OnLate.DELIVER)])
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DELIVER]
+    assert [firing.errand for firing in planned.firings] == [Action.DELIVER]
 
 
 def test_a_late_row_needs_no_topic_to_be_dropped() -> None:
@@ -45,7 +45,7 @@ def test_a_late_row_needs_no_topic_to_be_dropped() -> None:
 
     planned = plan([late(lane_row("a", topic="gone"))], planner(topic_waits={Topic("gone"): wait}))
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DROP]
+    assert [firing.errand for firing in planned.firings] == [Action.DROP]
 
 
 def test_a_late_row_that_was_said_to_wait_is_not_ended_before() -> None:
@@ -70,13 +70,13 @@ def test_a_policy_of_its_own_decides_how_often_a_record_is_tried() -> None:
     patient = lane_row("a", retry=refused(BOUND_MS - 1, attempts=2))
     eager = replace(patient, schedule=replace(patient.schedule, retry=EAGER))
 
-    assert plan([patient]).firings[0].errand is Errand.DELIVER
-    assert plan([eager]).firings[0].errand is Errand.DEAD_LETTER
+    assert plan([patient]).firings[0].errand is Action.DELIVER
+    assert plan([eager]).firings[0].errand is Action.DEAD_LETTER
 
 
 def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
     far = refused(BOUND_MS + 3_600_000, epoch=1)
-    slow = RetryPolicy(attempts_max=8, backoff=Backoff(initial_ms=3_600_000, max_ms=3_600_000))
+    slow = RetryPolicy(attempts_max=8, backoff=BackoffPolicy(initial_ms=3_600_000, max_ms=3_600_000))
     waiting = lane_row("a", retry=far)
 
     assert fired(plan([waiting])) == [waiting]  # a clock an hour ahead wrote it
@@ -88,7 +88,9 @@ def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
 )
 def test_waits_grow_by_the_factor_up_to_their_bound(factor_percent: int, waits: list[int]) -> None:
     policy = RetryPolicy(
-        attempts_max=9, backoff=Backoff(initial_ms=100, max_ms=400, factor_percent=factor_percent), jitter_percent=50
+        attempts_max=9,
+        backoff=BackoffPolicy(initial_ms=100, max_ms=400, factor_percent=factor_percent),
+        jitter_percent=50,
     )
 
     assert [policy.next_at_ms(attempts=n, now_ms=0) for n in (1, 2, 3)] == waits
@@ -104,7 +106,7 @@ def test_a_marker_tells_what_was_dropped_from_what_was_delivered() -> None:
 
     (dropped,) = marker.decode(text)
 
-    assert dropped.placed is None
+    assert dropped.receipt is None
     assert dropped.at_ms == 6
     assert marker.decode(marker.encode([dropped])) == (dropped,)
 
@@ -120,15 +122,15 @@ async def test_a_dropped_schedule_fails_as_expired_and_nothing_arrives(guarantee
     engine = Engine()
     dropped = late(row(schedule(schedule_key="late", guarantee=guarantee)), deadline_ms=1_000)
     await engine.put(dropped, row(schedule(schedule_key="other")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.tidy.finish()
 
     outcome = await _ended(engine, dropped)
     assert outcome.state is EndState.FAILED
     assert outcome.failure is not None
-    assert (outcome.failure.reason, outcome.placed, outcome.at_ms) == (EXPIRED, None, DUE_MS + 1_001)
+    assert (outcome.failure.reason, outcome.receipt, outcome.at_ms) == (EXPIRED, None, DUE_MS + 1_001)
     assert engine.arrived() == ["other"]
     assert engine.arrived(engine.kafka.dead_letters_topic) == []
     assert await engine.store.read_row(SHARD, dropped.position) is None
@@ -138,10 +140,10 @@ async def test_a_late_schedule_may_become_a_dead_letter() -> None:
     engine = Engine()
     dead = late(row(schedule(schedule_key="late")), OnLate.DEAD_LETTER, deadline_ms=1_000)
     await engine.put(dead)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.tidy.finish()
 
     assert engine.arrived() == []
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["late"]
@@ -174,15 +176,15 @@ async def test_a_refused_record_beside_a_dropped_one_is_the_one_that_pays() -> N
     engine.kafka.refuse = lambda record: (
         Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
 
     assert engine.arrived() == ["good"]
     stored = await engine.store.read_row(SHARD, bad.position)
     assert isinstance(stored, Row)
     assert stored.retry is not None
-    assert {dropped.position, good.position} <= tenure.tidy.positions()
+    assert {dropped.position, good.position} <= lease.tidy.positions()
 
 
 async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
@@ -194,10 +196,10 @@ async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
         if record.topic == builders.TOPIC
         else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     for late_ms in (0, 100, 200):
         engine.at_due(late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
 
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from clockwork.domain.schedule import Guarantee, RequestId, Retry, Topic
 from clockwork.firing.shard_pass import FRONT_ROWS_MIN
-from clockwork.firing.takeover import Tenure
+from clockwork.firing.takeover import ShardLease
 from clockwork.firing.topic_pace import ROUNDS_PER_SECOND, TopicPace, topic_pace
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.access import PaceSettings
@@ -57,12 +57,12 @@ class Paced(Engine):
     def __init__(self, per_second: int, **topics: int) -> None:
         super().__init__(pace=paced(per_second, **topics))
 
-    async def passes_at(self, tenure: Tenure, late_ms: int) -> None:
+    async def passes_at(self, lease: ShardLease, late_ms: int) -> None:
         """As many passes as the loop would make at this time."""
         self.at_due(late_ms)
-        while (await self.one_pass(tenure)).more_now:
-            await tenure.tidy.finish()
-        await tenure.tidy.finish()
+        while (await self.one_pass(lease)).more_now:
+            await lease.tidy.finish()
+        await lease.tidy.finish()
 
 
 async def test_lanes_of_a_topic_over_its_pace_wait_in_order_and_other_topics_go_on() -> None:
@@ -70,23 +70,23 @@ async def test_lanes_of_a_topic_over_its_pace_wait_in_order_and_other_topics_go_
     engine.kafka.create_topic("other")
     rows = [row(schedule(schedule_key=f"k{n}", ordering_key=f"lane-{n % 2}")) for n in range(10)]
     await engine.put(*rows, row(schedule(schedule_key="free", topic="other")))
-    tenure = await engine.own()
-    await engine.passes_at(tenure, 0)
+    lease = await engine.own()
+    await engine.passes_at(lease, 0)
     assert engine.arrived() == ["k0", "k1", "k2", "k3"]
     assert engine.arrived("other") == ["free"]
     for late_ms in range(250, 2_000, 250):
-        await engine.passes_at(tenure, late_ms)
+        await engine.passes_at(lease, late_ms)
     assert engine.arrived() == [f"k{n}" for n in range(10)]
 
 
 async def test_a_pass_says_when_a_topic_over_its_pace_goes_on() -> None:
     engine = Paced(1)
     await engine.put(*(row(schedule(schedule_key=f"k{n}")) for n in range(2)))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    first = await engine.one_pass(tenure)
+    first = await engine.one_pass(lease)
     assert (first.fired, first.more_now) == (1, True)
-    second = await engine.one_pass(tenure)
+    second = await engine.one_pass(lease)
     assert (second.fired, second.more_now, second.waits_until_ms) == (0, False, DUE_MS + 1_000)
 
 
@@ -103,11 +103,11 @@ async def test_whatever_the_pace_all_arrive_once_and_in_the_order_of_their_lanes
         wanted = schedule(schedule_key=key, ordering_key=lane, topic=topic, guarantee=kind, due_ms=DUE_MS + n // 50)
         await engine.put(row(wanted))
         lanes.setdefault((topic, lane), []).append(key)
-    tenure, late_ms, sent = await engine.own(), 0, sum(len(keys) for keys in lanes.values())
+    lease, late_ms, sent = await engine.own(), 0, sum(len(keys) for keys in lanes.values())
     while len(engine.arrived("slow")) + len(engine.arrived("fast")) < sent:
         late_ms += rng.choice((1, 50, 250, 1_000))
         assert late_ms < 3_600_000
-        await engine.passes_at(tenure, late_ms)
+        await engine.passes_at(lease, late_ms)
     for (topic, _), keys in lanes.items():
         assert [key for key in engine.arrived(topic) if key in set(keys)] == keys
 
@@ -117,19 +117,19 @@ async def test_a_deep_backlog_of_a_slow_topic_is_not_read_at_each_pass_and_gets_
     engine.kafka.create_topic("other")
     backlog = [row(schedule(schedule_key=f"k{n}", ordering_key=f"lane-{n % 7}")) for n in range(5_000)]
     await engine.put(*backlog)
-    tenure = await engine.own()
-    await engine.passes_at(tenure, 0)
-    assert tenure.front is not None
-    assert tenure.front.paced == {builders.TOPIC}
-    assert (await engine.one_pass(tenure)).waits_until_ms == DUE_MS + 250
+    lease = await engine.own()
+    await engine.passes_at(lease, 0)
+    assert lease.front is not None
+    assert lease.front.paced == {builders.TOPIC}
+    assert (await engine.one_pass(lease)).waits_until_ms == DUE_MS + 250
     engine.store.calls.clear()
     for late_ms in range(250, 4_001, 250):
-        await engine.passes_at(tenure, late_ms)
+        await engine.passes_at(lease, late_ms)
     assert engine.arrived() == [f"k{n}" for n in range(40 + 4 * 40)]
     # Two passes for each quarter of a second: one fetches what may be sent, one looks behind the front.
     assert engine.store.calls["read_page"] <= 2 * 16 + 2
     await engine.put(row(schedule(schedule_key="behind", topic="other", due_ms=DUE_MS + 1)))
-    await engine.passes_at(tenure, 4_001)
+    await engine.passes_at(lease, 4_001)
     assert engine.arrived("other") == ["behind"]
 
 
@@ -137,18 +137,18 @@ async def test_a_held_row_that_waits_for_its_topics_pace_can_be_cancelled() -> N
     engine = Paced(1)
     first, second = (row(schedule(schedule_key=f"k{n}")) for n in range(2))
     await engine.put(first, second)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
     await engine.store.hold(SHARD, second.position, RequestId("r"))
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     stored = await engine.store.read_row(SHARD, second.position)
     retry = getattr(stored, "retry", None)
     assert isinstance(retry, Retry)
-    assert (retry.epoch, retry.attempts, getattr(stored, "hold", "?")) == (tenure.epoch, 0, None)
+    assert (retry.epoch, retry.attempts, getattr(stored, "hold", "?")) == (lease.epoch, 0, None)
     # What it was told holds, even if the topic could take it sooner.
-    await engine.passes_at(tenure, retry.at_ms - DUE_MS - 1)
+    await engine.passes_at(lease, retry.at_ms - DUE_MS - 1)
     assert engine.arrived() == ["k0"]
-    await engine.passes_at(tenure, retry.at_ms - DUE_MS)
+    await engine.passes_at(lease, retry.at_ms - DUE_MS)
     assert engine.arrived() == ["k0", "k1"]
 
 
@@ -156,6 +156,6 @@ async def test_dead_letters_have_no_pace() -> None:
     engine = Paced(1)
     exhausted = Retry(at_ms=0, epoch=0, attempts=1_000)
     await engine.put(*(row(schedule(schedule_key=f"k{n}"), retry=exhausted) for n in range(3)))
-    tenure = await engine.own()
-    await engine.passes_at(tenure, 0)
+    lease = await engine.own()
+    await engine.passes_at(lease, 0)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["k0", "k1", "k2"]

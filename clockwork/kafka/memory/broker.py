@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, Fenced, Refusal
 
 RECORD_BYTES_MAX: Final = 1_048_576
@@ -190,7 +190,7 @@ class MemoryKafka:
 
     def append(
         self, record: OutRecord, kafka_partition: int, *, transactional_id: str | None = None, epoch: int = 0
-    ) -> Placed:
+    ) -> Receipt:
         """Raises: Fenced, and DeliveryRefused for what the broker refuses."""
         transaction: Transaction | None = None
         if transactional_id is not None:
@@ -216,7 +216,7 @@ class MemoryKafka:
                 event.set()
         if transaction is not None:
             transaction.touched.add((record.topic, kafka_partition))
-        return Placed(kafka_partition=kafka_partition, offset=stored.offset, at_ms=record.timestamp_ms)
+        return Receipt(kafka_partition=kafka_partition, offset=stored.offset, at_ms=record.timestamp_ms)
 
     def commit(self, transactional_id: str, epoch: int) -> None:
         self._end(self._guarded(transactional_id, epoch), TransactionState.COMMITTED)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Placed, Topic
+from clockwork.domain.schedule import Receipt, Topic
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.memory.broker import MemoryKafka, StoredRecord
 from clockwork.ports.operations import LetterPage
@@ -21,7 +21,7 @@ class MemoryDeadLetters:
         records = sorted(self._records(topic), key=lambda record: (record.kafka_partition, record.offset))
         found = [r for r in records if r.kafka_partition >= first and r.offset >= start.get(r.kafka_partition, 0)]
         page, left = found[:letters_max], found[letters_max:]
-        letters = sorted(map(_letter, page), key=lambda each: each.placed.at_ms)
+        letters = sorted(map(_letter, page), key=lambda each: each.receipt.at_ms)
         next_from = {left[0].kafka_partition: left[0].offset} if left else None
         return LetterPage(letters=tuple(letters), next_from=next_from)
 
@@ -41,5 +41,5 @@ class MemoryDeadLetters:
 
 
 def _letter(record: StoredRecord) -> DeadLetter:
-    placed = Placed(kafka_partition=record.kafka_partition, offset=record.offset, at_ms=record.timestamp_ms)
-    return dead_letter(placed=placed, key=record.key, value=record.value, headers=record.headers)
+    receipt = Receipt(kafka_partition=record.kafka_partition, offset=record.offset, at_ms=record.timestamp_ms)
+    return dead_letter(receipt=receipt, key=record.key, value=record.value, headers=record.headers)

@@ -6,9 +6,9 @@ from typing import Self
 
 from clockwork.clock import Clock
 from clockwork.domain import marker as marker_value
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId, murmur2
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Refusal
 from clockwork.kafka.memory.broker import MemoryKafka, Step
@@ -31,25 +31,25 @@ class MemoryShardPublisher:
         await self._kafka.step(Step.INIT, self._id, done=True)
         self._usable = True
 
-    async def read_marker(self) -> tuple[Ended, ...]:
+    async def read_marker(self) -> tuple[MarkerEntry, ...]:
         await self._kafka.step(Step.READ_MARKER, self._id, done=False)
         record = self._kafka.last_committed(self._kafka.deliveries_topic, self._shard)
         await self._kafka.step(Step.READ_MARKER, self._id, done=True)
         return () if record is None else marker_value.decode(record.value)
 
     async def deliver(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
-    ) -> Sequence[Placed]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
+    ) -> Sequence[Receipt]:
         if not self._usable:
             raise DeliveryUnknown("this shard's producer is spent or closed")
         await self._preflight(records)
         self._usable = False
         try:
-            placed = await self._in_transaction(records, marker)
+            receipt = await self._in_transaction(records, marker)
         except BrokerUnavailable as error:
             raise DeliveryUnknown(f"{self._id}: {error}") from error
         self._usable = True
-        return placed
+        return receipt
 
     async def close(self) -> None:
         self._usable = False
@@ -61,18 +61,18 @@ class MemoryShardPublisher:
             raise DeliveryRefused(refusals, begun=False)
 
     async def _in_transaction(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
-    ) -> Sequence[Placed]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
+    ) -> Sequence[Receipt]:
         kafka = self._kafka
         await kafka.step(Step.BEGIN, self._id, done=False)
         kafka.begin(self._id, self._epoch)
         await kafka.step(Step.BEGIN, self._id, done=True)
-        placed: list[Placed] = []
+        receipt: list[Receipt] = []
         refusals: list[Refusal] = []
         for index, record in enumerate(records):
             await kafka.step(Step.APPEND, self._id, done=False)
             try:
-                placed.append(self._append(record, partition_of(kafka, record)))
+                receipt.append(self._append(record, partition_of(kafka, record)))
             except DeliveryRefused as refused:
                 refusals += [_of_batch(refusal, index) for refusal in refused.refusals]
             await kafka.step(Step.APPEND, self._id, done=True)
@@ -81,11 +81,11 @@ class MemoryShardPublisher:
             kafka.abort(self._id, self._epoch)
             await kafka.step(Step.ABORT, self._id, done=True)
             raise DeliveryRefused(_distinct(refusals), begun=True)
-        await self._append_marker(marker(placed))
+        await self._append_marker(marker(receipt))
         await kafka.step(Step.COMMIT, self._id, done=False)
         kafka.commit(self._id, self._epoch)
         await kafka.step(Step.COMMIT, self._id, done=True)
-        return placed
+        return receipt
 
     async def _append_marker(self, value: bytes) -> None:
         record = OutRecord(
@@ -102,7 +102,7 @@ class MemoryShardPublisher:
             raise DeliveryUnknown(f"the marker was refused: {refused}") from refused
         await self._kafka.step(Step.APPEND_MARKER, self._id, done=True)
 
-    def _append(self, record: OutRecord, kafka_partition: int) -> Placed:
+    def _append(self, record: OutRecord, kafka_partition: int) -> Receipt:
         return self._kafka.append(record, kafka_partition, transactional_id=self._id, epoch=self._epoch)
 
 
@@ -126,7 +126,7 @@ class MemoryPublisher:
         await publisher.init()
         return publisher
 
-    async def send(self, record: OutRecord) -> Placed:
+    async def send(self, record: OutRecord) -> Receipt:
         return await self._send(record, None)
 
     async def send_wakeup(self, shard: ShardId, value: bytes) -> None:
@@ -142,14 +142,14 @@ class MemoryPublisher:
     def connected(self) -> bool:
         return not self._kafka.down
 
-    async def _send(self, record: OutRecord, kafka_partition: int | None) -> Placed:
+    async def _send(self, record: OutRecord, kafka_partition: int | None) -> Receipt:
         await self._kafka.step(Step.SEND, record.topic, done=False)
         if refusal := self._kafka.known_refusal(record):
             raise DeliveryRefused([refusal], begun=False)
         number = partition_of(self._kafka, record) if kafka_partition is None else kafka_partition
-        placed = self._kafka.append(record, number)
+        receipt = self._kafka.append(record, number)
         await self._kafka.step(Step.SEND, record.topic, done=True)
-        return placed
+        return receipt
 
 
 def partition_of(kafka: MemoryKafka, record: OutRecord) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.errors import StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.stores.dynamodb.attributes import Item, size_bytes
 from clockwork.stores.dynamodb.client import DynamoClient, backoff_s
@@ -53,7 +53,7 @@ async def read_all(client: DynamoClient, table: str, keys: Sequence[Item]) -> li
     Raises: StoreUnavailable, StoreThrottled.
     """
     chunks = [keys[start : start + READS_PER_CALL] for start in range(0, len(keys), READS_PER_CALL)]
-    pages = await together(partial(_read, client, table), chunks, at_once=CALLS_AT_ONCE)
+    pages = await gather_bounded(partial(_read, client, table), chunks, at_once=CALLS_AT_ONCE)
     return [item for page in pages for item in page]
 
 
@@ -62,7 +62,7 @@ async def write_all(client: DynamoClient, table: str, requests: Sequence[Item]) 
 
     Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
     """
-    await together(partial(_write, client, table), _cut(requests), at_once=CALLS_AT_ONCE)
+    await gather_bounded(partial(_write, client, table), _cut(requests), at_once=CALLS_AT_ONCE)
 
 
 async def insert_all(client: DynamoClient, table: str, items: Sequence[Item]) -> None:
@@ -72,7 +72,7 @@ async def insert_all(client: DynamoClient, table: str, items: Sequence[Item]) ->
 
     Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
     """
-    await together(partial(_insert, client, table), _cut(items), at_once=CALLS_AT_ONCE)
+    await gather_bounded(partial(_insert, client, table), _cut(items), at_once=CALLS_AT_ONCE)
 
 
 @dataclass(slots=True)

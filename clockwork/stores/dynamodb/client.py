@@ -23,11 +23,11 @@ from clockwork.stores.dynamodb.errors import (
     THROTTLING_CODES,
     Rejected,
     code_of,
-    never_sent,
+    error_for_no_response,
     of_answer,
-    of_silence,
+    was_not_sent,
 )
-from clockwork.stores.dynamodb.wire import DynamoClientSettings, DynamoWire, Garbled, Wire, WireAnswer
+from clockwork.stores.dynamodb.wire import DynamoClientSettings, DynamoWire, MalformedResponse, Wire, WireAnswer
 
 READS: Final = frozenset({"get_item", "query", "scan", "batch_get_item", "describe_table", "describe_time_to_live"})
 """Operations that change nothing."""
@@ -98,8 +98,8 @@ class DynamoClient:
                 answer = _parsed(came)
             except SILENCE as error:
                 cause = error
-                answer_lost = answer_lost or not never_sent(error)
-                failure = of_silence(error, unknown=write and answer_lost)
+                answer_lost = answer_lost or not was_not_sent(error)
+                failure = error_for_no_response(error, unknown=write and answer_lost)
                 again = not isinstance(error, BotoCoreError)
             else:
                 if attempt == 1:
@@ -139,9 +139,9 @@ def _parsed(answer: WireAnswer) -> dict[str, Any]:
         except ValueError as error:
             if answer.status >= 300:
                 return {}  # an error page of something in between
-            raise Garbled("not JSON") from error
+            raise MalformedResponse("not JSON") from error
     if not isinstance(parsed, dict):
-        raise Garbled("not an object")
+        raise MalformedResponse("not an object")
     return parsed
 
 

@@ -27,8 +27,8 @@ from clockwork.domain.schedule import (
     Lane,
     OrderingKey,
     Outcome,
-    Placed,
     Pointer,
+    Receipt,
     RequestId,
     Retry,
     Row,
@@ -228,12 +228,12 @@ def outcome_item(outcome: Outcome) -> Item:
             raise ValueError("an outcome with another key's schedule")
         if fits_an_outcome(schedule):
             item["schedule"] = {"M": content_item(schedule)}
-    if (placed := outcome.placed) is not None:
+    if (receipt := outcome.receipt) is not None:
         item["placed"] = {
             "M": {
-                "partition": number(placed.kafka_partition),
-                "offset": number(placed.offset),
-                "at": number(placed.at_ms),
+                "partition": number(receipt.kafka_partition),
+                "offset": number(receipt.offset),
+                "at": number(receipt.at_ms),
             }
         }
     if (failure := outcome.failure) is not None:
@@ -251,12 +251,12 @@ def outcome_of(item: Item) -> Outcome:
     _check_format(item)
     position = position_of(fields.value_of(item, "position", "N"))
     client_id, schedule_key = _client_id_of(item), _schedule_key_of(item)
-    schedule, placed, failure = None, None, None
+    schedule, receipt, failure = None, None, None
     if "schedule" in item:
         schedule = schedule_of(fields.mapping(item, "schedule"), client_id, schedule_key, due_ms_of(position))
     if "placed" in item:
         inner = fields.mapping(item, "placed")
-        placed = Placed(
+        receipt = Receipt(
             kafka_partition=fields.integer(inner, "partition"),
             offset=fields.integer(inner, "offset"),
             at_ms=fields.integer(inner, "at"),
@@ -271,7 +271,7 @@ def outcome_of(item: Item) -> Outcome:
         state=fields.word(item, "state", EndState),
         at_ms=fields.integer(item, "at"),
         schedule=schedule,
-        placed=placed,
+        receipt=receipt,
         failure=failure,
         moved_to=position_of(fields.value_of(item, "movedTo", "N")) if "movedTo" in item else None,
         expires_at_s=fields.integer(item, "expiresAt"),

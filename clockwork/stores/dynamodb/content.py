@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.errors import Unreadable
 from clockwork.stores.dynamodb import attributes as fields
@@ -108,7 +108,7 @@ def _policy_of(item: Item) -> RetryPolicy | None:
     inner = fields.mapping(item, "retryPolicy")
     return RetryPolicy(
         attempts_max=fields.integer(inner, "attempts"),
-        backoff=Backoff(
+        backoff=BackoffPolicy(
             initial_ms=fields.integer(inner, "initial"),
             max_ms=fields.integer(inner, "max"),
             factor_percent=fields.integer(inner, "factorPercent"),

@@ -14,9 +14,9 @@ from botocore.exceptions import BotoCoreError
 
 from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.wire import Garbled
+from clockwork.stores.dynamodb.wire import MalformedResponse
 
-SILENCE: Final = (aiohttp.ClientError, OSError, Garbled, BotoCoreError)
+SILENCE: Final = (aiohttp.ClientError, OSError, MalformedResponse, BotoCoreError)
 """Whatever is raised instead of an answer; `TimeoutError` is an `OSError`."""
 
 THROTTLING_CODES: Final = frozenset(
@@ -62,12 +62,12 @@ def code_of(answer: dict[str, Any]) -> str:
     return str(answer.get("__type", "")).rpartition("#")[2]
 
 
-def never_sent(error: BaseException) -> bool:
+def was_not_sent(error: BaseException) -> bool:
     """True if no connection came about, or no request: the other side has not seen it."""
     return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError)
 
 
-def of_silence(error: BaseException, *, unknown: bool) -> ClockworkError:
+def error_for_no_response(error: BaseException, *, unknown: bool) -> ClockworkError:
     """Our error when no answer came. `unknown`: the write, or an earlier copy of it, may have been done."""
     text = str(error) or type(error).__name__
     return StoreUnavailable(f"no answer from DynamoDB: {text[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)

@@ -1,4 +1,4 @@
-"""Group commit (design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
+"""Group commit (docs/design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
 
 A transaction costs CPU and time of its own, whatever is in it: DynamoDB Local stores twice as many schedules by fifties
 as one by one (`stores.dynamodb.sharing`).
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict
 from clockwork.stores.dynamodb import transactions
@@ -101,7 +101,7 @@ class GroupCommit:
         left = await self._together(group, list(group.members.values()))
         if left and len(left) < len(group.members):
             left = await self._together(group, left)
-        await together(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
+        await gather_bounded(partial(self._one, group), left, at_once=ALONE_AT_ONCE)
 
     async def _together(self, group: _Group, members: list[Member]) -> list[Member]:
         """Returns those that are to be tried again."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from clockwork.clock import SystemClock
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StartRefused, Unreadable
@@ -75,7 +75,7 @@ async def create_tables(settings: DynamoClientSettings) -> None:
     Raises: StoreUnavailable, StartRefused (a table did not become usable in time).
     """
     async with _client(settings) as client:
-        await together(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
+        await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
 
 
 async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
@@ -303,7 +303,7 @@ async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
         )
     blank = ShardState(epoch=0, owner="", frontier_ms=0)
     items = [codec.shard_item(ShardId(number), blank) for number in range(shards)]
-    await together(partial(_put_if_absent, client), items, at_once=PUTS_AT_ONCE)
+    await gather_bounded(partial(_put_if_absent, client), items, at_once=PUTS_AT_ONCE)
     # Last: from now on the cluster exists, and whatever is missing is lost.
     await _put_if_absent(client, codec.cluster_item(shards))
     if not await _cluster_exists(client, shards):

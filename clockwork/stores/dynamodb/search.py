@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from clockwork.concurrency import together
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.position import LAST, Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
@@ -42,7 +42,7 @@ class DynamoScheduleSearch:
             return PointerPage(pointers=(), next_first=None)
         limit = int(pointers_max / LIST_BUCKETS * MORE_THAN_EVEN) + 4
         read = partial(self._bucket, client_id, first=first, last=last, limit=limit)
-        answers = await together(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
+        answers = await gather_bounded(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
         # Each bucket is known up to the last entry that was read of it, or to its end.
         known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
         horizon = min(known_to, default=last)
@@ -59,7 +59,7 @@ class DynamoScheduleSearch:
             limit = (at_most - found) // len(going_on) + 1
             read = partial(self._counted, client_id, first=first, limit=limit, going_on=going_on)
             buckets = list(going_on)
-            answers = dict(zip(buckets, await together(read, buckets, at_once=QUERIES_AT_ONCE), strict=True))
+            answers = dict(zip(buckets, await gather_bounded(read, buckets, at_once=QUERIES_AT_ONCE), strict=True))
             found += sum(answer["Count"] for answer in answers.values())
             going_on = {b: a["LastEvaluatedKey"] for b, a in answers.items() if a.get("LastEvaluatedKey")}
         return min(found, at_most)

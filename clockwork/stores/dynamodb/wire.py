@@ -59,7 +59,7 @@ class WireAnswer(NamedTuple):
     body: bytes
 
 
-class Garbled(Exception):
+class MalformedResponse(Exception):
     """An answer came, and it cannot be read."""
 
 
@@ -137,7 +137,7 @@ class DynamoWire:
             answer = await response.read()
             expected = response.headers.get("x-amz-crc32")
             if expected is not None and expected != str(zlib.crc32(answer)):
-                raise Garbled(f"{operation}: the answer is damaged")
+                raise MalformedResponse(f"{operation}: the answer is damaged")
             return WireAnswer(response.status, response.headers.get("Date"), answer)
 
     async def _current(self) -> Identity:
