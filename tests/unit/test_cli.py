@@ -1,20 +1,18 @@
 """The command line: what it sends, prints and ends with."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clockwork.__main__ import clockwork
 from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.settings.model import load_settings
-from tests.unit.client_stub import Asked, Stub, open_stub, results
+from tests.unit.client_stub import Stub, open_stub, run_command
 
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]
 KEY = ["shop", "order-1"]
@@ -26,14 +24,8 @@ async def stub() -> AsyncIterator[Stub]:
         yield opened
 
 
-async def run(stub: Stub, *arguments: str, timeout_ms: int = 1, env: dict[str, str] | None = None) -> Result:
-    """In a thread, since it waits for answers that this thread's loop gives."""
-    environment = {"CLOCKWORK_URL": stub.url, "CLOCKWORK_API_KEY": "secret-key", "COLUMNS": "200", **(env or {})}
-    given = ["--timeout-ms", str(timeout_ms), *arguments]
-    result = await asyncio.to_thread(lambda: CliRunner().invoke(clockwork, given, env=environment))
-    assert "secret-key" not in result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+async def run(stub: Stub, *arguments: str, env: dict[str, str] | None = None, charset: str = "utf-8") -> Result:
+    return await run_command(stub.url, *arguments, env=env, charset=charset)
 
 
 async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
@@ -173,153 +165,6 @@ async def test_watching_tells_each_change_once_and_ends_with_the_schedule(
     result = await run(stub, "schedule", "watch", *KEY, "--every", "0s")
     assert result.exit_code == code
     assert [line.split()[0] for line in result.output.splitlines()] == ["pending", "pending", end["status"]]
-
-
-# --- loading
-
-
-def _lines(file: Path, count: int) -> None:
-    rows = ({**PENDING_FIELDS, "scheduleKey": f"k{i}"} for i in range(count))
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
-
-
-PENDING_FIELDS = {"clientId": "shop", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}}
-
-
-async def test_a_load_sends_batches_and_leaves_nothing_behind(stub: Stub, tmp_path: Path) -> None:
-    stub.will(results)
-    _lines(tmp_path / "a.jsonl", 2_500)
-    result = await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))
-    assert result.output == "2500 created, 0 there already, 0 rejected\n"
-    assert [len(each.body["schedules"]) for each in stub.asked] == [1_000, 1_000, 500]
-    assert _names(tmp_path) == ["a.jsonl"]
-
-
-async def test_a_load_that_was_broken_off_goes_on_where_it_was(stub: Stub, tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    _lines(file, 2_500)
-    stub.will(results, problems.unavailable("down"))
-    broken = await run(stub, "schedule", "load", str(file))
-    assert broken.exit_code == 9
-    assert "1000 created" in broken.output
-    stub.asked.clear()
-    stub.will(results)
-    result = await run(stub, "schedule", "load", str(file))
-    assert result.output == "1500 created, 0 there already, 0 rejected, 1000 settled before\n"
-    assert stub.asked[0].body["schedules"][0]["scheduleKey"] == "k1000"
-
-
-async def test_a_row_without_an_answer_is_not_counted_as_settled(stub: Stub, tmp_path: Path) -> None:
-    def one_is_down(asked: Asked) -> tuple[int, Any]:
-        status, document = results(asked)
-        document["results"][-1] = problems.unavailable("down").document()
-        return status, document
-
-    _lines(tmp_path / "a.jsonl", 10)
-    stub.will(one_is_down)
-    assert (await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))).exit_code == 9
-    stub.will(results)
-    assert "settled before" not in (await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))).output
-
-
-OTHER_MEANINGS: list[list[str]] = [["--client-id", "b"], ["--topic", "u"], ["--format", "csv"]]
-
-
-@pytest.mark.parametrize("other", OTHER_MEANINGS)
-async def test_rows_sent_with_another_meaning_are_sent_from_the_start(
-    stub: Stub, tmp_path: Path, other: list[str]
-) -> None:
-    file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
-    stub.will(results, problems.unavailable("down"))
-    assert "1000 created" in (await run(stub, "schedule", "load", str(file))).output
-    stub.will(results)
-    assert "settled before" not in (await run(stub, "schedule", "load", str(file), *other)).output
-
-
-async def test_rows_for_another_client_are_all_created(stub: Stub, tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    rows = (
-        {"scheduleKey": f"k{i}", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}} for i in range(1_500)
-    )
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    stub.will(results, (401, {}))
-    assert (await run(stub, "schedule", "load", str(file), "--client-id", "a")).exit_code == 7
-    stub.asked.clear()
-    stub.will(results)
-    result = await run(stub, "schedule", "load", str(file), "--client-id", "b")
-    assert (result.exit_code, result.output) == (0, "1500 created, 0 there already, 0 rejected\n")
-    assert {row["clientId"] for each in stub.asked for row in each.body["schedules"]} == {"b"}
-
-
-@pytest.mark.parametrize(("change", "before"), [(0, 0), (999, 0), (1_000, 1_000), (None, 0)])
-async def test_a_file_that_has_changed_before_the_mark_is_sent_from_the_start(
-    stub: Stub, tmp_path: Path, change: int | None, before: int
-) -> None:
-    """A row of the same size instead of another, or another service (None)."""
-    file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
-    stub.will(results, problems.unavailable("down"))
-    await run(stub, "schedule", "load", str(file))
-    lines = file.read_bytes().splitlines(keepends=True)
-    if change is not None:
-        lines[change] = lines[change].replace(b'"scheduleTime": 5', b'"scheduleTime": 6')
-        file.write_bytes(b"".join(lines))
-    stub.will(results)
-    url = [] if change is not None else ["--url", stub.url + "/other"]
-    output = (await run(stub, *url, "schedule", "load", str(file))).output
-    settled = f", {before} settled before" if before else ""
-    assert output == f"{1_500 - before} created, 0 there already, 0 rejected{settled}\n"
-
-
-async def test_rows_rejected_before_an_interruption_still_count(stub: Stub, tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
-    file.write_bytes(b"no JSON\n" + file.read_bytes())
-    stub.will(results, problems.unavailable("down"))
-    await run(stub, "schedule", "load", str(file))
-    stub.will(results)
-    result = await run(stub, "schedule", "load", str(file))
-    assert (result.exit_code, result.output) == (
-        3,
-        "501 created, 0 there already, 1 rejected, 1000 settled before\n",
-    )
-
-
-async def test_rejected_rows_are_named_and_the_others_are_loaded(stub: Stub, tmp_path: Path) -> None:
-    def second_is_taken(asked: Asked) -> tuple[int, Any]:
-        status, document = results(asked)
-        document["results"][1] = problems.conflict("pending", "Another is pending.", PENDING).document()
-        return status, document
-
-    (tmp_path / "a.csv").write_text(
-        "scheduleKey,scheduleTime,taskData,orderingKey,deadline,header.x\n"
-        'a,5,"{""n"":1}",,60000,1\n'
-        "b,5,not json,o,,\n"
-        "c,5\n"
-        "d,2030-01-31T12:00:00Z,7,,,\n",
-        encoding="utf-8",
-    )
-    stub.will(second_is_taken)
-    given = [str(tmp_path / "a.csv"), "--client-id", "shop", "--topic", "t", "--json-data"]
-    result = await run(stub, "schedule", "load", *given, "--rejected", str(tmp_path / "no.txt"))
-    assert result.exit_code == 5
-    assert result.output == "1 created, 0 there already, 3 rejected\n"
-    assert [line.split(":")[0] for line in (tmp_path / "no.txt").read_text().splitlines()] == [
-        "row 2",
-        "row 3",
-        "row 4",
-    ]
-    assert stub.asked[0].body["schedules"] == [
-        {"clientId": "shop", "scheduleKey": "a", "scheduleTime": 5, "taskData": {"n": 1}}
-        | {"delivery": {"topic": "t", "deadline": 60_000, "headers": {"x": "1"}}},
-        {"clientId": "shop", "scheduleKey": "d", "scheduleTime": "2030-01-31T12:00:00Z", "taskData": 7}
-        | {"delivery": {"topic": "t"}},
-    ]
 
 
 # --- around it
