@@ -1,6 +1,9 @@
 """The command line: what it sends, prints and ends with."""
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,29 @@ from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.settings.model import load_settings
 from tests.unit.client_stub import Stub, open_stub, run_command
 
+ROOT = Path(__file__).parents[2]
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]
 KEY = ["shop", "order-1"]
+WRONG_JSON = ["1e400", "-1e400", "Infinity", "9" * 5_000, "9" * 30, "[" * 5_000, '{"a":1,"a":2}', '"\\ud800"']
+WRONG_TIMES = [
+    ["--in", "999999999999w"],
+    ["--in", "999999999999d999999999999d"],
+    ["--at", "9" * 5_000],
+    ["--at", "1e400"],
+    ["--at", "-1"],
+]
+WRONG_POLICIES = [
+    ["--deadline", "999999999999w"],
+    ["--retry-initial", "999999999999w"],
+    ["--retry-max", "999999999999w"],
+    ["--retry-factor", "nan"],
+    ["--retry-factor", "1e400"],
+    ["--retry-jitter", "inf"],
+    ["--retry-jitter", "x"],
+    ["--retry-attempts", "9" * 30],
+    ["--retry-attempts", "9" * 5_000],
+]
+"""Options that no request can carry: each is named, and nothing is sent."""
 
 
 @pytest.fixture
@@ -100,7 +124,25 @@ async def test_times_are_typed_in_the_usual_ways(stub: Stub, options: list[str],
         ([*CREATE, "--in", "1m", "--data", "NaN"], "no JSON number"),
         ([*CREATE, "--in", "1m", "--text", "x", "--header", "a"], "NAME=VALUE"),
         (["--url", "localhost:8080", "schedule", "get", *KEY], "url: should be"),
-        (["schedule", "get", "shop", "\udcff"], "UTF-8"),
+        (["--url", "http://h?x=1", "schedule", "get", *KEY], "without a query"),
+        (["schedule", "get", "shop", "\udcff"], "SCHEDULE_KEY"),
+        ([*CREATE, "--in", "1m", "--text", "\udcff"], "--text"),
+        ([*CREATE, "--in", "1m", "--text", "x", "--header", "a=\udcff"], "--header"),
+        ([*CREATE, "--in", "1m", "--text", "x", "--header", "a=1", "--header", "a=2"], "--header"),
+        (["admin", "pause", "topic", "\udcff"], "NAME"),
+        (["admin", "dead-letters", "list", "--reason", "\udcff"], "--reason"),
+        # Numbers that nothing can be done with.
+        *(([*CREATE, "--in", "1m", "--data", data], "--data") for data in WRONG_JSON),
+        *(([*CREATE, "--text", "x", *wrong], wrong[0]) for wrong in WRONG_TIMES),
+        *(([*CREATE, "--in", "1m", "--text", "x", *wrong], wrong[0]) for wrong in WRONG_POLICIES),
+        (["schedule", "fire", *KEY, "--if-version", "9" * 30], "--if-version"),
+        (["schedule", "fire", *KEY, "--if-version", "-1"], "--if-version"),
+        (["schedule", "list", "shop", "--limit", "9" * 30], "--limit"),
+        (["schedule", "history", *KEY, "--limit", "9" * 5_000], "--limit"),
+        (["schedule", "list", "shop", "--due-from", "9" * 5_000], "--due-from"),
+        (["schedule", "watch", *KEY, "--every", "999999999w"], "--every"),
+        (["--timeout-ms", "9" * 400, "schedule", "get", *KEY], "--timeout-ms"),
+        (["admin", "fence", "9" * 5_000], "SHARD"),
     ],
 )
 async def test_a_wrong_command_line_ends_with_2_before_anything_is_sent(
@@ -108,7 +150,8 @@ async def test_a_wrong_command_line_ends_with_2_before_anything_is_sent(
 ) -> None:
     result = await run(stub, *arguments)
     assert (result.exit_code, stub.asked) == (2, [])
-    assert said in result.output
+    (line,) = result.stderr.splitlines()
+    assert said in line
 
 
 @pytest.mark.parametrize(
@@ -167,6 +210,58 @@ async def test_watching_tells_each_change_once_and_ends_with_the_schedule(
     assert [line.split()[0] for line in result.output.splitlines()] == ["pending", "pending", end["status"]]
 
 
+# --- output that cannot be shown as it is
+
+STRANGE = {**PENDING, "scheduleKey": "€", "taskData": {"a": "€😀\ud800"}}
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "ascii", "utf-8"])
+@pytest.mark.parametrize("end", [["--json"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "--topic", "t", "--in", "1m", "--text", "€"],
+        *(["get"], ["cancel"], ["fire"], ["retry"], ["reschedule", "--in", "1m"], ["list"], ["history"]),
+    ],
+    ids=lambda words: words[0],
+)
+async def test_an_answer_that_the_terminal_cannot_show_is_shown_with_escapes(
+    stub: Stub, words: list[str], end: list[str], charset: str
+) -> None:
+    past = {name: value for name, value in STRANGE.items() if name not in {"shard"}} | {"endedAt": 1}
+    pages = {"list": [STRANGE], "history": [past | {"status": "cancelled"}]}
+    stub.will((200, {"schedules": pages[words[0]], "cursor": None} if words[0] in pages else STRANGE))
+    key = ["shop"] if words[0] == "list" else ["shop", "€"]
+    result = await run(stub, "schedule", words[0], *key, *words[1:], *end, charset=charset)
+    assert result.exit_code == 0
+    assert len(stub.asked) == 1
+    if end:
+        assert json.loads(result.stdout)["taskData"] == STRANGE["taskData"]
+    elif charset == "latin-1":
+        assert "\\u20ac" in result.stdout
+
+
+async def test_a_failure_is_one_line_that_steers_no_terminal(stub: Stub) -> None:
+    stub.will((409, {"title": "no", "detail": "a\nb\x1b[31m€"}))
+    result = await run(stub, "schedule", "get", *KEY, charset="latin-1")
+    assert (result.exit_code, result.stderr) == (5, "clockwork: a b\\x1b[31m\\u20ac\n")
+
+
+async def test_output_that_cannot_be_written_is_one_line_and_no_wrong_command_line(stub: Stub) -> None:
+    unwritable = os.open(os.devnull, os.O_RDONLY)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "clockwork", "--url", stub.url, "schedule", "get", *KEY,
+            stdout=unwritable, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+        )  # fmt: skip
+        _, said = await process.communicate()
+    finally:
+        os.close(unwritable)
+    assert process.returncode == 1
+    (line,) = said.decode().splitlines()
+    assert line.startswith("clockwork: ")
+
+
 # --- around it
 
 
@@ -179,6 +274,22 @@ async def test_an_api_key_may_come_from_a_file(stub: Stub, tmp_path: Path) -> No
     (tmp_path / "key").write_text("other-key\n")
     await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
     assert stub.asked[0].headers["Authorization"] == "Bearer other-key"
+
+
+async def test_a_byte_order_mark_is_no_part_of_an_api_key(stub: Stub, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("other-key\r\n", encoding="utf-8-sig")
+    await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
+    await run(stub, "schedule", "get", *KEY, env={"CLOCKWORK_API_KEY": "\ufeffother-key\r"})
+    assert {each.headers["Authorization"] for each in stub.asked} == {"Bearer other-key"}
+
+
+@pytest.mark.parametrize("content", [b"\xe9", "key".encode("utf-16")])
+async def test_an_api_key_file_that_is_no_text_is_one_line_and_2(stub: Stub, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    result = await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
+    assert (result.exit_code, stub.asked) == (2, [])
+    (line,) = result.stderr.splitlines()
+    assert "--api-key-file" in line
 
 
 @pytest.mark.parametrize("wrong", ["two words", "line\nbreak", "käse", "\x7f"])
