@@ -1,7 +1,7 @@
 """The client for programs without an event loop: the asynchronous one, on a loop in a thread of its own.
 
-One implementation, so that both always do the same; a second one on another HTTP library would be a second dependency
-and a second set of mistakes. tests/unit/test_client_sync.py compares the two classes' methods.
+There is one implementation, so that both always do the same; a second one on another HTTP library would be a second
+dependency and a second set of mistakes. tests/unit/test_client_sync.py compares the two classes' methods.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Requests over HTTP, with retries: each ends with an answer, or with an error that says what is known.
 
-Every call of the API may be sent again: a create is recognised by its content, what is cancelled is cancelled, and a
-change that was made already is answered as made, on condition of the earlier version too. So a lost answer, `503` and
-`429` are retried here, within bounds and with jitter, for as long as `Retry-After` asks.
+Every call of the API may be sent again: a create is recognised by its content, a cancelled schedule stays cancelled, and a
+change that was made already is answered as made, also under the condition of the earlier version. So a lost answer, `503`
+and `429` are retried here, within limits and with jitter, after the time that `Retry-After` asks for.
 """
 
 import asyncio
@@ -146,7 +146,7 @@ class Transport:
         if self._process_id != os.getpid():
             # Two processes on the same connections would read each other's answers.
             raise RuntimeError(_FORKED)
-        # No redirects: the API has none, and an API key must not travel to where another host points.
+        # No redirects: the API has none, and an API key must not be sent to a host that another one names.
         async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
             is_json = response.content_type.endswith(("/json", "+json"))
             text = await response.read()
