@@ -59,7 +59,7 @@ def new(
     except ValidationError as error:
         wrong = error.errors(include_input=False, include_url=False, include_context=False)
         raise click.UsageError("; ".join(f"{_option_of(each['loc'][0])}: {each['msg']}" for each in wrong)) from None
-    click.echo("The key. It is shown this once; give it to its caller and to nobody else:\n", err=True)
+    click.echo("The key. It is shown this once; give it to its caller alone:\n", err=True)
     click.echo(f"    {credential}\n", err=True)
     click.echo("Its entry for the file that CLOCKWORK_AUTH_KEYS_FILE names:\n", err=True)
     click.echo(entry(form), nl=False)

@@ -107,7 +107,7 @@ def _print_shards(found: list[ShardDocument]) -> None:
     for each in found:
         table.add_row(
             str(each.shard),
-            cell(each.owner or each.problem or "nobody yet"),
+            cell(each.owner or each.problem or "none yet"),
             "" if each.epoch is None else str(each.epoch),
             instant(each.frontier_ms) if each.frontier_ms else "",
             "" if each.oldest_due_ms is None else instant(each.oldest_due_ms),

@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowFormat:
-    """How rows become schedules."""
+    """The options that turn a row into a schedule."""
 
     is_csv: bool
     client_id: str | None
@@ -271,7 +271,7 @@ class Counts(BaseModel):
 
 
 class Mark(BaseModel):
-    """How far a load of the same rows came."""
+    """The progress of a load of the same rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -279,9 +279,9 @@ class Mark(BaseModel):
     """The service, and the options that change what a row becomes."""
     rows_settled: int
     digest: str
-    """Of the file up to the last settled row."""
+    """SHA-256 of the file up to the last settled row, in hex."""
     rejected: int
-    """Of the settled rows; the load as a whole is not without fault, though the rest be."""
+    """Settled rows that were rejected: they count for the exit code of the load that completes this one."""
     conflict: bool
 
 

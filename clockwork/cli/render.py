@@ -75,7 +75,7 @@ def print_table(table: Table) -> None:
 
 
 def end_of(schedule: Schedule | PastSchedule) -> str:
-    """How late and where a schedule was delivered, or why it failed; empty for all others."""
+    """The lateness and place of a delivery, or the reason of a failure; empty for schedules with neither."""
     if schedule.delivered is not None:
         delivered = schedule.delivered
         return f"{delivered.lateness_ms} ms late, Kafka partition {delivered.partition} offset {delivered.offset}"

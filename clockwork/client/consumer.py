@@ -48,7 +48,7 @@ class Delivery:
     """None on every topic but the dead-letter topic."""
 
     def lateness_ms(self, timestamp_ms: int) -> int:
-        """How late a record with this timestamp is, in milliseconds."""
+        """The lateness of a record with this timestamp, in milliseconds."""
         return timestamp_ms - self.schedule_time_ms
 
 

@@ -42,7 +42,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewDelivery:
-    """How a schedule is delivered. None leaves a value to the service, or unchanged."""
+    """Topic and policies of a delivery. None leaves a value to the service, or unchanged."""
 
     topic: str | None = None
     guarantee: Guarantee | None = None
@@ -82,9 +82,9 @@ class NewSchedule:
     headers: Mapping[str, str] | None = None
     """Headers of the record."""
     deadline_ms: int | None = None
-    """How long after `at` the schedule is late. None: never."""
+    """Milliseconds after `at` from which the schedule is late. None: never."""
     on_late: OnLate | None = None
-    """What to do with a late one; by default it is delivered all the same."""
+    """Action for a late schedule; by default it is delivered all the same."""
     retry: RetryPolicy | None = None
     """By default the cluster's."""
 

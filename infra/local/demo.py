@@ -39,7 +39,7 @@ FIRST_MS: Final = 3_000
 KILL_AFTER_S: Final = 6.0
 AGAIN_AFTER_S: Final = 4.0
 PATIENCE_S: Final = 40.0
-"""How long to wait for what is late; a killed node's shards are silent for its session time-out."""
+"""Time to wait for late schedules; a killed node's shards are silent for its session time-out."""
 SECOND_NODE_SESSION_MS: Final = 3_000
 
 

@@ -47,7 +47,7 @@ class Counts(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far an import came, with everything that changes what a row becomes."""
+    """The position that an import has reached, with everything that changes what a row becomes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
