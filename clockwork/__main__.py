@@ -222,8 +222,8 @@ def _with_settings(
     sibling: int | None = None,
 ) -> int:
     """Reads the settings, sets up the log and does the work. Returns the exit code."""
-    from clockwork.observability.telemetry import configure_logging
-    from clockwork.settings.model import load_settings
+    from clockwork.observability.logs import configure_logging
+    from clockwork.settings.sources import load_settings
 
     environ = {**os.environ} | ({} if processes is None else {"CLOCKWORK_PROCESSES": processes})
     code: int | None = 0

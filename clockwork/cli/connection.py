@@ -11,7 +11,6 @@ from clockwork.cli.exit_codes import FAILED, exit_code, failure_line
 from clockwork.client import CallFailed, Client, Retries
 from clockwork.client.aio import read_document
 from clockwork.client.transport import Transport
-from clockwork.text import BYTE_ORDER_MARK, decode_text
 
 PAGE_ITEMS: Final = 100
 
@@ -32,10 +31,12 @@ class Connection:
         """Reads the key from the file, if there is one. Raises: click.BadParameter."""
         if api_key_file is not None:
             try:
-                api_key = decode_text(api_key_file.read())
-            except (OSError, ValueError) as error:
-                raise click.BadParameter(str(error), param_hint="--api-key-file") from error
-        key = (api_key or "").removeprefix(BYTE_ORDER_MARK).strip()
+                api_key = api_key_file.read().decode("utf-8-sig")
+            except UnicodeDecodeError:
+                # Without its cause, which has the file's content.
+                raise click.BadParameter("is not UTF-8", param_hint="--api-key-file") from None
+        # Editors and shells on Windows leave a byte order mark before a text, and a carriage return behind it.
+        key = (api_key or "").removeprefix("\ufeff").strip()
         return cls(url, key or None, Retries(total_ms=timeout_ms))
 
     def client(self) -> Client:

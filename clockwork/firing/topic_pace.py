@@ -16,7 +16,7 @@ from clockwork.domain.planning import TopicWait
 from clockwork.domain.rate import Buckets, Rate
 from clockwork.domain.schedule import Topic
 from clockwork.ports.telemetry import Telemetry
-from clockwork.settings.access import PaceSettings
+from clockwork.settings.model import PaceSettings
 
 NS_PER_MS: Final = 1_000_000
 ROUNDS_PER_SECOND: Final = 4

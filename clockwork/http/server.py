@@ -26,8 +26,7 @@ from clockwork.requests.listing import Lists
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import Accepts, Cancels, Rearms, Reschedules
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings, IntakeSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings, IntakeSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"

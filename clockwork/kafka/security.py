@@ -14,8 +14,8 @@ from aiokafka.errors import AuthenticationFailedError
 
 from clockwork.errors import StartRefused
 from clockwork.kafka.client import KafkaSecurity
-from clockwork.settings import security as names
-from clockwork.settings.security import MSK_IAM, KafkaSecuritySettings
+from clockwork.settings import model as names
+from clockwork.settings.model import MSK_IAM, KafkaSecuritySettings
 from clockwork.tls import CertFiles, client_context
 
 SIGNER: Final = "aws_msk_iam_sasl_signer.MSKAuthTokenProvider"

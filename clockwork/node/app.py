@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clockwork.access.setup import Access, open_access
+from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWork
 from clockwork.concurrency import Backoff
@@ -46,7 +46,7 @@ from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.node.app_admin import admin_parts
-from clockwork.node.health import Watch
+from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
@@ -57,7 +57,7 @@ from clockwork.node.resources import (
     prepare_resources,
     watched_certificates,
 )
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.operations.pauses import PauseWatch
 from clockwork.ports.tracing import Tracer
@@ -97,7 +97,7 @@ class Node:
     http: HttpServer
     readiness: NodeReadiness
     waker: Waker
-    watch: Watch
+    watch: HealthWatch
     supervisor: Supervisor
     ownership: KafkaOwnership
     pauses: PauseWatch
@@ -207,7 +207,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
-        watch = Watch(store, guard, telemetry)
+        watch = HealthWatch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
@@ -240,7 +240,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 def _readiness(
     role: Role,
     guard: ClockGuard,
-    watch: Watch,
+    watch: HealthWatch,
     publisher: KafkaPublisher,
     supervisor: Supervisor,
     ownership: KafkaOwnership,

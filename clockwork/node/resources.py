@@ -10,8 +10,7 @@ from clockwork.kafka.leave import leave_group
 from clockwork.kafka.security import kafka_cert_files, kafka_security
 from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.findings import merged
-from clockwork.settings.model import Settings
-from clockwork.settings.security import HTTP_CERT, HTTP_KEY
+from clockwork.settings.model import HTTP_CERT, HTTP_KEY, Settings
 from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
 from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from clockwork.tls import CertFiles, server_context

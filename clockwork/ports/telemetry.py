@@ -9,7 +9,7 @@ RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "reje
 DeliveryResult = Literal["delivered", "retried", "failed"]
 LetterPlace = Literal["cluster", "client", "turned_away"]
 """The cluster's topic; its client's own; the cluster's, because its client's own did not take it."""
-AuthResult = Literal["accepted", "missing", "refused", "forbidden", "limited"]
+AuthResult = Literal["accepted", "missing", "refused", "forbidden"]
 CommandName = Literal["create", "cancel", "reschedule", "unknown"]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
 Limit = Literal["creates", "create_bytes", "pending", "topic_deliveries", "connections", "slow_requests"]

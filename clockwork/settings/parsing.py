@@ -11,9 +11,9 @@ _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
 def toml_of(text: bytes) -> dict[str, Any]:
-    """A TOML file. Raises: ValueError."""
+    """A TOML file; a byte order mark at its beginning is ignored. Raises: ValueError."""
     try:
-        return tomllib.loads(text.decode("utf-8"))
+        return tomllib.loads(text.decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
 

@@ -1,11 +1,24 @@
-"""Where the values of settings come from: the environment, and the file that it names; see `clockwork.settings.model`."""
+"""Where settings come from: the environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same names, in any letter
+case), then the default.
+
+The only reader of the environment. An empty environment variable counts as absent, because compose files and charts make
+one of a value that was not given. pydantic is given text only (TOML values included), so that `true` is no number and both
+sources mean the same. Rejected: pydantic-settings, which lets unknown names pass.
+"""
 
 import difflib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from clockwork.errors import StartRefused
+from clockwork.settings.checks import problems_of
+from clockwork.settings.model import Settings
 from clockwork.settings.parsing import text_of, toml_of
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
@@ -15,6 +28,61 @@ LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
 """Belongs to the tests and the local services; not ours to judge."""
 _FOREIGN: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?|URL|API_KEY)")
 """What Kubernetes puts into every pod's environment when a Service is called `clockwork`, and the command line's own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingName:
+    """One name that may be set, for messages, documents and checks."""
+
+    name: str
+    default: object
+    reason: str
+
+
+_Component = TypeVar("_Component")
+
+
+def setting_groups() -> dict[str, tuple[SettingName, ...]]:
+    """The names by group: the first line of each class's docstring, in the order of `Settings`. A name stands in the first
+    group that has it."""
+    seen: set[str] = set()
+    groups: dict[str, tuple[SettingName, ...]] = {}
+    for component in _components().values():
+        new = [each for each in _names_in(component) if each.name not in seen]
+        seen |= {each.name for each in new}
+        groups[(component.__doc__ or "").partition("\n")[0]] = tuple(new)
+    return groups
+
+
+def setting_names() -> tuple[SettingName, ...]:
+    """Every name, once, in the order of the groups."""
+    return tuple(each for names in setting_groups().values() for each in names)
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Reads and checks everything; the environment is not looked at again.
+
+    Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
+    """
+    problems: list[str] = []
+    values = values_of(environ, {each.name for each in setting_names()}, problems)
+    settings = Settings(**{name: _component(kind, values, problems) for name, kind in _components().items()})
+    if not problems:
+        problems += problems_of(settings)
+    if problems:
+        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
+    dynamo, kafka = settings.dynamo, settings.kafka
+    create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
+    return replace(
+        settings,
+        dynamo=replace(dynamo, create_resources=create),
+        kafka=replace(kafka, create_resources=create),
+        runner=replace(
+            settings.runner,
+            dead_letter_topic=kafka.dead_letters_topic,
+            dead_letter_topics=settings.dead_letters.of_clients(),
+        ),
+    )
 
 
 def values_of(environ: Mapping[str, str], known: Set[str], problems: list[str]) -> dict[str, str]:
@@ -58,3 +126,26 @@ def _unknown(name: str, known: Set[str], where: str) -> str:
     close = difflib.get_close_matches(name.upper(), sorted(known), n=1)
     hint = f", did you mean {close[0]}?" if close else ""
     return f"{name}: unknown name in {where}{hint}"
+
+
+def _components() -> dict[str, type[Any]]:
+    """The classes of `Settings`, by field."""
+    return get_type_hints(Settings)
+
+
+def _names_in(component: type[Any]) -> Iterator[SettingName]:
+    hints = get_type_hints(component, include_extras=True)
+    for each in fields(component):
+        for info in getattr(hints[each.name], "__metadata__", ()):
+            if isinstance(info, FieldInfo) and info.alias is not None:
+                yield SettingName(name=info.alias, default=each.default, reason=info.description or "")
+
+
+def _component(component: type[_Component], values: Mapping[str, str], problems: list[str]) -> _Component:
+    """One class from its values; its defaults stand in while further problems are collected."""
+    try:
+        return TypeAdapter(component).validate_python(values)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False, include_context=False)
+        problems += [f"{each['loc'][0]}: {each['msg']}" for each in wrong]
+        return component()

@@ -19,9 +19,9 @@ from clockwork.errors import StartRefused, Unavailable
 from clockwork.node.resources import dynamo_settings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.schema.times import due_ms_of_input
-from clockwork.settings.model import Settings, load_settings
+from clockwork.settings.model import Settings
+from clockwork.settings.sources import load_settings
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.text import BYTE_ORDER_MARK
 from infra.migrate import first
 from infra.migrate.transfer import Counts, Job, Key, transfer
 
@@ -75,7 +75,7 @@ async def _import(job: Job, settings: Settings) -> Counts:
         )
     clock = SystemClock()
     store = DynamoClient(dynamo_settings(settings), clock, ClockGuard(clock).observe, NoTelemetry())
-    api_key = os.environ.get(API_KEY, "").removeprefix(BYTE_ORDER_MARK).strip() or None
+    api_key = os.environ.get(API_KEY, "").removeprefix("\ufeff").strip() or None
     async with store as client, AsyncClient(job.url, api_key=api_key) as service:
         return await transfer(job, ScannedRows(client, job.table), service, _report)
 

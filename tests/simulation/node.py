@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.commands.worker import CommandWork
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
@@ -114,7 +114,7 @@ class Node:
             turn_of=requests.turn_of,
             publisher=self.publisher,
             rng=rng,
-            principal=lambda: NOBODY_IN_PARTICULAR,
+            principal=lambda: ANYONE,
             topic=COMMANDS,
             dead_letter_topic=DEAD_LETTERS,
         )

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from clockwork.commands.worker import CommandWork
 from clockwork.domain.command import CommandPlace
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
+from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import StoreUnavailable
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.kafka.memory.commands import MemoryCommandLog
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import NewSchedule, ScheduleView
@@ -37,7 +37,7 @@ class Desk:
         self.engine = Engine()
         self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.telemetry = PrometheusTelemetry()
-        self.principal: Principal | None = NOBODY_IN_PARTICULAR
+        self.principal: Principal | None = ANYONE
         for topic in (REPLIES, "other"):
             self.engine.kafka.create_topic(topic)
         engine = self.engine

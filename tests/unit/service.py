@@ -66,16 +66,15 @@ class Service:
 
 
 class Keys:
-    """An `Authenticator` that knows all keys from before."""
+    """An `Authenticator` with these keys."""
 
     def __init__(self, keys: Mapping[str, Principal]) -> None:
         self._keys = keys
 
-    def known(self, credential: str) -> Principal | None:
-        return self._keys.get(credential)
-
-    async def check(self, credential: str) -> Principal:
-        raise Unauthenticated("No such key.")
+    async def authenticate(self, credential: str) -> Principal:
+        if credential not in self._keys:
+            raise Unauthenticated("No such key.")
+        return self._keys[credential]
 
     async def run(self) -> None:
         raise AssertionError("not in this test")

@@ -14,7 +14,7 @@ from click.testing import Result
 from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from tests.unit.client_stub import Stub, open_stub, run_command
 
 ROOT = Path(__file__).parents[2]

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from clockwork.errors import StartRefused
-from clockwork.settings.access import AccessSettings, ConnectionSettings
 from clockwork.settings.model import (
+    AccessSettings,
+    ConnectionSettings,
     HttpSettings,
     IntakeSettings,
     RunnerSettings,
     Settings,
-    load_settings,
-    setting_names,
 )
+from clockwork.settings.sources import load_settings, setting_names
 
 CONFIG = Path(__file__).parents[2] / "config"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from clockwork.errors import StartRefused
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 
 SCRAM = {
     "CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from clockwork.settings.model import HttpSettings, setting_names
+from clockwork.settings.model import HttpSettings
+from clockwork.settings.sources import setting_names
 from infra.helm.digest import digest
 
 ROOT: Final = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
 from clockwork.firing.shard_pass import FRONT_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.operations.pauses import Pauser, PauseWatch
 from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings

@@ -16,8 +16,7 @@ import pytest
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import StartRefused
 from clockwork.node.processes import Processes, reserved_port
-from clockwork.settings.model import HttpSettings, KafkaSettings, Settings
-from clockwork.settings.processes import ProcessSettings
+from clockwork.settings.model import HttpSettings, KafkaSettings, ProcessSettings, Settings
 from tests.support.waiting import until
 
 SOON: Final = BackoffPolicy(initial_ms=1, max_ms=1)

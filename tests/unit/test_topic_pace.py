@@ -9,7 +9,7 @@ from clockwork.firing.shard_pass import FRONT_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
 from clockwork.firing.topic_pace import ROUNDS_PER_SECOND, TopicPace, topic_pace
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.access import PaceSettings
+from clockwork.settings.model import PaceSettings
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine

@@ -14,7 +14,7 @@ from clockwork.errors import StartRefused, StoreUnavailable
 from clockwork.http.tracing import tracing
 from clockwork.observability.tracing import OtelTracer, open_tracer
 from clockwork.ports.tracing import NO_TRACER
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
