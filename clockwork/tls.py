@@ -43,14 +43,14 @@ class CertFiles:
 
 
 def server_context(files: CertFiles) -> ssl.SSLContext:
-    """Context for a listener: TLS 1.2 and later, no client certificates. Raises: StartRefused."""
+    """Context for a listener: TLS 1.2 and later, no client certificates. Raises: CannotStart."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     _load(context, files)
     return context
 
 
 def client_context(*, ca: Path | None, ca_setting: str, own: CertFiles | None, check_hostname: bool) -> ssl.SSLContext:
-    """Context for connections: the server is always verified. Raises: StartRefused."""
+    """Context for connections: the server is always verified. Raises: CannotStart."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:

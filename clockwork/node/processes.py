@@ -169,7 +169,7 @@ class Processes:
 
 @contextmanager
 def reserved_port(settings: HttpSettings) -> Iterator[int]:
-    """Reserves the port for the processes, which bind it too. Raises: StartRefused if another program has it."""
+    """Reserves the port for the processes, which bind it too. Raises: CannotStart if another program has it."""
     names = "CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT"
     try:
         family, kind, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
