@@ -17,8 +17,10 @@ class PauseStore(Protocol):
         ...
 
     async def write_pauses(self, pauses: Pauses) -> None:
-        """Replaces the previous version. Raises: ConditionFailed if another version is stored, which may be an earlier copy of
-        this very write."""
+        """Replaces the previous version.
+
+        Raises: ConditionFailed if another version is stored, which may be an earlier copy of this very write.
+        """
         ...
 
 
@@ -28,12 +30,12 @@ class DeadLetterPage:
 
     letters: tuple[DeadLetter, ...]
     next_from: Mapping[int, int] | None
-    """Next offset by Kafka partition, for at most 100 of them; None: everything that was there at the request has been read."""
+    """Next offset by Kafka partition, for at most 100 of them; None: all letters that were there have been read."""
 
 
 class DeadLetterLog(Protocol):
-    """The dead-letter topics as a `read_committed` consumer sees them. A missing topic has no letters; a topic that may not be
-    read raises BrokerUnavailable."""
+    """The dead-letter topics as a `read_committed` consumer sees them. A missing topic has no letters; a topic that may
+    not be read raises BrokerUnavailable."""
 
     async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """A page of at most `letters_max` letters of a topic, from the offsets in `start` (by Kafka partition). Partitions

@@ -8,8 +8,8 @@ from clockwork.domain.sharding import ShardId
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
 LetterPlace = Literal["cluster", "client", "turned_away"]
-"""`cluster`: the cluster's topic; `client`: the client's own topic; `turned_away`: the cluster's topic, because the client's own
-refused the letter."""
+"""`cluster`: the cluster's topic; `client`: the client's own topic; `turned_away`: the
+cluster's topic, because the client's own refused the letter."""
 AuthResult = Literal["accepted", "missing", "refused", "forbidden"]
 CommandName = Literal["create", "cancel", "reschedule", "unknown"]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
