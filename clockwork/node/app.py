@@ -48,7 +48,7 @@ from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.node.app_admin import admin_parts
-from clockwork.node.health import Watch
+from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
@@ -59,7 +59,7 @@ from clockwork.node.resources import (
     prepare_resources,
     watched_certificates,
 )
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.ports.tracing import Tracer
 from clockwork.requests.history import History
@@ -98,7 +98,7 @@ class Node:
     http: HttpServer
     readiness: NodeReadiness
     waker: Waker
-    watch: Watch
+    watch: HealthWatch
     supervisor: Supervisor
     ownership: KafkaOwnership
     pauses: PauseWatch
@@ -218,7 +218,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
-        watch = Watch(store, guard, telemetry)
+        watch = HealthWatch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
@@ -251,7 +251,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 def _readiness(
     role: Role,
     guard: ClockGuard,
-    watch: Watch,
+    watch: HealthWatch,
     publisher: KafkaPublisher,
     supervisor: Supervisor,
     ownership: KafkaOwnership,

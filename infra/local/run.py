@@ -4,6 +4,7 @@ The usual ports (9092, 8000, 8080) are taken where they are free, others where n
 a file in the cache folder while it runs, so that `make demo` finds it.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -32,7 +33,7 @@ DEMO_KAFKA_PARTITIONS: Final = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """Where a running pair and its node are."""
+    """Addresses of running services and their node."""
 
     kafka_brokers: str
     dynamodb_endpoint: str
@@ -44,7 +45,7 @@ def running_file() -> Path:
 
 
 def find_running() -> Running:
-    """What `make run` has started. Raises: LocalServicesError if it does not run."""
+    """Reads where the services of `make run` listen. Raises: LocalServicesError if it does not run."""
     try:
         return Running(**json.loads(running_file().read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -56,7 +57,7 @@ def usual_or_free(port: int) -> int:
 
 
 def hello(running: Running, seconds: float) -> str:
-    """What is printed when all is ready."""
+    """The text that is printed when all is ready."""
     in_ten = '"$(($(date +%s) * 1000 + 10000))"'
     return f"""
 Clockwork is ready after {seconds:.1f} s. Ctrl-C ends all of it.
@@ -77,7 +78,7 @@ Try it: an order that expires in ten seconds.
 
 
 async def run() -> None:
-    """Until cancelled. Raises: LocalServicesError."""
+    """Starts services and node, and keeps them until it is cancelled. Raises: LocalServicesError."""
     began_s = time.monotonic()
     async with LocalServices(
         kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT)
@@ -113,8 +114,8 @@ async def _until_something_dies(node: NodeProcess, services: LocalServices) -> N
         raise LocalServicesError(f"the node ended with code {code}")
 
 
-async def main() -> None:
-    """The same, ended by SIGINT or SIGTERM: the first closes everything in order."""
+async def run_until_signal() -> None:
+    """Runs all of it until SIGINT or SIGTERM, the first of which closes everything in order. Raises: as `run`."""
     this_task = asyncio.current_task()
     assert this_task is not None
     asked = False
@@ -131,9 +132,17 @@ async def main() -> None:
         await run()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
+    argparse.ArgumentParser(
+        prog="python -m infra.local.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        asyncio.run(main())
+        asyncio.run(run_until_signal())
     except* LocalServicesError as errors:
         sys.exit("\n".join(str(error) for error in errors.exceptions))
+
+
+if __name__ == "__main__":
+    main()

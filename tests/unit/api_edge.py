@@ -13,7 +13,7 @@ from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.http.server import HttpServer, make_app
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.history import Remembers
 from clockwork.requests.listing import Lists

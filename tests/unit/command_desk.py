@@ -14,7 +14,7 @@ from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import StoreUnavailable
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.kafka.memory.commands import MemoryCommandLog
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import NewSchedule, ScheduleView

@@ -12,9 +12,10 @@ from clockwork.__main__ import main
 from clockwork.access import keys as keys_module
 from clockwork.access import keys_command
 from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
+from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
 from clockwork.errors import CannotStart, Unauthenticated
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
 from tests.unit.api_edge import NOW_MS
@@ -228,17 +229,35 @@ def test_the_example_file_can_be_read() -> None:
 async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits_it(
     a_ring: Callable[[str], Ring], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["new", "--name", 'the "shop"', "--client", "shop*", "--topic", "a", "--topic", "b", "--days", "30"]
-    assert keys_command.main([*arguments, "--right", "read"], ManualClock(NOW_MS)) == 0
+    arguments = [
+        "keys",
+        "new",
+        "--name",
+        'the "shop"',
+        "--client",
+        "shop*",
+        "--topic",
+        "a",
+        "--topic",
+        "b",
+        "--days",
+        "30",
+    ]
+    before_ms = SystemClock().now_ms() // 1_000 * 1_000
+    assert main([*arguments, "--right", "read"]) == 0
+    after_ms = SystemClock().now_ms()
     shown = capsys.readouterr()
     key = next(line.strip() for line in shown.err.splitlines() if line.strip().startswith("cw_"))
     assert key.split("_", 2)[2] not in shown.out
     opened = a_ring(shown.out)
+    opened.clock.set_ms(before_ms)
     principal = await opened.ring.authenticate(key)
     assert (principal.name, principal.rights) == ('the "shop"', frozenset({Right.READ}))
     assert principal.clients.cover("shop-7")
     assert [principal.topics.cover(topic) for topic in "abc"] == [True, True, False]
-    opened.clock.set_ms(NOW_MS + 30 * 86_400_000)
+    opened.clock.set_ms(before_ms + 30 * 86_400_000 - 1)
+    assert await opened.accepts(key)
+    opened.clock.set_ms(after_ms + 30 * 86_400_000)
     assert not await opened.accepts(key)
 
 
@@ -246,7 +265,7 @@ async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits
 def test_the_command_names_the_option_that_is_wrong(
     given: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert keys_command.main(["new", "--name", "n", "--client", "c", *given]) == 2
+    assert main(["keys", "new", "--name", "n", "--client", "c", *given]) == 2
     assert f"clockwork: {named}: " in capsys.readouterr().err
 
 

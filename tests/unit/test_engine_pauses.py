@@ -15,7 +15,7 @@ from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavai
 from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings

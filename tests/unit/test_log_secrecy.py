@@ -14,8 +14,7 @@ import pytest
 from clockwork.domain.record import OutRecord
 from clockwork.errors import DeliveryUnknown, Refusal, RefusalCause, StoreUnavailable, Unreadable
 from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
-from clockwork.observability.log_traces import trace_text
-from clockwork.observability.telemetry import configure_logging
+from clockwork.observability.logs import configure_logging, trace_text
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb.search import _readable
 from tests.support import builders

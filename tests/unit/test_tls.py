@@ -1,6 +1,7 @@
 """HTTPS and the certificates behind it: what is served, what is refused, and renewal under a running server."""
 
 import asyncio
+import codecs
 import logging
 import ssl
 import sys
@@ -70,6 +71,18 @@ async def test_with_a_certificate_the_server_speaks_https_and_nothing_else(
             await session.get(f"http://{url}")
 
 
+def test_a_byte_order_mark_before_a_pem_file_is_read_as_if_it_were_not_there(
+    ca: trustme.CA, pair: Pair, tmp_path: Path
+) -> None:
+    # As Notepad saves a file.
+    trusted = ca_file(ca, tmp_path)
+    for path in (pair.cert, pair.key, trusted):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    server_context(pair.files)
+    context = client_context(ca=trusted, ca_setting="CA", own=pair.files, check_hostname=True)
+    assert context.cert_store_stats()["x509_ca"] == 1
+
+
 async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_restart(
     ca: trustme.CA, pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,7 +92,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_resta
     async with a_server(context) as server:
         assert await serial_shown(server.port, trust) == pair.serial
         renewed = issue(ca, tmp_path, "tls")
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial != pair.serial
     assert [r.event for r in caplog.records if hasattr(r, "event")].count("tls.reloaded") == 1
 
@@ -96,10 +109,10 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
     pair.key.write_bytes(old_key)
     async with a_server(context) as server:
         for _ in range(3):
-            watch.look()
+            watch.check()
         assert await serial_shown(server.port, trust) == pair.serial
         pair.key.write_bytes(new_key)
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial
     failures = [r for r in caplog.records if getattr(r, "event", None) == "tls.reload_failed"]
     assert len(failures) == 1
@@ -108,8 +121,8 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
 def test_a_certificate_that_disappears_is_said_once_and_kept(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     watch = CertWatch([(server_context(pair.files), pair.files)])
     pair.cert.unlink()
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert [getattr(r, "event", None) for r in caplog.records] == ["tls.reload_failed"]
 
 
