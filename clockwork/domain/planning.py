@@ -222,7 +222,8 @@ class Planner:
             # Before anything that could end the row: its deadline is checked when delivery goes on.
             self._wait(row, self.bound_ms + PAUSE_CHECK_MS)
             return
-        wait = self.destination_waits.get(row.schedule.destination)
+        destination = lane[0]
+        wait = self.destination_waits.get(destination)
         planned = self._planned(row, wait)
         if planned.failure is None and wait is not None:
             self._wait_for_destination(row, wait)
@@ -235,7 +236,7 @@ class Planner:
         if dead_letter_wait is not None:
             self._wait(row, dead_letter_wait.until_ms)
             return
-        rate_limit = self.take_token(row.schedule.destination) if planned.action is Action.DELIVER else None
+        rate_limit = self.take_token(destination) if planned.action is Action.DELIVER else None
         if rate_limit is None:
             self._fire(planned)
             return

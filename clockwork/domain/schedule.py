@@ -106,10 +106,6 @@ class Schedule:
     """Idempotency key for consumers: one for each due time that was set, the same in every attempt."""
 
     @property
-    def destination(self) -> Destination:
-        return self.topic
-
-    @property
     def lane(self) -> Lane:
         return (self.topic, self.ordering_key)
 

@@ -1,4 +1,4 @@
-"""A paused client or topic waits in place, in order; nothing of it ends, and nobody else waits."""
+"""A paused client or topic waits in place and in order; no row of it ends, and no other waits."""
 
 import asyncio
 import random
@@ -126,7 +126,7 @@ async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_pa
     assert len(engine.kafka.read_committed(engine.kafka.dead_letters_topic)) == 1
 
 
-async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_is_heeded_at_once() -> None:
+async def test_a_long_prefix_of_paused_rows_is_not_read_at_each_pass_and_is_read_at_once_after_a_resume() -> None:
     engine = Paused()
     await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(PREFIX_ROWS_MIN + 1)))
     lease = await engine.own()
