@@ -266,7 +266,7 @@ def only_the_row(deliveries: list[PlannedDelivery], lane: Any, *, after: Any) ->
     return [firing for firing in deliveries if firing.row.position != after]
 
 
-def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
+def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 

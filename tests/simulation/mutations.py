@@ -237,7 +237,7 @@ MUTATIONS: Final = (
         name="waiting row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(Planner, "block", breaks.wait_for_nobody)],
+        patches=lambda: [(Planner, "block", breaks.block_no_lane)],
     ),
     Mutation(
         name="lane sent at once",

@@ -1,4 +1,4 @@
-"""A topic of many Kafka partitions, page by page: each dead letter once, and a cursor that is short enough to be sent back."""
+"""A topic of many Kafka partitions, page by page: each dead letter once, and a cursor short enough to be sent back."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
