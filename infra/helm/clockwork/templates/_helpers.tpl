@@ -21,7 +21,23 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
+{{/* Host of a call through a Service: without keys a node takes no other name, and pods are called by address. */}}
+{{- define "clockwork.hosts" -}}
+{{- $root := . -}}
+{{- $names := list -}}
+{{- range $service := list (include "clockwork.name" .) (printf "%s-worker" (include "clockwork.name" .)) -}}
+{{- range $domain := list "" ".NS" ".NS.svc" ".NS.svc.cluster.local" -}}
+{{- $names = append $names (printf "%s%s" $service ($domain | replace "NS" $root.Release.Namespace)) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end -}}
+
 {{- define "clockwork.environment" -}}
+{{- if not .Values.settings.CLOCKWORK_HTTP_HOSTS }}
+- name: CLOCKWORK_HTTP_HOSTS
+  value: {{ include "clockwork.hosts" . | quote }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if $value }}
 - name: {{ $name }}
