@@ -70,7 +70,7 @@ from clockwork.http import problems
 from clockwork.http.body import Refusal
 from clockwork.http.problems import Problem
 from clockwork.http.schedules import ScheduleHandlers, problem_of
-from clockwork.ports.commands import CommandBatch, CommandRecord, NoteEffects
+from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.dedup import CommandDedup, TurnOf
@@ -113,7 +113,7 @@ class CommandWork:
     topic: str
     dead_letter_topic: str
 
-    async def work(self, batch: CommandBatch, note_effects: NoteEffects) -> None:
+    async def work(self, batch: CommandBatch, note_effects: RecordEffects) -> None:
         """See the module."""
         cluster, now_ms = self.handlers.cluster, self._now_ms()
         read = [await records.read_record(record, cluster=cluster, now_ms=now_ms) for record in batch.records]

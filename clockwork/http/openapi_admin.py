@@ -69,7 +69,7 @@ _COMMON: Final[Mapping[int, Answer]] = {
     **ANYWHERE,
     **{status: SCHEDULE_CALL[status] for status in (401, 429, 503)},
     403: problem(
-        "The key does not have the right `admin` (for clients' own content: `read`), or the request comes from another site.",
+        "The key does not have the right `admin` (for clients' own content: `read`), or comes from another site.",
         model=ProblemDocument,
         **OTHER_SITE,
         forbidden=forbidden("This key does not have the right 'admin'.", []),

@@ -25,7 +25,7 @@ from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.ownership import BACKOFF_S_INITIAL, BACKOFF_S_MAX, JOIN_MARGIN_MS, leave
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class KafkaCommandLog:
         self._settings = settings
         self._telemetry = telemetry
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         listener = _Listener()
         backoff_s = BACKOFF_S_INITIAL
         while True:
@@ -67,7 +67,7 @@ class KafkaCommandLog:
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
 
-    async def _stay(self, listener: "_Listener", work: WorkOff) -> None:
+    async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
         try:
@@ -80,7 +80,7 @@ class KafkaCommandLog:
         finally:
             await leave(consumer)
 
-    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: WorkOff) -> None:
+    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: ProcessBatch) -> None:
         """Until the next one."""
         generation = listener.generation
         assigned = listener.assigned
@@ -109,7 +109,7 @@ class KafkaCommandLog:
         listener: "_Listener",
         generation: int,
         where: TopicPartition,
-        work: WorkOff,
+        work: ProcessBatch,
     ) -> None:
         try:
             noted = await self._go_to_committed(consumer, where)
@@ -184,7 +184,7 @@ def let_commits_end_alone(consumer: Any) -> None:
 
 
 class _Note:
-    """Implements `ports.NoteEffects` for one batch."""
+    """Implements `ports.RecordEffects` for one batch."""
 
     def __init__(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, begin: int, end: int) -> None:
         self._consumer = consumer

@@ -20,6 +20,7 @@ from clockwork.settings.parsing import (
     listed,
     page_url,
     safe_url,
+    switch,
     topic_rate,
 )
 
@@ -110,6 +111,8 @@ HttpTlsKey = Annotated[
 _Claim = Annotated[str, Field(min_length=1, max_length=200)]
 _Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
 _lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+_switch = BeforeValidator(switch)
+_Switch = Annotated[Literal["on", "off"], _switch]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,7 +233,7 @@ class DynamoSettings:
         _TableName, Field(alias="SCHEDULE_KEY_DB", description="table of pointers and outcomes, by key")
     ] = "scheduleKeys"
     search: Annotated[
-        Literal["on", "off"],
+        _Switch,
         Field(
             alias="CLOCKWORK_SEARCH",
             description=(
@@ -475,7 +478,7 @@ class LogSettings:
     ] = "info"
     tracing: Annotated[
         Literal["off", "otlp"],
-        _lower,
+        _switch,
         Field(
             alias="CLOCKWORK_TRACING",
             description="otlp: spans of creates and deliveries, exported as OpenTelemetry's OTEL_… variables say",
@@ -574,8 +577,7 @@ class AccessSettings:
         ),
     ] = 0
     commands: Annotated[
-        Literal["on", "off"],
-        _lower,
+        _Switch,
         Field(alias="CLOCKWORK_COMMANDS", description="on: also accept commands from the topic `<cluster>-commands`"),
     ] = "off"
     commands_principal: Annotated[

@@ -104,7 +104,9 @@ class Demo:
                 group.create_task(one(key), name=f"cancel-{key}")
 
     async def disturb(self, log_path: Path) -> None:
-        """A second node joins, is killed, and comes back."""
+        """A second node joins, is killed, and comes back. With the store in memory there can be no second node."""
+        if self._running.dynamodb_endpoint is None:
+            return
         environment = node_environment(
             kafka_brokers=self._running.kafka_brokers,
             dynamodb_endpoint=self._running.dynamodb_endpoint,

@@ -5,7 +5,7 @@ from typing import Final
 
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 
 RECORDS_MAX: Final = 200
 
@@ -44,12 +44,12 @@ class MemoryCommandLog:
         async with self._came:
             await self._came.wait_for(lambda: self.committed == [len(log) for log in self._logs])
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(len(self._logs)):
                 group.create_task(self._one_partition(number, work), name=f"commands {number}")
 
-    async def _one_partition(self, number: int, work: WorkOff) -> None:
+    async def _one_partition(self, number: int, work: ProcessBatch) -> None:
         log = self._logs[number]
         while True:
             begin = self.committed[number]
