@@ -17,6 +17,7 @@ from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
 from clockwork.http.connection import Connection, Places
 from clockwork.http.lists import ListHandlers
+from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.http.siblings import Sibling, SiblingHandlers
 from clockwork.http.tracing import tracing
@@ -81,7 +82,8 @@ def make_app(
     )
     node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
-    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), admission], client_max_size=0)
+    own_site = same_origin(settings)
+    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), own_site, admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
