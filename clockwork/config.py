@@ -1,8 +1,8 @@
 """Settings: one frozen class per component, each value with its name, its default and the reason for it.
 
 The only reader of the environment. Precedence: environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same
-names, in any letter case), then the default. An empty environment variable counts as absent, because that is what
-compose files and charts make of a value that was not given.
+names, in any letter case), then the default. Blank ends of a value are cut. An empty environment variable counts as absent,
+because that is what compose files and charts make of a value that was not given.
 
 The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
 name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
@@ -21,7 +21,7 @@ from clockwork.config_dead_letters import DeadLetterSettings
 from clockwork.config_processes import ProcessSettings
 from clockwork.config_security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
 from clockwork.config_sources import values_of
-from clockwork.config_values import broker, brokers_of, http_url
+from clockwork.config_values import broker, brokers_of, http_url, region_name
 from clockwork.config_watching import LogSettings
 from clockwork.errors import StartRefused
 
@@ -101,7 +101,9 @@ class HttpSettings:
 class DynamoSettings:
     """The tables and how to reach them."""
 
-    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="of the tables")] = "us-east-1"
+    region: Annotated[str, AfterValidator(region_name), Field(alias="AWS_REGION", description="of the tables")] = (
+        "us-east-1"
+    )
     access_key: Annotated[
         str | None, Field(alias="AWS_ACCESS_KEY", description="absent: the usual AWS credential chain")
     ] = None

@@ -1,6 +1,7 @@
 """Settings: where they come from, what stops the start, and that nothing secret is ever shown."""
 
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
@@ -171,8 +172,16 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
         *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
         *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),
-        *(("KAFKA_BROKERS", v) for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1")),
+        *(
+            ("KAFKA_BROKERS", v)
+            for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1", "a b:1")
+        ),
         *(("DYNAMODB_ENDPOINT", v) for v in ("localhost:8000", "ftp://h", "http://", "http://user:pw@h:1")),
+        *(
+            ("DYNAMODB_ENDPOINT", v)
+            for v in ("http://a b:1", "http://h_1:1", "http://h:x", "http://h:65536", "http://h:0")
+        ),
+        *(("AWS_REGION", v) for v in ("eu central 1", "-x", "x-", "1", "x" * 64, "eu-central-1a_")),
         *(("SCHEDULE_DB", v) for v in ("ab", "a b c", "x" * 256)),
         ("CLOCKWORK_RETRY_ATTEMPTS", "0"),
         ("CLOCKWORK_INSTANCE_ID", "a b"),
@@ -208,10 +217,84 @@ def test_an_unknown_clockwork_name_stops_the_start(name: str) -> None:
     assert f"{name}: unknown name" in refusal({name: "1"})
 
 
-def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:
-    names = ["CLOCKWORK_SERVICE_HOST", "CLOCKWORK_SERVICE_PORT", "CLOCKWORK_SERVICE_PORT_HTTP", "CLOCKWORK_PORT"]
-    names += ["CLOCKWORK_PORT_8080_TCP", "CLOCKWORK_PORT_8080_TCP_ADDR", "CLOCKWORK_LOCAL_X", "PATH", "AWS_PROFILE"]
-    load_settings(dict.fromkeys(names, "tcp://10.0.0.1:80"))
+def test_names_of_tests_and_of_others_are_left_alone() -> None:
+    load_settings(
+        dict.fromkeys(["CLOCKWORK_LOCAL_X", "CLOCKWORK_URL", "CLOCKWORK_API_KEY", "PATH", "AWS_PROFILE"], "x")
+    )
+
+
+def service_links(service: str) -> dict[str, str]:
+    """The variables that Kubernetes sets in every pod for a Service with one named TCP port and one UDP port."""
+    name = service.upper().replace("-", "_")
+    links = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP_2": "80",
+        "PORT": "tcp://10.0.0.1:80",
+        "PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_53_UDP": "udp://10.0.0.1:53",
+        "PORT_53_UDP_ADDR": "10.0.0.1",
+    }
+    return {f"{name}_{end}": value for end, value in links.items()}
+
+
+@pytest.mark.parametrize("service", ["clockwork", "clockwork-worker", "clockwork-a1-b", "clockwork-http"])
+def test_names_of_kubernetes_service_links_are_left_alone(service: str) -> None:
+    # `clockwork-http` gives CLOCKWORK_HTTP_PORT, the name of a setting, a value that is none.
+    assert load_settings(service_links(service)).http.port == 8080
+
+
+def test_a_port_beside_service_links_counts_and_a_misspelt_one_stops_the_start() -> None:
+    links = service_links("clockwork") | service_links("clockwork-worker")
+    assert load_settings(links | {"CLOCKWORK_HTTP_PORT": "9000"}).http.port == 9000
+    for name in ("CLOCKWORK_HTPP_PORT", "CLOCKWORK_PORT"):
+        assert f"{name}: unknown name in environment" in refusal(links | {name: "9000"})
+    for name in ("CLOCKWORK_PORT_80", "CLOCKWORK_PORT_80_TCP_X", "CLOCKWORK_WORKER_SERVICE", "CLOCKWORK_PORT_X_TCP"):
+        assert f"{name}: unknown name in environment" in refusal(links | {name: "tcp://10.0.0.1:80"})
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " ", "\t", "\u00a0"])
+def test_blank_ends_of_every_setting_are_cut_whatever_it_is(end: str, tmp_path: Path) -> None:
+    # Of all kinds: text, secret, number, choice, address, list, file.
+    given = {
+        "AWS_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY": "AK",
+        "AWS_SECRET_KEY": "SK",
+        "DYNAMODB_ENDPOINT": "http://127.0.0.1:8000",
+        "CLOCKWORK_HTTP_HOST": "::",
+        "CLOCKWORK_HTTP_PORT": "81",
+        "CLOCKWORK_INSTANCE_ID": "node-1",
+        "CLOCKWORK_SEARCH": "off",
+        "CLOCKWORK_AUTH": "keys",
+        "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
+        "CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "CLOCKWORK_KAFKA_SASL_MECHANISM": "PLAIN",
+        "CLOCKWORK_KAFKA_SASL_USERNAME": "u",
+        "CLOCKWORK_KAFKA_SASL_PASSWORD": "p",
+        "CLOCKWORK_KAFKA_TLS_CA": "/ca.pem",
+        "CLOCKWORK_TOPIC_RATES": "a=5, b=6",
+        "KAFKA_BROKERS": "a:1,b:2",
+        "KAFKA_CONSUMER_GROUP": "g",
+        "SCHEDULE_DB": "s-1",
+    }
+    plain = load_settings(given)
+    assert load_settings({name: f"{end}{value}{end}" for name, value in given.items()}) == plain
+    lines = [f"{name} = {json.dumps(f'{end}{value}{end}')}" for name, value in given.items()]
+    in_file = a_file(tmp_path, "\n".join(lines))
+    assert load_settings(in_file) == plain
+    assert load_settings({name: f"{value}{end}" for name, value in in_file.items()}) == plain
+    assert load_settings({"AWS_REGION": end}) == load_settings({}), "nothing but blanks is absent"
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in setting_names()])
+def test_a_control_character_inside_a_value_stops_the_start_and_names_the_setting(name: str, tmp_path: Path) -> None:
+    line = refusal({name: "hush\rhush"})
+    assert f"{name}: " in line
+    assert "hush" not in line
+    assert f"{name}: " in refusal(a_file(tmp_path, f'{name} = "hush\\u0000hush"\n'))
 
 
 @pytest.mark.parametrize(
@@ -263,6 +346,22 @@ def test_values_that_contradict_each_other_stop_the_start(environ: dict[str, str
 )
 def test_a_wrong_value_of_access_and_limits_stops_the_start(name: str, value: str) -> None:
     assert f"{name}: " in refusal({name: value})
+
+
+def test_a_byte_order_mark_in_front_of_the_file_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "clockwork.toml"
+    path.write_bytes(b"\xef\xbb\xbfCLOCKWORK_SHARDS = 16\r\n")
+    assert load_settings({"CLOCKWORK_CONFIG": str(path)}).kafka.shards == 16
+
+
+def test_true_and_false_in_the_file_are_taken_by_settings_of_two_values_and_of_on_and_off(tmp_path: Path) -> None:
+    # Unquoted, as in a chart's values: `off` is a word of settings with more than two values.
+    text = "CLOCKWORK_SEARCH = {0}\nCLOCKWORK_COMMANDS = {0}\nCLOCKWORK_CREATE_RESOURCES = {0}\n"
+    for word, search, create in (("true", "on", True), ("false", "off", False)):
+        loaded = load_settings(a_file(tmp_path, text.format(word)))
+        assert (loaded.dynamo.search, loaded.access.commands, loaded.kafka.create_resources) == (search, search, create)
+    assert load_settings(a_file(tmp_path, "CLOCKWORK_TRACING = false\n")).log.tracing == "off"
+    assert "CLOCKWORK_SHARDS: " in refusal(a_file(tmp_path, "CLOCKWORK_SHARDS = true\n"))
 
 
 @pytest.mark.parametrize("text", ["CLOCKWORK_SHARDS = ", "\xff", "A = 1\nA = 2"])

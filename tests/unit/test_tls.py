@@ -58,6 +58,18 @@ async def serial_shown(port: int, context: ssl.SSLContext) -> int:
         writer.transport.abort()
 
 
+def test_certificate_key_and_authority_may_begin_with_a_byte_order_mark(
+    ca: trustme.CA, pair: Pair, tmp_path: Path
+) -> None:
+    # As editors on Windows write it. OpenSSL reads over it; a mark that hid the first of several would go unnoticed.
+    ca_path = ca_file(ca, tmp_path)
+    for path in (pair.cert, pair.key, ca_path):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    server_context(pair.files)
+    context = client_context(ca=ca_path, ca_setting="CA", own=pair.files, check_hostname=True)
+    assert len(context.get_ca_certs()) == 1
+
+
 async def test_with_a_certificate_the_server_speaks_https_and_nothing_else(
     ca: trustme.CA, pair: Pair, tmp_path: Path
 ) -> None:
