@@ -17,15 +17,39 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
+{{/*
+A value as text, whatever YAML makes of it: (list "its name" value). Helm reads every number as one with a fraction, and
+prints 604800000 as 6.048e+08; a bare `off`, `no` or `false` is a boolean, a list of texts is joined by commas.
+*/}}
+{{- define "clockwork.text" -}}
+{{- $name := index . 0 -}}
+{{- $value := index . 1 -}}
+{{- if kindIs "bool" $value -}}
+{{- ternary "on" "off" $value -}}
+{{- else if kindIs "float64" $value -}}
+{{- if ne $value (floor $value) -}}
+{{- fail (printf "%s: %v has a fraction; if it is meant as a text, quote it" $name $value) -}}
+{{- end -}}
+{{- printf "%.0f" $value -}}
+{{- else if kindIs "slice" $value -}}
+{{- join "," $value -}}
+{{- else if kindIs "map" $value -}}
+{{- fail (printf "%s: should be a text, a number, true or false, or a list of texts" $name) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $value -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "clockwork.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}:{{ include "clockwork.text" (list "image.tag" .Values.image.tag) | default .Chart.AppVersion }}
 {{- end -}}
 
 {{- define "clockwork.environment" -}}
 {{- range $name, $value := .Values.settings }}
-{{- if $value }}
+{{- /* Left out only where nothing is said: 0 and off are texts by then. */}}
+{{- with include "clockwork.text" (list (printf "settings.%s" $name) $value) }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.httpTlsSecretName }}
@@ -101,7 +125,7 @@ readinessProbe:
 {{- $root := index . 0 -}}
 serviceAccountName: {{ include "clockwork.name" $root }}{{ if eq (index . 1) "init" }}-init{{ end }}
 automountServiceAccountToken: false
-# A Service called clockwork would put CLOCKWORK_… names into the environment.
+# Services whose names begin with clockwork would put CLOCKWORK_… names into the environment.
 enableServiceLinks: false
 # More than CLOCKWORK_DRAIN_TIMEOUT_MS and the leaving of the group.
 terminationGracePeriodSeconds: 30
