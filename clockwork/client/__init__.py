@@ -3,13 +3,9 @@
     with Client("http://127.0.0.1:8080") as clockwork:
         clockwork.create("shop", "order-1", at=timedelta(minutes=15), topic="orderTopic", data={"expire": "order-1"})
 
-It knows the service by its HTTP API alone, and opens nothing of the service's own libraries.
+It knows the service by its HTTP API alone, and imports none of the service's own libraries.
 """
 
-from clockwork.api.documents import DeliveredDocument as Delivered
-from clockwork.api.documents import FailedDocument as Failed
-from clockwork.api.documents import PastDocument as PastSchedule
-from clockwork.api.documents import ScheduleDocument as Schedule
 from clockwork.client.aio import AsyncClient, Result
 from clockwork.client.consumer import DeadLetter, Delivery, Duplicates, NotADelivery, delivery_of
 from clockwork.client.errors import (
@@ -34,6 +30,10 @@ from clockwork.client.errors import (
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
+from clockwork.schema.documents import DeliveredDocument as Delivered
+from clockwork.schema.documents import FailedDocument as Failed
+from clockwork.schema.documents import PastDocument as PastSchedule
+from clockwork.schema.documents import ScheduleDocument as Schedule
 
 __all__ = [
     "AlreadyCancelled",

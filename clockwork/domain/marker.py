@@ -1,7 +1,7 @@
 """The marker: the record that each delivering Kafka transaction writes about itself.
 
 It names the positions of its own batch *and* of every earlier one whose row is not deleted yet: if it named only its
-own, a crash after the next commit would let the earlier rows be fired again (protocol-model, x-forget-tidy). Each entry
+own, a crash after the next commit would let the earlier rows be fired again (docs/protocol.md: x-forget-tidy). Each entry
 says how the row ended and where the record is, so that the outcome written after a take-over equals the one that the
 dead owner would have written.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import Failure, Placed
+from clockwork.domain.schedule import Failure, Receipt
 from clockwork.errors import NewerFormat, Unreadable
 
 FORMAT: Final = 1
@@ -24,19 +24,19 @@ under Kafka's default limit of 1 MB a record."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class MarkerEntry:
     """One entry: this position was delivered, or failed with a dead letter, or was dropped."""
 
     position: Position
     at_ms: int
     """When: the record's timestamp, if there is one."""
-    placed: Placed | None
+    receipt: Receipt | None
     """None: dropped."""
     failure: Failure | None = None
     """None: delivered."""
 
 
-def encode(entries: Iterable[Ended]) -> bytes:
+def encode(entries: Iterable[MarkerEntry]) -> bytes:
     """The marker's value."""
     listed = [_entry(e) for e in entries]
     if len(listed) > ENTRIES_MAX:
@@ -44,7 +44,7 @@ def encode(entries: Iterable[Ended]) -> bytes:
     return json.dumps({"v": FORMAT, "ended": listed}, separators=(",", ":")).encode()
 
 
-def decode(value: bytes) -> tuple[Ended, ...]:
+def decode(value: bytes) -> tuple[MarkerEntry, ...]:
     """Reads a marker's value.
 
     Raises: NewerFormat, Unreadable. The shard must not be worked then: its delivered rows are not known.
@@ -61,26 +61,26 @@ def decode(value: bytes) -> tuple[Ended, ...]:
         raise Unreadable(f"marker: {error!r}") from error
 
 
-def _entry(ended: Ended) -> list[Any]:
-    placed = ended.placed
-    where = [None, None] if placed is None else [placed.kafka_partition, placed.offset]
+def _entry(ended: MarkerEntry) -> list[Any]:
+    receipt = ended.receipt
+    where = [None, None] if receipt is None else [receipt.kafka_partition, receipt.offset]
     entry: list[Any] = [text_of(ended.position), *where, ended.at_ms]
     if ended.failure is not None:
         entry += [ended.failure.reason, ended.failure.attempts]
     return entry
 
 
-def _ended(entry: object) -> Ended:
+def _ended(entry: object) -> MarkerEntry:
     if not isinstance(entry, list) or len(entry) not in (4, 6):
         raise Unreadable("marker: an entry has 4 or 6 fields")
     position, kafka_partition, offset, at_ms, *failed = entry
-    placed = None
+    receipt = None
     if kafka_partition is not None or offset is not None:
-        placed = Placed(kafka_partition=_int(kafka_partition), offset=_int(offset), at_ms=_int(at_ms))
+        receipt = Receipt(kafka_partition=_int(kafka_partition), offset=_int(offset), at_ms=_int(at_ms))
     failure = Failure(reason=str(failed[0]), attempts=_int(failed[1])) if failed else None
-    if placed is None and failure is None:
+    if receipt is None and failure is None:
         raise Unreadable("marker: an entry without a record and without a reason")
-    return Ended(position=position_of(position), at_ms=_int(at_ms), placed=placed, failure=failure)
+    return MarkerEntry(position=position_of(position), at_ms=_int(at_ms), receipt=receipt, failure=failure)
 
 
 def _int(value: object) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backoff:
+class BackoffPolicy:
     """Exponential: `initial_ms`, growing by `factor_percent` each time, up to `max_ms`."""
 
     initial_ms: int
@@ -25,7 +25,7 @@ class RetryPolicy:
     """For a record that its topic refuses for what it is."""
 
     attempts_max: int
-    backoff: Backoff
+    backoff: BackoffPolicy
     jitter_percent: int = 0
     """By how much a wait may be shorter than the back-off says."""
 

@@ -1,4 +1,4 @@
-# The three tables, as clockwork/adapters/dynamo_tables.py makes them; a test compares. The items of a new cluster are made
+# The three tables, as clockwork/stores/dynamodb/schema.py makes them; a test compares. The items of a new cluster are made
 # by `python -m clockwork init`, once.
 
 resource "aws_dynamodb_table" "schedules" {
@@ -81,7 +81,7 @@ resource "aws_dynamodb_table" "keys" {
     type = "N"
   }
 
-  # What GET /schedules lists from (clockwork/adapters/dynamo_index.py). It costs a write unit per create: with
+  # What GET /schedules lists from (clockwork/stores/dynamodb/index.py). It costs a write unit per create: with
   # CLOCKWORK_SEARCH=off leave it and its two attributes out.
   global_secondary_index {
     name            = "byClient"

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from clockwork.adapters.telemetry import Malformed, PrometheusTelemetry
-from clockwork.api.siblings import PROCESS_UP
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import DeliveryResult, RequestResult
+from clockwork.http.siblings import PROCESS_UP
+from clockwork.observability.metrics import PrometheusTelemetry
+from clockwork.ports.telemetry import DeliveryResult, Malformed, RequestResult
 from infra.grafana.__main__ import path_of, text_of
 from infra.grafana.dashboards import ALL
 from infra.grafana.panels import Dashboard

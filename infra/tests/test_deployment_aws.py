@@ -12,10 +12,10 @@ import yaml
 from botocore import xform_name
 from botocore.session import Session
 
-from clockwork.adapters import dynamo_tables
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_topics import REPLICAS, internal_topics, safe_config
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.topics import REPLICAS, internal_topics, safe_config
+from clockwork.stores.dynamodb import schema as dynamo_tables
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.kafka.acls import FILE, command, main, rights
 
 ROOT: Final = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def words_in_adapters() -> set[str]:
     """Every text constant in the code that talks to DynamoDB."""
     return {
         node.value
-        for path in (ROOT / "clockwork" / "adapters").glob("dynamo_*.py")
+        for path in (ROOT / "clockwork" / "stores" / "dynamodb").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }

@@ -1,6 +1,5 @@
-"""Promises of the image, the compose files and the chart, as far as the files show them."""
+"""Image, compose files and chart: what is promised of them, as far as it can be read from them."""
 
-import functools
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +7,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from clockwork.config import HttpSettings, load_settings, setting_names
+from clockwork.settings.model import HttpSettings
+from clockwork.settings.sources import load_settings, setting_names
 from infra.helm.digest import digest
 
 ROOT: Final = Path(__file__).parents[2]
@@ -90,7 +90,6 @@ def test_prometheus_and_grafana_find_the_files_that_are_mounted() -> None:
 # --- the chart
 
 
-@functools.cache
 def objects(name: str) -> list[dict[str, Any]]:
     text = (ROOT / f"infra/helm/rendered/{name}.yaml").read_text(encoding="utf-8")
     return [document for document in yaml.safe_load_all(text) if document]
@@ -110,7 +109,23 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
 def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
     assert stored == digest(), "chart or rendering have changed: run make charts"
-    assert [path.stem for path in RENDERED] == ["full", "plain"]
+    assert [path.stem for path in RENDERED] == ["full", "plain", "typed"]
+
+
+def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> None:
+    (api,) = of_kind("typed", "Deployment").values()
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"]}
+    # YAML numbers are floats to Helm, and `off` is false; "" and null are left out.
+    assert given["CLOCKWORK_RETENTION_MS"] == "604800000"
+    assert given["CLOCKWORK_TOPIC_WAIT_MS"] == "0"
+    assert given["KAFKA_BROKERS"] == "kafka-0.kafka:9092,kafka-1.kafka:9092"
+    assert not {"CLOCKWORK_INSTANCE_ID", "CLOCKWORK_LOG_LEVEL"} & given.keys()
+    settings = load_settings(given)
+    assert (settings.dynamo.search, settings.log.tracing, settings.access.commands) == ("off", "off", "on")
+    (scaler,) = [each for name, each in of_kind("typed", "HorizontalPodAutoscaler").items() if name.endswith("worker")]
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["pods"]["target"]["averageValue"] == "2000000"
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
@@ -132,34 +147,6 @@ def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert "memory" in container["resources"]["limits"]
             assert "cpu" not in container["resources"]["limits"]
-
-
-def environment(name: str, pod: str) -> dict[str, str]:
-    """What the pod's node reads as settings, with the values that come from elsewhere made up."""
-    given = pods(name)[pod]["containers"][0]["env"]
-    return {variable["name"]: variable.get("value", "clockwork-worker-0") for variable in given}
-
-
-def test_plain_yaml_values_of_the_chart_reach_the_node_as_they_were_written() -> None:
-    # examples/full.yaml has them without quotes. YAML's own reading is a number with a fraction, a boolean, a list.
-    written = (ROOT / "infra/helm/examples/full.yaml").read_text(encoding="utf-8")
-    for line in ("RETENTION_MS: 604800000", "TOPIC_WAIT_MS: 0", "SEARCH: off", "RESOURCES: false", "tag: 20261129"):
-        assert f"{line}\n" in written
-    for pod in pods("full"):
-        given = environment("full", pod)
-        assert given["CLOCKWORK_RETENTION_MS"] == "604800000"
-        assert given["CLOCKWORK_TOPIC_WAIT_MS"] == "0"
-        assert "CLOCKWORK_LOG_LEVEL" not in given, "null leaves the default"
-        # The password comes from a Secret, which the chart only names.
-        loaded = load_settings(given | {"CLOCKWORK_KAFKA_SASL_PASSWORD": "p"})
-        assert loaded.intake.retention_ms == 604_800_000
-        assert loaded.runner.topic_wait_ms == 0
-        assert (loaded.dynamo.search, loaded.access.commands, loaded.kafka.create_resources) == ("off", "on", False)
-        assert loaded.kafka.shards == 64
-        assert loaded.kafka.brokers == ("b-1.example:9094", "b-2.example:9094")
-    assert {pod["containers"][0]["image"] for pod in pods("full").values()} == {"registry.example/clockwork:20261129"}
-    metric = of_kind("full", "HorizontalPodAutoscaler")["clockwork-worker"]["spec"]["metrics"][0]["pods"]
-    assert metric["target"]["averageValue"] == "2000000"
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])

@@ -12,21 +12,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_batch import write_all
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_fields import Item
-from clockwork.adapters.dynamo_tables import create_tables
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.clock import SystemClock
 from clockwork.domain import marker
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import ShardId
-from clockwork.engine.tidy import CHUNK_ROWS
-from clockwork.ports import ShardPublisher
+from clockwork.firing.cleanup import CHUNK_ROWS
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics
+from clockwork.ports.delivery import ShardPublisher
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import write_all
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.schema import create_tables
 from tests.benchmarks.figures import quantile
 from tests.benchmarks.world import Bench, dynamo, dynamo_settings, kafka_settings, preload, row_of, shards_of
 from tests.support import builders
@@ -109,7 +109,9 @@ async def opened_bare(bench: Bench) -> AsyncIterator[Bare]:
 
 
 def _batch(rows: Sequence[Row]) -> _Batch:
-    ended = [Ended(position=row.position, at_ms=now_ms(), placed=builders.placed(n)) for n, row in enumerate(rows)]
+    ended = [
+        MarkerEntry(position=row.position, at_ms=now_ms(), receipt=builders.receipt(n)) for n, row in enumerate(rows)
+    ]
     return _Batch(
         records=[delivery_of(row.schedule, now_ms=now_ms()) for row in rows],
         marker=marker.encode(ended),

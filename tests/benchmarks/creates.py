@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.adapters import dynamo_transactions as transactions
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_fields import Item
-from clockwork.adapters.dynamo_group_commit import ACTIONS_MAX, TRANSACTIONS_AT_ONCE
 from clockwork.domain.schedule import Row
+from clockwork.stores.dynamodb import transactions
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.group_commit import ACTIONS_MAX, TRANSACTIONS_AT_ONCE
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.raw_http import post, send_all
 from tests.benchmarks.stub import stub_dynamo

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.adapters.dynamo_client import DynamoClient
+from clockwork.stores.dynamodb.client import DynamoClient
 from tests.benchmarks.bare import opened_bare
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.stub import stub_dynamo

@@ -15,8 +15,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from clockwork.adapters.dynamo_signature import Identity, Signer
-from clockwork.adapters.dynamo_tables import create_tables
+from clockwork.stores.dynamodb.schema import create_tables
+from clockwork.stores.dynamodb.signature import Identity, Signer
 from tests.benchmarks.figures import Finding
 from tests.benchmarks.world import Bench, dynamo, dynamo_settings
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from clockwork.adapters.dynamo_wire import DynamoWire, WireAnswer
+from clockwork.stores.dynamodb.wire import DynamoWire, WireAnswer
 from tests.support.client import Client
 from tests.support.nodes import Cluster, node_here
 

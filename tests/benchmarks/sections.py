@@ -13,17 +13,22 @@ from typing import Final
 
 import orjson
 
-from clockwork.adapters import dynamo_batch, dynamo_codec, dynamo_fields
-from clockwork.adapters.dynamo_signature import Identity, Signer
-from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS
-from clockwork.adapters.kafka_produce import ProducerIdentity, encode_batch
-from clockwork.api import json_body, requests, schemas
 from clockwork.domain import marker
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Outcome, Row
-from clockwork.engine import dispatch, tidy
-from clockwork.engine.tidy import Done
+from clockwork.firing import cleanup
+from clockwork.firing import shard_pass as dispatch
+from clockwork.firing.cleanup import Completed
+from clockwork.http import body as requests
+from clockwork.kafka.produce import ProducerIdentity, encode_batch
+from clockwork.schema import json as json_body
+from clockwork.schema import schedule as schemas
+from clockwork.stores.dynamodb import attributes as dynamo_fields
+from clockwork.stores.dynamodb import batching as dynamo_batch
+from clockwork.stores.dynamodb import codec as dynamo_codec
+from clockwork.stores.dynamodb.signature import Identity, Signer
+from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.report import Report
 from tests.support import builders
@@ -39,9 +44,10 @@ def rows(count: int, payload_bytes: int) -> list[Row]:
     return [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(count)]
 
 
-def ended(count: int) -> list[Ended]:
+def ended(count: int) -> list[MarkerEntry]:
     return [
-        Ended(position=builders.position(), at_ms=1_795_000_000_000, placed=builders.placed(n)) for n in range(count)
+        MarkerEntry(position=builders.position(), at_ms=1_795_000_000_000, receipt=builders.receipt(n))
+        for n in range(count)
     ]
 
 
@@ -53,11 +59,11 @@ def sections() -> Iterator[tuple[str, Callable[[], object]]]:
         answer = orjson.dumps({"Items": items})
         yield f"page of {name}: parse", partial(orjson.loads, answer)
         yield f"page of {name}: read, until others get their turn", partial(_read, items[:YIELD_EVERY_ROWS])
-    some = rows(tidy.CHUNK_ROWS, 200)
-    done = [Done(row=row, ended=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
+    some = rows(cleanup.CHUNK_ROWS, 200)
+    done = [Completed(row=row, ended=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
     yield "tidy-up: outcomes of one chunk", partial(_outcomes, done)
-    count = tidy.CHUNK_BYTES_MAX // 250_000
-    large = [Done(row=row, ended=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
+    count = cleanup.CHUNK_BYTES_MAX // 250_000
+    large = [Completed(row=row, ended=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
     yield "tidy-up: outcomes of one chunk of large rows", partial(_outcomes, large)
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(large[:3])]
     body = orjson.dumps({"RequestItems": {"keys": puts}})
@@ -108,12 +114,12 @@ def _read(items: list[dynamo_fields.Item]) -> list[object]:
     return found
 
 
-def _outcome_values(done: list[Done]) -> list[Outcome]:
-    return [outcome for one in done if (outcome := tidy.outcome_of(one, retention_ms=1_000)) is not None]
+def _outcome_values(done: list[Completed]) -> list[Outcome]:
+    return [outcome for one in done if (outcome := cleanup.outcome_of(one, retention_ms=1_000)) is not None]
 
 
-def _outcomes(done: list[Done]) -> object:
-    """As `TidyUp._write` and `Grouped` do it."""
+def _outcomes(done: list[Completed]) -> object:
+    """As `Cleanup._write` and `Grouped` do it."""
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(done)]
     return list(dynamo_batch._cut(puts))
 

@@ -12,12 +12,12 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.clock import SystemClock
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.ports import ShardPublisher
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics
+from clockwork.ports.delivery import ShardPublisher
 from tests.benchmarks.figures import Finding
 from tests.benchmarks.world import Bench, kafka_settings
 

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_batch import write_all
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Guarantee, OrderingKey, Row
 from clockwork.domain.sharding import shard_of
+from clockwork.kafka.client import KafkaSettings
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.batching import write_all
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.local import LocalServices
 from tests.benchmarks.report import Report
 from tests.support import builders

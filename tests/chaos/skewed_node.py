@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from os import environ
 from typing import Final
 
-from clockwork import __main__, app
+from clockwork import __main__
 from clockwork.clock import SystemClock
+from clockwork.node import app
 
 OFFSET: Final = "CHAOS_CLOCK_OFFSET_MS"
 JUMP_AFTER: Final = "CHAOS_CLOCK_JUMP_AFTER_MS"

@@ -12,23 +12,24 @@ from uuid import uuid4
 import confluent_kafka
 import pytest
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_ownership import KafkaOwnership
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
-from clockwork.adapters.memory_group import MemoryGroup, MemoryOwnership
-from clockwork.adapters.memory_kafka import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
-from clockwork.adapters.memory_publisher import MemoryPublisher
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
-from clockwork.domain.marker import Ended, encode
+from clockwork.domain.marker import MarkerEntry, encode
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryUnknown
-from clockwork.ports import Publisher, ShardOwnership
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.memory.broker import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
+from clockwork.kafka.memory.group import MemoryGroup, MemoryOwnership
+from clockwork.kafka.memory.publisher import MemoryPublisher
+from clockwork.kafka.ownership import KafkaOwnership
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.ports.delivery import Publisher
+from clockwork.ports.ownership import ShardOwnership
+from clockwork.ports.telemetry import NoTelemetry
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -274,13 +275,13 @@ def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", s
     )
 
 
-def ended_at(placed: Placed, nth: int = 0) -> Ended:
-    return Ended(position=Position((nth + 1) * 10**24 + 1), at_ms=placed.at_ms, placed=placed)
+def ended_at(receipt: Receipt, nth: int = 0) -> MarkerEntry:
+    return MarkerEntry(position=Position((nth + 1) * 10**24 + 1), at_ms=receipt.at_ms, receipt=receipt)
 
 
-def marker_of(placed: Any) -> bytes:
+def marker_of(receipt: Any) -> bytes:
     """The marker that a runner without earlier deliveries would write."""
-    return encode([ended_at(where, nth) for nth, where in enumerate(placed)])
+    return encode([ended_at(where, nth) for nth, where in enumerate(receipt)])
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from aiohttp import SocketTimeoutError
 
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.dynamo_tables import create_tables, init_cluster
-from clockwork.adapters.dynamo_wire import DynamoClientSettings, WireAnswer
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.ports import ScheduleStore
+from clockwork.ports.store import ScheduleStore
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.schema import create_tables, init_cluster
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.dynamodb.wire import DynamoClientSettings, WireAnswer
+from clockwork.stores.memory.store import MemoryScheduleStore
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -122,7 +122,7 @@ async def dynamo_store(dynamo_settings: DynamoClientSettings) -> AsyncIterator[D
 
 @pytest.fixture
 def faults(dynamo_store: DynamoScheduleStore) -> Faults:
-    """What happens between `dynamo_store` and DynamoDB."""
+    """What happens between `stores.dynamodb.store` and DynamoDB."""
     return Faults(dynamo_store.client)
 
 

@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_commands import KafkaCommandLog
-from clockwork.adapters.kafka_topics import COMMANDS_KAFKA_PARTITIONS, create_internal_topics
-from clockwork.adapters.memory_commands import MemoryCommandLog
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.domain.sharding import murmur2
-from clockwork.ports import CommandBatch, CommandLog, CommandRecord, NoteEffects
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.commands import KafkaCommandLog
+from clockwork.kafka.memory.commands import MemoryCommandLog
+from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_internal_topics
+from clockwork.ports.commands import CommandBatch, CommandLog, CommandRecord, RecordEffects
+from clockwork.ports.telemetry import NoTelemetry
 from tests.contract.kafka_fixtures import WAIT_S_MAX, RealUnderTest, until
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Worker:
     batches: list[CommandBatch] = field(default_factory=list)
     noted: int = 0
 
-    async def work(self, batch: CommandBatch, note: NoteEffects) -> None:
+    async def work(self, batch: CommandBatch, note: RecordEffects) -> None:
         self.batches.append(batch)
         if self.notes:
             await note()

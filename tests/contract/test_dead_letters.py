@@ -10,15 +10,16 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_dead_letters import KafkaDeadLetters
-from clockwork.adapters.kafka_topics import create_internal_topics, create_topics
-from clockwork.adapters.memory_dead_letters import MemoryDeadLetters
-from clockwork.adapters.memory_kafka import MemoryKafka
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of
-from clockwork.domain.schedule import Failure, Topic
+from clockwork.domain.schedule import Failure
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports_admin import DeadLetterLog
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.dead_letters import KafkaDeadLetters
+from clockwork.kafka.memory.broker import MemoryKafka
+from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
+from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.ports.operations import DeadLetterLog
 from infra.local import LocalServices
 from tests.support import builders
 
@@ -113,7 +114,7 @@ async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave:
     page = await grave.log.read_letters(grave.topic, {}, letters_max=10)
     assert page.next_from is None
     letter = page.letters[1]
-    assert await grave.log.read_letter(grave.topic, letter.placed.kafka_partition, letter.placed.offset) == letter
+    assert await grave.log.read_letter(grave.topic, letter.receipt.kafka_partition, letter.receipt.offset) == letter
     assert (letter.client_id, letter.schedule_key, letter.delivery_id) == (builders.CLIENT, "b", "delivery-of-b")
     assert (letter.topic, letter.reason, letter.attempts) == (builders.TOPIC, "topic_missing", 2)
     assert (letter.due_ms, letter.ordering_key, letter.value) == (builders.DUE_MS, b"b", b'{"order":1}')

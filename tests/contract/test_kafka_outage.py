@@ -6,22 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clockwork.adapters.kafka_check import check_kafka
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_publisher import KafkaPublisher
-from clockwork.adapters.kafka_topics import create_internal_topics
 from clockwork.clock import SystemClock
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import (
-    BrokerUnavailable,
-    Cause,
-    ClockworkError,
-    DeliveryRefused,
-    DeliveryUnknown,
-    Fenced,
-)
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced, RefusalCause
+from clockwork.kafka.check import check_kafka
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.topics import create_internal_topics
 from tests.contract.kafka_fixtures import (
     SHARDS,
     PublisherWithWakeups,
@@ -59,7 +52,7 @@ def quick(real_kafka: RealUnderTest) -> RealUnderTest:
 
 async def deliver_as_a_runner_does(node: PublisherWithWakeups, out: OutRecord) -> None:
     """Goes through take-over until the record is delivered. A marker that changed says that an unknown delivery was."""
-    before: tuple[Ended, ...] | None = None
+    before: tuple[MarkerEntry, ...] | None = None
     async with asyncio.timeout(60):
         while True:
             shard = None
@@ -167,7 +160,7 @@ async def test_a_topic_without_enough_replicas_is_refused_for_now_and_holds_up_n
         with pytest.raises(DeliveryRefused) as refused:
             await shard.deliver([record(topic, b"a"), record(poor)], marker_of)
         [refusal] = refused.value.refusals
-        assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, poor)
+        assert (refusal.cause, refusal.destination) == (RefusalCause.TRANSIENT, poor)
         assert not refused.value.begun
         await shard.deliver([record(topic, b"a")], marker_of)
         await shard.close()
@@ -180,11 +173,11 @@ async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> 
     topic = await wide.create_topic(kafka_partitions=4)
     async with wide.node() as node, wide.node() as other:
         old = await asyncio.gather(*(node.open_shard(ShardId(n)) for n in range(32)))
-        placed = await asyncio.gather(
+        receipt = await asyncio.gather(
             *(each.deliver([record(topic, key=b"%d" % n)], marker_of) for n, each in enumerate(old))
         )
         new = await asyncio.gather(*(other.open_shard(ShardId(n)) for n in range(32)))
-        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in placed]
+        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in receipt]
         for each in old:
             with pytest.raises(Fenced):
                 await each.deliver([record(topic, b"zombie")], marker_of)

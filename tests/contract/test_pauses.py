@@ -2,12 +2,12 @@
 
 import pytest
 
-from clockwork.adapters.dynamo_pauses import DynamoPauses
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.memory_pauses import MemoryPauses
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.errors import ConditionFailed
-from clockwork.ports_admin import PauseStore
+from clockwork.ports.operations import PauseStore
+from clockwork.stores.dynamodb.pauses import DynamoPauses
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.memory.pauses import MemoryPauses
 
 
 @pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])

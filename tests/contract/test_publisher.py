@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from clockwork.domain.marker import Ended, encode
+from clockwork.domain.marker import MarkerEntry, encode
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import Failure
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import Cause, DeliveryRefused, DeliveryUnknown, Fenced
+from clockwork.errors import DeliveryRefused, DeliveryUnknown, Fenced, RefusalCause
 from tests.contract.kafka_fixtures import (
     SMALL_BYTES_MAX,
     KafkaUnderTest,
@@ -27,7 +27,7 @@ async def test_a_delivered_batch_is_visible_with_key_headers_and_time(
 ) -> None:
     topic = await kafka.create_topic()
     shard = await node.open_shard(SHARD)
-    placed = await shard.deliver([record(topic, b"a"), record(topic, b"b", key=None)], marker_of)
+    receipt = await shard.deliver([record(topic, b"a"), record(topic, b"b", key=None)], marker_of)
     await shard.close()
 
     seen = await kafka.read_committed(topic)
@@ -35,14 +35,16 @@ async def test_a_delivered_batch_is_visible_with_key_headers_and_time(
         (b"key", b"a", (("clockwork-delivery-id", b"d1"),), 1_700_000_000_123),
         (None, b"b", (("clockwork-delivery-id", b"d1"),), 1_700_000_000_123),
     ]
-    assert [(p.kafka_partition, p.offset, p.at_ms) for p in placed] == [
+    assert [(p.kafka_partition, p.offset, p.at_ms) for p in receipt] == [
         (r.kafka_partition, r.offset, r.timestamp_ms) for r in seen
     ]
 
 
 async def test_a_transaction_may_consist_of_its_marker(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
     # What is dropped leaves no record, and is decided by a transaction all the same.
-    dropped = Ended(position=Position(10**24 + 1), at_ms=5, placed=None, failure=Failure(reason="expired", attempts=0))
+    dropped = MarkerEntry(
+        position=Position(10**24 + 1), at_ms=5, receipt=None, failure=Failure(reason="expired", attempts=0)
+    )
     first = await node.open_shard(SHARD)
     assert await first.deliver([], lambda _: encode([dropped])) == []
     await first.close()
@@ -67,20 +69,20 @@ async def test_the_next_owner_reads_the_marker_of_the_last_delivery(
     first = await node.open_shard(SHARD)
     for number in range(30):
         batch = [record(topic, b"%d-%d" % (number, nth), key=b"k%d" % nth) for nth in range(5)]
-        placed = await first.deliver(batch, marker_of)
+        receipt = await first.deliver(batch, marker_of)
     await first.close()
 
     second = await node.open_shard(SHARD)
-    assert await second.read_marker() == tuple(ended_at(where, nth) for nth, where in enumerate(placed))
+    assert await second.read_marker() == tuple(ended_at(where, nth) for nth, where in enumerate(receipt))
     await second.close()
 
 
 async def test_shards_have_markers_of_their_own(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
     topic = await kafka.create_topic()
     one, other = await node.open_shard(ShardId(0)), await node.open_shard(ShardId(2))
-    placed = await one.deliver([record(topic)], marker_of)
+    receipt = await one.deliver([record(topic)], marker_of)
     assert await other.read_marker() == ()
-    assert await one.read_marker() == (ended_at(placed[0]),)
+    assert await one.read_marker() == (ended_at(receipt[0]),)
     await one.close()
     await other.close()
 
@@ -106,12 +108,12 @@ async def test_a_batch_larger_than_a_request_arrives_whole(kafka: KafkaUnderTest
     # 4 MB to one Kafka partition are several batches, one after the other.
     topic = await kafka.create_topic()
     shard = await node.open_shard(SHARD)
-    placed = await shard.deliver([record(topic, b"%02d" % n, size=200_000) for n in range(20)], marker_of)
+    receipt = await shard.deliver([record(topic, b"%02d" % n, size=200_000) for n in range(20)], marker_of)
     await shard.close()
 
     seen = await kafka.read_committed(topic)
     assert [r.value[:2] for r in seen] == [b"%02d" % n for n in range(20)]
-    assert [p.offset for p in placed] == [r.offset for r in seen]
+    assert [p.offset for p in receipt] == [r.offset for r in seen]
 
 
 async def test_a_new_owner_fences_the_old_one(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
@@ -138,7 +140,7 @@ async def test_what_the_old_owner_left_open_is_settled_before_the_marker_is_read
     committed = await old.deliver([record(topic, b"committed")], marker_of)
     sent = asyncio.Event()
 
-    def stop_here(placed: object) -> bytes:
+    def stop_here(receipt: object) -> bytes:
         sent.set()
         raise _Paused
 
@@ -180,7 +182,11 @@ async def test_a_missing_topic_is_refused_before_anything_is_begun(
         await shard.deliver([record(topic), record("no-such-topic"), record("no-such-topic")], marker_of)
     assert not refused.value.begun
     [refusal] = refused.value.refusals
-    assert (refusal.cause, refusal.reason, refusal.topic) == (Cause.TOPIC, "topic_missing", "no-such-topic")
+    assert (refusal.cause, refusal.reason, refusal.destination) == (
+        RefusalCause.DESTINATION,
+        "topic_missing",
+        "no-such-topic",
+    )
 
     # The same producer goes on.
     await shard.deliver([record(topic, b"other")], marker_of)
@@ -197,7 +203,12 @@ async def test_a_record_too_large_for_its_topic_is_named_and_nothing_of_the_batc
     with pytest.raises(DeliveryRefused) as refused:
         await shard.deliver(batch, marker_of)
     [refusal] = refused.value.refusals
-    assert (refusal.cause, refusal.reason, refusal.topic, refusal.index) == (Cause.RECORD, "record_too_large", small, 2)
+    assert (refusal.cause, refusal.reason, refusal.destination, refusal.index) == (
+        RefusalCause.RECORD,
+        "record_too_large",
+        small,
+        2,
+    )
     if refused.value.begun:
         await shard.close()
         shard = await node.open_shard(SHARD)
@@ -249,9 +260,9 @@ async def test_after_close_nothing_can_be_delivered_and_closing_again_is_harmles
 async def test_plain_sends_are_acknowledged_with_their_place(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
     topic = await kafka.create_topic(kafka_partitions=2)
     values = [b"%03d" % n for n in range(200)]
-    placed = await asyncio.gather(*(node.send(record(topic, value, key=value)) for value in values))
+    receipt = await asyncio.gather(*(node.send(record(topic, value, key=value)) for value in values))
     seen = {(r.kafka_partition, r.offset): r.value for r in await kafka.read_committed(topic)}
-    assert [seen[p.kafka_partition, p.offset] for p in placed] == values
+    assert [seen[p.kafka_partition, p.offset] for p in receipt] == values
     assert len(seen) == len(values)
 
 
@@ -266,7 +277,10 @@ async def test_a_refused_plain_send_harms_no_other(kafka: KafkaUnderTest, node: 
     results = await asyncio.gather(*(node.send(each) for each in sends), return_exceptions=True)
     await node.send(record(small, b"after"))
     refusals = [result for result in results if isinstance(result, DeliveryRefused)]
-    assert [(r.refusals[0].cause, r.begun) for r in refusals] == [(Cause.RECORD, False), (Cause.TOPIC, False)]
+    assert [(r.refusals[0].cause, r.begun) for r in refusals] == [
+        (RefusalCause.RECORD, False),
+        (RefusalCause.DESTINATION, False),
+    ]
     assert [r.value for r in await kafka.read_committed(small)] == [b"a", b"value", b"after"]
 
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from clockwork.adapters.dynamo_search import DynamoScheduleSearch
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
-from clockwork.ports import ScheduleSearch, ScheduleStore
+from clockwork.ports.store import ScheduleSearch, ScheduleStore
+from clockwork.stores.dynamodb.search import DynamoScheduleSearch
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.contract.store_fixtures import SHARDS
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, row, schedule
 from tests.support.waiting import until
@@ -141,8 +141,8 @@ async def test_the_ends_of_a_key_are_found_and_its_pointer_is_none_of_them(
     await put(store, [ends[0], row(schedule(schedule_key="a/0")), row(schedule(schedule_key="b"))])
     await store.put_outcomes([outcome(each) for each in ends])
     await store.put_outcomes([outcome(row(schedule(schedule_key="a/0")))])
-    place = CommandPlace(kafka_partition=0, offset=0, at_ms=0)
-    note = NoteChange(before=(), after=CommandNote(places=(place,), by="a", expires_at_s=2_000_000_000))
+    place = CommandOffset(kafka_partition=0, offset=0, at_ms=0)
+    note = NoteChange(before=(), after=CommandNote(offsets=(place,), by="a", expires_at_s=2_000_000_000))
     await store.note_command(CLIENT, key, note)  # is no end
 
     assert sorted(await search.read_ended(CLIENT, key)) == sorted(each.position for each in ends)

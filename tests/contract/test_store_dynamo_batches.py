@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.domain.position import text_of
 from clockwork.domain.schedule import Row
 from clockwork.errors import StoreThrottled
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import outcome, pointer, row, schedule
 
@@ -57,7 +57,7 @@ async def test_what_a_batch_read_leaves_unread_is_asked_for_again(
 async def test_a_batch_that_is_never_done_is_throttled_in_the_end(
     dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clockwork.adapters.dynamo_batch.backoff_s", lambda attempt: 0.0)
+    monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
     faults.answer("BatchWriteItem", "ThrottlingException", times=1_000)
 
     with pytest.raises(StoreThrottled):

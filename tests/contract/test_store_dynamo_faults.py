@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters.dynamo_errors import Rejected
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb.errors import Rejected
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.local.ports import free_port
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import outcome, pointer, row
@@ -333,7 +333,7 @@ async def test_a_repeat_is_recognised_also_when_its_token_is_forgotten(
     dynamo_store: DynamoScheduleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # DynamoDB remembers a token for ten minutes; here no two requests bear the same one.
-    monkeypatch.setattr("clockwork.adapters.dynamo_transactions.token_of", lambda *_: uuid.uuid4().hex)
+    monkeypatch.setattr("clockwork.stores.dynamodb.transactions.token_of", lambda *_: uuid.uuid4().hex)
     old, lone = row(), row()
     new = row(replace(old.schedule, version=2), shard=SHARD)
     superseded, cancelled = outcome(old, EndState.SUPERSEDED), outcome(lone, EndState.CANCELLED)

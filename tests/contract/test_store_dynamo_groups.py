@@ -6,12 +6,12 @@ from typing import Final
 
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_errors import Rejected
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.errors import Rejected
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import SHARDS, Faults
 from tests.support.builders import outcome, pointer, row, schedule
 

@@ -6,12 +6,12 @@ from typing import Final
 import orjson
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_batch import READS_AT_ONCE, GroupedReads
-from clockwork.adapters.dynamo_errors import Rejected
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.domain.schedule import Pointer, Row
 from clockwork.errors import StoreThrottled
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.batching import READS_AT_ONCE, GroupedReads
+from clockwork.stores.dynamodb.errors import Rejected
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import pointer, row
 

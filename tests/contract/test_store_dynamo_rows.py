@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, EndState, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 
 pytestmark = pytest.mark.real

@@ -8,7 +8,7 @@ import pytest
 from clockwork.domain.position import position_of
 from clockwork.domain.schedule import DataForm, EndState, Guarantee, Row
 from clockwork.errors import ConditionFailed, Contested
-from clockwork.ports import ScheduleStore
+from clockwork.ports.store import ScheduleStore
 from tests.support.builders import outcome, pointer, row, schedule
 
 CREATORS = 200

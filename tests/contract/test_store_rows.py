@@ -8,7 +8,7 @@ import pytest
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, Outcome, Pointer, RequestId, Retry, Row
 from clockwork.errors import ConditionFailed, Contested
-from clockwork.ports import ScheduleStore
+from clockwork.ports.store import ScheduleStore
 from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 
 MINE = RequestId("mine")

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_errors import Rejected
 from clockwork.domain.record import DEAD_REASON, SCHEDULE_KEY
 from clockwork.domain.schedule import BrokenRow, Lane, Row
 from clockwork.domain.sharding import ShardId
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.errors import Rejected
 from tests.fuzz import wakeups
 from tests.fuzz.rows import Damage
 from tests.fuzz.tally import Tally

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from hypothesis import strategies as st
 
-from clockwork.api.openapi import routes_of
+from clockwork.http.openapi import routes_of
 from tests.fuzz.tally import Tally, try_each
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

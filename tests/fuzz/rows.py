@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters import dynamo_fields as fields
 from clockwork.domain.record import DEAD_REASON
 from clockwork.domain.schedule import BrokenRow, Lane, Row
+from clockwork.stores.dynamodb import attributes as fields
+from clockwork.stores.dynamodb import codec
 from tests.fuzz.tally import Tally
 from tests.support import builders
 from tests.support.builders import DUE_MS
@@ -187,10 +187,10 @@ async def check(damage: Damage, at: str | None, tally: Tally) -> None:
     if bad is not None:
         engine.store.put_by_hand(bad)
     engine.at_due(late_ms=1)
-    tenure = await engine.own()
+    lease = await engine.own()
     for _ in range(4):
-        await engine.one_pass(tenure)
-        await tenure.tidy.finish()
+        await engine.one_pass(lease)
+        await lease.cleanup.finish()
     became = "left out: where no position is" if bad is None else await _became(engine, bad)
     arrived = engine.arrived()
     assert arrived.count("beside") == 1, f"what is beside {item} was not delivered: {became}"

@@ -1,7 +1,7 @@
 """The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
 
 What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard), and the
-intake of commands (`api.command_work`). What is made up is everything outside: DynamoDB, Kafka, the consumer groups,
+intake of commands (`commands.worker`). What is made up is everything outside: DynamoDB, Kafka, the consumer groups,
 clocks, and clients. From one seed comes one history,
 byte for byte the same on every machine; a seed that fails is a bug report.
 
@@ -24,7 +24,7 @@ while, so that late copies arrive, and the checkers judge.
 
 **What the worlds leave out.** A green run says nothing about these:
 
-- The adapters. `clockwork.adapters` is not in here (but for the store's conditions, which are those of its twin in memory;
+- The adapters. `clockwork.stores` is not in here (but for the store's conditions, which are those of its twin in memory;
   one suite holds the twin and the real service to the same contract). What the real adapters make of answers of the client
   libraries is tested on the real services.
 - DynamoDB: TTL, partial batches that are refused item by item, item sizes and the 1 MB page, more than one table's

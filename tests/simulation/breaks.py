@@ -7,20 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from clockwork.domain import marker
-from clockwork.domain.lanes import Errand, Firing, Planner
+from clockwork.domain.planning import Action, PlannedDelivery, Planner
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
-from clockwork.engine import cancel, deliver, dispatch
-from clockwork.engine import hold as holding
-from clockwork.engine.answers import NotFound, Reason, Refused
-from clockwork.engine.cancel import Canceller
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.hold import Decide, Holding
-from clockwork.engine.reading import Reading, ended_view, pending_view
-from clockwork.engine.takeover import TakeOver, Tenure
-from clockwork.engine.tidy import Done, TidyUp
 from clockwork.errors import (
     BrokerUnavailable,
     ConditionFailed,
@@ -29,6 +19,18 @@ from clockwork.errors import (
     StoreUnavailable,
     TransactionConflict,
 )
+from clockwork.firing import deliver
+from clockwork.firing import shard_pass as dispatch
+from clockwork.firing.cleanup import Cleanup, Completed
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.takeover import ShardLease, Takeover
+from clockwork.requests import cancel
+from clockwork.requests import hold as holding
+from clockwork.requests.cancel import Canceller
+from clockwork.requests.hold import Decide, Holding
+from clockwork.requests.results import NotFound, Reason, Refused
+from clockwork.requests.state import Reading, ended_view, pending_view
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 
@@ -58,23 +60,23 @@ async def marker_before_init(self: HostPublisher, shard: Any) -> HostShardPublis
     return publisher
 
 
-async def unknown_taken_for_abort(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
+async def unknown_taken_for_abort(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
     try:
-        return await _in_transactions(self, tenure, firings)
+        return await _in_transactions(self, lease, deliveries)
     except DeliveryUnknown as unknown:
-        await self._renew(tenure)
+        await self._renew(lease)
         raise BrokerUnavailable from unknown
 
 
-async def renew_without_proof(self: TakeOver, tenure: Tenure) -> None:
-    await tenure.publisher.close()
-    tenure.publisher = await self._publisher.open_shard(tenure.shard)
+async def renew_without_proof(self: Takeover, lease: ShardLease) -> None:
+    await lease.publisher.close()
+    lease.publisher = await self._publisher.open_shard(lease.shard)
 
 
-async def renew_and_only_read(self: TakeOver, tenure: Tenure) -> None:
-    await renew_without_proof(self, tenure)
-    state = await self._store.read_shard(tenure.shard)
-    if state.epoch != tenure.epoch:
+async def renew_and_only_read(self: Takeover, lease: ShardLease) -> None:
+    await renew_without_proof(self, lease)
+    state = await self._store.read_shard(lease.shard)
+    if state.epoch != lease.epoch:
         raise Fenced
 
 
@@ -84,28 +86,32 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
 
 
 async def tidy_before_commit(
-    self: Delivery, tenure: Tenure, batch: list[Firing], sent: list[Firing], records: list[OutRecord]
+    self: Delivery,
+    lease: ShardLease,
+    batch: list[PlannedDelivery],
+    sent: list[PlannedDelivery],
+    records: list[OutRecord],
 ) -> None:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.errand is Errand.DROP]
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.action is Action.DROP]
 
-    def write_marker(placed: Sequence[Any]) -> bytes:
-        new = [deliver._ended(firing, where) for firing, where in zip(sent, placed, strict=True)]
-        value = marker.encode([*tenure.tidy.marked(), *new, *(done.ended for done in dropped)])
-        tenure.tidy.add(Done(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
-        tenure.tidy.add(dropped)
+    def write_marker(receipt: Sequence[Any]) -> bytes:
+        new = [deliver._ended(firing, where) for firing, where in zip(sent, receipt, strict=True)]
+        value = marker.encode([*lease.cleanup.marked(), *new, *(done.ended for done in dropped)])
+        lease.cleanup.add(Completed(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
+        lease.cleanup.add(dropped)
         return value
 
-    await tenure.publisher.deliver(records, write_marker)
+    await lease.publisher.deliver(records, write_marker)
 
 
-async def drop_beside_transactions(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in firings if f.errand is Errand.DROP]
-    tenure.tidy.add(dropped)
-    return len(dropped) + await _in_transactions(self, tenure, [f for f in firings if f.errand is not Errand.DROP])
+async def drop_beside_transactions(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
+    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in deliveries if f.action is Action.DROP]
+    lease.cleanup.add(dropped)
+    return len(dropped) + await _in_transactions(self, lease, [f for f in deliveries if f.action is not Action.DROP])
 
 
-def marked_if_there_is_a_record(self: TidyUp) -> Any:
-    return (ended for ended in _marked(self) if ended.placed is not None)
+def marked_if_there_is_a_record(self: Cleanup) -> Any:
+    return (ended for ended in _marked(self) if ended.receipt is not None)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
@@ -115,41 +121,41 @@ async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner:
 # --- the frontier, and the time
 
 
-async def frontier_not_written(self: Dispatcher, tenure: Tenure) -> None:
-    tenure.frontier_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
+async def frontier_not_written(self: ShardPass, lease: ShardLease) -> None:
+    lease.frontier_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
 
 
-async def frontier_though_fenced(self: Dispatcher, tenure: Tenure) -> None:
+async def frontier_though_fenced(self: ShardPass, lease: ShardLease) -> None:
     try:
-        await _raise_frontier(self, tenure)
+        await _raise_frontier(self, lease)
     except Fenced:
-        tenure.frontier_ms = self._clock.now_ms() + self._settings.frontier_lead_ms
+        lease.frontier_ms = self._clock.now_ms() + self._settings.frontier_lead_ms
 
 
-async def take_over_and_lower(self: TakeOver, shard: Any) -> Tenure:
-    tenure = await _take_over(self, shard)
+async def take_over_and_lower(self: Takeover, shard: Any) -> ShardLease:
+    lease = await _takeover(self, shard)
     states = self._store.shard_states  # type: ignore[attr-defined]
     lower_ms = min(states[shard].frontier_ms, self._store._host.clock.now_ms())  # type: ignore[attr-defined]
     dict.__setitem__(states, shard, replace(states[shard], frontier_ms=lower_ms))
-    tenure.frontier_ms = lower_ms
-    return tenure
+    lease.frontier_ms = lower_ms
+    return lease
 
 
-async def frontier_pretended(self: Dispatcher, tenure: Tenure) -> None:
-    tenure.frontier_ms = max(tenure.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
+async def frontier_pretended(self: ShardPass, lease: ShardLease) -> None:
+    lease.frontier_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
 
 
-async def read_then_frontier(self: Dispatcher, tenure: Tenure, *, records_max: int) -> Planner:
+async def read_then_frontier(self: ShardPass, lease: ShardLease, *, records_max: int) -> Planner:
     """Together with the one above: what was pretended is written when the rows have been read."""
-    planner = await _read(self, tenure, records_max=records_max)
-    await self._store.raise_frontier(tenure.shard, epoch=tenure.epoch, frontier_ms=tenure.frontier_ms)
+    planner = await _read(self, lease, records_max=records_max)
+    await self._store.raise_frontier(lease.shard, epoch=lease.epoch, frontier_ms=lease.frontier_ms)
     return planner
 
 
-async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: int) -> Planner:
+async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Planner:
     """What is due when the answer comes is fired, not only what was due when the Query began."""
-    left_out = tenure.tidy.positions()
-    first = await self._store.read_page(tenure.shard, after=None, rows_max=dispatch.PAGE_ROWS_MAX)
+    left_out = lease.cleanup.positions()
+    first = await self._store.read_page(lease.shard, after=None, rows_max=dispatch.PAGE_ROWS_MAX)
 
     class ReadBefore:
         async def read_page(self, shard: Any, **how: Any) -> Any:
@@ -157,11 +163,11 @@ async def bound_of_the_answer(self: Dispatcher, tenure: Tenure, *, records_max: 
 
     later = copy.copy(self)
     later._store = ReadBefore()  # type: ignore[assignment]
-    tenure.tidy.positions = lambda: left_out  # type: ignore[method-assign]
+    lease.cleanup.positions = lambda: left_out  # type: ignore[method-assign]
     try:
-        return await _read(later, tenure, records_max=records_max)
+        return await _read(later, lease, records_max=records_max)
     finally:
-        del tenure.tidy.positions
+        del lease.cleanup.positions
 
 
 # --- holds, cancels, retries
@@ -181,8 +187,8 @@ async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> A
         return holding._Verdict.CONFLICT
 
 
-async def holds_ignored(self: Dispatcher, planner: Planner) -> list[Firing]:
-    return list(planner.firings)
+async def holds_ignored(self: ShardPass, planner: Planner) -> list[PlannedDelivery]:
+    return list(planner.deliveries)
 
 
 async def drop_hold_and_fire(self: HostStore, shard: Any, position: Any) -> bool:
@@ -246,21 +252,21 @@ def heeded_however_far(self: Planner, retry: Retry) -> bool:
     return retry.at_ms > self.bound_ms
 
 
-def only_the_row(firings: list[Firing], lane: Any, *, after: Any) -> list[Firing]:
-    return [firing for firing in firings if firing.row.position != after]
+def only_the_row(deliveries: list[PlannedDelivery], lane: Any, *, after: Any) -> list[PlannedDelivery]:
+    return [firing for firing in deliveries if firing.row.position != after]
 
 
 def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 
-async def delete_first(self: TidyUp, chunk: list[Done]) -> None:
+async def delete_first(self: Cleanup, chunk: list[Completed]) -> None:
     await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
     await _write(self, chunk)
 
 
-async def lane_at_once(self: Delivery, tenure: Tenure, firings: Sequence[Firing]) -> int:
-    counts = await asyncio.gather(*(_lane_by_lane(self, tenure, [firing]) for firing in firings))
+async def lane_at_once(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
+    counts = await asyncio.gather(*(_lane_by_lane(self, lease, [firing]) for firing in deliveries))
     return sum(counts)
 
 
@@ -294,11 +300,11 @@ async def create_over_anything(
 _commit = HostShardPublisher._commit
 _in_transactions = Delivery.in_transactions
 _lane_by_lane = Delivery.lane_by_lane
-_raise_frontier = Dispatcher.raise_frontier
-_read = Dispatcher._read
-_take_over = TakeOver.run
-_marked = TidyUp.marked
-_write = TidyUp._write
+_raise_frontier = ShardPass.raise_frontier
+_read = ShardPass._read
+_takeover = Takeover.run
+_marked = Cleanup.marked
+_write = Cleanup._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row
 _create = HostStore.create

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from clockwork.domain.schedule import BrokenRow, Outcome, Row
-from clockwork.engine import reschedule
-from clockwork.engine.answers import NotFound
-from clockwork.engine.reschedule import Rescheduler
 from clockwork.errors import ConditionFailed, StoreUnavailable
+from clockwork.requests import reschedule
+from clockwork.requests.reschedule import Rescheduler
+from clockwork.requests.results import NotFound
 from tests.simulation.store_world import HostStore
 
 

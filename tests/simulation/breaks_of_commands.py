@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from clockwork.adapters.memory_store import KeyName, Place, Write
-from clockwork.domain.command import NoteChange
-from clockwork.engine.command_turn import CommandTurn
-from clockwork.ports import CommandBatch, CommandRecord
+from clockwork.domain.command_notes import NoteChange
+from clockwork.ports.commands import CommandBatch, CommandRecord
+from clockwork.requests.dedup import CommandDedup
+from clockwork.stores.memory.store import KeyName, Place, Write
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 from tests.simulation.store_world import HostStore
 
@@ -32,7 +32,7 @@ def read_uncommitted(self: CommandWorld, number: int, offset: int) -> list[Comma
     return [self.record(number, entry) for entry in found[:RECORDS_MAX]]
 
 
-async def nothing_to_note(self: CommandTurn) -> bool:
+async def nothing_to_note(self: CommandDedup) -> bool:
     """Only effects are remembered."""
     return True
 
@@ -41,7 +41,7 @@ def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | No
     """The note moves without a condition."""
     there = self.notes.get(name)
     if note is not None:
-        note = NoteChange(before=there.places if there is not None else (), after=note.after)
+        note = NoteChange(before=there.offsets if there is not None else (), after=note.after)
     return _move_note(self, name, note)
 
 

@@ -12,7 +12,7 @@ from clockwork.domain import marker
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.record import DEAD_SOURCE
 from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
-from clockwork.engine.answers import (
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -125,7 +125,7 @@ def _gather(cluster: Cluster) -> Evidence:
                 continue  # a command
             if where[0] == DELIVERIES:
                 ended = marker.decode(entry.record.value)
-                evidence.dropped.update(one.position for one in ended if one.placed is None)
+                evidence.dropped.update(one.position for one in ended if one.receipt is None)
             else:
                 likeness = (entry.delivery_id or "", entry.record.value, entry.record.key or b"")
                 evidence.records.setdefault(likeness, []).append(Found(where, entry))
@@ -152,7 +152,7 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
     match outcome.state:
         case EndState.FAILED if _is_expired(outcome):
             _check_expired(cluster, evidence, row, outcome)
-            if outcome.placed is not None:
+            if outcome.receipt is not None:
                 _check_place(cluster, row, outcome, dead)
         case EndState.FAILED:
             _check_place(cluster, row, outcome, dead)
@@ -168,12 +168,12 @@ def _check_place(cluster: Cluster, row: Row, outcome: Outcome, candidates: list[
     if not candidates:
         cluster.trace.violation("lost", f"{name_of(row)} is said to be {outcome.state}")
     elif not any(_is_at(f, outcome) for f in candidates):
-        cluster.trace.violation("untrue", f"{name_of(row)} is not at {outcome.placed}")
+        cluster.trace.violation("untrue", f"{name_of(row)} is not at {outcome.receipt}")
 
 
 def _is_at(found: Found, outcome: Outcome) -> bool:
-    placed = outcome.placed
-    return placed is not None and (found.where[1], found.entry.offset) == (placed.kafka_partition, placed.offset)
+    receipt = outcome.receipt
+    return receipt is not None and (found.where[1], found.entry.offset) == (receipt.kafka_partition, receipt.offset)
 
 
 def _is_expired(outcome: Outcome) -> bool:
@@ -186,11 +186,11 @@ def _check_expired(cluster: Cluster, evidence: Evidence, row: Row, outcome: Outc
     schedule, found = row.schedule, evidence.of(row)
     if schedule.deadline_ms is None or outcome.at_ms <= row.due_ms + schedule.deadline_ms:
         cluster.trace.violation("untrue", f"{name_of(row)} is said to be late at {outcome.at_ms}")
-    if schedule.on_late is not (OnLate.DROP if outcome.placed is None else OnLate.DEAD_LETTER):
-        cluster.trace.violation("untrue", f"{name_of(row)} to {schedule.on_late} ended at {outcome.placed}")
-    if outcome.placed is None and row.position not in evidence.dropped:
+    if schedule.on_late is not (OnLate.DROP if outcome.receipt is None else OnLate.DEAD_LETTER):
+        cluster.trace.violation("untrue", f"{name_of(row)} to {schedule.on_late} ended at {outcome.receipt}")
+    if outcome.receipt is None and row.position not in evidence.dropped:
         cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and no marker says so")
-    if outcome.placed is None and found and schedule.guarantee is Guarantee.EXACTLY_ONCE:
+    if outcome.receipt is None and found and schedule.guarantee is Guarantee.EXACTLY_ONCE:
         cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and is there by {found[0].entry.by}")
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from clockwork.domain.position import Position
-from clockwork.engine.answers import Changed, Created, Unchanged
 from clockwork.errors import ClockworkError, InvalidInput, Unavailable
+from clockwork.requests.results import Changed, Created, Unchanged
 from tests.simulation.clocks import NodeClock, TrueTime
 from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
 from tests.simulation.faults import Act, Fault, Profile, Trigger

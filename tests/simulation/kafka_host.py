@@ -8,18 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from clockwork.domain import marker as marker_value
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import (
-    BrokerUnavailable,
-    Cause,
-    ClockworkError,
-    DeliveryRefused,
-    DeliveryUnknown,
-    Refusal,
-)
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal, RefusalCause
 from tests.simulation.host import Host
 from tests.simulation.kafka_world import CLUSTER, DELIVERIES, Busy, KafkaWorld, Transaction, Where
 
@@ -143,20 +136,20 @@ class HostPublisher:
         await publisher.init()
         return publisher
 
-    async def send(self, record: OutRecord) -> Placed:
+    async def send(self, record: OutRecord) -> Receipt:
         world = self.world
         if refusals := world.known_refusals({record.topic}):
             raise DeliveryRefused(refusals, begun=False)
         if world.away.get(record.topic):
             await asyncio.sleep(SENDS_TIMEOUT_S)
             raise BrokerUnavailable(f"{record.topic} has no leader")
-        placed: list[Placed] = []
+        receipt: list[Receipt] = []
 
-        def append() -> Placed:
+        def append() -> Receipt:
             # The same batch again is recognised by its sequence number.
-            if not placed:
-                placed.append(world.send(record, self._host.name))
-            return placed[0]
+            if not receipt:
+                receipt.append(world.send(record, self._host.name))
+            return receipt[0]
 
         try:
             return await self._wire.ask("send", append, timeout_s=SENDS_TIMEOUT_S, stalls=True)
@@ -187,7 +180,7 @@ class HostShardPublisher:
         self._epoch = await self._wire.ask("init", lambda: self._world.init(self._id), timeout_s=INIT_TIMEOUT_S)
         self._usable = True
 
-    async def read_marker(self) -> tuple[Ended, ...]:
+    async def read_marker(self) -> tuple[MarkerEntry, ...]:
         where = (DELIVERIES, int(self.shard))
         end = await self._wire.ask("read_marker", lambda: len(self._world.logs[where]), timeout_s=INIT_TIMEOUT_S)
 
@@ -203,8 +196,8 @@ class HostShardPublisher:
         self._usable = False
 
     async def deliver(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Placed]], bytes]
-    ) -> Sequence[Placed]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
+    ) -> Sequence[Receipt]:
         if not self._usable:
             raise DeliveryUnknown("this shard's producer is spent or closed")
         await self._preflight(records)
@@ -213,12 +206,12 @@ class HostShardPublisher:
         deadline_s = loop.time() + SENDS_TIMEOUT_S
         try:
             transaction = await self._begin(records)
-            placed = await self._produce(transaction, records, deadline_s)
-            await self._produce_marker(transaction, marker(placed), deadline_s)
+            receipt = await self._produce(transaction, records, deadline_s)
+            await self._produce_marker(transaction, marker(receipt), deadline_s)
             self._usable = await self._commit()
         except BrokerUnavailable as error:
             raise DeliveryUnknown(f"{self._id}: {error}") from error
-        return placed
+        return receipt
 
     async def _preflight(self, records: Sequence[OutRecord]) -> None:
         """Metadata may be older than the truth: then the brokers refuse."""
@@ -241,11 +234,11 @@ class HostShardPublisher:
 
     async def _produce(
         self, transaction: Transaction, records: Sequence[OutRecord], deadline_s: float
-    ) -> Sequence[Placed]:
+    ) -> Sequence[Receipt]:
         lines: dict[Where, list[int]] = {}
         for index, record in enumerate(records):
             lines.setdefault(self._world.where(record), []).append(index)
-        placed: dict[int, Placed] = {}
+        receipt: dict[int, Receipt] = {}
         refusals: list[Refusal] = []
         for where, indices in lines.items():
             try:
@@ -253,16 +246,16 @@ class HostShardPublisher:
             except DeliveryRefused as refused:
                 refusals += [_numbered(refusal, indices) for refusal in refused.refusals]
             else:
-                placed.update(zip(indices, there, strict=True))
+                receipt.update(zip(indices, there, strict=True))
         if refusals:
             # Not aborted by us: the next init does that (see the real adapter).
             await self._wire.host.step("refused", after=True)
             raise DeliveryRefused(list(dict.fromkeys(refusals)), begun=True)
-        return [placed[index] for index in range(len(records))]
+        return [receipt[index] for index in range(len(records))]
 
     async def _produce_to(
         self, transaction: Transaction, where: Where, records: list[OutRecord], deadline_s: float
-    ) -> tuple[Placed, ...]:
+    ) -> tuple[Receipt, ...]:
         away = bool(self._world.away.get(where[0]))
         left_s = max(0.01, deadline_s - self._wire.host.loop.time())
         if away:
@@ -327,8 +320,10 @@ class HostShardPublisher:
 def _numbered(refusal: Refusal, indices: list[int]) -> Refusal:
     if refusal.index is None:
         return refusal
-    return Refusal(cause=refusal.cause, reason=refusal.reason, topic=refusal.topic, index=indices[refusal.index])
+    return Refusal(
+        cause=refusal.cause, reason=refusal.reason, destination=refusal.destination, index=indices[refusal.index]
+    )
 
 
 def _away(topic: str) -> Refusal:
-    return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
+    return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clockwork.domain.record import DELIVERY_ID, OutRecord
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId, murmur2
-from clockwork.errors import Cause, DeliveryRefused, Fenced, Refusal
+from clockwork.errors import DeliveryRefused, Fenced, Refusal, RefusalCause
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import KafkaFaults
 from tests.simulation.trace import Trace
@@ -48,7 +48,7 @@ class Transaction:
     committed: bool | None = None
     """None: not decided."""
     decided_at_s: float = 0.0
-    touched: dict[Where, tuple[Placed, ...]] = field(default_factory=dict)
+    touched: dict[Where, tuple[Receipt, ...]] = field(default_factory=dict)
     told: set[Where] = field(default_factory=set)
     """Kafka partitions that know the decision."""
 
@@ -179,7 +179,7 @@ class KafkaWorld:
         self.reactor.after(TRANSACTION_TIMEOUT_S, self._expire, entry, entry.open)
         return entry.open
 
-    def produce(self, transaction: Transaction, where: Where, records: list[OutRecord], by: str) -> tuple[Placed, ...]:
+    def produce(self, transaction: Transaction, where: Where, records: list[OutRecord], by: str) -> tuple[Receipt, ...]:
         """One batch of a transaction. Raises: Fenced, DeliveryRefused."""
         entry = self._guarded(transaction.transactional_id, transaction.epoch)
         if entry.open is not transaction:
@@ -199,7 +199,7 @@ class KafkaWorld:
         elif entry.last is None or entry.last.committed is False:
             raise Fenced(f"{transactional_id}: nothing to commit")
 
-    def send(self, record: OutRecord, by: str) -> Placed:
+    def send(self, record: OutRecord, by: str) -> Receipt:
         """One record outside any transaction. Raises: DeliveryRefused."""
         self._judge(record.topic, [record])
         return self._append(self.where(record), record, None, by)
@@ -222,7 +222,10 @@ class KafkaWorld:
         refused = [index for index, record in enumerate(records) if self._refuses(record)]
         if refused:
             raise DeliveryRefused(
-                [Refusal(cause=Cause.RECORD, reason="record_invalid", topic=topic, index=index) for index in refused],
+                [
+                    Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=topic, index=index)
+                    for index in refused
+                ],
                 begun=True,
             )
 
@@ -233,14 +236,14 @@ class KafkaWorld:
         self.refusals[record.value] = times + 1
         return times < int(record.value.split(b":")[1])
 
-    def _append(self, where: Where, record: OutRecord, transaction: Transaction | None, by: str) -> Placed:
+    def _append(self, where: Where, record: OutRecord, transaction: Transaction | None, by: str) -> Receipt:
         log = self.logs[where]
         entry = Entry(
             record=record, transaction=transaction, appended_at_ms=self._time.now_ms(), offset=len(log), by=by
         )
         log.append(entry)
         self.trace.note("kafka appends", by, *where, entry.offset, record.value[:40])
-        return Placed(kafka_partition=where[1], offset=entry.offset, at_ms=record.timestamp_ms)
+        return Receipt(kafka_partition=where[1], offset=entry.offset, at_ms=record.timestamp_ms)
 
     def _decide(self, entry: _Id, *, committed: bool) -> None:
         transaction, entry.open = entry.open, None
@@ -274,4 +277,4 @@ class KafkaWorld:
 
 
 def _missing(topic: str) -> Refusal:
-    return Refusal(cause=Cause.TOPIC, reason="topic_missing", topic=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason="topic_missing", destination=topic)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.engine.answers import (
+from clockwork.errors import InvalidInput
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -23,7 +24,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import InvalidInput
 from tests.simulation.node import CancelCall, ChangeCall, CreateCall, FindCall, FireCall, RearmCall
 from tests.simulation.workload import Op, describe_answer, describe_call
 

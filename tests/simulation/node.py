@@ -1,27 +1,28 @@
-"""One node: the production engine, put together as `clockwork.app` does it, over the simulated worlds."""
+"""One node: the production engine, put together as `clockwork.node.app` does it, over the simulated worlds."""
 
 import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.command_work import CommandWork
-from clockwork.api.handlers import ScheduleHandlers
-from clockwork.config import IntakeSettings, RunnerSettings
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
-from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.commands.worker import CommandWork
+from clockwork.domain.destination import Topic
+from clockwork.domain.rights import ANYONE
+from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
-from clockwork.engine.answers import NewSchedule
-from clockwork.engine.deliver import Delivery
-from clockwork.engine.dispatch import Dispatcher
-from clockwork.engine.requests import Requests
-from clockwork.engine.shard_loop import Gates, ShardLoop
-from clockwork.engine.supervisor import Supervisor
-from clockwork.engine.takeover import TakeOver
-from clockwork.engine.topic_waits import TopicWaits
-from clockwork.engine.waker import Waker
 from clockwork.errors import Unavailable
+from clockwork.firing.deliver import Delivery
+from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.supervisor import Supervisor
+from clockwork.firing.takeover import Takeover
+from clockwork.http.schedules import ScheduleHandlers
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.results import NewSchedule
+from clockwork.requests.service import Requests
+from clockwork.requests.waker import Waker
+from clockwork.settings.model import IntakeSettings, RunnerSettings
 from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLog
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership
@@ -83,16 +84,18 @@ class Node:
         self.store = HostStore(worlds.store, host)
         self.publisher = HostPublisher(worlds.kafka, host)
         self._ownership = HostOwnership(worlds.group, host)
-        topic_waits = TopicWaits(topic_wait_ms=runner.topic_wait_ms)
-        take_over = TakeOver(
+        destination_waits = DestinationWaits(topic_wait_ms=runner.topic_wait_ms)
+        takeover = Takeover(
             self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
         )
-        delivery = Delivery(self.store, self.publisher, take_over, topic_waits, clock, telemetry, rng, runner)
-        dispatcher = Dispatcher(self.store, delivery, topic_waits, clock, host.guard, telemetry, runner)
-        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+        delivery = Delivery(self.store, self.publisher, takeover, destination_waits, clock, telemetry, rng, runner)
+        shard_pass = ShardPass(self.store, delivery, destination_waits, clock, host.guard, telemetry, runner)
+        concurrency = ConcurrencyLimits(
+            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
+        )
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, runner)
+            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, runner)
 
         self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
         self._waker = Waker(self._ownership, self.supervisor.tell)
@@ -114,7 +117,7 @@ class Node:
             turn_of=requests.turn_of,
             publisher=self.publisher,
             rng=rng,
-            principal=lambda: NOBODY_IN_PARTICULAR,
+            principal=lambda: ANYONE,
             topic=COMMANDS,
             dead_letter_topic=DEAD_LETTERS,
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import COMMAND, CORRELATION_ID, DEAD_DETAIL, DEAD_SOURCE, REPEATED, OutRecord
 from clockwork.domain.schedule import ClientId, Outcome, Row, ScheduleKey
-from clockwork.engine.answers import (
+from clockwork.requests.results import (
     Cancelled,
     Created,
     NotFound,

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from clockwork.adapters.memory_store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.ports import Page
+from clockwork.ports.store import Page
+from clockwork.stores.memory.store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import StoreFaults
 from tests.simulation.host import Host
@@ -84,7 +84,7 @@ class Outcomes(dict[OutcomePlace, Outcome]):
         there = self.get(place)
         if there is not None and there != outcome:
             self._trace.violation(
-                "outcome_changed", f"{place[1]}: {there.state} {there.placed}, then {outcome.state} {outcome.placed}"
+                "outcome_changed", f"{place[1]}: {there.state} {there.receipt}, then {outcome.state} {outcome.receipt}"
             )
         super().__setitem__(place, outcome)
 

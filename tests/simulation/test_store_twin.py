@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from clockwork.adapters.memory_store import MemoryScheduleStore, Place, Write
 from clockwork.errors import TransactionConflict
+from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write
 from tests.support import builders
 
 

@@ -8,8 +8,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
-from clockwork.engine.answers import (
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey
+from clockwork.errors import InvalidInput
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -23,7 +25,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import InvalidInput
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
 from tests.simulation.kafka_world import POISON

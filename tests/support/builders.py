@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position, new_position
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -15,14 +16,13 @@ from clockwork.domain.schedule import (
     OnLate,
     OrderingKey,
     Outcome,
-    Placed,
     Pointer,
+    Receipt,
     RequestId,
     Retry,
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 
@@ -140,9 +140,9 @@ def pointer(
     )
 
 
-def placed(offset: int = 7, *, kafka_partition: int = 0, at_ms: int = DUE_MS + 5) -> Placed:
+def receipt(offset: int = 7, *, kafka_partition: int = 0, at_ms: int = DUE_MS + 5) -> Receipt:
     """Where a record is."""
-    return Placed(kafka_partition=kafka_partition, offset=offset, at_ms=at_ms)
+    return Receipt(kafka_partition=kafka_partition, offset=offset, at_ms=at_ms)
 
 
 def outcome(
@@ -150,13 +150,13 @@ def outcome(
     state: EndState = EndState.DELIVERED,
     *,
     at_ms: int = DUE_MS + 5,
-    where: Placed | None = None,
+    where: Receipt | None = None,
     failure: Failure | None = None,
     expires_at_s: int = 2_000_000_000,
 ) -> Outcome:
     """How the schedule of a row ended."""
     if where is None and state in (EndState.DELIVERED, EndState.FAILED):
-        where = placed(at_ms=at_ms)
+        where = receipt(at_ms=at_ms)
     if failure is None and state is EndState.FAILED:
         failure = Failure(reason="record_too_large", attempts=8)
     return Outcome(
@@ -166,7 +166,7 @@ def outcome(
         state=state,
         at_ms=at_ms,
         schedule=None if state is EndState.SUPERSEDED else of.schedule,
-        placed=where,
+        receipt=where,
         failure=failure,
         expires_at_s=expires_at_s,
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.dynamo_wire import DynamoWire, WireAnswer
-from clockwork.adapters.kafka_client import KafkaWire
 from clockwork.errors import BrokerUnavailable
+from clockwork.kafka.client import KafkaWire
+from clockwork.stores.dynamodb.wire import DynamoWire, WireAnswer
 
 
 class Throttle:

@@ -25,11 +25,11 @@ import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from clockwork.adapters.kafka_client import KafkaSettings
-from clockwork.adapters.kafka_topics import create_topics
-from clockwork.app import Node, Role, open_node
 from clockwork.clock import SystemClock
-from clockwork.config import load_settings
+from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.topics import create_topics
+from clockwork.node.app import Node, Role, open_node
+from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
 from infra.local.node import NodeProcess, node_environment
 from infra.local.ports import free_port

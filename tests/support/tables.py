@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import shard_of
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.support import builders
 from tests.support.nodes import Cluster
 

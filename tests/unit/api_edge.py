@@ -8,17 +8,18 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api.auth import Authenticator, Gate
-from clockwork.api.limits import CreateLimits
-from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
-from clockwork.config_access import ConnectionSettings
+from clockwork.access.gate import Authenticator, Gate
 from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
-from clockwork.engine.answers import (
+from clockwork.http.server import HttpServer, make_app
+from clockwork.observability.metrics import PrometheusTelemetry
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.history import Remembers
+from clockwork.requests.listing import Lists
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import CreateLimits
+from clockwork.requests.results import (
     Cancelled,
     Change,
     Changed,
@@ -34,9 +35,7 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.engine.command_turn import CommandTurn
-from clockwork.engine.history import Remembers
-from clockwork.engine.listing import Lists
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000
@@ -79,7 +78,7 @@ class FakeEngine:
     due_asked: list[int | None] = field(default_factory=list)
     """By retries."""
 
-    async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
         if self.error is not None:
             raise self.error
         self.news.append(new)
@@ -90,7 +89,7 @@ class FakeEngine:
         self.views[key] = view_of(new)
         return Created(self.views[key])
 
-    async def known(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Repeated | KeyTaken | None:
+    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
         key = (new.client_id, new.schedule_key)
         if (view := self.views.get(key)) is None:
             return None
@@ -104,7 +103,7 @@ class FakeEngine:
         return self.views.get((client_id, schedule_key))
 
     async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
+        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
         if self.error is not None:
             raise self.error
@@ -120,7 +119,7 @@ class FakeEngine:
         change: Change,
         *,
         if_version: IfVersion | None = None,
-        turn: CommandTurn | None = None,
+        turn: CommandDedup | None = None,
     ) -> ChangeAnswer:
         if self.error is not None:
             raise self.error
@@ -266,7 +265,7 @@ async def open_edge(
     engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
-    gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
+    gate = Gate(authenticator, telemetry)
     limits = CreateLimits(
         creates_per_second=creates_per_second,
         bytes_per_second=bytes_per_second,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from clockwork.api import pending
-from clockwork.api.pending import PendingLimit
-from clockwork.domain import allowance
+from clockwork.domain import quota
 from clockwork.domain.schedule import ClientId
+from clockwork.requests import pending_quota as pending
+from clockwork.requests.pending_quota import PendingLimit
 
 
 @dataclass
@@ -58,4 +58,4 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def count_again_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """What seems full may be counted then."""
-    monkeypatch.setattr(allowance, "AGAIN_S", seconds)
+    monkeypatch.setattr(quota, "AGAIN_S", seconds)

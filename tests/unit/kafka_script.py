@@ -15,12 +15,12 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-from clockwork.adapters import kafka_client as codes
-from clockwork.adapters.kafka_client import KafkaSettings, Pulse
-from clockwork.adapters.kafka_topics import TopicDirectory
-from clockwork.adapters.kafka_transaction import KafkaShardPublisher
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
+from clockwork.kafka import client as codes
+from clockwork.kafka.client import KafkaSettings, Pulse
+from clockwork.kafka.topics import TopicDirectory
+from clockwork.kafka.transactional import KafkaShardPublisher
 
 LOST: Final = -100
 """Instead of an error code: the request is carried out, and its answer never arrives."""
@@ -42,7 +42,7 @@ def settings_for_script(**changes: Any) -> KafkaSettings:
 
 
 class ScriptedWire:
-    """See `kafka_client.Wire`. Topics have two Kafka partitions (the deliveries topic four), all led by node 1."""
+    """See `kafka.client.Wire`. Topics have two Kafka partitions (the deliveries topic four), all led by node 1."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

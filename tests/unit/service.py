@@ -8,17 +8,17 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.admin import AdminParts
-from clockwork.api.auth import Gate
-from clockwork.api.limits import NO_LIMITS, CreateLimits
-from clockwork.api.pending import NO_PENDING_LIMIT, PendingLimit
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
+from clockwork.access.gate import Gate
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unauthenticated
-from clockwork.tracer import NO_TRACER, Tracer
+from clockwork.http.operations import AdminParts
+from clockwork.http.server import HttpServer, make_app
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.ports.tracing import NO_TRACER, Tracer
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.settings.model import HttpSettings
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness, a_request
@@ -35,9 +35,9 @@ class Service:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            tenure = await self.engine.take_over.run(ShardId(shard))
-            await self.engine.one_pass(tenure)
-            await tenure.tidy.finish()
+            lease = await self.engine.takeover.run(ShardId(shard))
+            await self.engine.one_pass(lease)
+            await lease.cleanup.finish()
 
     async def seed(self, *client_ids: str) -> None:
         """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""
@@ -66,16 +66,15 @@ class Service:
 
 
 class Keys:
-    """An `Authenticator` that knows all keys from before."""
+    """An `Authenticator` with these keys."""
 
     def __init__(self, keys: Mapping[str, Principal]) -> None:
         self._keys = keys
 
-    def known(self, credential: str) -> Principal | None:
-        return self._keys.get(credential)
-
-    async def check(self, credential: str) -> Principal:
-        raise Unauthenticated("No such key.")
+    async def authenticate(self, credential: str) -> Principal:
+        if credential not in self._keys:
+            raise Unauthenticated("No such key.")
+        return self._keys[credential]
 
     async def run(self) -> None:
         raise AssertionError("not in this test")

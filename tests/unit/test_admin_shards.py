@@ -12,9 +12,9 @@ from clockwork.domain.rights import Right
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
-from clockwork.engine.answers import Cancelled
-from clockwork.engine.scan import BEGINNING
 from clockwork.errors import Fenced, StoreUnavailable
+from clockwork.operations.scan import SCAN_START
+from clockwork.requests.results import Cancelled
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, SHARDS, Engine
@@ -35,7 +35,7 @@ async def asked(service: Service, path: str, key: str = "none") -> tuple[int, An
 async def test_each_shard_is_shown_with_its_owner_and_how_late_it_is() -> None:
     engine = Engine()
     await engine.put(row())
-    await engine.take_over.run(SHARD)
+    await engine.takeover.run(SHARD)
     engine.at_due(2_500)
     del engine.store.shard_states[ShardId(0)]
     async with open_service(engine) as service:
@@ -61,14 +61,14 @@ async def test_each_shard_is_shown_with_its_owner_and_how_late_it_is() -> None:
 async def test_a_fenced_owner_fires_nothing_more_until_it_has_taken_over_again() -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     async with open_service(engine) as service:
         told = json.loads((await admin(service, "fence", str(SHARD), "--json")).output)
-    assert (told["shard"], told["epoch"]) == (SHARD, tenure.epoch + 1)
+    assert (told["shard"], told["epoch"]) == (SHARD, lease.epoch + 1)
     assert engine.woken == [(SHARD, NewlyDue(engine.clock.now_ms()))]
     engine.at_due()
     with pytest.raises(Fenced):
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
     assert engine.arrived() == []
     again = await engine.own()
     await engine.one_pass(again)
@@ -81,17 +81,17 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     engine = Engine()
     sent = row(schedule(schedule_key="sent"))
     await engine.put(sent)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.dispatcher.raise_frontier(tenure)
+    await engine.shard_pass.raise_frontier(lease)
     await engine.survey.fence(SHARD)
     refused = await engine.canceller.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived() == ["sent"]
 
     again = await engine.own()
-    assert sent.position in again.tidy or not engine.store.rows
+    assert sent.position in again.cleanup or not engine.store.rows
     await engine.one_pass(again)
     assert engine.arrived() == ["sent"]
 
@@ -101,12 +101,12 @@ async def test_a_cancel_believes_no_wait_that_was_said_before_the_fence() -> Non
     engine = Engine()
     waiting = row(schedule(schedule_key="waits"))
     await engine.put(waiting)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.kafka.delete_topic(builders.TOPIC)
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     await engine.survey.fence(SHARD)
-    await engine.dispatcher.answer_wanted(tenure, waiting.position)
+    await engine.shard_pass.answer_wanted(lease, waiting.position)
     refused = await engine.canceller.cancel(waiting.schedule.client_id, waiting.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
 
@@ -148,7 +148,7 @@ async def test_all_pending_schedules_are_in_the_pages_once_and_nothing_that_ende
     delivered = rows[0]
     await engine.store.put_outcomes([builders.outcome(delivered)])
     engine.at_due()
-    keys, unreadable, place = [], 0, BEGINNING
+    keys, unreadable, place = [], 0, SCAN_START
     while True:
         page = await engine.scan.page(place, limit=5)
         keys += [view.schedule_key for view in page.views]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
-from clockwork.engine.command_turn import CommandTurn
 from clockwork.errors import StoreUnavailable
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.results import Cancelled, Created, KeyTaken, NewSchedule, NotFound, Reason, Refused, Repeated
 from tests.unit.api_edge import Answer, Edge, FakeEngine, a_request, open_edge
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -89,7 +89,7 @@ async def test_a_wrong_envelope_refuses_the_whole(edge: Edge, path: str, envelop
 async def test_items_may_each_be_cancelled_unknown_or_refused(edge: Edge) -> None:
     class Mixed(FakeEngine):
         async def cancel(
-            self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandTurn | None = None
+            self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
         ) -> Cancelled | NotFound | Refused:
             found = await super().cancel(client_id, schedule_key, turn=turn)
             late = isinstance(found, Cancelled) and schedule_key == "late"
@@ -113,7 +113,7 @@ async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_
         both = asyncio.Barrier(2)
         inside = 0
 
-        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key != "same":
                 await self.both.wait()  # would never end if they went one after the other
                 return await super().create(new, turn=turn)
@@ -134,7 +134,7 @@ async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_
 
 async def test_what_is_not_answered_at_the_deadline_is_unavailable_and_the_rest_is_as_it_was() -> None:
     class Slow(FakeEngine):
-        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key == "slow":
                 await asyncio.Event().wait()
             return await super().create(new, turn=turn)
@@ -153,7 +153,7 @@ async def test_what_is_not_answered_at_the_deadline_is_unavailable_and_the_rest_
 
 async def test_the_store_may_be_away_for_one_item_and_one_may_meet_a_defect() -> None:
     class Unlucky(FakeEngine):
-        async def create(self, new: NewSchedule, *, turn: CommandTurn | None = None) -> Created | Repeated | KeyTaken:
+        async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
             if new.schedule_key == "away":
                 raise StoreUnavailable("at a host that is nobody's business")
             if new.schedule_key == "defect":

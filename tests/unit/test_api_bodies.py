@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clockwork.api import json_body
 from clockwork.errors import InvalidInput
+from clockwork.schema import json as json_body
 from tests.unit.api_edge import Edge, a_request, open_edge
 
 BODY_BYTES_MAX = 300 * 1024

@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 import pytest
 
-from clockwork.api.changes import read_put
-from clockwork.api.schemas import read_schedule
-from clockwork.api.shown import request_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Reason, Refused
+from clockwork.requests.results import Reason, Refused
+from clockwork.schema.change import read_put
+from clockwork.schema.render import request_of
+from clockwork.schema.schedule import read_schedule
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge, view_of
 
 ONE = "/schedule/shop/order-1"

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from clockwork.api.connection import HEADERS_MAX, Connection
-from clockwork.config_access import ConnectionSettings
+from clockwork.http.connection import HEADERS_MAX, Connection
+from clockwork.settings.model import ConnectionSettings
 from tests.support.waiting import until
 from tests.unit.api_edge import Edge, a_request, open_edge
 
@@ -164,7 +164,7 @@ async def test_more_headers_than_any_client_needs_are_a_400() -> None:
 
 
 async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clockwork.api.requests.BODY_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("clockwork.http.body.BODY_SECONDS_MAX", 0.05)
     async with open_edge() as edge, connected(edge) as (reader, writer):
         writer.write(
             b"POST /schedule HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.api import json_body
-from clockwork.api.schemas import AHEAD_MS_MAX, HEADERS_MAX, STORED_BYTES_MAX, TooLarge, read_schedule
-from clockwork.api.times import due_ms_of_input
 from clockwork.domain.schedule import DataForm, Guarantee
-from clockwork.engine.answers import NewSchedule
 from clockwork.errors import InvalidInput
+from clockwork.requests.results import NewSchedule
+from clockwork.schema import json as json_body
+from clockwork.schema.schedule import AHEAD_MS_MAX, HEADERS_MAX, STORED_BYTES_MAX, TooLarge, read_schedule
+from clockwork.schema.times import due_ms_of_input
 from tests.unit.api_edge import DUE_MS, NOW_MS, a_request
 
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from clockwork.api.limits import CreateLimits
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import TooManyRequests
+from clockwork.requests.rate_limits import CreateLimits
 from tests.unit.api_edge import Edge, a_request, open_edge
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, ScheduleKey, Topic
-from clockwork.engine.answers import ScheduleView, Status
-from clockwork.engine.history import HistoryPage
-from clockwork.engine.listing import ListPage, ListQuery
+from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, ScheduleKey
 from clockwork.errors import StoreUnavailable
+from clockwork.requests.history import HistoryPage
+from clockwork.requests.listing import ListPage, ListQuery
+from clockwork.requests.results import ScheduleView, Status
 from tests.support import builders
 from tests.unit.api_edge import Answer, Edge, a_request, open_edge
 

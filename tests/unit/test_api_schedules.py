@@ -11,15 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import EndState, Failure, Outcome, Placed
-from clockwork.engine.answers import Reason, Refused, ScheduleView, Status
-from clockwork.errors import (
-    FieldError,
-    InvalidInput,
-    StoreThrottled,
-    TransactionConflict,
-    Unreadable,
-)
+from clockwork.domain.schedule import EndState, Failure, Outcome, Receipt
+from clockwork.errors import FieldError, InvalidInput, StoreThrottled, TransactionConflict, Unreadable
+from clockwork.requests.results import Reason, Refused, ScheduleView, Status
 from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
 
 
@@ -174,8 +168,8 @@ async def test_a_refused_cancel_says_why_and_shows_the_schedule(edge: Edge, reas
 async def test_a_delivered_schedule_says_where_when_and_how_late(edge: Edge) -> None:
     await edge.post(a_request())
     view = edge.engine.views["shop", "order-1"]
-    placed = Placed(kafka_partition=3, offset=2**40, at_ms=DUE_MS + 25)
-    ended = replace(view, status=Status.DELIVERED, outcome=outcome_of(view, state=EndState.DELIVERED, placed=placed))
+    receipt = Receipt(kafka_partition=3, offset=2**40, at_ms=DUE_MS + 25)
+    ended = replace(view, status=Status.DELIVERED, outcome=outcome_of(view, state=EndState.DELIVERED, receipt=receipt))
     edge.engine.views["shop", "order-1"] = ended
     answer = await edge.ask("GET", "/schedule/shop/order-1")
     assert answer.json["status"] == "delivered"

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.server import HttpServer, make_app
-from clockwork.config import HttpSettings
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import ScheduleView
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
+from clockwork.http.server import HttpServer, make_app
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.results import ScheduleView
+from clockwork.settings.model import HttpSettings
 from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, open_edge
 
 WAIT_S = 60.0
@@ -236,6 +236,6 @@ async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_set
         ),
         http,
     )
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

@@ -12,10 +12,10 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api import siblings
-from clockwork.api.siblings import Sibling, SiblingHandlers, answering_siblings
 from clockwork.domain.sharding import ShardId
+from clockwork.http import siblings
+from clockwork.http.siblings import Sibling, SiblingHandlers, answering_siblings
+from clockwork.observability.metrics import PrometheusTelemetry
 from tests.unit.api_edge import FakeReadiness
 
 COUNT = 3

@@ -9,15 +9,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_pauses import DynamoPauses
-from clockwork.adapters.dynamo_tables import check_tables
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.pauses import NOTHING_PAUSED
 from clockwork.domain.position import text_of
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.pauses import DynamoPauses
+from clockwork.stores.dynamodb.schema import check_tables
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.benchmarks.figures import Finding, Goal, quantile, spread
 from tests.benchmarks.metered import kilobytes
 from tests.benchmarks.report import Report, distribution, table

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import clockwork.client as c
-from clockwork.api.limits import CreateLimits
 from clockwork.client import AsyncClient
 from clockwork.domain.rights import Right
+from clockwork.requests.rate_limits import CreateLimits
 from tests.support import builders
 from tests.unit.api_edge import open_edge
 from tests.unit.client_stub import FAST

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import trustme
 
-from clockwork.api.server import HttpServer
-from clockwork.config import HttpSettings
+from clockwork.http.server import HttpServer
+from clockwork.settings.model import HttpSettings
 from clockwork.tls import server_context
 from tests.support.certificates import ca_file, issue
 from tests.support.engine import Engine
@@ -17,7 +17,7 @@ from tests.unit.service import app_of
 
 async def get(url: str, **environ: str) -> tuple[int | None, str]:
     """In a process of its own: what is trusted is read when it starts."""
-    command = ("-m", "clockwork.cli", "--url", url, "schedule", "get", "shop", "none")
+    command = ("-m", "clockwork", "--url", url, "schedule", "get", "shop", "none")
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env={**os.environ, **environ}, stderr=asyncio.subprocess.PIPE
     )

@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.memory_kafka import Step
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.api import command_work
-from clockwork.api.limits import CreateLimits
-from clockwork.api.pending import PendingLimit
-from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.commands import worker as command_work
+from clockwork.domain.quota import COUNT_EVERY_S
 from clockwork.domain.rate import NS
-from clockwork.domain.retry import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import EVERYTHING, Principal, Right, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Status
-from clockwork.engine.listing import count_ahead
 from clockwork.errors import BrokerUnavailable, StoreUnavailable
+from clockwork.kafka.memory.broker import Step
+from clockwork.requests.listing import count_ahead
+from clockwork.requests.pending_quota import PendingLimit
+from clockwork.requests.rate_limits import CreateLimits
+from clockwork.requests.results import Status
+from clockwork.stores.memory.search import MemoryScheduleSearch
 from tests.unit.api_edge import a_request
 from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk
 from tests.unit.counting import FakeCount, count_again_after, counting, no_patience
@@ -185,7 +185,7 @@ async def test_while_dynamodb_is_away_commands_wait_and_none_is_lost_or_out_of_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     desk = Desk()
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     store, failing = desk.engine.store, [True]
     real = store.read_pointer
     seen = asyncio.Event()
@@ -221,7 +221,7 @@ async def test_over_a_limit_a_command_waits_instead_of_being_refused(monkeypatch
             now_ns[0] += int(seconds * 1e9)
         await sleep(0)
 
-    monkeypatch.setattr("clockwork.api.command_work.asyncio.sleep", pass_time)
+    monkeypatch.setattr("clockwork.commands.worker.asyncio.sleep", pass_time)
     for number in range(3):
         desk.ask("create", schedule={**desk.body(), "scheduleKey": f"k{number}"})
     await desk.settle()
@@ -271,7 +271,7 @@ async def test_a_command_waits_for_a_count_that_goes_on_before_it_becomes_a_dead
         now_ns[0] += COUNT_EVERY_S * NS
         count.found = 0
         count.may_end.clear()
-        monkeypatch.setattr("clockwork.api.command_work.asyncio.sleep", sleep)
+        monkeypatch.setattr("clockwork.commands.worker.asyncio.sleep", sleep)
         with no_patience(monkeypatch):
             desk.create("B")
             await desk.settle()
@@ -327,7 +327,7 @@ async def test_what_is_too_large_for_the_dead_letters_is_told_with_where_it_stan
 
 async def test_answers_and_dead_letters_wait_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    monkeypatch.setattr(command_work, "RETRY", Backoff(initial_ms=1, max_ms=2))
+    monkeypatch.setattr(command_work, "RETRY", BackoffPolicy(initial_ms=1, max_ms=2))
     tried: set[str] = set()
     away = [True]
 

@@ -4,13 +4,14 @@ import logging
 
 import pytest
 
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.lanes import TopicWait
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import DestinationWait
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
-from clockwork.engine.dead_letter_topics import TURNED_AWAY_MS
-from clockwork.errors import BrokerUnavailable, Cause, Refusal
+from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
+from clockwork.firing.dead_letters import TURNED_AWAY_MS
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -51,11 +52,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def passes(engine: Engine, *rows: Row, count: int = 1) -> None:
     await engine.put(*rows)
-    tenure = await engine.own()
+    lease = await engine.own()
     for number in range(count):
         engine.at_due(late_ms=number * 10)
-        await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+        await engine.one_pass(lease)
+    await lease.cleanup.finish()
 
 
 @BOTH
@@ -80,7 +81,9 @@ async def test_a_letter_that_its_clients_topic_does_not_take_goes_to_the_cluster
     def refuse(record: OutRecord) -> Refusal | None:
         if record.topic != OWN or why not in {"away", "invalid"}:
             return None
-        return Refusal(cause=Cause.TRANSIENT if why == "away" else Cause.RECORD, reason=why, topic=OWN)
+        return Refusal(
+            cause=RefusalCause.TRANSIENT if why == "away" else RefusalCause.RECORD, reason=why, destination=OWN
+        )
 
     engine.kafka.refuse = refuse
     failed, next_one = worn_out("a", size=1_000, guarantee=guarantee), behind(guarantee=guarantee)
@@ -135,9 +138,9 @@ async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_the
     assert asked.count(OWN) == 1
     engine.kafka.create_topic(OWN)
     await engine.put(worn_out("c"))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=60_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["a", "b"]
     assert engine.arrived(OWN) == ["c"]
     assert [record.event for record in caplog.records if record.message.startswith("Topic")] == [  # type: ignore[attr-defined]
@@ -149,12 +152,12 @@ async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliverie
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine = Engine(dead_letter_topics={"shop": OWN}, topic_wait_ms=20_000)
-    tenure = await engine.own()
+    lease = await engine.own()
 
     async def events_after(found: Row, late_ms: int) -> list[str]:
         await engine.put(found)
         engine.at_due(late_ms=late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
         return [record.event for record in caplog.records if record.message.startswith("Topic")]  # type: ignore[attr-defined]
 
     for number in range(4):
@@ -163,7 +166,7 @@ async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliverie
     assert await events_after(delivery, 60_000) == ["topic.waits", "topic.given_up"]
     # A letter that is refused meanwhile does not take that back.
     assert await events_after(worn_out("last"), 75_000) == ["topic.waits", "topic.given_up"]
-    assert engine.topic_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
+    assert engine.destination_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
 
 
 @BOTH
@@ -171,24 +174,26 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
     engine = an_engine()
     refusing = {OWN, engine.kafka.dead_letters_topic}
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="leader_away", topic=record.topic) if record.topic in refusing else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="leader_away", destination=record.topic)
+        if record.topic in refusing
+        else None
     )
     await engine.put(worn_out("a", guarantee=guarantee), behind(guarantee=guarantee))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    assert (await engine.one_pass(tenure)).fired == 0
+    assert (await engine.one_pass(lease)).fired == 0
     assert engine.arrived() == []
     refusing.clear()
     engine.at_due(late_ms=10_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     found = [*engine.arrived(OWN), *engine.arrived(engine.kafka.dead_letters_topic)]
     assert (found, engine.arrived()) == (["a"], ["behind"])
 
 
 @BOTH
-@pytest.mark.parametrize("cause", [Cause.TRANSIENT, Cause.RECORD])
+@pytest.mark.parametrize("cause", [RefusalCause.TRANSIENT, RefusalCause.RECORD])
 async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
-    cause: Cause, guarantee: Guarantee
+    cause: RefusalCause, guarantee: Guarantee
 ) -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
@@ -196,61 +201,63 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
 
     def refuse(record: OutRecord) -> Refusal | None:
         offered.append(record.topic)
-        return Refusal(cause=cause, reason="full", topic=cluster) if record.topic == cluster else None
+        return Refusal(cause=cause, reason="full", destination=cluster) if record.topic == cluster else None
 
     engine.kafka.refuse = refuse
     await engine.put(worn_out("a", size=1_000, guarantee=guarantee))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     offered.clear()
     engine.at_due(late_ms=5)
-    assert not (await engine.one_pass(tenure)).more_now
+    assert not (await engine.one_pass(lease)).more_now
     assert offered == []
     engine.kafka.refuse = lambda _: None
     engine.at_due(late_ms=5_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(cluster) == ["a"]
-    assert tenure.turned_away
-    await engine.one_pass(tenure)
-    assert not tenure.turned_away
+    assert lease.turned_away
+    await engine.one_pass(lease)
+    assert not lease.turned_away
 
 
 async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=cluster) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=cluster) if record.topic == cluster else None
     )
     waiting_row = worn_out("a", size=1_000)
     await engine.put(waiting_row)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     await engine.store.hold(SHARD, waiting_row.position, RequestId("a-cancel"))
     engine.at_due(late_ms=5)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     found = await engine.store.read_row(SHARD, waiting_row.position)
     assert isinstance(found, Row)
     assert found.retry is not None
-    assert found.retry.at_ms > tenure.frontier_ms
+    assert found.retry.at_ms > lease.frontier_ms
 
 
 async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_clients_topic_again_after_a_while() -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=record.topic) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=record.topic)
+        if record.topic == cluster
+        else None
     )
     await engine.put(worn_out("a", size=1_000))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    assert len(tenure.turned_away) == 1
+    await engine.one_pass(lease)
+    assert len(lease.turned_away) == 1
     engine.kafka.delete_topic(OWN)
     engine.kafka.create_topic(OWN, record_bytes_max=10_000)
     engine.at_due(late_ms=TURNED_AWAY_MS)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived(OWN) == ["a"]
 
 
@@ -277,8 +284,8 @@ async def test_a_row_that_cannot_be_read_goes_to_its_clients_topic_if_that_much_
 # --- what is planned
 
 
-def waiting(*topics: str) -> dict[Topic, TopicWait]:
-    return {Topic(topic): TopicWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
+def waiting(*topics: str) -> dict[Topic, DestinationWait]:
+    return {Topic(topic): DestinationWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
 
 
 @pytest.mark.parametrize(
@@ -294,13 +301,13 @@ def test_a_letter_waits_for_the_clusters_topic_only_if_it_would_go_there(waits: 
         row(schedule(client_id=client, ordering_key=client), retry=refused(DUE_MS, attempts=8))
         for client in ("bank", "shop")
     ]
-    planned = plan(rows, planner(topic_waits=waiting(*waits)))
+    planned = plan(rows, planner(destination_waits=waiting(*waits)))
     assert {each.schedule.client_id for each in fired(planned)} == fires  # type: ignore[union-attr]
 
 
 def test_its_pace_holds_up_no_letter() -> None:
-    paced = {Topic("bank-dead"): TopicWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
+    paced = {Topic("bank-dead"): DestinationWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
     letters = DeadLetterTopics(of_cluster=Topic("c"), of_clients={ClientId(builders.CLIENT): Topic("bank-dead")})
-    planner_ = planner(topic_waits=paced | waiting("c"))
+    planner_ = planner(destination_waits=paced | waiting("c"))
     planner_.letters = letters
-    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).firings) == 1
+    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).deliveries) == 1

@@ -7,10 +7,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clockwork.domain.dead_letter import dead_letter
+from clockwork.domain.dead_letters import dead_letter
 from clockwork.domain.record import OutRecord
 from clockwork.domain.rights import Right
-from clockwork.domain.schedule import Placed
+from clockwork.domain.schedule import Receipt
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
 from tests.unit.test_cli_admin import admin
@@ -251,6 +251,6 @@ async def test_a_clients_topic_that_may_not_be_read_is_said_to_be_unavailable() 
 
 @pytest.mark.parametrize("attempts", [b"x", b"\xff", b"9" * 30, "٣".encode()])
 def test_a_number_that_is_none_is_left_out(attempts: bytes) -> None:
-    placed = Placed(kafka_partition=0, offset=0, at_ms=1)
+    receipt = Receipt(kafka_partition=0, offset=0, at_ms=1)
     headers = [("clockwork-attempts", attempts)]
-    assert dead_letter(placed=placed, key=None, value=b"", headers=headers).attempts is None
+    assert dead_letter(receipt=receipt, key=None, value=b"", headers=headers).attempts is None

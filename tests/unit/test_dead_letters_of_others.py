@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.adapters.kafka_dead_letters import _polled
-from clockwork.domain.dead_letter import DeadLetter, dead_letter
+from clockwork.domain.dead_letters import DeadLetter, dead_letter
 from clockwork.domain.record import CLIENT_ID, SCHEDULE_KEY
-from clockwork.domain.schedule import Placed
-from clockwork.engine.dead_letters import LettersFrom
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import Unreadable
+from clockwork.kafka.dead_letters import _polled
+from clockwork.operations.dead_letters import DeadLetterCursor
 from tests.support.engine import Engine
 from tests.unit.test_engine_rearm import KEY, failed
 
 
 def letter(client_id: bytes, schedule_key: bytes) -> DeadLetter:
     headers = [(CLIENT_ID, client_id), (SCHEDULE_KEY, schedule_key)]
-    return dead_letter(placed=Placed(kafka_partition=0, offset=0, at_ms=1), key=None, value=b"", headers=headers)
+    return dead_letter(receipt=Receipt(kafka_partition=0, offset=0, at_ms=1), key=None, value=b"", headers=headers)
 
 
 @pytest.mark.parametrize("client_id", [b"", b"a b", b"x" * 129, "ü".encode(), b"\xff"])
@@ -54,7 +54,7 @@ async def test_a_letter_whose_schedule_cannot_be_read_leaves_the_others_on_the_p
     monkeypatch.setattr(engine.intake, "find", damaged)
     row = await failed(engine)
     engine.letters._log = _Log([letter(row.schedule.client_id.encode(), key.encode()) for key in (KEY, other)])
-    page = await engine.letters.page(LettersFrom(topic=engine.letters.topics[0]), letters_max=10)
+    page = await engine.letters.page(DeadLetterCursor(topic=engine.letters.topics[0]), letters_max=10)
     assert [view.present is not None for view in page.views] == [True, False]
 
 

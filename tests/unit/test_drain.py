@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from clockwork import app
-from clockwork.app import Node, NodeReadiness, Role
-from clockwork.config import load_settings
+from clockwork.node import app
+from clockwork.node.app import Node, NodeReadiness, Role
+from clockwork.settings.sources import load_settings
 from infra.local.node import OURS, node_environment
 from infra.local.ports import free_port
 from tests.support.waiting import until

@@ -8,18 +8,18 @@ import aiohttp
 import pytest
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
-from clockwork.adapters import dynamo_codec as codec
-from clockwork.adapters.dynamo_client import DynamoClient, backoff_s
-from clockwork.adapters.dynamo_errors import Refused, Rejected, never_sent, of_answer
-from clockwork.adapters.dynamo_store import DynamoScheduleStore
-from clockwork.adapters.dynamo_transactions import create_token, token_of
-from clockwork.adapters.dynamo_wire import DynamoClientSettings, Garbled, WireAnswer
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.schedule import EndState, RequestId, Retry
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.client import DynamoClient, backoff_s
+from clockwork.stores.dynamodb.errors import Refused, Rejected, of_answer, was_not_sent
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.dynamodb.transactions import create_token, token_of
+from clockwork.stores.dynamodb.wire import DynamoClientSettings, MalformedResponse, WireAnswer
 from tests.support.builders import outcome, pointer, row
 
 SHARD = ShardId(1)
@@ -162,7 +162,7 @@ LOST: list[BaseException] = [
     aiohttp.ClientOSError(104, "reset by peer"),
     aiohttp.ServerDisconnectedError(),
     aiohttp.ClientPayloadError(),
-    Garbled("not JSON"),
+    MalformedResponse("not JSON"),
     TimeoutError(),
 ]
 
@@ -194,7 +194,7 @@ async def _failure(operation: str, happens: BaseException | WireAnswer) -> tuple
 async def test_what_was_never_sent_was_not_written(error: BaseException) -> None:
     found, _ = await _failure("put_item", error)
 
-    assert never_sent(error)
+    assert was_not_sent(error)
     assert isinstance(found, StoreUnavailable)
     assert not found.outcome_unknown
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.dynamo_index import LIST_BUCKETS
-from clockwork.adapters.dynamo_search import DynamoScheduleSearch
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.domain.position import first_at
+from clockwork.stores.dynamodb.index import LIST_BUCKETS
+from clockwork.stores.dynamodb.search import DynamoScheduleSearch
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.support.builders import CLIENT
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters.dynamo_errors import Refused, Rejected
-from clockwork.adapters.dynamo_rights import rights_problems
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
 from clockwork.errors import StoreUnavailable
+from clockwork.stores.dynamodb.errors import Refused, Rejected
+from clockwork.stores.dynamodb.rights import rights_problems
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 
 class Tables:

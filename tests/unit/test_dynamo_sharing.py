@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from clockwork.adapters.dynamo_sharing import SharedCalls
+from clockwork.stores.dynamodb.sharing import SharedCalls
 
 
 @dataclass(slots=True)

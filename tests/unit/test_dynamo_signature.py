@@ -10,7 +10,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.adapters.dynamo_signature import Identity, Signer
+from clockwork.stores.dynamodb.signature import Identity, Signer
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
 

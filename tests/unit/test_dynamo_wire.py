@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from clockwork.adapters.dynamo_client import DynamoClient
-from clockwork.adapters.dynamo_wire import DynamoClientSettings, Wire, WireAnswer
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.errors import StoreUnavailable
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.wire import DynamoClientSettings, Wire, WireAnswer
 from tests.support.clocks import ManualClock
 
 NOW_MS: Final = 1_700_000_000_000

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey
 from clockwork.domain.wakeup import NewlyDue, Wanted
-from clockwork.engine.answers import (
+from clockwork.errors import InvalidInput
+from clockwork.requests.results import (
     Cancelled,
     Created,
     KeyTaken,
@@ -18,7 +20,6 @@ from clockwork.engine.answers import (
     Repeated,
     Status,
 )
-from clockwork.errors import InvalidInput
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -141,9 +142,9 @@ async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None
     engine = Engine()
     wanted = row(schedule(schedule_key="a"))
     await engine.put(wanted)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.dispatcher.raise_frontier(tenure)
+    await engine.shard_pass.raise_frontier(lease)
     answer = await engine.canceller.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -152,31 +153,31 @@ async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None
 async def test_a_cancel_of_a_delivered_schedule_says_where_it_is() -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
     answer = await engine.canceller.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert answer.reason is Reason.DELIVERED
     assert answer.view.outcome is not None
-    assert answer.view.outcome.placed is not None
+    assert answer.view.outcome.receipt is not None
 
 
 async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_waits() -> None:
     engine = Engine()
     lost = row(schedule(schedule_key="a", topic="gone"))
     await engine.put(lost)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     engine.at_due(late_ms=5_000)
-    assert (await engine.one_pass(tenure)).more_now
-    await engine.one_pass(tenure)
+    assert (await engine.one_pass(lease)).more_now
+    await engine.one_pass(lease)
     async with asyncio.TaskGroup() as group:
         cancelling = group.create_task(engine.canceller.cancel(builders.CLIENT, KEY))
         await engine.was_woken.wait()
-        await engine.dispatcher.answer_wanted(tenure, lost.position)
+        await engine.shard_pass.answer_wanted(lease, lost.position)
     assert engine.woken == [(SHARD, Wanted(lost.position))]
     assert isinstance(cancelling.result(), Cancelled)
 
@@ -187,20 +188,20 @@ async def test_a_promise_about_a_waiting_row_is_kept_though_its_write_was_lost()
     engine = Engine()
     wanted = row(schedule(schedule_key="a"))
     await engine.put(wanted)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    tenure.promises[wanted.position] = DUE_MS + 5_000
-    assert (await engine.one_pass(tenure)).fired == 0
+    lease.announced_not_before_ms[wanted.position] = DUE_MS + 5_000
+    assert (await engine.one_pass(lease)).fired == 0
     engine.at_due(late_ms=5_000)
-    assert (await engine.one_pass(tenure)).fired == 1
+    assert (await engine.one_pass(lease)).fired == 1
 
 
 async def test_a_producer_that_is_built_anew_raises_the_epoch_with_it() -> None:
     engine = Engine()
-    tenure = await engine.own()
-    before = tenure.epoch
-    await engine.take_over.renew(tenure)
-    assert tenure.epoch == before + 1 == (await engine.store.read_shard(SHARD)).epoch
+    lease = await engine.own()
+    before = lease.epoch
+    await engine.takeover.renew(lease)
+    assert lease.epoch == before + 1 == (await engine.store.read_shard(SHARD)).epoch
 
 
 async def test_an_expired_key_whose_row_is_still_to_be_delivered_is_found() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from clockwork.domain.schedule import EndState, Outcome
-from clockwork.engine.answers import Cancelled, Changed, Created, NotFound, Status
-from clockwork.engine.discard import Discarded, NotOpen
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unavailable
+from clockwork.operations.dead_letters import Discarded, NotOpen
+from clockwork.requests.results import Cancelled, Changed, Created, NotFound, Status
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time

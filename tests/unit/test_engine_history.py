@@ -2,12 +2,12 @@
 
 import random
 
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.config import IntakeSettings
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, Outcome, ScheduleKey
-from clockwork.engine.history import History
+from clockwork.requests.history import History
+from clockwork.settings.model import IntakeSettings
+from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock

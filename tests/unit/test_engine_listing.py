@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.config import IntakeSettings
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
+from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
-from clockwork.engine import listing
-from clockwork.engine.answers import ScheduleView, Status
-from clockwork.engine.listing import Listing, ListQuery, count_ahead
 from clockwork.errors import Unavailable
-from clockwork.ports import KeyName, PointerPage
+from clockwork.ports.store import KeyName, PointerPage
+from clockwork.requests import listing
+from clockwork.requests.listing import Listing, ListQuery, count_ahead
+from clockwork.requests.results import ScheduleView, Status
+from clockwork.settings.model import IntakeSettings
+from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock

@@ -3,7 +3,7 @@
 import pytest
 
 from clockwork.domain.schedule import EndState, Guarantee, RequestId, Retry
-from clockwork.errors import Cause, ClockUntrusted, Fenced, Refusal
+from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -14,54 +14,54 @@ WRITES = ("raise_frontier", "drop_hold", "set_retry", "put_outcomes", "delete_ro
 async def test_a_row_is_not_fired_a_millisecond_early_and_is_fired_on_time() -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=-1)
-    before = await engine.one_pass(tenure)
+    before = await engine.one_pass(lease)
     assert (before.fired, before.next_due_ms, engine.arrived()) == (0, DUE_MS, [])
     engine.at_due()
-    assert (await engine.one_pass(tenure)).fired == 1
+    assert (await engine.one_pass(lease)).fired == 1
     assert engine.arrived() == ["a"]
 
 
 async def test_a_due_row_costs_one_read_and_one_transaction_if_the_frontier_was_written_ahead() -> None:
     engine = Engine()
     await engine.put(row())
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.dispatcher.raise_frontier(tenure)
+    await engine.shard_pass.raise_frontier(lease)
     engine.store.calls.clear()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert dict(engine.store.calls) == {"read_page": 1}
 
 
 async def test_looking_at_an_idle_shard_writes_nothing() -> None:
     engine = Engine()
     await engine.put(row(schedule(due_ms=DUE_MS + 3_600_000)))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.store.calls.clear()
     engine.at_due()
-    assert await engine.dispatcher.look(tenure) == DUE_MS + 3_600_000
+    assert await engine.shard_pass.look(lease) == DUE_MS + 3_600_000
     assert not any(engine.store.calls[name] for name in WRITES)
 
 
 async def test_the_frontier_is_stored_before_the_rows_are_read() -> None:
     engine = Engine()
     await engine.put(row())
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert (await engine.store.read_shard(SHARD)).frontier_ms == DUE_MS + engine.settings.frontier_lead_ms
 
 
 async def test_nothing_is_fired_with_a_clock_that_is_not_trusted() -> None:
     engine = Engine()
     await engine.put(row())
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
     engine.trust.is_trusted = False
     with pytest.raises(ClockUntrusted):
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
     assert engine.arrived() == []
     assert (await engine.store.read_shard(SHARD)).frontier_ms == 0
 
@@ -69,12 +69,12 @@ async def test_nothing_is_fired_with_a_clock_that_is_not_trusted() -> None:
 async def test_a_delivered_row_is_left_out_of_later_passes_until_it_is_deleted() -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    assert (await engine.one_pass(tenure)).fired == 0
-    await tenure.tidy.finish()
-    assert (await engine.one_pass(tenure)).fired == 0
+    await engine.one_pass(lease)
+    assert (await engine.one_pass(lease)).fired == 0
+    await lease.cleanup.finish()
+    assert (await engine.one_pass(lease)).fired == 0
     assert engine.arrived() == ["a"]
 
 
@@ -82,14 +82,14 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
     engine = Engine()
     fired = row(schedule(schedule_key="a"))
     await engine.put(fired)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=3)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, fired.schedule.schedule_key, fired.position)
     assert outcome is not None
-    assert outcome.placed is not None
-    assert (outcome.state, outcome.placed.offset, outcome.at_ms) == (EndState.DELIVERED, 0, DUE_MS + 3)
+    assert outcome.receipt is not None
+    assert (outcome.state, outcome.receipt.offset, outcome.at_ms) == (EndState.DELIVERED, 0, DUE_MS + 3)
     assert await engine.store.read_row(SHARD, fired.position) is None
 
 
@@ -101,7 +101,7 @@ async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
     engine.at_due()
     await engine.one_pass(old)
     new = await engine.own()
-    assert len(new.tidy) == 2
+    assert len(new.cleanup) == 2
     assert (await engine.one_pass(new)).fired == 0
     assert engine.arrived() == ["a", "b"]
 
@@ -117,7 +117,7 @@ async def test_a_marker_names_what_an_earlier_owner_left_untidied() -> None:
     second = await engine.own()
     await engine.one_pass(second)
     third = await engine.own()
-    assert len(third.tidy) == 2
+    assert len(third.cleanup) == 2
     assert engine.arrived() == ["a", "b"]
 
 
@@ -137,9 +137,9 @@ async def test_a_held_row_fires_after_its_hold_was_taken_off() -> None:
     held = row(schedule(schedule_key="a"))
     await engine.put(held)
     await engine.store.hold(SHARD, held.position, RequestId("r"))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     stored = await engine.store.read_row(SHARD, held.position)
     assert stored is not None
     assert getattr(stored, "hold", None) is None
@@ -153,17 +153,19 @@ async def test_a_refused_record_waits_and_holds_back_its_lane_only() -> None:
     other = row(schedule(schedule_key="other"))
     await engine.put(first, behind, other)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
+        if record.value == b"bad"
+        else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived() == ["other"]
     stored = await engine.store.read_row(SHARD, first.position)
-    assert getattr(stored, "retry", None) == Retry(at_ms=DUE_MS + 1_000, epoch=tenure.epoch, attempts=1)
+    assert getattr(stored, "retry", None) == Retry(at_ms=DUE_MS + 1_000, epoch=lease.epoch, attempts=1)
     engine.kafka.refuse = lambda record: None
     engine.at_due(late_ms=1_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived() == ["other", "bad", "behind"]
 
 
@@ -173,17 +175,17 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
     behind = row(schedule(schedule_key="behind", ordering_key="lane"))
     await engine.put(bad, behind)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic)
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
         if record.value == b"bad" and record.topic == builders.TOPIC
         else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     for late_ms in (0, 5_000, 10_000):
         engine.at_due(late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
     assert engine.arrived() == ["behind"]
-    await tenure.tidy.finish()
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, bad.schedule.schedule_key, bad.position)
     assert outcome is not None
     assert outcome.failure is not None
@@ -194,25 +196,25 @@ async def test_a_missing_topic_waits_as_a_whole_and_nobody_pays() -> None:
     engine = Engine()
     lost = row(schedule(schedule_key="lost", topic="gone"))
     await engine.put(lost, row(schedule(schedule_key="other")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived() == ["other"]
     stored = await engine.store.read_row(SHARD, lost.position)
     assert getattr(stored, "retry", "no row") is None
     engine.kafka.create_topic("gone")
     engine.at_due(late_ms=20_000)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived("gone") == ["lost"]
 
 
 async def test_a_topic_that_stays_missing_gives_its_rows_up_after_its_wait() -> None:
     engine = Engine(topic_wait_ms=60_000)
     await engine.put(row(schedule(schedule_key="lost", topic="gone")))
-    tenure = await engine.own()
+    lease = await engine.own()
     for late_ms in (0, 30_000, 61_000, 61_001):
         engine.at_due(late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["lost"]
 
 
@@ -222,10 +224,10 @@ async def test_a_lane_with_both_guarantees_is_sent_in_order() -> None:
     await engine.put(
         *(row(schedule(schedule_key=f"k{n}", ordering_key="lane", guarantee=kind)) for n, kind in enumerate(kinds))
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
     for _ in kinds:
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
     assert engine.arrived() == ["k0", "k1", "k2"]
 
 
@@ -233,15 +235,15 @@ async def test_a_long_front_of_waiting_rows_is_not_read_at_each_pass() -> None:
     engine = Engine()
     waiting = [row(schedule(topic="gone", ordering_key=f"lane-{n % 7}")) for n in range(600)]
     await engine.put(*waiting)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    await engine.one_pass(tenure)
-    assert tenure.front is not None
-    assert tenure.front.last == waiting[-1].position
+    await engine.one_pass(lease)
+    await engine.one_pass(lease)
+    assert lease.blocked_prefix is not None
+    assert lease.blocked_prefix.last == waiting[-1].position
     await engine.put(row(schedule(schedule_key="new", due_ms=DUE_MS + 1)))
     engine.at_due(late_ms=1)
     engine.store.calls.clear()
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
     assert engine.arrived() == ["new"]
     assert engine.store.calls["read_page"] == 1

@@ -8,19 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.adapters.dynamo_fields import number
-from clockwork.adapters.dynamo_pauses import FORMAT, pauses_of
-from clockwork.adapters.memory_pauses import MemoryPauses
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.config import IntakeSettings
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.domain.schedule import EndState, Guarantee, OnLate
 from clockwork.domain.wakeup import NewlyDue, Wanted
-from clockwork.engine.answers import Cancelled, Changed
-from clockwork.engine.dispatch import FRONT_ROWS_MIN
-from clockwork.engine.pausing import Pauser, PauseWatch
-from clockwork.engine.takeover import Tenure
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
+from clockwork.firing.shard_pass import FRONT_ROWS_MIN
+from clockwork.firing.takeover import ShardLease
+from clockwork.observability.metrics import PrometheusTelemetry
+from clockwork.operations.pauses import PauseAdmin, PauseWatch
+from clockwork.requests.results import Cancelled, Changed
+from clockwork.settings.model import IntakeSettings
+from clockwork.stores.dynamodb.attributes import number
+from clockwork.stores.dynamodb.pauses import FORMAT, pauses_of
+from clockwork.stores.memory.pauses import MemoryPauses
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.clocks import ManualClock
@@ -42,11 +42,11 @@ class Paused(Engine):
         await self.pauser.resume(kind, name)
         await self.pause_watch.begin()
 
-    async def passes(self, tenure: Tenure) -> None:
+    async def passes(self, lease: ShardLease) -> None:
         """As many as the loop would make now."""
-        while (await self.one_pass(tenure)).more_now:
-            await tenure.tidy.finish()
-        await tenure.tidy.finish()
+        while (await self.one_pass(lease)).more_now:
+            await lease.cleanup.finish()
+        await lease.cleanup.finish()
 
 
 @pytest.mark.parametrize("guarantee", list(Guarantee))
@@ -61,15 +61,15 @@ async def test_what_is_paused_waits_in_order_and_goes_on_when_it_is_resumed(
         for n in range(3)
     ]
     await engine.put(*shop, row(schedule(client_id="bank", schedule_key="free", topic="other")))
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(kind, name)
     engine.at_due()
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert (engine.arrived(), engine.arrived("other")) == ([], ["free"])
     assert all(there.retry is None for there in engine.store.rows.values()), "no attempt is counted"  # type: ignore[union-attr]
 
     await engine.resume(kind, name)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.arrived() == ["k0", "k1", "k2"]
 
 
@@ -81,13 +81,13 @@ async def test_what_stands_behind_a_paused_clients_row_in_its_lane_waits_and_oth
         row(schedule(client_id="bank", schedule_key="second", ordering_key="lane")),
         row(schedule(client_id="bank", schedule_key="beside", ordering_key="elsewhere")),
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(CLIENT, "shop")
     engine.at_due()
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.arrived() == ["beside"]
     await engine.resume(CLIENT, "shop")
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.arrived() == ["beside", "first", "second"]
 
 
@@ -96,14 +96,14 @@ async def test_a_deadline_that_passes_during_a_pause_is_looked_at_when_it_ends(o
     engine = Paused()
     late = row(schedule(schedule_key="late", deadline_ms=1_000, on_late=on_late))
     await engine.put(late)
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due(60_000)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.store.outcomes == {}
 
     await engine.resume(TOPIC, builders.TOPIC)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     (outcome,) = engine.store.outcomes.values()
     assert outcome.state is (EndState.DELIVERED if on_late is OnLate.DELIVER else EndState.FAILED)
     assert len(engine.arrived(engine.kafka.dead_letters_topic)) == (on_late is OnLate.DEAD_LETTER)
@@ -114,35 +114,35 @@ async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_pa
     lane = row().schedule.lane
     engine.store.put_by_hand(builders.broken_row(lane=lane))
     engine.store.put_by_hand(builders.broken_row(client_id="shop"))
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pauser.pause(CLIENT, "shop")
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.kafka.read_committed(engine.kafka.dead_letters_topic) == []
     await engine.resume(TOPIC, builders.TOPIC)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert len(engine.kafka.read_committed(engine.kafka.dead_letters_topic)) == 1
 
 
 async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_is_heeded_at_once() -> None:
     engine = Paused()
     await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(FRONT_ROWS_MIN + 1)))
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
-    await engine.passes(tenure)
-    assert tenure.front is not None
+    await engine.passes(lease)
+    assert lease.blocked_prefix is not None
     # What the loop does with the hint that a change of the pauses sends to it.
     assert NewlyDue(0).due_ms <= DUE_MS
-    tenure.front = None
+    lease.blocked_prefix = None
     await engine.resume(TOPIC, builders.TOPIC)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert len(engine.arrived()) == FRONT_ROWS_MIN + 1
 
 
 @asynccontextmanager
-async def answering(engine: Paused, tenure: Tenure) -> AsyncIterator[None]:
+async def answering(engine: Paused, lease: ShardLease) -> AsyncIterator[None]:
     """The shard's loop, as far as those who hold a row need it."""
 
     async def answer() -> None:
@@ -151,7 +151,7 @@ async def answering(engine: Paused, tenure: Tenure) -> AsyncIterator[None]:
             engine.was_woken.clear()
             for _, wakeup in engine.woken:
                 if isinstance(wakeup, Wanted):
-                    await engine.dispatcher.answer_wanted(tenure, wakeup.position)
+                    await engine.shard_pass.answer_wanted(lease, wakeup.position)
             engine.woken.clear()
 
     async with asyncio.TaskGroup() as group:
@@ -163,11 +163,11 @@ async def answering(engine: Paused, tenure: Tenure) -> AsyncIterator[None]:
 async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_delivered_as_it_stood() -> None:
     engine = Paused()
     await engine.put(*(row(schedule(schedule_key=key, ordering_key="lane")) for key in ("gone", "moved", "stays")))
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due(5_000)
-    await engine.passes(tenure)
-    async with answering(engine, tenure):
+    await engine.passes(lease)
+    async with answering(engine, lease):
         of = {there.schedule.schedule_key: there.schedule for there in engine.store.rows.values()}  # type: ignore[union-attr]
         gone, moved = of["gone"], of["moved"]
         later_ms = engine.clock.now_ms() + 10_000
@@ -178,7 +178,7 @@ async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_de
         assert isinstance(changed, Changed)
     await engine.resume(TOPIC, builders.TOPIC)
     engine.at_due(10_000)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     assert engine.arrived() == ["stays"]
     assert [there.due_ms for there in engine.store.rows.values()] == [later_ms]
 
@@ -189,10 +189,10 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
     engine = Paused(request_timeout_ms=500)
     due = row(schedule(guarantee=Guarantee.AT_LEAST_ONCE))
     await engine.put(due)
-    tenure = await engine.own()
+    lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due(5_000)
-    await engine.passes(tenure)
+    await engine.passes(lease)
     # Here the requests' deadline is shorter than the two seconds after which the answer would be `in_flight`.
     with pytest.raises(Unavailable):
         await engine.canceller.cancel(due.schedule.client_id, due.schedule.schedule_key)
@@ -202,8 +202,8 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
 # --- saying it
 
 
-def a_pauser(store: MemoryPauses) -> Pauser:
-    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
+def a_pauser(store: MemoryPauses) -> PauseAdmin:
+    return PauseAdmin(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
 
 
 async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from clockwork.domain.schedule import EXPIRED, OnLate, Outcome, Row, ScheduleKey
-from clockwork.engine.answers import (
+from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -19,7 +20,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
@@ -67,8 +67,8 @@ async def test_without_a_time_it_is_due_now_and_its_shard_is_woken() -> None:
     answer = await rearm(engine)
     assert answer.view.schedule.due_ms == DUE_MS
     assert [shard for shard, _ in engine.woken] == [before.shard]
-    tenure = await engine.take_over.run(before.shard)
-    assert (await engine.one_pass(tenure)).fired == 1
+    lease = await engine.takeover.run(before.shard)
+    assert (await engine.one_pass(lease)).fired == 1
     assert engine.arrived() == ["a"]
 
 
@@ -195,10 +195,10 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     engine = Engine()
     dropped = builders.row(replace(builders.schedule(schedule_key=KEY), deadline_ms=1_000, on_late=OnLate.DROP))
     await engine.put(dropped)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
     expired = await engine.intake.find(CLIENT, KEY)
     assert expired is not None
     assert (expired.status, engine.arrived()) == (Status.FAILED, [])
@@ -208,8 +208,8 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     assert armed.view.schedule is not None
     assert (armed.view.schedule.deadline_ms, armed.view.schedule.on_late) == (1_000, OnLate.DROP)
     engine.at_due(late_ms=2_001)
-    tenure = await engine.take_over.run(armed.view.shard)
-    await engine.one_pass(tenure)
+    lease = await engine.takeover.run(armed.view.shard)
+    await engine.one_pass(lease)
     assert engine.arrived() == [KEY]
 
 
@@ -220,9 +220,9 @@ async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_wou
     await fail(engine)
     engine.at_due(late_ms=10_000)
     armed = await rearm(engine, due_ms=DUE_MS)
-    tenure = await engine.take_over.run(armed.view.shard)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    lease = await engine.takeover.run(armed.view.shard)
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
     again = await engine.intake.find(CLIENT, KEY)
     assert again is not None
     assert again.outcome is not None

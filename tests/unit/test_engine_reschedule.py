@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
-from clockwork.engine.answers import (
+from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
+from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
@@ -22,7 +24,6 @@ from clockwork.engine.answers import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, row, schedule
 from tests.support.engine import SHARDS, Engine
@@ -121,11 +122,11 @@ async def test_a_moved_schedule_is_delivered_once_at_its_new_time_only() -> None
     wanted = row(schedule(schedule_key="a", ordering_key="a"), shard=shard_of(OrderingKey("a"), SHARDS))
     await engine.put(wanted)
     await put(engine, due_ms=DUE_MS + 5_000)
-    tenure = await engine.take_over.run(wanted.shard)
+    lease = await engine.takeover.run(wanted.shard)
     engine.at_due(late_ms=4_999)
-    assert (await engine.one_pass(tenure)).fired == 0
+    assert (await engine.one_pass(lease)).fired == 0
     engine.at_due(late_ms=5_000)
-    assert (await engine.one_pass(tenure)).fired == 1
+    assert (await engine.one_pass(lease)).fired == 1
     assert engine.arrived() == ["a"]
 
 
@@ -145,9 +146,9 @@ async def test_a_cancel_and_a_put_after_a_put_find_it_where_it_stands_now() -> N
 async def test_a_put_after_the_frontier_has_passed_promises_nothing(late_ms: int) -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=late_ms)
-    await engine.dispatcher.raise_frontier(tenure)
+    await engine.shard_pass.raise_frontier(lease)
     answer = await put(engine, due_ms=LATER_MS)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -166,10 +167,10 @@ async def test_what_has_ended_or_never_was_cannot_be_changed() -> None:
 async def test_a_delivered_schedule_says_so_to_a_put_and_to_a_fire() -> None:
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due()
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
     for answer in (await put(engine, due_ms=LATER_MS), await engine.rescheduler.fire(CLIENT, KEY)):
         assert isinstance(answer, Refused)
         assert answer.reason is Reason.DELIVERED
@@ -309,8 +310,8 @@ async def test_a_fired_schedule_is_due_now_and_delivered_by_the_next_pass() -> N
     assert answer.view.schedule is not None
     assert answer.view.schedule.due_ms == DUE_MS
     assert engine.woken == [(shard, NewlyDue(DUE_MS))]
-    tenure = await engine.take_over.run(shard)
-    assert (await engine.one_pass(tenure)).fired == 1
+    lease = await engine.takeover.run(shard)
+    assert (await engine.one_pass(lease)).fired == 1
     again = await engine.rescheduler.fire(CLIENT, KEY)
     assert isinstance(again, Unchanged | Refused)
 

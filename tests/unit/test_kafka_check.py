@@ -9,8 +9,8 @@ from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clockwork.adapters.findings import Findings
-from clockwork.adapters.kafka_check import check_by
+from clockwork.kafka.check import check_by
+from clockwork.ports.findings import Findings
 from tests.unit.kafka_script import settings_for_script
 
 EVERYTHING = {0: (0, 11), 3: (0, 12), 11: (0, 9), 13: (0, 5), 22: (0, 4), 24: (0, 4), 26: (0, 3)}

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CommitFailedError, UnknownMemberIdError
 
-from clockwork.adapters.kafka_commands import let_commits_end_alone
+from clockwork.kafka.commands import let_commits_end_alone
 
 OFFSETS = {TopicPartition("commands", 0): 7}
 

@@ -9,9 +9,12 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.adapters import kafka_client as codes
-from clockwork.adapters.kafka_client import KafkaSecurity, KafkaSettings, Pulse
-from clockwork.adapters.kafka_produce import (
+from clockwork.domain.record import OutRecord
+from clockwork.errors import BrokerUnavailable, DeliveryRefused
+from clockwork.kafka import client as codes
+from clockwork.kafka.client import KafkaSecurity, KafkaSettings, Pulse
+from clockwork.kafka.plain import PlainSender
+from clockwork.kafka.produce import (
     BATCH_BYTES_MAX,
     ESTIMATE_SLACK_BYTES,
     Line,
@@ -20,10 +23,7 @@ from clockwork.adapters.kafka_produce import (
     partition_for,
     wire_bytes,
 )
-from clockwork.adapters.kafka_sender import PlainSender
-from clockwork.adapters.kafka_topics import TopicDirectory, TopicLayout, TopicState
-from clockwork.domain.record import OutRecord
-from clockwork.errors import BrokerUnavailable, DeliveryRefused
+from clockwork.kafka.topics import TopicDirectory, TopicLayout, TopicState
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, settings_for_script
 
@@ -158,7 +158,7 @@ async def test_of_records_sent_together_only_the_culprit_is_refused() -> None:
         results = await asyncio.gather(
             *(sender.send(record(value)) for value in (b"a", b"bad", b"b")), return_exceptions=True
         )
-        assert [type(result).__name__ for result in results] == ["Placed", "DeliveryRefused", "Placed"]
+        assert [type(result).__name__ for result in results] == ["Receipt", "DeliveryRefused", "Receipt"]
         await sender.send(record(b"after"))
     # The refused record used no number: the same producer goes on.
     assert wire.asked.count("init") == 1

@@ -1,12 +1,12 @@
-"""Why brokers turn us away: what can be told without a Kafka. The rest is in tests/integration/test_secure_kafka.py."""
+"""Why brokers turn us away: what can be told without a Kafka. The rest is in tests/real/test_secure_kafka.py."""
 
 import asyncio
 from pathlib import Path
 
 import trustme
 
-from clockwork.adapters.kafka_client import KafkaSecurity, KafkaSettings
-from clockwork.adapters.kafka_refusal import why_turned_away
+from clockwork.kafka.client import KafkaSecurity, KafkaSettings
+from clockwork.kafka.refusal import why_turned_away
 from clockwork.tls import client_context, server_context
 from infra.local.ports import free_port
 from tests.support.certificates import ca_file, issue

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters import kafka_client as codes
-from clockwork.adapters.kafka_client import Pulse
-from clockwork.adapters.kafka_produce import too_large
-from clockwork.adapters.kafka_topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
+from clockwork.kafka import client as codes
+from clockwork.kafka.client import Pulse
+from clockwork.kafka.produce import too_large
+from clockwork.kafka.topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, settings_for_script
 

@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 
-from clockwork.adapters import dynamo_codec as codec
 from clockwork.domain import marker
-from clockwork.domain.lanes import Errand, TopicWait
-from clockwork.domain.retry import Backoff, RetryPolicy
-from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row, Topic
-from clockwork.errors import Cause, Refusal
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import Action, DestinationWait
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row
+from clockwork.errors import Refusal, RefusalCause
+from clockwork.stores.dynamodb import codec
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
 from tests.support.plans import BOUND_MS, fired, lane_row, plan, planner, refused
 
-EAGER = RetryPolicy(attempts_max=2, backoff=Backoff(initial_ms=100, max_ms=100))
+EAGER = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=100, max_ms=100))
 
 
 def late(of: Row, on_late: OnLate = OnLate.DROP, *, deadline_ms: int = BOUND_MS - DUE_MS - 1) -> Row:
@@ -31,21 +32,21 @@ def test_what_is_late_by_a_millisecond_is_dropped_and_what_is_just_in_time_is_de
 
     planned = plan([too_late, in_time])
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DROP, Errand.DELIVER]
+    assert [firing.action for firing in planned.deliveries] == [Action.DROP, Action.DELIVER]
 
 
 def test_by_default_what_is_late_is_delivered_all_the_same() -> None:
     planned = plan([late(lane_row("a"), OnLate.DELIVER)])
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DELIVER]
+    assert [firing.action for firing in planned.deliveries] == [Action.DELIVER]
 
 
 def test_a_late_row_needs_no_topic_to_be_dropped() -> None:
-    wait = TopicWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
 
-    planned = plan([late(lane_row("a", topic="gone"))], planner(topic_waits={Topic("gone"): wait}))
+    planned = plan([late(lane_row("a", topic="gone"))], planner(destination_waits={Topic("gone"): wait}))
 
-    assert [firing.errand for firing in planned.firings] == [Errand.DROP]
+    assert [firing.action for firing in planned.deliveries] == [Action.DROP]
 
 
 def test_a_late_row_that_was_said_to_wait_is_not_ended_before() -> None:
@@ -63,20 +64,20 @@ def test_a_late_row_of_at_least_once_ends_inside_a_transaction_and_not_beside_se
     assert fired(plan([plain, dropped])) == [plain]
     alone = plan([dropped, plain])
     assert fired(alone) == [dropped]
-    assert alone.firings[0].guarantee is Guarantee.EXACTLY_ONCE
+    assert alone.deliveries[0].guarantee is Guarantee.EXACTLY_ONCE
 
 
 def test_a_policy_of_its_own_decides_how_often_a_record_is_tried() -> None:
     patient = lane_row("a", retry=refused(BOUND_MS - 1, attempts=2))
     eager = replace(patient, schedule=replace(patient.schedule, retry=EAGER))
 
-    assert plan([patient]).firings[0].errand is Errand.DELIVER
-    assert plan([eager]).firings[0].errand is Errand.DEAD_LETTER
+    assert plan([patient]).deliveries[0].action is Action.DELIVER
+    assert plan([eager]).deliveries[0].action is Action.DEAD_LETTER
 
 
 def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
     far = refused(BOUND_MS + 3_600_000, epoch=1)
-    slow = RetryPolicy(attempts_max=8, backoff=Backoff(initial_ms=3_600_000, max_ms=3_600_000))
+    slow = RetryPolicy(attempts_max=8, backoff=BackoffPolicy(initial_ms=3_600_000, max_ms=3_600_000))
     waiting = lane_row("a", retry=far)
 
     assert fired(plan([waiting])) == [waiting]  # a clock an hour ahead wrote it
@@ -88,7 +89,9 @@ def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
 )
 def test_waits_grow_by_the_factor_up_to_their_bound(factor_percent: int, waits: list[int]) -> None:
     policy = RetryPolicy(
-        attempts_max=9, backoff=Backoff(initial_ms=100, max_ms=400, factor_percent=factor_percent), jitter_percent=50
+        attempts_max=9,
+        backoff=BackoffPolicy(initial_ms=100, max_ms=400, factor_percent=factor_percent),
+        jitter_percent=50,
     )
 
     assert [policy.next_at_ms(attempts=n, now_ms=0) for n in (1, 2, 3)] == waits
@@ -104,7 +107,7 @@ def test_a_marker_tells_what_was_dropped_from_what_was_delivered() -> None:
 
     (dropped,) = marker.decode(text)
 
-    assert dropped.placed is None
+    assert dropped.receipt is None
     assert dropped.at_ms == 6
     assert marker.decode(marker.encode([dropped])) == (dropped,)
 
@@ -120,15 +123,15 @@ async def test_a_dropped_schedule_fails_as_expired_and_nothing_arrives(guarantee
     engine = Engine()
     dropped = late(row(schedule(schedule_key="late", guarantee=guarantee)), deadline_ms=1_000)
     await engine.put(dropped, row(schedule(schedule_key="other")))
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
 
     outcome = await _ended(engine, dropped)
     assert outcome.state is EndState.FAILED
     assert outcome.failure is not None
-    assert (outcome.failure.reason, outcome.placed, outcome.at_ms) == (EXPIRED, None, DUE_MS + 1_001)
+    assert (outcome.failure.reason, outcome.receipt, outcome.at_ms) == (EXPIRED, None, DUE_MS + 1_001)
     assert engine.arrived() == ["other"]
     assert engine.arrived(engine.kafka.dead_letters_topic) == []
     assert await engine.store.read_row(SHARD, dropped.position) is None
@@ -138,10 +141,10 @@ async def test_a_late_schedule_may_become_a_dead_letter() -> None:
     engine = Engine()
     dead = late(row(schedule(schedule_key="late")), OnLate.DEAD_LETTER, deadline_ms=1_000)
     await engine.put(dead)
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
-    await tenure.tidy.finish()
+    await engine.one_pass(lease)
+    await lease.cleanup.finish()
 
     assert engine.arrived() == []
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["late"]
@@ -160,7 +163,7 @@ async def test_a_new_owner_does_not_deliver_what_the_marker_says_was_dropped(gua
     new = await engine.own()
     engine.at_due(late_ms=999)
     assert (await engine.one_pass(new)).fired == 0
-    await new.tidy.finish()
+    await new.cleanup.finish()
 
     assert engine.arrived() == []
     assert (await _ended(engine, dropped)).at_ms == DUE_MS + 1_001
@@ -172,17 +175,19 @@ async def test_a_refused_record_beside_a_dropped_one_is_the_one_that_pays() -> N
     bad, good = row(schedule(schedule_key="bad", task_data=b"bad")), row(schedule(schedule_key="good"))
     await engine.put(dropped, bad, good)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
+        if record.value == b"bad"
+        else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     engine.at_due(late_ms=1_001)
-    await engine.one_pass(tenure)
+    await engine.one_pass(lease)
 
     assert engine.arrived() == ["good"]
     stored = await engine.store.read_row(SHARD, bad.position)
     assert isinstance(stored, Row)
     assert stored.retry is not None
-    assert {dropped.position, good.position} <= tenure.tidy.positions()
+    assert {dropped.position, good.position} <= lease.cleanup.positions()
 
 
 async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
@@ -190,14 +195,14 @@ async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
     bad = row(replace(schedule(schedule_key="bad", task_data=b"bad"), retry=EAGER))
     await engine.put(bad)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic)
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
         if record.topic == builders.TOPIC
         else None
     )
-    tenure = await engine.own()
+    lease = await engine.own()
     for late_ms in (0, 100, 200):
         engine.at_due(late_ms)
-        await engine.one_pass(tenure)
+        await engine.one_pass(lease)
 
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
 

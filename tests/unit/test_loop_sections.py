@@ -10,18 +10,18 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.adapters import dynamo_codec
-from clockwork.adapters.dynamo_batch import GROUP_REQUESTS_MAX, Grouped
-from clockwork.adapters.dynamo_fields import Item
-from clockwork.adapters.dynamo_store import YIELD_EVERY_ROWS, DynamoScheduleStore
-from clockwork.adapters.dynamo_wire import DynamoClientSettings
-from clockwork.adapters.memory_store import MemoryScheduleStore
-from clockwork.adapters.telemetry import NoTelemetry
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.domain.marker import Ended
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.schedule import Outcome
-from clockwork.engine.dispatch import PAGE_ROWS_MAX
-from clockwork.engine.tidy import CHUNK_BYTES_MAX, CHUNK_ROWS, Done, TidyUp
+from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Cleanup, Completed
+from clockwork.firing.shard_pass import PAGE_ROWS_MAX
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec as dynamo_codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import GROUP_REQUESTS_MAX, Grouped
+from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 
 SETTINGS: Final = DynamoClientSettings(region="us-east-1")
@@ -68,9 +68,12 @@ class Outcomes(MemoryScheduleStore):
 async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int, payload_bytes: int) -> None:
     # Eight megabytes may be untidied; their outcomes at one go would be 25 ms of base64. A row above the bound goes alone.
     store = Outcomes()
-    tidying = TidyUp(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
+    tidying = Cleanup(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
     large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
-    tidying.add(Done(row=row, ended=Ended(position=row.position, at_ms=1, placed=builders.placed())) for row in large)
+    tidying.add(
+        Completed(row=row, ended=MarkerEntry(position=row.position, at_ms=1, receipt=builders.receipt()))
+        for row in large
+    )
     await tidying.finish()
     assert [o.position for put in store.puts for o in put] == [row.position for row in large]
     for put in store.puts:

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.marker import ENTRIES_MAX, Ended, decode, encode
+from clockwork.domain.marker import ENTRIES_MAX, MarkerEntry, decode, encode
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import Failure, Placed
+from clockwork.domain.schedule import Failure, Receipt
 from clockwork.errors import NewerFormat, Unreadable
-from tests.support.builders import placed, position
+from tests.support.builders import position, receipt
 
-DELIVERED = Ended(position=position(), at_ms=1_700_000_000_005, placed=placed(41, kafka_partition=2))
-FAILED = Ended(
+DELIVERED = MarkerEntry(position=position(), at_ms=1_700_000_000_005, receipt=receipt(41, kafka_partition=2))
+FAILED = MarkerEntry(
     position=position(),
     at_ms=1_700_000_000_005,
-    placed=placed(42),
+    receipt=receipt(42),
     failure=Failure(reason="record_too_large", attempts=8),
 )
 
@@ -25,17 +25,17 @@ int_fields = st.integers(-1, 2**63 - 1)
 failures = st.builds(Failure, reason=st.text(max_size=30), attempts=st.integers(0, 100))
 positions = st.integers(0, 10**38 - 1).map(Position)
 with_record = st.builds(
-    lambda position, where, failure: Ended(position=position, at_ms=where.at_ms, placed=where, failure=failure),
+    lambda position, where, failure: MarkerEntry(position=position, at_ms=where.at_ms, receipt=where, failure=failure),
     positions,
-    st.builds(Placed, kafka_partition=int_fields, offset=int_fields, at_ms=int_fields),
+    st.builds(Receipt, kafka_partition=int_fields, offset=int_fields, at_ms=int_fields),
     st.none() | failures,
 )
-dropped = st.builds(Ended, position=positions, at_ms=int_fields, placed=st.none(), failure=failures)
+dropped = st.builds(MarkerEntry, position=positions, at_ms=int_fields, receipt=st.none(), failure=failures)
 entries = with_record | dropped
 
 
 @given(st.lists(entries, max_size=20))
-def test_a_marker_is_read_as_it_was_written(written: list[Ended]) -> None:
+def test_a_marker_is_read_as_it_was_written(written: list[MarkerEntry]) -> None:
     assert decode(encode(written)) == tuple(written)
 
 
@@ -48,17 +48,17 @@ def test_its_stored_form_stays_the_one_that_older_nodes_read() -> None:
 
     delivered, failed = decode(text)
 
-    assert delivered.placed == Placed(kafka_partition=2, offset=41, at_ms=1_700_000_000_005)
+    assert delivered.receipt == Receipt(kafka_partition=2, offset=41, at_ms=1_700_000_000_005)
     assert delivered.failure is None
     assert failed.failure == Failure(reason="record_too_large", attempts=8)
 
 
 def test_the_largest_marker_stays_far_below_the_limit_of_a_record() -> None:
     failure = Failure(reason="attempts_exhausted", attempts=100)
-    where = Placed(kafka_partition=9_999, offset=10**12, at_ms=10**13)
+    where = Receipt(kafka_partition=9_999, offset=10**12, at_ms=10**13)
 
     value = encode(
-        Ended(position=position(), at_ms=where.at_ms, placed=where, failure=failure) for _ in range(ENTRIES_MAX)
+        MarkerEntry(position=position(), at_ms=where.at_ms, receipt=where, failure=failure) for _ in range(ENTRIES_MAX)
     )
 
     assert len(value) < 300_000

@@ -11,11 +11,11 @@ import pytest
 from openapi_spec_validator import validate
 
 import clockwork
-from clockwork.adapters.telemetry import NoTelemetry
-from clockwork.api.openapi import document, routes_of
-from clockwork.api.openapi_calls import CALLS
-from clockwork.api.server import make_app
-from clockwork.config import HttpSettings
+from clockwork.http.openapi import document, routes_of
+from clockwork.http.openapi_calls import CALLS
+from clockwork.http.server import make_app
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import HttpSettings
 from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, a_request, open_edge
 
 DESCRIBED = {(call.method, call.path) for call in CALLS}

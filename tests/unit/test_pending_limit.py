@@ -9,18 +9,18 @@ from functools import partial
 import aiohttp
 import pytest
 
-from clockwork.adapters.memory_search import MemoryScheduleSearch
-from clockwork.adapters.telemetry import PrometheusTelemetry
-from clockwork.api import pending
-from clockwork.api.limits import Headers
-from clockwork.api.pending import SOON_MS, PendingLimit
-from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.domain.quota import COUNT_EVERY_S
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
-from clockwork.engine.answers import Changed, Status
-from clockwork.engine.listing import count_ahead
-from clockwork.engine.reading import pending_view
 from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests
+from clockwork.observability.metrics import PrometheusTelemetry
+from clockwork.requests import pending_quota as pending
+from clockwork.requests.listing import count_ahead
+from clockwork.requests.pending_quota import SOON_MS, PendingLimit
+from clockwork.requests.rate_limits import Headers
+from clockwork.requests.results import Changed, Status
+from clockwork.requests.state import pending_view
+from clockwork.stores.memory.search import MemoryScheduleSearch
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time

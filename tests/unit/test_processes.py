@@ -13,14 +13,13 @@ from typing import Final
 
 import pytest
 
-from clockwork.config import HttpSettings, KafkaSettings, Settings
-from clockwork.config_processes import ProcessSettings
-from clockwork.domain.retry import Backoff
-from clockwork.errors import StartRefused
-from clockwork.processes import Processes, reserved_port
+from clockwork.domain.retry import BackoffPolicy
+from clockwork.errors import CannotStart
+from clockwork.node.processes import Processes, reserved_port
+from clockwork.settings.model import HttpSettings, KafkaSettings, ProcessSettings, Settings
 from tests.support.waiting import until
 
-SOON: Final = Backoff(initial_ms=1, max_ms=1)
+SOON: Final = BackoffPolicy(initial_ms=1, max_ms=1)
 CHILD: Final = """
 import os, signal, sys
 folder, number = os.environ["PLAYGROUND"], sys.argv[-1].partition(":")[0]
@@ -67,7 +66,7 @@ class Playground:
 
 @asynccontextmanager
 async def playing(
-    folder: Path, *, instance_id: str | None = None, backoff: Backoff = SOON, **environ: str
+    folder: Path, *, instance_id: str | None = None, backoff: BackoffPolicy = SOON, **environ: str
 ) -> AsyncIterator[Playground]:
     """Two children; whatever is left of them at the end is ended."""
     settings = Settings(
@@ -145,7 +144,7 @@ async def test_a_process_that_dies_at_every_start_is_tried_again_and_again(tmp_p
 
 async def test_the_end_does_not_wait_for_a_back_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # One of them has died and waits an hour for its next try, when the node is told to stop.
-    async with playing(tmp_path, backoff=Backoff(initial_ms=3_600_000, max_ms=3_600_000), DIES="1") as playground:
+    async with playing(tmp_path, backoff=BackoffPolicy(initial_ms=3_600_000, max_ms=3_600_000), DIES="1") as playground:
         await playground.until_started(0)
 
         async def died() -> bool:
@@ -192,7 +191,7 @@ async def test_a_port_that_somebody_else_listens_on_is_refused_by_name(tmp_path:
     # The processes themselves would not notice: they share the port on purpose, and another node's would, too.
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
-        pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"),
+        pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"),
         reserved_port(HttpSettings(port=taken.getsockname()[1])),
     ):
         pass

@@ -18,7 +18,7 @@ from clockwork.client import AsyncClient
 from clockwork.clock import SystemClock
 from clockwork.domain.record import delivery_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.engine.answers import Status
+from clockwork.requests.results import Status
 from tests.support import builders
 from tests.unit.api_edge import open_edge
 from tests.unit.service import open_service
@@ -81,7 +81,7 @@ async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[st
     environ = {**os.environ, "CLOCKWORK_URL": url, "PYTHONPATH": str(ROOT)}
     python = shlex.quote(sys.executable)
     shell = await asyncio.create_subprocess_exec(
-        "sh", "-ec", f'clockwork() {{ {python} -m clockwork.cli "$@"; }}; {command}',
+        "sh", "-ec", f'clockwork() {{ {python} -m clockwork "$@"; }}; {command}',
         env=environ, cwd=folder, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, _ = await shell.communicate()

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.retry import Backoff, RetryPolicy
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 
-USUAL = Backoff(initial_ms=1_000, max_ms=60_000)
+USUAL = BackoffPolicy(initial_ms=1_000, max_ms=60_000)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_an_attempt_that_was_never_counted_waits_like_the_first() -> None:
 def test_a_wait_is_never_nothing_and_never_over_its_limit(
     initial_ms: int, max_ms: int, attempt: int, jitter: float
 ) -> None:
-    wait_ms = Backoff(initial_ms=initial_ms, max_ms=max_ms).wait_ms(attempt, jitter=jitter)
+    wait_ms = BackoffPolicy(initial_ms=initial_ms, max_ms=max_ms).wait_ms(attempt, jitter=jitter)
 
     assert 1 <= wait_ms <= max_ms
 

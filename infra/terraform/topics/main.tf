@@ -1,4 +1,4 @@
-# The internal topics, as clockwork/adapters/kafka_topics.py makes them; a test compares. Apart from the tables, because it
+# The internal topics, as clockwork/kafka/topics.py makes them; a test compares. Apart from the tables, because it
 # needs a way to the brokers: configure the provider `kafka` where this is used.
 
 terraform {

@@ -17,39 +17,30 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/*
-A value as text, whatever YAML makes of it: (list "its name" value). Helm reads every number as one with a fraction, and
-prints 604800000 as 6.048e+08; a bare `off`, `no` or `false` is a boolean, a list of texts is joined by commas.
-*/}}
-{{- define "clockwork.text" -}}
-{{- $name := index . 0 -}}
-{{- $value := index . 1 -}}
-{{- if kindIs "bool" $value -}}
-{{- ternary "on" "off" $value -}}
-{{- else if kindIs "float64" $value -}}
-{{- if ne $value (floor $value) -}}
-{{- fail (printf "%s: %v has a fraction; if it is meant as a text, quote it" $name $value) -}}
-{{- end -}}
-{{- printf "%.0f" $value -}}
-{{- else if kindIs "slice" $value -}}
-{{- join "," $value -}}
-{{- else if kindIs "map" $value -}}
-{{- fail (printf "%s: should be a text, a number, true or false, or a list of texts" $name) -}}
-{{- else if not (kindIs "invalid" $value) -}}
-{{- $value -}}
-{{- end -}}
-{{- end -}}
-
 {{- define "clockwork.image" -}}
-{{ .Values.image.repository }}:{{ include "clockwork.text" (list "image.tag" .Values.image.tag) | default .Chart.AppVersion }}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
+{{/* A value as the text of an environment variable. Plain YAML makes numbers floats (604800000 would print as 6.048e+08), and
+`off` false; a list is joined by commas. */}}
+{{- define "clockwork.text" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if kindIs "map" . -}}
+{{- fail "settings: a value should be a text, a number, true or false, or a list of texts" -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Absent and "" are left out; 0, false and off are values. */}}
 {{- define "clockwork.environment" -}}
 {{- range $name, $value := .Values.settings }}
-{{- /* Left out only where nothing is said: 0 and off are texts by then. */}}
-{{- with include "clockwork.text" (list (printf "settings.%s" $name) $value) }}
+{{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 - name: {{ $name }}
-  value: {{ . | quote }}
+  value: {{ include "clockwork.text" $value | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.httpTlsSecretName }}
@@ -125,7 +116,7 @@ readinessProbe:
 {{- $root := index . 0 -}}
 serviceAccountName: {{ include "clockwork.name" $root }}{{ if eq (index . 1) "init" }}-init{{ end }}
 automountServiceAccountToken: false
-# Services whose names begin with clockwork would put CLOCKWORK_… names into the environment.
+# A Service called clockwork would put CLOCKWORK_… names into the environment.
 enableServiceLinks: false
 # More than CLOCKWORK_DRAIN_TIMEOUT_MS and the leaving of the group.
 terminationGracePeriodSeconds: 30

@@ -1,0 +1,1 @@
+"""Requests that arrive as records of the commands topic."""

@@ -1,0 +1,97 @@
+"""A dead letter as it is found in its topic: `domain.record`, read backwards.
+
+The topic is Kafka's, and anybody with the rights may have written to it, so nothing about a record is taken for granted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from clockwork.domain.destination import Topic
+from clockwork.domain.names import is_client_id, is_key
+from clockwork.domain.record import (
+    CLIENT_ID,
+    DEAD_ATTEMPTS,
+    DEAD_REASON,
+    DEAD_TOPIC,
+    DELIVERY_ID,
+    RESERVED_PREFIX,
+    SCHEDULE_KEY,
+    SCHEDULE_TIME,
+    TRACEPARENT,
+)
+from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetter:
+    """What was given up, why, and where it lies. None: its headers do not say."""
+
+    receipt: Receipt
+    client_id: ClientId | None
+    schedule_key: ScheduleKey | None
+    due_ms: int | None
+    delivery_id: str | None
+    """None also for a row that could not be read."""
+    topic: str | None
+    """Where it should have gone."""
+    reason: str | None
+    attempts: int | None
+    ordering_key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    """The caller's own."""
+
+
+def dead_letter(
+    *, receipt: Receipt, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
+) -> DeadLetter:
+    """What a record of the dead-letter topic tells."""
+    found = {name: _text(value) for name, value in headers}
+    client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
+    return DeadLetter(
+        receipt=receipt,
+        # Only what a schedule could have: DynamoDB would refuse to be asked for any other.
+        client_id=ClientId(client_id) if client_id is not None and is_client_id(client_id) else None,
+        schedule_key=ScheduleKey(schedule_key) if schedule_key is not None and is_key(schedule_key) else None,
+        due_ms=_number(found.get(SCHEDULE_TIME)),
+        delivery_id=found.get(DELIVERY_ID) or None,
+        topic=found.get(DEAD_TOPIC) or None,
+        reason=found.get(DEAD_REASON) or None,
+        attempts=_number(found.get(DEAD_ATTEMPTS)),
+        ordering_key=key,
+        value=value,
+        headers=tuple((n, v) for n, v in headers if n != TRACEPARENT and not n.startswith(RESERVED_PREFIX)),
+    )
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None  # none of ours; the record is shown without it
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetterTopics:
+    """As the settings name them."""
+
+    of_cluster: Topic
+    of_clients: Mapping[ClientId, Topic] = field(default_factory=dict)
+
+    def every(self) -> tuple[Topic, ...]:
+        """Each of them once, the cluster's first."""
+        return (self.of_cluster, *sorted(set(self.of_clients.values())))
+
+    def topic_for(self, row: Row | BrokenRow, takes: Callable[[Topic], bool]) -> Topic:
+        """`takes`: whether a topic takes records at present, as far as it is known."""
+        own = self.meant_for(row)
+        return own if takes(own) else self.of_cluster
+
+    def meant_for(self, row: Row | BrokenRow) -> Topic:
+        """Of a row whose client cannot be read: the cluster's."""
+        client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+        return self.of_clients.get(client_id, self.of_cluster) if client_id is not None else self.of_cluster

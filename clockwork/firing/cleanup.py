@@ -1,0 +1,206 @@
+"""After the commit: write the outcome, *then* delete the row.
+
+In this order, because a row that is gone without an outcome would be a schedule that nobody can explain (x-delete-first).
+Both writes are idempotent, also when a zombie makes them: under exactly_once every writer writes the same outcome, under
+at_least_once the first one stands. It runs beside the next passes; until its row is deleted a delivered position is left
+out of every page and named in every marker.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from clockwork.concurrency import Backoff
+from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.position import Position
+from clockwork.domain.retry import BackoffPolicy
+from clockwork.domain.schedule import EXPIRED, BrokenRow, EndState, Guarantee, Outcome, Row, outcome_expiry_s
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import Contested, Unavailable
+from clockwork.ports.store import ScheduleStore
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS: Final = 200
+"""Rows tidied up together: eight batch writes side by side keep DynamoDB busy, and a crash repeats little."""
+CHUNK_BYTES_MAX: Final = 1024 * 1024
+"""Of the rows in them, and at least one: spelling their outcomes keeps the event loop, which heartbeats share, 3 ms a
+megabyte."""
+MANY_ROWS: Final = 25
+"""A full batch write: not worth waiting for more."""
+TICK_S: Final = 0.25
+"""Fewer rows wait for the next tick, which is the same for all shards of a node: what they write then goes into common
+batch writes (`stores.dynamodb.batching`). A pair of writes for each row was a quarter of all that a delivery cost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completed:
+    """A row whose delivery, or dead letter, is committed."""
+
+    row: Row | BrokenRow
+    ended: MarkerEntry
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a marker decided it, and has to name it until its row is deleted."""
+        failure = self.ended.failure
+        return self.guarantee is Guarantee.EXACTLY_ONCE or (failure is not None and failure.reason == EXPIRED)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return self.row.schedule.guarantee if isinstance(self.row, Row) else Guarantee.EXACTLY_ONCE
+
+
+class Cleanup:
+    """The untidied rows of one tenure, oldest first."""
+
+    def __init__(self, store: ScheduleStore, shard: ShardId, *, retention_ms: int, rng: random.Random) -> None:
+        self._store = store
+        self._shard = shard
+        self._retention_ms = retention_ms
+        self._pending: dict[Position, Completed] = {}
+        self._size_bytes = 0
+        self._work = asyncio.Event()
+        self._many = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._setbacks = Backoff(rng, BackoffPolicy(initial_ms=50, max_ms=5_000))
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the rows kept in memory."""
+        return self._size_bytes
+
+    def __contains__(self, position: Position) -> bool:
+        return position in self._pending
+
+    def add(self, done: Iterable[Completed]) -> None:
+        for one in done:
+            if one.row.position not in self._pending:
+                self._size_bytes += _size_bytes(one)
+            self._pending[one.row.position] = one
+        if self._pending:
+            self._work.set()
+        if len(self._pending) >= MANY_ROWS:
+            self._many.set()
+
+    def positions(self) -> frozenset[Position]:
+        """A copy, to be taken *before* a Query is sent: a tidy-up that ends while the answer is on its way must not make
+        the row look new (x-late-exclude)."""
+        return frozenset(self._pending)
+
+    def marked(self) -> Iterator[MarkerEntry]:
+        """What every marker must name."""
+        return (done.ended for done in self._pending.values() if done.in_transaction)
+
+    async def progress(self) -> None:
+        """Waits until some more rows are tidied up, and asks for it."""
+        self._many.set()
+        self._progress.clear()
+        await self._progress.wait()
+
+    async def run(self) -> None:
+        """Tidies up until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._work.wait()
+            try:
+                async with asyncio.timeout_at((loop.time() // TICK_S + 1) * TICK_S):
+                    await self._many.wait()
+            except TimeoutError:
+                pass  # few, but they have waited long enough
+            await self._tidy_some()
+
+    async def finish(self) -> None:
+        """Tidies up what is there, then returns: for a clean hand-over."""
+        while self._pending:
+            await self._tidy_some()
+
+    async def _tidy_some(self) -> None:
+        chunk = self._next_chunk()
+        try:
+            await self._write(chunk)
+        except (Unavailable, Contested) as error:
+            # The rows stay named in every marker, so nothing is at stake but time.
+            wait_s = self._setbacks.next_wait_s()
+            log.warning(
+                "Tidy-up waits",
+                extra={"event": "tidy.waits", "shard": self._shard, "rows": len(self._pending), "error": str(error)},
+            )
+            await asyncio.sleep(wait_s)
+            return
+        self._setbacks.reset()
+        for done in chunk:
+            if self._pending.pop(done.row.position, None) is not None:
+                self._size_bytes -= _size_bytes(done)
+        if not self._pending:
+            self._work.clear()
+        if len(self._pending) < MANY_ROWS:
+            self._many.clear()
+        self._progress.set()
+
+    def _next_chunk(self) -> list[Completed]:
+        chunk: list[Completed] = []
+        size_bytes = 0
+        for done in islice(self._pending.values(), CHUNK_ROWS):
+            size_bytes += _size_bytes(done)
+            if chunk and size_bytes > CHUNK_BYTES_MAX:
+                break
+            chunk.append(done)
+        return chunk
+
+    async def _write(self, chunk: list[Completed]) -> None:
+        exactly: list[Outcome] = []
+        first_stands: list[Outcome] = []
+        for done in chunk:
+            outcome = outcome_of(done, retention_ms=self._retention_ms)
+            if outcome is not None:
+                (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
+        if exactly:
+            await self._store.put_outcomes(exactly)
+        if first_stands:
+            await self._store.put_outcomes_if_absent(first_stands)
+        await self._push_pointers(chunk)
+        await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
+
+    async def _push_pointers(self, chunk: list[Completed]) -> None:
+        """A row that fires later than one retention after its due time keeps its pointer alive as long as its outcome."""
+        for done in chunk:
+            end_ms = done.ended.at_ms
+            if isinstance(done.row, Row) and end_ms - done.row.due_ms > self._retention_ms:
+                expires_at_s = (end_ms + 2 * self._retention_ms) // 1_000
+                await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
+
+
+def _size_bytes(done: Completed) -> int:
+    return done.row.schedule.size_bytes if isinstance(done.row, Row) else len(done.row.raw)
+
+
+def outcome_of(done: Completed, *, retention_ms: int) -> Outcome | None:
+    """The outcome that an ended row leaves; None if not even its key can be read.
+
+    Everything in it comes from the row and the marker, so that every owner computes the same.
+    """
+    row, ended = done.row, done.ended
+    schedule = row.schedule if isinstance(row, Row) else None
+    client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+    schedule_key = row.schedule.schedule_key if isinstance(row, Row) else row.schedule_key
+    if client_id is None or schedule_key is None:
+        return None
+    return Outcome(
+        client_id=client_id,
+        schedule_key=schedule_key,
+        position=row.position,
+        state=EndState.DELIVERED if ended.failure is None else EndState.FAILED,
+        at_ms=ended.at_ms,
+        schedule=schedule,
+        receipt=ended.receipt,
+        failure=ended.failure,
+        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.at_ms, retention_ms=retention_ms),
+    )

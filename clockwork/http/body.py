@@ -1,0 +1,107 @@
+"""What a request brings: its key, its headers, its body; and what is wrong with them."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.errors import FieldError, InvalidInput
+from clockwork.http import problems
+from clockwork.http.problems import Problem
+from clockwork.schema import json as json_body
+from clockwork.schema import schedule as schemas
+
+ON_LOOP_BYTES_MAX: Final = 32 * 1024
+"""A body up to this is parsed on the event loop: 20 ms at worst, 1 ms usually."""
+BODY_SECONDS_MAX: Final = 30.0
+"""For a client to send its body."""
+
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PATH_END: Final = re.compile(rb"[?#]")
+
+_Read = TypeVar("_Read")
+
+
+class Refusal(Exception):
+    """Ends a request with a problem document."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def only(request: web.Request, header: str) -> str | None:
+    """A header's value if it is there once."""
+    values = request.headers.getall(header, [])
+    return values[0] if len(values) == 1 else None
+
+
+def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
+    """From the path as it was sent: the server's own decoding leaves what is not UTF-8 as it stands, so that two
+    different paths would become one key. Raises: InvalidInput."""
+    raw = request.raw_path.encode("utf-8", "surrogateescape")
+    # Counted from the end, since a proxy may send the whole URL; behind the key may stand what is to be done with it.
+    resource = request.match_info.route.resource
+    pattern = ["{clientId}", "{scheduleKey}"] if resource is None else resource.canonical.split("/")
+    begin = pattern.index("{clientId}") - len(pattern)
+    segments = _PATH_END.split(raw, maxsplit=1)[0].split(b"/")[begin:][:2]
+    names = ("clientId", "scheduleKey")
+    document: dict[str, str] = {}
+    for name, segment in zip(names, segments, strict=True):
+        if _BAD_ESCAPE.search(segment):
+            raise InvalidInput([FieldError(name, "has a % that is not followed by two hexadecimal digits")])
+        try:
+            document[name] = unquote_to_bytes(segment).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
+    return schemas.read_key(document)
+
+
+async def parsed(body: bytes, read: Callable[[Any], _Read]) -> _Read:
+    """What `read` makes of the body's JSON. Large bodies are parsed beside the event loop: two megabytes of "[1,1,…"
+    take a second, in which no heartbeat would be sent."""
+    if len(body) <= ON_LOOP_BYTES_MAX:
+        return read(json_body.parse(body))
+    return await asyncio.to_thread(lambda: read(json_body.parse(body)))
+
+
+async def body_of(request: web.Request, *, bytes_max: int) -> bytes:
+    """The body of a request that says it is JSON. Raises: Refusal, InvalidInput."""
+    _check_media_type(request)
+    if request.content_length is not None and request.content_length > bytes_max:
+        raise Refusal(_body_too_large(bytes_max))
+    body = bytearray()
+    try:
+        # A timer costs something; usually the body has come with its head.
+        async with asyncio.timeout(None if request.content.is_eof() else BODY_SECONDS_MAX):
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > bytes_max:
+                    raise Refusal(_body_too_large(bytes_max))
+    except TimeoutError as error:
+        raise Refusal(problems.of_http(HTTPStatus.REQUEST_TIMEOUT)) from error
+    except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+        # Its framing is broken, or the client went away in the middle: nothing was begun, and nobody may be listening.
+        raise InvalidInput([FieldError("body", "ended before it was complete")]) from error
+    return bytes(body)
+
+
+def _body_too_large(bytes_max: int) -> Problem:
+    return problems.too_large(f"The body is longer than the {bytes_max} bytes that are taken.")
+
+
+def _check_media_type(request: web.Request) -> None:
+    if not request.can_read_body:
+        raise InvalidInput([FieldError("body", "is required")])
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise Refusal(problems.unsupported_media_type("Content-Encoding should be absent or identity."))
+    charset = (request.charset or "utf-8").lower()
+    if request.content_type != "application/json" or charset not in {"utf-8", "utf8"}:
+        raise Refusal(problems.unsupported_media_type("Content-Type should be application/json, in UTF-8."))

@@ -1,0 +1,193 @@
+"""GET /admin/dead-letters, and one of them."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from clockwork.access.gate import principal_of
+from clockwork.domain.destination import Topic
+from clockwork.domain.rights import Principal, Right
+from clockwork.errors import FieldError, InvalidInput
+from clockwork.http import many, problems
+from clockwork.http import query as queries
+from clockwork.http.body import Refusal, body_of, parsed
+from clockwork.http.path import in_path
+from clockwork.http.problems import Problem
+from clockwork.operations.dead_letters import (
+    DeadLetterCursor,
+    DeadLetterView,
+    Discarded,
+    Discards,
+    NotOpen,
+    ShowsLetters,
+)
+from clockwork.requests.results import NotFound, Status
+from clockwork.schema import json as json_body
+from clockwork.schema import schedule as schemas
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_CURSOR_CHARS_MAX: Final = 10_000
+DISCARD_BYTES_MAX: Final = 16 * 1024
+"""Of a body that names one letter, in any spelling."""
+IN_TOPIC: Final = "deadLetterTopic"
+_TOPIC: Final[dict[str, queries.Parse]] = {IN_TOPIC: schemas.topic_of}
+_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str, **_TOPIC}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterHandlers:
+    """What was given up."""
+
+    letters: ShowsLetters
+    discards: Discards
+
+    async def list(self, request: web.Request) -> web.Response:
+        given = queries.read_query(request, _PARAMETERS)
+        only = self._topic(given)
+        start = self._start(given.get("cursor"), only)
+        page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
+        principal = principal_of(request)
+        documents = (document_of(view, principal) for view in page.views)
+        next_from = page.next_from
+        if next_from is not None and only not in (None, next_from.topic):
+            next_from = None
+        return await many.listed("deadLetters", documents, cursor=_sealed(next_from))
+
+    async def one(self, request: web.Request) -> web.Response:
+        topic = self._topic(queries.read_query(request, _TOPIC)) or self.letters.topics[0]
+        place = in_path(request, "partition", number_of), in_path(request, "offset", number_of)
+        view = await self.letters.one(topic, *place)
+        if view is None:
+            raise Refusal(letter_not_found())
+        document = document_of(view, principal_of(request))
+        return web.Response(body=json_body.compact(document), content_type="application/json")
+
+    async def discard(self, request: web.Request) -> web.Response:
+        body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
+        client_id, schedule_key, delivery_id = await parsed(body, schemas.read_letter)
+        match await self.discards.discard(client_id, schedule_key, delivery_id):
+            case NotFound():
+                raise Refusal(problems.schedule_not_found())
+            case NotOpen() as other:
+                raise Refusal(letter_not_open(other))
+            case Discarded(at_ms):
+                names = {"clientId": client_id, "scheduleKey": schedule_key, "deliveryId": delivery_id}
+                document = names | {"discardedAt": at_ms}
+                return web.Response(body=json_body.compact(document), content_type="application/json")
+
+    def _topic(self, given: Mapping[str, Any]) -> Topic | None:
+        """The one that is asked for. Raises: InvalidInput: nobody reads other topics with the rights of a node."""
+        topic = given.get(IN_TOPIC)
+        if topic is not None and topic not in self.letters.topics:
+            raise InvalidInput([FieldError(IN_TOPIC, f"should be one of {', '.join(self.letters.topics)}")])
+        return topic
+
+    def _start(self, cursor: str | None, only: Topic | None) -> DeadLetterCursor:
+        if cursor is None:
+            return DeadLetterCursor(topic=only or self.letters.topics[0])
+        start = _opened(cursor)
+        if start.topic not in self.letters.topics or only not in (None, start.topic):
+            raise InvalidInput([FieldError("cursor", "is not one that was given out for this query")])
+        return start
+
+
+def letter_not_found() -> Problem:
+    return problems.not_found(
+        "dead-letter-not-found",
+        "There is no such dead letter",
+        "There is none at this place, or its retention has ended.",
+    )
+
+
+def letter_not_open(other: NotOpen) -> Problem:
+    """The schedule of a letter that somebody wants to discard is `other` by now."""
+    match other:
+        case NotOpen(Status.FAILED, readable=False):
+            since = "failed and cannot be read, so that nobody can tell with which delivery"
+        case NotOpen(Status.FAILED):
+            since = "failed, with another delivery"
+        case _:
+            since = other.status.value
+    return Problem(
+        status=HTTPStatus.CONFLICT,
+        kind="dead-letter-not-open",
+        title="The dead letter is not open",
+        detail=f"What stands under its key is {since}. There is nothing to discard.",
+        more={"reason": other.status.value},
+    )
+
+
+def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
+    """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
+    letter, present = view.letter, view.present
+    told: dict[str, Any] = {
+        "clientId": letter.client_id,
+        "scheduleKey": letter.schedule_key,
+        "scheduleTime": letter.due_ms,
+        "deliveryId": letter.delivery_id,
+        "topic": letter.topic,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "discardedAt": view.discarded_at_ms,
+        "status": present.status.value if present is not None else None,
+        "version": present.version if present is not None else None,
+    }
+    document = {
+        "deadLetterTopic": view.lies_in,
+        "partition": letter.receipt.kafka_partition,
+        "offset": letter.receipt.offset,
+        "at": letter.receipt.at_ms,
+        "open": view.open,
+    } | {name: value for name, value in told.items() if value is not None}
+    if Right.READ in principal.rights and principal.clients.cover(letter.client_id or ""):
+        document |= _content(view)
+    return document
+
+
+def _content(view: DeadLetterView) -> dict[str, Any]:
+    letter = view.letter
+    headers = {name: value.decode(errors="backslashreplace") for name, value in letter.headers}
+    key = {} if letter.ordering_key is None else {"orderingKey": letter.ordering_key.decode(errors="backslashreplace")}
+    try:
+        value = {"value": letter.value.decode(), "valueEncoding": "text"}
+    except UnicodeDecodeError:
+        value = {"value": base64.b64encode(letter.value).decode(), "valueEncoding": "base64"}
+    return key | {"headers": headers} | value
+
+
+def number_of(text: str) -> int:
+    """Raises: ValueError."""
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("should be a number, not negative")
+    return int(text)
+
+
+# --- cursors: the topic, and the offsets in its Kafka partitions
+
+
+def _sealed(start: DeadLetterCursor | None) -> str | None:
+    if start is None:
+        return None
+    offsets = {str(number): start.offsets[number] for number in sorted(start.offsets)}
+    return base64.urlsafe_b64encode(json_body.compact([start.topic, offsets])).decode()
+
+
+def _opened(cursor: str) -> DeadLetterCursor:
+    try:
+        if len(cursor) > _CURSOR_CHARS_MAX:
+            raise ValueError("too long")
+        match json_body.parse(base64.b64decode(cursor, altchars=b"-_", validate=True)):
+            case [str(topic), dict(offsets)] if all(type(at) is int and at >= 0 for at in offsets.values()):
+                return DeadLetterCursor(
+                    topic=Topic(topic), offsets={number_of(number): min(at, 2**62) for number, at in offsets.items()}
+                )
+            case _:
+                raise ValueError("no offsets")
+    except (binascii.Error, ValueError, InvalidInput) as error:
+        raise InvalidInput([FieldError("cursor", "is not one that was given out")]) from error

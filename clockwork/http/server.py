@@ -1,0 +1,224 @@
+"""The HTTP server of a node: its routes, what happens around every request, and how it starts and stops."""
+
+import asyncio
+import logging
+import ssl
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from clockwork.access.gate import Gate, authentication
+from clockwork.clock import Clock
+from clockwork.errors import CannotStart
+from clockwork.http import openapi
+from clockwork.http import operations as admin_calls
+from clockwork.http.batches import BatchHandlers
+from clockwork.http.connection import Connection, Places
+from clockwork.http.lists import ListHandlers
+from clockwork.http.schedules import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.http.siblings import Sibling, SiblingHandlers
+from clockwork.http.tracing import tracing
+from clockwork.ports.tracing import NO_TRACER, Tracer
+from clockwork.requests.history import Remembers
+from clockwork.requests.listing import Lists
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.requests.results import Accepts, Cancels, Rearms, Reschedules
+from clockwork.settings.model import ConnectionSettings, HttpSettings, IntakeSettings
+from clockwork.tls import HANDSHAKE_S_MAX
+
+UNMATCHED: Final = "unmatched"
+"""Label of requests for no route of ours: paths come from outside and must not become labels."""
+BACKLOG: Final = 1_024
+"""Connections that may wait to be accepted: a burst, or a short pause of the event loop."""
+
+TELEMETRY: Final = web.AppKey("telemetry", Metrics)
+
+log = logging.getLogger(__name__)
+
+
+def make_app(
+    intake: Accepts,
+    canceller: Cancels,
+    settings: HttpSettings,
+    readiness: Readiness,
+    telemetry: Metrics,
+    clock: Clock,
+    *,
+    rescheduler: Reschedules,
+    rearmer: Rearms,
+    accepts: bool = True,
+    gate: Gate | None = None,
+    limits: CreateLimits = NO_LIMITS,
+    pending: PendingLimit = NO_PENDING_LIMIT,
+    request_timeout_ms: int = IntakeSettings().request_timeout_ms,
+    lists: Lists | None = None,
+    history: Remembers | None = None,
+    sibling: Sibling | None = None,
+    tracer: Tracer = NO_TRACER,
+    admin: admin_calls.AdminParts | None = None,
+) -> web.Application:
+    """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
+    call. Without `lists` or `history` these are answered with 501, without `admin` nothing is under /admin. With a
+    `sibling` the node's own speak for all processes of the node.
+
+    The body's limit is checked where bodies are read, so aiohttp's own is off.
+    """
+    schedules = ScheduleHandlers(
+        intake=intake,
+        canceller=canceller,
+        rescheduler=rescheduler,
+        rearmer=rearmer,
+        telemetry=telemetry,
+        clock=clock,
+        cluster=settings.cluster,
+        body_bytes_max=settings.body_bytes_max,
+        limits=limits,
+        pending=pending,
+        tracer=tracer,
+    )
+    node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
+    admission = authentication(gate or Gate(None, telemetry), telemetry)
+    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), admission], client_max_size=0)
+    app[TELEMETRY] = telemetry
+    app.on_response_prepare.append(_set_headers)
+    if accepts:
+        app.router.add_post("/schedule", schedules.create)
+        app.router.add_delete("/schedule", schedules.cancel_named_in_body)
+        # The server's default pattern for a name in a path stops at braces, which a key may contain.
+        one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
+        app.router.add_get(one, schedules.find)
+        app.router.add_delete(one, schedules.cancel)
+        batches = BatchHandlers(one=schedules, timeout_ms=request_timeout_ms)
+        app.router.add_post("/schedules", batches.create)
+        app.router.add_post("/schedules/cancel", batches.cancel)
+        pages = ListHandlers(lists=lists, history=history)
+        app.router.add_get("/schedules", pages.list)
+        app.router.add_get(f"{one}/history", pages.past)
+        app.router.add_put(one, schedules.change)
+        app.router.add_post(f"{one}/fire", schedules.fire)
+        app.router.add_post(f"{one}/retry", schedules.retry)
+        if admin is not None:
+            admin_calls.add_routes(app, admin)
+    app.router.add_get("/livez", node.livez)
+    app.router.add_get("/readyz", node.readyz)
+    app.router.add_get("/metrics", node.show_metrics)
+    openapi.add_pages(app)
+    return app
+
+
+def _around(telemetry: Metrics) -> Middleware:
+    """Every request: an answer whatever happens, and a figure."""
+
+    @web.middleware
+    async def answer_always(request: web.Request, handler: Handler) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        try:
+            response = await handler(request)
+        except Exception as error:  # CancelledError is none of these: it goes on to the server
+            response = problem_of(error).response()
+        telemetry.request(route=_label(request), status=response.status, seconds=loop.time() - begun_s)
+        return response
+
+    return answer_always
+
+
+def _label(request: web.Request) -> str:
+    route = request.match_info.route
+    return UNMATCHED if route.resource is None else f"{route.method} {route.resource.canonical}"
+
+
+async def _set_headers(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+
+
+class HttpServer:
+    """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
+
+    Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
+    what is left then is cancelled. The engine must outlive it. `shares_port`: with the other processes of this node.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        settings: HttpSettings,
+        tls: ssl.SSLContext | None = None,
+        *,
+        connections: ConnectionSettings | None = None,
+        shares_port: bool = False,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._places = Places(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
+        self._tls = tls
+        self._shares_port = shares_port
+        self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; differs from the settings' if that is 0."""
+        if self._listener is None:
+            raise RuntimeError("the HTTP server is not started")
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Raises: CannotStart if the address cannot be had."""
+        if self._runner is not None:
+            return
+        self._runner = web.AppRunner(
+            self._app,
+            # The server waits up to this for handlers, cancels what they read, and waits up to this again.
+            shutdown_timeout=self._settings.drain_timeout_ms / 2_000,
+        )
+        await self._runner.setup()
+        host, port = self._settings.host, self._settings.port
+        try:
+            # Not a TCPSite: it leaves no choice of the connection's class.
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(
+                self._new_connection,
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_port=self._shares_port or None,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S_MAX if self._tls is not None else None,
+            )
+        except OSError as error:
+            await self.stop()
+            raise CannotStart(
+                f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
+        said = {"host": host, "port": self.port, "tls": self._tls is not None}
+        log.info("HTTP server listens", extra={"event": "http.listening", **said})
+
+    def _new_connection(self) -> Connection:
+        if self._runner is None or self._runner.server is None:
+            raise RuntimeError("a connection to a server that is not started")
+        return Connection(self._runner.server, self._places)
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        listener, self._listener = self._listener, None
+        if runner is None:
+            return
+        if listener is not None:
+            listener.close()
+        await runner.cleanup()
+        log.info("HTTP server stopped", extra={"event": "http.stopped"})
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

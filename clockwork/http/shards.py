@@ -1,0 +1,99 @@
+"""GET /admin/shards, fencing one, and GET /admin/schedules: the shards and what is in them."""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from clockwork.access.gate import principal_of
+from clockwork.domain.position import LAST, Position
+from clockwork.domain.rights import Right
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import FieldError, Forbidden, InvalidInput
+from clockwork.http import many
+from clockwork.http import query as queries
+from clockwork.http.path import in_path
+from clockwork.operations.scan import SCAN_START, ScanCursor, Scans
+from clockwork.operations.shards import ShardView, Surveys
+from clockwork.schema import json as json_body
+from clockwork.schema import schedule as schemas
+
+_SHARD_BYTES: Final = 4
+_POSITION_BYTES: Final = 16
+_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardHandlers:
+    """The shards."""
+
+    survey: Surveys
+    scan: Scans
+
+    async def list(self, request: web.Request) -> web.Response:
+        return _json({"shards": [_document_of(view) for view in await self.survey.shards()]})
+
+    async def fence(self, request: web.Request) -> web.Response:
+        shard = in_path(request, "shard", _shard_below(self.survey.count))
+        return _json(_document_of(await self.survey.fence(shard)))
+
+    async def schedules(self, request: web.Request) -> web.Response:
+        principal = principal_of(request)
+        if Right.READ not in principal.rights:
+            # Their content is not the service's but their clients'.
+            raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
+        given = queries.read_query(request, _PARAMETERS)
+        start = _opened(given.get("cursor"), shards=self.survey.count)
+        page = await self.scan.page(start, limit=given.get("limit", queries.LIMIT_DEFAULT))
+        documents = (schemas.answer(view) for view in page.views if principal.clients.cover(view.client_id))
+        return await many.listed("schedules", documents, unreadable=page.unreadable, cursor=_sealed(page.next_from))
+
+
+def _shard_below(count: int) -> Callable[[str], ShardId]:
+    def parse(text: str) -> ShardId:
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < count):
+            raise ValueError(f"should be 0 to {count - 1}")
+        return ShardId(int(text))
+
+    return parse
+
+
+def _document_of(view: ShardView) -> dict[str, Any]:
+    state, oldest_ms = view.state, view.oldest_due_ms
+    document: dict[str, Any] = {"shard": view.shard, "lagMs": view.lag_ms}
+    if state is not None:
+        document |= {"epoch": state.epoch, "owner": state.owner, "frontier": state.frontier_ms}
+    if oldest_ms is not None:
+        document["oldestDue"] = oldest_ms
+    return document if view.problem is None else document | {"problem": view.problem}
+
+
+def _json(document: Any) -> web.Response:
+    return web.Response(body=json_body.compact(document), content_type="application/json")
+
+
+def _sealed(place: ScanCursor | None) -> str | None:
+    if place is None:
+        return None
+    parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
+    return base64.urlsafe_b64encode(parts).decode()
+
+
+def _opened(cursor: str | None, *, shards: int) -> ScanCursor:
+    if cursor is None:
+        return SCAN_START
+    try:
+        parts = base64.b64decode(cursor, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _refused() from error
+    shard, after = int.from_bytes(parts[:_SHARD_BYTES], "big"), int.from_bytes(parts[_SHARD_BYTES:], "big")
+    if len(parts) != _SHARD_BYTES + _POSITION_BYTES or shard >= shards or after > LAST:
+        raise _refused()
+    return ScanCursor(shard=ShardId(shard), after=Position(after) if after else None)
+
+
+def _refused() -> InvalidInput:
+    return InvalidInput([FieldError("cursor", "is not one that was given out")])

@@ -1,0 +1,1 @@
+"""Kafka: delivery, ownership of shards, wake-ups, commands, dead letters."""

@@ -1,0 +1,210 @@
+"""`DeadLetterLog` on Kafka: a consumer without a group, for each request one, with `read_committed`.
+
+No group, because nothing is to be remembered: where to read on is the caller's to say. One consumer for each request
+costs some round trips, which a person who looks at dead letters does not notice; one that stays open would fetch ahead
+whatever is written, on every node, for nobody.
+
+A topic is looked up first. Clients may delete theirs, and aiokafka asks for what it is to read in a way that lets a broker
+make a topic.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import TopicPartition
+
+from clockwork.domain.dead_letters import DeadLetter, dead_letter
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
+from clockwork.errors import BrokerUnavailable
+from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC_OR_PARTITION, KafkaSettings, KafkaWire, Pulse
+from clockwork.ports.operations import DeadLetterPage
+
+log = logging.getLogger(__name__)
+
+CONSUMERS_AT_ONCE: Final = 2
+"""Of one node: each has connections and buffers of its own."""
+PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A page ends with the letter that passes this."""
+FETCH_BYTES_MAX: Final = 256 * 1024
+"""Of one Kafka partition, ahead of what is asked for; a longer letter comes all the same, alone."""
+KAFKA_PARTITIONS_AT_ONCE: Final = 100
+"""Of a topic that are read side by side, the lowest first: all of them are named in what a page ends with, a cursor in a URL
+that has to fit into a line of a request."""
+POLL_MS: Final = 200
+POLL_LETTERS: Final = 50
+READ_S_MAX: Final = 4.0
+"""For one request, below the deadline of those who ask. What was read until then is a page."""
+STOP_S_MAX: Final = 1.0
+
+
+class KafkaDeadLetters:
+    """See `DeadLetterLog`."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._places = asyncio.Semaphore(CONSUMERS_AT_ONCE)
+
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
+        """See `DeadLetterLog`."""
+        letters: list[DeadLetter] = []
+        page_bytes = 0
+        async with self._consumer(topic) as consumer:
+            if consumer is None:
+                return DeadLetterPage(letters=(), next_from=None)
+            begin_s = asyncio.get_running_loop().time()
+            ends, at = await _sought(consumer, start)
+            while block := _block(at, ends):
+                spent_s = asyncio.get_running_loop().time() - begin_s
+                if len(letters) >= letters_max or page_bytes > PAGE_BYTES_MAX or spent_s > READ_S_MAX:
+                    break
+                left = [where for where in block if at[where] < ends[where]]
+                most = min(POLL_LETTERS, letters_max - len(letters))
+                found = [_letter(record) for record in await _polled(consumer, {w: at[w] for w in left}, most)]
+                letters += found
+                page_bytes += sum(len(letter.value) for letter in found)
+                # Asked for also where nothing came: offsets have holes where transactions ended.
+                at |= {where: await consumer.position(where) for where in left}
+            letters.sort(
+                key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)
+            )
+            next_from = {where.partition: at[where] for where in block} or None
+            return DeadLetterPage(letters=tuple(letters), next_from=next_from)
+
+    async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
+        """See `DeadLetterLog`."""
+        async with self._consumer(topic) as consumer:
+            where = TopicPartition(topic, kafka_partition)
+            if consumer is None or where not in consumer.assignment():
+                return None
+            ends, at = await _sought(consumer, {kafka_partition: offset})
+            while at[where] <= offset < ends[where]:
+                for record in await _polled(consumer, {where: at[where]}, 1):
+                    return _letter(record) if record.offset == offset else None
+                at[where] = await consumer.position(where)
+            return None
+
+    @asynccontextmanager
+    async def _consumer(self, topic: Topic) -> AsyncIterator[Any]:
+        """One that has all Kafka partitions of the topic; None if it is missing. Raises: BrokerUnavailable."""
+        async with self._places:
+            if not await self._is_there(topic):
+                yield None
+                return
+            async with self._reading(topic) as consumer:
+                yield consumer
+
+    async def _is_there(self, topic: Topic) -> bool:
+        """Raises: BrokerUnavailable."""
+        wire = KafkaWire(self._settings, Pulse(), role="dead-letters")
+        try:
+            answer = await wire.request(MetadataRequest([topic], allow_auto_topic_creation=False))
+        finally:
+            await wire.close()
+        ((error_code, *_),) = answer.topics
+        if error_code not in (NONE, UNKNOWN_TOPIC_OR_PARTITION):
+            why = "Kafka denies it" if error_code == TOPIC_FORBIDDEN else f"error code {error_code}"
+            raise BrokerUnavailable(f"{topic} could not be read: {why}")
+        return bool(error_code == NONE)
+
+    @asynccontextmanager
+    async def _reading(self, topic: Topic) -> AsyncIterator[Any]:
+        settings = self._settings
+        consumer = AIOKafkaConsumer(
+            topic,
+            **settings.connection("dead-letters"),
+            group_id=None,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            # For a place that retention has removed meanwhile.
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        )
+        try:
+            async with asyncio.timeout(2 * READ_S_MAX):
+                await consumer.start()
+                yield consumer
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(f"{topic} could not be read: {error!r}") from error
+        finally:
+            await _stop(consumer)
+
+
+async def _stop(consumer: Any) -> None:
+    try:
+        async with asyncio.timeout(STOP_S_MAX):
+            await consumer.stop()
+    except (KafkaError, OSError, TimeoutError):
+        # It holds no place in any group; what is left of it ends with its connections.
+        return
+
+
+async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, int], dict[Any, int]]:
+    """Where the topic ends now, and where reading begins, by Kafka partition, the lowest first."""
+    assigned = sorted(consumer.assignment())
+    ends: dict[Any, int] = await consumer.end_offsets(assigned)
+    begins: dict[Any, int] = await consumer.beginning_offsets(assigned)
+    first = min(start, default=0)
+    unnamed = {where: ends[where] if where.partition < first else 0 for where in assigned}
+    at = {where: max(begins[where], start.get(where.partition, unnamed[where])) for where in assigned}
+    for where, offset in at.items():
+        consumer.seek(where, min(offset, max(ends[where], begins[where])))
+    return ends, at
+
+
+def _block(at: Mapping[Any, int], ends: Mapping[Any, int]) -> list[Any]:
+    """The lowest Kafka partition that is not read to its end, and those after it that are read beside it; none above them
+    was begun. Empty: all are read."""
+    order = list(at)
+    first = next((i for i, where in enumerate(order) if at[where] < ends[where]), len(order))
+    return order[first : first + KAFKA_PARTITIONS_AT_ONCE]
+
+
+async def _polled(consumer: Any, at: Mapping[Any, int], most: int) -> list[Any]:
+    """Up to `most` records from these places on. The position of a Kafka partition is behind what it gave.
+
+    A header's name that is not UTF-8, which no letter of ours has, is an error to aiokafka: of the whole poll, and of the
+    batch that the record came in. What stands before it is then taken record by record, and it is stepped over.
+    """
+    try:
+        polled = await consumer.getmany(*at, timeout_ms=POLL_MS, max_records=most)
+        return [record for records in polled.values() for record in records]
+    except UnicodeDecodeError:
+        # Which one it was nobody says, and records of the others may be lost with it.
+        for where, offset in at.items():
+            consumer.seek(where, offset)
+    found: list[Any] = []
+    for where, offset in at.items():
+        if len(found) >= most:
+            break
+        try:
+            polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=1)
+            found += polled.get(where, ())
+        except UnicodeDecodeError:
+            log.warning(
+                "A record among the dead letters cannot be read",
+                extra={
+                    "event": "dead_letter.unreadable",
+                    "once_per": f"{where.topic} {where.partition}",
+                    "topic": where.topic,
+                    "kafka_partition": where.partition,
+                    "offset": offset,
+                },
+            )
+            consumer.seek(where, offset + 1)
+    return found
+
+
+def _letter(record: Any) -> DeadLetter:
+    return dead_letter(
+        receipt=Receipt(kafka_partition=record.partition, offset=record.offset, at_ms=record.timestamp),
+        key=record.key,
+        value=record.value or b"",
+        headers=[(name, value or b"") for name, value in record.headers],
+    )

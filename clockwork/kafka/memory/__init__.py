@@ -1,0 +1,1 @@
+"""The Kafka ports in memory: one broker for all of them."""

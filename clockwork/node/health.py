@@ -1,0 +1,70 @@
+"""Health of a node: does the store answer, is the clock trusted, how late is the event loop?"""
+
+import asyncio
+import logging
+from typing import Final
+
+from clockwork.clock import ClockGuard
+from clockwork.errors import Unavailable
+from clockwork.ports.store import ScheduleStore
+from clockwork.ports.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL_S: Final = 5.0
+"""Well below the age at which the last clock comparison is too old, so that a few lost answers do no harm."""
+PING_AGAIN_S: Final = 1.0
+LAG_INTERVAL_S: Final = 0.25
+
+
+class HealthWatch:
+    """Pings the store and measures the event loop until cancelled; readiness is decided from the results."""
+
+    def __init__(self, store: ScheduleStore, guard: ClockGuard, telemetry: Telemetry) -> None:
+        self._store = store
+        self._guard = guard
+        self._telemetry = telemetry
+        self._store_error: str | None = "not asked yet"
+        self._trusted: bool | None = None
+
+    @property
+    def store_error(self) -> str | None:
+        """Why DynamoDB counts as away; None if it answered last."""
+        return self._store_error
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ping(), name="watch-dynamodb")
+            group.create_task(self._loop_lag(), name="watch-loop")
+
+    async def _ping(self) -> None:
+        while True:
+            try:
+                await self._store.ping()
+            except Unavailable as error:
+                if self._store_error is None:
+                    log.warning("DynamoDB is away", extra={"event": "dynamodb.away", "error": str(error)})
+                self._store_error = str(error)
+            else:
+                if self._store_error is not None:
+                    log.info("DynamoDB answers", extra={"event": "dynamodb.back"})
+                self._store_error = None
+            self._report_clock()
+            await asyncio.sleep(PING_INTERVAL_S if self._store_error is None else PING_AGAIN_S)
+
+    def _report_clock(self) -> None:
+        skew_ms, trusted = self._guard.skew_ms, self._guard.trusted()
+        if skew_ms is not None:
+            self._telemetry.clock_skew(skew_ms / 1_000)
+        if trusted != self._trusted:
+            level = logging.INFO if trusted else logging.ERROR
+            message = "Clock trust changed; an untrusted clock fires and accepts nothing"
+            log.log(level, message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
+            self._trusted = trusted
+
+    async def _loop_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self._telemetry.loop_lag(max(0.0, loop.time() - due_s))

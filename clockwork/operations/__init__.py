@@ -1,0 +1,1 @@
+"""Calls of operators: pauses, shards, dead letters, pending schedules."""

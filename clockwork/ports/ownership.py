@@ -1,0 +1,24 @@
+"""The consumer group whose assignment says which node owns which shard."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
+
+
+class ShardOwnership(Protocol):
+    """Membership in the consumer group of the ownership topic. Its assignment says which node owns which shard."""
+
+    async def run(
+        self, on_assignment: Callable[[frozenset[ShardId]], None], on_wakeup: Callable[[ShardId, WakeUp], None]
+    ) -> None:
+        """Joins the group and stays in it until cancelled, then leaves it. Both callbacks only record facts: they return
+        at once and never raise. `on_assignment` gets the whole set of shards after each rebalance (not the empty set between
+        revoke and assign). While Kafka is away it waits, and it rejoins by itself.
+        """
+        ...
+
+    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        """Sends a wake-up to the shard's owner, wherever it is. Raises: BrokerUnavailable."""
+        ...

@@ -1,0 +1,1 @@
+"""Requests about schedules, independent of the way they arrive."""

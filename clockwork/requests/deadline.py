@@ -1,0 +1,55 @@
+"""Waiting with a limit: deadlines of requests, and back-off of runners."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from clockwork.domain.retry import BackoffPolicy
+from clockwork.errors import Unavailable
+
+REQUEST_BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=400)
+"""Between the tries of one request, while its caller waits."""
+
+
+class RequestDeadline:
+    """One request's deadline, and the jittered pauses between its tries."""
+
+    def __init__(self, timeout_ms: int, rng: random.Random) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began_at_s = self._loop.time()
+        self._timeout_s = timeout_ms / 1_000
+        self._rng = rng
+        self._tries = 0
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the request began."""
+        return self._loop.time() - self._began_at_s
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Ends the block at the deadline, in the middle of a call if need be: a store that is silent would else be asked
+        again and again behind the caller's back, for longer than any caller waits.
+
+        Raises: Unavailable; what was being written may have happened.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s - self.spent_s) as limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise Unavailable("the request could not be answered in time") from error
+
+    async def pause(self, why: str) -> None:
+        """Waits a little before the next try.
+
+        Raises: Unavailable(`why`) if the deadline would pass meanwhile.
+        """
+        self._tries += 1
+        wait_s = REQUEST_BACKOFF.wait_ms(self._tries, jitter=self._rng.uniform(0.5, 1.0)) / 1_000
+        if self.spent_s + wait_s >= self._timeout_s:
+            raise Unavailable(why)
+        await asyncio.sleep(wait_s)

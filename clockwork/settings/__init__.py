@@ -1,0 +1,1 @@
+"""Settings: read once, checked at start, passed on in slices."""

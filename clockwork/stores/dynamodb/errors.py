@@ -1,0 +1,115 @@
+"""What DynamoDB, the network and the client library say, in the words of `clockwork.errors`.
+
+The one question behind all of it: may the write have been applied, or be applied later? It may whenever a request was
+sent and no answer came, or an answer of the kind 5xx. A refusal that answers a *repeat* does not take that back: the
+first copy may still be under way. A failed condition does, because every condition here, once it has failed, fails for
+ever (a version, an epoch, a hold that is written once), except where it failed *because* of the first copy; the store
+recognises that by the item that comes back with the failure.
+"""
+
+from typing import Any, Final
+
+import aiohttp
+from botocore.exceptions import BotoCoreError
+
+from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.wire import MalformedResponse
+
+SILENCE: Final = (aiohttp.ClientError, OSError, MalformedResponse, BotoCoreError)
+"""Whatever is raised instead of an answer; `TimeoutError` is an `OSError`."""
+
+THROTTLING_CODES: Final = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ProvisionedThroughputExceeded",
+    }
+)
+"""The last two are those of single actions in a cancelled transaction."""
+IN_PROGRESS_CODE: Final = "TransactionInProgressException"
+"""A copy of this very transaction is being applied."""
+
+MESSAGE_CHARS_MAX: Final = 300
+"""Of what others say, in our messages."""
+
+
+class Refused(ConditionFailed):
+    """A condition did not hold.
+
+    `items` are what stood there instead, one for each write of the request; None: nothing stood there, it was not the
+    one refused, or it was not asked for. `failed` says of each write whether it was the one.
+    """
+
+    def __init__(self, items: tuple[Item | None, ...], message: str | None = None, *, failed: tuple[bool, ...]) -> None:
+        super().__init__(message)
+        self.items = items
+        self.failed = failed
+
+
+class Rejected(StoreUnavailable):
+    """DynamoDB will not do this as things are: a table is missing, access is denied, the request is malformed."""
+
+    def __init__(self, message: str, *, code: str, outcome_unknown: bool = False) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.code = code
+
+
+def code_of(answer: dict[str, Any]) -> str:
+    """The error code in an answer; empty if it has none."""
+    return str(answer.get("__type", "")).rpartition("#")[2]
+
+
+def was_not_sent(error: BaseException) -> bool:
+    """True if no connection came about, or no request: the other side has not seen it."""
+    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError)
+
+
+def error_for_no_response(error: BaseException, *, unknown: bool) -> ClockworkError:
+    """Our error when no answer came. `unknown`: the write, or an earlier copy of it, may have been done."""
+    text = str(error) or type(error).__name__
+    return StoreUnavailable(f"no answer from DynamoDB: {text[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)
+
+
+def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: bool) -> ClockworkError:
+    """Our error for DynamoDB's. `answer_lost`: an earlier copy of this request was sent and not answered."""
+    code = code_of(answer)
+    message = f"DynamoDB answered {code or status}"
+    unknown = write and answer_lost
+    if code == "ConditionalCheckFailedException":
+        return Refused((answer.get("Item"),), message, failed=(True,))
+    if code == "TransactionCanceledException":
+        return _of_cancellation(answer.get("CancellationReasons", []), unknown=unknown)
+    if code == "TransactionConflictException":
+        return _conflict(message, unknown=unknown)
+    if code == IN_PROGRESS_CODE:
+        # Not a conflict with somebody else, of which nothing is written: an earlier copy of ours is being applied.
+        return StoreUnavailable(message, outcome_unknown=True)
+    if code in THROTTLING_CODES:
+        return StoreThrottled(message, outcome_unknown=unknown)
+    if status >= 500:
+        return StoreUnavailable(message, outcome_unknown=write)
+    detail = str(answer.get("message") or answer.get("Message", ""))[:MESSAGE_CHARS_MAX]
+    return Rejected(f"{message}: {detail}", code=code, outcome_unknown=unknown)
+
+
+def _of_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> ClockworkError:
+    """A failed condition is the answer whatever else happened: without the conflict it would have failed as well."""
+    codes = [str(reason.get("Code", "None")) for reason in reasons]
+    message = f"DynamoDB cancelled the transaction: {', '.join(codes)}"
+    if "ConditionalCheckFailed" in codes:
+        items = tuple(reason.get("Item") for reason in reasons)
+        return Refused(items, message, failed=tuple(code == "ConditionalCheckFailed" for code in codes))
+    if "TransactionConflict" in codes:
+        return _conflict(message, unknown=unknown)
+    if THROTTLING_CODES.intersection(codes):
+        return StoreThrottled(message, outcome_unknown=unknown)
+    return Rejected(message, code="TransactionCanceledException", outcome_unknown=unknown)
+
+
+def _conflict(message: str, *, unknown: bool) -> ClockworkError:
+    if unknown:
+        return StoreUnavailable(f"{message}, maybe with our own first request", outcome_unknown=True)
+    return TransactionConflict(message)

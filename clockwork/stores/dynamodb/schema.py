@@ -1,0 +1,385 @@
+"""Makes the three tables and the items of a new cluster, and checks them at every start.
+
+A shard's item must never be made twice: a frontier that is lost and starts again at zero would let a cancel answer
+`cancelled` for a schedule that an owner has read already. So the items are made once, for a new cluster, each only if
+it is not there; the item `cluster` is put last and is what makes the cluster exist. After that nothing is ever put
+there again: what is missing then is an error, for a person to judge.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from clockwork.clock import SystemClock
+from clockwork.concurrency import gather_bounded
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import CannotStart, Unreadable
+from clockwork.ports.findings import Findings
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import read_all
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.errors import Refused, Rejected
+from clockwork.stores.dynamodb.index import INDEX, INDEX_KEY
+from clockwork.stores.dynamodb.rights import DENIED, rights_problems
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
+
+EXPIRY_ATTRIBUTE: Final = "expiresAt"
+ACTIVE_SECONDS_MAX: Final = 90
+"""For a table to become usable: on AWS some 10 s."""
+LOOK_SECONDS: Final = 0.5
+"""Between two looks at a table that is being made."""
+USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
+"""Table states in which requests are served."""
+TABLES_AT_ONCE: Final = 3
+PUTS_AT_ONCE: Final = 8
+"""Of the items of a new cluster."""
+
+_ABSENT: Final = "ResourceNotFoundException"
+_BEING_CHANGED: Final = frozenset({"ResourceInUseException", "ValidationException", "LimitExceededException"})
+"""What a table answers if another node has just asked for the same change."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Table:
+    """What a table must be like."""
+
+    name: str
+    key: tuple[tuple[str, str], ...]
+    """Name and type: first the DynamoDB partition key, then, if any, the sort key."""
+    expires: bool = False
+    index: tuple[tuple[str, str], ...] = ()
+    """The key of `stores.dynamodb.index.INDEX`, in the same form; none: the table has no need of it."""
+
+
+def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
+    return (
+        _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
+        _Table(name=settings.executions_table, key=(("partitionId", "S"),)),
+        _Table(
+            name=settings.keys_table,
+            key=(("clientKey", "S"), ("position", "N")),
+            expires=True,
+            index=INDEX_KEY if settings.search else (),
+        ),
+    )
+
+
+async def create_tables(settings: DynamoClientSettings) -> None:
+    """Makes those of the tables that are missing, and returns when all can be used. Any number of nodes may do it at
+    the same time, and again.
+
+    Raises: StoreUnavailable, CannotStart (a table did not become usable in time).
+    """
+    async with _client(settings) as client:
+        await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
+
+
+async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
+    """Makes the items of a new cluster; of an existing one, checks that it has this shard count. May be repeated after
+    a crash, and done by any number of nodes at once.
+
+    Raises: StoreUnavailable, CannotStart.
+    """
+    async with _client(settings) as client:
+        if not await _cluster_exists(client, shards):
+            await _put_new_cluster(client, shards)
+        missing = await _missing_shards(client, shards)
+    if missing:
+        raise CannotStart(_missing_line(settings, missing))
+
+
+async def check_tables(settings: DynamoClientSettings, *, shards: int) -> Findings:
+    """Whether this node may work on these tables. Raises: StoreUnavailable."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    async with _client(settings) as client:
+        for table in _tables(settings):
+            problems += await _problems_of(client, table, warnings)
+        # Of a table that is not there it is not known what may be done with it, and the items are behind the rights.
+        for look in (partial(rights_problems, client), partial(_problems_of_cluster, client, shards)):
+            problems += [] if problems else await look()
+    return Findings(problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _client(settings: DynamoClientSettings) -> DynamoClient:
+    return DynamoClient(settings, SystemClock(), _observe_nothing, NoTelemetry())
+
+
+def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
+    """Making a table says too little about the time: its answers are slow."""
+
+
+# --- tables
+
+
+async def _create(client: DynamoClient, table: _Table) -> None:
+    indexes: dict[str, Any] = {"GlobalSecondaryIndexes": [_index(table)]} if table.index else {}
+    try:
+        await client.call(
+            "create_table",
+            TableName=table.name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=_definitions(table.key + table.index),
+            KeySchema=_key_schema(table.key),
+            **indexes,
+        )
+    except Rejected as rejected:
+        if rejected.code != "ResourceInUseException":
+            raise
+        # It exists, or another node is making it.
+    await _until_active(client, table)
+    if table.index:
+        await _add_index(client, table)
+    if table.expires:
+        await _turn_expiry_on(client, table)
+
+
+def _definitions(attributes: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"AttributeName": name, "AttributeType": kind} for name, kind in attributes]
+
+
+def _key_schema(key: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"AttributeName": name, "KeyType": role} for (name, _), role in zip(key, ("HASH", "RANGE"), strict=False)]
+
+
+def _index(table: _Table) -> dict[str, Any]:
+    return {"IndexName": INDEX, "KeySchema": _key_schema(table.index), "Projection": {"ProjectionType": "ALL"}}
+
+
+async def _add_index(client: DynamoClient, table: _Table) -> None:
+    """For a table from before there was an index, or from where it was not wanted; DynamoDB fills it by itself."""
+    described = await _describe(client, table)
+    if described is not None and _index_in(described) is None:
+        try:
+            await client.call(
+                "update_table",
+                TableName=table.name,
+                AttributeDefinitions=_definitions(table.key + table.index),
+                GlobalSecondaryIndexUpdates=[{"Create": _index(table)}],
+            )
+        except Rejected as rejected:
+            if rejected.code not in _BEING_CHANGED:
+                raise
+            # Another node was faster, or the check that follows says that it is missing.
+    await _until_active(client, table)
+
+
+def _is_filling(described: dict[str, Any]) -> bool:
+    index = _index_in(described)
+    return index is not None and (index.get("IndexStatus") == "CREATING" or bool(index.get("Backfilling")))
+
+
+def _index_in(described: dict[str, Any]) -> dict[str, Any] | None:
+    for index in described.get("GlobalSecondaryIndexes", []):
+        if index["IndexName"] == INDEX:
+            found: dict[str, Any] = index
+            return found
+    return None
+
+
+def _index_problem(table: _Table, described: dict[str, Any]) -> str | None:
+    index = _index_in(described)
+    or_without = "or set CLOCKWORK_SEARCH=off, and GET /schedules is not served"
+    if index is None:
+        return f"table {table.name} has no index {INDEX}: run `python -m clockwork init`, {or_without}"
+    names = tuple(part["AttributeName"] for part in index["KeySchema"])
+    projected = index.get("Projection", {}).get("ProjectionType")
+    if names != tuple(name for name, _ in table.index) or projected != "ALL":
+        return (
+            f"table {table.name}: index {INDEX} is not as `python -m clockwork init` makes it: delete it and run that"
+        )
+    if _is_filling(described):
+        return f"table {table.name}: index {INDEX} is still being filled: wait until it is ACTIVE, {or_without}"
+    return None
+
+
+async def _until_active(client: DynamoClient, table: _Table) -> None:
+    try:
+        async with asyncio.timeout(ACTIVE_SECONDS_MAX):
+            while True:
+                described = await _describe(client, table)
+                filling = described is not None and bool(table.index) and _is_filling(described)
+                if described is not None and described["TableStatus"] in USABLE and not filling:
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise CannotStart(f"table {table.name} cannot be used after {ACTIVE_SECONDS_MAX} s") from error
+
+
+async def _turn_expiry_on(client: DynamoClient, table: _Table) -> None:
+    if await _expiry_problem(client, table) is None:
+        return
+    specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
+    try:
+        await client.call("update_time_to_live", TableName=table.name, TimeToLiveSpecification=specification)
+    except Rejected as rejected:
+        if rejected.code not in _BEING_CHANGED:
+            raise
+        # Another node was faster, unless it is still off.
+        if problem := await _expiry_problem(client, table):
+            raise CannotStart(problem) from rejected
+
+
+async def _describe(client: DynamoClient, table: _Table) -> dict[str, Any] | None:
+    try:
+        answer = await client.call("describe_table", TableName=table.name)
+    except Rejected as rejected:
+        if rejected.code == _ABSENT:
+            return None
+        raise
+    described: dict[str, Any] = answer["Table"]
+    return described
+
+
+async def _expiry_problem(client: DynamoClient, table: _Table) -> str | None:
+    answer = await client.call("describe_time_to_live", TableName=table.name)
+    expiry = answer.get("TimeToLiveDescription", {})
+    if expiry.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
+        return f"table {table.name}: TTL is off; turn it on for {EXPIRY_ATTRIBUTE}"
+    if expiry.get("AttributeName") != EXPIRY_ATTRIBUTE:
+        return f"table {table.name}: TTL is on for {expiry.get('AttributeName')}, not for {EXPIRY_ATTRIBUTE}"
+    return None
+
+
+async def _problems_of(client: DynamoClient, table: _Table, warnings: list[str]) -> list[str]:
+    try:
+        described = await _describe(client, table)
+    except Rejected as rejected:
+        if rejected.code not in DENIED:
+            raise
+        return [f"table {table.name}: dynamodb:DescribeTable is denied: grant it as infra/iam/node.json says"]
+    if described is None:
+        return [f"table {table.name} is missing: run `python -m clockwork init`"]
+    if described.get("TableStatus") not in USABLE:
+        return [f"table {table.name} is {described.get('TableStatus')}, not ACTIVE"]
+    types = {a["AttributeName"]: a["AttributeType"] for a in described["AttributeDefinitions"]}
+    found = tuple((part["AttributeName"], types[part["AttributeName"]]) for part in described["KeySchema"])
+    if found != table.key:
+        return [f"table {table.name} has the key {_spelled(found)}, not {_spelled(table.key)}"]
+    if described.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
+        warnings.append(
+            f"table {table.name} has provisioned capacity: what is over it waits; switch to PAY_PER_REQUEST, or let it scale"
+        )
+    problems = [
+        await _expiry_problem(client, table) if table.expires else None,
+        _index_problem(table, described) if table.index else None,
+    ]
+    return [problem for problem in problems if problem is not None]
+
+
+def _spelled(key: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in key)
+
+
+# --- the items of the cluster
+
+
+async def _read_cluster(client: DynamoClient) -> Item | None:
+    key = {"partitionId": {"S": codec.CLUSTER}}
+    answer = await client.call("get_item", TableName=client.settings.executions_table, Key=key, ConsistentRead=True)
+    item: Item | None = answer.get("Item")
+    return item
+
+
+async def _cluster_exists(client: DynamoClient, shards: int) -> bool:
+    item = await _read_cluster(client)
+    if item and (problem := _cluster_problem(client.settings, item, shards)):
+        raise CannotStart(problem)
+    return item is not None
+
+
+async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
+    if not await _looks_unused(client, shards):
+        if await _cluster_exists(client, shards):
+            # Another node has made it meanwhile, and somebody works on it already.
+            return
+        raise CannotStart(
+            f"table {client.settings.executions_table} has no item `{codec.CLUSTER}`, but the tables have been used: "
+            "items were lost, and with them, maybe, frontiers; restore them, or start with empty tables"
+        )
+    blank = ShardState(epoch=0, owner="", frontier_ms=0)
+    items = [codec.shard_item(ShardId(number), blank) for number in range(shards)]
+    await gather_bounded(partial(_put_if_absent, client), items, at_once=PUTS_AT_ONCE)
+    # Last: from now on the cluster exists, and whatever is missing is lost.
+    await _put_if_absent(client, codec.cluster_item(shards))
+    if not await _cluster_exists(client, shards):
+        raise CannotStart(f"item `{codec.CLUSTER}` was deleted while the cluster was being made")
+
+
+async def _looks_unused(client: DynamoClient, shards: int) -> bool:
+    """No shard was ever owned, and no schedule is stored."""
+    for item in await _read_shards(client, shards):
+        try:
+            if codec.shard_state_of(item) != ShardState(epoch=0, owner="", frontier_ms=0):
+                return False
+        except Unreadable:
+            return False
+    answer = await client.call("scan", TableName=client.settings.schedules_table, Limit=1, ConsistentRead=True)
+    return not answer.get("Items")
+
+
+async def _put_if_absent(client: DynamoClient, item: Item) -> None:
+    try:
+        await client.call(
+            "put_item",
+            TableName=client.settings.executions_table,
+            Item=item,
+            ConditionExpression="attribute_not_exists(partitionId)",
+        )
+    except Refused:
+        # Another node, or this one before a crash, has put it: what stands there stays.
+        return
+
+
+async def _read_shards(client: DynamoClient, shards: int) -> list[Item]:
+    keys = [codec.shard_key(ShardId(number)) for number in range(shards)]
+    return await read_all(client, client.settings.executions_table, keys)
+
+
+async def _missing_shards(client: DynamoClient, shards: int) -> list[int]:
+    there = {item["partitionId"]["S"] for item in await _read_shards(client, shards)}
+    return [number for number in range(shards) if str(number) not in there]
+
+
+def _missing_line(settings: DynamoClientSettings, missing: list[int]) -> str:
+    named = ", ".join(str(number) for number in missing[:10]) + (", …" if len(missing) > 10 else "")
+    return (
+        f"table {settings.executions_table}: the items of {len(missing)} shards are lost ({named}); they are never made "
+        "anew, because cancels would then be answered wrongly: restore them"
+    )
+
+
+def _cluster_problem(settings: DynamoClientSettings, item: Item, shards: int) -> str | None:
+    try:
+        stored = codec.shard_count_of(item)
+    except Unreadable as error:
+        return f"table {settings.executions_table}, item `{codec.CLUSTER}`: {error}"
+    if stored != shards:
+        return f"the cluster has {stored} shards, and CLOCKWORK_SHARDS is {shards}: set it to {stored}"
+    return None
+
+
+async def _problems_of_cluster(client: DynamoClient, shards: int) -> list[str]:
+    settings = client.settings
+    item = await _read_cluster(client)
+    if item is None:
+        return [f"table {settings.executions_table} has no item `{codec.CLUSTER}`: run `python -m clockwork init` once"]
+    if problem := _cluster_problem(settings, item, shards):
+        return [problem]
+    problems: list[str] = []
+    there: set[str] = set()
+    for shard in await _read_shards(client, shards):
+        name = shard["partitionId"]["S"]
+        there.add(name)
+        try:
+            codec.shard_state_of(shard)
+        except Unreadable as error:
+            problems.append(f"table {settings.executions_table}, shard {name}: {error}")
+    missing = [number for number in range(shards) if str(number) not in there]
+    if missing:
+        problems.append(_missing_line(settings, missing))
+    return problems

@@ -1,0 +1,158 @@
+"""`ScheduleSearch` on DynamoDB: the index `byClient` (see `stores.dynamodb.index`), and batches of strong reads."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from clockwork.concurrency import gather_bounded
+from clockwork.domain.position import LAST, Position, position_of, text_of
+from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import Unreadable
+from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.attributes import Item, value_of
+from clockwork.stores.dynamodb.batching import read_all
+from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.index import INDEX, LIST_BUCKETS, LISTED_UNDER, list_key
+
+QUERIES_AT_ONCE: Final = LIST_BUCKETS
+MORE_THAN_EVEN: Final = 1.25
+"""Keys are spread evenly over the buckets, but not exactly; what is read of one bucket past the end of another is read
+again for the next page."""
+
+_Read = TypeVar("_Read")
+
+log = logging.getLogger(__name__)
+
+
+class DynamoScheduleSearch:
+    """See `ScheduleSearch`. Raises, from any method: StoreUnavailable and below."""
+
+    def __init__(self, client: DynamoClient) -> None:
+        self._client = client
+        self._settings = client.settings
+
+    async def list_pointers(
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+    ) -> PointerPage:
+        """See `ScheduleSearch`."""
+        if first > last:
+            return PointerPage(pointers=(), next_first=None)
+        limit = int(pointers_max / LIST_BUCKETS * MORE_THAN_EVEN) + 4
+        read = partial(self._bucket, client_id, first=first, last=last, limit=limit)
+        answers = await gather_bounded(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
+        # Each bucket is known up to the last entry that was read of it, or to its end.
+        known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
+        horizon = min(known_to, default=last)
+        found = _readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))
+        pointers = sorted((p for p in found if p.position <= horizon), key=lambda p: p.position)
+        next_first = Position(horizon + 1) if known_to and horizon < last else None
+        return PointerPage(pointers=tuple(pointers), next_first=next_first)
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """See `ScheduleSearch`. It costs what reading them would, some thirty for a read unit; only nothing is sent."""
+        found = 0
+        going_on: dict[int, Item] = {bucket: {} for bucket in range(LIST_BUCKETS)}
+        while going_on and found < at_most:
+            limit = (at_most - found) // len(going_on) + 1
+            read = partial(self._counted, client_id, first=first, limit=limit, going_on=going_on)
+            buckets = list(going_on)
+            answers = dict(zip(buckets, await gather_bounded(read, buckets, at_once=QUERIES_AT_ONCE), strict=True))
+            found += sum(answer["Count"] for answer in answers.values())
+            going_on = {b: a["LastEvaluatedKey"] for b, a in answers.items() if a.get("LastEvaluatedKey")}
+        return min(found, at_most)
+
+    async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`."""
+        items = await self._all(self._settings.keys_table, [codec.pointer_key(*name) for name in dict.fromkeys(names)])
+        return {(p.client_id, p.schedule_key): p for p in _readable(codec.pointer_of, items)}
+
+    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+        """See `ScheduleSearch`."""
+        items = await self._all(
+            self._settings.schedules_table, [codec.row_key(*place) for place in dict.fromkeys(places)]
+        )
+        return {(row.shard, row.position): row for row in _readable(_row_of, items)}
+
+    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+        """See `ScheduleSearch`."""
+        items = await self._all(
+            self._settings.keys_table, [codec.outcome_key(*place) for place in dict.fromkeys(places)]
+        )
+        return {(o.client_id, o.schedule_key, o.position): o for o in _readable(codec.outcome_of, items)}
+
+    async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
+        """See `ScheduleSearch`."""
+        pointer = codec.pointer_key(client_id, schedule_key)
+        found: list[Position] = []
+        more: Item = {}
+        while True:
+            answer = await self._client.call(
+                "query",
+                TableName=self._settings.keys_table,
+                KeyConditionExpression="#key = :key AND #position > :pointer",
+                ExpressionAttributeNames={"#key": "clientKey", "#position": "position"},
+                ExpressionAttributeValues={":key": pointer["clientKey"], ":pointer": pointer["position"]},
+                ProjectionExpression="#position",
+                ConsistentRead=True,
+                **more,
+            )
+            found += _readable(partial(_position, name="position"), answer["Items"])
+            if not answer.get("LastEvaluatedKey"):
+                return found
+            more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def _bucket(
+        self, client_id: ClientId, bucket: int, *, first: Position, last: Position, limit: int
+    ) -> dict[str, Any]:
+        return await self._query(client_id, bucket, first, last, Limit=limit)
+
+    async def _counted(
+        self, client_id: ClientId, bucket: int, *, first: Position, limit: int, going_on: Mapping[int, Item]
+    ) -> dict[str, Any]:
+        more = {"ExclusiveStartKey": going_on[bucket]} if going_on[bucket] else {}
+        return await self._query(client_id, bucket, first, LAST, Limit=limit, Select="COUNT", **more)
+
+    async def _query(
+        self, client_id: ClientId, bucket: int, first: Position, last: Position, **more: Any
+    ) -> dict[str, Any]:
+        return await self._client.call(
+            "query",
+            TableName=self._settings.keys_table,
+            IndexName=INDEX,
+            KeyConditionExpression="#listed = :listed AND #current BETWEEN :first AND :last",
+            ExpressionAttributeNames={"#listed": LISTED_UNDER, "#current": "current"},
+            ExpressionAttributeValues={
+                ":listed": list_key(client_id, bucket),
+                ":first": {"N": text_of(first)},
+                ":last": {"N": text_of(last)},
+            },
+            **more,
+        )
+
+    async def _all(self, table: str, keys: Sequence[Item]) -> list[Item]:
+        return await read_all(self._client, table, keys)
+
+
+def _position(item: Item, name: str) -> Position:
+    return position_of(value_of(item, name, "N"))
+
+
+def _row_of(item: Item) -> Row | BrokenRow:
+    position = _position(item, "scheduleTime")
+    return codec.row_of(item, shard=ShardId(int(value_of(item, "partitionId", "S"))), position=position)
+
+
+def _readable(read: Callable[[Item], _Read], items: Iterable[Item]) -> list[_Read]:
+    """One damaged item must not hide a thousand sound ones; whoever asks for that one alone is told."""
+    found: list[_Read] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except Unreadable as error:
+            # Of a key not even its name: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
+            extra = {"event": "dynamodb.left_out_of_list", "error": str(error), "once_per": str(error)}
+            log.warning("An item that cannot be read is left out of a list", extra=extra)
+    return found

@@ -1,0 +1,212 @@
+"""The transactions of `ScheduleStore`, and its updates of a key: their actions, conditions and tokens. Pure.
+
+Besides the conditions that the protocol asks for, nothing that is final is ever overwritten: a new row and the outcome
+of a cancel or a reschedule are put only where nothing stands. What comes back with a failed condition (`ALL_OLD`) is
+asked for where it is small and tells our own earlier copy from somebody else's write; never for a row, which may have
+hundreds of kilobytes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from clockwork.domain.command_notes import NoteChange, text_of_offsets
+from clockwork.domain.position import Position, position_of, text_of
+from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import Unreadable
+from clockwork.stores.dynamodb import attributes as fields
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.wire import DynamoClientSettings
+
+CREATE_POINTER: Final = 0
+"""Index of the pointer's Put in a create."""
+_CANCEL_OUTCOME: Final = 1
+_CANCEL_NOTE: Final = 2
+"""Indexes of the outcome's Put, and of the note's Update by command, in a cancel."""
+RESCHEDULE_POINTER: Final = 3
+"""Index of the pointer's Put in a reschedule."""
+
+
+def token_of(*parts: object) -> str:
+    """The `ClientRequestToken` of a transaction, 32 characters: the same request again gets the same one, and DynamoDB
+    then answers as it did the first time, for ten minutes."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def create_actions(
+    settings: DynamoClientSettings,
+    row: Row,
+    pointer: Pointer,
+    replaces_version: int | None,
+    note: NoteChange | None = None,
+) -> list[Item]:
+    """Put the pointer, put the row; by command also move the note."""
+    actions = [_put_pointer(settings, pointer, replaces_version), _put_row(settings, row)]
+    return actions + _notes(settings, pointer.client_id, pointer.schedule_key, note)
+
+
+def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note: NoteChange | None = None) -> str:
+    """A position is never used twice; the rest is what a caller might change between two tries."""
+    changing = (pointer.digest, pointer.version, pointer.expires_at_s, replaces_version, note)
+    return token_of("create", row.shard, row.position, *changing)
+
+
+def cancel_actions(
+    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
+) -> list[Item]:
+    """Delete the row, put its outcome; by command also move the note."""
+    actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
+    return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
+
+
+def reschedule_actions(
+    settings: DynamoClientSettings,
+    shard: ShardId,
+    outcome: Outcome,
+    hold: RequestId,
+    row: Row,
+    pointer: Pointer,
+    replaces_version: int,
+    note: NoteChange | None,
+) -> list[Item]:
+    """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
+    actions = [
+        _delete_held(settings, shard, outcome.position, hold),
+        _put_outcome(settings, outcome),
+        _put_row(settings, row),
+        _put_pointer(settings, pointer, replaces_version),
+    ]
+    return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
+
+
+def note_update(
+    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange
+) -> Item:
+    """The update that moves a key's note, on condition that it is what was read."""
+    condition, before = "attribute_not_exists(#command)", {}
+    if note.before:
+        condition, before = "#command = :before", {":before": {"S": text_of_offsets(note.before)}}
+    return {
+        "TableName": settings.keys_table,
+        "Key": codec.note_key(client_id, schedule_key),
+        "UpdateExpression": "SET #command = :after, #by = :by, #expires = :expires, #v = :v",
+        "ConditionExpression": condition,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        "ExpressionAttributeNames": {"#command": "command", "#by": "by", "#expires": "expiresAt", "#v": "v"},
+        "ExpressionAttributeValues": {
+            ":after": {"S": text_of_offsets(note.after.offsets)},
+            ":by": {"S": note.after.by},
+            ":expires": fields.number(note.after.expires_at_s),
+            ":v": fields.number(codec.FORMAT),
+            **before,
+        },
+    }
+
+
+def discard_update(settings: DynamoClientSettings, pointer: Pointer, at_ms: int) -> Item:
+    """The update that says that what failed needs nothing any more."""
+    return {
+        "TableName": settings.keys_table,
+        "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
+        "UpdateExpression": "SET #discarded = if_not_exists(#discarded, :at)",
+        # Implies that the pointer exists.
+        "ConditionExpression": "#current = :current AND #version = :version",
+        "ExpressionAttributeNames": {"#discarded": "discardedAt", "#current": "current", "#version": "version"},
+        "ExpressionAttributeValues": {
+            ":at": fields.number(at_ms),
+            ":current": {"N": text_of(pointer.position)},
+            ":version": fields.number(pointer.version),
+        },
+    }
+
+
+def points_at(item: Item | None, position: Position) -> bool:
+    """Whether this pointer, which came back with a failure, is the one that our own transaction put."""
+    if item is None:
+        return False
+    try:
+        return position_of(fields.value_of(item, "current", "N")) == position
+    except Unreadable:
+        # A pointer that cannot be read is not the one that we wrote; whoever reads it next says so.
+        return False
+
+
+def is_cancel(items: Sequence[Item | None], outcome: Outcome, note: NoteChange | None) -> bool:
+    """Whether what came back with the failure of a cancel was put by that very cancel. By command the note must say so too:
+    an outcome is the same as another's of the same moment, who has moved no note."""
+    if not _is_outcome(items[_CANCEL_OUTCOME], outcome):
+        return False
+    return note is None or is_note(items[_CANCEL_NOTE], note)
+
+
+def _is_outcome(item: Item | None, outcome: Outcome) -> bool:
+    """Whether this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
+    if item is None:
+        return False
+    try:
+        # As it is stored: what is too large for an outcome is left out of it.
+        return codec.outcome_of(item) == codec.outcome_of(codec.outcome_item(outcome))
+    except Unreadable:
+        return False
+
+
+def is_note(item: Item | None, note: NoteChange) -> bool:
+    """Whether this note, which came back with a failure, is the one that we wanted to put."""
+    return item is not None and item.get("by") == {"S": note.after.by}
+
+
+def _put_row(settings: DynamoClientSettings, row: Row) -> Item:
+    return {
+        "Put": {
+            "TableName": settings.schedules_table,
+            "Item": codec.row_item(row),
+            "ConditionExpression": "attribute_not_exists(partitionId)",
+        }
+    }
+
+
+def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_version: int | None) -> Item:
+    put: Item = {
+        "TableName": settings.keys_table,
+        "Item": codec.pointer_item(pointer),
+        "ConditionExpression": "attribute_not_exists(clientKey)",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    if replaces_version is not None:
+        put |= {
+            "ConditionExpression": "#version = :version",
+            "ExpressionAttributeNames": {"#version": "version"},
+            "ExpressionAttributeValues": {":version": fields.number(replaces_version)},
+        }
+    return {"Put": put}
+
+
+def _notes(
+    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
+) -> list[Item]:
+    return [{"Update": note_update(settings, client_id, schedule_key, note)}] if note is not None else []
+
+
+def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:
+    return {
+        "Put": {
+            "TableName": settings.keys_table,
+            "Item": codec.outcome_item(outcome),
+            "ConditionExpression": "attribute_not_exists(clientKey)",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+    }
+
+
+def _delete_held(settings: DynamoClientSettings, shard: ShardId, position: Position, hold: RequestId) -> Item:
+    return {
+        "Delete": {
+            "TableName": settings.schedules_table,
+            "Key": codec.row_key(shard, position),
+            "ConditionExpression": "#hold = :hold",
+            "ExpressionAttributeNames": {"#hold": "hold"},
+            "ExpressionAttributeValues": {":hold": {"S": hold}},
+        }
+    }

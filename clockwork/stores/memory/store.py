@@ -1,0 +1,388 @@
+"""`ScheduleStore` in memory: for tests and simulation, and the contract as a program that can be read.
+
+Correct, not convenient: pages end where DynamoDB's end, conditions fail where its conditions fail, a shard that was not
+made is an error. Values are frozen, so they are stored as they are.
+
+Two seams, for a simulation to override; here both do the plain thing:
+- `_serve` stands around every request: delay it, lose it, or lose its answer;
+- `_apply` applies the writes of a transaction that has been decided: apply them one by one, with time in between, and
+  name what is not yet applied in `busy`, so that other writers get `TransactionConflict`, as on DynamoDB.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from clockwork.domain.command_notes import CommandNote, NoteChange
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.position import Position
+from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, TransactionConflict, Unreadable
+from clockwork.ports.store import Page
+
+PAGE_BYTES_MAX: Final = 1024 * 1024
+"""A page ends with the row that passes this."""
+
+KeyName = tuple[ClientId, ScheduleKey]
+RowPlace = tuple[ShardId, Position]
+OutcomePlace = tuple[ClientId, ScheduleKey, Position]
+Place = tuple[object, ...]
+"""An item of any table, as named in `busy`."""
+Write = Callable[[], None]
+"""One item's change."""
+
+_T = TypeVar("_T")
+
+
+class MemoryScheduleStore:
+    """The three tables as dictionaries. Opened by nothing; `async with` is not needed."""
+
+    def __init__(self, *, shards: int) -> None:
+        self.rows: dict[RowPlace, Row | BrokenRow] = {}
+        self.pointers: dict[KeyName, Pointer] = {}
+        self.outcomes: dict[OutcomePlace, Outcome] = {}
+        self.notes: dict[KeyName, CommandNote] = {}
+        self.shard_states: dict[ShardId, ShardState] = {
+            ShardId(number): ShardState(epoch=0, owner="", frontier_ms=0) for number in range(shards)
+        }
+        self.busy: set[Place] = set()
+        """Items of transactions that are decided and not yet applied."""
+        self._order: dict[ShardId, list[Position]] = {}
+        """The positions of each shard, sorted."""
+        self._broken_holds: dict[RowPlace, RequestId] = {}
+        """Holds of rows that cannot be read: what is broken is not lost by a hold."""
+
+    # --- seams
+
+    async def _serve(self, operation: str, effect: Callable[[], _T]) -> _T:
+        """Does one request. `effect` is what happens at the store, at one moment; it may raise."""
+        return effect()
+
+    def _apply(self, writes: Mapping[Place, Write]) -> None:
+        """Applies a transaction, whose conditions hold."""
+        for write in writes.values():
+            write()
+
+    # --- keys
+
+    async def read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> Pointer | None:
+        return await self._serve("read_pointer", lambda: self.pointers.get((client_id, schedule_key)))
+
+    async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
+        return await self._serve("read_outcome", lambda: self.outcomes.get((client_id, schedule_key, position)))
+
+    async def create(
+        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+    ) -> None:
+        def effect() -> None:
+            there = self.pointers.get(_name_of(pointer))
+            self._check_free(_name_of(pointer), _place_of(row))
+            self._check_note_free(_name_of(pointer), note)
+            if there is not None and there.position == row.position:
+                return  # the same call again
+            if (there.version if there else None) != replaces_version or _place_of(row) in self.rows:
+                raise ConditionFailed
+            noted = self._move_note(_name_of(pointer), note)
+            self._apply(self._put_pointer(pointer) | self._put_row(row) | noted)
+
+        await self._serve("create", effect)
+
+    async def read_command_note(self, client_id: ClientId, schedule_key: ScheduleKey) -> CommandNote | None:
+        return await self._serve("read_command_note", lambda: self.notes.get((client_id, schedule_key)))
+
+    async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
+        def effect() -> None:
+            name = (client_id, schedule_key)
+            self._check_undisturbed(_note_place(name))
+            if self._was_moved(name, note):
+                return  # the same call again
+            for write in self._move_note(name, note).values():
+                write()
+
+        await self._serve("note_command", effect)
+
+    async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
+        def effect() -> int:
+            name = _name_of(pointer)
+            self._check_undisturbed(name)
+            there = self.pointers.get(name)
+            if there is None or (there.version, there.position) != (pointer.version, pointer.position):
+                raise ConditionFailed
+            since_ms = there.discarded_at_ms if there.discarded_at_ms is not None else at_ms
+            self.pointers[name] = replace(there, discarded_at_ms=since_ms)
+            return since_ms
+
+        return await self._serve("discard", effect)
+
+    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
+        def effect() -> None:
+            name = (pointer_of.schedule.client_id, pointer_of.schedule.schedule_key)
+            self._check_undisturbed(name)
+            pointer = self.pointers.get(name)
+            if pointer and pointer.position == pointer_of.position and pointer.expires_at_s < expires_at_s:
+                self.pointers[name] = replace(pointer, expires_at_s=expires_at_s)
+
+        await self._serve("push_pointer_expiry", effect)
+
+    # --- rows, as a cancel or reschedule sees them
+
+    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
+        return await self._serve("read_row", lambda: self.rows.get((shard, position)))
+
+    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+        def effect() -> Row | BrokenRow:
+            row = self._row_to_update(shard, position)
+            if row is None:
+                raise ConditionFailed
+            if isinstance(row, BrokenRow):
+                self._broken_holds[(shard, position)] = request
+                return row
+            held = self.rows[(shard, position)] = replace(row, hold=request)
+            return held
+
+        return await self._serve("hold", effect)
+
+    async def cancel(
+        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
+    ) -> None:
+        def effect() -> None:
+            name = (outcome.client_id, outcome.schedule_key)
+            self._check_free((shard, outcome.position), _place_of_outcome(outcome))
+            self._check_note_free(name, note)
+            if self.outcomes.get(_place_of_outcome(outcome)) == outcome and self._was_moved(name, note):
+                return  # the same call again
+            self._check_held(shard, outcome, hold)
+            noted = self._move_note(name, note)
+            self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome) | noted)
+
+        await self._serve("cancel", effect)
+
+    async def reschedule(
+        self,
+        shard: ShardId,
+        outcome: Outcome,
+        *,
+        hold: RequestId,
+        row: Row,
+        pointer: Pointer,
+        replaces_version: int,
+        note: NoteChange | None = None,
+    ) -> None:
+        def effect() -> None:
+            there = self.pointers.get(_name_of(pointer))
+            self._check_free((shard, outcome.position), _place_of_outcome(outcome), _place_of(row), _name_of(pointer))
+            self._check_note_free(_name_of(pointer), note)
+            if there is not None and there.position == row.position:
+                return  # the same call again
+            self._check_held(shard, outcome, hold)
+            if there is None or there.version != replaces_version or _place_of(row) in self.rows:
+                raise ConditionFailed
+            self._apply(
+                self._delete_row(shard, outcome.position)
+                | self._put_outcome(outcome)
+                | self._put_row(row)
+                | self._put_pointer(pointer)
+                | self._move_note(_name_of(pointer), note)
+            )
+
+        await self._serve("reschedule", effect)
+
+    # --- a shard, as its owner sees it
+
+    async def read_shard(self, shard: ShardId) -> ShardState:
+        return await self._serve("read_shard", lambda: self._state(shard))
+
+    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
+        def effect() -> ShardState:
+            state = self._state(shard)
+            if (state.epoch, state.owner) == (expected + 1, owner):
+                return state  # the same call again
+            if state.epoch != expected:
+                raise ConditionFailed
+            self.shard_states[shard] = replace(state, epoch=expected + 1, owner=owner)
+            return self.shard_states[shard]
+
+        return await self._serve("raise_epoch", effect)
+
+    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
+        def effect() -> int:
+            state = self._state(shard)
+            if state.epoch != epoch:
+                raise Fenced(f"shard {shard} has epoch {state.epoch}, not {epoch}")
+            self.shard_states[shard] = replace(state, frontier_ms=max(state.frontier_ms, frontier_ms))
+            return self.shard_states[shard].frontier_ms
+
+        return await self._serve("raise_frontier", effect)
+
+    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        def effect() -> Page:
+            order = self._order.get(shard, [])
+            rows: list[Row | BrokenRow] = []
+            page_bytes = 0
+            start = bisect_right(order, after) if after is not None else 0
+            for index in range(start, len(order)):
+                position = order[index]
+                rows.append(self.rows[(shard, position)])
+                page_bytes += _size_bytes(rows[-1])
+                if len(rows) == rows_max or page_bytes > PAGE_BYTES_MAX:
+                    # Even if this is the last row: the store does not look further.
+                    return Page(rows=tuple(rows), next_after=position)
+            return Page(rows=tuple(rows), next_after=None)
+
+        return await self._serve("read_page", effect)
+
+    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
+        return await self._serve("drop_hold", lambda: self._change_row(shard, position, None, drop_hold=True))
+
+    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+        return await self._serve("set_retry", lambda: self._change_row(shard, position, retry, drop_hold=drop_hold))
+
+    async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
+        def effect() -> Mapping[Position, Row | BrokenRow]:
+            return {p: self.rows[(shard, p)] for p in positions if (shard, p) in self.rows}
+
+        return await self._serve("read_rows", effect)
+
+    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        def effect() -> None:
+            self._check_undisturbed(*map(_place_of_outcome, outcomes))
+            for outcome in outcomes:
+                self.outcomes[_place_of_outcome(outcome)] = outcome
+
+        await self._serve("put_outcomes", effect)
+
+    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
+        def effect() -> None:
+            self._check_undisturbed(*map(_place_of_outcome, outcomes))
+            for outcome in outcomes:
+                self.outcomes.setdefault(_place_of_outcome(outcome), outcome)
+
+        await self._serve("put_outcomes_if_absent", effect)
+
+    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+        def effect() -> None:
+            self._check_undisturbed(*((shard, position) for position in positions))
+            for position in positions:
+                self._remove(shard, position)
+
+        await self._serve("delete_rows", effect)
+
+    async def ping(self) -> None:
+        await self._serve("ping", lambda: None)
+
+    # --- by hand
+
+    def put_by_hand(self, row: Row | BrokenRow) -> None:
+        """A row from nowhere, to play damage, or to begin a test with."""
+        self._insert(row)
+
+    # --- parts
+
+    def _state(self, shard: ShardId) -> ShardState:
+        if shard not in self.shard_states:
+            raise Unreadable(f"shard {shard} has no item: its frontier is not known")
+        return self.shard_states[shard]
+
+    def _check_free(self, *places: Place) -> None:
+        if self.busy.intersection(places):
+            raise TransactionConflict
+
+    def _check_undisturbed(self, *places: Place) -> None:
+        """For writes that wait for a transaction in their way, and at last give up."""
+        if self.busy.intersection(places):
+            raise StoreThrottled("a transaction stood in the way for too long")
+
+    def _check_held(self, shard: ShardId, outcome: Outcome, hold: RequestId) -> None:
+        """What a cancel and a reschedule ask for: the row with their hold, and no outcome that stands already."""
+        place = (shard, outcome.position)
+        row = self.rows.get(place)
+        held = row.hold if isinstance(row, Row) else self._broken_holds.get(place)
+        if row is None or held != hold or _place_of_outcome(outcome) in self.outcomes:
+            raise ConditionFailed
+
+    def _check_note_free(self, name: KeyName, note: NoteChange | None) -> None:
+        if note is not None:
+            self._check_free(_note_place(name))
+
+    def _was_moved(self, name: KeyName, note: NoteChange | None) -> bool:
+        """Whether an earlier copy of the call with this note was done. An outcome alone does not tell: two cancels of one
+        moment write the same."""
+        there = self.notes.get(name)
+        return note is None or (there is not None and there.by == note.after.by)
+
+    def _move_note(self, name: KeyName, note: NoteChange | None) -> dict[Place, Write]:
+        if note is None:
+            return {}
+        there, after = self.notes.get(name), note.after
+        if (there.offsets if there is not None else ()) != note.before:
+            raise ConditionFailed
+
+        def write() -> None:
+            self.notes[name] = after
+
+        return {_note_place(name): write}
+
+    def _row_to_update(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
+        self._check_free((shard, position))
+        return self.rows.get((shard, position))
+
+    def _change_row(self, shard: ShardId, position: Position, retry: Retry | None, *, drop_hold: bool) -> bool:
+        row = self._row_to_update(shard, position)
+        if isinstance(row, Row):
+            self.rows[(shard, position)] = replace(
+                row, hold=None if drop_hold else row.hold, retry=retry if retry is not None else row.retry
+            )
+        elif row is not None and drop_hold:
+            self._broken_holds.pop((shard, position), None)
+        return row is not None
+
+    def _put_pointer(self, pointer: Pointer) -> dict[Place, Write]:
+        def write() -> None:
+            self.pointers[_name_of(pointer)] = pointer
+
+        return {_name_of(pointer): write}
+
+    def _put_outcome(self, outcome: Outcome) -> dict[Place, Write]:
+        def write() -> None:
+            self.outcomes[_place_of_outcome(outcome)] = outcome
+
+        return {_place_of_outcome(outcome): write}
+
+    def _put_row(self, row: Row) -> dict[Place, Write]:
+        return {_place_of(row): lambda: self._insert(row)}
+
+    def _delete_row(self, shard: ShardId, position: Position) -> dict[Place, Write]:
+        return {(shard, position): lambda: self._remove(shard, position)}
+
+    def _insert(self, row: Row | BrokenRow) -> None:
+        if _place_of(row) not in self.rows:
+            insort(self._order.setdefault(row.shard, []), row.position)
+        self.rows[_place_of(row)] = row
+
+    def _remove(self, shard: ShardId, position: Position) -> None:
+        self._broken_holds.pop((shard, position), None)
+        if self.rows.pop((shard, position), None) is not None:
+            order = self._order[shard]
+            del order[bisect_left(order, position)]
+
+
+def _note_place(name: KeyName) -> Place:
+    return ("note", *name)
+
+
+def _name_of(pointer: Pointer) -> KeyName:
+    return (pointer.client_id, pointer.schedule_key)
+
+
+def _place_of(row: Row | BrokenRow) -> RowPlace:
+    return (row.shard, row.position)
+
+
+def _place_of_outcome(outcome: Outcome) -> OutcomePlace:
+    return (outcome.client_id, outcome.schedule_key, outcome.position)
+
+
+def _size_bytes(row: Row | BrokenRow) -> int:
+    return row.schedule.size_bytes if isinstance(row, Row) else len(row.raw)

@@ -1,1 +1,0 @@
-"""The service as its users run it: `python -m clockwork`, HTTP in, Kafka out, signals."""

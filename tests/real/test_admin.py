@@ -1,0 +1,184 @@
+"""What an operator does with `clockwork admin`, on nodes that run."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.node import REPOSITORY
+from tests.support.nodes import SHARDS, SOON_MS, Cluster, ClusterNode, now_ms, opened_cluster
+from tests.support.reader import read_all, reading
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.processes]
+
+
+async def admin(node: ClusterNode, *arguments: str) -> str:
+    """Runs `clockwork admin …` against a node; what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "clockwork", "--url", node.client.url, "admin", *arguments,
+        cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    told, wrong = await process.communicate()
+    assert process.returncode == 0, wrong.decode()
+    return told.decode()
+
+
+async def create_all(node: ClusterNode, bodies: list[dict[str, Any]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(node.client.create(body)) for body in bodies]
+    assert {task.result().status for task in tasks} == {201}
+
+
+async def test_a_paused_topic_waits_on_all_nodes_also_after_a_restart_and_goes_on_in_order(cluster: Cluster) -> None:
+    topic, other = await cluster.topic(), await cluster.topic()
+    first = await cluster.start()
+    second = await cluster.start()
+
+    async def share() -> bool:
+        return sorted([len(await first.shards()), len(await second.shards())]) == [SHARDS // 2, SHARDS // 2]
+
+    await until(share, "both nodes own shards")
+    await admin(first, "pause", "topic", topic)
+    for node in (first, second):
+
+        async def heard(node: ClusterNode = node) -> bool:
+            return await node.metric('clockwork_paused{what="topic"}') == 1
+
+        await until(heard, f"the pause at {node.client.url}")
+    due_ms = now_ms() + 300
+    lanes = [f"lane-{n}" for n in range(2 * SHARDS)]
+    keys = {lane: [f"{lane}-{n}" for n in range(3)] for lane in lanes}
+    await create_all(
+        first,
+        [
+            cluster.body(to, f"{name}{key}", due_ms=due_ms + n, ordering_key=lane)
+            for lane in lanes
+            for n, key in enumerate(keys[lane])
+            for to, name in ((topic, ""), (other, "other-"))
+        ],
+    )
+    async with reading(cluster.services.kafka_brokers, other) as reader:
+        await reader.until_arrived(f"other-{key}" for each in keys.values() for key in each)
+    # Its own lanes only; and one that has not begun to fire knows it before it does.
+    await second.process.stop()
+    third = await cluster.start()
+    await third.until_works_some()
+    cancelled = await first.client.cancel(cluster.name, keys[lanes[0]][1])
+    assert (cancelled.status, cancelled.body["status"]) == (200, "cancelled")
+    await third.until_logged("pauses.changed")
+    async with reading(cluster.services.kafka_brokers, topic) as reader:
+        await reader.read()
+        assert reader.records == []
+        assert topic in await admin(third, "pauses")
+        await admin(third, "resume", "topic", topic)
+        left = {lane: [key for key in keys[lane] if key != keys[lanes[0]][1]] for lane in lanes}
+        arrived = await reader.until_arrived(key for each in left.values() for key in each)
+    assert {lane: [r.schedule_key for r in arrived if r.key == lane.encode()] for lane in lanes} == left
+
+
+async def test_a_dead_letter_is_listed_and_retried_and_then_delivered_once(cluster: Cluster) -> None:
+    topic = await cluster.topic()
+    node = await cluster.start(more={"CLOCKWORK_TOPIC_WAIT_MS": "300"})
+    bodies = [cluster.body(topic, f"lost-{n}", in_ms=SOON_MS) for n in range(3)]
+    await create_all(node, bodies)
+    await cluster.delete_topic(topic)
+    for body in bodies:
+        await cluster.until_status(node.client, body["scheduleKey"], "failed")
+    lines = (await admin(node, "dead-letters", "list", "--reason", "topic_missing", "--json")).splitlines()
+    letters = {letter["scheduleKey"]: letter for letter in map(json.loads, lines)}
+    assert sorted(letters) == ["lost-0", "lost-1", "lost-2"]
+    assert json.loads(letters["lost-0"]["value"]) == {"key": "lost-0"}
+
+    await cluster.make_topic(topic)
+    place = [str(letters["lost-0"][name]) for name in ("partition", "offset")]
+    assert json.loads(await admin(node, "dead-letters", "show", *place)) == letters["lost-0"]
+    await admin(node, "dead-letters", "retry", *place)
+    assert "2 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all", "--topic", topic)
+    for body in bodies:
+        await cluster.until_status(node.client, body["scheduleKey"])
+    assert "0 armed, 0 refused" in await admin(node, "dead-letters", "retry", "--all")
+    arrived = await read_all(cluster.services.kafka_brokers, topic)
+    assert sorted(record.schedule_key for record in arrived) == ["lost-0", "lost-1", "lost-2"]
+
+
+async def test_a_discarded_letter_is_gone_from_the_list_on_every_node_and_can_be_retried_still(
+    cluster: Cluster,
+) -> None:
+    topic = await cluster.topic()
+    first = await cluster.start(more={"CLOCKWORK_TOPIC_WAIT_MS": "300"})
+    second = await cluster.start(role="api")
+    bodies = [cluster.body(topic, f"lost-{n}", in_ms=SOON_MS) for n in range(3)]
+    await create_all(first, bodies)
+    await cluster.delete_topic(topic)
+    for body in bodies:
+        await cluster.until_status(first.client, body["scheduleKey"], "failed")
+    ended = await first.client.get(cluster.name, "lost-0")
+    assert "3 discarded, 0 refused" in await admin(first, "dead-letters", "discard", "--all", "--topic", topic)
+    assert await admin(second, "dead-letters", "list", "--json") == ""
+    letters = [
+        json.loads(line) for line in (await admin(second, "dead-letters", "list", "--all", "--json")).splitlines()
+    ]
+    assert {letter["scheduleKey"] for letter in letters if "discardedAt" in letter} == {"lost-0", "lost-1", "lost-2"}
+    assert (await second.client.get(cluster.name, "lost-0")).body == ended.body
+
+    await cluster.make_topic(topic)
+    (letter,) = (letter for letter in letters if letter["scheduleKey"] == "lost-0")
+    place = [str(letter[name]) for name in ("partition", "offset")]
+    await admin(second, "dead-letters", "retry", *place)
+    await cluster.until_status(first.client, "lost-0")
+    arrived = await read_all(cluster.services.kafka_brokers, topic)
+    assert [record.schedule_key for record in arrived] == ["lost-0"]
+
+
+async def test_an_export_is_imported_into_another_cluster_and_delivered_there(cluster: Cluster, tmp_path: Path) -> None:
+    file = str(tmp_path / "pending.jsonl")
+    topic = await cluster.topic()
+    node = await cluster.start()
+    due_ms = now_ms() + 3_600_000
+    lanes = [f"lane-{n}" for n in range(SHARDS)]
+    keys = {lane: [f"{lane}-{n}" for n in range(20)] for lane in lanes}
+    await create_all(
+        node,
+        [
+            cluster.body(topic, key, due_ms=due_ms + n, ordering_key=lane)
+            for lane in lanes
+            for n, key in enumerate(keys[lane])
+        ],
+    )
+    gone = keys[lanes[0]].pop()
+    assert (await node.client.cancel(cluster.name, gone)).status == 200
+    await admin(node, "export", file)
+    async with opened_cluster(cluster.services, tmp_path) as other:
+        elsewhere = await other.start()
+        wanted = SHARDS * 20 - 1
+        assert f"{wanted} created" in await admin(elsewhere, "import", file)
+        assert f"{wanted} there already" in await admin(elsewhere, "import", file)
+        for key in keys[lanes[0]]:
+            assert (await elsewhere.client.fire(cluster.name, key)).status == 200
+        async with reading(cluster.services.kafka_brokers, topic) as reader:
+            arrived = await reader.until_arrived(keys[lanes[0]])
+        assert len(arrived) == len(keys[lanes[0]]), "by the cluster that they were fired in alone"
+
+
+async def test_a_fenced_shard_is_taken_over_again_by_its_owner_and_delivers_on(
+    shared: Cluster, shared_node: ClusterNode
+) -> None:
+    topic = await shared.topic()
+    for number in range(2):
+        body = shared.body(topic, f"fence-{number}", in_ms=1_500, ordering_key="fence")
+        assert (await shared_node.client.create(body)).status == 201
+        shard = str((await shared_node.client.get(shared.name, f"fence-{number}")).body["shard"])
+        fenced = json.loads(await admin(shared_node, "fence", shard, "--json"))
+
+        async def taken(shard: str = shard, epoch: int = fenced["epoch"]) -> bool:
+            found = json.loads(await admin(shared_node, "shards", "--json"))["shards"][int(shard)]
+            return bool(found["epoch"] > epoch and not found["owner"].startswith("operator/"))
+
+        await until(taken, f"a new take-over of shard {shard}")
+        await shared.until_status(shared_node.client, f"fence-{number}")
+    async with reading(shared.services.kafka_brokers, topic) as reader:
+        assert len(await reader.until_arrived(["fence-0", "fence-1"])) == 2

@@ -1,0 +1,107 @@
+"""Commands and settings of `python -m clockwork`: exit codes, and the one line that says what to change."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from infra.local.node import OURS, REPOSITORY
+from tests.support.nodes import Cluster
+from tests.support.tables import tables_of
+
+COMMAND_S_MAX = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandExit:
+    """How a command ended."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+async def clockwork(*arguments: str, settings: Mapping[str, str]) -> CommandExit:
+    """Runs `python -m clockwork` with these settings only, to its end."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "clockwork",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+        env={**inherited, **settings},
+    )
+    try:
+        async with asyncio.timeout(COMMAND_S_MAX):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"CLOCKWORK_SHARDS": "many"}, ["CLOCKWORK_SHARDS"]),
+        ({"CLOCKWORK_FRONTIER_LEAD_MS": "5001", "CLOCKWORK_RETENTION_MS": "-1"}, ["FRONTIER_LEAD_MS", "RETENTION_MS"]),
+        ({"CLOCKWORK_SCAN_INTERVALL_MS": "1000"}, ["CLOCKWORK_SCAN_INTERVALL_MS", "CLOCKWORK_SCAN_INTERVAL_MS"]),
+        ({"KAFKA_BROKERS": "no-port"}, ["KAFKA_BROKERS"]),
+    ],
+    ids=["wrong", "two wrong", "unknown", "no port"],
+)
+async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
+    settings: dict[str, str], named: list[str]
+) -> None:
+    # Before anything is opened: no service runs for this test.
+    ended = await clockwork(settings=settings)
+    assert ended.code == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("clockwork: settings: ")
+    assert all(name in line for name in named)
+
+
+async def test_a_port_that_is_taken_stops_the_start_with_one_line_that_names_it(cluster: Cluster) -> None:
+    # Found while the node starts, when other tasks of it run already.
+    node = await cluster.start(ready=False)
+    await node.until_answers()
+    port = node.client.url.rpartition(":")[2]
+    ended = await clockwork(settings=cluster.environment({"CLOCKWORK_HTTP_PORT": port}))
+    assert ended.code == 2
+    said = [line for line in ended.stderr.strip().splitlines() if line.startswith("clockwork: ")]
+    assert len(said) == 1
+    assert "CLOCKWORK_HTTP_PORT" in said[0]
+
+
+async def test_init_makes_a_cluster_once_and_check_tells_what_is_wrong_with_it(cluster: Cluster) -> None:
+    # The course of an installation: nothing there, made, made again, looked at, configured wrongly, damaged.
+    settings = cluster.environment({"CLOCKWORK_CREATE_RESOURCES": "false"})
+    absent = await clockwork("check", settings=settings)
+    assert absent.code == 2
+    tables = [cluster.settings[name] for name in ("SCHEDULE_DB", "PARTITION_EXEC_DB", "SCHEDULE_KEY_DB")]
+    assert all(table in absent.stderr for table in tables)
+    assert "python -m clockwork init" in absent.stderr
+    assert (await clockwork(settings=settings)).code == 2, "nor does a node start that may not make anything"
+
+    both = await asyncio.gather(clockwork("init", settings=settings), clockwork("init", settings=settings))
+    assert [ended.code for ended in both] == [0, 0], "two at once do no harm"
+    assert (await clockwork("init", settings=settings)).code == 0
+    assert (await clockwork("check", settings=settings)).code == 0
+
+    other = settings | {"CLOCKWORK_SHARDS": "9"}
+    for ended in await asyncio.gather(*(clockwork(command, settings=other) for command in ("init", "check", "run"))):
+        assert ended.code == 2
+        assert "CLOCKWORK_SHARDS" in ended.stderr
+
+    async with tables_of(cluster) as by_hand:
+        await by_hand.delete_shard(3)
+    for ended in await asyncio.gather(*(clockwork(command, settings=settings) for command in ("check", "init"))):
+        assert ended.code == 2
+        assert "(3)" in ended.stderr, "a lost frontier is never made anew"
