@@ -19,7 +19,6 @@ from clockwork.http.openapi_parts import (
     Parameter,
     problem,
 )
-from clockwork.http.problems import forbidden
 from clockwork.operations.discard import NotOpen
 from clockwork.requests.results import Status
 from clockwork.schema.admin_documents import (
@@ -31,6 +30,7 @@ from clockwork.schema.admin_documents import (
     ShardDocument,
     ShardsDocument,
 )
+from clockwork.schema.problems import forbidden
 from clockwork.schema.schedule import LetterForm
 
 ADMIN: Final = "admin"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from clockwork.http import problems
 from clockwork.http.openapi_admin import ADMIN_CALLS
 from clockwork.http.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.http.openapi_node import NODE_CALLS
@@ -33,6 +32,7 @@ from clockwork.http.openapi_parts import (
     conflict,
     problem,
 )
+from clockwork.schema import problems
 from clockwork.schema.documents import BatchDocument, HistoryDocument, PageDocument, ScheduleDocument, StaleDocument
 from clockwork.schema.schedule import KeyForm, ScheduleForm
 

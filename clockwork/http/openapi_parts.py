@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from clockwork.errors import FieldError
-from clockwork.http import problems
-from clockwork.http.problems import Problem
+from clockwork.schema import problems
 from clockwork.schema.documents import ConflictDocument, InternalDocument, InvalidDocument, ProblemDocument
+from clockwork.schema.problems import Problem
 
 JSON: Final = "application/json"
 

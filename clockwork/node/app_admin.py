@@ -1,8 +1,5 @@
 """The part of the composition root that those who run the service meet: what the calls under /admin are answered by."""
 
-import random
-
-from clockwork.clock import Clock
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.http.operations import AdminParts
 from clockwork.kafka.dead_letters import KafkaDeadLetters
@@ -12,28 +9,23 @@ from clockwork.operations.discard import Discarder
 from clockwork.operations.pauses import Pauser
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import Survey
-from clockwork.requests.results import Accepts
-from clockwork.requests.waker import Waker
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
 from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 
 
 def admin_parts(
     settings: Settings,
     store: DynamoScheduleStore,
-    schedules: Accepts,
-    waker: Waker,
-    clock: Clock,
-    rng: random.Random,
+    requests: RequestService,
 ) -> AdminParts:
     """What is asked of the service itself."""
-    search = DynamoScheduleSearch(store.client)
+    context = requests.context
     return AdminParts(
-        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
-        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)),
-        discards=Discarder(store, clock, rng, settings.intake),
-        survey=Survey(store, waker, clock, rng, settings.intake),
-        scan=PendingScan(store, search, clock, rng, settings.intake),
+        pausing=Pauser(DynamoPauses(store.client), context.clock, context.rng, settings.intake),
+        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), requests, dead_letter_topics(settings.runner)),
+        discards=Discarder(context),
+        survey=Survey(store, context.waker, context.clock, context.rng, settings.intake),
+        scan=PendingScan(store, context.search, context.clock, context.rng, settings.intake),
     )

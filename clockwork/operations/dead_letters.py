@@ -13,7 +13,7 @@ goes through the open ones at night, and wants to find no others there the next 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.dead_letter_topics import DeadLetterTopics
@@ -22,7 +22,8 @@ from clockwork.domain.schedule import Topic
 from clockwork.errors import Unreadable
 from clockwork.operations.discard import failed_with
 from clockwork.ports.operations import DeadLetterLog
-from clockwork.requests.results import Accepts, ScheduleView
+from clockwork.requests.results import ScheduleView
+from clockwork.requests.service import RequestService
 
 STATES_AT_ONCE: Final = 16
 """Of letters whose schedules are read."""
@@ -69,38 +70,26 @@ class LetterViews:
     next_from: LettersFrom | None
 
 
-class ShowsLetters(Protocol):
-    """What the edge asks."""
-
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """Those that have dead letters, the cluster's first. No other may be asked for."""
-        ...
-
-    async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
-        """Letters from there on, and where to go on, in the same topic or in the next; None when all that was there has been
-        read. Raises: Unavailable."""
-        ...
-
-    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:
-        """The letter at this place. Raises: Unavailable."""
-        ...
-
-
 class DeadLetters:
-    """Implements `ShowsLetters`."""
+    """The dead letters of all topics, each with the present state of its schedule."""
 
-    def __init__(self, log: DeadLetterLog, schedules: Accepts, topics: DeadLetterTopics) -> None:
+    def __init__(self, log: DeadLetterLog, requests: RequestService, topics: DeadLetterTopics) -> None:
         self._log = log
-        self._schedules = schedules
+        self._requests = requests
         self.topics = topics.every()
+        """The topics that have dead letters, the cluster's first. No other may be asked for."""
 
     async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
+        """Letters from `start` on, and where to go on, in the same topic or in the next; None at the end of the last one.
+
+        Raises: Unavailable.
+        """
         page = await self._log.read_letters(start.topic, start.places, letters_max=letters_max)
         views = await gather_bounded(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
         return LetterViews(views=tuple(views), next_from=self._next(start.topic, page.next_from))
 
     async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:
+        """The letter at this place. Raises: Unavailable."""
         letter = await self._log.read_letter(topic, kafka_partition, offset)
         return None if letter is None else await self._view(topic, letter)
 
@@ -115,7 +104,7 @@ class DeadLetters:
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
-            return view(present=await self._schedules.find(letter.client_id, letter.schedule_key))
+            return view(present=await self._requests.state_of(letter.client_id, letter.schedule_key))
         except Unreadable:
             # What stands under this key cannot be acted on anyway; the other letters can.
             return view(present=None)

@@ -10,18 +10,13 @@ the key arms it all the same: the version is still what it was, and who changes 
 first. The pointer is then replaced, and the mark gone with it: should it fail again, that is another letter, and open.
 """
 
-import random
 from dataclasses import dataclass
-from typing import Protocol
 
-from clockwork.clock import Clock
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable
-from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
 from clockwork.requests.results import NotFound, ScheduleView, Status
-from clockwork.requests.state import Reading
-from clockwork.settings.model import IntakeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,48 +36,34 @@ class NotOpen:
     """False: its content is not, so that nobody can tell which delivery it is."""
 
 
-class Discards(Protocol):
-    """What the edge asks."""
+@dataclass(frozen=True, slots=True)
+class Discarder:
+    """Marks failed schedules as discarded."""
+
+    context: RequestContext
 
     async def discard(
         self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
     ) -> Discarded | NotOpen | NotFound:
         """Notes that the schedule, failed with this delivery, needs nothing any more. Raises: Unavailable: it may have been
         done; the same request again settles it."""
-        ...
-
-
-class Discarder:
-    """Implements `Discards`."""
-
-    def __init__(self, store: ScheduleStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
-        self._store = store
-        self._clock = clock
-        self._rng = rng
-        self._settings = settings
-        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
-
-    async def discard(
-        self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
-    ) -> Discarded | NotOpen | NotFound:
-        """See `Discards`."""
-        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        context = self.context
+        async with context.deadline() as deadline:
             while True:
                 try:
-                    pointer = await self._store.read_pointer(client_id, schedule_key)
-                    if pointer is None or await self._reading.forgotten(pointer):
+                    pointer = await context.store.read_pointer(client_id, schedule_key)
+                    if pointer is None or await state.forgotten(context, pointer):
                         return NotFound()
-                    view = await self._reading.view_at(pointer)
+                    view = await state.view_at(context, pointer)
                     if view is not None:
                         if not failed_with(view, delivery_id):
                             return NotOpen(view.status, readable=view.schedule is not None)
-                        return Discarded(await self._store.discard(pointer, at_ms=self._clock.now_ms()))
-                    why = "the schedule is being changed by another request"
+                        return Discarded(await context.store.discard(pointer, at_ms=context.clock.now_ms()))
+                    why = state.BEING_CHANGED
                 except (Contested, StoreUnavailable) as error:
-                    # Whatever was applied meanwhile, the next round reads.
+                    # A write may have been applied all the same: the next round reads.
                     why = f"the dead letter could not be discarded in time: {error}"
-                await patience.pause(why)
+                await deadline.pause(why)
 
 
 def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
@@ -30,24 +30,8 @@ LOOK_S: Final = 2.0
 """Between two looks of a node: "within seconds" for the operator, half a read unit a second for DynamoDB."""
 
 
-class Pausing(Protocol):
-    """What the edge asks."""
-
-    async def show(self) -> Pauses:
-        """Everything that is paused. Raises: Unavailable, Unreadable."""
-        ...
-
-    async def pause(self, kind: PauseKind, name: str) -> Pauses:
-        """Raises: InvalidInput (too many are paused), Unavailable (it may have been done), Unreadable."""
-        ...
-
-    async def resume(self, kind: PauseKind, name: str) -> Pauses:
-        """Raises: Unavailable (it may have been done), Unreadable."""
-        ...
-
-
 class Pauser:
-    """Says what is paused. Implements `Pausing`."""
+    """Pauses and resumes clients and topics. Every method raises: Unavailable (a change may have been made), Unreadable."""
 
     def __init__(self, store: PauseStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
         self._store = store
@@ -56,9 +40,12 @@ class Pauser:
         self._settings = settings
 
     async def show(self) -> Pauses:
+        """All pauses."""
         return await self._change(lambda there: there)
 
     async def pause(self, kind: PauseKind, name: str) -> Pauses:
+        """Raises: InvalidInput (too many are paused)."""
+
         def wanted(there: Pauses) -> Pauses:
             if there.has(kind, name):
                 return there
@@ -73,7 +60,7 @@ class Pauser:
 
     async def _change(self, wanted: Callable[[Pauses], Pauses]) -> Pauses:
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             while True:
                 try:
                     there = await self._store.read_pauses()

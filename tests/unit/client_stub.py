@@ -9,7 +9,8 @@ from aiohttp import web
 
 from clockwork.client import Retries
 from clockwork.http.openapi_parts import PENDING
-from clockwork.http.problems import Problem
+from clockwork.http.responses import problem_response
+from clockwork.schema.problems import Problem
 
 FAST = Retries(initial_ms=1, wait_ms_max=2)
 DROP = "drop"
@@ -53,7 +54,7 @@ class Stub:
             request.transport.close()
             return web.Response()
         if isinstance(answer, Problem):
-            return answer.response()
+            return problem_response(answer)
         status, document = answer
         return web.json_response(document, status=status)
 

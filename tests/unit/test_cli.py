@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from clockwork.cli.commands import clockwork
 from clockwork.errors import FieldError
-from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
+from clockwork.schema import problems
 from clockwork.settings.model import load_settings
 from tests.unit.client_stub import Asked, Stub, open_stub, results
 

@@ -18,6 +18,7 @@ from clockwork.requests.results import (
     Repeated,
     Status,
     Unchanged,
+    VersionCondition,
     VersionDiffers,
 )
 from tests.support import builders
@@ -31,7 +32,7 @@ LATER_MS = DUE_MS + 3_600_000
 
 
 async def failed(engine: Engine) -> Row:
-    created = await engine.intake.create(new())
+    created = await engine.create(new())
     assert isinstance(created, Created)
     return await fail(engine)
 
@@ -44,7 +45,7 @@ async def fail(engine: Engine) -> Row:
 
 
 async def rearm(engine: Engine, **given: Any) -> Any:
-    return await engine.rearmer.rearm(CLIENT, KEY, **given)
+    return await engine.retry(CLIENT, KEY, **given)
 
 
 async def test_a_failed_schedule_is_pending_again_with_its_content_and_a_new_due_time() -> None:
@@ -57,7 +58,7 @@ async def test_a_failed_schedule_is_pending_again_with_its_content_and_a_new_due
     assert after is not None
     assert after == replace(before.schedule, due_ms=LATER_MS, version=2, delivery_id=after.delivery_id)
     assert after.delivery_id != before.schedule.delivery_id
-    assert await engine.intake.find(CLIENT, KEY) == answer.view
+    assert await engine.find(CLIENT, KEY) == answer.view
 
 
 async def test_without_a_time_it_is_due_now_and_its_shard_is_woken() -> None:
@@ -79,7 +80,7 @@ async def test_the_same_request_again_arms_nothing_twice_and_shows_what_is_there
     for again in (
         await rearm(engine, due_ms=LATER_MS),
         await rearm(engine),
-        await rearm(engine, if_version=frozenset({1})),
+        await rearm(engine, condition=VersionCondition(any_of=frozenset({1}))),
     ):
         assert isinstance(again, Unchanged)
         assert again.view == first.view
@@ -117,7 +118,7 @@ async def test_an_arming_whose_answer_is_lost_is_not_made_again_when_somebody_ha
     answer = await rearm(engine)
     assert isinstance(answer, Changed)
     assert answer.view.version == 2
-    now = await engine.intake.find(CLIENT, KEY)
+    now = await engine.find(CLIENT, KEY)
     assert now is not None
     assert (now.version, now.status) == (3, Status.FAILED)
 
@@ -125,9 +126,9 @@ async def test_an_arming_whose_answer_is_lost_is_not_made_again_when_somebody_ha
 async def test_what_failed_a_second_time_is_armed_again_unless_the_version_says_no() -> None:
     engine = Engine()
     await failed(engine)
-    await rearm(engine, if_version=frozenset({1}))
+    await rearm(engine, condition=VersionCondition(any_of=frozenset({1})))
     await fail(engine)
-    late_repeat = await rearm(engine, if_version=frozenset({1}))
+    late_repeat = await rearm(engine, condition=VersionCondition(any_of=frozenset({1})))
     assert isinstance(late_repeat, VersionDiffers)
     assert late_repeat.view.status is Status.FAILED
     assert (await rearm(engine)).view.version == 3
@@ -136,11 +137,11 @@ async def test_what_failed_a_second_time_is_armed_again_unless_the_version_says_
 async def test_what_never_failed_is_not_armed() -> None:
     engine = Engine()
     assert isinstance(await rearm(engine), NotFound)
-    await engine.intake.create(new())
+    await engine.create(new())
     pending = await rearm(engine)
     assert isinstance(pending, Refused)
     assert pending.reason is Reason.PENDING
-    await engine.canceller.cancel(CLIENT, KEY)
+    await engine.cancel(CLIENT, KEY)
     cancelled = await rearm(engine)
     assert isinstance(cancelled, Refused)
     assert cancelled.reason is Reason.CANCELLED
@@ -150,12 +151,12 @@ async def test_it_stays_the_schedule_of_its_create_and_may_be_changed_and_cancel
     engine = Engine()
     await failed(engine)
     await rearm(engine, due_ms=LATER_MS)
-    assert isinstance(await engine.intake.create(new()), Repeated)
-    assert isinstance(await engine.intake.create(new(digest="d2")), KeyTaken)
-    moved = await engine.rescheduler.change(CLIENT, KEY, to(due_ms=LATER_MS + 1))
+    assert isinstance(await engine.create(new()), Repeated)
+    assert isinstance(await engine.create(new(digest="d2")), KeyTaken)
+    moved = await engine.change(CLIENT, KEY, to(due_ms=LATER_MS + 1))
     assert isinstance(moved, Changed)
     assert isinstance(await rearm(engine), Unchanged), "known as armed again, though it was moved since"
-    assert isinstance(await engine.canceller.cancel(CLIENT, KEY), Cancelled)
+    assert isinstance(await engine.cancel(CLIENT, KEY), Cancelled)
     assert isinstance(await rearm(engine), Refused)
 
 
@@ -163,8 +164,8 @@ async def test_a_new_schedule_under_the_key_is_not_taken_for_one_that_was_armed_
     engine = Engine()
     await failed(engine)
     await rearm(engine, due_ms=LATER_MS)
-    await engine.canceller.cancel(CLIENT, KEY)
-    assert isinstance(await engine.intake.create(new(digest="d2")), Created)
+    await engine.cancel(CLIENT, KEY)
+    assert isinstance(await engine.create(new(digest="d2")), Created)
     assert isinstance(await rearm(engine), Refused)
 
 
@@ -199,7 +200,7 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     engine.at_due(late_ms=1_001)
     await engine.one_pass(lease)
     await lease.tidy.finish()
-    expired = await engine.intake.find(CLIENT, KEY)
+    expired = await engine.find(CLIENT, KEY)
     assert expired is not None
     assert (expired.status, engine.arrived()) == (Status.FAILED, [])
 
@@ -215,7 +216,7 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
 
 async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_would() -> None:
     engine = Engine()
-    created = await engine.intake.create(replace(new(), deadline_ms=1_000, on_late=OnLate.DROP))
+    created = await engine.create(replace(new(), deadline_ms=1_000, on_late=OnLate.DROP))
     assert isinstance(created, Created)
     await fail(engine)
     engine.at_due(late_ms=10_000)
@@ -223,7 +224,7 @@ async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_wou
     lease = await engine.take_over.run(armed.view.shard)
     await engine.one_pass(lease)
     await lease.tidy.finish()
-    again = await engine.intake.find(CLIENT, KEY)
+    again = await engine.find(CLIENT, KEY)
     assert again is not None
     assert again.outcome is not None
     assert again.outcome.failure is not None

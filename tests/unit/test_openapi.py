@@ -16,7 +16,8 @@ from clockwork.http.openapi_calls import CALLS
 from clockwork.http.server import make_app
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HttpSettings
-from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, a_request, open_edge
+from tests.support.engine import Engine
+from tests.unit.api_edge import Edge, FakeReadiness, a_request, open_edge
 
 DESCRIBED = {(call.method, call.path) for call in CALLS}
 WHOLE = document(DESCRIBED)
@@ -29,19 +30,8 @@ async def edge() -> AsyncIterator[Edge]:
 
 
 def routes(*, accepts: bool = True) -> set[tuple[str, str]]:
-    engine = FakeEngine()
     settings = HttpSettings(port=0)
-    app = make_app(
-        engine,
-        engine,
-        settings,
-        FakeReadiness(),
-        NoTelemetry(),
-        StillClock(),
-        rescheduler=engine,
-        rearmer=engine,
-        accepts=accepts,
-    )
+    app = make_app(Engine().requests, settings, FakeReadiness(), NoTelemetry(), accepts=accepts)
     return routes_of(app)
 
 
