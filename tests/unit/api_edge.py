@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from clockwork.access.gate import Authenticator, Gate
-from clockwork.domain.schedule import ClientId, Row, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
 from clockwork.observability.telemetry import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
@@ -17,6 +17,7 @@ from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.service import RequestService
 from clockwork.settings.access import ConnectionSettings
 from clockwork.settings.model import HttpSettings
+from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.waiting import until
 
@@ -106,9 +107,16 @@ class Edge:
         assert isinstance(row, Row)
         return row
 
-    async def fails(self, key: str = "order-1") -> None:
-        """The topic has refused the schedule too often."""
-        await self.engine.fail(await self.row(key))
+    async def ends(self, state: EndState, key: str = "order-1", **how: Any) -> None:
+        """The schedule that is pending under a key ends so."""
+        row = await self.row(key)
+        await self.engine.store.put_outcomes([builders.outcome(row, state, expires_at_s=2**40, **how)])
+        await self.engine.store.delete_rows(row.shard, [row.position])
+
+    async def in_flight(self, key: str = "order-1") -> None:
+        """The owner of its shard may be firing it."""
+        row = await self.row(key)
+        await self.engine.store.raise_frontier(row.shard, epoch=0, frontier_ms=row.due_ms)
 
     def keys(self) -> list[str]:
         """All keys under which a schedule was accepted."""

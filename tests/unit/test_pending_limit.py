@@ -11,7 +11,7 @@ import pytest
 
 from clockwork.domain.allowance import COUNT_EVERY_S
 from clockwork.domain.rate import NS
-from clockwork.domain.schedule import ClientId
+from clockwork.domain.schedule import ClientId, EndState
 from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests
 from clockwork.observability.telemetry import PrometheusTelemetry
 from clockwork.requests import pending_quota as pending
@@ -370,7 +370,7 @@ async def test_a_change_needs_no_place_and_a_retry_of_what_failed_does() -> None
         # Pending: nothing more becomes pending by it, whatever it is answered.
         assert (await edge.ask("POST", "/schedule/shop/a/retry")).status == 409
         assert (await edge.ask("POST", "/schedule/shop/none/retry")).status == 404
-        await edge.fails("a")
+        await edge.ends(EndState.FAILED, "a")
         refused = await edge.ask("POST", "/schedule/shop/a/retry")
         assert (created.status, refused.status, refused.headers["Retry-After"]) == (201, 429, "5")
         # What would be refused anyway is told why.
