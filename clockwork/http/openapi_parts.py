@@ -22,7 +22,8 @@ class Answer:
     description: str
     model: type[BaseModel] | None = None
     """None: the body is text, or described by its media type alone."""
-    media_type: str = JSON
+    media_type: str | None = JSON
+    """None: there is no body."""
     examples: Mapping[str, Any] = field(default_factory=dict)
     """Name to body."""
     headers: tuple[str, ...] = ()

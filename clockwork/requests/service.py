@@ -11,6 +11,7 @@ from clockwork.domain.position import Position
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.errors import Forbidden, InvalidInput, LimitState, SearchOff, TooManyPending, TooManyRequests
+from clockwork.ports.store import KeyName
 from clockwork.requests import state
 from clockwork.requests.batch import ITEM_MS, run_batch
 from clockwork.requests.cancel import cancel_schedule
@@ -41,8 +42,6 @@ from clockwork.requests.results import (
     VersionCondition,
 )
 from clockwork.requests.retry_failed import retry_failed
-
-KeyName = tuple[ClientId, ScheduleKey]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

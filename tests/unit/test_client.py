@@ -62,7 +62,7 @@ async def test_create_get_and_cancel_work_against_the_service_itself() -> None:
             await _create(client, data={"a": 2})
         assert taken.value.schedule == created
         assert await client.get("shop", "order-1") == created
-        assert await client.cancel("shop", "order-1") == created
+        assert await client.cancel("shop", "order-1") == created.model_copy(update={"status": "cancelled"})
         with pytest.raises(c.NotFound):
             await client.get("shop", "none")
         with pytest.raises(c.InvalidSchedule) as invalid:

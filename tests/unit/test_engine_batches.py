@@ -10,6 +10,7 @@ import pytest
 from clockwork.domain.rights import NOBODY_IN_PARTICULAR
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, Row, ScheduleKey
 from clockwork.errors import InvalidInput, Unavailable
+from clockwork.ports.store import KeyName
 from clockwork.requests.batch import WAVE
 from clockwork.requests.results import Cancelled, Created, NewSchedule, NotFound
 from tests.support import builders
@@ -155,6 +156,10 @@ async def test_an_item_that_could_not_be_read_is_its_own_result() -> None:
     engine = Engine()
     results = await create_all(engine, [an_item(0, due_ms=FAR_MS), wrong, an_item(1, due_ms=FAR_MS)])
     assert [type(result) for result in results] == [Created, InvalidInput, Created]
-    keys = [(builders.CLIENT, ScheduleKey("k0")), wrong, (builders.CLIENT, ScheduleKey("none"))]
+    keys: list[KeyName | InvalidInput] = [
+        (builders.CLIENT, ScheduleKey("k0")),
+        wrong,
+        (builders.CLIENT, ScheduleKey("none")),
+    ]
     cancelled = await engine.requests.cancel_batch(NOBODY_IN_PARTICULAR, keys)
     assert [type(result) for result in cancelled] == [Cancelled, InvalidInput, NotFound]

@@ -69,7 +69,7 @@ def test_the_document_is_valid_openapi() -> None:
 
 def test_every_call_has_examples_and_every_example_is_what_its_schema_says() -> None:
     for method, path, operation in operations(WHOLE):
-        contents = [r["content"] for r in operation["responses"].values()]
+        contents = [r["content"] for status, r in operation["responses"].items() if status != "304"]
         if "requestBody" in operation:
             contents.append(operation["requestBody"]["content"])
         for media_type, content in ((m, c) for each in contents for m, c in each.items()):
@@ -90,6 +90,7 @@ def test_every_schedule_call_says_how_it_ends_without_a_key_over_a_quota_and_in_
 
 
 async def test_the_service_accepts_the_examples_of_its_document(edge: Edge) -> None:
+    edge.engine.kafka.create_topic("orderTopic")
     create = next(call for call in CALLS if call.name == "createSchedule")
     for number, example in enumerate(create.request_examples.values()):
         answer = await edge.post({**example, "scheduleKey": f"example-{number}"})

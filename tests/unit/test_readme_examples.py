@@ -111,6 +111,7 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
 
 async def test_the_clients_example_creates_and_cancels_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_edge() as edge:
+        edge.engine.kafka.create_topic("orderTopic")
         code = CALLS.replace(ADDRESS, f"http://127.0.0.1:{edge.server.port}")
         assert code != CALLS
         await asyncio.to_thread(exec, code, {})

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from clockwork.errors import StartRefused, StoreUnavailable
+from clockwork.errors import BrokerUnavailable, StartRefused
 from clockwork.http.tracing import tracing
 from clockwork.observability.tracing import OtelTracer, open_tracer
 from clockwork.ports.tracing import NO_TRACER
@@ -99,10 +99,10 @@ async def test_a_create_that_could_not_be_answered_is_an_error_without_its_messa
 ) -> None:
     traced = Traced()
 
-    async def fail(*_: object, **__: object) -> None:
-        raise StoreUnavailable(MARK)
+    async def fail(_: str) -> bool:
+        raise BrokerUnavailable(MARK)
 
-    monkeypatch.setattr(traced.engine.store, "create", fail)
+    monkeypatch.setattr(traced.engine.publisher, "topic_exists", fail)
     async with open_service(traced.engine) as service:
         assert await create(service.url) == 503
     span = traced.only(SpanKind.SERVER)
