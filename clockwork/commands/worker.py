@@ -23,8 +23,8 @@ read at any time.
 **No command is skipped.** The store or Kafka away, the clock not trusted, over a rate limit, the client's pending schedules
 being counted, the principal gone from the keys' file: the command is tried again, with back-off, and its Kafka partition
 waits. A command that can never succeed (not JSON, unknown, invalid, too large, not allowed, a stored state that cannot be
-read, a defect of ours), or nobody knows when (a count says that its client has reached its limit of pending schedules),
-becomes a dead letter, with the record's own headers and the reason, and the next one has its turn.
+read, a defect of ours), or at a time that cannot be known (a count says that its client has reached its limit of pending
+schedules), becomes a dead letter, with the record's own headers and the reason, and the next one is carried out.
 `404`, `409` and `412` are replies, not dead letters.
 
 **One topic cannot hold up commands for ever**: a reply is given up, and counted, if its topic is missing, forbidden,

@@ -141,10 +141,10 @@ def _row(
         version=replaces.version + 1 if replaces is not None else 1,
         delivery_id=new_delivery_id(context),
     )
-    row = place(context, schedule, accepted_us=accepted_us)
+    row = new_row(context, schedule, accepted_us=accepted_us)
     if replaces is not None and acceptance_of(row.position) <= acceptance_of(replaces.position):
         # The key's last schedule was accepted after this batch began: histories go by acceptance.
-        return place(context, schedule)
+        return new_row(context, schedule)
     return row
 
 
@@ -169,7 +169,7 @@ async def check_topic(context: RequestContext, topic: Topic) -> None:
         raise InvalidInput([FieldError("delivery.topic", f"the topic {topic!r} does not exist; create it first")])
 
 
-def place(context: RequestContext, schedule: Schedule, *, accepted_us: int | None = None) -> Row:
+def new_row(context: RequestContext, schedule: Schedule, *, accepted_us: int | None = None) -> Row:
     """The row of a schedule that is accepted now, or at a reserved time, at a position that was never used before."""
     if accepted_us is None:
         accepted_us = context.acceptance.next_us()

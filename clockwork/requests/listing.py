@@ -183,8 +183,8 @@ async def _rows(context: RequestContext, pointers: Sequence[Pointer]) -> dict[Po
 
 async def _outcomes(context: RequestContext, pointers: Sequence[Pointer], now_ms: int) -> dict[Pointer, Outcome]:
     """The outcomes that are not expired: TTL deletes late."""
-    found = await context.search.read_outcomes([_place(p) for p in pointers])
-    outcomes = ((p, found.get(_place(p))) for p in pointers)
+    found = await context.search.read_outcomes([_outcome_key(p) for p in pointers])
+    outcomes = ((p, found.get(_outcome_key(p))) for p in pointers)
     return {p: o for p, o in outcomes if o is not None and o.expires_at_s * 1_000 > now_ms}
 
 
@@ -236,7 +236,7 @@ def _name(pointer: Pointer) -> KeyName:
     return (pointer.client_id, pointer.schedule_key)
 
 
-def _place(pointer: Pointer) -> OutcomePlace:
+def _outcome_key(pointer: Pointer) -> OutcomePlace:
     return (pointer.client_id, pointer.schedule_key, pointer.position)
 
 

@@ -40,7 +40,7 @@ from clockwork.domain.schedule import (
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
-from clockwork.requests.create import announce, check_topic, new_delivery_id, place, pointer_expires_at_s
+from clockwork.requests.create import announce, check_topic, new_delivery_id, new_row, pointer_expires_at_s
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import Held, HoldAttempts
@@ -160,7 +160,7 @@ async def _prepare(
 
 def _move(context: RequestContext, pointer: Pointer, present: Schedule, wanted: Schedule) -> Move:
     moved_in_time = wanted.due_ms != present.due_ms
-    row = place(
+    row = new_row(
         context,
         replace(
             wanted,

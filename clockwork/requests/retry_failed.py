@@ -16,7 +16,7 @@ from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, Schedule
 from clockwork.errors import Contested, StoreUnavailable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
-from clockwork.requests.create import announce, check_topic, new_delivery_id, place, pointer_expires_at_s
+from clockwork.requests.create import announce, check_topic, new_delivery_id, new_row, pointer_expires_at_s
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import (
     ANY_VERSION,
@@ -118,7 +118,7 @@ async def _prepare(
 
 
 def _retry_of(context: RequestContext, pointer: Pointer, failed: Schedule, *, due_ms: int) -> _Retry:
-    row = place(
+    row = new_row(
         context, replace(failed, due_ms=due_ms, version=pointer.version + 1, delivery_id=new_delivery_id(context))
     )
     new = replace(

@@ -56,11 +56,58 @@ class RequestService:
     # --- one schedule
 
     async def create(
-        self, principal: Principal, new: NewSchedule, *, command: CommandDedup | None = None
+        self,
+        principal: Principal,
+        new: NewSchedule,
+        *,
+        accepted_us: int | None = None,
+        command: CommandDedup | None = None,
     ) -> CreateResult:
-        """Accepts a schedule. Raises: InvalidInput (its topic does not exist), TooManyRequests."""
-        self.context.tracer.create(new.client_id, new.topic)
-        return await self._create(principal, new, command=command)
+        """Accepts a schedule. `accepted_us`: it is an item of a batch, which has reserved this time of acceptance.
+
+        Raises: InvalidInput (its topic does not exist), TooManyRequests.
+        """
+        if accepted_us is None:
+            self.context.tracer.create(new.client_id, new.topic)
+        context = self.context
+        limits: tuple[LimitState, ...] = ()
+        try:
+            authorize(principal, Right.CREATE, new.client_id, new.topic)
+            limits = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
+            ahead_ms = new.due_ms - context.clock.now_ms()
+            try:
+                async with (
+                    self.pending.room(new.client_id, ahead_ms=ahead_ms) as room,
+                    context.deadline() as deadline,
+                ):
+                    limits += room.limits
+                    result = await create_schedule(context, new, deadline, accepted_us=accepted_us, command=command)
+                    room.used = isinstance(result, Created)
+            except TooManyRequests as full:
+                # A schedule that was accepted before stays accepted, and a repeat is answered so.
+                async with context.deadline() as deadline:
+                    known = await find_repeat(context, new, deadline, command=command)
+                if known is None:
+                    full.limits = limits + full.limits
+                    context.telemetry.limited("pending")
+                    raise
+                result = known
+        except (InvalidInput, Forbidden, TooManyRequests) as error:
+            # A command over a rate limit, or whose client is being counted, is not rejected: it waits.
+            waits = isinstance(error, TooManyRequests) and not isinstance(error, TooManyPending)
+            if command is None or not waits:
+                self.count_rejected()
+            raise
+        match result:
+            case Created(view):
+                context.telemetry.schedule("created")
+                return Created(view, limits)
+            case Repeated(view):
+                context.telemetry.schedule("repeated")
+                return Repeated(view, limits)
+            case KeyTaken():
+                self.count_rejected()
+                return result
 
     async def find(self, principal: Principal, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         """The present state of a key. None: no schedule was ever accepted under it, or its retention is over."""
@@ -106,7 +153,7 @@ class RequestService:
         authorize(principal, Right.CREATE, client_id)
 
         def covered(schedule: Schedule) -> Schedule:
-            # Also where the topic stays as it is: what is sent to it would be this principal's.
+            # Also where the topic stays as it is: the record would be this principal's.
             changed = change(schedule)
             authorize(principal, Right.CREATE, client_id, changed.topic)
             return changed
@@ -202,7 +249,7 @@ class RequestService:
             if isinstance(new, InvalidInput):
                 self.count_rejected()
                 raise new
-            return await self._create(principal, new, accepted_us=accepted_us)
+            return await self.create(principal, new, accepted_us=accepted_us)
 
         def queues(item: tuple[int, NewSchedule | InvalidInput]) -> list[Hashable]:
             _, new = item
@@ -233,54 +280,6 @@ class RequestService:
         self.context.telemetry.schedule("rejected")
 
     # --- within
-
-    async def _create(
-        self,
-        principal: Principal,
-        new: NewSchedule,
-        *,
-        accepted_us: int | None = None,
-        command: CommandDedup | None = None,
-    ) -> CreateResult:
-        context = self.context
-        limits: tuple[LimitState, ...] = ()
-        try:
-            authorize(principal, Right.CREATE, new.client_id, new.topic)
-            limits = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
-            ahead_ms = new.due_ms - context.clock.now_ms()
-            try:
-                async with (
-                    self.pending.room(new.client_id, ahead_ms=ahead_ms) as room,
-                    context.deadline() as deadline,
-                ):
-                    limits += room.limits
-                    result = await create_schedule(context, new, deadline, accepted_us=accepted_us, command=command)
-                    room.used = isinstance(result, Created)
-            except TooManyRequests as full:
-                # A schedule that was accepted before stays accepted, and a repeat is answered so.
-                async with context.deadline() as deadline:
-                    known = await find_repeat(context, new, deadline, command=command)
-                if known is None:
-                    full.limits = limits + full.limits
-                    context.telemetry.limited("pending")
-                    raise
-                result = known
-        except (InvalidInput, Forbidden, TooManyRequests) as error:
-            # A command over a rate limit, or whose client is being counted, is not rejected: it waits.
-            waits = isinstance(error, TooManyRequests) and not isinstance(error, TooManyPending)
-            if command is None or not waits:
-                self.count_rejected()
-            raise
-        match result:
-            case Created(view):
-                context.telemetry.schedule("created")
-                return Created(view, limits)
-            case Repeated(view):
-                context.telemetry.schedule("repeated")
-                return Repeated(view, limits)
-            case KeyTaken():
-                self.count_rejected()
-                return result
 
     async def _retry_failed(
         self, client_id: ClientId, schedule_key: ScheduleKey, due_ms: int | None, condition: VersionCondition

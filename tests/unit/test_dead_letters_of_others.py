@@ -14,7 +14,7 @@ from clockwork.errors import Unreadable
 from clockwork.kafka.dead_letters import _polled
 from clockwork.operations.dead_letters import LettersFrom
 from tests.support.engine import Engine
-from tests.unit.test_engine_rearm import KEY, failed
+from tests.unit.test_requests_retry_failed import KEY, failed
 
 
 def letter(client_id: bytes, schedule_key: bytes) -> DeadLetter:

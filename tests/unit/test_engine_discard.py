@@ -12,8 +12,8 @@ from clockwork.requests.results import Cancelled, Changed, Created, NotFound, St
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.test_engine_cancel import new
-from tests.unit.test_engine_rearm import KEY, fail, failed, rearm
+from tests.unit.test_requests_cancel import new
+from tests.unit.test_requests_retry_failed import KEY, fail, failed, retry
 
 
 async def discard(engine: Engine, delivery_id: str) -> Any:
@@ -63,11 +63,11 @@ async def test_what_is_not_failed_with_this_delivery_is_left_alone() -> None:
     assert await discard(engine, first) == NotOpen(Status.PENDING)
     row = await fail(engine)
     assert await discard(engine, "another") == NotOpen(Status.FAILED)
-    await rearm(engine)
+    await retry(engine)
     assert await discard(engine, first) == NotOpen(Status.PENDING)
     await fail(engine)
     assert await discard(engine, row.schedule.delivery_id) == NotOpen(Status.FAILED)
-    await rearm(engine)
+    await retry(engine)
     assert isinstance(await engine.cancel(CLIENT, KEY), Cancelled)
     assert await discard(engine, first) == NotOpen(Status.CANCELLED)
     assert [pointer.discarded_at_ms for pointer in engine.store.pointers.values()] == [None]
@@ -94,7 +94,7 @@ async def test_a_discarded_schedule_is_armed_all_the_same_and_its_next_failure_i
     row = await failed(engine)
     await discard(engine, row.schedule.delivery_id)
     assert isinstance(
-        await rearm(engine, condition=VersionCondition(any_of=frozenset({row.schedule.version}))), Changed
+        await retry(engine, condition=VersionCondition(any_of=frozenset({row.schedule.version}))), Changed
     )
     again = await fail(engine)
     view = await engine.find(CLIENT, KEY)
@@ -131,7 +131,7 @@ def interposed(engine: Engine, method: str, first: Callable[[], Awaitable[object
 async def test_a_retry_between_the_look_and_the_mark_wins_and_the_discard_says_so() -> None:
     engine = Engine()
     row = await failed(engine)
-    interposed(engine, "discard", lambda: rearm(engine))
+    interposed(engine, "discard", lambda: retry(engine))
     assert await discard(engine, row.schedule.delivery_id) == NotOpen(Status.PENDING)
     (pointer,) = engine.store.pointers.values()
     assert pointer.discarded_at_ms is None
@@ -155,7 +155,7 @@ async def test_a_mark_between_the_look_and_the_write_of_a_retry_does_not_stop_it
     engine = Engine()
     row = await failed(engine)
     interposed(engine, "create", lambda: discard(engine, row.schedule.delivery_id))
-    assert isinstance(await rearm(engine), Changed)
+    assert isinstance(await retry(engine), Changed)
     (pointer,) = engine.store.pointers.values()
     assert (pointer.rearmed, pointer.discarded_at_ms) == (True, None)
 

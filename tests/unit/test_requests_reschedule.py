@@ -27,7 +27,7 @@ from clockwork.requests.results import (
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, row, schedule
 from tests.support.engine import SHARDS, Engine
-from tests.unit.test_engine_cancel import new
+from tests.unit.test_requests_cancel import new
 
 KEY = ScheduleKey("a")
 LATER_MS = DUE_MS + 3_600_000
