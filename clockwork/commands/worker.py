@@ -4,7 +4,7 @@ wants a reply.
 A batch is some commands of one Kafka partition. Its clients run side by side, the commands of each one after the other.
 
     1  every command is carried out: as over HTTP, by the same request service. A command without effect is recorded as
-       processed (`domain.command`); if it can never succeed, its dead letter is sent before that
+       processed (`domain.command_notes`); if it can never succeed, its dead letter is sent before that
     2  if the batch has replies to send, it is noted that its effects are over
     3  replies are sent
     4  the offset is committed
@@ -47,26 +47,26 @@ from clockwork.commands import records
 from clockwork.commands.parse import Command
 from clockwork.commands.records import ReadCommand
 from clockwork.concurrency import Backoff, gather_bounded
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.errors import (
-    Cause,
     ClockworkError,
-    CommandOver,
+    CommandAlreadyProcessed,
     Contested,
     DeliveryRefused,
     FieldError,
     Forbidden,
     InvalidInput,
     NewerFormat,
+    RefusalCause,
     TooManyPending,
     TooManyRequests,
     Unavailable,
     Unreadable,
 )
-from clockwork.ports.commands import CommandBatch, CommandRecord, NoteEffects
+from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.dedup import CommandDedup
@@ -112,7 +112,7 @@ class CommandWorker:
     topic: str
     dead_letter_topic: str
 
-    async def work(self, batch: CommandBatch, note_effects: NoteEffects) -> None:
+    async def work(self, batch: CommandBatch, note_effects: RecordEffects) -> None:
         """See the module."""
         now_ms = self._now_ms()
         read = [await records.read_record(record, cluster=self.cluster, now_ms=now_ms) for record in batch.records]
@@ -128,14 +128,14 @@ class CommandWorker:
     # --- carrying out
 
     async def _carry_out_all(
-        self, read: Sequence[ReadCommand], over: frozenset[CommandPlace]
-    ) -> dict[CommandPlace, _Outcome]:
+        self, read: Sequence[ReadCommand], over: frozenset[CommandOffset]
+    ) -> dict[CommandOffset, _Outcome]:
         """The outcome of each command that was not over."""
         by_client: dict[object, list[ReadCommand]] = {}
         for each in read:
             client = each.command.client_id if each.command is not None else each.record.place
             by_client.setdefault(client, []).append(each)
-        outcomes: dict[CommandPlace, _Outcome] = {}
+        outcomes: dict[CommandOffset, _Outcome] = {}
 
         async def one_client(commands: Sequence[ReadCommand]) -> None:
             for each in commands:
@@ -146,7 +146,7 @@ class CommandWorker:
         await gather_bounded(one_client, by_client.values(), at_once=CLIENTS_AT_ONCE)
         return outcomes
 
-    async def _resolve_skipped(self, read: Sequence[ReadCommand], outcomes: dict[CommandPlace, _Outcome]) -> None:
+    async def _resolve_skipped(self, read: Sequence[ReadCommand], outcomes: dict[CommandOffset, _Outcome]) -> None:
         """Adds the outcome of those that were over: their first reply is not known any more, so it is the present state."""
         left = [each for each in read if each.record.place not in outcomes]
         if not left:
@@ -166,7 +166,7 @@ class CommandWorker:
             dedup = CommandDedup(self.requests.context, command.client_id, command.schedule_key, read.record.place)
         try:
             outcome = await self._until_settled(partial(self._carried_out, read, dedup, over=over), read.record)
-        except CommandOver:
+        except CommandAlreadyProcessed:
             return None
         # Apart from the above, so that a command that was refused, and is a dead letter by now, is not carried out anew.
         if dedup is None or dedup.had_effect or await self._until_settled(dedup.record_processed, read.record):
@@ -186,7 +186,7 @@ class CommandWorker:
                 await asyncio.sleep(backoff.next_wait_s())
 
     async def _carried_out(self, read: ReadCommand, dedup: CommandDedup | None, *, over: bool) -> _Outcome:
-        """Raises: CommandOver; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
+        """Raises: CommandAlreadyProcessed; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
         principal = self._principal()
         try:
             if read.reply is not None and not principal.topics.cover(read.reply.topic):
@@ -195,10 +195,10 @@ class CommandWorker:
             if read.wrong is not None or read.command is None or dedup is None:
                 raise read.wrong or InvalidInput([])
             if over:
-                raise CommandOver
+                raise CommandAlreadyProcessed
             result = await self._request(principal, read.command, dedup)
         except Exception as error:
-            if _waits(error) or isinstance(error, CommandOver):
+            if _waits(error) or isinstance(error, CommandAlreadyProcessed):
                 raise
             return await self._dead_lettered(read, dedup, error)
         if isinstance(result, Declined):
@@ -218,7 +218,7 @@ class CommandWorker:
 
     async def _present_state(self, read: ReadCommand) -> _Outcome:
         """The present state of the command's key, as far as the principal may see it. Raises: as `_carried_out`, but for
-        CommandOver."""
+        CommandAlreadyProcessed."""
         principal = self._principal()
         command = read.command
         if read.reply is None or command is None or not principal.topics.cover(read.reply.topic):
@@ -237,8 +237,10 @@ class CommandWorker:
         return _Outcome(result="over", reply=reply)
 
     async def _dead_lettered(self, read: ReadCommand, dedup: CommandDedup | None, error: Exception) -> _Outcome:
-        """Sends the command's dead letter, until that is acknowledged. Raises: CommandOver, if another node carried the
-        command out."""
+        """Sends the command's dead letter, until that is acknowledged.
+
+        Raises: CommandAlreadyProcessed (another node carried the command out).
+        """
         if dedup is not None:
             with suppress(Unreadable):  # no node can have carried it out then
                 await dedup.check()
@@ -288,7 +290,7 @@ class CommandWorker:
         try:
             await self.publisher.send(letter)
         except DeliveryRefused as refused:
-            if all(refusal.cause is not Cause.RECORD for refusal in refused.refusals) or not letter.value:
+            if all(refusal.cause is not RefusalCause.RECORD for refusal in refused.refusals) or not letter.value:
                 raise Unavailable(f"{letter.topic}: {refused}") from refused
             # Too large for the dead letters; the record is still where `clockwork-source` says.
             await self._send_dead_letter(records.bare(letter))

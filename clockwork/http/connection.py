@@ -21,7 +21,7 @@ from clockwork.http.responses import problem_of, problem_response
 from clockwork.ports.telemetry import Telemetry
 from clockwork.schema import problems
 from clockwork.schema.problems import Problem
-from clockwork.settings.access import ConnectionSettings
+from clockwork.settings.model import ConnectionSettings
 
 KEEPALIVE_SECONDS: Final = 75.0
 """How long an idle connection is kept; longer than the 60 s of common load balancers, so that they close first."""

@@ -19,7 +19,7 @@ from clockwork.http.openapi_parts import (
     Parameter,
     problem,
 )
-from clockwork.operations.discard import NotOpen
+from clockwork.operations.dead_letters import NotOpen
 from clockwork.requests.results import Status
 from clockwork.schema.admin_documents import (
     DeadLetterDocument,

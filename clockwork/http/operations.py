@@ -15,11 +15,10 @@ from clockwork.domain.rights import authorize_service
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.path import in_path
 from clockwork.http.shards import ShardHandlers
-from clockwork.operations.dead_letters import DeadLetters
-from clockwork.operations.discard import Discarder
-from clockwork.operations.pauses import Pauser
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
-from clockwork.operations.shards import Survey
+from clockwork.operations.shards import ShardAdmin
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 
@@ -30,10 +29,10 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AdminParts:
     """What the calls are answered by."""
 
-    pausing: Pauser
-    letters: DeadLetters
+    pausing: PauseAdmin
+    letters: DeadLetterAdmin
     discards: Discarder
-    survey: Survey
+    survey: ShardAdmin
     scan: PendingScan
 
 
@@ -71,7 +70,7 @@ def _for_admins(answering: Answering) -> Answering:
 class PauseHandlers:
     """What is paused. Each answers all of it, as it is then."""
 
-    pausing: Pauser
+    pausing: PauseAdmin
 
     async def show(self, request: web.Request) -> web.Response:
         return _shown(await self.pausing.show())

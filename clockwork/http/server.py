@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
@@ -22,8 +22,7 @@ from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.siblings import Sibling, SiblingHandlers
 from clockwork.http.tracing import tracing
 from clockwork.requests.service import RequestService
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
@@ -147,7 +146,7 @@ class HttpServer:
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Raises: StartRefused if the address cannot be had."""
+        """Raises: CannotStart if the address cannot be had."""
         if self._runner is not None:
             return
         self._runner = web.AppRunner(
@@ -171,7 +170,7 @@ class HttpServer:
             )
         except OSError as error:
             await self.stop()
-            raise StartRefused(
+            raise CannotStart(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         said = {"host": host, "port": self.port, "tls": self._tls is not None}

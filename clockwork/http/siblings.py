@@ -26,7 +26,7 @@ import aiohttp
 import orjson
 from aiohttp import hdrs, web
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.node_pages import Metrics, Readiness
 from clockwork.http.responses import problem_response
 from clockwork.schema import problems
@@ -65,7 +65,7 @@ _Answers = Mapping[int, _Said | None]
 
 @asynccontextmanager
 async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metrics) -> AsyncIterator[None]:
-    """Answers the others on this process's own socket, for the length of a block. Raises: StartRefused."""
+    """Answers the others on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
         document = {"reasons": state.reasons(), "details": state.details()}
@@ -86,7 +86,7 @@ async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metric
         await web.UnixSite(runner, path).start()
     except OSError as error:
         await runner.cleanup()
-        raise StartRefused(f"no socket in {sibling.folder} for the other processes of this node: {error}") from error
+        raise CannotStart(f"no socket in {sibling.folder} for the other processes of this node: {error}") from error
     try:
         yield
     finally:

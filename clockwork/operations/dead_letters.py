@@ -6,7 +6,7 @@ in the schedule's own state. A letter is *open* while its schedule is still fail
 of. Then it may be armed again, with the version that is shown here as the condition: a letter that is retried twice, by two
 people or by one who lost an answer, is armed once.
 
-Or it may be *discarded* (`operations.discard`): it needs nothing any more, and is open no longer. That is for the person who
+Or it may be *discarded* (`Discarder`): it needs nothing any more, and is open no longer. That is for the person who
 goes through the open ones at night, and wants to find no others there the next time; nothing else depends on it.
 """
 
@@ -16,13 +16,14 @@ from functools import partial
 from typing import Final
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.dead_letters import DeadLetter
-from clockwork.domain.schedule import Topic
-from clockwork.errors import Unreadable
-from clockwork.operations.discard import failed_with
+from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
-from clockwork.requests.results import ScheduleView
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
+from clockwork.requests.results import NotFound, ScheduleView, Status
 from clockwork.requests.service import RequestService
 
 STATES_AT_ONCE: Final = 16
@@ -30,7 +31,7 @@ STATES_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterView:
+class DeadLetterView:
     """A letter, and what stands under its key now."""
 
     letter: DeadLetter
@@ -54,23 +55,23 @@ class LetterView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LettersFrom:
+class DeadLetterCursor:
     """Where a page begins."""
 
     topic: Topic
-    places: Mapping[int, int] = field(default_factory=dict)
+    offsets: Mapping[int, int] = field(default_factory=dict)
     """Offsets by Kafka partition, as `DeadLetterLog` names them. None: at the first letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterViews:
+class DeadLetterViewPage:
     """A page of them."""
 
-    views: tuple[LetterView, ...]
-    next_from: LettersFrom | None
+    views: tuple[DeadLetterView, ...]
+    next_from: DeadLetterCursor | None
 
 
-class DeadLetters:
+class DeadLetterAdmin:
     """The dead letters of all topics, each with the present state of its schedule."""
 
     def __init__(self, log: DeadLetterLog, requests: RequestService, topics: DeadLetterTopics) -> None:
@@ -79,28 +80,28 @@ class DeadLetters:
         self.topics = topics.every()
         """The topics that have dead letters, the cluster's first. No other may be asked for."""
 
-    async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
+    async def page(self, start: DeadLetterCursor, *, letters_max: int) -> DeadLetterViewPage:
         """Letters from `start` on, and where to go on, in the same topic or in the next; None at the end of the last one.
 
         Raises: Unavailable.
         """
-        page = await self._log.read_letters(start.topic, start.places, letters_max=letters_max)
+        page = await self._log.read_letters(start.topic, start.offsets, letters_max=letters_max)
         views = await gather_bounded(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
-        return LetterViews(views=tuple(views), next_from=self._next(start.topic, page.next_from))
+        return DeadLetterViewPage(views=tuple(views), next_from=self._next(start.topic, page.next_from))
 
-    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:
-        """The letter at this place. Raises: Unavailable."""
+    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetterView | None:
+        """The letter at this offset. Raises: Unavailable."""
         letter = await self._log.read_letter(topic, kafka_partition, offset)
         return None if letter is None else await self._view(topic, letter)
 
-    def _next(self, topic: Topic, places: Mapping[int, int] | None) -> LettersFrom | None:
-        if places is not None:
-            return LettersFrom(topic=topic, places=places)
+    def _next(self, topic: Topic, offsets: Mapping[int, int] | None) -> DeadLetterCursor | None:
+        if offsets is not None:
+            return DeadLetterCursor(topic=topic, offsets=offsets)
         later = self.topics[self.topics.index(topic) + 1 :]
-        return LettersFrom(topic=later[0]) if later else None
+        return DeadLetterCursor(topic=later[0]) if later else None
 
-    async def _view(self, lies_in: Topic, letter: DeadLetter) -> LetterView:
-        view = partial(LetterView, letter=letter, lies_in=lies_in)
+    async def _view(self, lies_in: Topic, letter: DeadLetter) -> DeadLetterView:
+        view = partial(DeadLetterView, letter=letter, lies_in=lies_in)
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
@@ -108,3 +109,56 @@ class DeadLetters:
         except Unreadable:
             # What stands under this key cannot be acted on anyway; the other letters can.
             return view(present=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Now, or before."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotOpen:
+    """Something else stands under the key by now, as far as it can be read."""
+
+    status: Status
+    """`failed`: with another delivery."""
+    readable: bool = True
+    """False: its content is not, so that nobody can tell which delivery it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discarder:
+    """Marks failed schedules as discarded."""
+
+    context: RequestContext
+
+    async def discard(
+        self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
+    ) -> Discarded | NotOpen | NotFound:
+        """Notes that the schedule, failed with this delivery, needs nothing any more. Raises: Unavailable: it may have been
+        done; the same request again settles it."""
+        context = self.context
+        async with context.deadline() as deadline:
+            while True:
+                try:
+                    pointer = await context.store.read_pointer(client_id, schedule_key)
+                    if pointer is None or await state.forgotten(context, pointer):
+                        return NotFound()
+                    view = await state.view_at(context, pointer)
+                    if view is not None:
+                        if not failed_with(view, delivery_id):
+                            return NotOpen(view.status, readable=view.schedule is not None)
+                        return Discarded(await context.store.discard(pointer, at_ms=context.clock.now_ms()))
+                    why = state.BEING_CHANGED
+                except (Contested, StoreUnavailable) as error:
+                    # A write may have been applied all the same: the next round reads.
+                    why = f"the dead letter could not be discarded in time: {error}"
+                await deadline.pause(why)
+
+
+def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:
+    """Whether what stands there is failed with this very delivery."""
+    schedule = view.schedule
+    return view.status is Status.FAILED and schedule is not None and schedule.delivery_id == delivery_id

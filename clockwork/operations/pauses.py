@@ -30,7 +30,7 @@ LOOK_S: Final = 2.0
 """Between two looks of a node: "within seconds" for the operator, half a read unit a second for DynamoDB."""
 
 
-class Pauser:
+class PauseAdmin:
     """Pauses and resumes clients and topics. Every method raises: Unavailable (a change may have been made), Unreadable."""
 
     def __init__(self, store: PauseStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:

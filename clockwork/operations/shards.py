@@ -45,7 +45,7 @@ class ShardView:
     problem: str | None = None
 
 
-class Survey:
+class ShardAdmin:
     """Shows shards, and fences them."""
 
     def __init__(

@@ -40,7 +40,7 @@ async def cancel_schedule(
 ) -> CancelResult:
     """Cancels the schedule that is pending under the key.
 
-    Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandOver.
+    Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandAlreadyProcessed.
     """
     tried: Pointer | None = None
     while True:
@@ -93,7 +93,10 @@ async def _cancel_row(
 
 
 async def _decide(context: RequestContext, pointer: Pointer, held: Held, command: CommandDedup | None) -> Outcome:
-    """Step 4. Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandOver."""
+    """Step 4.
+
+    Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandAlreadyProcessed.
+    """
     now_ms, retention_ms = context.clock.now_ms(), context.settings.retention_ms
     outcome = Outcome(
         client_id=pointer.client_id,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.errors import ClockUntrusted
 from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
@@ -35,7 +35,7 @@ class RequestContext:
     store: ScheduleStore
     search: ScheduleSearch
     clock: Clock
-    trust: Trust
+    trust: ClockTrust
     rng: random.Random
     settings: IntakeSettings
     waker: Waker

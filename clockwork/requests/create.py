@@ -9,8 +9,9 @@ acceptance that was reserved for the item when the batch began: the topic look-u
 differently long, and must not reorder them.
 """
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import RANDOM_DIGITS, acceptance_of, accepted_ms_of, new_position
-from clockwork.domain.schedule import Pointer, Row, Schedule, Topic
+from clockwork.domain.schedule import Pointer, Row, Schedule
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import (
@@ -39,7 +40,7 @@ async def create_schedule(
     """Accepts a schedule.
 
     Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
-    settles it), CommandOver.
+    settles it), CommandAlreadyProcessed.
     """
     try:
         await check_topic(context, new.topic)
@@ -80,7 +81,10 @@ async def create_schedule(
 async def find_repeat(
     context: RequestContext, new: NewSchedule, deadline: RequestDeadline, *, command: CommandDedup | None = None
 ) -> Repeated | KeyTaken | None:
-    """The answer of `create_schedule` where it stores nothing; None: it would store. Raises: Unavailable, CommandOver."""
+    """The answer of `create_schedule` where it stores nothing; None: it would store.
+
+    Raises: Unavailable, CommandAlreadyProcessed.
+    """
     if command is not None:
         await command.check()
     found = await _result_or_replaceable(context, new, None, deadline, command)

@@ -1,11 +1,11 @@
-"""At most one effect for each command, by the note of its key (`domain.command`)."""
+"""At most one effect for each command, by the note of its key (`domain.command_notes`)."""
 
 import asyncio
 from typing import Final
 
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange, move_of
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange, note_change
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import CommandOver, ConditionFailed, NewerFormat, Unreadable
+from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerFormat, Unreadable
 from clockwork.requests.context import RequestContext
 
 PAUSE_S_MAX: Final = 0.05
@@ -17,7 +17,7 @@ class CommandDedup:
     the worker asks `had_effect` afterwards, and calls `record_processed` if there was none."""
 
     def __init__(
-        self, context: RequestContext, client_id: ClientId, schedule_key: ScheduleKey, place: CommandPlace
+        self, context: RequestContext, client_id: ClientId, schedule_key: ScheduleKey, place: CommandOffset
     ) -> None:
         self._context = context
         self._name = (client_id, schedule_key)
@@ -31,15 +31,15 @@ class CommandDedup:
         `recognise_effect` and `record_processed` find out."""
 
     async def check(self) -> None:
-        """Reads the note. Raises: CommandOver, StoreUnavailable, Unreadable."""
+        """Reads the note. Raises: CommandAlreadyProcessed, StoreUnavailable, Unreadable."""
         self._note = await self._context.store.read_command_note(*self._name)
         if self._note is not None and self._note.covers(self._place):
-            raise CommandOver
+            raise CommandAlreadyProcessed
 
     def change(self, *, expires_at_s: int) -> NoteChange:
         """The move of the note from where `check` read it to this command; part of the effect's transaction. The note is
         kept at least until `expires_at_s`."""
-        return move_of(self._note, self._place, by=self._by_effect, expires_at_s=expires_at_s)
+        return note_change(self._note, self._place, by=self._by_effect, expires_at_s=expires_at_s)
 
     async def recognise_effect(self) -> None:
         """Sets `had_effect` if the effect that was found is this command's own, by a transaction whose answer was lost.
@@ -62,11 +62,11 @@ class CommandDedup:
                 kept_until_ms = (
                     max(self._context.clock.now_ms(), self._place.at_ms) + self._context.settings.retention_ms
                 )
-                move = move_of(self._note, self._place, by=self._by_close, expires_at_s=kept_until_ms // 1_000)
+                move = note_change(self._note, self._place, by=self._by_close, expires_at_s=kept_until_ms // 1_000)
                 await self._context.store.note_command(*self._name, move)
             except ConditionFailed:
                 await asyncio.sleep(self._context.rng.uniform(0, PAUSE_S_MAX))
-            except CommandOver:
+            except CommandAlreadyProcessed:
                 return self._note is not None and self._note.by == self._by_close
             except NewerFormat:
                 raise  # newer nodes can read it, and carry the command out

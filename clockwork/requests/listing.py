@@ -22,8 +22,9 @@ from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import LAST, Position, due_ms_of, first_at
-from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unreadable
 from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch

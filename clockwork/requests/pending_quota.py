@@ -1,7 +1,7 @@
 """The number of schedules that one client may have pending: a soft limit, and what it does not promise.
 
 A true counter would cost a write at every create and every end, and be one hot item for each client. So no counter is
-stored: pending schedules are counted in the index of lists, when a count is worth its cost (`domain.allowance`), and each
+stored: pending schedules are counted in the index of lists, when a count is worth its cost (`domain.quota`), and each
 process of each node adds the creates that it has accepted itself since. A create waits for a count only where nothing is
 known of its client, or the limit seems reached, for `WAIT_S_MAX` at most, and once: a count that does not end in that time
 holds up no other create. All other counts run in the background.
@@ -38,10 +38,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from clockwork.domain.allowance import Allowance
+from clockwork.domain.quota import Quota
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
-from clockwork.errors import ClockworkError, CommandOver, InvalidInput, LimitState, TooManyPending, TooManyRequests
+from clockwork.errors import (
+    ClockworkError,
+    CommandAlreadyProcessed,
+    InvalidInput,
+    LimitState,
+    TooManyPending,
+    TooManyRequests,
+)
 from clockwork.ports.telemetry import Telemetry
 
 WAIT_S_MAX: Final = 1.0
@@ -66,7 +73,7 @@ class Count(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class _Client:
-    allowance: Allowance
+    allowance: Quota
     counting: asyncio.Event | None = None
     """Set when the count under way has ended; None: there is none."""
     late: bool = False
@@ -132,7 +139,7 @@ class PendingLimit:
         room = Room(limits=(self._state(client.allowance.left),))
         try:
             yield room
-        except (InvalidInput, CommandOver):
+        except (InvalidInput, CommandAlreadyProcessed):
             room.used = False
             raise
         finally:
@@ -166,7 +173,7 @@ class PendingLimit:
             self._to_count.put_nowait(client_id)
 
     def _client(self, client_id: ClientId) -> _Client:
-        client = self._clients.pop(client_id, None) or _Client(allowance=Allowance(limit=self.pending_max))
+        client = self._clients.pop(client_id, None) or _Client(allowance=Quota(limit=self.pending_max))
         if len(self._clients) >= CLIENTS_MAX:
             longest_ago = next(iter(self._clients))
             del self._clients[longest_ago]

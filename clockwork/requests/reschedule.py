@@ -84,7 +84,7 @@ async def reschedule(
 ) -> ChangeResult:
     """Replaces the pending schedule by the wished one.
 
-    Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
+    Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandAlreadyProcessed.
     """
     move: Move | None = None
     while True:
@@ -195,7 +195,10 @@ async def _replace_row(
 
 
 async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -> Outcome:
-    """Step 4. Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandOver."""
+    """Step 4.
+
+    Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandAlreadyProcessed.
+    """
     old, now_ms, retention_ms = move.old, context.clock.now_ms(), context.settings.retention_ms
     superseded = Outcome(
         client_id=old.client_id,

@@ -5,19 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import (
-    ClientId,
-    DataForm,
-    Guarantee,
-    OnLate,
-    OrderingKey,
-    Outcome,
-    Schedule,
-    ScheduleKey,
-    Topic,
-)
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Outcome, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import LimitState
 

@@ -47,7 +47,7 @@ from clockwork.requests.retry_failed import retry_failed
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestService:
     """One node's. Every method raises: Forbidden, Unavailable (a write may have happened: the same request again settles
-    it), Unreadable; and with a `command`: CommandOver."""
+    it), Unreadable; and with a `command`: CommandAlreadyProcessed."""
 
     context: RequestContext
     rate_limits: CreateLimits = NO_LIMITS

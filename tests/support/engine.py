@@ -5,27 +5,25 @@ import random
 from collections import Counter
 from typing import Any
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import SCHEDULE_KEY
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, EndState, Failure, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_pass import Dispatcher, PassResult
-from clockwork.firing.takeover import ShardLease, TakeOver
-from clockwork.firing.topic_pace import TopicPace
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.destination_waits import DestinationRateLimits, DestinationWaits
+from clockwork.firing.shard_pass import PassResult, ShardPass
+from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.memory.wakeups import DirectWaker
-from clockwork.operations.dead_letters import DeadLetters
-from clockwork.operations.discard import Discarder
-from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin, PauseWatch
 from clockwork.operations.scan import PendingScan
-from clockwork.operations.shards import Survey
+from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
 from clockwork.requests.context import RequestContext
@@ -72,7 +70,7 @@ class Engine:
     def __init__(
         self,
         *,
-        pace: TopicPace | None = None,
+        pace: DestinationRateLimits | None = None,
         tracer: Tracer = NO_TRACER,
         telemetry: Telemetry | None = None,
         request_timeout_ms: int = 60_000,
@@ -87,19 +85,19 @@ class Engine:
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
         self.settings = RunnerSettings(**settings)
-        self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms, pace=pace)
+        self.destination_waits = DestinationWaits(topic_wait_ms=self.settings.topic_wait_ms, pace=pace)
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)
         telemetry = telemetry or NoTelemetry()
-        self.take_over = TakeOver(
+        self.takeover = Takeover(
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
         delivery = Delivery(
             self.store,
             self.publisher,
-            self.take_over,
-            self.topic_waits,
+            self.takeover,
+            self.destination_waits,
             self.clock,
             telemetry,
             rng,
@@ -108,10 +106,10 @@ class Engine:
         )
         self.pauses = MemoryPauses()
         self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)
-        self.dispatcher = Dispatcher(
+        self.shard_pass = ShardPass(
             self.store,
             delivery,
-            self.topic_waits,
+            self.destination_waits,
             self.clock,
             self.trust,
             telemetry,
@@ -132,16 +130,16 @@ class Engine:
             tracer=tracer,
         )
         self.requests = RequestService(context=self.context)
-        self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.requests, dead_letter_topics(self.settings))
+        self.letters = DeadLetterAdmin(MemoryDeadLetters(self.kafka), self.requests, dead_letter_topics(self.settings))
         self.discarder = Discarder(self.context)
-        self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
-        self.survey = Survey(self.store, self.context.waker, self.clock, rng, intake_settings)
+        self.pauser = PauseAdmin(self.pauses, self.clock, rng, intake_settings)
+        self.survey = ShardAdmin(self.store, self.context.waker, self.clock, rng, intake_settings)
         self.scan = PendingScan(self.store, self.context.search, self.clock, rng, intake_settings)
 
     # --- requests in nobody's name
 
     async def create(self, new: NewSchedule, *, command: CommandDedup | None = None) -> CreateResult:
-        return await self.requests.create(NOBODY_IN_PARTICULAR, new, command=command)
+        return await self.requests.create(ANYONE, new, command=command)
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
         return await self.requests.state_of(client_id, schedule_key)
@@ -154,9 +152,7 @@ class Engine:
         condition: VersionCondition = ANY_VERSION,
         command: CommandDedup | None = None,
     ) -> CancelResult:
-        return await self.requests.cancel(
-            NOBODY_IN_PARTICULAR, client_id, schedule_key, condition=condition, command=command
-        )
+        return await self.requests.cancel(ANYONE, client_id, schedule_key, condition=condition, command=command)
 
     async def change(
         self,
@@ -168,11 +164,11 @@ class Engine:
         command: CommandDedup | None = None,
     ) -> ChangeResult:
         return await self.requests.reschedule(
-            NOBODY_IN_PARTICULAR, client_id, schedule_key, change, condition=condition, command=command
+            ANYONE, client_id, schedule_key, change, condition=condition, command=command
         )
 
     async def fire(self, client_id: ClientId, schedule_key: ScheduleKey) -> ChangeResult:
-        return await self.requests.fire(NOBODY_IN_PARTICULAR, client_id, schedule_key)
+        return await self.requests.fire(ANYONE, client_id, schedule_key)
 
     async def retry(
         self,
@@ -182,11 +178,9 @@ class Engine:
         due_ms: int | None = None,
         condition: VersionCondition = ANY_VERSION,
     ) -> ChangeResult:
-        return await self.requests.retry_failed(
-            NOBODY_IN_PARTICULAR, client_id, schedule_key, due_ms=due_ms, condition=condition
-        )
+        return await self.requests.retry_failed(ANYONE, client_id, schedule_key, due_ms=due_ms, condition=condition)
 
-    def dedup(self, client_id: ClientId, schedule_key: ScheduleKey, place: CommandPlace) -> CommandDedup:
+    def dedup(self, client_id: ClientId, schedule_key: ScheduleKey, place: CommandOffset) -> CommandDedup:
         """The guard of the command at this place."""
         return CommandDedup(self.context, client_id, schedule_key, place)
 
@@ -194,10 +188,10 @@ class Engine:
 
     async def own(self) -> ShardLease:
         """Takes the shard over."""
-        return await self.take_over.run(SHARD)
+        return await self.takeover.run(SHARD)
 
     async def one_pass(self, lease: ShardLease) -> PassResult:
-        return await self.dispatcher.run_pass(lease, records_max=self.settings.batch_records_max)
+        return await self.shard_pass.run_pass(lease, records_max=self.settings.batch_records_max)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""

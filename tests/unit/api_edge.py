@@ -11,12 +11,11 @@ from yarl import URL
 from clockwork.access.gate import Authenticator, Gate
 from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.service import RequestService
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.waiting import until
@@ -153,7 +152,7 @@ async def open_edge(
     engine, readiness, telemetry = engine or Engine(now_ms=NOW_MS), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
-    gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
+    gate = Gate(authenticator, telemetry)
     limits = CreateLimits(
         creates_per_second=creates_per_second,
         bytes_per_second=bytes_per_second,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HttpSettings
@@ -225,6 +225,6 @@ async def test_start_and_stop_may_be_called_in_any_number() -> None:
 async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_setting(edge: Edge) -> None:
     http = HttpSettings(port=edge.server.port)
     server = HttpServer(make_app(Engine().requests, http, FakeReadiness(), NoTelemetry()), http)
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

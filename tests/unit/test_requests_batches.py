@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, Row, ScheduleKey
 from clockwork.errors import InvalidInput, Unavailable
 from clockwork.ports.store import KeyName
@@ -44,7 +44,7 @@ def number_of(row: Row) -> int:
 
 
 async def create_all(engine: Engine, items: Sequence[NewSchedule | InvalidInput]) -> list[Any]:
-    return await engine.requests.create_batch(NOBODY_IN_PARTICULAR, items)
+    return await engine.requests.create_batch(ANYONE, items)
 
 
 def stored(engine: Engine) -> list[int]:
@@ -161,5 +161,5 @@ async def test_an_item_that_could_not_be_read_is_its_own_result() -> None:
         wrong,
         (builders.CLIENT, ScheduleKey("none")),
     ]
-    cancelled = await engine.requests.cancel_batch(NOBODY_IN_PARTICULAR, keys)
+    cancelled = await engine.requests.cancel_batch(ANYONE, keys)
     assert [type(result) for result in cancelled] == [Cancelled, InvalidInput, NotFound]

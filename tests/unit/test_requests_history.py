@@ -1,7 +1,7 @@
 """Histories on the twins: what was accepted last comes first, until retention ends."""
 
 from clockwork.domain.position import Position
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import EndState, Outcome, ScheduleKey
 from clockwork.requests.history import HistoryPage
 from clockwork.requests.results import NotFound
@@ -20,7 +20,7 @@ class Told:
         self.clock, self.store = self.engine.clock, self.engine.store
 
     async def page(self, after: Position | None = None, limit: int = 100) -> HistoryPage | NotFound:
-        return await self.engine.requests.history(NOBODY_IN_PARTICULAR, CLIENT, KEY, after=after, limit=limit)
+        return await self.engine.requests.history(ANYONE, CLIENT, KEY, after=after, limit=limit)
 
     def ended(self, state: EndState, *, due_ms: int, version: int = 1, expires_at_s: int = 2_000_000_000) -> Outcome:
         """The next schedule under the key, and its end."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
-from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
+from clockwork.domain.rights import ANYONE
+from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unavailable
 from clockwork.ports.store import KeyName, PointerPage
@@ -56,7 +57,7 @@ class Lists:
         self.requests = RequestService(context=context)
 
     async def page(self, query: ListQuery, *, after: Position | None, limit: int) -> ListPage:
-        return await self.requests.list_schedules(NOBODY_IN_PARTICULAR, query, after=after, limit=limit)
+        return await self.requests.list_schedules(ANYONE, query, after=after, limit=limit)
 
     async def put(self, key: str, *, due_ms: int = DUE_MS, version: int = 1, **fields: object) -> Row:
         wanted = replace(schedule(schedule_key=key, due_ms=due_ms, version=version), **fields)  # type: ignore[arg-type]
