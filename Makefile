@@ -15,6 +15,9 @@ PROMTOOL ?= $(VENV)/tools/promtool
 PYTHON ?=
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
 
+# Processes that run the tests: one with the real services and one without keep two cores busy. 0: all in one process.
+WORKERS ?= 2
+
 # More arguments for the target: `make test ARGS="-k lanes"`.
 ARGS ?=
 
@@ -34,7 +37,7 @@ demo: $(STAMP) ## against the running node: create schedules, consume them, show
 	@$(PY) -m infra.local.demo $(ARGS)
 
 test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to replay one
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
