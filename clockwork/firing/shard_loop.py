@@ -174,7 +174,10 @@ class ShardLoop:
                 elif self._scan_at_ms <= now_ms and len(lease.tidy) > LOOK_PAST_MAX:
                     self._scan_at_ms = now_ms + LOOK_LATER_MS
                 elif self._scan_at_ms <= now_ms:
-                    self._next_ms = await self._dispatcher.look(lease)
+                    found_ms = await self._dispatcher.look(lease)
+                    # What a hint has told stands beside it: after a fence it is not a row's time.
+                    known = [ms for ms in (self._next_ms, found_ms) if ms is not None]
+                    self._next_ms = min(known, default=None)
                     self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
                 else:
                     await self._wait(lease)
