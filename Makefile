@@ -39,7 +39,8 @@ demo: $(STAMP) ## against the running node: create schedules, consume them, show
 test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
-sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to replay one
+sim: $(STAMP) ## all mutations caught, and many histories: make sim SEEDS=1000; or make sim SEED=7 to replay one
+	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation $(ARGS))
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7

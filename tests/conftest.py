@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.simulation import size
 from tests.support import timing
 from tests.support.workers import TwoEndedScheduling, rank
 
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _REAL_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
     items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_report_header() -> str:
+    """Says how much of the simulation runs, and by which draw."""
+    return f"simulation: {size.text()}"
 
 
 @pytest.hookimpl(optionalhook=True)  # absent with -p no:xdist
