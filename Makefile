@@ -53,7 +53,8 @@ bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENAR
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(ARGS)
 
-check: format-check lint types imports rules test ## what CI runs: format, lint, types, import rules, alerts, every test
+check: $(STAMP) ## what CI runs: format, lint, types, import rules, alerts, every test; says where the time went
+	@$(PY) -m infra.check $(MAKE)
 
 format: $(STAMP) ## write the code in its one form
 	$(VENV)/bin/ruff format $(CODE)
