@@ -11,7 +11,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from clockwork.settings.parsing import broker, brokers_of, client_topic, http_url, listed, safe_url, topic_rate
+from clockwork.settings.parsing import (
+    broker,
+    brokers_of,
+    client_topic,
+    http_url,
+    listed,
+    safe_url,
+    switch,
+    topic_rate,
+)
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
@@ -100,6 +109,8 @@ HttpTlsKey = Annotated[
 _Claim = Annotated[str, Field(min_length=1, max_length=200)]
 _Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
 _lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+_switch = BeforeValidator(switch)
+_Switch = Annotated[Literal["on", "off"], _switch]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,7 +207,7 @@ class DynamoSettings:
         _TableName, Field(alias="SCHEDULE_KEY_DB", description="table of pointers and outcomes, by key")
     ] = "scheduleKeys"
     search: Annotated[
-        Literal["on", "off"],
+        _Switch,
         Field(
             alias="CLOCKWORK_SEARCH",
             description=(
@@ -441,7 +452,7 @@ class LogSettings:
     ] = "info"
     tracing: Annotated[
         Literal["off", "otlp"],
-        _lower,
+        _switch,
         Field(
             alias="CLOCKWORK_TRACING",
             description="otlp: spans of creates and deliveries, exported as OpenTelemetry's OTEL_… variables say",
@@ -540,8 +551,7 @@ class AccessSettings:
         ),
     ] = 0
     commands: Annotated[
-        Literal["on", "off"],
-        _lower,
+        _Switch,
         Field(alias="CLOCKWORK_COMMANDS", description="on: also accept commands from the topic `<cluster>-commands`"),
     ] = "off"
     commands_principal: Annotated[

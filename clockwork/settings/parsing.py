@@ -33,6 +33,16 @@ def text_of(value: object) -> str | None:
             return None
 
 
+def switch(value: object) -> object:
+    """`on` or `off`, in any letter case, from the other words for them: a YAML file makes `off` false."""
+    if not isinstance(value, str):
+        return value
+    text = value.lower()
+    if text in {"true", "yes"}:
+        return "on"
+    return "off" if text in {"false", "no"} else text
+
+
 def listed(value: object) -> object:
     """`a, b` as a list."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

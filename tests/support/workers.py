@@ -10,7 +10,13 @@ from typing import Final
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-REAL_FILES: Final = ("tests/contract/", "tests/fuzz/test_fuzz_real", "tests/real/", "tests/chaos/")
+REAL_FILES: Final = (
+    "tests/contract/",
+    "tests/fuzz/test_fuzz_real",
+    "tests/real/",
+    "infra/tests/test_local_",
+    "tests/chaos/",
+)
 """Where tests use the real services, in the order in which one process runs them: the longest last."""
 REAL_LANE: Final = "gw0"
 """The first worker, by the name that xdist gives it."""

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from clockwork.settings.model import HttpSettings
-from clockwork.settings.sources import setting_names
+from clockwork.settings.sources import load_settings, setting_names
 from infra.helm.digest import digest
 
 ROOT: Final = Path(__file__).parents[2]
@@ -109,7 +109,23 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
 def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
     assert stored == digest(), "chart or rendering have changed: run make charts"
-    assert [path.stem for path in RENDERED] == ["full", "plain"]
+    assert [path.stem for path in RENDERED] == ["full", "plain", "typed"]
+
+
+def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> None:
+    (api,) = of_kind("typed", "Deployment").values()
+    (container,) = api["spec"]["template"]["spec"]["containers"]
+    given = {each["name"]: each["value"] for each in container["env"]}
+    # YAML numbers are floats to Helm, and `off` is false; "" and null are left out.
+    assert given["CLOCKWORK_RETENTION_MS"] == "604800000"
+    assert given["CLOCKWORK_TOPIC_WAIT_MS"] == "0"
+    assert given["KAFKA_BROKERS"] == "kafka-0.kafka:9092,kafka-1.kafka:9092"
+    assert not {"CLOCKWORK_INSTANCE_ID", "CLOCKWORK_LOG_LEVEL"} & given.keys()
+    settings = load_settings(given)
+    assert (settings.dynamo.search, settings.log.tracing, settings.access.commands) == ("off", "off", "on")
+    (scaler,) = [each for name, each in of_kind("typed", "HorizontalPodAutoscaler").items() if name.endswith("worker")]
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["pods"]["target"]["averageValue"] == "2000000"
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])

@@ -43,7 +43,7 @@ _TEXT: Final = re.compile(r"(\d{1,10})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CommandPlace:
+class CommandOffset:
     """Of one command."""
 
     kafka_partition: int
@@ -51,7 +51,7 @@ class CommandPlace:
     at_ms: int
     """The broker's time; of a stored one, the highest so far."""
 
-    def is_over(self, last: "CommandPlace | None") -> bool:
+    def is_processed(self, last: "CommandOffset | None") -> bool:
         """Whether, by the note of its key, this command's time is over."""
         return (
             last is not None
@@ -60,7 +60,7 @@ class CommandPlace:
             and self.at_ms <= last.at_ms
         )
 
-    def after(self, last: "CommandPlace | None") -> "CommandPlace":
+    def after(self, last: "CommandOffset | None") -> "CommandOffset":
         """What to note when this one is over."""
         if last is None or last.kafka_partition != self.kafka_partition:
             return self
@@ -83,45 +83,45 @@ class CommandPlace:
 class CommandNote:
     """What a key remembers of commands."""
 
-    places: tuple[CommandPlace, ...]
+    offsets: tuple[CommandOffset, ...]
     """Of the last ones that are over, one for each Kafka partition."""
     by: str
     """Names the write that put it here, so that whoever was not answered knows its own."""
     expires_at_s: int
     """TTL, in epoch seconds."""
 
-    def covers(self, place: CommandPlace) -> bool:
+    def covers(self, place: CommandOffset) -> bool:
         """Whether the command that stands there is over."""
-        return any(place.is_over(last) for last in self.places)
+        return any(place.is_processed(last) for last in self.offsets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoteChange:
     """One command's move of its key's note: whoever has read another one is refused."""
 
-    before: tuple[CommandPlace, ...]
+    before: tuple[CommandOffset, ...]
     """The places as they were read; empty: there was no note."""
     after: CommandNote
 
 
-def move_of(note: CommandNote | None, place: CommandPlace, *, by: str, expires_at_s: int) -> NoteChange:
+def note_change(note: CommandNote | None, place: CommandOffset, *, by: str, expires_at_s: int) -> NoteChange:
     """What moves a note past a command, and keeps it at least until then."""
-    before = note.places if note is not None else ()
+    before = note.offsets if note is not None else ()
     last = {each.kafka_partition: each for each in before}
     last[place.kafka_partition] = place.after(last.get(place.kafka_partition))
     kept_until_s = max(expires_at_s, note.expires_at_s) if note is not None else expires_at_s
     places = tuple(last[number] for number in sorted(last))
-    return NoteChange(before=before, after=CommandNote(places=places, by=by, expires_at_s=kept_until_s))
+    return NoteChange(before=before, after=CommandNote(offsets=places, by=by, expires_at_s=kept_until_s))
 
 
-def text_of_places(places: tuple[CommandPlace, ...]) -> str:
+def text_of_offsets(places: tuple[CommandOffset, ...]) -> str:
     """As a note is stored."""
     return " ".join(map(str, places))
 
 
-def places_of_text(text: str) -> tuple[CommandPlace, ...]:
+def offsets_of_text(text: str) -> tuple[CommandOffset, ...]:
     """Raises: ValueError; also for another spelling of the same places, which no condition would find."""
-    places = tuple(CommandPlace.parse(part) for part in text.split(" "))
-    if text_of_places(places) != text:
+    places = tuple(CommandOffset.parse(part) for part in text.split(" "))
+    if text_of_offsets(places) != text:
         raise ValueError("should be spelled as it is written")
     return places

@@ -2,8 +2,9 @@
 
 import pytest
 
-from clockwork.domain.planning import Action, BatchLimits, RetryMark, TopicWait
-from clockwork.domain.schedule import BrokenRow, Guarantee, Row, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import Action, BatchLimits, DestinationWait, RetryMark
+from clockwork.domain.schedule import BrokenRow, Guarantee, Row
 from tests.support.builders import DUE_MS, broken_row
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
 
@@ -16,7 +17,7 @@ def test_rows_that_are_due_fire_in_position_order() -> None:
     planned = plan(rows)
 
     assert fired(planned) == rows
-    assert {firing.errand for firing in planned.firings} == {Action.DELIVER}
+    assert {firing.action for firing in planned.deliveries} == {Action.DELIVER}
 
 
 def test_a_row_due_at_the_bound_fires_and_one_a_millisecond_later_does_not() -> None:
@@ -74,10 +75,10 @@ def test_a_back_off_counts_whoever_wrote_it() -> None:
 
 
 def test_all_lanes_of_a_missing_topic_wait_and_those_of_others_do_not() -> None:
-    wait = TopicWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
     gone, gone_too, there = lane_row("a", topic="gone"), lane_row("b", topic="gone"), lane_row("a")
 
-    planned = plan([gone, gone_too, there], planner(topic_waits={Topic("gone"): wait}))
+    planned = plan([gone, gone_too, there], planner(destination_waits={Topic("gone"): wait}))
 
     assert fired(planned) == [there]
     assert planned.waits_until_ms == BOUND_MS + 500
@@ -126,12 +127,12 @@ def test_a_held_row_that_fires_says_so_and_is_not_stamped() -> None:
 
     planned = plan([held])
 
-    assert [firing.held for firing in planned.firings] == [True]
-    assert planned.stamps == []
+    assert [firing.held for firing in planned.deliveries] == [True]
+    assert planned.retry_marks == []
 
 
 def test_a_row_without_a_hold_needs_none_taken_off() -> None:
-    assert [firing.held for firing in plan([lane_row("a")]).firings] == [False]
+    assert [firing.held for firing in plan([lane_row("a")]).deliveries] == [False]
 
 
 def test_a_held_row_behind_a_waiting_one_is_told_until_when_it_waits() -> None:
@@ -139,23 +140,23 @@ def test_a_held_row_behind_a_waiting_one_is_told_until_when_it_waits() -> None:
 
     planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), held])
 
-    assert planned.stamps == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
+    assert planned.retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
 
 
 def test_a_held_row_of_a_waiting_topic_is_told_when_the_topic_is_probed() -> None:
-    wait = TopicWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
     held = lane_row("a", hold="r1")
 
-    planned = plan([held], planner(topic_waits={held.schedule.topic: wait}))
+    planned = plan([held], planner(destination_waits={held.schedule.topic: wait}))
 
-    assert planned.stamps == [RetryMark(row=held, until_ms=BOUND_MS + 500)]
+    assert planned.retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 500)]
 
 
 def test_a_back_off_written_by_an_earlier_owner_is_stamped_anew() -> None:
     # A cancel believes only the present owner's epoch.
     held = lane_row("a", hold="r1", retry=refused(BOUND_MS + 700, epoch=EPOCH - 1))
 
-    assert plan([held]).stamps == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
+    assert plan([held]).retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
 
 
 def test_a_row_that_this_owner_stamped_keeps_the_hold_of_its_cancel() -> None:
@@ -164,7 +165,7 @@ def test_a_row_that_this_owner_stamped_keeps_the_hold_of_its_cancel() -> None:
     alone = lane_row("b", hold="r1", retry=refused(BOUND_MS + 700))
     behind = lane_row("a", hold="r2", retry=refused(BOUND_MS + 300, attempts=0))
 
-    assert plan([head, alone, behind]).stamps == []
+    assert plan([head, alone, behind]).retry_marks == []
 
 
 def test_a_stamp_that_has_run_out_is_written_again() -> None:
@@ -172,7 +173,7 @@ def test_a_stamp_that_has_run_out_is_written_again() -> None:
 
     planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), behind])
 
-    assert planned.stamps == [RetryMark(row=behind, until_ms=BOUND_MS + 700)]
+    assert planned.retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 700)]
 
 
 def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
@@ -180,7 +181,7 @@ def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
     head = lane_row("a", retry=refused(BOUND_MS + 100))
     behind = lane_row("a", hold="r1", retry=refused(BOUND_MS + 60_000, epoch=EPOCH - 1, attempts=6))
 
-    assert plan([head, behind]).stamps == [RetryMark(row=behind, until_ms=BOUND_MS + 60_000)]
+    assert plan([head, behind]).retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 60_000)]
 
 
 def test_a_held_row_of_at_least_once_is_never_stamped() -> None:
@@ -190,13 +191,13 @@ def test_a_held_row_of_at_least_once_is_never_stamped() -> None:
         lane_row("a", hold="r2", guarantee=Guarantee.AT_LEAST_ONCE),
     ]
 
-    assert plan(rows).stamps == []
+    assert plan(rows).retry_marks == []
 
 
 def test_waiting_rows_without_a_hold_cost_no_write() -> None:
     rows = [lane_row("a", retry=refused(epoch=EPOCH - 1)), lane_row("a")]
 
-    assert plan(rows).stamps == []
+    assert plan(rows).retry_marks == []
 
 
 # --- limits

@@ -29,7 +29,7 @@ COUNTED_PER_S: Final = 10_000
 
 
 @dataclass(kw_only=True, slots=True)
-class Allowance:
+class Quota:
     """Of one who is limited."""
 
     limit: int

@@ -1,7 +1,8 @@
 """The front: the run of waiting rows at the lowest positions, which the next passes need not read again."""
 
-from clockwork.domain.planning import TopicWait
-from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Row, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import DestinationWait
+from clockwork.domain.schedule import BrokenRow, Guarantee, OrderingKey, Row
 from tests.support.builders import broken_row
 from tests.support.plans import BOUND_MS, LANE, fired, lane_row, plan, planner, refused
 
@@ -69,13 +70,13 @@ def test_a_pass_that_begins_behind_the_front_holds_back_its_lanes() -> None:
     plan([behind, held, elsewhere], planned)
 
     assert fired(planned) == [elsewhere]
-    assert [(stamp.row, stamp.until_ms) for stamp in planned.stamps] == [(held, BOUND_MS + 700)]
+    assert [(stamp.row, stamp.until_ms) for stamp in planned.retry_marks] == [(held, BOUND_MS + 700)]
     assert planned.waits_until_ms == BOUND_MS + 700
 
 
 def test_the_front_grows_while_more_of_its_lanes_waits() -> None:
-    wait = TopicWait(until_ms=BOUND_MS + 500, reason="topic_missing")
-    planned = planner(topic_waits={Topic("gone"): wait})
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    planned = planner(destination_waits={Topic("gone"): wait})
     planned.resume({LANE: BOUND_MS + 700}, until_ms=BOUND_MS + 700)
     gone = lane_row("b", topic="gone")
 

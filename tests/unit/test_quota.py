@@ -3,18 +3,18 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.allowance import AGAIN_S, COUNT_EVERY_S, PART, Allowance
+from clockwork.domain.quota import AGAIN_S, COUNT_EVERY_S, PART, Quota
 from clockwork.domain.rate import NS
 
 
-def known(*, limit: int = 1_000, counted: int = 0, now_ns: int = 0) -> Allowance:
-    allowance = Allowance(limit=limit)
+def known(*, limit: int = 1_000, counted: int = 0, now_ns: int = 0) -> Quota:
+    allowance = Quota(limit=limit)
     allowance.count_begins()
     allowance.count_ends(counted, now_ns)
     return allowance
 
 
-def add(allowance: Allowance, times: int = 1) -> None:
+def add(allowance: Quota, times: int = 1) -> None:
     """So many that were stored."""
     for _ in range(times):
         allowance.add()
@@ -22,7 +22,7 @@ def add(allowance: Allowance, times: int = 1) -> None:
 
 
 def test_at_first_nothing_is_known_and_a_count_is_wanted_at_once() -> None:
-    allowance = Allowance(limit=1)
+    allowance = Quota(limit=1)
     assert allowance.wants_count(0)
     assert allowance.in_doubt
     assert not allowance.seems_full
@@ -123,7 +123,7 @@ def test_up_to_four_that_add_at_the_same_time_keep_the_limit_where_each_counts_w
 ) -> None:
     # Each adds in turn, and counts as soon as it wants to: time is no matter here.
     stored, now_ns = 0, 0
-    allowances = [Allowance(limit=limit) for _ in range(adders)]
+    allowances = [Quota(limit=limit) for _ in range(adders)]
     while not all(each.seems_full for each in allowances):
         for each in allowances:
             now_ns += 1_000 * NS

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.planning import BatchLimits, Planner, TopicWait
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import BatchLimits, DestinationWait, Planner
 from clockwork.domain.position import Position, new_position
-from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row
 from tests.support.builders import broken_row, row, schedule
 from tests.support.plans import EPOCH, NO_LIMITS, plan, planner
 
@@ -23,7 +24,7 @@ class Case:
 
     rows: list[Row | BrokenRow]
     left_out: set[Position]
-    topic_waits: dict[Topic, TopicWait]
+    destination_waits: dict[Topic, DestinationWait]
     limits: BatchLimits
     mixed: bool
 
@@ -31,7 +32,7 @@ class Case:
         return planner(
             bound_ms=BOUND_MS,
             left_out=self.left_out,
-            topic_waits=self.topic_waits,
+            destination_waits=self.destination_waits,
             limits=limits if limits is not None else self.limits,
         )
 
@@ -73,12 +74,14 @@ def cases(draw: st.DrawFn) -> Case:
         rows.append(row(of, at=at, hold=draw(st.sampled_from([None, "r1"])), retry=retry))
     wait = draw(
         st.none()
-        | st.builds(TopicWait, until_ms=st.just(BOUND_MS + 10), reason=st.just("topic_missing"), given_up=st.booleans())
+        | st.builds(
+            DestinationWait, until_ms=st.just(BOUND_MS + 10), reason=st.just("topic_missing"), given_up=st.booleans()
+        )
     )
     return Case(
         rows=rows,
         left_out={each.position for each in rows if draw(st.integers(0, 5)) == 0},
-        topic_waits={Topic("ill"): wait} if wait is not None else {},
+        destination_waits={Topic("ill"): wait} if wait is not None else {},
         limits=draw(
             st.just(NO_LIMITS)
             | st.builds(BatchLimits, records_max=st.integers(1, 6), bytes_max=st.integers(500, 5_000))
@@ -95,18 +98,18 @@ def _lane_of(each: Row | BrokenRow) -> Lane | None:
 def test_nothing_fires_early_twice_or_during_its_back_off(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
 
-    for firing in planned.firings:
+    for firing in planned.deliveries:
         assert firing.row.due_ms <= BOUND_MS
         assert firing.row.position not in case.left_out
         assert not isinstance(firing.row, Row) or firing.row.retry is None or firing.row.retry.at_ms <= BOUND_MS
-    positions = [firing.row.position for firing in planned.firings]
+    positions = [firing.row.position for firing in planned.deliveries]
     assert positions == sorted(set(positions))
 
 
 @given(cases())
 def test_nothing_fires_behind_a_row_of_its_lane_that_does_not(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
-    firing = {f.row.position for f in planned.firings}
+    firing = {f.row.position for f in planned.deliveries}
 
     waiting: set[Lane] = set()
     for each in case.taken(planned):
@@ -122,7 +125,7 @@ def test_nothing_fires_behind_a_row_of_its_lane_that_does_not(case: Case) -> Non
 @given(cases())
 def test_a_lane_fires_with_one_guarantee_at_a_time(case: Case) -> None:
     kinds: dict[Lane | None, set[Guarantee]] = defaultdict(set)
-    for firing in plan(case.rows, case.fresh_planner()).firings:
+    for firing in plan(case.rows, case.fresh_planner()).deliveries:
         kinds[firing.lane].add(firing.guarantee)
 
     assert all(len(of_lane) == 1 for of_lane in kinds.values())
@@ -131,13 +134,13 @@ def test_a_lane_fires_with_one_guarantee_at_a_time(case: Case) -> None:
 @given(cases())
 def test_a_lane_in_which_nothing_waits_is_held_up_by_nothing(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
-    firing = {f.row.position for f in planned.firings}
+    firing = {f.row.position for f in planned.deliveries}
     of_lane: dict[Lane | None, list[Row | BrokenRow]] = defaultdict(list)
     for each in case.taken(planned):
         of_lane[_lane_of(each)].append(each)
 
     for lane, rows in of_lane.items():
-        if lane is None or lane[0] in case.topic_waits:
+        if lane is None or lane[0] in case.destination_waits:
             continue
         waits = any(
             each.newer_format if isinstance(each, BrokenRow) else each.retry is not None and each.retry.at_ms > BOUND_MS
@@ -151,8 +154,8 @@ def test_a_lane_in_which_nothing_waits_is_held_up_by_nothing(case: Case) -> None
 @given(cases())
 def test_every_held_row_that_waits_is_stamped_once_and_no_other_row_is(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
-    firing = {f.row.position for f in planned.firings}
-    stamped = [stamp.row.position for stamp in planned.stamps]
+    firing = {f.row.position for f in planned.deliveries}
+    stamped = [stamp.row.position for stamp in planned.retry_marks]
 
     assert len(stamped) == len(set(stamped))
     for each in case.taken(planned):
@@ -170,7 +173,7 @@ def test_every_held_row_that_waits_is_stamped_once_and_no_other_row_is(case: Cas
 
 @given(cases())
 def test_a_stamp_never_lies_before_the_bound_or_the_rows_own_back_off(case: Case) -> None:
-    for stamp in plan(case.rows, case.fresh_planner()).stamps:
+    for stamp in plan(case.rows, case.fresh_planner()).retry_marks:
         assert stamp.until_ms >= BOUND_MS
         assert stamp.row.retry is None or stamp.until_ms >= stamp.row.retry.at_ms
 
@@ -179,9 +182,9 @@ def test_a_stamp_never_lies_before_the_bound_or_the_rows_own_back_off(case: Case
 def test_the_limits_are_kept_and_a_full_pass_made_progress(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
 
-    assert len(planned.firings) <= case.limits.records_max
-    assert len(planned.firings) <= 1 or sum(f.size_bytes for f in planned.firings) <= case.limits.bytes_max
-    assert planned.firings or not planned.full
+    assert len(planned.deliveries) <= case.limits.records_max
+    assert len(planned.deliveries) <= 1 or sum(f.size_bytes for f in planned.deliveries) <= case.limits.bytes_max
+    assert planned.deliveries or not planned.full
 
 
 @given(cases())
@@ -194,6 +197,6 @@ def test_a_pass_that_begins_behind_the_front_fires_the_same(case: Case) -> None:
     behind.resume(whole.front_lanes, until_ms=BOUND_MS + 1)
     plan([each for each in case.rows if each.position > whole.front_last], behind)
 
-    assert behind.firings == whole.firings
+    assert behind.deliveries == whole.deliveries
     assert behind.full == whole.full
     assert behind.next_due_ms == whole.next_due_ms

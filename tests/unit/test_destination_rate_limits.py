@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-from clockwork.domain.schedule import Guarantee, RequestId, Retry, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Guarantee, RequestId, Retry
+from clockwork.firing.destination_waits import ROUNDS_PER_SECOND, DestinationRateLimits, rate_limits
 from clockwork.firing.shard_pass import FRONT_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
-from clockwork.firing.topic_pace import ROUNDS_PER_SECOND, TopicPace, topic_pace
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import PaceSettings
 from tests.support import builders
@@ -18,8 +19,8 @@ TOPIC = Topic("orders")
 NOW_MS = 1_700_000_000_000
 
 
-def paced(per_second: int = 0, **topics: int) -> TopicPace:
-    return TopicPace(per_second, topics, NoTelemetry())
+def paced(per_second: int = 0, **topics: int) -> DestinationRateLimits:
+    return DestinationRateLimits(per_second, topics, NoTelemetry())
 
 
 def test_a_topic_gets_its_second_at_once_and_then_waits_for_a_part_of_the_next() -> None:
@@ -35,7 +36,7 @@ def test_a_topic_gets_its_second_at_once_and_then_waits_for_a_part_of_the_next()
 
 
 def test_one_topics_pace_is_no_others_and_some_have_their_own_or_none() -> None:
-    pace = topic_pace(PaceSettings(deliveries_per_second=1, topic_rates=("orders=2", "logs=0")), NoTelemetry())
+    pace = rate_limits(PaceSettings(deliveries_per_second=1, topic_rates=("orders=2", "logs=0")), NoTelemetry())
     taken = {name: [pace.take(Topic(name), NOW_MS) is None for _ in range(3)] for name in ("orders", "logs", "mail")}
     assert taken == {"orders": [True, True, False], "logs": [True] * 3, "mail": [True, False, False]}
 
@@ -61,11 +62,11 @@ class Paced(Engine):
         """As many passes as the loop would make at this time."""
         self.at_due(late_ms)
         while (await self.one_pass(lease)).more_now:
-            await lease.tidy.finish()
-        await lease.tidy.finish()
+            await lease.cleanup.finish()
+        await lease.cleanup.finish()
 
 
-async def test_lanes_of_a_topic_over_its_pace_wait_in_order_and_other_topics_go_on() -> None:
+async def test_planning_of_a_topic_over_its_pace_wait_in_order_and_other_topics_go_on() -> None:
     engine = Paced(0, **{builders.TOPIC: 4})
     engine.kafka.create_topic("other")
     rows = [row(schedule(schedule_key=f"k{n}", ordering_key=f"lane-{n % 2}")) for n in range(10)]
@@ -119,8 +120,8 @@ async def test_a_deep_backlog_of_a_slow_topic_is_not_read_at_each_pass_and_gets_
     await engine.put(*backlog)
     lease = await engine.own()
     await engine.passes_at(lease, 0)
-    assert lease.front is not None
-    assert lease.front.paced == {builders.TOPIC}
+    assert lease.blocked_prefix is not None
+    assert lease.blocked_prefix.paced == {builders.TOPIC}
     assert (await engine.one_pass(lease)).waits_until_ms == DUE_MS + 250
     engine.store.calls.clear()
     for late_ms in range(250, 4_001, 250):
