@@ -18,6 +18,7 @@ from clockwork.http.connection import Connection, Places
 from clockwork.http.lists import ListHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Readiness
 from clockwork.http.responses import problem_of, problem_response
+from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.siblings import Sibling, SiblingHandlers
 from clockwork.http.tracing import tracing
@@ -54,8 +55,8 @@ def make_app(
     """
     node = SiblingHandlers(sibling=sibling) if sibling else NodePages(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
-    tracer = requests.context.tracer
-    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), admission], client_max_size=0)
+    own_site, tracer = same_origin(settings), requests.context.tracer
+    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), own_site, admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:

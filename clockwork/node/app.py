@@ -29,8 +29,11 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.errors import Unavailable
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.settlement import Settlement
 from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
@@ -56,7 +59,6 @@ from clockwork.node.resources import (
 )
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
-from clockwork.operations.pauses import PauseWatch
 from clockwork.requests.context import RequestContext
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.service import RequestService
@@ -185,17 +187,23 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         destination_waits = DestinationWaits(
-            topic_wait_ms=settings.runner.topic_wait_ms, pace=rate_limits(settings.pace, telemetry)
+            topic_wait_ms=settings.runner.topic_wait_ms, limits=rate_limits(settings.pace, telemetry)
         )
         takeover = Takeover(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(
-            store, publisher, takeover, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer
-        )
+        settlement = Settlement(store, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer)
         pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         shard_pass = ShardPass(
-            store, delivery, destination_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+            store,
+            TransactionalDelivery(takeover, settlement, telemetry),
+            AcknowledgedDelivery(publisher, settlement),
+            destination_waits,
+            clock,
+            guard,
+            telemetry,
+            settings.runner,
+            pauses=pauses.current,
         )
         concurrency = ConcurrencyLimits(
             passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)

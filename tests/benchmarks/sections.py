@@ -59,10 +59,10 @@ def sections() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"page of {name}: parse", partial(orjson.loads, answer)
         yield f"page of {name}: read, until others get their turn", partial(_read, items[:YIELD_EVERY_ROWS])
     some = rows(cleanup.CHUNK_ROWS, 200)
-    done = [Completed(row=row, ended=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
+    done = [Completed(row=row, entry=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
     yield "tidy-up: outcomes of one chunk", partial(_outcomes, done)
     count = cleanup.CHUNK_BYTES_MAX // 250_000
-    large = [Completed(row=row, ended=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
+    large = [Completed(row=row, entry=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
     yield "tidy-up: outcomes of one chunk of large rows", partial(_outcomes, large)
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(large[:3])]
     body = orjson.dumps({"RequestItems": {"keys": puts}})

@@ -13,10 +13,10 @@ from typing import Any, Final
 from clockwork.clock import ClockGuard
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
-from clockwork.firing import deliver
-from clockwork.firing import shard_pass as dispatch
+from clockwork.firing import deliver_transactional, shard_pass
 from clockwork.firing.cleanup import Cleanup
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import Takeover
 from clockwork.requests import hold, reschedule, service, state
@@ -79,34 +79,34 @@ MUTATIONS: Final = (
         patches=lambda: [(HostShardPublisher, "read_marker", breaks.no_marker)],
     ),
     Mutation(
-        name="marker without untidied rows",
+        name="marker without the rows that await cleanup",
         seeds=100,
         theme=Theme.COMMITS,
-        patches=lambda: [(Cleanup, "marked", lambda self: iter(()))],
+        patches=lambda: [(Cleanup, "marker_entries", lambda self: iter(()))],
     ),
     Mutation(
         name="marker without what was dropped",
         seeds=40,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Cleanup, "marked", breaks.marked_if_there_is_a_record)],
+        patches=lambda: [(Cleanup, "marker_entries", breaks.marked_if_there_is_a_record)],
     ),
     Mutation(
         name="dropped beside the transaction",
         seeds=20,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Delivery, "in_transactions", breaks.drop_beside_transactions)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.drop_beside_transactions)],
     ),
     Mutation(
         name="unknown commit taken for an abort",
         seeds=120,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.unknown_taken_for_abort)],
     ),
     Mutation(
-        name="tidied up before the commit",
+        name="cleaned up before the commit",
         seeds=20,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "_one_transaction", breaks.tidy_before_commit)],
+        patches=lambda: [(TransactionalDelivery, "_commit", breaks.cleanup_before_commit)],
     ),
     Mutation(
         name="epoch not raised",
@@ -144,7 +144,7 @@ MUTATIONS: Final = (
     Mutation(
         name="fires beyond the bound",
         seeds=40,
-        patches=lambda: [(dispatch, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
+        patches=lambda: [(shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
     ),
     Mutation(
         name="clock always trusted",
@@ -198,7 +198,7 @@ MUTATIONS: Final = (
         name="hold ignored",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(ShardPass, "_answer_holds", breaks.holds_ignored)],
+        patches=lambda: [(ShardPass, "_drop_holds", breaks.holds_ignored)],
     ),
     Mutation(
         name="fires what is gone",
@@ -228,19 +228,19 @@ MUTATIONS: Final = (
         name="refused row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(deliver, "without_lane", breaks.only_the_row)],
+        patches=lambda: [(deliver_transactional, "without_lane", breaks.only_the_row)],
     ),
     Mutation(
         name="waiting row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(Planner, "wait", breaks.wait_for_nobody)],
+        patches=lambda: [(Planner, "block", breaks.block_no_lane)],
     ),
     Mutation(
         name="lane sent at once",
         seeds=20,
         theme=Theme.PLAIN,
-        patches=lambda: [(Delivery, "lane_by_lane", breaks.lane_at_once)],
+        patches=lambda: [(AcknowledgedDelivery, "deliver", breaks.lane_at_once)],
     ),
     Mutation(
         name="row deleted before its outcome",
@@ -302,7 +302,7 @@ MUTATIONS: Final = (
 
 RARE: Final = (
     _scripted("bound of the answer", (ShardPass, "_read", breaks.bound_of_the_answer)),
-    _scripted("an hour ahead is heeded", (Planner, "_retry_applies", breaks.heeded_however_far)),
+    _scripted("a retry an hour ahead applies", (Planner, "_retry_applies", breaks.applied_however_far)),
     _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
     _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
     _scripted(
@@ -317,7 +317,7 @@ RARE: Final = (
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    _scripted("promises forgotten", (ShardPass, "_promises", lambda self, lease: {})),
+    _scripted("announced times forgotten", (ShardPass, "_forget_ended_waits", breaks.announcements_forgotten)),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted(

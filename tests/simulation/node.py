@@ -11,8 +11,10 @@ from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, S
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import Unavailable
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.settlement import Settlement
 from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
@@ -88,8 +90,17 @@ class Node:
         takeover = Takeover(
             self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
         )
-        delivery = Delivery(self.store, self.publisher, takeover, destination_waits, clock, telemetry, rng, runner)
-        shard_pass = ShardPass(self.store, delivery, destination_waits, clock, host.guard, telemetry, runner)
+        settlement = Settlement(self.store, destination_waits, clock, telemetry, rng, runner)
+        shard_pass = ShardPass(
+            self.store,
+            TransactionalDelivery(takeover, settlement, telemetry),
+            AcknowledgedDelivery(self.publisher, settlement),
+            destination_waits,
+            clock,
+            host.guard,
+            telemetry,
+            runner,
+        )
         concurrency = ConcurrencyLimits(
             passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
         )

@@ -12,8 +12,11 @@ from clockwork.domain.schedule import ClientId, EndState, Failure, Row, Schedule
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationRateLimits, DestinationWaits
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.settlement import Settlement
 from clockwork.firing.shard_pass import PassResult, ShardPass
 from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.kafka.memory.broker import MemoryKafka
@@ -21,7 +24,7 @@ from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
-from clockwork.operations.pauses import PauseAdmin, PauseWatch
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
@@ -70,22 +73,22 @@ class Engine:
     def __init__(
         self,
         *,
-        pace: DestinationRateLimits | None = None,
+        limits: DestinationRateLimits | None = None,
         tracer: Tracer = NO_TRACER,
         telemetry: Telemetry | None = None,
         request_timeout_ms: int = 60_000,
-        now_ms: int = builders.DUE_MS - 60_000,
+        clock: ManualClock | None = None,
         **settings: Any,
     ) -> None:
         """`request_timeout_ms`: longer than a busy machine stands still; short only where a test waits for its end."""
-        self.clock = ManualClock(now_ms)
+        self.clock = clock or ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
         self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
         self.settings = RunnerSettings(**settings)
-        self.destination_waits = DestinationWaits(topic_wait_ms=self.settings.topic_wait_ms, pace=pace)
+        self.destination_waits = DestinationWaits(topic_wait_ms=self.settings.topic_wait_ms, limits=limits)
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)
@@ -93,22 +96,15 @@ class Engine:
         self.takeover = Takeover(
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
-        delivery = Delivery(
-            self.store,
-            self.publisher,
-            self.takeover,
-            self.destination_waits,
-            self.clock,
-            telemetry,
-            rng,
-            self.settings,
-            tracer=tracer,
+        settlement = Settlement(
+            self.store, self.destination_waits, self.clock, telemetry, rng, self.settings, tracer=tracer
         )
         self.pauses = MemoryPauses()
         self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)
         self.shard_pass = ShardPass(
             self.store,
-            delivery,
+            TransactionalDelivery(self.takeover, settlement, telemetry),
+            AcknowledgedDelivery(self.publisher, settlement),
             self.destination_waits,
             self.clock,
             self.trust,
@@ -191,7 +187,7 @@ class Engine:
         return await self.takeover.run(SHARD)
 
     async def one_pass(self, lease: ShardLease) -> PassResult:
-        return await self.shard_pass.run_pass(lease, records_max=self.settings.batch_records_max)
+        return await self.shard_pass.run(lease, records_max=self.settings.batch_records_max)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""

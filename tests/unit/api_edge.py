@@ -17,6 +17,7 @@ from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import ConnectionSettings, HttpSettings
 from tests.support import builders
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.support.waiting import until
 
@@ -149,7 +150,7 @@ async def open_edge(
     **settings: Any,
 ) -> AsyncIterator[Edge]:
     """With an `engine` of its own clock; else it is `NOW_MS`."""
-    engine, readiness, telemetry = engine or Engine(now_ms=NOW_MS), FakeReadiness(), PrometheusTelemetry()
+    engine, readiness, telemetry = engine or Engine(clock=ManualClock(NOW_MS)), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
     gate = Gate(authenticator, telemetry)

@@ -8,6 +8,7 @@ import pytest
 
 from clockwork.domain.schedule import Row
 from clockwork.errors import StoreUnavailable
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
 
@@ -131,7 +132,7 @@ async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_
 
 
 async def test_the_store_may_be_away_for_one_item_and_one_may_meet_a_defect() -> None:
-    engine = Engine(now_ms=NOW_MS, request_timeout_ms=300)
+    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=300)
     create = engine.store.create
 
     async def unlucky(row: Row, *given: Any, **named: Any) -> None:

@@ -11,6 +11,7 @@ from clockwork.requests.results import Created
 from clockwork.schema.change import read_put
 from clockwork.schema.render import request_of
 from clockwork.schema.schedule import read_schedule
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
 
@@ -339,7 +340,7 @@ async def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() ->
         delivery = {"topic": "orders", "deadline": 5, "onLate": "drop", "retry": {"factor": 1.15, "jitter": 0.07}}
         document = a_request(taskData=data, taskDataEncoding=encoding, delivery=delivery)
         new = read_schedule(document, cluster="c", now_ms=NOW_MS, traceparent=None)
-        created = await Engine(now_ms=NOW_MS).create(new)
+        created = await Engine(clock=ManualClock(NOW_MS)).create(new)
         assert isinstance(created, Created)
         schedule = created.view.schedule
         assert schedule is not None

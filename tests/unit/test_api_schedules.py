@@ -13,6 +13,7 @@ import pytest
 from clockwork.domain.schedule import EndState, Failure, Receipt
 from clockwork.errors import StoreThrottled, TransactionConflict, Unreadable
 from tests.support import builders
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
 
@@ -207,7 +208,7 @@ async def test_a_missing_topic_is_bad_input(edge: Edge) -> None:
 
 @pytest.mark.parametrize("error", [StoreThrottled("host-7 is slow"), Unreadable("item x"), TransactionConflict()])
 async def test_what_cannot_be_settled_now_is_503_with_retry_after_and_names_no_internals(error: Exception) -> None:
-    engine = Engine(now_ms=NOW_MS, request_timeout_ms=100)
+    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=100)
     fail_all(engine, error)
     async with open_edge(engine) as edge:
         for method, path in (("GET", "/schedule/a/b"), ("DELETE", "/schedule/a/b")):

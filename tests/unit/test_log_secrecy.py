@@ -205,7 +205,7 @@ async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
         met.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine.shard_pass, "run_pass", fail)
+    monkeypatch.setattr(engine.shard_pass, "run", fail)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run(), name="loop")
         await met.wait()

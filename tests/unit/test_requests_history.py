@@ -7,6 +7,7 @@ from clockwork.requests.history import HistoryPage
 from clockwork.requests.results import NotFound
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
+from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 
 KEY = ScheduleKey("a")
@@ -16,7 +17,7 @@ class Told:
     """A history over a store that the test fills."""
 
     def __init__(self) -> None:
-        self.engine = Engine(now_ms=DUE_MS)
+        self.engine = Engine(clock=ManualClock(DUE_MS))
         self.clock, self.store = self.engine.clock, self.engine.store
 
     async def page(self, after: Position | None = None, limit: int = 100) -> HistoryPage | NotFound:
