@@ -179,7 +179,8 @@ async def _leave(
     before = await _shards(nodes)
     from_ms, stopped_ms = await _stop(nodes, name, load, for_good=for_good)
     if not for_good:
-        assert await leave(cluster, name) == 0
+        code, said = await leave(cluster, name)
+        assert code == 0, said
     del nodes[name]
     return await _delivers_again(
         nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=now_ms()
@@ -228,12 +229,15 @@ async def _rebalances(nodes: dict[str, ClusterNode], but: str) -> int:
     return int(sum([await node.metric(REBALANCES) for name, node in nodes.items() if name != but]))
 
 
-async def leave(cluster: Cluster, name: str) -> int | None:
-    """`python -m clockwork leave`; its exit code."""
-    more = {"CLOCKWORK_INSTANCE_ID": name}
+async def leave(cluster: Cluster, name: str | None) -> tuple[int | None, str]:
+    """Runs `python -m clockwork leave`, for the member of this name or without one; its exit code and standard error."""
+    more = {"CLOCKWORK_INSTANCE_ID": name} if name is not None else {}
     command = (sys.executable, "-m", "clockwork", "leave")
-    process = await asyncio.create_subprocess_exec(*command, env=cluster.environment(more))
-    return await process.wait()
+    process = await asyncio.create_subprocess_exec(
+        *command, env=cluster.environment(more), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    return process.returncode, said.decode()
 
 
 async def _run(folder: Path) -> Report:
