@@ -1,48 +1,10 @@
 """Commands and settings of `python -m clockwork`: exit codes, and the one line that says what to change."""
 
 import asyncio
-import os
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from infra.local.node import OURS, REPOSITORY
+from tests.support.commands import clockwork
 from tests.support.nodes import Cluster
 from tests.support.tables import tables_of
-
-COMMAND_S_MAX = 60.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CommandExit:
-    """How a command ended."""
-
-    code: int | None
-    stdout: str
-    stderr: str
-
-
-async def clockwork(*arguments: str, settings: Mapping[str, str]) -> CommandExit:
-    """Runs `python -m clockwork` with these settings only, to its end."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "clockwork",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=REPOSITORY,
-        env={**inherited, **settings},
-    )
-    try:
-        async with asyncio.timeout(COMMAND_S_MAX):
-            stdout, stderr = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
 
 
 async def test_wrong_settings_stop_the_start_with_one_line_that_names_each() -> None:
