@@ -1,8 +1,8 @@
 """Wall time, and whether to trust it. Waiting uses the event loop's own time; the two are never mixed.
 
 Due times mean nothing if a node's clock is wrong, and a frontier written by a clock that is an hour ahead could never
-be taken back. So every node compares its clock with the `Date` header of DynamoDB's answers, and past `SKEW_MS_MAX` of
-difference, or without a comparison younger than `CHECK_AGE_MS_MAX`, it neither fires nor accepts.
+be taken back. So every node compares its clock with the time that the store states in its answers, and past
+`SKEW_MS_MAX` of difference, or without a comparison younger than `CHECK_AGE_MS_MAX`, it neither fires nor accepts.
 """
 
 import time
@@ -53,11 +53,11 @@ class Trust(Protocol):
 
 
 class ClockGuard:
-    """Compares a clock with the `Date` headers that DynamoDB sends; see the module's docstring.
+    """Compares a clock with the time that the store states; see the module's docstring.
 
-    `Date` has whole seconds: the server's time lay in [date, date + 1 s) at some moment between sending and receiving.
-    Between two comparisons the monotonic clock stands in for the server's: a wall clock that jumps is not trusted again
-    before the next comparison has judged the jump.
+    A stated time is cut to its resolution: the store's clock stood in [server, server + resolution) at some moment
+    between sending and receiving. Between two comparisons the monotonic clock stands in for the store's: a wall clock
+    that jumps is not trusted again before the next comparison has judged the jump.
     """
 
     def __init__(self, clock: Clock, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -67,14 +67,15 @@ class ClockGuard:
         self._checked_at_s = 0.0
         self._checked_wall_ms = 0
 
-    def observe(self, *, sent_ms: int, received_ms: int, date_ms: int) -> None:
-        """Takes one answer into account. All three are epoch milliseconds; the first two by our clock."""
+    def observe(self, *, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None:
+        """Takes one answer of the store into account. The first three are epoch milliseconds: the request's sending and
+        the answer's arrival by our clock, and the time that the store stated, in steps of `resolution_ms`."""
         if not 0 <= received_ms - sent_ms <= ANSWER_MS_MAX:
             return
-        if date_ms > received_ms:
-            self._skew_ms = received_ms - date_ms
-        elif date_ms < sent_ms - 1_000:
-            self._skew_ms = sent_ms - 1_000 - date_ms
+        if server_ms > received_ms:
+            self._skew_ms = received_ms - server_ms
+        elif server_ms < sent_ms - resolution_ms:
+            self._skew_ms = sent_ms - resolution_ms - server_ms
         else:
             self._skew_ms = 0
         self._checked_at_s = self._monotonic_s()
@@ -82,7 +83,7 @@ class ClockGuard:
 
     @property
     def skew_ms(self) -> int | None:
-        """Ours minus DynamoDB's, as far as it is certain; None before the first comparison."""
+        """Ours minus the store's, as far as it is certain; None before the first comparison."""
         return self._skew_ms
 
     def trusted(self) -> bool:

@@ -2,10 +2,10 @@
 
 ClockworkError
 ├── Unavailable            back off and try again; nothing is known to be wrong with the request
-│   ├── StoreUnavailable   DynamoDB did not answer, or not in time (`outcome_unknown`: a write may have happened)
+│   ├── StoreUnavailable   the store did not answer, or not in time (`outcome_unknown`: a write may have happened)
 │   │   └── StoreThrottled it answered "slow down": the write did not happen
 │   ├── BrokerUnavailable  Kafka did not answer, or not in time
-│   └── ClockUntrusted     our clock is too far from DynamoDB's, or was not compared lately
+│   └── ClockUntrusted     our clock is too far from the store's, or was not compared lately
 ├── Contested              somebody else wrote first: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
@@ -40,7 +40,7 @@ class Unavailable(ClockworkError):
 
 
 class StoreUnavailable(Unavailable):
-    """DynamoDB did not answer in time."""
+    """The store did not answer in time."""
 
     def __init__(self, message: str | None = None, *, outcome_unknown: bool = False) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreThrottled(StoreUnavailable):
-    """DynamoDB asks for fewer requests; the write did not happen."""
+    """The store asks for fewer requests; the write did not happen."""
 
 
 class BrokerUnavailable(Unavailable):
@@ -57,7 +57,7 @@ class BrokerUnavailable(Unavailable):
 
 
 class ClockUntrusted(Unavailable):
-    """This node's clock differs too much from DynamoDB's, or has not been compared lately."""
+    """This node's clock differs too much from the store's, or has not been compared lately."""
 
 
 class Contested(ClockworkError):

@@ -20,7 +20,7 @@ A transaction of Kafka over answers and offset would give each answer once; it w
 per Kafka partition, whose fencing does not know the group's generation here, and answers are about a state that can be
 asked for at any time.
 
-**Nothing is skipped.** DynamoDB or Kafka away, the clock not trusted, over a limit of so many a second, what its client has
+**Nothing is skipped.** The store or Kafka away, the clock not trusted, over a limit of so many a second, what its client has
 pending being counted, the principal gone from the keys' file: the command is tried again, with back-off, and its Kafka
 partition waits. What will never become right (not JSON, unknown, invalid, too large, not allowed, a stored state that
 cannot be read, a defect of ours), or nobody knows when (a count says that its client has as much pending as it may),

@@ -49,7 +49,7 @@ def dead_letter(
     client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
     return DeadLetter(
         receipt=receipt,
-        # Only what a schedule could have: DynamoDB would refuse to be asked for any other.
+        # Only what a schedule could have: a store would refuse to be asked for any other.
         client_id=ClientId(client_id) if client_id is not None and is_client_id(client_id) else None,
         schedule_key=ScheduleKey(schedule_key) if schedule_key is not None and is_key(schedule_key) else None,
         due_ms=_number(found.get(SCHEDULE_TIME)),

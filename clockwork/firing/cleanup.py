@@ -26,7 +26,7 @@ from clockwork.ports.store import ScheduleStore
 log = logging.getLogger(__name__)
 
 CHUNK_ROWS: Final = 200
-"""Rows tidied up together: eight batch writes side by side keep DynamoDB busy, and a crash repeats little."""
+"""Rows tidied up together: eight batch writes side by side keep the store busy, and a crash repeats little."""
 CHUNK_BYTES_MAX: Final = 1024 * 1024
 """Of the rows in them, and at least one: spelling their outcomes keeps the event loop, which heartbeats share, 3 ms a
 megabyte."""

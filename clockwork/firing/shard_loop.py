@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 TAKEOVER_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
 PASS_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
-"""Both end low: after an outage they add up, and one request a second for each shard is nothing to Kafka or DynamoDB."""
+"""Both end low: after an outage they add up, and one request a second for each shard is nothing to Kafka or the store."""
 STEADY_MS: Final = 10_000
 """An owner for this long forgets its earlier failures. Not at its first delivery: two nodes that both believe in the
 shard would fence each other as fast as they can."""

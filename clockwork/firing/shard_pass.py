@@ -34,7 +34,7 @@ PAGE_ROWS_FIRST: Final = 16
 """Rows of the first page of an idle shard, besides those left out: a due row should not cost the read of a page full of
 rows that are not due."""
 PAGE_ROWS_MAX: Final = 500
-"""Rows of a page under backlog; DynamoDB cuts it at 1 MB anyway."""
+"""Rows of a page under backlog; the store cuts it at 1 MB anyway."""
 ROWS_READ_MAX: Final = 20_000
 """Rows looked at in one pass; a longer front of waiting rows is got over in several."""
 FRONT_ROWS_MIN: Final = 200

@@ -1,7 +1,7 @@
 """The composition root: everything that a node is made of, put together by hand, opened in order, closed in reverse.
 
 How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reasons why not yet), then the adapters open,
-then tables and topics are made or checked for as long as it takes DynamoDB and Kafka to answer, then the group is joined.
+then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
 within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
@@ -30,7 +30,7 @@ from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.errors import Unavailable
+from clockwork.errors import StartRefused, Unavailable
 from clockwork.firing.deliver import Delivery
 from clockwork.firing.shard_loop import Gates, ShardLoop
 from clockwork.firing.shard_pass import Dispatcher
@@ -50,7 +50,6 @@ from clockwork.node.health import Watch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
-    dynamo_settings,
     http_tls,
     kafka_settings,
     leave_as,
@@ -60,15 +59,14 @@ from clockwork.node.resources import (
 from clockwork.observability.telemetry import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.operations.pauses import PauseWatch
+from clockwork.ports.store import Stores
 from clockwork.ports.tracing import Tracer
 from clockwork.requests.history import History
 from clockwork.requests.listing import Listing, count_ahead
 from clockwork.requests.service import Requests
 from clockwork.requests.waker import Waker
 from clockwork.settings.model import Settings
-from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores import open_stores
 from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
@@ -94,6 +92,7 @@ class Node:
 
     settings: Settings
     role: Role
+    stores: Stores
     http: HttpServer
     readiness: NodeReadiness
     waker: Waker
@@ -151,11 +150,11 @@ class Node:
         self.supervisor.tell(shard, wakeup)
 
     async def _prepare(self) -> None:
-        """Makes or checks tables and topics, for as long as it takes DynamoDB and Kafka to answer."""
+        """Makes or checks store and topics, for as long as it takes the store and Kafka to answer."""
         backoff_state = Backoff(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
-                await prepare_resources(self.settings, fires=self.role.fires)
+                await prepare_resources(self.settings, self.stores, fires=self.role.fires)
                 if self.role.fires:
                     await self.pauses.begin()
             except Unavailable as error:
@@ -175,6 +174,11 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 
     Raises: StartRefused.
     """
+    if settings.store.in_process and role is not Role.ALL:
+        raise StartRefused(
+            f"--role {role} does not work with CLOCKWORK_STORE={settings.store.kind}: no other node can share what is "
+            "accepted; leave the role out"
+        )
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
@@ -184,9 +188,10 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
-        store = await stack.enter_async_context(
-            DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
+        stores = await stack.enter_async_context(
+            open_stores(settings, clock=clock, observe=guard.observe, telemetry=telemetry)
         )
+        store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
@@ -196,7 +201,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         delivery = Delivery(
             store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
         )
-        pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
+        pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         dispatcher = Dispatcher(
             store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
         )
@@ -209,11 +214,11 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         waker = Waker(ownership, supervisor.tell)
         watch = Watch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
-        count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
+        count = partial(count_ahead, stores.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
         requests = Requests.on(store, publisher, waker, clock, guard, rng, settings.intake)
         app = _make_api(
-            settings, role, store, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
+            settings, role, stores, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -224,6 +229,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         yield Node(
             settings=settings,
             role=role,
+            stores=stores,
             http=http,
             readiness=readiness,
             waker=waker,
@@ -296,7 +302,7 @@ def _make_commands(
 def _make_api(
     settings: Settings,
     role: Role,
-    store: DynamoScheduleStore,
+    stores: Stores,
     requests: Requests,
     waker: Waker,
     clock: SystemClock,
@@ -308,7 +314,6 @@ def _make_api(
     tracer: Tracer,
 ) -> web.Application:
     """What callers meet."""
-    search = DynamoScheduleSearch(store.client)
     return make_app(
         requests.intake,
         requests.canceller,
@@ -323,10 +328,10 @@ def _make_api(
         limits=access.limits,
         pending=access.pending,
         request_timeout_ms=settings.intake.request_timeout_ms,
-        lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
-        history=History(search, store, clock, rng, settings.intake),
+        lists=Listing(stores.search, stores.schedules, clock, rng, settings.intake) if stores.lists else None,
+        history=History(stores.search, stores.schedules, clock, rng, settings.intake),
         sibling=sibling,
-        admin=admin_parts(settings, store, requests.intake, waker, clock, rng),
+        admin=admin_parts(settings, stores, requests.intake, waker, clock, rng),
         tracer=tracer,
     )
 

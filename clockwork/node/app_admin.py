@@ -12,28 +12,25 @@ from clockwork.operations.discard import Discarder
 from clockwork.operations.pauses import Pauser
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import Survey
+from clockwork.ports.store import Stores
 from clockwork.requests.results import Accepts
 from clockwork.requests.waker import Waker
 from clockwork.settings.model import Settings
-from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.store import DynamoScheduleStore
 
 
 def admin_parts(
     settings: Settings,
-    store: DynamoScheduleStore,
+    stores: Stores,
     schedules: Accepts,
     waker: Waker,
     clock: Clock,
     rng: random.Random,
 ) -> AdminParts:
     """What is asked of the service itself."""
-    search = DynamoScheduleSearch(store.client)
     return AdminParts(
-        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
+        pausing=Pauser(stores.pauses, clock, rng, settings.intake),
         letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)),
-        discards=Discarder(store, clock, rng, settings.intake),
-        survey=Survey(store, waker, clock, rng, settings.intake),
-        scan=PendingScan(store, search, clock, rng, settings.intake),
+        discards=Discarder(stores.schedules, clock, rng, settings.intake),
+        survey=Survey(stores.schedules, waker, clock, rng, settings.intake),
+        scan=PendingScan(stores.schedules, stores.search, clock, rng, settings.intake),
     )

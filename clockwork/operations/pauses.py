@@ -2,11 +2,11 @@
 
 It is said by one small item, changed on condition of the version that was read; the same wish again changes nothing, so a
 lost answer is settled by asking again. Every node that delivers reads the item at its start, before it fires anything, and
-then every `LOOK_S`. What cannot be read leaves things as they were last known: a pause must not end because DynamoDB is
+then every `LOOK_S`. What cannot be read leaves things as they were last known: a pause must not end because the store is
 away for a moment, nor begin.
 
 So a pause is in force within some seconds, a pass that is under way then included; it is no fence, and a node whose
-requests to DynamoDB hang may go on with what it knew. Nothing else depends on it: a row that is fired although its topic
+requests to the store hang may go on with what it knew. Nothing else depends on it: a row that is fired although its topic
 has just been paused is delivered like any other, once and in order.
 """
 

@@ -1,6 +1,7 @@
-"""The store of schedules: the tables, and many keys at once."""
+"""The store of schedules, as one opened bundle: the schedules, the search over many keys, the pauses, and the checks at a
+start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.findings import Findings
+from clockwork.ports.operations import PauseStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,3 +217,25 @@ class ScheduleSearch(Protocol):
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
         """The positions of all outcomes under a key, in any order."""
         ...
+
+
+class ObserveServerTime(Protocol):
+    """Takes the time that the store stated in an answer; `ClockGuard.observe` is one."""
+
+    def __call__(self, *, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stores:
+    """One opened store, by everything that is asked of it. Its opener closes it."""
+
+    schedules: ScheduleStore
+    search: ScheduleSearch
+    lists: bool
+    """Whether `search` can list and count a client's pointers."""
+    pauses: PauseStore
+    init: Callable[[], Awaitable[None]]
+    """Makes what the store is to have before its first schedule: tables, and once for the cluster's life the shards.
+    May be repeated, and done by several nodes at once. Raises: StoreUnavailable, StartRefused."""
+    check: Callable[[], Awaitable[Findings]]
+    """Looks whether a node may work on the store as it is. Raises: StoreUnavailable."""

@@ -41,7 +41,7 @@ QUERIES_MAX: Final = 20
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of content. A thousand schedules of 256 KiB would be a quarter of a gigabyte."""
 CHUNK_KEYS: Final = 100
-"""Read together before anything is known of their size; a batch read of DynamoDB."""
+"""Read together before anything is known of their size; a batch read of the store."""
 CHUNK_KEYS_MAX: Final = 500
 ALONE_AT_ONCE: Final = 8
 

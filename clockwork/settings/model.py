@@ -46,7 +46,7 @@ _CreateResources = Annotated[
     bool | None,
     Field(
         alias="CLOCKWORK_CREATE_RESOURCES",
-        description="make missing tables and topics; default: only where DYNAMODB_ENDPOINT is set, that is not on AWS",
+        description="make missing tables and topics; default: where DYNAMODB_ENDPOINT is set or the store is memory",
     ),
 ]
 _ScanIntervalMs = Annotated[
@@ -95,6 +95,23 @@ class HttpSettings:
     ] = 10_000
     cluster: _Cluster = CLUSTER_DEFAULT
     """Topics that begin with it are not for clients."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreSettings:
+    """The kind of the store."""
+
+    kind: Annotated[
+        Literal["dynamodb", "memory"],
+        Field(
+            alias="CLOCKWORK_STORE", description="where schedules are kept: dynamodb, or memory while the process lives"
+        ),
+    ] = "dynamodb"
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the store lives in the node's process: no other process can work on it."""
+        return self.kind == "memory"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +274,7 @@ class Settings:
 
     http: HttpSettings = field(default_factory=HttpSettings)
     processes: ProcessSettings = field(default_factory=ProcessSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)
@@ -281,6 +299,7 @@ class SettingName:
 _COMPONENTS: Final[tuple[type[Any], ...]] = (
     HttpSettings,
     ProcessSettings,
+    StoreSettings,
     DynamoSettings,
     KafkaSettings,
     KafkaSecuritySettings,
@@ -313,6 +332,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     values = values_of(environ, {each.name for each in setting_names()}, problems)
     http = _component(HttpSettings, values, problems)
     processes = _component(ProcessSettings, values, problems)
+    store = _component(StoreSettings, values, problems)
     dynamo = _component(DynamoSettings, values, problems)
     kafka = _component(KafkaSettings, values, problems)
     security = _component(KafkaSecuritySettings, values, problems)
@@ -327,12 +347,18 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements(search=dynamo.search)]
         problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
         problems += dead_letters.disagreements(kafka.cluster)
+        if store.in_process and processes.count > 1:
+            problems.append(
+                f"CLOCKWORK_PROCESSES: must be 1 with CLOCKWORK_STORE={store.kind}, which one process keeps"
+            )
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
-    create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
+    local = dynamo.endpoint is not None or store.in_process
+    create = dynamo.create_resources if dynamo.create_resources is not None else local
     return Settings(
         http=http,
         processes=processes,
+        store=store,
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
         kafka_security=security,

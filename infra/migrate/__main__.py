@@ -17,7 +17,6 @@ from typing import Any, Final
 from clockwork.client import AsyncClient, CallFailed
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.errors import StartRefused, Unavailable
-from clockwork.node.resources import dynamo_settings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import Settings, load_settings
 from clockwork.stores.dynamodb.client import DynamoClient
@@ -71,7 +70,7 @@ async def _import(job: Job, settings: Settings) -> Sums:
             f"--table {job.table} is SCHEDULE_DB: this Clockwork needs a table of its own (infra/migration.md)"
         )
     clock = SystemClock()
-    store = DynamoClient(dynamo_settings(settings), clock, ClockGuard(clock).observe, NoTelemetry())
+    store = DynamoClient(settings.dynamo, clock, ClockGuard(clock).observe, NoTelemetry())
     async with store as client, AsyncClient(job.url, api_key=os.environ.get(API_KEY) or None) as service:
         return await carry(job, ScannedRows(client, job.table), service, _tell)
 

@@ -11,21 +11,11 @@ from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Ro
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.contract.store_fixtures import SHARDS
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, row, schedule
 from tests.support.waiting import until
 
 FIRST = first_at(0)
-
-
-@pytest.fixture
-def search(store: ScheduleStore) -> ScheduleSearch:
-    if isinstance(store, MemoryScheduleStore):
-        return MemoryScheduleSearch(store)
-    assert isinstance(store, DynamoScheduleStore)
-    return DynamoScheduleSearch(store.client)
 
 
 async def put(store: ScheduleStore, rows: Sequence[Row]) -> list[Pointer]:

@@ -12,11 +12,12 @@ from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb.client import Transport
 from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.local.ports import free_port
-from tests.contract.store_fixtures import Faults
+from tests.contract.store_fixtures import Faults, observe_nothing, store_on
 from tests.support.builders import outcome, pointer, row
 
 pytestmark = pytest.mark.real
@@ -281,19 +282,18 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     assert await dynamo_store.read_row(created.shard, created.position) is None
 
 
-async def test_a_missing_table_is_said_by_name(dynamo_settings: DynamoClientSettings) -> None:
+async def test_a_missing_table_is_said_by_name(dynamo_settings: DynamoSettings, transport: Transport) -> None:
     elsewhere = replace(dynamo_settings, schedules_table="nothing-here")
-    async with DynamoScheduleStore(elsewhere, SystemClock(), _observe_nothing, NoTelemetry()) as store:
-        with pytest.raises(Rejected, match="ResourceNotFoundException"):
-            await store.read_page(SHARD, after=None, rows_max=1)
+    with pytest.raises(Rejected, match="ResourceNotFoundException"):
+        await store_on(transport, elsewhere).read_page(SHARD, after=None, rows_max=1)
 
 
 async def test_a_store_that_is_not_there_is_unavailable_and_nothing_was_written(
-    dynamo_settings: DynamoClientSettings,
+    dynamo_settings: DynamoSettings,
 ) -> None:
     nowhere = replace(dynamo_settings, endpoint=f"http://127.0.0.1:{free_port()}")
     created = row()
-    async with DynamoScheduleStore(nowhere, SystemClock(), _observe_nothing, NoTelemetry()) as store:
+    async with DynamoScheduleStore(nowhere, SystemClock(), observe_nothing, NoTelemetry()) as store:
         with pytest.raises(StoreUnavailable) as caught:
             await store.create(created, pointer(created), replaces_version=None)
 
@@ -304,29 +304,26 @@ async def test_a_store_that_is_not_there_is_unavailable_and_nothing_was_written(
 
 
 async def test_the_clock_is_compared_with_answers_and_not_with_repeated_ones(
-    dynamo_settings: DynamoClientSettings,
+    dynamo_settings: DynamoSettings, transport: Transport
 ) -> None:
     seen: list[tuple[int, int, int]] = []
 
-    def observe(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-        seen.append((sent_ms, received_ms, date_ms))
+    def observe(*, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None:
+        assert resolution_ms == 1_000
+        seen.append((sent_ms, received_ms, server_ms))
 
-    async with DynamoScheduleStore(dynamo_settings, SystemClock(), observe, NoTelemetry()) as store:
-        faults = Faults(store.client)
-        await store.ping()
-        faults.lose_request("GetItem")
-        await store.read_row(SHARD, row().position)
-        with pytest.raises(ConditionFailed):  # an error is an answer as well
-            await store.hold(SHARD, row().position, MINE)
+    store = store_on(transport, dynamo_settings, observe)
+    faults = Faults(store.client)
+    await store.ping()
+    faults.lose_request("GetItem")
+    await store.read_row(SHARD, row().position)
+    with pytest.raises(ConditionFailed):  # an error is an answer as well
+        await store.hold(SHARD, row().position, MINE)
 
     assert len(seen) == 2
-    for sent_ms, received_ms, date_ms in seen:
-        assert sent_ms - 2_000 <= date_ms <= received_ms + 1_000
-        assert date_ms % 1_000 == 0
-
-
-def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-    """These tests are not about the clock."""
+    for sent_ms, received_ms, server_ms in seen:
+        assert sent_ms - 2_000 <= server_ms <= received_ms + 1_000
+        assert server_ms % 1_000 == 0
 
 
 async def test_a_repeat_is_recognised_also_when_its_token_is_forgotten(

@@ -17,8 +17,8 @@ from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.ports.store import Page
-from clockwork.stores.memory.store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
+from clockwork.ports.store import OutcomePlace, Page, RowPlace
+from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import StoreFaults
 from tests.simulation.host import Host
@@ -274,7 +274,9 @@ class HostStore(MemoryScheduleStore):
             self.world.send(_Request(host=host, operation=operation, effect=effect, answered=answered))
             answer = await answered
             if answer.date_ms is not None and copy == 1:
-                host.guard.observe(sent_ms=sent_ms, received_ms=host.clock.now_ms(), date_ms=answer.date_ms)
+                host.guard.observe(
+                    sent_ms=sent_ms, received_ms=host.clock.now_ms(), server_ms=answer.date_ms, resolution_ms=1_000
+                )
             error = answer.error
             if isinstance(error, StoreUnavailable) and copy < copies_max:
                 answer_lost = answer_lost or error.outcome_unknown

@@ -30,9 +30,7 @@ from clockwork.requests.listing import Listing
 from clockwork.requests.service import Requests
 from clockwork.requests.waker import Waker
 from clockwork.settings.model import IntakeSettings, RunnerSettings
-from clockwork.stores.memory.pauses import MemoryPauses
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 

@@ -6,8 +6,7 @@ from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, Outcome, ScheduleKey
 from clockwork.requests.history import History
 from clockwork.settings.model import IntakeSettings
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.stores.memory.store import MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock

@@ -16,8 +16,7 @@ from clockwork.requests import listing
 from clockwork.requests.listing import Listing, ListQuery, count_ahead
 from clockwork.requests.results import ScheduleView, Status
 from clockwork.settings.model import IntakeSettings
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.stores.memory.store import MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock

@@ -16,15 +16,15 @@ from clockwork.domain.schedule import Outcome
 from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Cleanup, Completed
 from clockwork.firing.shard_pass import PAGE_ROWS_MAX
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec as dynamo_codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import GROUP_REQUESTS_MAX, Grouped
 from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 
-SETTINGS: Final = DynamoClientSettings(region="us-east-1")
+SETTINGS: Final = DynamoSettings(region="us-east-1")
 
 
 async def test_others_get_their_turns_while_a_full_page_is_read() -> None:

@@ -20,7 +20,7 @@ from clockwork.requests.pending_quota import SOON_MS, PendingLimit
 from clockwork.requests.rate_limits import Headers
 from clockwork.requests.results import Changed, Status
 from clockwork.requests.state import pending_view
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time

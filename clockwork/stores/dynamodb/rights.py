@@ -30,7 +30,7 @@ async def rights_problems(client: DynamoClient) -> list[str]:
         *_writes(settings.keys_table, outcome, "clientKey", "put_item", "update_item"),
         ("query", settings.keys_table, _of("clientKey")),
     ]
-    if settings.search:
+    if settings.search == "on":
         asked.append(("query", settings.keys_table, {"IndexName": INDEX, **_of(INDEX_KEY[0][0])}))
     problems = [await _problem(client, operation, table, more) for operation, table, more in asked]
     return [problem for problem in problems if problem is not None]

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from clockwork.clock import SystemClock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StartRefused, Unreadable
 from clockwork.ports.findings import Findings
-from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import read_all
@@ -25,7 +24,6 @@ from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.errors import Refused, Rejected
 from clockwork.stores.dynamodb.index import INDEX, INDEX_KEY
 from clockwork.stores.dynamodb.rights import DENIED, rights_problems
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 EXPIRY_ATTRIBUTE: Final = "expiresAt"
 ACTIVE_SECONDS_MAX: Final = 90
@@ -55,7 +53,7 @@ class _Table:
     """The key of `stores.dynamodb.index.INDEX`, in the same form; none: the table has no need of it."""
 
 
-def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
+def _tables(settings: DynamoSettings) -> tuple[_Table, ...]:
     return (
         _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
         _Table(name=settings.executions_table, key=(("partitionId", "S"),)),
@@ -63,54 +61,42 @@ def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
             name=settings.keys_table,
             key=(("clientKey", "S"), ("position", "N")),
             expires=True,
-            index=INDEX_KEY if settings.search else (),
+            index=INDEX_KEY if settings.search == "on" else (),
         ),
     )
 
 
-async def create_tables(settings: DynamoClientSettings) -> None:
+async def create_tables(client: DynamoClient) -> None:
     """Makes those of the tables that are missing, and returns when all can be used. Any number of nodes may do it at
     the same time, and again.
 
     Raises: StoreUnavailable, StartRefused (a table did not become usable in time).
     """
-    async with _client(settings) as client:
-        await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
+    await gather_bounded(partial(_create, client), _tables(client.settings), at_once=TABLES_AT_ONCE)
 
 
-async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
+async def init_cluster(client: DynamoClient, *, shards: int) -> None:
     """Makes the items of a new cluster; of an existing one, checks that it has this shard count. May be repeated after
     a crash, and done by any number of nodes at once.
 
     Raises: StoreUnavailable, StartRefused.
     """
-    async with _client(settings) as client:
-        if not await _cluster_exists(client, shards):
-            await _put_new_cluster(client, shards)
-        missing = await _missing_shards(client, shards)
-    if missing:
-        raise StartRefused(_missing_line(settings, missing))
+    if not await _cluster_exists(client, shards):
+        await _put_new_cluster(client, shards)
+    if missing := await _missing_shards(client, shards):
+        raise StartRefused(_missing_line(client.settings, missing))
 
 
-async def check_tables(settings: DynamoClientSettings, *, shards: int) -> Findings:
+async def check_tables(client: DynamoClient, *, shards: int) -> Findings:
     """Whether this node may work on these tables. Raises: StoreUnavailable."""
     problems: list[str] = []
     warnings: list[str] = []
-    async with _client(settings) as client:
-        for table in _tables(settings):
-            problems += await _problems_of(client, table, warnings)
-        # Of a table that is not there it is not known what may be done with it, and the items are behind the rights.
-        for look in (partial(rights_problems, client), partial(_problems_of_cluster, client, shards)):
-            problems += [] if problems else await look()
+    for table in _tables(client.settings):
+        problems += await _problems_of(client, table, warnings)
+    # Rights cannot be tried on a missing table, and the items cannot be read without rights.
+    for look in (partial(rights_problems, client), partial(_problems_of_cluster, client, shards)):
+        problems += [] if problems else await look()
     return Findings(problems=tuple(problems), warnings=tuple(warnings))
-
-
-def _client(settings: DynamoClientSettings) -> DynamoClient:
-    return DynamoClient(settings, SystemClock(), _observe_nothing, NoTelemetry())
-
-
-def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-    """Making a table says too little about the time: its answers are slow."""
 
 
 # --- tables
@@ -345,7 +331,7 @@ async def _missing_shards(client: DynamoClient, shards: int) -> list[int]:
     return [number for number in range(shards) if str(number) not in there]
 
 
-def _missing_line(settings: DynamoClientSettings, missing: list[int]) -> str:
+def _missing_line(settings: DynamoSettings, missing: list[int]) -> str:
     named = ", ".join(str(number) for number in missing[:10]) + (", …" if len(missing) > 10 else "")
     return (
         f"table {settings.executions_table}: the items of {len(missing)} shards are lost ({named}); they are never made "
@@ -353,7 +339,7 @@ def _missing_line(settings: DynamoClientSettings, missing: list[int]) -> str:
     )
 
 
-def _cluster_problem(settings: DynamoClientSettings, item: Item, shards: int) -> str | None:
+def _cluster_problem(settings: DynamoSettings, item: Item, shards: int) -> str | None:
     try:
         stored = codec.shard_count_of(item)
     except Unreadable as error:

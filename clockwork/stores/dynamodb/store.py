@@ -23,15 +23,15 @@ from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import Page
+from clockwork.ports.store import ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec, transactions
 from clockwork.stores.dynamodb.attributes import Item, number
 from clockwork.stores.dynamodb.batching import Grouped, GroupedReads, insert_all, read_all, write_all
-from clockwork.stores.dynamodb.client import DynamoClient, Observe, backoff_s
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, backoff_s
 from clockwork.stores.dynamodb.errors import Refused
 from clockwork.stores.dynamodb.group_commit import GroupCommit, Member
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 YIELD_EVERY_ROWS: Final = 100
 """Of a page that is read: heartbeats share the event loop, and a full page takes 7 ms."""
@@ -55,14 +55,22 @@ class DynamoScheduleStore:
     permission).
     """
 
-    def __init__(self, settings: DynamoClientSettings, clock: Clock, observe: Observe, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: DynamoSettings,
+        clock: Clock,
+        observe: ObserveServerTime,
+        telemetry: Telemetry,
+        *,
+        limits: CallLimits | None = None,
+    ) -> None:
         self._settings = settings
         self._telemetry = telemetry
-        self.client = DynamoClient(settings, clock, observe, telemetry)
+        self.client = DynamoClient(settings, clock, observe, telemetry, limits=limits)
         # A connection of its own, and one try: under load a request waits for a connection, so its answer would say
         # little about the time; and whether DynamoDB answers should be known at once.
-        alone = replace(settings, connections_max=1, attempts_max=1)
-        self.pinger = DynamoClient(alone, clock, observe, telemetry)
+        alone = replace(limits or CallLimits(), connections_max=1, attempts_max=1)
+        self.pinger = DynamoClient(settings, clock, observe, telemetry, limits=alone)
         self._group_commit = GroupCommit(self.client)
         self._holds = asyncio.Semaphore(HOLDS_AT_ONCE)
         self._rows = GroupedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)

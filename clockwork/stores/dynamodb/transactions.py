@@ -15,10 +15,10 @@ from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unreadable
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 CREATE_POINTER: Final = 0
 """Index of the pointer's Put in a create."""
@@ -36,7 +36,7 @@ def token_of(*parts: object) -> str:
 
 
 def create_actions(
-    settings: DynamoClientSettings,
+    settings: DynamoSettings,
     row: Row,
     pointer: Pointer,
     replaces_version: int | None,
@@ -54,7 +54,7 @@ def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note:
 
 
 def cancel_actions(
-    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
+    settings: DynamoSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
 ) -> list[Item]:
     """Delete the row, put its outcome; by command also move the note."""
     actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
@@ -62,7 +62,7 @@ def cancel_actions(
 
 
 def reschedule_actions(
-    settings: DynamoClientSettings,
+    settings: DynamoSettings,
     shard: ShardId,
     outcome: Outcome,
     hold: RequestId,
@@ -81,9 +81,7 @@ def reschedule_actions(
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
-def note_update(
-    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange
-) -> Item:
+def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> Item:
     """The update that moves a key's note, on condition that it is what was read."""
     condition, before = "attribute_not_exists(#command)", {}
     if note.before:
@@ -105,7 +103,7 @@ def note_update(
     }
 
 
-def discard_update(settings: DynamoClientSettings, pointer: Pointer, at_ms: int) -> Item:
+def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> Item:
     """The update that says that what failed needs nothing any more."""
     return {
         "TableName": settings.keys_table,
@@ -157,7 +155,7 @@ def is_note(item: Item | None, note: NoteChange) -> bool:
     return item is not None and item.get("by") == {"S": note.after.by}
 
 
-def _put_row(settings: DynamoClientSettings, row: Row) -> Item:
+def _put_row(settings: DynamoSettings, row: Row) -> Item:
     return {
         "Put": {
             "TableName": settings.schedules_table,
@@ -167,7 +165,7 @@ def _put_row(settings: DynamoClientSettings, row: Row) -> Item:
     }
 
 
-def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_version: int | None) -> Item:
+def _put_pointer(settings: DynamoSettings, pointer: Pointer, replaces_version: int | None) -> Item:
     put: Item = {
         "TableName": settings.keys_table,
         "Item": codec.pointer_item(pointer),
@@ -184,12 +182,12 @@ def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_vers
 
 
 def _notes(
-    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
+    settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
 ) -> list[Item]:
     return [{"Update": note_update(settings, client_id, schedule_key, note)}] if note is not None else []
 
 
-def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:
+def _put_outcome(settings: DynamoSettings, outcome: Outcome) -> Item:
     return {
         "Put": {
             "TableName": settings.keys_table,
@@ -200,7 +198,7 @@ def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:
     }
 
 
-def _delete_held(settings: DynamoClientSettings, shard: ShardId, position: Position, hold: RequestId) -> Item:
+def _delete_held(settings: DynamoSettings, shard: ShardId, position: Position, hold: RequestId) -> Item:
     return {
         "Delete": {
             "TableName": settings.schedules_table,

@@ -12,22 +12,21 @@ Two seams, for a simulation to override; here both do the plain thing:
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, TypeVar
 
 from clockwork.domain.command import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import Page
+from clockwork.ports.store import KeyName, OutcomePlace, Page, PointerPage, RowPlace
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 """A page ends with the row that passes this."""
 
-KeyName = tuple[ClientId, ScheduleKey]
-RowPlace = tuple[ShardId, Position]
-OutcomePlace = tuple[ClientId, ScheduleKey, Position]
 Place = tuple[object, ...]
 """An item of any table, as named in `busy`."""
 Write = Callable[[], None]
@@ -366,6 +365,63 @@ class MemoryScheduleStore:
         if self.rows.pop((shard, position), None) is not None:
             order = self._order[shard]
             del order[bisect_left(order, position)]
+
+
+class MemoryScheduleSearch:
+    """`ScheduleSearch` over the store's dictionaries. It never lags; tests of a lag override `list_pointers`."""
+
+    def __init__(self, store: MemoryScheduleStore) -> None:
+        self._store = store
+
+    async def list_pointers(
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+    ) -> PointerPage:
+        """See `ScheduleSearch`."""
+        inside = sorted(
+            (p for p in self._store.pointers.values() if p.client_id == client_id and first <= p.position <= last),
+            key=lambda pointer: pointer.position,
+        )
+        page = tuple(inside[:pointers_max])
+        more = len(inside) > len(page)
+        return PointerPage(pointers=page, next_first=Position(page[-1].position + 1) if more else None)
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """See `ScheduleSearch`."""
+        ahead = (p for p in self._store.pointers.values() if p.client_id == client_id and p.position >= first)
+        return sum(1 for _ in islice(ahead, at_most))
+
+    async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`."""
+        return {name: self._store.pointers[name] for name in names if name in self._store.pointers}
+
+    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+        """See `ScheduleSearch`."""
+        return {place: self._store.rows[place] for place in places if place in self._store.rows}
+
+    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+        """See `ScheduleSearch`."""
+        return {place: self._store.outcomes[place] for place in places if place in self._store.outcomes}
+
+    async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
+        """See `ScheduleSearch`."""
+        return [at for client, key, at in self._store.outcomes if (client, key) == (client_id, schedule_key)]
+
+
+class MemoryPauses:
+    """`PauseStore` as one value, shared by all the nodes of a test."""
+
+    def __init__(self) -> None:
+        self.stored = NOTHING_PAUSED
+
+    async def read_pauses(self) -> Pauses:
+        """See `PauseStore`."""
+        return self.stored
+
+    async def write_pauses(self, pauses: Pauses) -> None:
+        """See `PauseStore`."""
+        if self.stored.version != pauses.version - 1:
+            raise ConditionFailed
+        self.stored = pauses
 
 
 def _note_place(name: KeyName) -> Place:
