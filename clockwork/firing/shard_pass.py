@@ -141,7 +141,7 @@ class Dispatcher:
         """Somebody holds a row that waits, maybe behind the front that passes do not read: lets a cancel have it."""
         if position in lease.tidy or not self._trust.trusted():
             return  # delivered: its outcome will answer. And a wrong clock must not say how long anything waits.
-        row = await self._store.read_row(lease.shard, position)
+        row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
         until_ms = lease.waiting_lanes.get(row.schedule.lane)
@@ -243,7 +243,7 @@ class Dispatcher:
             retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
             lease.promises[stamp.row.position] = at_ms
             try:
-                await self._store.set_retry(lease.shard, stamp.row.position, retry, drop_hold=True)
+                await self._store.set_retry(stamp.row.name, retry, drop_hold=True)
             except TransactionConflict:
                 # Its cancel is being decided at this moment; if it loses, the next pass sees the hold again.
                 return
@@ -256,7 +256,7 @@ class Dispatcher:
 
         async def one(firing: PlannedDelivery) -> bool | None:
             try:
-                return await self._store.drop_hold(firing.row.shard, firing.row.position)
+                return await self._store.drop_hold(firing.row.name)
             except TransactionConflict:
                 return None
 

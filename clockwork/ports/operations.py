@@ -10,15 +10,15 @@ from clockwork.domain.schedule import Topic
 
 
 class PauseStore(Protocol):
-    """What is paused: one item of its own."""
+    """The pauses, as one item of their own."""
 
     async def read_pauses(self) -> Pauses:
-        """As it is now. Nothing stored: nothing paused. Raises: Unreadable."""
+        """Reads the present pauses; nothing is paused where nothing is stored. Raises: Unreadable."""
         ...
 
     async def write_pauses(self, pauses: Pauses) -> None:
-        """Puts it in the place of the version before. Raises: ConditionFailed: another one stands there, which may be an
-        earlier copy of this very write."""
+        """Replaces the version before. Raises: ConditionFailed: another version is stored, which may be an earlier copy
+        of this very write."""
         ...
 
 

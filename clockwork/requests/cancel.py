@@ -85,7 +85,7 @@ class Canceller:
             if turn is not None:
                 await turn.look()
             note = turn.change(expires_at_s=outcome.expires_at_s) if turn is not None else None
-            await self._store.cancel(pointer.shard, outcome, hold=hold, note=note)
+            await self._store.cancel(pointer.row_name, outcome, hold=hold, note=note)
             if turn is not None:
                 turn.had_effect = True
             return outcome

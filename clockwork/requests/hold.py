@@ -74,7 +74,7 @@ class Holding:
             if isinstance(result, Outcome):
                 return result
             # The row first, then the outcome: in the other order a row that ends in between would look lost.
-            row = await self._store.read_row(pointer.shard, pointer.position)
+            row = await self._store.read_row(pointer.row_name)
             outcome = await self._reading.outcome_at(pointer)
             if outcome is not None:
                 return outcome
@@ -94,7 +94,7 @@ class Holding:
         """Steps 2 to 4, once, with a request id of its own."""
         hold = RequestId(f"{self._rng.getrandbits(128):032x}")
         try:
-            row = await self._store.hold(pointer.shard, pointer.position, hold)
+            row = await self._store.hold(pointer.row_name, hold)
             state = await self._store.read_shard(pointer.shard)
             if state.frontier_ms >= _free_until_ms(row, epoch=state.epoch):
                 return _Verdict.TOO_LATE

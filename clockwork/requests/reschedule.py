@@ -171,7 +171,7 @@ class Rescheduler:
         """How the schedule at this position ended; its row, if it has not."""
         while True:
             # The row first, then the outcome: in the other order a row that ends in between would look lost.
-            row = await self._store.read_row(pointer.shard, pointer.position)
+            row = await self._store.read_row(pointer.row_name)
             end = await self._reading.outcome_at(pointer)
             if end is not None:
                 return end
@@ -232,7 +232,7 @@ class Rescheduler:
             if wish.turn is not None:
                 await wish.turn.look()
             await self._store.reschedule(
-                move.old.shard,
+                move.old.row_name,
                 outcome,
                 hold=hold,
                 row=move.row,

@@ -51,7 +51,7 @@ class Reading:
         transaction is being applied, or its retention is over."""
         outcome = await self.outcome_at(pointer)
         if outcome is None:
-            row = await self._store.read_row(pointer.shard, pointer.position)
+            row = await self._store.read_row(pointer.row_name)
             if row is not None:
                 return pending_view(pointer, row)
             # Ended between the two reads, or its transaction is still being applied.
@@ -77,7 +77,7 @@ class Reading:
         for pause_s in (FORGOTTEN_PAUSE_S, 0.0):
             if not self.is_over(pointer):
                 return False
-            if await self._store.read_row(pointer.shard, pointer.position) is not None:
+            if await self._store.read_row(pointer.row_name) is not None:
                 return False
             if await self.outcome_at(pointer) is not None:
                 return False

@@ -77,13 +77,13 @@ async def test_what_is_left_undone_is_read_alone_and_throttled_alone(
     faults.answer_ok("BatchGetItem", orjson.dumps(answer).decode())
     faults.answer("GetItem", "ThrottlingException", times=1_000)
 
-    reads = (dynamo_store.read_row(one.shard, one.position) for one in (sound, throttled))
+    reads = (dynamo_store.read_row(one.name) for one in (sound, throttled))
     told = await asyncio.gather(*reads, return_exceptions=True)
 
     assert told[0] == sound
     assert isinstance(told[1], StoreThrottled)
     faults.heal()
-    assert await dynamo_store.read_row(throttled.shard, throttled.position) == throttled
+    assert await dynamo_store.read_row(throttled.name) == throttled
 
 
 async def test_a_key_that_is_rejected_fails_alone(dynamo_store: DynamoScheduleStore) -> None:

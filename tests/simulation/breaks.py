@@ -10,7 +10,7 @@ from clockwork.domain import marker
 from clockwork.domain.planning import Action, PlannedDelivery, Planner
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row, RowName
 from clockwork.errors import (
     BrokerUnavailable,
     ConditionFailed,
@@ -25,6 +25,7 @@ from clockwork.firing.cleanup import Cleanup, Completed
 from clockwork.firing.deliver import Delivery
 from clockwork.firing.shard_pass import Dispatcher
 from clockwork.firing.takeover import ShardLease, TakeOver
+from clockwork.ports.store import End
 from clockwork.requests import cancel
 from clockwork.requests import hold as holding
 from clockwork.requests.cancel import Canceller
@@ -177,7 +178,7 @@ async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> A
     hold = RequestId(f"{self._rng.getrandbits(128):032x}")
     try:
         state = await self._store.read_shard(pointer.shard)
-        row = await self._store.hold(pointer.shard, pointer.position, hold)
+        row = await self._store.hold(pointer.row_name, hold)
         if state.frontier_ms >= holding._free_until_ms(row, epoch=state.epoch):
             return holding._Verdict.TOO_LATE
         return await decide(row, hold)
@@ -191,20 +192,20 @@ async def holds_ignored(self: Dispatcher, planner: Planner) -> list[PlannedDeliv
     return list(planner.firings)
 
 
-async def drop_hold_and_fire(self: HostStore, shard: Any, position: Any) -> bool:
-    await _drop_hold(self, shard, position)
+async def drop_hold_and_fire(self: HostStore, name: Any) -> bool:
+    await _drop_hold(self, name)
     return True
 
 
-async def drop_hold_through_conflict(self: HostStore, shard: Any, position: Any) -> bool:
+async def drop_hold_through_conflict(self: HostStore, name: Any) -> bool:
     try:
-        return await _drop_hold(self, shard, position)
+        return await _drop_hold(self, name)
     except TransactionConflict:
         return True
 
 
-def held_by_anybody(self: HostStore, shard: Any, outcome: Outcome, hold: Any) -> None:
-    if (shard, outcome.position) not in self.rows:
+def held_by_anybody(self: HostStore, name: RowName, outcome: Outcome, hold: Any) -> None:
+    if (name.shard, name.position) not in self.rows:
         raise ConditionFailed
 
 
@@ -238,9 +239,9 @@ async def cancel_whatever_is_there_now(
             return cancel._answer(pointer, end)
 
 
-def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
-    there = _change_row(self, shard, position, retry, drop_hold=drop_hold)
-    if not there and (row := self.world.rows.ever.get((shard, position))) is not None:
+def upsert(self: HostStore, name: RowName, retry: Retry | None, *, drop_hold: bool) -> bool:
+    there = _change_row(self, name, retry, drop_hold=drop_hold)
+    if not there and (row := self.world.rows.ever.get((name.shard, name.position))) is not None:
         self._insert(replace(row, retry=retry))
     return True
 
@@ -260,9 +261,9 @@ def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 
-async def delete_first(self: Cleanup, chunk: list[Completed]) -> None:
-    await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
-    await _write(self, chunk)
+async def delete_first(self: HostStore, shard: Any, ends: Sequence[End]) -> None:
+    await self.delete_rows(shard, [end.row.position for end in ends])
+    await _finish(self, shard, ends)
 
 
 async def lane_at_once(self: Delivery, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
@@ -283,7 +284,7 @@ async def none_seen_is_none_there(self: Reading, client_id: Any, schedule_key: A
 
 
 async def state_from_the_row(self: Reading, pointer: Pointer) -> Any:
-    row = await self._store.read_row(pointer.shard, pointer.position)
+    row = await self._store.read_row(pointer.row_name)
     if row is not None:
         return pending_view(pointer, row)
     outcome = await self.outcome_at(pointer)
@@ -304,8 +305,8 @@ _raise_frontier = Dispatcher.raise_frontier
 _read = Dispatcher._read
 _take_over = TakeOver.run
 _marked = Cleanup.marked
-_write = Cleanup._write
 _drop_hold = HostStore.drop_hold
+_finish = HostStore.finish
 _change_row = HostStore._change_row
 _create = HostStore.create
 cancel_free_until = holding._free_until_ms

@@ -141,8 +141,7 @@ class Engine:
         """Its topic has refused it too often."""
         failure = Failure(reason="record_too_large", attempts=8)
         ended = builders.outcome(row, EndState.FAILED, failure=failure, expires_at_s=2**40)
-        await self.store.put_outcomes([ended])
-        await self.store.delete_rows(row.shard, [row.position])
+        await self.store.finish(row.shard, [builders.end(row, ended)])
 
     def at_due(self, late_ms: int = 0) -> None:
         self.clock.set_ms(builders.DUE_MS + late_ms)

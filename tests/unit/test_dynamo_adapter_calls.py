@@ -62,17 +62,17 @@ READING: dict[str, Call] = {
     "read_pointer": lambda s: s.read_pointer(ROW.schedule.client_id, ROW.schedule.schedule_key),
     "read_outcome": lambda s: s.read_outcome(ROW.schedule.client_id, ROW.schedule.schedule_key, ROW.position),
     "read_command_note": lambda s: s.read_command_note(ROW.schedule.client_id, ROW.schedule.schedule_key),
-    "read_row": lambda s: s.read_row(SHARD, ROW.position),
+    "read_row": lambda s: s.read_row(ROW.name),
     "read_shard": lambda s: s.read_shard(SHARD),
     "read_page": lambda s: s.read_page(SHARD, after=None, rows_max=5),
     "read_rows": lambda s: s.read_rows(SHARD, [ROW.position]),
     "ping": lambda s: s.ping(),
 }
 UPDATING: dict[str, Call] = {
-    "hold": lambda s: s.hold(SHARD, ROW.position, HOLD),
-    "drop_hold": lambda s: s.drop_hold(SHARD, ROW.position),
-    "set_retry": lambda s: s.set_retry(SHARD, ROW.position, RETRY, drop_hold=False),
-    "set_retry and drop": lambda s: s.set_retry(SHARD, ROW.position, RETRY, drop_hold=True),
+    "hold": lambda s: s.hold(ROW.name, HOLD),
+    "drop_hold": lambda s: s.drop_hold(ROW.name),
+    "set_retry": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=False),
+    "set_retry and drop": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=True),
     "raise_epoch": lambda s: s.raise_epoch(SHARD, expected=0, owner="a"),
     "raise_frontier": lambda s: s.raise_frontier(SHARD, epoch=1, frontier_ms=5),
     "discard": lambda s: s.discard(pointer(ROW), at_ms=5),
@@ -81,9 +81,9 @@ UPDATING: dict[str, Call] = {
 TRANSACTIONS: dict[str, Call] = {
     "create": lambda s: s.create(ROW, pointer(ROW), replaces_version=None),
     "take over": lambda s: s.create(ROW, pointer(ROW), replaces_version=4),
-    "cancel": lambda s: s.cancel(SHARD, outcome(ROW, EndState.CANCELLED), hold=HOLD),
+    "cancel": lambda s: s.cancel(ROW.name, outcome(ROW, EndState.CANCELLED), hold=HOLD),
     "reschedule": lambda s: s.reschedule(
-        SHARD, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces_version=1
+        ROW.name, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces_version=1
     ),
 }
 

@@ -13,8 +13,10 @@ import pytest
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.schedule import Outcome
+from clockwork.domain.sharding import ShardId
 from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Cleanup, Completed
 from clockwork.firing.shard_pass import PAGE_ROWS_MAX
+from clockwork.ports.store import End
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec as dynamo_codec
@@ -59,9 +61,9 @@ class Outcomes(MemoryScheduleStore):
         super().__init__(shards=16)
         self.puts: list[Sequence[Outcome]] = []
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        self.puts.append(outcomes)
-        await super().put_outcomes(outcomes)
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        self.puts.append([end.outcome for end in ends if end.outcome is not None])
+        await super().finish(shard, ends)
 
 
 @pytest.mark.parametrize(("rows", "payload_bytes"), [(2 * CHUNK_ROWS, 100), (9, 250_000), (3, CHUNK_BYTES_MAX + 1)])

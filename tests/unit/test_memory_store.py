@@ -54,9 +54,9 @@ async def test_outcomes_notes_and_pointers_are_dropped_when_they_have_expired_an
     old, young = row(), row()
     for each, expires_at_s in ((old, NOW_S + 10), (young, NOW_S + 11)):
         await store.create(each, pointer(each, expires_at_s=expires_at_s), replaces_version=None)
-        await store.hold(each.shard, each.position, "mine")  # type: ignore[arg-type]
+        await store.hold(each.name, "mine")  # type: ignore[arg-type]
         cancelled = outcome(each, EndState.CANCELLED, expires_at_s=expires_at_s)
-        await store.cancel(each.shard, cancelled, hold="mine")  # type: ignore[arg-type]
+        await store.cancel(each.name, cancelled, hold="mine")  # type: ignore[arg-type]
         await store.note_command(each.schedule.client_id, each.schedule.schedule_key, note(expires_at_s))
 
     clock.set_ms((NOW_S + 10) * 1_000 - 1)

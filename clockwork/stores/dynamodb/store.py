@@ -10,7 +10,7 @@ Three rules hold for every line here (design.md, 3 and 4):
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,10 +20,10 @@ from clockwork.clock import Clock
 from clockwork.domain.command import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import ObserveServerTime, Page
+from clockwork.ports.store import End, ObserveServerTime, OutcomePlace, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec, transactions
@@ -158,37 +158,34 @@ class DynamoScheduleStore:
 
     # --- rows, as a cancel or reschedule sees them
 
-    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        item = await self._rows.get(codec.row_key(shard, position))
-        return codec.row_of(item, shard=shard, position=position) if item else None
+    async def read_row(self, name: RowName) -> Row | BrokenRow | None:
+        item = await self._rows.get(codec.row_key(name.shard, name.position))
+        return codec.row_of(item, shard=name.shard, position=name.position) if item else None
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+    async def hold(self, name: RowName, request: RequestId) -> Row | BrokenRow:
         async with self._holds:
             answer = await self._update_row(
-                shard,
-                position,
+                name,
                 "SET #hold = :hold",
                 once=True,
                 ReturnValues="ALL_NEW",
                 ExpressionAttributeNames={"#hold": "hold"},
                 ExpressionAttributeValues={":hold": {"S": request}},
             )
-        return codec.row_of(answer["Attributes"], shard=shard, position=position)
+        return codec.row_of(answer["Attributes"], shard=name.shard, position=name.position)
 
-    async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
-    ) -> None:
+    async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
         cancel = Member(
             key=(outcome.client_id, outcome.schedule_key),
-            actions=transactions.cancel_actions(self._settings, shard, outcome, hold, note),
-            token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms, note),
+            actions=transactions.cancel_actions(self._settings, name, outcome, hold, note),
+            token=transactions.token_of("cancel", name.shard, name.position, hold, outcome.at_ms, note),
             ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
         )
         await self._group_commit.commit(cancel)
 
     async def reschedule(
         self,
-        shard: ShardId,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: RequestId,
@@ -200,9 +197,9 @@ class DynamoScheduleStore:
         change = Member(
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.reschedule_actions(
-                self._settings, shard, outcome, hold, row, pointer, replaces_version, note
+                self._settings, name, outcome, hold, row, pointer, replaces_version, note
             ),
-            token=transactions.token_of("reschedule", shard, outcome.position, hold, row.position, note),
+            token=transactions.token_of("reschedule", name.shard, name.position, hold, row.position, note),
             ours=lambda refused: transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position),
         )
         await self._group_commit.commit(change)
@@ -281,15 +278,12 @@ class DynamoScheduleStore:
             # Ends at a row that has no position to go on from: read on past it.
             parameters = {"ExclusiveStartKey": last}
 
-    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
-        return await self._update_row_if_there(
-            shard, position, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"}
-        )
+    async def drop_hold(self, name: RowName) -> bool:
+        return await self._update_row_if_there(name, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"})
 
-    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+    async def set_retry(self, name: RowName, retry: Retry, *, drop_hold: bool) -> bool:
         return await self._update_row_if_there(
-            shard,
-            position,
+            name,
             "SET #retry = :retry REMOVE #hold" if drop_hold else "SET #retry = :retry",
             ExpressionAttributeNames={"#retry": "retry"} | ({"#hold": "hold"} if drop_hold else {}),
             ExpressionAttributeValues={":retry": codec.retry_attribute(retry)},
@@ -300,40 +294,32 @@ class DynamoScheduleStore:
         items = await read_all(self.client, self._settings.schedules_table, keys)
         return {row.position: row for row in await self._readable(shard, items)}
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        # One call must not name an item twice, so of two outcomes of one position the later one is put.
-        puts = {
-            (o.client_id, o.schedule_key, o.position): {"PutRequest": {"Item": codec.outcome_item(o)}} for o in outcomes
-        }
-        await self._outcomes.write(puts)
-
-    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
-        # Of two outcomes of one position the first one.
-        items = {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in reversed(outcomes)}
-        await self._first_outcomes.write(items)
-
-    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        # The order is the contract: a row that is gone without an outcome would be a schedule that cannot be explained.
+        if overwriting := _outcome_items(end for end in ends if not end.first_stands):
+            await self._outcomes.write({name: {"PutRequest": {"Item": item}} for name, item in overwriting.items()})
+        if first_stands := _outcome_items(end for end in ends if end.first_stands):
+            await self._first_outcomes.write(first_stands)
+        positions = [end.row.position for end in ends]
         await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})
 
     # --- parts
 
-    async def _update_row(
-        self, shard: ShardId, position: Position, update: str, *, once: bool = False, **parameters: Any
-    ) -> dict[str, Any]:
+    async def _update_row(self, name: RowName, update: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
         """The only way to update a row: it must exist."""
         return await self.client.call(
             "update_item",
             once=once,
             TableName=self._settings.schedules_table,
-            Key=codec.row_key(shard, position),
+            Key=codec.row_key(name.shard, name.position),
             UpdateExpression=update,
             ConditionExpression="attribute_exists(partitionId)",
             **parameters,
         )
 
-    async def _update_row_if_there(self, shard: ShardId, position: Position, update: str, **parameters: Any) -> bool:
+    async def _update_row_if_there(self, name: RowName, update: str, **parameters: Any) -> bool:
         try:
-            await self._update_row(shard, position, update, **parameters)
+            await self._update_row(name, update, **parameters)
         except Refused:
             # Gone for good: nobody ever puts a row at this position again.
             return False
@@ -369,6 +355,11 @@ class DynamoScheduleStore:
                 continue
             rows.append(codec.row_of(item, shard=shard, position=position))
         return rows
+
+
+def _outcome_items(ends: Iterable[End]) -> dict[OutcomePlace, Item]:
+    outcomes = [end.outcome for end in ends if end.outcome is not None]
+    return {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in outcomes}
 
 
 def _client_key(item: Item) -> str:

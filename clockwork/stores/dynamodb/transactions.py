@@ -12,8 +12,7 @@ from typing import Final
 
 from clockwork.domain.command import NoteChange, text_of_places
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
-from clockwork.domain.sharding import ShardId
+from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, RowName, ScheduleKey
 from clockwork.errors import Unreadable
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import attributes as fields
@@ -54,16 +53,16 @@ def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note:
 
 
 def cancel_actions(
-    settings: DynamoSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
+    settings: DynamoSettings, name: RowName, outcome: Outcome, hold: RequestId, note: NoteChange | None
 ) -> list[Item]:
     """Delete the row, put its outcome; by command also move the note."""
-    actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
+    actions = [_delete_held(settings, name, hold), _put_outcome(settings, outcome)]
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
 def reschedule_actions(
     settings: DynamoSettings,
-    shard: ShardId,
+    name: RowName,
     outcome: Outcome,
     hold: RequestId,
     row: Row,
@@ -73,7 +72,7 @@ def reschedule_actions(
 ) -> list[Item]:
     """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
     actions = [
-        _delete_held(settings, shard, outcome.position, hold),
+        _delete_held(settings, name, hold),
         _put_outcome(settings, outcome),
         _put_row(settings, row),
         _put_pointer(settings, pointer, replaces_version),
@@ -198,11 +197,11 @@ def _put_outcome(settings: DynamoSettings, outcome: Outcome) -> Item:
     }
 
 
-def _delete_held(settings: DynamoSettings, shard: ShardId, position: Position, hold: RequestId) -> Item:
+def _delete_held(settings: DynamoSettings, name: RowName, hold: RequestId) -> Item:
     return {
         "Delete": {
             "TableName": settings.schedules_table,
-            "Key": codec.row_key(shard, position),
+            "Key": codec.row_key(name.shard, name.position),
             "ConditionExpression": "#hold = :hold",
             "ExpressionAttributeNames": {"#hold": "hold"},
             "ExpressionAttributeValues": {":hold": {"S": hold}},
