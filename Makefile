@@ -27,8 +27,8 @@ help: ## this list
 
 setup: $(STAMP) ## the environment in .venv; done at once when it is up to date
 
-run: $(STAMP) ## one node with a real Kafka and DynamoDB Local; Ctrl-C ends all of it
-	@$(PY) -m infra.local.run $(ARGS)
+run: $(STAMP) ## one node with a real Kafka and DynamoDB Local, or STORE=memory; Ctrl-C ends all of it
+	@$(PY) -m infra.local.run $(if $(STORE),--store $(STORE)) $(ARGS)
 
 demo: $(STAMP) ## against the running node: create schedules, consume them, show lateness and order
 	@$(PY) -m infra.local.demo $(ARGS)

@@ -43,7 +43,7 @@ class SystemClock:
         return self.now_us() // 1_000
 
 
-class Trust(Protocol):
+class ClockTrust(Protocol):
     """May this node's clock be used for firing and accepting?"""
 
     def trusted(self) -> bool: ...

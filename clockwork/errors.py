@@ -9,7 +9,7 @@ ClockworkError
 ├── Contested              somebody else wrote first: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
-├── CommandOver            a command that is read again: it had its effect, or a later one has; do nothing
+├── CommandAlreadyProcessed            a command that is read again: it had its effect, or a later one has; do nothing
 ├── DeliveryRefused        a batch was aborted: named records or topics are the cause
 ├── DeliveryUnknown        nobody knows whether a batch was committed: forget all, take over again
 ├── Fenced                 another owner has the shard: stop, write nothing more
@@ -20,7 +20,7 @@ ClockworkError
 ├── Forbidden              who asks may not do this; names every field that their key does not cover
 ├── TooManyRequests        over a limit: the same request is welcome later, and nothing was done
 │   └── TooManyPending     nobody knows when there will be room: do not wait for it
-└── StartRefused           the process must not run like this: one line says what to change
+└── CannotStart           the process must not run like this: one line says what to change
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,16 +72,16 @@ class TransactionConflict(Contested):
     """The item is part of a transaction that is being applied."""
 
 
-class CommandOver(ClockworkError):
+class CommandAlreadyProcessed(ClockworkError):
     """This command had its effect before, or a later one of its client has."""
 
 
-class Cause(StrEnum):
+class RefusalCause(StrEnum):
     """Why a record could not be sent: decides who waits, and whether it costs an attempt."""
 
     RECORD = "record"
     """The record itself is refused (too large, invalid): costs it an attempt."""
-    TOPIC = "topic"
+    DESTINATION = "destination"
     """The topic is missing or forbidden: all of its rows wait, none pays."""
     TRANSIENT = "transient"
     """A leader is away, too few replicas, a time-out: back off, nobody pays."""
@@ -91,10 +91,10 @@ class Cause(StrEnum):
 class Refusal:
     """One reason why a batch was not delivered."""
 
-    cause: Cause
+    cause: RefusalCause
     reason: str
     """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
-    topic: str
+    destination: str
     index: int | None = None
     """Which record of the batch: always there when it is the RECORD's fault, never otherwise."""
 
@@ -103,7 +103,7 @@ class DeliveryRefused(ClockworkError):
     """A batch was not delivered; if it was begun, the next init of its shard makes sure that it never will be."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
-        super().__init__("; ".join(f"{r.topic}: {r.reason}" for r in refusals))
+        super().__init__("; ".join(f"{r.destination}: {r.reason}" for r in refusals))
         self.refusals = tuple(refusals)
         self.begun = begun
         """True if the producer must be built anew before the next batch."""
@@ -172,5 +172,5 @@ class TooManyPending(TooManyRequests):
     """A client has as many pending schedules as it may have."""
 
 
-class StartRefused(ClockworkError):
+class CannotStart(ClockworkError):
     """The node must not start with these settings or these tables."""

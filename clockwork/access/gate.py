@@ -1,43 +1,42 @@
-"""Who asks: every request is admitted here before a handler sees it, or answered 401 or 429.
+"""Admission of callers: each request gets its principal here, or a 401, before a handler sees it.
 
-    open path (the node's own pages) ─────────────────────────────► handler
-    no Authorization ──────────────────────────────► 401, counted
-    Bearer, known from before (no cost) ───────────────────────────► handler, with its principal
-    Bearer, never seen ── its address failed too often ──► 429
-                       └─ checked: a key's hash, or a token's signature ─► handler, or 401
+    open path (the node's own pages) ──► handler
+    no `Authorization: Bearer …` ──────► 401
+    Bearer … ──► KeyRing or OidcTokens ──► handler, with the principal; or 401; or 503 if the issuer does not answer
 
-What a principal may do is not asked here but in each handler (`domain.rights.authorize`), where client and topic are known.
+Handlers check what the principal may do (`domain.rights.authorize`), because they know the client and the topic.
 
-Failed attempts are limited for each peer address, because each costs a check. A key that was checked before passes
-whatever others behind the same address do (a load balancer, a NAT), so nobody can be locked out by a neighbour who
-guesses. The address is the connection's own: `X-Forwarded-For` is for anybody to write. IPv6 addresses count by their /64,
-which is what one host is usually given.
+Fail closed: a path that is not listed as open needs a key, a path that does not exist included.
 
-Fail closed: a path that is not listed as open needs a key, one that does not exist included.
+Failed attempts are not limited. A key has 256 random bits, so no number of attempts finds it, and a refusal costs little
+more than reading its request: a SHA-256, or the check of a signature. A limit by address would refuse the valid keys of
+a caller's neighbours behind the same load balancer or NAT.
 """
 
 import asyncio
-import ipaddress
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.domain.rate import NS, Buckets, Rate
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Principal
-from clockwork.errors import Forbidden, TooManyRequests, Unauthenticated, Unavailable
+from clockwork.access.keys import KeyRing
+from clockwork.access.oidc import OidcTokens
+from clockwork.clock import Clock
+from clockwork.domain.rights import ANYONE, WILDCARD, Principal
+from clockwork.errors import CannotStart, Forbidden, Unauthenticated
 from clockwork.ports.telemetry import Telemetry
+from clockwork.requests.pending_quota import Count, PendingLimit
+from clockwork.requests.rate_limits import CreateLimits
+from clockwork.settings.model import AccessSettings
 
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"})
-"""And what lies below them. For those who watch over the node, and for those who want to learn what it can."""
-FAILED_ATTEMPTS: Final = Rate(per_second=1, burst=20)
-"""Of one address. A check of a key costs some 50 ms of one core: it may take a twentieth of it for long."""
+"""Paths that need no key, with all paths below them: health, metrics and documentation."""
 CREDENTIAL_CHARS_MAX: Final = 8_000
-"""Tokens of large organisations come close to what a header may hold."""
+"""A request's headers may hold little more, and tokens of large organisations come close."""
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 
@@ -45,98 +44,46 @@ log = logging.getLogger(__name__)
 
 
 class Authenticator(Protocol):
-    """Knows whose a credential is."""
+    """Finds the principal of a credential."""
 
-    def known(self, credential: str) -> Principal | None:
-        """Whose it is, if it was checked before and still counts. Costs next to nothing."""
-        ...
-
-    async def check(self, credential: str) -> Principal:
-        """Whose it is. Raises: Unauthenticated (nobody's), Unavailable (it cannot be checked now)."""
+    async def authenticate(self, credential: str) -> Principal:
+        """Return the principal. Raises: Unauthenticated (not valid), Unavailable (it cannot be checked now)."""
         ...
 
     async def run(self) -> None:
-        """Keeps what it needs up to date, until cancelled."""
+        """Keep keys up to date, until cancelled."""
         ...
 
 
-@dataclass(kw_only=True, slots=True)
-class _Turn:
-    """A credential that is being checked."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    takers: int = 0
-
-
 class Gate:
-    """Admits requests. Without an authenticator everybody may do everything."""
+    """Admits requests. Without an authenticator every caller is `ANYONE`."""
 
-    def __init__(
-        self,
-        authenticator: Authenticator | None,
-        telemetry: Telemetry,
-        *,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, authenticator: Authenticator | None, telemetry: Telemetry) -> None:
         self._authenticator = authenticator
         self._telemetry = telemetry
-        self._monotonic_ns = monotonic_ns
-        self._failures: Buckets[str] = Buckets(lambda _: FAILED_ATTEMPTS)
-        self._turns: dict[str, _Turn] = {}
 
     async def admit(self, request: web.Request) -> Principal:
-        """Who sends this request. Raises: Unauthenticated, TooManyRequests, Unavailable."""
+        """Return the principal that sends this request. Raises: Unauthenticated, Unavailable."""
         if self._authenticator is None or _is_open(request):
-            return NOBODY_IN_PARTICULAR
+            return ANYONE
         credential = _credential(request)
         if credential is None:
             self._telemetry.auth("missing")
             raise Unauthenticated("Send your key as Authorization: Bearer ….")
-        principal = self._authenticator.known(credential)
-        if principal is None:
-            principal = await self._first_time(self._authenticator, credential, _address(request.remote))
-        self._telemetry.auth("accepted")
-        return principal
-
-    async def _first_time(self, authenticator: Authenticator, credential: str, address: str) -> Principal:
-        """One check for all requests that bring the same credential at the same time: after a restart of the node a busy
-        client's would else look like as many attempts."""
-        turn = self._turns.setdefault(credential, _Turn())
-        turn.takers += 1
         try:
-            async with turn.lock:
-                return authenticator.known(credential) or await self._check(authenticator, credential, address)
-        finally:
-            turn.takers -= 1
-            if not turn.takers:
-                self._turns.pop(credential, None)
-
-    async def _check(self, authenticator: Authenticator, credential: str, address: str) -> Principal:
-        failures = self._failures.of(address, self._monotonic_ns())
-        if wait_ns := failures.wait_ns(1, self._monotonic_ns()):
-            self._telemetry.auth("limited")
-            raise TooManyRequests(
-                "Too many failed attempts from this address.", retry_after_s=max(1, -(-wait_ns // NS))
-            )
-        # Paid for before the check: of a thousand guesses sent at once, a thousand would find the bucket full.
-        failures.take(1, self._monotonic_ns())
-        try:
-            principal = await authenticator.check(credential)
+            principal = await self._authenticator.authenticate(credential)
         except Unauthenticated:
             self._telemetry.auth("refused")
-            extra = {"event": "auth.refused", "address": address, "once_per": address}
-            log.warning("Key refused", extra=extra)
+            # The connection's own address: any caller can write an `X-Forwarded-For`.
+            extra = {"event": "auth.refused", "address": request.remote, "once_per": request.remote}
+            log.warning("Key or token refused", extra=extra)
             raise
-        except (TooManyRequests, Unavailable):
-            # Not checked: nobody has failed, and after an outage of those who check, the first to come must not be limited.
-            failures.give_back(1)
-            raise
-        failures.give_back(1)
+        self._telemetry.auth("accepted")
         return principal
 
 
 def authentication(gate: Gate, telemetry: Telemetry) -> Middleware:
-    """Puts the principal into each request, for `principal_of`."""
+    """Return the middleware that admits each request, for `principal_of`, and counts and logs refused rights."""
 
     @web.middleware
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -147,14 +94,14 @@ def authentication(gate: Gate, telemetry: Telemetry) -> Middleware:
             telemetry.auth("forbidden")
             reason = str(error)
             extra = {"event": "auth.forbidden", "principal": principal.name, "error": reason}
-            log.warning("Not covered by the key", extra=extra | {"once_per": f"{principal.name} {reason}"})
+            log.warning("Request not covered by its key", extra=extra | {"once_per": f"{principal.name} {reason}"})
             raise
 
     return admit
 
 
 def principal_of(request: web.Request) -> Principal:
-    """Who sends this request, as it was admitted."""
+    """Return the principal of an admitted request."""
     return request[PRINCIPAL]
 
 
@@ -167,7 +114,7 @@ def _is_open(request: web.Request) -> bool:
 
 
 def _credential(request: web.Request) -> str | None:
-    """What stands behind `Bearer`, if the header is there once and could be anybody's."""
+    """Return the text behind `Bearer`; None unless the header is there once and is of a possible form."""
     values = request.headers.getall(hdrs.AUTHORIZATION, [])
     scheme, _, credential = (values[0] if len(values) == 1 else "").partition(" ")
     credential = credential.strip()
@@ -175,14 +122,72 @@ def _credential(request: web.Request) -> str | None:
     return credential if fits else None
 
 
-def _address(remote: str | None) -> str:
-    """Under which failed attempts are counted."""
-    try:
-        address = ipaddress.ip_address((remote or "").partition("%")[0])
-    except ValueError:
-        return "unknown"  # a Unix socket: one neighbour, one count
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+# --- from the settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """The checks that precede every call: authentication and limits."""
+
+    gate: Gate
+    limits: CreateLimits
+    pending: PendingLimit
+    authenticator: Authenticator | None
+    principal_of_commands: Callable[[], Principal | None]
+    """Returns the principal of commands as it is now; None while there is none, and commands wait."""
+
+    async def run(self) -> None:
+        """Keep keys up to date and count pending schedules, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self.authenticator is not None:
+                group.create_task(self.authenticator.run(), name="authenticator")
+            group.create_task(self.pending.run(), name="pending-limit")
+
+
+def open_access(
+    settings: AccessSettings, clock: Clock, telemetry: Telemetry, *, accepts: bool, count: Count | None = None
+) -> Access:
+    """Build the checks of a node. `accepts`: False for a node whose calls need no key, a worker. `count`: needed where the
+    pending schedules of a client are limited.
+
+    Raises: CannotStart.
+    """
+    authenticator = _authenticator(settings, clock, telemetry) if accepts else None
+    if accepts and authenticator is None:
+        log.warning(
+            "Anyone who reaches the port may use every client and every topic: CLOCKWORK_AUTH is none",
+            extra={"event": "auth.none"},
+        )
+    return Access(
+        gate=Gate(authenticator, telemetry),
+        limits=CreateLimits(
+            creates_per_second=settings.creates_per_second,
+            bytes_per_second=settings.create_bytes_per_second,
+            telemetry=telemetry,
+        ),
+        pending=PendingLimit(pending_max=settings.client_pending_max, count=count, telemetry=telemetry),
+        authenticator=authenticator,
+        principal_of_commands=_principal_of_commands(settings, authenticator),
+    )
+
+
+def _principal_of_commands(
+    settings: AccessSettings, authenticator: Authenticator | None
+) -> Callable[[], Principal | None]:
+    """Raises: CannotStart if no valid entry has the name that the settings give."""
+    name = settings.commands_principal
+    if settings.commands == "off" or name is None or name == WILDCARD or not isinstance(authenticator, KeyRing):
+        return lambda: ANYONE
+    if authenticator.principal_named(name) is None:
+        raise CannotStart(
+            "CLOCKWORK_COMMANDS_PRINCIPAL: the keys file has no valid entry of that name, or several that differ"
+        )
+    return lambda: authenticator.principal_named(name)
+
+
+def _authenticator(settings: AccessSettings, clock: Clock, telemetry: Telemetry) -> Authenticator | None:
+    if settings.auth == "keys" and settings.keys_file is not None:
+        return KeyRing(Path(settings.keys_file), clock, telemetry)
+    if settings.auth == "oidc":
+        return OidcTokens(settings, clock)
+    return None

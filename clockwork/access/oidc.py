@@ -1,47 +1,62 @@
-"""Tokens of an OpenID Connect issuer (JSON Web Tokens), instead of keys of our own.
+"""Tokens of an OpenID Connect issuer (JSON Web Tokens), in place of API keys.
 
-Checked: signature by one of the issuer's published keys (asymmetric algorithms only: a shared secret would let every
-reader of it make tokens, and "none" anybody), `iss`, `aud`, `exp`, `nbf`. Claims say who it is and what they may do; each
-is a list of texts, or one text with blanks between, as `scope` is. A claim that is absent allows nothing.
+A token is checked for its signature, by one of the keys that the issuer publishes (JWKS), and for `iss`, `aud`, `exp` and
+`nbf`. Only asymmetric algorithms are accepted: a shared secret would let each of its readers make tokens, `none` any caller.
 
-The issuer's keys are fetched when the first token comes and from then on every `REFRESH_S`; at once (but not more often
-than `REFRESH_UNKNOWN_S`) when a token names a key that is not among them, since that is how a new key announces itself.
-While the issuer is away the keys fetched before go on counting for `KEYS_AGE_S_MAX`; then the answer is 503, not 401:
-the token may be good. A token that was checked is believed for `VERIFIED_S_MAX` at most, and not past its `exp`.
+Claims name the caller and grant rights, clients and topics. A claim that grants is a list of texts, or one text with blanks
+between, as `scope` is. A claim of any other form grants nothing, as if it were absent.
+
+The issuer's keys are fetched with the first token and again every `REFRESH_S`; at once, but not more often than
+`REFRESH_UNKNOWN_S`, when a token names a key that is not among them: a new key appears in this way. While the issuer does
+not answer, the keys fetched before stay valid for `KEYS_AGE_S_MAX`. Then the answer is 503, not 401: the token may be good.
+An accepted token is not checked again for `VERIFIED_S_MAX`, as a signature costs 0.2 to 0.8 ms; never past its `exp`.
+
+PyJWT fetches (`PyJWKClient.fetch_data`) and verifies. Its choice of a key and its cache are not used: it takes the first
+key with the token's `kid`, although RFC 7517 4.5 allows several of different types; for an RSA key without `alg` it accepts
+RS256 alone; a member that it does not expect can spoil the whole set; after a failure it fetches again with every token,
+however long the issuer stays away; and a test cannot set its clock.
 """
 
 import asyncio
-import json
+import hashlib
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
+from pydantic import BaseModel, ConfigDict
 
-from clockwork.access.verified import Verified
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused, Unauthenticated, Unavailable
-from clockwork.settings.access import AccessSettings
+from clockwork.errors import CannotStart, Unauthenticated, Unavailable
+from clockwork.settings.model import AccessSettings
 
 if TYPE_CHECKING:
-    import jwt
+    from jwt.algorithms import AllowedPublicKeys
 
-ALGORITHMS: Final = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
-)
+ALGORITHMS: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
+    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("OKP", "Ed448"): ("EdDSA",),
+}
+"""The algorithms of each key type and curve. RFC 7517 4.4: a key may limit them to one, its `alg`."""
+TIME_CLAIMS: Final = ("exp", "nbf", "iat")
 LEEWAY_S: Final = 30
-"""Between the issuer's clock and ours."""
+"""The accepted difference between the issuer's clock and this node's."""
 FETCH_S_MAX: Final = 5.0
-DOCUMENT_BYTES_MAX: Final = 1024 * 1024
+"""The longest time for which a request waits for the issuer."""
 REFRESH_S: Final = 600.0
 REFRESH_UNKNOWN_S: Final = 10.0
 KEYS_AGE_S_MAX: Final = 3_600.0
 VERIFIED_S_MAX: Final = 60.0
+VERIFIED_TOKENS_MAX: Final = 10_000
+"""Beyond it the least recently used token is forgotten, and checked again with its next request."""
 
 log = logging.getLogger(__name__)
 
@@ -50,81 +65,128 @@ class IssuerUnavailable(Unavailable):
     """The issuer of tokens does not answer."""
 
 
+class _Jwk(BaseModel):
+    """The fields of a JWKS member that decide about its use. A `null` counts as absent, as some issuers write all fields."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    kty: str
+    crv: str | None = None
+    kid: str | None = None
+    alg: str | None = None
+    use: str | None = None
+    key_ops: list[str] | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Checked:
-    """A token that was checked, and until when that is believed."""
+class _IssuerKey:
+    """A key of the issuer that may verify tokens."""
+
+    key_id: str | None
+    algorithms: tuple[str, ...]
+    public_key: "AllowedPublicKeys"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Verified:
+    """An accepted token."""
 
     principal: Principal
-    until_s: float
-    expires_at_s: int
+    check_again_at_s: float
+    expires_at_ms: int
 
 
 class OidcTokens:
-    """The tokens of one issuer. Implements `auth.Authenticator`."""
+    """The tokens of one issuer. Implements `gate.Authenticator`."""
 
     def __init__(
         self, settings: AccessSettings, clock: Clock, *, monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises: StartRefused if the library is not installed."""
+        """Raises: CannotStart if PyJWT is not installed."""
         try:
             import jwt
         except ImportError as error:
-            raise StartRefused("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
+            raise CannotStart("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
         self._jwt = jwt
         self._settings = settings
         self._clock = clock
         self._monotonic_s = monotonic_s
-        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._keys: Sequence[_IssuerKey] = ()
         self._fetched_at_s: float | None = None
         self._tried_at_s: float | None = None
         self._fetching = asyncio.Lock()
-        self._verified: Verified[_Checked] = Verified()
+        # Under a keyed hash with a key of this process: memory read later gives no token away, and no caller can choose
+        # tokens that collide. Only accepted tokens are kept, so refused ones take no memory.
+        self._hash_key = secrets.token_bytes(32)
+        self._verified: dict[bytes, _Verified] = {}
 
-    def known(self, credential: str) -> Principal | None:
-        checked = self._verified.get(credential)
-        if checked is None:
-            return None
-        if checked.until_s <= self._monotonic_s() or checked.expires_at_s * 1_000 <= self._clock.now_ms():
-            self._verified.drop(credential)
-            return None
-        return checked.principal
-
-    async def check(self, credential: str) -> Principal:
-        """Whose token it is. Raises: Unauthenticated, IssuerUnavailable."""
+    async def authenticate(self, credential: str) -> Principal:
+        """Return the principal of a token. Raises: Unauthenticated, IssuerUnavailable."""
+        digest = hashlib.blake2b(credential.encode(), key=self._hash_key, digest_size=32).digest()
+        if (known := self._verified.pop(digest, None)) is not None and self._is_current(known):
+            self._verified[digest] = known
+            return known.principal
         try:
-            key_id = self._jwt.get_unverified_header(credential).get("kid")
-            key = await self._key(key_id)
-            claims = self._jwt.decode(
-                credential,
-                key=key,
-                algorithms=ALGORITHMS,
-                audience=self._settings.oidc_audience,
-                issuer=self._settings.oidc_issuer,
-                leeway=LEEWAY_S,
-                options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
-            )
-        except self._jwt.InvalidTokenError as error:
-            raise Unauthenticated(f"This token is not valid here: {_reason(error)}.") from error
-        principal = self._principal(claims)
-        until_s = self._monotonic_s() + VERIFIED_S_MAX
-        self._verified.put(
-            credential, _Checked(principal=principal, until_s=until_s, expires_at_s=int(claims["exp"]) + LEEWAY_S)
+            header = self._jwt.get_unverified_header(credential)
+            keys = await self._keys_with(header.get("kid"))
+            claims = self._verify(credential, keys, header.get("alg"))
+        except self._jwt.PyJWTError as error:
+            raise _refused(_fault(error)) from error
+        verified = _Verified(
+            principal=self._principal(claims),
+            check_again_at_s=self._monotonic_s() + VERIFIED_S_MAX,
+            expires_at_ms=(int(claims["exp"]) + LEEWAY_S) * 1_000,
         )
-        return principal
+        while len(self._verified) >= VERIFIED_TOKENS_MAX:
+            self._verified.pop(next(iter(self._verified)))
+        self._verified[digest] = verified
+        return verified.principal
+
+    def _is_current(self, verified: _Verified) -> bool:
+        return self._monotonic_s() < verified.check_again_at_s and self._clock.now_ms() < verified.expires_at_ms
+
+    def _verify(self, token: str, keys: Sequence[_IssuerKey], algorithm: object) -> dict[str, Any]:
+        """Return the claims, if one of the keys has signed them. Raises: Unauthenticated, PyJWTError."""
+        fault: Exception | None = None
+        for key in keys:
+            if algorithm not in key.algorithms:
+                continue
+            try:
+                claims = self._jwt.decode(
+                    token,
+                    key=key.public_key,
+                    algorithms=key.algorithms,
+                    audience=self._settings.oidc_audience,
+                    issuer=self._settings.oidc_issuer,
+                    leeway=LEEWAY_S,
+                    options={"require": ["exp", "iss", "aud"]},
+                )
+            except self._jwt.InvalidSignatureError as error:
+                fault = error  # another key may fit
+                continue
+            for name in TIME_CLAIMS:
+                # PyJWT takes whatever `int()` takes: `true`, or a number written as text.
+                if type(claims.get(name, 0)) not in (int, float):
+                    raise _refused(f"its {name} is not a number")
+            return claims
+        if not keys:
+            raise _refused("its key is not one of the issuer's")
+        raise fault or self._jwt.InvalidAlgorithmError
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        chosen = self._settings
+        settings = self._settings
         rights = {right.value: right for right in Right}
+        name = claims.get(settings.oidc_name_claim)
         try:
             return Principal(
-                name=str(claims.get(chosen.oidc_name_claim, ""))[:128],
-                clients=names_of(_texts(claims.get(chosen.oidc_clients_claim))),
-                topics=names_of(_texts(claims.get(chosen.oidc_topics_claim))),
-                # A claim like `scope` says other things too.
-                rights=frozenset(rights[t] for t in _texts(claims.get(chosen.oidc_rights_claim)) if t in rights),
+                name=name[:128] if isinstance(name, str) else "",
+                clients=names_of(_texts(claims.get(settings.oidc_clients_claim))),
+                topics=names_of(_texts(claims.get(settings.oidc_topics_claim))),
+                # A claim like `scope` holds words for other services too.
+                rights=frozenset(rights[t] for t in _texts(claims.get(settings.oidc_rights_claim)) if t in rights),
             )
         except ValueError as error:
-            raise Unauthenticated(f"This token is not valid here: a claim of it {error}.") from error
+            raise _refused(f"a claim of it {error}") from error
 
     # --- the issuer's keys
 
@@ -135,95 +197,113 @@ class OidcTokens:
                 await self.refresh()
 
     async def refresh(self) -> None:
-        """Fetches the keys; those fetched before stay if the issuer does not answer."""
+        """Fetch the issuer's keys. If it does not answer, the keys fetched before stay."""
         self._tried_at_s = self._monotonic_s()
         try:
-            keys = await self._fetch()
-        except (aiohttp.ClientError, TimeoutError, ValueError, self._jwt.PyJWTError) as error:
+            # Limits what requests wait for. The thread may go on for longer, but waits `FETCH_S_MAX` for each read at most.
+            async with asyncio.timeout(FETCH_S_MAX):
+                keys = await asyncio.to_thread(self._fetch)
+        except (OSError, ValueError, RecursionError, self._jwt.PyJWTError) as error:
             extra = {"event": "auth.issuer_away", "error": f"{type(error).__name__}: {error}", "once_per": "issuer"}
             log.warning("The issuer's keys cannot be fetched", extra=extra)
             return
         self._keys, self._fetched_at_s = keys, self._monotonic_s()
 
-    async def _key(self, key_id: object) -> "jwt.PyJWK":
-        """The issuer's key with this id; its only one, if the token names none."""
-        if not isinstance(key_id, str | None):
-            raise self._jwt.InvalidTokenError("kid")
-        if (found := self._find(key_id)) is not None:
-            return found
-        async with self._fetching:
-            # Whoever waited for the same fetch finds what it brought.
-            if (found := self._find(key_id)) is None and self._may_try():
-                await self.refresh()
-                found = self._find(key_id)
-        if found is None and not self._is_fresh():
+    async def _keys_with(self, key_id: str | None) -> Sequence[_IssuerKey]:
+        """Return the issuer's keys with this id; all, if the token names none. Raises: IssuerUnavailable."""
+        if not (found := self._find(key_id)):
+            async with self._fetching:
+                # Another request may have fetched while this one waited.
+                if not (found := self._find(key_id)) and self._may_fetch():
+                    await self.refresh()
+                    found = self._find(key_id)
+        if not found and not self._is_fresh():
             raise IssuerUnavailable
-        if found is None:
-            raise self._jwt.InvalidTokenError("unknown key")
         return found
 
-    def _find(self, key_id: str | None) -> "jwt.PyJWK | None":
+    def _find(self, key_id: str | None) -> Sequence[_IssuerKey]:
         if not self._is_fresh():
-            return None
-        if key_id is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(key_id) if key_id is not None else None
+            return ()
+        return [key for key in self._keys if key_id is None or key.key_id == key_id]
 
     def _is_fresh(self) -> bool:
         return self._fetched_at_s is not None and self._monotonic_s() - self._fetched_at_s < KEYS_AGE_S_MAX
 
-    def _may_try(self) -> bool:
+    def _may_fetch(self) -> bool:
         return self._tried_at_s is None or self._monotonic_s() - self._tried_at_s >= REFRESH_UNKNOWN_S
 
-    async def _fetch(self) -> Mapping[str | None, "jwt.PyJWK"]:
-        chosen = self._settings
-        timeout = aiohttp.ClientTimeout(total=FETCH_S_MAX)
-        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
-            url = chosen.oidc_jwks_url
-            if url is None:
-                about = await _document(
-                    session, f"{str(chosen.oidc_issuer).rstrip('/')}/.well-known/openid-configuration"
-                )
-                if about.get("issuer") != chosen.oidc_issuer:
-                    raise ValueError("the discovery document names another issuer")
-                url = str(about.get("jwks_uri"))
-                if urlsplit(url).scheme != urlsplit(str(chosen.oidc_issuer)).scheme:
-                    raise ValueError("the discovery document names keys at a less safe place")
-            document = await _document(session, url)
-        keys = self._jwt.PyJWKSet.from_dict(_for_signatures(document))
-        return {key.key_id: key for key in keys.keys}
+    def _fetch(self) -> Sequence[_IssuerKey]:
+        """Fetch the key set and read its members. Blocks. Raises: OSError, ValueError, RecursionError, PyJWTError."""
+        url = self._settings.oidc_jwks_url
+        if url is None:
+            issuer = str(self._settings.oidc_issuer)
+            about = self._fetch_document(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            if about.get("issuer") != issuer:
+                raise ValueError("the discovery document names another issuer")
+            url = str(about.get("jwks_uri"))
+            if urlsplit(url).scheme != urlsplit(issuer).scheme:
+                raise ValueError("the discovery document names keys at a less safe place")
+        members = self._fetch_document(url).get("keys")
+        if not isinstance(members, list):
+            raise ValueError("the issuer's answer is no set of keys")
+        found = (self._read_member(number, member) for number, member in enumerate(members))
+        return [key for key in found if key is not None]
+
+    def _fetch_document(self, url: str) -> dict[str, Any]:
+        """Fetch a JSON object; PyJWT's client for key sets reads any, and follows no redirect.
+
+        Its size is not limited: an issuer that is trusted to sign tokens can do worse than fill memory.
+        """
+        # Some firewalls refuse the name that urllib gives itself.
+        client = self._jwt.PyJWKClient(
+            url, cache_jwk_set=False, headers={"User-Agent": "clockwork"}, timeout=FETCH_S_MAX
+        )
+        document: dict[str, Any] = client.fetch_data()
+        return document
+
+    def _read_member(self, number: int, member: Any) -> _IssuerKey | None:
+        """Read one member of the key set; None if it cannot verify tokens."""
+        try:
+            jwk = _Jwk.model_validate(member)
+            if jwk.use not in (None, "sig") or (jwk.key_ops is not None and "verify" not in jwk.key_ops):
+                return None
+            algorithms = ALGORITHMS.get((jwk.kty, None if jwk.kty == "RSA" else jwk.crv), ())
+            if jwk.alg is not None:
+                algorithms = tuple(name for name in algorithms if name == jwk.alg)
+            if not algorithms:
+                return None  # for encryption, a shared secret, or of a kind that is not accepted
+            if "d" in member:
+                raise _UnusableKey("is a private key")  # any reader of the set could sign with it
+            key = self._jwt.PyJWK(member, algorithm=algorithms[0])
+            if key.Algorithm.check_key_length(key.key) is not None:
+                raise _UnusableKey("is too short")
+            return _IssuerKey(key_id=jwk.kid, algorithms=algorithms, public_key=key.key)
+        except Exception as error:
+            # Any error: the issuer writes what it likes, and the libraries below name no complete list of what they raise.
+            # Their messages may quote the member and are left out.
+            reason = str(error) if isinstance(error, _UnusableKey) else type(error).__name__
+            extra = {"event": "auth.issuer_key_skipped", "error": f"keys.{number}: {reason}"}
+            log.warning("A key of the issuer cannot be used", extra=extra | {"once_per": f"keys.{number}: {reason}"})
+            return None
 
 
-def _for_signatures(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The key set without keys that are for other things, and without shared secrets."""
-    listed = document.get("keys")
-    keys = [k for k in listed if isinstance(k, dict)] if isinstance(listed, list) else []
-    return {"keys": [k for k in keys if k.get("use", "sig") == "sig" and k.get("kty") != "oct"]}
-
-
-async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    """A JSON object. Raises: ClientError, TimeoutError, ValueError."""
-    async with session.get(url, allow_redirects=False) as response:
-        body = await response.content.read(DOCUMENT_BYTES_MAX + 1)
-        while len(body) <= DOCUMENT_BYTES_MAX and (more := await response.content.read(DOCUMENT_BYTES_MAX)):
-            body += more
-        if len(body) > DOCUMENT_BYTES_MAX or response.status != 200:
-            raise ValueError("the issuer's answer is no document of a usual size")
-    document = json.loads(body)
-    if not isinstance(document, dict):
-        raise ValueError("the issuer's answer is no JSON object")
-    return document
+class _UnusableKey(ValueError):
+    """A key of the issuer that must not verify tokens."""
 
 
 def _texts(claim: object) -> list[str]:
-    """What a claim lists."""
+    """Return the texts of a claim that grants something; none, if it is of any other form."""
     if isinstance(claim, str):
         return claim.split()
-    return [text for text in claim if isinstance(text, str)] if isinstance(claim, Iterable) else []
+    return claim if isinstance(claim, list) and all(isinstance(text, str) for text in claim) else []
 
 
-def _reason(error: Exception) -> str:
-    """What kind of fault it is; the library's own text may hold what the token says."""
+def _refused(fault: str) -> Unauthenticated:
+    return Unauthenticated(f"This token is not valid here: {fault}.")
+
+
+def _fault(error: Exception) -> str:
+    """Name the kind of fault. PyJWT's own message may quote the token."""
     words = {
         "ExpiredSignatureError": "it has expired",
         "InvalidAudienceError": "it is for another audience",

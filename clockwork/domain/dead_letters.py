@@ -3,9 +3,10 @@
 The topic is Kafka's, and anybody with the rights may have written to it, so nothing about a record is taken for granted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.names import is_client_id, is_key
 from clockwork.domain.record import (
     CLIENT_ID,
@@ -18,7 +19,7 @@ from clockwork.domain.record import (
     SCHEDULE_TIME,
     TRACEPARENT,
 )
-from clockwork.domain.schedule import ClientId, Receipt, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,3 +73,25 @@ def _text(value: bytes) -> str | None:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetterTopics:
+    """As the settings name them."""
+
+    of_cluster: Topic
+    of_clients: Mapping[ClientId, Topic] = field(default_factory=dict)
+
+    def every(self) -> tuple[Topic, ...]:
+        """Each of them once, the cluster's first."""
+        return (self.of_cluster, *sorted(set(self.of_clients.values())))
+
+    def topic_for(self, row: Row | BrokenRow, takes: Callable[[Topic], bool]) -> Topic:
+        """`takes`: whether a topic takes records at present, as far as it is known."""
+        own = self.meant_for(row)
+        return own if takes(own) else self.of_cluster
+
+    def meant_for(self, row: Row | BrokenRow) -> Topic:
+        """Of a row whose client cannot be read: the cluster's."""
+        client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+        return self.of_clients.get(client_id, self.of_cluster) if client_id is not None else self.of_cluster

@@ -1,7 +1,7 @@
 """The marker: the record that each delivering Kafka transaction writes about itself.
 
 It names the positions of its own batch *and* of every earlier one whose row is not deleted yet: if it named only its
-own, a crash after the next commit would let the earlier rows be fired again (protocol-model, x-forget-tidy). Each entry
+own, a crash after the next commit would let the earlier rows be fired again (docs/protocol.md: x-forget-tidy). Each entry
 says how the row ended and where the record is, so that the outcome written after a take-over equals the one that the
 dead owner would have written.
 """

@@ -2,7 +2,7 @@
 
 A lane is the schedules with one topic and one ordering key. Rows come in position order. A row that must wait (its
 `retry.at` lies ahead, its topic is missing, its transaction is not applied yet) blocks its lane: what stands behind it
-in the same lane waits too, and nothing else does (protocol-model: x-lane, x-move-order).
+in the same lane waits too, and nothing else does (docs/protocol.md: x-lane, x-move-order).
 
 A held row that would be fired is fired only after its hold was taken off. A held row that only waits is to be
 *stamped*: told, by `retry = {at, epoch of this owner}`, until when it certainly waits, so that a cancel may have it. It
@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row, Topic
+from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
 
 RETRY_SLACK_MS: Final = 30_000
 """How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""
@@ -42,7 +43,7 @@ class PlannedDelivery:
     """One row that fires in this pass."""
 
     row: Row | BrokenRow
-    errand: Action
+    action: Action
     failure: Failure | None = None
     """For a dead letter, or what is dropped: why."""
 
@@ -77,7 +78,7 @@ class RetryMark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TopicWait:
+class DestinationWait:
     """A topic that takes nothing at present."""
 
     until_ms: int
@@ -97,7 +98,7 @@ class BatchLimits:
     bytes_max: int
 
 
-def _unpaced(_: Topic) -> TopicWait | None:
+def _unpaced(_: Topic) -> DestinationWait | None:
     return None
 
 
@@ -112,20 +113,20 @@ class Planner:
     bound_ms: int
     epoch: int
     left_out: Set[Position]
-    topic_waits: Mapping[Topic, TopicWait]
+    destination_waits: Mapping[Topic, DestinationWait]
     letters: DeadLetterTopics
     """While the one that a dead letter goes to takes nothing, its row waits, and holds back its lane only."""
     retry: RetryPolicy
     limits: BatchLimits
-    promises: Mapping[Position, int] = field(default_factory=dict)
+    announced_not_before_ms: Mapping[Position, int] = field(default_factory=dict)
     """Until when this owner has said that rows wait, whether or not it was stored."""
     turned_away: Container[Position] = frozenset()
     """Rows whose dead letters their client's topic does not take, whatever it takes else."""
     paused: Pauses = NOTHING_PAUSED
-    pace: Callable[[Topic], TopicWait | None] = _unpaced
+    pace: Callable[[Topic], DestinationWait | None] = _unpaced
     """Counts one delivery to a topic; or says that it waits for its pace."""
-    firings: list[PlannedDelivery] = field(default_factory=list)
-    stamps: list[RetryMark] = field(default_factory=list)
+    deliveries: list[PlannedDelivery] = field(default_factory=list)
+    retry_marks: list[RetryMark] = field(default_factory=list)
     full: bool = False
     """Stopped at a limit: there may be more to fire right now."""
     next_due_ms: int | None = None
@@ -181,7 +182,7 @@ class Planner:
         self.due_rows = self.front_rows = rows
         self.oldest_due_ms = oldest_due_ms
 
-    def _wait_for_topic(self, row: Row, wait: TopicWait) -> None:
+    def _wait_for_topic(self, row: Row, wait: DestinationWait) -> None:
         lane = row.schedule.lane
         if wait.paced:
             self.blocked[lane] = max(self.blocked.get(lane, 0), wait.until_ms)
@@ -198,7 +199,7 @@ class Planner:
     def _follow_front(self, row: Row | BrokenRow) -> None:
         """The front is the run of waiting (or delivered) rows at the lowest positions. It ends before the first row
         that fires."""
-        if self._front_ended or self.firings:
+        if self._front_ended or self.deliveries:
             self._front_ended = True
             return
         self.front_last = row.position
@@ -208,8 +209,8 @@ class Planner:
             self.front_lanes[lane] = self.blocked[lane]
 
     def _is_full(self, row: Row | BrokenRow) -> bool:
-        return len(self.firings) >= self.limits.records_max or (
-            bool(self.firings) and self._bytes + _size_bytes(row) > self.limits.bytes_max
+        return len(self.deliveries) >= self.limits.records_max or (
+            bool(self.deliveries) and self._bytes + _size_bytes(row) > self.limits.bytes_max
         )
 
     def _take_broken(self, row: BrokenRow) -> None:
@@ -234,7 +235,7 @@ class Planner:
                 self.wait(row.lane, letters_wait.until_ms)
             return
         self._fire(
-            PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0))
+            PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0))
         )
 
     def _take_row(self, row: Row) -> None:
@@ -252,7 +253,7 @@ class Planner:
             self.wait(lane, self.bound_ms + PAUSE_LOOK_MS)
             self._stamp(row, self.bound_ms + PAUSE_LOOK_MS)
             return
-        wait = self.topic_waits.get(row.schedule.topic)
+        wait = self.destination_waits.get(row.schedule.topic)
         firing = self._ending(row, wait)
         if firing.failure is None and wait is not None:
             self._wait_for_topic(row, wait)
@@ -262,12 +263,12 @@ class Planner:
             # producer would otherwise race each other.
             self.wait(lane, self.bound_ms)
             return
-        letters_wait = self._letters_wait(row) if firing.errand is Action.DEAD_LETTER else None
+        letters_wait = self._letters_wait(row) if firing.action is Action.DEAD_LETTER else None
         if letters_wait is not None:
             self.wait(lane, letters_wait.until_ms)
             self._stamp(row, letters_wait.until_ms)
             return
-        over_its_pace = self.pace(row.schedule.topic) if firing.errand is Action.DELIVER else None
+        over_its_pace = self.pace(row.schedule.topic) if firing.action is Action.DELIVER else None
         if over_its_pace is None:
             self._fire(firing)
             return
@@ -275,40 +276,40 @@ class Planner:
         self._wait_for_topic(row, over_its_pace)
         self.full = True
 
-    def _letters_wait(self, row: Row | BrokenRow) -> TopicWait | None:
+    def _letters_wait(self, row: Row | BrokenRow) -> DestinationWait | None:
         """Why a dead letter of this row waits; None: it does not."""
         away = row.position in self.turned_away
         topic = self.letters.topic_for(row, lambda own: not away and self._refusing(own) is None)
         return self._refusing(topic)
 
-    def _refusing(self, topic: Topic) -> TopicWait | None:
+    def _refusing(self, topic: Topic) -> DestinationWait | None:
         """Its wait, if it is more than its pace, which dead letters do not count for."""
-        wait = self.topic_waits.get(topic)
+        wait = self.destination_waits.get(topic)
         return None if wait is None or wait.paced else wait
 
-    def _ending(self, row: Row, wait: TopicWait | None) -> PlannedDelivery:
+    def _ending(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
         """How the row would end now, if nothing but its topic can hold it back."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
         if late and schedule.on_late is not OnLate.DELIVER:
-            errand = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
-            return PlannedDelivery(row=row, errand=errand, failure=Failure(reason=EXPIRED, attempts=attempts))
+            action = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
+            return PlannedDelivery(row=row, action=action, failure=Failure(reason=EXPIRED, attempts=attempts))
         if wait is not None and wait.given_up:
             return PlannedDelivery(
-                row=row, errand=Action.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts)
+                row=row, action=Action.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts)
             )
         if (schedule.retry or self.retry).exhausted(attempts):
             failure = Failure(reason="attempts_exhausted", attempts=attempts)
-            return PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=failure)
-        return PlannedDelivery(row=row, errand=Action.DELIVER)
+            return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
+        return PlannedDelivery(row=row, action=Action.DELIVER)
 
     def _waits_itself_until_ms(self, row: Row) -> int:
         """0: it does not."""
-        stored_ms = row.retry.at_ms if row.retry is not None and self._heeded(row, row.retry) else 0
-        return max(stored_ms, self.promises.get(row.position, 0))
+        stored_ms = row.retry.at_ms if row.retry is not None and self._retry_applies(row, row.retry) else 0
+        return max(stored_ms, self.announced_not_before_ms.get(row.position, 0))
 
-    def _heeded(self, row: Row, retry: Retry) -> bool:
+    def _retry_applies(self, row: Row, retry: Retry) -> bool:
         """Whether it holds the row back. One of our own always does: a cancel may believe it. One of an earlier owner not
         if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as long."""
         if retry.at_ms <= self.bound_ms:
@@ -317,27 +318,29 @@ class Planner:
         return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + longest_ms + RETRY_SLACK_MS
 
     def _fire(self, firing: PlannedDelivery) -> None:
-        self.firings.append(firing)
+        self.deliveries.append(firing)
         self._bytes += firing.size_bytes
 
     def _stamp(self, row: Row, until_ms: int) -> None:
         if row.hold is None or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
             return
-        if row.retry is not None and self._heeded(row, row.retry):
+        if row.retry is not None and self._retry_applies(row, row.retry):
             if row.retry.epoch == self.epoch:
                 # Stamped by this owner already: a cancel can believe it. Another stamp would only take the hold of a
                 # cancel that is about to decide.
                 return
             # Its own back-off may be longer than what it stands behind.
             until_ms = max(until_ms, row.retry.at_ms)
-        self.stamps.append(RetryMark(row=row, until_ms=until_ms))
+        self.retry_marks.append(RetryMark(row=row, until_ms=until_ms))
 
 
-def without_lane(firings: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
+def without_lane(deliveries: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
     """The batch without those that stand behind a refused row in its lane, and without the row itself. Rows without a
     readable lane (`lane` is None) stand behind nobody."""
     return [
-        f for f in firings if f.row.position < after or (f.row.position != after and (lane is None or f.lane != lane))
+        f
+        for f in deliveries
+        if f.row.position < after or (f.row.position != after and (lane is None or f.lane != lane))
     ]
 
 

@@ -1,4 +1,4 @@
-"""The record that a consumer receives, and its dead letter (design.md, 6)."""
+"""The record that a consumer receives, and its dead letter (docs/design.md, 6)."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,41 +1,43 @@
-"""Who may do what, for which clients and topics. Pure: whoever takes requests in (HTTP today) asks here, in one line.
+"""Rights: which calls a caller may make, for which clients and topics. Pure; every entry point (HTTP, commands) asks here.
 
-A *principal* is the one who asks, as their key or token describes them. A right says which calls, `clients` and `topics`
-say about what. A name is covered by itself or by a prefix, written `orders-*`; `*` alone covers every name. Nothing is
-covered unless it is listed, and no right implies another: `admin` is for calls about the service itself, not a key to
-everybody's schedules.
+A *principal* is a caller as its key or token describes it. Its `rights` name the calls that it may make; its `clients` and
+`topics` name the schedules that these calls may be about. A pattern covers one name, or, written `orders-*`, every name with
+that prefix; `*` alone covers every name. An empty list covers nothing, and no right implies another: `admin` is for calls
+about the service itself and gives no access to schedules.
 
-Topics are asked for only where a schedule is given one (create, a change of the topic): to read or cancel a client's
-schedules it is enough to be allowed to that client. Clockwork's own topics are refused before, whoever asks.
+A topic is checked only where a call gives a schedule its topic (create, a change of the topic). Reading or cancelling a
+client's schedules needs that client alone. Clockwork's own topics are refused before this check, for every principal.
 
-Every answer shows the schedule that it is about: who may create, change or cancel under a key also sees what stands there
-(the `409` of a create, the `200` of a cancel). `read` is for asking about any of them without touching it, and for lists.
+Every answer shows the schedule that it is about: a principal that may create, change or cancel under a key also sees the
+schedule that holds the key (the `409` of a create, the `200` of a cancel). `read` is for looking a schedule up without
+touching it, and for lists.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import FieldError, Forbidden
 
 WILDCARD: Final = "*"
 
 
 class Right(StrEnum):
-    """What a principal may be allowed to do."""
+    """A group of calls that a principal may be allowed to make."""
 
     CREATE = "create"
-    """Create, change, fire, re-arm."""
+    """Create, change, fire, retry."""
     CANCEL = "cancel"
     READ = "read"
     ADMIN = "admin"
-    """What concerns the service, not one client."""
+    """Calls about the service, not about one client's schedules."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """A set of names: some by themselves, some by how they begin."""
+    """A set of names, given as exact names and as prefixes."""
 
     exact: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
@@ -46,42 +48,42 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """The one who asks."""
+    """A caller and what it may do."""
 
     name: str
-    """For people: logs. Several keys may bear one name."""
+    """For logs only; it grants nothing. Several keys may share one name."""
     clients: Names
     topics: Names
     rights: frozenset[Right]
 
 
 EVERYTHING: Final = Names(prefixes=("",))
-NOBODY_IN_PARTICULAR: Final = Principal(name="anyone", clients=EVERYTHING, topics=EVERYTHING, rights=frozenset(Right))
-"""Who asks where nobody has to say who they are."""
+ANYONE: Final = Principal(name="anyone", clients=EVERYTHING, topics=EVERYTHING, rights=frozenset(Right))
+"""The principal of every caller where callers are not authenticated."""
 
 
 def names_of(patterns: list[str]) -> Names:
-    """`["shop", "orders-*"]` as a set of names. Raises: ValueError (a `*` that is not at the end, or an empty name)."""
+    """Parse patterns such as `["shop", "orders-*"]`. Raises: ValueError (an empty name, or a `*` that is not at the end)."""
     exact: set[str] = set()
     prefixes: set[str] = set()
     for pattern in patterns:
         name = pattern.removesuffix(WILDCARD)
         if not pattern or WILDCARD in name:
-            raise ValueError("should be a name, or the beginning of names with one * behind it")
+            raise ValueError("should be a name, or a prefix of names with one * behind it")
         (exact if name == pattern else prefixes).add(name)
     return Names(exact=frozenset(exact), prefixes=tuple(sorted(prefixes)))
 
 
 def authorize_service(principal: Principal) -> None:
-    """Returns if the principal may make calls about the service itself. Raises: Forbidden."""
+    """Return if the principal may make calls about the service itself. Raises: Forbidden."""
     if Right.ADMIN not in principal.rights:
         raise Forbidden(f"This key does not have the right {Right.ADMIN.value!r}.")
 
 
 def authorize(principal: Principal, right: Right, client_id: ClientId, topic: Topic | None = None) -> None:
-    """Returns if the principal may do this for this client (and give it this topic).
+    """Return if the principal has the right for this client and, where the call gives a schedule its topic, for that topic.
 
-    Raises: Forbidden, naming every field that is not covered, never what would be.
+    Raises: Forbidden. It names every field that is not covered, but no name that would be.
     """
     if right not in principal.rights:
         raise Forbidden(f"This key does not have the right {right.value!r}.")

@@ -13,7 +13,7 @@ def firing_bound_ms(*, now_ms: int, frontier_ms: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NextLook:
+class NextPass:
     """When the shard needs attention next, all in epoch milliseconds of the owner's clock."""
 
     at_ms: int
@@ -29,14 +29,14 @@ def scan_after(now_ms: int, *, scan_interval_ms: int) -> int:
     return at_ms - at_ms % max(1, scan_interval_ms // TICKS)
 
 
-def next_look(
+def next_pass(
     *,
     now_ms: int,
     scan_interval_ms: int,
     frontier_ms: int,
     lead_ms: int,
     next_due_ms: int | None,
-) -> NextLook:
+) -> NextPass:
     """The earlier of the next row (or the end of a wait) and the scan interval.
 
     The frontier is written when the next row comes within two fifths of the lead: early enough that the row finds it
@@ -45,7 +45,7 @@ def next_look(
     """
     scan_at_ms = now_ms + scan_interval_ms
     if next_due_ms is None or next_due_ms > scan_at_ms:
-        return NextLook(at_ms=scan_at_ms, frontier_at_ms=None)
+        return NextPass(at_ms=scan_at_ms, frontier_at_ms=None)
     at_ms = max(now_ms, next_due_ms)
     ahead_ms = at_ms - lead_ms * 2 // 5
-    return NextLook(at_ms=at_ms, frontier_at_ms=ahead_ms if frontier_ms < at_ms else None)
+    return NextPass(at_ms=at_ms, frontier_at_ms=ahead_ms if frontier_ms < at_ms else None)

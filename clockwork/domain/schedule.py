@@ -11,13 +11,14 @@
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
 final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
-transaction that deletes the row on condition of its hold): design.md, sections 4 and 5.
+transaction that deletes the row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
+from clockwork.domain.destination import Destination, Topic
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.sharding import ShardId
@@ -25,15 +26,14 @@ from clockwork.domain.sharding import ShardId
 ClientId = NewType("ClientId", str)
 ScheduleKey = NewType("ScheduleKey", str)
 OrderingKey = NewType("OrderingKey", str)
-Topic = NewType("Topic", str)
 RequestId = NewType("RequestId", str)
 """Names one attempt of one cancel or reschedule; written into `hold`."""
 
 EXPIRED = "expired"
 """The reason of a failure: the deadline had passed."""
 
-Lane = tuple[Topic, OrderingKey]
-"""The schedules with one topic and one ordering key; order is kept within a lane."""
+Lane = tuple[Destination, OrderingKey]
+"""The schedules with one destination and one ordering key; order is kept within a lane."""
 
 
 class Guarantee(StrEnum):
@@ -104,6 +104,10 @@ class Schedule:
     """Counts the changes under one key, over all schedules that ever stood there."""
     delivery_id: str
     """One for each due time that was set; the same in every attempt to deliver."""
+
+    @property
+    def destination(self) -> Destination:
+        return self.topic
 
     @property
     def lane(self) -> Lane:
@@ -209,7 +213,7 @@ class Pointer:
     rearmed: bool = False
     """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
     discarded_at_ms: int | None = None
-    """When it was first said that what failed here needs nothing any more; `operations.discard`. None: it was not."""
+    """When it was first said that what failed here needs nothing any more; `operations.dead_letters`. None: it was not."""
 
     @property
     def row_name(self) -> RowName:

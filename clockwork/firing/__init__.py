@@ -32,7 +32,8 @@ init fences a *newer* owner that took the shard while this one was busy with its
 read before that, would be committed again: twice. Reading the epoch after the init is not enough either: the newer owner
 may raise it just after, tell a cancel (by a `retry` of its epoch) that a row waits, and this one, whose producer is the
 newest, commits that row. So the rebuilt producer is used only after `epoch + 1 IF epoch = mine`: whoever holds the newest
-producer *and* the stored epoch is one and the same (`TakeOver.renew`).
+producer *and* the stored epoch is one and the same (`Takeover.renew`).
 
-**What an owner has said about a waiting row, it keeps to**, from before the `retry` is sent: `ShardLease.promises`.
+**What an owner has said about a waiting row, it keeps to**, from before the `retry` is sent:
+`ShardLease.announced_not_before_ms`.
 """

@@ -1,39 +1,39 @@
 """Sending what a pass has planned: one Kafka transaction for exactly_once, lane by lane for at_least_once.
 
-Who pays for a refusal (design.md, 5.5): only a record that is refused for what it is pays with an attempt, and holds back
-its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
+Refusals (docs/design.md, Refusals and topics): only a record that is refused for what it is pays with an attempt, and holds
+back its lane. A missing or forbidden topic, or one whose broker is away, waits as a whole.
 """
 
 import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain import marker
+from clockwork.domain.destination import Topic
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.planning import Action, PlannedDelivery, without_lane
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import Guarantee, Lane, Receipt, Retry, Row, Topic
+from clockwork.domain.schedule import Guarantee, Lane, Receipt, Retry, Row
 from clockwork.errors import (
     BrokerUnavailable,
-    Cause,
     DeliveryRefused,
     DeliveryUnknown,
     Refusal,
+    RefusalCause,
     TransactionConflict,
     Unavailable,
 )
 from clockwork.firing.cleanup import Completed
 from clockwork.firing.dead_letters import DeadLetterRecords, dead_letter_topics
-from clockwork.firing.takeover import ShardLease, TakeOver
-from clockwork.firing.topic_state import TopicWaits
-from clockwork.firing.traces import trace_ends
+from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
@@ -63,8 +63,8 @@ class Delivery:
         self,
         store: ScheduleStore,
         publisher: Publisher,
-        take_over: TakeOver,
-        topic_waits: TopicWaits,
+        takeover: Takeover,
+        destination_waits: DestinationWaits,
         clock: Clock,
         telemetry: Telemetry,
         rng: random.Random,
@@ -76,26 +76,26 @@ class Delivery:
         self._rng = rng
         self._store = store
         self._publisher = publisher
-        self._take_over = take_over
-        self._topic_waits = topic_waits
+        self._takeover = takeover
+        self._destination_waits = destination_waits
         self._clock = clock
         self._telemetry = telemetry
-        self._letters = DeadLetterRecords(dead_letter_topics(settings), topic_waits, clock, telemetry)
+        self._letters = DeadLetterRecords(dead_letter_topics(settings), destination_waits, clock, telemetry)
         self._retry = retry_policy(settings)
 
     # --- exactly once
 
-    async def in_transactions(self, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
+    async def in_transactions(self, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
         """All in one transaction; after a refusal the rest again, without the refused and those behind it in its lane.
 
         Returns how many ended. Raises: Fenced, DeliveryUnknown, Unavailable.
         """
         ended = 0
         turned_away = set(lease.turned_away)
-        batches: Batches = deque([list(firings)] if firings else [])
+        batches: Batches = deque([list(deliveries)] if deliveries else [])
         while batches:
             batch = batches.popleft()
-            sent = [firing for firing in batch if firing.errand is not Action.DROP]
+            sent = [firing for firing in batch if firing.action is not Action.DROP]
             records = [self._record(firing, turned_away) for firing in sent]
             try:
                 await self._one_transaction(lease, batch, sent, records)
@@ -116,25 +116,25 @@ class Delivery:
         """All of `batch` ends by it; `records` are those of `sent`."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.errand is Action.DROP]
+        dropped = [_dropped(f, self._clock.now_ms()) for f in batch if f.action is Action.DROP]
 
         def write_marker(receipt: Sequence[Receipt]) -> bytes:
             new = (_ended(firing, where) for firing, where in zip(sent, receipt, strict=True))
-            return marker.encode([*lease.tidy.marked(), *new, *(done.ended for done in dropped)])
+            return marker.encode([*lease.cleanup.marked(), *new, *(done.ended for done in dropped)])
 
         receipt = await lease.publisher.deliver(records, write_marker)
-        lease.tidy.add(Completed(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, receipt, strict=True))
-        lease.tidy.add(dropped)
+        lease.cleanup.add(Completed(row=f.row, ended=_ended(f, where)) for f, where in zip(sent, receipt, strict=True))
+        lease.cleanup.add(dropped)
         self._telemetry.batch(records=len(sent), commit_seconds=loop.time() - started_s)
         self._count(sent, records, receipt)
-        gone = [firing for firing in batch if firing.errand is Action.DROP]
+        gone = [firing for firing in batch if firing.action is Action.DROP]
         for firing in gone:
             self._count_failed(firing)
         trace_ends(self._tracer, gone, [None] * len(gone))
 
     async def _renew(self, lease: ShardLease) -> None:
         try:
-            await self._take_over.renew(lease)
+            await self._takeover.renew(lease)
         except Unavailable as error:
             raise DeliveryUnknown(f"shard {lease.shard}: no producer after a refusal: {error}") from error
 
@@ -151,10 +151,10 @@ class Delivery:
         if refusal.index is not None:
             culprits = [sent[refusal.index]]
         else:
-            culprits = [f for f, record in zip(sent, records, strict=True) if record.topic == refusal.topic]
+            culprits = [f for f, record in zip(sent, records, strict=True) if record.topic == refusal.destination]
         if not culprits:
             # Not a topic of ours: the markers' own. Nothing can be delivered without them.
-            raise BrokerUnavailable(f"{refusal.topic}: {refusal.reason}")
+            raise BrokerUnavailable(f"{refusal.destination}: {refusal.reason}")
         away = {firing.row.position for firing in culprits if self._letters.turned_away(lease, firing, refusal)}
         turned_away |= away
         return [firing for firing in culprits if firing.row.position not in away]
@@ -164,8 +164,8 @@ class Delivery:
     ) -> Batches:
         """What is to be sent after one refusal."""
         if held_up and refusal.index is None:
-            topic = Topic(refusal.topic)
-            self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+            topic = Topic(refusal.destination)
+            self._destination_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
         for firing in held_up:
             if refusal.index is not None:
                 await self._refused_row(lease, firing, refusal)
@@ -176,12 +176,12 @@ class Delivery:
     async def _refused_row(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> None:
         """A record that its topic refuses for what it is: costs an attempt, and its lane waits in place."""
         row = firing.row
-        if firing.errand is Action.DEAD_LETTER or not isinstance(row, Row):
+        if firing.action is Action.DEAD_LETTER or not isinstance(row, Row):
             # The cluster's dead-letter topic is set up to take what no other takes. If it does not, all dead letters that
             # would go there wait, none is thrown away, and somebody is called.
             log.error("Dead letter refused", extra={"event": "dead_letter.refused", "reason": refusal.reason})
-            topic = Topic(refusal.topic)
-            self._topic_waits.refused(topic, Cause.TRANSIENT, refusal.reason, now_ms=self._clock.now_ms())
+            topic = Topic(refusal.destination)
+            self._destination_waits.refused(topic, RefusalCause.TRANSIENT, refusal.reason, now_ms=self._clock.now_ms())
             return
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
         policy = row.schedule.retry or self._retry
@@ -198,7 +198,7 @@ class Delivery:
                 "attempts": attempts,
             },
         )
-        lease.promises[row.position] = at_ms
+        lease.announced_not_before_ms[row.position] = at_ms
         try:
             await self._store.set_retry(row.name, retry, drop_hold=False)
         except TransactionConflict:
@@ -207,11 +207,11 @@ class Delivery:
 
     # --- at least once
 
-    async def lane_by_lane(self, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
+    async def lane_by_lane(self, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
         """Within a lane one after the other, each acknowledged before the next; lanes side by side. A refused record
         stops its lane. Returns how many ended."""
         lanes: dict[Lane | None, list[PlannedDelivery]] = {}
-        for firing in firings:
+        for firing in deliveries:
             lanes.setdefault(firing.lane, []).append(firing)
 
         failures: list[Unavailable] = []
@@ -236,7 +236,7 @@ class Delivery:
             except DeliveryRefused as refused:
                 await self._stop_lane(lease, firing, refused.refusals[0])
                 return count
-            lease.tidy.add([Completed(row=firing.row, ended=_ended(firing, receipt))])
+            lease.cleanup.add([Completed(row=firing.row, ended=_ended(firing, receipt))])
             self._count([firing], [record], [receipt])
         return len(lane)
 
@@ -255,15 +255,15 @@ class Delivery:
         try:
             return await self._publisher.send(record)
         except BrokerUnavailable as error:
-            refusal = Refusal(cause=Cause.TRANSIENT, reason="not_acknowledged", topic=record.topic)
+            refusal = Refusal(cause=RefusalCause.TRANSIENT, reason="not_acknowledged", destination=record.topic)
             raise DeliveryRefused([refusal], begun=False) from error
 
     async def _stop_lane(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> None:
-        if refusal.cause is Cause.RECORD:
+        if refusal.cause is RefusalCause.RECORD:
             await self._refused_row(lease, firing, refusal)
             return
-        topic = Topic(refusal.topic)
-        self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
+        topic = Topic(refusal.destination)
+        self._destination_waits.refused(topic, refusal.cause, refusal.reason, now_ms=self._clock.now_ms())
 
     # --- both
 
@@ -274,11 +274,11 @@ class Delivery:
         return delivery_of(firing.row.schedule, now_ms=self._clock.now_ms())
 
     def _count(
-        self, firings: Sequence[PlannedDelivery], records: Sequence[OutRecord], receipt: Sequence[Receipt]
+        self, deliveries: Sequence[PlannedDelivery], records: Sequence[OutRecord], receipt: Sequence[Receipt]
     ) -> None:
-        trace_ends(self._tracer, firings, receipt)
+        trace_ends(self._tracer, deliveries, receipt)
         delivered: Counter[Guarantee] = Counter()
-        for firing, record, where in zip(firings, records, receipt, strict=True):
+        for firing, record, where in zip(deliveries, records, receipt, strict=True):
             if firing.failure is not None:
                 self._count_failed(firing)
                 self._letters.count(firing, record)
@@ -287,8 +287,8 @@ class Delivery:
             self._telemetry.lateness(firing.guarantee, (where.at_ms - firing.row.due_ms) / 1_000)
         for guarantee, count in delivered.items():
             self._telemetry.delivery(guarantee, "delivered", count)
-        for topic in {r.topic for f, r in zip(firings, records, strict=True) if f.failure is None}:
-            self._topic_waits.took_records(Topic(topic))
+        for topic in {r.topic for f, r in zip(deliveries, records, strict=True) if f.failure is None}:
+            self._destination_waits.took_records(Topic(topic))
 
     def _count_failed(self, firing: PlannedDelivery) -> None:
         assert firing.failure is not None, "only what failed is counted as failed"
@@ -301,7 +301,7 @@ class Delivery:
                 "topic": firing.lane[0] if firing.lane else None,
                 "reason": firing.failure.reason,
                 "attempts": firing.failure.attempts,
-                "dropped": firing.errand is Action.DROP,
+                "dropped": firing.action is Action.DROP,
             },
         )
 
@@ -318,3 +318,12 @@ def _dropped(firing: PlannedDelivery, now_ms: int) -> Completed:
 def _prune(batches: Batches, keep: Callable[[list[PlannedDelivery]], list[PlannedDelivery]]) -> Batches:
     """What is still to be sent, after something was taken out of it; no empty batches."""
     return deque(kept for batch in batches if (kept := keep(batch)))
+
+
+def trace_ends(tracer: Tracer, deliveries: Iterable[PlannedDelivery], receipt: Iterable[Receipt | None]) -> None:
+    """One span for each of these, which have ended just now. A row that cannot be read is nobody's request."""
+    if not tracer.active:
+        return
+    for firing, where in zip(deliveries, receipt, strict=True):
+        if isinstance(firing.row, Row):
+            tracer.delivery(firing.row, where, firing.failure)

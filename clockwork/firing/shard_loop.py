@@ -18,12 +18,12 @@ from clockwork.clock import Clock
 from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.domain.scanning import next_look, scan_after
+from clockwork.domain.scanning import next_pass, scan_after
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.errors import ClockworkError, DeliveryUnknown, Fenced, Unavailable
-from clockwork.firing.shard_pass import Dispatcher
-from clockwork.firing.takeover import ShardLease, TakeOver
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
 
@@ -44,7 +44,7 @@ WANTED_MAX: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gates:
+class ConcurrencyLimits:
     """What the shards of one node share, in the order of their asking."""
 
     passes: asyncio.Semaphore
@@ -57,18 +57,18 @@ class ShardLoop:
     def __init__(
         self,
         shard: ShardId,
-        take_over: TakeOver,
-        dispatcher: Dispatcher,
-        gates: Gates,
+        takeover: Takeover,
+        shard_pass: ShardPass,
+        concurrency: ConcurrencyLimits,
         clock: Clock,
         telemetry: Telemetry,
         rng: random.Random,
         settings: RunnerSettings,
     ) -> None:
         self._shard = shard
-        self._take_over = take_over
-        self._dispatcher = dispatcher
-        self._gates = gates
+        self._takeover = takeover
+        self._dispatcher = shard_pass
+        self._concurrency = concurrency
         self._clock = clock
         self._telemetry = telemetry
         self._settings = settings
@@ -108,10 +108,10 @@ class ShardLoop:
                 continue
             try:
                 async with asyncio.TaskGroup() as group:
-                    tidying = group.create_task(lease.tidy.run(), name=f"tidy-{self._shard}")
+                    tidying = group.create_task(lease.cleanup.run(), name=f"tidy-{self._shard}")
                     await self._work(lease)
                     tidying.cancel()
-                await lease.tidy.finish()
+                await lease.cleanup.finish()
             except* Fenced as fenced:
                 self._telemetry.fenced()
                 self._note("Fenced", "shard.fenced", fenced)
@@ -139,8 +139,8 @@ class ShardLoop:
     async def _become_owner(self) -> ShardLease | None:
         """One try; after a failure it has waited."""
         try:
-            async with self._gates.takeovers:
-                lease = await self._take_over.run(self._shard)
+            async with self._concurrency.takeovers:
+                lease = await self._takeover.run(self._shard)
         except Exception as error:
             # Whatever it is: the shard is not worked without a take-over, and must not stay without for good.
             if isinstance(error, Fenced):
@@ -156,7 +156,7 @@ class ShardLoop:
                 "event": "shard.taken",
                 "shard": self._shard,
                 "epoch": lease.epoch,
-                "untidied": len(lease.tidy),
+                "untidied": len(lease.cleanup),
             },
         )
         return lease
@@ -171,7 +171,7 @@ class ShardLoop:
                 now_ms = self._clock.now_ms()
                 if self._next_ms is not None and self._next_ms <= now_ms:
                     await self._pass(lease, now_ms)
-                elif self._scan_at_ms <= now_ms and len(lease.tidy) > LOOK_PAST_MAX:
+                elif self._scan_at_ms <= now_ms and len(lease.cleanup) > LOOK_PAST_MAX:
                     self._scan_at_ms = now_ms + LOOK_LATER_MS
                 elif self._scan_at_ms <= now_ms:
                     self._next_ms = await self._dispatcher.look(lease)
@@ -185,8 +185,8 @@ class ShardLoop:
                 self._pass_setbacks.reset()
 
     async def _pass(self, lease: ShardLease, now_ms: int) -> None:
-        await self._dispatcher.make_room(lease, records_max=self._records_max)
-        async with self._gates.passes:
+        await self._dispatcher.wait_for_cleanup(lease, records_max=self._records_max)
+        async with self._concurrency.passes:
             result = await self._dispatcher.run_pass(lease, records_max=self._records_max)
         if result.fired:
             self._records_max = min(self._settings.batch_records_max, self._records_max + 1 + self._records_max // 8)
@@ -199,7 +199,7 @@ class ShardLoop:
     async def _wait(self, lease: ShardLease) -> None:
         """Until the next known row, or the scan, or a wake-up; the frontier is raised on the way."""
         now_ms = self._clock.now_ms()
-        look = next_look(
+        look = next_pass(
             now_ms=now_ms,
             scan_interval_ms=self._scan_at_ms - now_ms,
             frontier_ms=lease.frontier_ms,
@@ -232,8 +232,8 @@ class ShardLoop:
         if hint_ms is None:
             return
         self._next_ms = hint_ms if self._next_ms is None else min(self._next_ms, hint_ms)
-        if lease.front is not None and hint_ms <= due_ms_of(lease.front.last):
-            lease.front = None  # among the rows that passes skip
+        if lease.blocked_prefix is not None and hint_ms <= due_ms_of(lease.blocked_prefix.last):
+            lease.blocked_prefix = None  # among the rows that passes skip
 
     async def _pause(self, seconds: float) -> None:
         """Back-off; a stop ends it."""

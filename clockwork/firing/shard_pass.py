@@ -1,4 +1,4 @@
-"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (design.md, 5).
+"""ONE pass over ONE shard: frontier, read, holds, deliver; the tidy-up goes on beside (docs/design.md, 5).
 
 A row is fired only from a Query that began at or after its due time, and after a frontier at or past it was stored.
 What is read is planned by `domain.planning`; what is planned is sent by `firing.deliver`.
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
-from clockwork.domain.planning import BatchLimits, PlannedDelivery, Planner, RetryMark, TopicWait, without_lane
+from clockwork.domain.planning import BatchLimits, DestinationWait, PlannedDelivery, Planner, RetryMark, without_lane
 from clockwork.domain.position import Position
 from clockwork.domain.scanning import firing_bound_ms
 from clockwork.domain.schedule import BrokenRow, Guarantee, Retry, Row
 from clockwork.errors import ClockUntrusted, TransactionConflict
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.deliver import Delivery, retry_policy
+from clockwork.firing.destination_waits import DestinationWaits
 from clockwork.firing.takeover import BlockedPrefix, ShardLease
-from clockwork.firing.topic_state import TopicWaits
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
@@ -62,16 +62,16 @@ class PassResult:
     waits_until_ms: int | None
 
 
-class Dispatcher:
+class ShardPass:
     """Makes passes. Holds nothing of a shard: that is the tenure's."""
 
     def __init__(
         self,
         store: ScheduleStore,
         delivery: Delivery,
-        topic_waits: TopicWaits,
+        destination_waits: DestinationWaits,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         telemetry: Telemetry,
         settings: RunnerSettings,
         *,
@@ -80,7 +80,7 @@ class Dispatcher:
         self._pauses = pauses
         self._store = store
         self._delivery = delivery
-        self._topic_waits = topic_waits
+        self._destination_waits = destination_waits
         self._clock = clock
         self._trust = trust
         self._telemetry = telemetry
@@ -91,7 +91,7 @@ class Dispatcher:
     async def look(self, lease: ShardLease) -> int | None:
         """When the first row that is not delivered is due; None if there is none. Fires nothing, so it needs no frontier:
         an idle shard writes nothing."""
-        left_out = lease.tidy.positions()
+        left_out = lease.cleanup.positions()
         page = await self._store.read_page(lease.shard, after=None, rows_max=len(left_out) + 1)
         first = next((row.due_ms for row in page.rows if row.position not in left_out), None)
         now_ms = self._clock.now_ms()
@@ -110,14 +110,14 @@ class Dispatcher:
         if lease.frontier_ms < wanted_ms:
             lease.frontier_ms = await self._store.raise_frontier(lease.shard, epoch=lease.epoch, frontier_ms=wanted_ms)
 
-    async def make_room(self, lease: ShardLease, *, records_max: int) -> None:
+    async def wait_for_cleanup(self, lease: ShardLease, *, records_max: int) -> None:
         """Waits for the tidy-up while much is left untidied: every pass reads those rows again before it comes to new
         ones, a marker must not become too long, and memory is bounded."""
-        while len(lease.tidy) > max(1, records_max // 2) or lease.tidy.size_bytes > UNTIDIED_BYTES_MAX:
-            await lease.tidy.progress()
+        while len(lease.cleanup) > max(1, records_max // 2) or lease.cleanup.size_bytes > UNTIDIED_BYTES_MAX:
+            await lease.cleanup.progress()
 
     async def run_pass(self, lease: ShardLease, *, records_max: int) -> PassResult:
-        """Fires what is due, at most `records_max` rows. Only after `make_room`.
+        """Fires what is due, at most `records_max` rows. Only after `wait_for_cleanup`.
 
         Raises: Fenced, DeliveryUnknown (the tenure is over), Unavailable (the tenure goes on).
         """
@@ -125,21 +125,21 @@ class Dispatcher:
             raise ClockUntrusted
         if lease.frontier_ms < self._clock.now_ms():
             await self.raise_frontier(lease)
-        planner = await self._read(lease, records_max=min(records_max, ENTRIES_MAX - len(lease.tidy)))
-        await self._stamp(lease, planner.stamps)
-        firings = await self._answer_holds(planner)
-        fired = await self._deliver(lease, firings) if firings else 0
+        planner = await self._read(lease, records_max=min(records_max, ENTRIES_MAX - len(lease.cleanup)))
+        await self._stamp(lease, planner.retry_marks)
+        deliveries = await self._answer_holds(planner)
+        fired = await self._deliver(lease, deliveries) if deliveries else 0
         self._report(lease, planner, fired)
         return PassResult(
             fired=fired,
-            more_now=planner.full or fired < len(firings),
+            more_now=planner.full or fired < len(deliveries),
             next_due_ms=planner.next_due_ms,
             waits_until_ms=_earlier(planner.waits_until_ms, planner.paced_until_ms),
         )
 
     async def answer_wanted(self, lease: ShardLease, position: Position) -> None:
         """Somebody holds a row that waits, maybe behind the front that passes do not read: lets a cancel have it."""
-        if position in lease.tidy or not self._trust.trusted():
+        if position in lease.cleanup or not self._trust.trusted():
             return  # delivered: its outcome will answer. And a wrong clock must not say how long anything waits.
         row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
@@ -152,10 +152,10 @@ class Dispatcher:
 
     async def _read(self, lease: ShardLease, *, records_max: int) -> Planner:
         """Pages from the lowest position, until enough rows that may fire, or one that is not due."""
-        left_out = lease.tidy.positions()
+        left_out = lease.cleanup.positions()
         now_ms = self._clock.now_ms()
-        front = lease.front
-        waits = self._topic_waits.at(now_ms)
+        front = lease.blocked_prefix
+        waits = self._destination_waits.at(now_ms)
         if front is not None and front.until_ms <= now_ms:
             front = None
         # A topic among the front may have some more: they are fetched from its lowest positions, and the front is kept.
@@ -166,12 +166,12 @@ class Dispatcher:
             bound_ms=firing_bound_ms(now_ms=now_ms, frontier_ms=lease.frontier_ms),
             epoch=lease.epoch,
             left_out=left_out,
-            topic_waits=waits,
-            promises=self._promises(lease),
+            destination_waits=waits,
+            announced_not_before_ms=self._promises(lease),
             turned_away=_turned_away(lease, left_out, now_ms=now_ms),
             letters=self._letters,
             paused=self._pauses(),
-            pace=partial(self._topic_waits.pace, now_ms=now_ms),
+            pace=partial(self._destination_waits.pace, now_ms=now_ms),
             retry=self._retry,
             limits=BatchLimits(records_max=records_max, bytes_max=self._settings.batch_bytes_max),
         )
@@ -209,14 +209,14 @@ class Dispatcher:
         """
         lease.waiting_lanes = dict(planner.blocked)
         if planner.front_last is None or planner.front_rows < FRONT_ROWS_MIN:
-            lease.front = before
+            lease.blocked_prefix = before
             return
         walk_began_ms = before.walk_began_ms if before is not None else now_ms
         ended_ms = self._clock.now_ms()
         ends = [ended_ms + self._settings.scan_interval_ms]
         if planner.waits_until_ms is not None:
             ends.append(planner.waits_until_ms)
-        lease.front = BlockedPrefix(
+        lease.blocked_prefix = BlockedPrefix(
             last=planner.front_last,
             lanes=dict(planner.front_lanes),
             until_ms=max(min(ends), ended_ms + 1 + 4 * (ended_ms - walk_began_ms))
@@ -225,15 +225,19 @@ class Dispatcher:
             walk_began_ms=walk_began_ms,
             rows=planner.front_rows,
             oldest_due_ms=planner.oldest_due_ms,
-            paced=frozenset(topic for topic, _ in planner.front_lanes if _is_paced(planner.topic_waits.get(topic))),
+            paced=frozenset(
+                topic for topic, _ in planner.front_lanes if _is_paced(planner.destination_waits.get(topic))
+            ),
         )
 
     def _promises(self, lease: ShardLease) -> dict[Position, int]:
         """Those that still hold anything back. Past the frontier no cancel believes a `retry` any more."""
-        lease.promises = {p: at_ms for p, at_ms in lease.promises.items() if at_ms > lease.frontier_ms}
-        return lease.promises
+        lease.announced_not_before_ms = {
+            p: at_ms for p, at_ms in lease.announced_not_before_ms.items() if at_ms > lease.frontier_ms
+        }
+        return lease.announced_not_before_ms
 
-    async def _stamp(self, lease: ShardLease, stamps: list[RetryMark]) -> None:
+    async def _stamp(self, lease: ShardLease, retry_marks: list[RetryMark]) -> None:
         """Tells cancels until when these held rows certainly wait."""
 
         async def one(stamp: RetryMark) -> None:
@@ -241,18 +245,18 @@ class Dispatcher:
             earliest_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
             at_ms = max(stamp.until_ms, earliest_ms + STAMP_GRACE_MS)
             retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
-            lease.promises[stamp.row.position] = at_ms
+            lease.announced_not_before_ms[stamp.row.position] = at_ms
             try:
                 await self._store.set_retry(stamp.row.name, retry, drop_hold=True)
             except TransactionConflict:
                 # Its cancel is being decided at this moment; if it loses, the next pass sees the hold again.
                 return
 
-        await gather_bounded(one, stamps[:STAMPS_MAX], at_once=HOLDS_AT_ONCE)
+        await gather_bounded(one, retry_marks[:STAMPS_MAX], at_once=HOLDS_AT_ONCE)
 
     async def _answer_holds(self, planner: Planner) -> list[PlannedDelivery]:
         """Takes the hold off each row that would fire. What is left fires, in order."""
-        firings = list(planner.firings)
+        deliveries = list(planner.deliveries)
 
         async def one(firing: PlannedDelivery) -> bool | None:
             try:
@@ -260,21 +264,21 @@ class Dispatcher:
             except TransactionConflict:
                 return None
 
-        held = [firing for firing in firings if firing.held]
+        held = [firing for firing in deliveries if firing.held]
         for firing, there in zip(held, await gather_bounded(one, held, at_once=HOLDS_AT_ONCE), strict=True):
             if there is None and firing.lane is not None:
                 # Being decided: left for the next pass, with what stands behind it in its lane.
-                firings = without_lane(firings, firing.lane, after=firing.row.position)
+                deliveries = without_lane(deliveries, firing.lane, after=firing.row.position)
                 planner.wait(firing.lane, self._clock.now_ms() + CONFLICT_WAIT_MS)
             elif not there:
                 # Gone: its cancel or reschedule won.
-                firings = [f for f in firings if f is not firing]
-        return firings
+                deliveries = [f for f in deliveries if f is not firing]
+        return deliveries
 
-    async def _deliver(self, lease: ShardLease, firings: list[PlannedDelivery]) -> int:
+    async def _deliver(self, lease: ShardLease, deliveries: list[PlannedDelivery]) -> int:
         """Both kinds side by side: they never share a lane (see `Planner`)."""
-        exactly = [f for f in firings if f.guarantee is Guarantee.EXACTLY_ONCE]
-        at_least = [f for f in firings if f.guarantee is Guarantee.AT_LEAST_ONCE]
+        exactly = [f for f in deliveries if f.guarantee is Guarantee.EXACTLY_ONCE]
+        at_least = [f for f in deliveries if f.guarantee is Guarantee.AT_LEAST_ONCE]
         counts = await asyncio.gather(
             self._delivery.in_transactions(lease, exactly),
             self._delivery.lane_by_lane(lease, at_least),
@@ -292,7 +296,7 @@ class Dispatcher:
         self._telemetry.due(lease.shard, rows=left, oldest_seconds=age_ms / 1_000)
         for _ in range(planner.newer_format_rows):
             self._telemetry.malformed("newer_row")
-        for firing in planner.firings:
+        for firing in planner.deliveries:
             if isinstance(firing.row, BrokenRow):
                 self._telemetry.malformed("row")
                 log.error(
@@ -308,7 +312,7 @@ def _turned_away(lease: ShardLease, delivered: Set[Position], *, now_ms: int) ->
     return lease.turned_away
 
 
-def _is_paced(wait: TopicWait | None) -> bool:
+def _is_paced(wait: DestinationWait | None) -> bool:
     return wait is not None and wait.paced
 
 

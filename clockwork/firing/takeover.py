@@ -1,6 +1,6 @@
 """Becoming the owner of one shard.
 
-The order of the steps is the proof (protocol-model: x-meta-before-init, x-stale-meta, x-forget-tidy):
+The order of the steps is the proof (docs/protocol.md: x-meta-before-init, x-stale-meta, x-forget-tidy):
 
     1 read the epoch          so that a late node does not fence the right one
     2 init the producer       fences the old owner and settles its transaction, one way or the other
@@ -13,9 +13,10 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import Lane, Topic
+from clockwork.domain.schedule import Lane
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.firing.cleanup import Cleanup, Completed
@@ -51,14 +52,14 @@ class ShardLease:
     publisher: ShardPublisher
     frontier_ms: int
     """As stored; other owners may have raised it further, nobody lowers it."""
-    tidy: Cleanup
-    promises: dict[Position, int]
+    cleanup: Cleanup
+    announced_not_before_ms: dict[Position, int]
     """Until when this owner has said that a row waits: remembered *before* the `retry` is sent, and kept to whatever
     becomes of it. A write whose answer was lost, or an older copy of it, may be applied long after the next passes: if
     the row had been fired meanwhile, a cancel would believe the late `retry` and answer `cancelled` for a delivered row.
     (Found by review and by simulation, outside the model; the same reason for which every hold has an id of its own.)
     """
-    front: BlockedPrefix | None = None
+    blocked_prefix: BlockedPrefix | None = None
     waiting_lanes: dict[Lane, int]
     """The lanes that waited in the last pass, and until when."""
     turned_away: dict[Position, int]
@@ -72,7 +73,7 @@ class ShardLease:
         await self.publisher.close()
 
 
-class TakeOver:
+class Takeover:
     """Makes this node the owner of a shard, or fails without harm."""
 
     def __init__(
@@ -109,16 +110,16 @@ class TakeOver:
         except BaseException:
             await publisher.close()
             raise
-        tidy = Cleanup(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
-        tidy.add(Completed(row=rows[entry.position], ended=entry) for entry in ended if entry.position in rows)
+        cleanup = Cleanup(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
+        cleanup.add(Completed(row=rows[entry.position], ended=entry) for entry in ended if entry.position in rows)
         self._telemetry.takeover(loop.time() - started_s)
         return ShardLease(
             shard=shard,
             epoch=state.epoch,
             publisher=publisher,
             frontier_ms=state.frontier_ms,
-            tidy=tidy,
-            promises={},
+            cleanup=cleanup,
+            announced_not_before_ms={},
             waiting_lanes={},
             turned_away={},
         )

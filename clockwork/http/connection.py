@@ -21,7 +21,7 @@ from clockwork.http import problems
 from clockwork.http.problems import Problem
 from clockwork.http.schedules import problem_of
 from clockwork.ports.telemetry import Telemetry
-from clockwork.settings.access import ConnectionSettings
+from clockwork.settings.model import ConnectionSettings
 
 KEEPALIVE_SECONDS: Final = 75.0
 """How long an idle connection is kept; longer than the 60 s of common load balancers, so that they close first."""

@@ -20,7 +20,7 @@ from clockwork.http.openapi_parts import (
     problem,
 )
 from clockwork.http.problems import forbidden
-from clockwork.operations.discard import NotOpen
+from clockwork.operations.dead_letters import NotOpen
 from clockwork.requests.results import Status
 from clockwork.schema.admin_documents import (
     DeadLetterDocument,

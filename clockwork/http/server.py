@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
 from clockwork.clock import Clock
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
@@ -26,8 +26,7 @@ from clockwork.requests.listing import Lists
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import Accepts, Cancels, Rearms, Reschedules
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings, IntakeSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings, IntakeSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
@@ -170,7 +169,7 @@ class HttpServer:
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Raises: StartRefused if the address cannot be had."""
+        """Raises: CannotStart if the address cannot be had."""
         if self._runner is not None:
             return
         self._runner = web.AppRunner(
@@ -194,7 +193,7 @@ class HttpServer:
             )
         except OSError as error:
             await self.stop()
-            raise StartRefused(
+            raise CannotStart(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         said = {"host": host, "port": self.port, "tls": self._tls is not None}

@@ -32,7 +32,7 @@ from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, KafkaSettings, KafkaWi
 from clockwork.kafka.leave import LeaveGroupRequest
 from clockwork.kafka.topics import IN_SYNC_MIN, REPLICAS, internal_topics
 from clockwork.ports.findings import Findings, merged
-from clockwork.settings.dead_letters import DEAD_LETTER_TOPICS
+from clockwork.settings.model import DEAD_LETTER_TOPICS
 
 KAFKA_MIN: Final = "Kafka 2.4"
 """Static members that others may remove (KIP-345) came last of what is used: JoinGroup 5, LeaveGroup 3."""

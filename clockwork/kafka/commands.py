@@ -5,7 +5,7 @@ Read committed: what a producer sends inside its transaction is seen when that c
 Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up nobody
 but itself, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
 all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats what another
-member does; the effects of both are one (`domain.command`), and only the present member's commit is taken.
+member does; the effects of both are one (`domain.command_notes`), and only the present member's commit is taken.
 
 What is noted between effects and answers stands in the metadata of a commit that does not move the offset. Nothing else
 depends on offsets: reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
@@ -21,11 +21,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.ownership import BACKOFF_S_INITIAL, BACKOFF_S_MAX, JOIN_MARGIN_MS, leave
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class KafkaCommandLog:
         self._settings = settings
         self._telemetry = telemetry
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         listener = _Listener()
         backoff_s = BACKOFF_S_INITIAL
         while True:
@@ -67,7 +67,7 @@ class KafkaCommandLog:
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
 
-    async def _stay(self, listener: "_Listener", work: WorkOff) -> None:
+    async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
         try:
@@ -80,7 +80,7 @@ class KafkaCommandLog:
         finally:
             await leave(consumer)
 
-    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: WorkOff) -> None:
+    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: ProcessBatch) -> None:
         """Until the next one."""
         generation = listener.generation
         assigned = listener.assigned
@@ -109,7 +109,7 @@ class KafkaCommandLog:
         listener: "_Listener",
         generation: int,
         where: TopicPartition,
-        work: WorkOff,
+        work: ProcessBatch,
     ) -> None:
         try:
             noted = await self._go_to_committed(consumer, where)
@@ -184,7 +184,7 @@ def let_commits_end_alone(consumer: Any) -> None:
 
 
 class _Note:
-    """Implements `ports.NoteEffects` for one batch."""
+    """Implements `ports.RecordEffects` for one batch."""
 
     def __init__(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, begin: int, end: int) -> None:
         self._consumer = consumer
@@ -202,7 +202,7 @@ class _Note:
 
 def _record(record: Any) -> CommandRecord:
     return CommandRecord(
-        place=CommandPlace(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
+        place=CommandOffset(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
         key=record.key,
         value=record.value or b"",
         headers=tuple((name, value or b"") for name, value in record.headers),

@@ -20,10 +20,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Receipt, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC_OR_PARTITION, KafkaSettings, KafkaWire, Pulse
-from clockwork.ports.operations import LetterPage
+from clockwork.ports.operations import DeadLetterPage
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,13 @@ class KafkaDeadLetters:
         self._settings = settings
         self._places = asyncio.Semaphore(CONSUMERS_AT_ONCE)
 
-    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """See `DeadLetterLog`."""
         letters: list[DeadLetter] = []
         page_bytes = 0
         async with self._consumer(topic) as consumer:
             if consumer is None:
-                return LetterPage(letters=(), next_from=None)
+                return DeadLetterPage(letters=(), next_from=None)
             begin_s = asyncio.get_running_loop().time()
             ends, at = await _sought(consumer, start)
             while block := _block(at, ends):
@@ -74,7 +75,7 @@ class KafkaDeadLetters:
                 key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)
             )
             next_from = {where.partition: at[where] for where in block} or None
-            return LetterPage(letters=tuple(letters), next_from=next_from)
+            return DeadLetterPage(letters=tuple(letters), next_from=next_from)
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""

@@ -1,6 +1,6 @@
 """Finding the last committed marker of a shard.
 
-What must hold (design.md, take-over): read after the init that fenced the old owner, with `read_committed`, up to an
+What must hold (docs/design.md, 5): read after the init that fenced the old owner, with `read_committed`, up to an
 end of the Kafka partition that was taken after that init. The end is the high watermark. The last stable offset alone
 would not do: it stands before a transaction that is still open or still being settled, and to stop there would miss its
 marker; so reading waits until the last stable offset has come up to that end.

@@ -21,7 +21,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import murmur2
-from clockwork.errors import BrokerUnavailable, Cause, Refusal
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
 from clockwork.kafka import client as codes
 from clockwork.kafka.client import KafkaSettings, Wire
 from clockwork.kafka.topics import LIMIT_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicLayout, TopicState
@@ -240,15 +240,15 @@ class Producing:
 
 
 def refused_record(index: int, topic: str, code: int) -> Refusal:
-    return Refusal(cause=Cause.RECORD, reason=RECORD_REASONS[code], topic=topic, index=index)
+    return Refusal(cause=RefusalCause.RECORD, reason=RECORD_REASONS[code], destination=topic, index=index)
 
 
 def refused_topic(topic: str, code: int) -> Refusal:
-    return Refusal(cause=Cause.TOPIC, reason=TOPIC_REASONS[code], topic=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason=TOPIC_REASONS[code], destination=topic)
 
 
 def refused_for_now(topic: str, code: int) -> Refusal:
-    return Refusal(cause=Cause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), topic=topic)
+    return Refusal(cause=RefusalCause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), destination=topic)
 
 
 async def missing_among(directory: TopicDirectory, topics: Iterable[str], *, since_s: float) -> list[Refusal]:
@@ -265,8 +265,8 @@ def topic_refusal(topic: str, layout: TopicLayout) -> Refusal | None:
     if layout.state is TopicState.PRESENT:
         return None
     if layout.state is TopicState.UNSETTLED:
-        return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
-    return Refusal(cause=Cause.TOPIC, reason=f"topic_{layout.state}", topic=topic)
+        return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason=f"topic_{layout.state}", destination=topic)
 
 
 async def unable(directory: TopicDirectory, where: TopicPartition, layout: TopicLayout) -> Refusal | None:

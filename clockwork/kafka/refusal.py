@@ -13,7 +13,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from clockwork.settings import security as names
+from clockwork.settings import model as names
 
 _TURNED_AWAY: Final = (
     SaslAuthenticationFailed,

@@ -12,17 +12,17 @@ from typing import Any, Final
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import AuthenticationFailedError
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.kafka.client import KafkaSecurity
-from clockwork.settings import security as names
-from clockwork.settings.security import MSK_IAM, KafkaSecuritySettings
+from clockwork.settings import model as names
+from clockwork.settings.model import MSK_IAM, KafkaSecuritySettings
 from clockwork.tls import CertFiles, client_context
 
 SIGNER: Final = "aws_msk_iam_sasl_signer.MSKAuthTokenProvider"
 
 
 def kafka_security(settings: KafkaSecuritySettings, *, region: str) -> KafkaSecurity:
-    """What the adapters need. Raises: StartRefused, for a file or a library that cannot be used."""
+    """What the adapters need. Raises: CannotStart, for a file or a library that cannot be used."""
     context = None
     if settings.tls:
         context = client_context(
@@ -52,14 +52,14 @@ def kafka_cert_files(settings: KafkaSecuritySettings) -> CertFiles | None:
 
 
 class MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
-    """Tokens for MSK. Raises: StartRefused, if the library is not there."""
+    """Tokens for MSK. Raises: CannotStart, if the library is not there."""
 
     def __init__(self, region: str) -> None:
         self._region = region
         try:
             self._signer: Any = import_module(SIGNER)
         except ImportError as error:
-            raise StartRefused(
+            raise CannotStart(
                 f"{names.MECHANISM}: {MSK_IAM} needs a library that is missing: pip install 'clockwork[msk]'"
             ) from error
 

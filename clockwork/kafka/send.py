@@ -126,5 +126,5 @@ class Sending:
         if refusal not in self.refusals:
             self.refusals.append(refusal)
         for line in self.lines.values():
-            if line.where[0] == refusal.topic:
+            if line.where[0] == refusal.destination:
                 line.clear()

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clockwork.errors import BrokerUnavailable, StartRefused
+from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka.client import (
     ANSWERED_S_MAX,
     INVALID_TOPIC,
@@ -269,7 +269,7 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
         kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
         config={
             "retention.ms": str(COMMANDS_RETENTION_MS),
-            # Tells a topic that was made anew from the old one (`domain.command`).
+            # Tells a topic that was made anew from the old one (`domain.command_notes`).
             "message.timestamp.type": "LogAppendTime",
             # With the headers of a dead letter it still fits into a record of ours.
             "max.message.bytes": "1000000",
@@ -313,7 +313,7 @@ def safe_config(plan: TopicPlan, *, replicas: int) -> dict[str, str]:
 
 
 async def create_internal_topics(settings: KafkaSettings) -> None:
-    """Makes those that are missing; leaves the others as they are. Raises: BrokerUnavailable, StartRefused."""
+    """Makes those that are missing; leaves the others as they are. Raises: BrokerUnavailable, CannotStart."""
     await _create(settings, internal_topics(settings))
 
 
@@ -324,7 +324,7 @@ async def create_topics(
     kafka_partitions: int = 1,
     config: Mapping[str, str] | None = None,
 ) -> None:
-    """Makes clients' topics, for a demo or a test. Raises: BrokerUnavailable, StartRefused."""
+    """Makes clients' topics, for a demo or a test. Raises: BrokerUnavailable, CannotStart."""
     plans = [TopicPlan(name=name, kafka_partitions=kafka_partitions, config=config or {}) for name in names]
     await _create(settings, plans)
 
@@ -342,7 +342,7 @@ async def _create(settings: KafkaSettings, plans: list[TopicPlan]) -> None:
         answer = await admin.create_topics(topics, timeout_ms=CREATE_TIMEOUT_MS)
         for name, error_code, *message in answer.topic_errors:
             if error_code not in (NONE, TOPIC_EXISTS):
-                raise StartRefused(f"Kafka topic {name} could not be made: error code {error_code} {message}")
+                raise CannotStart(f"Kafka topic {name} could not be made: error code {error_code} {message}")
         await _until_they_have_leaders(admin, [topic.name for topic in topics])
     except (KafkaError, OSError, TimeoutError) as error:
         why = await why_turned_away(settings.connection("init"))

@@ -150,7 +150,7 @@ class KafkaShardPublisher:
         where each record goes. Raises: DeliveryRefused, BrokerUnavailable."""
         layouts = await self._layouts({record.topic for record in records})
         refusals = [refusal for topic, layout in layouts.items() if (refusal := topic_refusal(topic, layout))]
-        bad_topics = {refusal.topic for refusal in refusals}
+        bad_topics = {refusal.destination for refusal in refusals}
         lines: dict[TopicPartition, Line] = {}
         for index, record in enumerate(records):
             if index % YIELD_EVERY_RECORDS == YIELD_EVERY_RECORDS - 1:

@@ -23,21 +23,20 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from clockwork.access.setup import Access, open_access
+from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWork
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.errors import StartRefused, Unavailable
+from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_loop import Gates, ShardLoop
-from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.destination_waits import DestinationWaits, rate_limits
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import TakeOver
-from clockwork.firing.topic_pace import topic_pace
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.takeover import Takeover
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
 from clockwork.http.siblings import Sibling, answering_siblings
@@ -46,7 +45,7 @@ from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.node.app_admin import admin_parts
-from clockwork.node.health import Watch
+from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
@@ -56,7 +55,7 @@ from clockwork.node.resources import (
     prepare_resources,
     watched_certificates,
 )
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.operations.pauses import PauseWatch
 from clockwork.ports.store import Stores
@@ -96,7 +95,7 @@ class Node:
     http: HttpServer
     readiness: NodeReadiness
     waker: Waker
-    watch: Watch
+    watch: HealthWatch
     supervisor: Supervisor
     ownership: KafkaOwnership
     pauses: PauseWatch
@@ -105,7 +104,7 @@ class Node:
     commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set, then drains. Raises: StartRefused."""
+        """Works until `stop` is set, then drains. Raises: CannotStart."""
         async with asyncio.TaskGroup() as group:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
@@ -172,10 +171,10 @@ class Node:
 async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
     """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
 
-    Raises: StartRefused.
+    Raises: CannotStart.
     """
     if settings.store.in_process and role is not Role.ALL:
-        raise StartRefused(
+        raise CannotStart(
             f"--role {role} does not work with CLOCKWORK_STORE={settings.store.kind}: no other node can share what is "
             "accepted; leave the role out"
         )
@@ -194,25 +193,29 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
-        topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
-        take_over = TakeOver(
+        destination_waits = DestinationWaits(
+            topic_wait_ms=settings.runner.topic_wait_ms, pace=rate_limits(settings.pace, telemetry)
+        )
+        takeover = Takeover(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
         delivery = Delivery(
-            store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
+            store, publisher, takeover, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer
         )
         pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
-        dispatcher = Dispatcher(
-            store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+        shard_pass = ShardPass(
+            store, delivery, destination_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
         )
-        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+        concurrency = ConcurrencyLimits(
+            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
+        )
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, settings.runner)
+            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
-        watch = Watch(store, guard, telemetry)
+        watch = HealthWatch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         count = partial(count_ahead, stores.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
@@ -246,7 +249,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 def _readiness(
     role: Role,
     guard: ClockGuard,
-    watch: Watch,
+    watch: HealthWatch,
     publisher: KafkaPublisher,
     supervisor: Supervisor,
     ownership: KafkaOwnership,
@@ -337,7 +340,7 @@ def _make_api(
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
-    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
+    """A node, or one of its processes, from start to SIGTERM. Raises: CannotStart."""
     stop, for_good = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

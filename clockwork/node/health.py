@@ -1,4 +1,4 @@
-"""A node's own pulse: is the clock compared, does the store answer, is the event loop free?"""
+"""Health of a node: does the store answer, is the clock trusted, how late is the event loop?"""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from clockwork.ports.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 PING_INTERVAL_S: Final = 5.0
-"""Well below the age at which a clock's comparison is too old, so that a few lost answers do no harm."""
+"""Well below the age at which the last clock comparison is too old, so that a few lost answers do no harm."""
 PING_AGAIN_S: Final = 1.0
 LAG_INTERVAL_S: Final = 0.25
 
 
-class Watch:
-    """Watches until cancelled; its findings are what readiness is made of."""
+class HealthWatch:
+    """Pings the store and measures the event loop until cancelled; readiness is decided from the results."""
 
     def __init__(self, store: ScheduleStore, guard: ClockGuard, telemetry: Telemetry) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class Watch:
             self._telemetry.clock_skew(skew_ms / 1_000)
         if trusted != self._trusted:
             level = logging.INFO if trusted else logging.ERROR
-            message = "Whether the clock is trusted; if not, nothing is fired or accepted"
+            message = "Clock trust changed; an untrusted clock fires and accepts nothing"
             log.log(level, message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
             self._trusted = trusted
 

@@ -1,8 +1,7 @@
 """Several processes of one node, because one Python process uses one core: `--processes n`, `CLOCKWORK_PROCESSES`.
 
-A parent that does nothing else starts n times `python -m clockwork`, each a whole node: a member of the group of its own,
-with its own share of the shards. What they have in common is the HTTP port (`http.siblings` says what is answered there)
-and their end:
+A parent process that does nothing else starts n times `python -m clockwork`. Each is a whole node: a group member with its
+own share of the shards. They share the HTTP port (`http.siblings` answers for all of them) and their end:
 
                      ┌──── died: after a back-off, once more ────┐
     parent ──start──►│ process 0 … n-1 ──refused to start (2)──► all others drain; 2
@@ -12,14 +11,13 @@ and their end:
        ├── a second one ──► SIGKILL to all; 1
        └── killed itself ──► each sees its standard input end, and drains
 
-Processes and not forks: a fork of a running event loop shares its selector and its library's state. Each in a session of
-its own: Ctrl-C in a terminal goes to all of a group, and a child that has the parent's SIGTERM besides would take it for
-the second one. A process that died is not the node's death: its shards move to the others within a session time-out, and
-with a `CLOCKWORK_INSTANCE_ID` (each has `<id>-<number>`) they wait for it.
+Processes rather than forks: a fork of a running event loop shares its selector and its libraries' state. Each process has a
+session of its own: Ctrl-C in a terminal reaches a whole process group, and a child that also gets the parent's SIGTERM would
+take it for the second one. The death of a process does not end the node: its shards move to the others within a session
+time-out, or, with a `CLOCKWORK_INSTANCE_ID` (each process has `<id>-<number>`), wait for its restart.
 
-The port is bound by the parent as well, and not listened on. It so finds out whether somebody else has it, which the
-processes, who share it on purpose, would not notice; it keeps it while they are started again; and it makes one number
-of port 0.
+The parent binds the port too, without listening. So it notices another program on that port, which the processes, sharing
+it on purpose, would not; it keeps the port while processes restart; and it turns port 0 into one number.
 """
 
 import asyncio
@@ -37,14 +35,14 @@ from typing import Final
 
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.model import HttpSettings, Settings
 
 BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=10_000)
 STEADY_S: Final = 60.0
-"""A process that lived for so long has its earlier deaths forgotten."""
+"""Uptime after which the earlier deaths of a process no longer count for its back-off."""
 REFUSED: Final = 2
-"""Exit code of a process that must not start like this: another try would end in the same way."""
+"""Exit code of a process whose start was refused; another try would end in the same way."""
 
 _Start = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
@@ -63,19 +61,19 @@ class Processes:
         program: Sequence[str] = (sys.executable, "-m", "clockwork"),
         backoff: BackoffPolicy = BACKOFF,
     ) -> None:
-        """`arguments`: those of `python -m clockwork` that all of them get."""
+        """`arguments` of `python -m clockwork` are given to every process."""
         self._settings = settings
         self._command = (*program, *arguments)
         self._environ = environ
         self._backoff = backoff
         self._count = settings.processes.count
         self._stopping = asyncio.Event()
-        self._living: dict[int, asyncio.subprocess.Process] = {}
+        self._running: dict[int, asyncio.subprocess.Process] = {}
         self._ended: set[int] = set()
-        """Exit codes of those that were there at the end."""
+        """Exit codes of the processes that were running at the end."""
 
     async def run(self) -> int:
-        """The exit code. Raises: StartRefused."""
+        """The exit code. Raises: CannotStart."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -86,12 +84,12 @@ class Processes:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
-        # By the signal itself: had not begun yet, so there was nothing to drain.
+        # Ended by the signal itself: the process had not begun, so there was nothing to drain.
         failed = self._ended - {0, -signal.SIGTERM, -signal.SIGUSR1}
         return REFUSED if REFUSED in failed else int(bool(failed))
 
     async def _run(self, port: int, folder: Path) -> None:
-        # Its other end is held by nobody but us, so that it ends when we do, whatever we die of.
+        # Only the parent holds the writing end, so the pipe closes with the parent, whatever ends it.
         reading, writing = os.pipe()
         try:
             async with asyncio.TaskGroup() as group:
@@ -103,25 +101,25 @@ class Processes:
             os.close(writing)
 
     async def _keep(self, number: int, start: _Start) -> None:
-        """Has this process running until the end of all."""
+        """Runs this process, and restarts it after a back-off, until the node stops."""
         loop = asyncio.get_running_loop()
-        backoff_state = Backoff(random.SystemRandom(), self._backoff)
+        backoff = Backoff(random.SystemRandom(), self._backoff)
         while not self._stopping.is_set():
             began_s = loop.time()
-            process = self._living[number] = await start()
+            process = self._running[number] = await start()
             if self._stopping.is_set():
                 # The signal came while it was being started.
                 process.terminate()
             code = await process.wait()
-            del self._living[number]
+            del self._running[number]
             if code == REFUSED:
                 self._stop(signal.SIGTERM)
             if self._stopping.is_set():
                 self._ended.add(code)
                 return
             if loop.time() - began_s > STEADY_S:
-                backoff_state.reset()
-            wait_s = backoff_state.next_wait_s()
+                backoff.reset()
+            wait_s = backoff.next_wait_s()
             log.error(
                 "A process died and is started again",
                 extra={"event": "process.died", "number": number, "code": code, "wait_ms": int(wait_s * 1_000)},
@@ -151,7 +149,7 @@ class Processes:
     def _on_signal(self) -> None:
         if self._stopping.is_set():
             log.error("Stopped at once", extra={"event": "node.aborted"})
-            # Not SIGTERM, which a process whose loop hangs does not hear.
+            # SIGKILL, because a process whose event loop hangs does not react to SIGTERM.
             self._stop(signal.SIGKILL)
         else:
             log.info("Stopping", extra={"event": "node.stopping"})
@@ -164,14 +162,14 @@ class Processes:
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping.set()
-        for process in self._living.values():
+        for process in self._running.values():
             if process.returncode is None:
                 process.send_signal(number)
 
 
 @contextmanager
 def reserved_port(settings: HttpSettings) -> Iterator[int]:
-    """Keeps the port for the processes, which bind it as well. Raises: StartRefused if somebody else has it."""
+    """Reserves the port for the processes, which bind it too. Raises: CannotStart if another program has it."""
     names = "CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT"
     try:
         family, kind, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
@@ -183,12 +181,12 @@ def reserved_port(settings: HttpSettings) -> Iterator[int]:
             port = int(alone.getsockname()[1])
         shared = socket.socket(family, kind)
     except OSError as error:
-        raise StartRefused(f"{names}: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise CannotStart(f"{names}: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     with shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             shared.bind((address[0], port, *address[2:]))
         except OSError as error:
-            raise StartRefused(f"{names}: lost {settings.host}:{port}: {error.strerror}") from error
+            raise CannotStart(f"{names}: lost {settings.host}:{port}: {error.strerror}") from error
         yield port

@@ -1,4 +1,4 @@
-"""What a node does, and whether it can."""
+"""Readiness: the role of a node, and the reasons why it cannot fill it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 from clockwork.clock import ClockGuard
 from clockwork.kafka.publisher import KafkaPublisher
-from clockwork.node.health import Watch
+from clockwork.node.health import HealthWatch
 
 
 class Role(StrEnum):
-    """What a node does."""
+    """The work of a node: `api` accepts requests, `worker` fires schedules, `all` does both."""
 
     ALL = "all"
     API = "api"
@@ -27,21 +27,21 @@ class Role(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class NodeReadiness:
-    """Can this node do what its role does? Implements the API's `Readiness`."""
+    """Answers `/readyz`."""
 
     role: Role
     guard: ClockGuard
-    watch: Watch
+    watch: HealthWatch
     publisher: KafkaPublisher
     shards_owned: Callable[[], int]
     group_trouble: Callable[[], str | None] = lambda: None
-    """Why it is not in the consumer group; None if it is."""
+    """Reason why the node is not in the consumer group; None if it is."""
     preparing: str | None = "starting"
-    """Why it is not open yet; None once it is."""
+    """Reason why the node is not open yet; None once it is."""
     stopping: bool = False
 
     def reasons(self) -> list[str]:
-        """Why not; empty if it can."""
+        """Reasons why the node is not ready; empty if it is."""
         found = []
         if self.stopping:
             found.append("stopping")
@@ -58,7 +58,7 @@ class NodeReadiness:
         return found
 
     def details(self) -> dict[str, object]:
-        """More about what it depends on. While Kafka is down the API goes on accepting, and names it here."""
+        """State of each dependency. While Kafka is down the API goes on accepting, and names it here."""
         return {
             "role": self.role,
             "kafka": "up" if self.publisher.connected() else "down",

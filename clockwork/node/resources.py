@@ -5,7 +5,7 @@ import ssl
 from contextlib import AbstractAsyncContextManager
 
 from clockwork.clock import SystemClock
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.leave import leave_group
@@ -14,8 +14,7 @@ from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.findings import merged
 from clockwork.ports.store import Stores
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import Settings
-from clockwork.settings.security import HTTP_CERT, HTTP_KEY
+from clockwork.settings.model import HTTP_CERT, HTTP_KEY, Settings
 from clockwork.stores import open_stores
 from clockwork.tls import CertFiles, server_context
 
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 async def prepare_resources(settings: Settings, stores: Stores, *, fires: bool) -> None:
     """Makes or checks store and topics at the start of a node (`fires`: of one that delivers). Warnings go to the log.
 
-    Raises: StartRefused (one line for each thing that is wrong, and what to do), Unavailable.
+    Raises: CannotStart (one line for each thing that is wrong, and what to do), Unavailable.
     """
     if settings.kafka.create_resources:
         await _make_resources(settings, stores)
@@ -33,7 +32,7 @@ async def prepare_resources(settings: Settings, stores: Stores, *, fires: bool) 
 
 
 async def init_resources(settings: Settings) -> None:
-    """`python -m clockwork init`: makes what is missing, then checks. Raises: StartRefused, Unavailable."""
+    """`python -m clockwork init`: makes what is missing, then checks. Raises: CannotStart, Unavailable."""
     async with _stores(settings) as stores:
         await _make_resources(settings, stores)
         # The rights to make topics are other ones than a node's.
@@ -41,7 +40,7 @@ async def init_resources(settings: Settings) -> None:
 
 
 async def check_resources(settings: Settings) -> None:
-    """`python -m clockwork check`: what the start of a node that delivers checks. Raises: StartRefused, Unavailable."""
+    """`python -m clockwork check`: what the start of a node that delivers checks. Raises: CannotStart, Unavailable."""
     async with _stores(settings) as stores:
         await _check_resources(settings, stores, fires=True)
 
@@ -61,14 +60,14 @@ async def _check_resources(settings: Settings, stores: Stores, *, fires: bool) -
     for warning in found.warnings:
         log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
     if found.problems:
-        raise StartRefused("\n".join(found.problems))
+        raise CannotStart("\n".join(found.problems))
 
 
 async def leave_for_good(settings: Settings) -> None:
     """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
-    handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
+    handed over without waiting for its session to end. Raises: CannotStart, Unavailable."""
     if settings.kafka.instance_id is None:
-        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
+        raise CannotStart("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
     for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
         await leave_as(settings, instance_id)
 
@@ -83,7 +82,7 @@ async def leave_as(settings: Settings, instance_id: str) -> None:
 
 
 def http_tls(settings: Settings) -> ssl.SSLContext | None:
-    """None: plain HTTP. Raises: StartRefused."""
+    """None: plain HTTP. Raises: CannotStart."""
     files = http_cert_files(settings)
     return server_context(files) if files is not None else None
 
@@ -107,7 +106,7 @@ def watched_certificates(
 
 
 def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them. Raises: StartRefused."""
+    """Kafka's settings, as the environment gives them. Raises: CannotStart."""
     chosen = settings.kafka
     return KafkaSettings(
         brokers=",".join(chosen.brokers),

@@ -46,7 +46,7 @@ class Pausing(Protocol):
         ...
 
 
-class Pauser:
+class PauseAdmin:
     """Says what is paused. Implements `Pausing`."""
 
     def __init__(self, store: PauseStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:

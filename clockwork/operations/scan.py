@@ -26,14 +26,14 @@ PAGES_MAX: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScanPlace:
+class ScanCursor:
     """Where to go on: behind this position of this shard; None: at its beginning."""
 
     shard: ShardId
     after: Position | None
 
 
-BEGINNING: Final = ScanPlace(shard=ShardId(0), after=None)
+SCAN_START: Final = ScanCursor(shard=ShardId(0), after=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +43,13 @@ class ScanPage:
     views: tuple[ScheduleView, ...]
     unreadable: int
     """Rows that this version cannot read: they are in no page."""
-    next_from: ScanPlace | None
+    next_from: ScanCursor | None
 
 
 class Scans(Protocol):
     """What the edge asks."""
 
-    async def page(self, start: ScanPlace, *, limit: int) -> ScanPage:
+    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
         """Raises: Unavailable."""
         ...
 
@@ -71,12 +71,12 @@ class PendingScan:
         self._rng = rng
         self._settings = settings
 
-    async def page(self, start: ScanPlace, *, limit: int) -> ScanPage:
+    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             views: list[ScheduleView] = []
             unreadable = size_bytes = 0
-            place: ScanPlace | None = start
+            place: ScanCursor | None = start
             for _ in range(PAGES_MAX):
                 if place is None or len(views) >= limit or size_bytes > PAGE_BYTES_MAX:
                     break
@@ -93,11 +93,11 @@ class PendingScan:
         ended = await self._search.read_outcomes(due) if due else {}
         return [_view(row) for row in rows if _place_of(row) not in ended]
 
-    def _behind(self, place: ScanPlace, page: Page) -> ScanPlace | None:
+    def _behind(self, place: ScanCursor, page: Page) -> ScanCursor | None:
         if page.next_after is not None:
-            return ScanPlace(shard=place.shard, after=page.next_after)
+            return ScanCursor(shard=place.shard, after=page.next_after)
         last = place.shard + 1 >= self._settings.shards
-        return None if last else ScanPlace(shard=ShardId(place.shard + 1), after=None)
+        return None if last else ScanCursor(shard=ShardId(place.shard + 1), after=None)
 
 
 def _place_of(row: Row) -> OutcomePlace:

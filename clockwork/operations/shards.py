@@ -62,7 +62,7 @@ class Surveys(Protocol):
         ...
 
 
-class Survey:
+class ShardAdmin:
     """Implements `Surveys`."""
 
     def __init__(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
@@ -252,6 +252,6 @@ class Stores:
     pauses: PauseStore
     init: Callable[[], Awaitable[None]]
     """Makes the tables and, once in the cluster's life, its shards. May be repeated, and done by several nodes at once.
-    Raises: StoreUnavailable, StartRefused."""
+    Raises: StoreUnavailable, CannotStart."""
     check: Callable[[], Awaitable[Findings]]
     """Finds out whether a node may work on the store as it is. Raises: StoreUnavailable."""

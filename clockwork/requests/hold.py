@@ -10,7 +10,7 @@ A cancel and a reschedule are one story with two endings; the ending is the tran
 A hold decides nothing: whoever dies after step 2 has changed nothing. Every try takes a new request id and repeats step
 3, because a delayed copy of an older hold could otherwise put back what the owner has taken off, and step 4 would
 believe it. A check of the frontier *inside* the transaction would not do: it is decided first and applied item by item,
-and a Query in between still sees the row (protocol-model: x-check, x-far, x-hold-after, x-set-resched).
+and a Query in between still sees the row (docs/protocol.md: x-check, x-far, x-hold-after, x-set-resched).
 """
 
 import random

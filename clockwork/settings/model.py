@@ -1,77 +1,138 @@
 """Settings: one frozen class per component, each value with its name, its default and the reason for it.
 
-The only reader of the environment. Precedence: environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same
-names, in any letter case), then the default. An empty environment variable counts as absent, because that is what
-compose files and charts make of a value that was not given.
-
-The classes are plain dataclasses, so that tests and the engine build them without a library; their annotations carry
-name, limits and meaning, and pydantic reads those once, at the start. It is given text only (TOML values included),
-so that `true` is no number and both sources mean the same. Not pydantic-settings: it lets unknown names pass.
+The classes are plain dataclasses, so that tests and the rooms build them without a library. Their annotations carry name,
+limits and meaning; pydantic reads those once, at the start (`clockwork.settings.sources`).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Final, Literal, TypeVar, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from clockwork.errors import StartRefused
-from clockwork.settings.access import AccessSettings, ConnectionSettings, PaceSettings
-from clockwork.settings.dead_letters import DeadLetterSettings
-from clockwork.settings.parsing import broker, brokers_of, http_url
-from clockwork.settings.processes import ProcessSettings
-from clockwork.settings.security import HttpTlsCert, HttpTlsKey, KafkaSecuritySettings, security_disagreements
-from clockwork.settings.sources import values_of
-from clockwork.settings.watching import LogSettings
+from clockwork.settings.parsing import (
+    broker,
+    brokers_of,
+    client_topic,
+    http_url,
+    listed,
+    safe_url,
+    switch,
+    topic_rate,
+)
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
 FRONTIER_LEAD_MS_MAX: Final = 5_000
 BATCH_RECORDS_MAX: Final = 2_000
-"""With the rows still being tidied up it must stay below what one marker may list."""
-
-
+"""Together with the rows that await cleanup it must stay below the number of rows that one marker may list."""
 _TableName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,255}$")]
 _KafkaName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 _Cluster = Annotated[
     _KafkaName,
-    Field(alias="CLOCKWORK_CLUSTER", description="prefix of the internal topics and transactional ids"),
+    Field(
+        alias="CLOCKWORK_CLUSTER",
+        description="prefix of the internal topics and transactional ids, so that two clusters can share a Kafka",
+    ),
 ]
 _Shards = Annotated[
     int,
-    Field(alias="CLOCKWORK_SHARDS", ge=1, le=SHARDS_MAX, description="fixed for the cluster's life: a key's shard"),
+    Field(
+        alias="CLOCKWORK_SHARDS",
+        ge=1,
+        le=SHARDS_MAX,
+        description="number of shards; fixed for the life of a cluster, because it decides the shard of a key",
+    ),
 ]
 _CreateResources = Annotated[
     bool | None,
     Field(
         alias="CLOCKWORK_CREATE_RESOURCES",
-        description="make missing tables and topics; default: where DYNAMODB_ENDPOINT is set or the store is memory",
+        description=(
+            "create missing tables and internal topics; default: true where "
+            "DYNAMODB_ENDPOINT is set (not AWS) or the store is memory, else false"
+        ),
     ),
 ]
 _ScanIntervalMs = Annotated[
     int,
-    Field(alias="CLOCKWORK_SCAN_INTERVAL_MS", ge=10, le=3_600_000, description="lateness a lost wake-up may cost"),
+    Field(
+        alias="CLOCKWORK_SCAN_INTERVAL_MS",
+        ge=10,
+        le=3_600_000,
+        description="interval at which an idle shard is scanned: the lateness that a lost wake-up may cost",
+    ),
 ]
 _RetentionMs = Annotated[
     int,
-    Field(alias="CLOCKWORK_RETENTION_MS", ge=1_000, le=10 * 366 * 86_400_000, description="of outcomes"),
+    Field(
+        alias="CLOCKWORK_RETENTION_MS",
+        ge=1_000,
+        le=10 * 366 * 86_400_000,
+        description="how long the outcome of an ended schedule is kept",
+    ),
 ]
 CLUSTER_DEFAULT: Final = "clockwork"
 SHARDS_DEFAULT: Final = 64
 SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
 RETENTION_MS_DEFAULT: Final = 7 * 86_400_000
+PROCESSES_MAX: Final = 64
+"""More than a machine of today has cores for; each takes some 100 MB and its own connections."""
+DEAD_LETTER_TOPICS: Final = "CLOCKWORK_DEAD_LETTER_TOPICS"
+HTTP_CERT: Final = "CLOCKWORK_HTTP_TLS_CERT"
+HTTP_KEY: Final = "CLOCKWORK_HTTP_TLS_KEY"
+PROTOCOL: Final = "CLOCKWORK_KAFKA_SECURITY_PROTOCOL"
+MECHANISM: Final = "CLOCKWORK_KAFKA_SASL_MECHANISM"
+USERNAME: Final = "CLOCKWORK_KAFKA_SASL_USERNAME"
+PASSWORD: Final = "CLOCKWORK_KAFKA_SASL_PASSWORD"
+TLS_CA: Final = "CLOCKWORK_KAFKA_TLS_CA"
+TLS_CERT: Final = "CLOCKWORK_KAFKA_TLS_CERT"
+TLS_KEY: Final = "CLOCKWORK_KAFKA_TLS_KEY"
+CHECK_HOSTNAME: Final = "CLOCKWORK_KAFKA_TLS_CHECK_HOSTNAME"
+MSK_IAM: Final = "AWS_MSK_IAM"
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"]
+_upper = BeforeValidator(lambda v: v.upper() if isinstance(v, str) else v)
+HttpTlsCert = Annotated[
+    Path | None,
+    Field(
+        alias=HTTP_CERT,
+        description=(
+            "PEM file with the server certificate and its chain: HTTPS in place of HTTP; read again when it changes"
+        ),
+    ),
+]
+HttpTlsKey = Annotated[
+    Path | None, Field(alias=HTTP_KEY, description="PEM file with the private key of the certificate, not encrypted")
+]
+_Claim = Annotated[str, Field(min_length=1, max_length=200)]
+_Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
+_lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+_switch = BeforeValidator(switch)
+_Switch = Annotated[Literal["on", "off"], _switch]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpSettings:
-    """The HTTP edge."""
+    """HTTP: the address, TLS, limits of a request."""
 
     host: Annotated[
-        str, Field(alias="CLOCKWORK_HTTP_HOST", min_length=1, description="this machine only, unless told otherwise")
+        str,
+        Field(
+            alias="CLOCKWORK_HTTP_HOST",
+            min_length=1,
+            description="address that the HTTP server listens on; this machine only by default",
+        ),
     ] = "127.0.0.1"
     port: Annotated[
-        int, Field(alias="CLOCKWORK_HTTP_PORT", ge=0, le=65_535, description="0: any free one, as tests need it")
+        int,
+        Field(
+            alias="CLOCKWORK_HTTP_PORT",
+            ge=0,
+            le=65_535,
+            description="port of the HTTP server; 0: any free port, for tests",
+        ),
     ] = 8080
     tls_cert: HttpTlsCert = None
     tls_key: HttpTlsKey = None
@@ -81,7 +142,7 @@ class HttpSettings:
             alias="CLOCKWORK_BODY_BYTES_MAX",
             ge=1_024,
             le=256 * 1024 * 1024,
-            description="a request is held in memory; a thousand usual schedules fit",
+            description="largest request body, which is held in memory; a thousand usual schedules fit",
         ),
     ] = 16 * 1024 * 1024
     drain_timeout_ms: Annotated[
@@ -90,7 +151,9 @@ class HttpSettings:
             alias="CLOCKWORK_DRAIN_TIMEOUT_MS",
             ge=0,
             le=600_000,
-            description="for what is in flight when the node stops; below Kubernetes' 30 s grace period",
+            description=(
+                "time for requests and deliveries in flight when the node stops; below Kubernetes' grace period of 30 s"
+            ),
         ),
     ] = 10_000
     cluster: _Cluster = CLUSTER_DEFAULT
@@ -98,13 +161,34 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSettings:
+    """Processes of a node."""
+
+    count: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_PROCESSES",
+            ge=1,
+            le=PROCESSES_MAX,
+            description="processes of one node on one port; each uses one core, so up to the number of cores",
+        ),
+    ] = 1
+
+    def instance_ids(self, of_node: str) -> list[str]:
+        """The names in the group of its processes, by number."""
+        return [of_node] if self.count == 1 else [f"{of_node}-{number}" for number in range(self.count)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoreSettings:
-    """The kind of the store."""
+    """Store: the kind of store that keeps the schedules."""
 
     kind: Annotated[
         Literal["dynamodb", "memory"],
+        _lower,
         Field(
-            alias="CLOCKWORK_STORE", description="where schedules are kept: dynamodb, or memory while the process lives"
+            alias="CLOCKWORK_STORE",
+            description="store of the schedules: dynamodb; memory: the node itself, while it lives, for trying out",
         ),
     ] = "dynamodb"
 
@@ -116,23 +200,40 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DynamoSettings:
-    """The tables and how to reach them."""
+    """DynamoDB: the tables and how to reach them."""
 
-    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="of the tables")] = "us-east-1"
+    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="AWS region of the tables")] = (
+        "us-east-1"
+    )
     access_key: Annotated[
-        str | None, Field(alias="AWS_ACCESS_KEY", description="absent: the usual AWS credential chain")
+        str | None, Field(alias="AWS_ACCESS_KEY", description="AWS access key; absent: the usual AWS credential chain")
     ] = None
-    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="of AWS_ACCESS_KEY")] = None
+    secret_key: Annotated[SecretStr | None, Field(alias="AWS_SECRET_KEY", description="secret of AWS_ACCESS_KEY")] = (
+        None
+    )
     endpoint: Annotated[
-        str | None, AfterValidator(lambda v: v and http_url(v)), Field(alias="DYNAMODB_ENDPOINT", description="AWS")
+        str | None,
+        AfterValidator(lambda v: v and http_url(v)),
+        Field(alias="DYNAMODB_ENDPOINT", description="URL of another DynamoDB; absent: AWS"),
     ] = None
-    schedules_table: Annotated[_TableName, Field(alias="SCHEDULE_DB", description="rows")] = "schedules"
+    schedules_table: Annotated[_TableName, Field(alias="SCHEDULE_DB", description="table of the pending schedules")] = (
+        "schedules"
+    )
     executions_table: Annotated[
-        _TableName, Field(alias="PARTITION_EXEC_DB", description="epoch and frontier of each shard")
+        _TableName, Field(alias="PARTITION_EXEC_DB", description="table of the shards: epoch and frontier of each")
     ] = "partitionExecutions"
-    keys_table: Annotated[_TableName, Field(alias="SCHEDULE_KEY_DB", description="pointers, outcomes")] = "scheduleKeys"
+    keys_table: Annotated[
+        _TableName, Field(alias="SCHEDULE_KEY_DB", description="table of pointers and outcomes, by key")
+    ] = "scheduleKeys"
     search: Annotated[
-        Literal["on", "off"], Field(alias="CLOCKWORK_SEARCH", description="its index costs a write unit per create")
+        _Switch,
+        Field(
+            alias="CLOCKWORK_SEARCH",
+            description=(
+                "on: lists of schedules (GET /schedules), whose index costs one write unit a "
+                "create; off: no index, and 501"
+            ),
+        ),
     ] = "on"
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
@@ -140,15 +241,21 @@ class DynamoSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KafkaSettings:
-    """The brokers, the internal topics, and the membership in the group."""
+    """Kafka: the brokers, the internal topics, the membership in the group."""
 
     brokers: Annotated[
         tuple[Annotated[str, AfterValidator(broker)], ...],
         BeforeValidator(brokers_of),
-        Field(alias="KAFKA_BROKERS", min_length=1, description="host:port, separated by commas"),
+        Field(alias="KAFKA_BROKERS", min_length=1, description="Kafka brokers, host:port, separated by commas"),
     ] = ("127.0.0.1:9092",)
     consumer_group: Annotated[
-        str, Field(alias="KAFKA_CONSUMER_GROUP", min_length=1, max_length=249, description="of the shards' owners")
+        str,
+        Field(
+            alias="KAFKA_CONSUMER_GROUP",
+            min_length=1,
+            max_length=249,
+            description="consumer group whose assignment says which node owns which shard",
+        ),
     ] = "clockwork"
     cluster: _Cluster = CLUSTER_DEFAULT
     shards: _Shards = SHARDS_DEFAULT
@@ -158,7 +265,9 @@ class KafkaSettings:
             alias="CLOCKWORK_SESSION_TIMEOUT_MS",
             ge=1_000,
             le=1_800_000,
-            description="after which a silent node loses its shards; brokers accept 6 s and more unless told otherwise",
+            description=(
+                "silence after which a node loses its shards; brokers accept 6 s and more unless configured otherwise"
+            ),
         ),
     ] = 10_000
     heartbeat_interval_ms: Annotated[
@@ -167,11 +276,15 @@ class KafkaSettings:
             alias="CLOCKWORK_HEARTBEAT_INTERVAL_MS",
             ge=50,
             le=600_000,
-            description="how soon a node hears of a rebalance",
+            description="interval of group heartbeats: how soon a node hears of a rebalance",
         ),
     ] = 500
     instance_id: Annotated[
-        _KafkaName | None, Field(alias="CLOCKWORK_INSTANCE_ID", description="static membership: for rolling restarts")
+        _KafkaName | None,
+        Field(
+            alias="CLOCKWORK_INSTANCE_ID",
+            description="name of this node for static membership in the group: rolling restarts move no shard",
+        ),
     ] = None
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
@@ -192,8 +305,61 @@ class KafkaSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KafkaSecuritySettings:
+    """TLS and SASL towards Kafka: how node and broker prove their identity to each other."""
+
+    protocol: Annotated[
+        Protocol,
+        _upper,
+        Field(alias=PROTOCOL, description="PLAINTEXT (a local Kafka), SSL, SASL_PLAINTEXT or SASL_SSL"),
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Mechanism | None,
+        _upper,
+        Field(alias=MECHANISM, description=f"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or {MSK_IAM}; needed with SASL_…"),
+    ] = None
+    username: Annotated[
+        str | None,
+        Field(alias=USERNAME, min_length=1, description="user of PLAIN and SCRAM; MSK takes AWS's credentials"),
+    ] = None
+    password: Annotated[SecretStr | None, Field(alias=PASSWORD, min_length=1, description="password of the user")] = (
+        None
+    )
+    tls_ca: Annotated[
+        Path | None,
+        Field(
+            alias=TLS_CA,
+            description="PEM file with the authorities that may sign the brokers' certificates; default: the system's",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        Field(
+            alias=TLS_CERT, description="PEM file with this node's own certificate, where brokers ask for one (mTLS)"
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Field(alias=TLS_KEY, description="PEM file with the private key of the certificate, not encrypted")
+    ] = None
+    check_hostname: Annotated[
+        bool,
+        Field(
+            alias=CHECK_HOSTNAME, description="false: accept a trusted certificate of any host name; for tunnels only"
+        ),
+    ] = True
+
+    @property
+    def sasl(self) -> bool:
+        return self.protocol.startswith("SASL_")
+
+    @property
+    def tls(self) -> bool:
+        return self.protocol.endswith("SSL")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IntakeSettings:
-    """Accepting, finding and cancelling schedules."""
+    """Requests: accepting, finding and cancelling schedules."""
 
     cluster: _Cluster = CLUSTER_DEFAULT
     shards: _Shards = SHARDS_DEFAULT
@@ -203,7 +369,7 @@ class IntakeSettings:
             alias="CLOCKWORK_REQUEST_TIMEOUT_MS",
             ge=100,
             le=60_000,
-            description="deadline of one API request, its retries included; then 503",
+            description="deadline of one API request, retries included; then 503",
         ),
     ] = 5_000
     scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
@@ -213,7 +379,7 @@ class IntakeSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerSettings:
-    """Firing the schedules of one shard."""
+    """Delivery of the due schedules of a shard."""
 
     scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
     frontier_lead_ms: Annotated[
@@ -231,7 +397,7 @@ class RunnerSettings:
             alias="CLOCKWORK_BATCH_RECORDS_MAX",
             ge=1,
             le=BATCH_RECORDS_MAX,
-            description="of one Kafka transaction; larger ones gain little and delay the rest",
+            description="most records of one Kafka transaction; larger ones gain little and delay the rest",
         ),
     ] = 500
     batch_bytes_max: Annotated[
@@ -240,17 +406,30 @@ class RunnerSettings:
             alias="CLOCKWORK_BATCH_BYTES_MAX",
             ge=64 * 1024,
             le=64 * 1024 * 1024,
-            description="of one Kafka transaction; it is held in memory once per shard",
+            description="most bytes of one Kafka transaction; held in memory once per shard",
         ),
     ] = 4 * 1024 * 1024
     retry_attempts: Annotated[
-        int, Field(alias="CLOCKWORK_RETRY_ATTEMPTS", ge=1, le=1_000, description="of a record its topic refuses")
+        int,
+        Field(
+            alias="CLOCKWORK_RETRY_ATTEMPTS",
+            ge=1,
+            le=1_000,
+            description="attempts for a record that its topic refuses; then a dead letter",
+        ),
     ] = 8
     retry_initial_ms: Annotated[
-        int, Field(alias="CLOCKWORK_RETRY_INITIAL_MS", ge=1, le=86_400_000, description="first back-off, then doubling")
+        int,
+        Field(
+            alias="CLOCKWORK_RETRY_INITIAL_MS",
+            ge=1,
+            le=86_400_000,
+            description="first back-off between the attempts; it doubles",
+        ),
     ] = 1_000
     retry_max_ms: Annotated[
-        int, Field(alias="CLOCKWORK_RETRY_MAX_MS", ge=1, le=86_400_000, description="the back-off's upper end")
+        int,
+        Field(alias="CLOCKWORK_RETRY_MAX_MS", ge=1, le=86_400_000, description="longest back-off between the attempts"),
     ] = 60_000
     topic_wait_ms: Annotated[
         int,
@@ -258,7 +437,7 @@ class RunnerSettings:
             alias="CLOCKWORK_TOPIC_WAIT_MS",
             ge=0,
             le=30 * 86_400_000,
-            description="how long a missing or forbidden topic's schedules wait before they fail",
+            description="how long the schedules of a missing or forbidden topic wait before they fail",
         ),
     ] = 900_000
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
@@ -266,6 +445,223 @@ class RunnerSettings:
     """Follows from the cluster's name."""
     dead_letter_topics: Mapping[str, str] = field(default_factory=dict)
     """By client, where it is another one; see `DeadLetterSettings`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSettings:
+    """Logs and traces."""
+
+    format: Annotated[
+        Literal["auto", "text", "json"],
+        _lower,
+        Field(
+            alias="CLOCKWORK_LOG_FORMAT",
+            description="auto (text on a terminal, else JSON), text, or json (one object a line)",
+        ),
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _lower,
+        Field(
+            alias="CLOCKWORK_LOG_LEVEL",
+            description=(
+                "debug, info, warning or error; info is one line for each event that an operator may have to know"
+            ),
+        ),
+    ] = "info"
+    tracing: Annotated[
+        Literal["off", "otlp"],
+        _switch,
+        Field(
+            alias="CLOCKWORK_TRACING",
+            description="otlp: spans of creates and deliveries, exported as OpenTelemetry's OTEL_… variables say",
+        ),
+    ] = "off"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessSettings:
+    """Access: who may call, and how much a client may create."""
+
+    auth: Annotated[
+        Literal["none", "keys", "oidc"],
+        _lower,
+        Field(
+            alias="CLOCKWORK_AUTH",
+            description=(
+                "who may call: anyone (none), holders of API keys (keys) or of an OpenID Connect issuer's tokens (oidc)"
+            ),
+        ),
+    ] = "none"
+    keys_file: Annotated[
+        str | None,
+        Field(
+            alias="CLOCKWORK_AUTH_KEYS_FILE",
+            description="for keys: TOML file with the hashes of the keys; a change counts at once",
+        ),
+    ] = None
+    oidc_issuer: Annotated[
+        _Url, Field(alias="CLOCKWORK_OIDC_ISSUER", description="for oidc: the issuer; `iss` of a token must equal it")
+    ] = None
+    oidc_audience: Annotated[
+        str | None,
+        Field(alias="CLOCKWORK_OIDC_AUDIENCE", description="for oidc: the audience; `aud` of a token must hold it"),
+    ] = None
+    oidc_jwks_url: Annotated[
+        _Url,
+        Field(
+            alias="CLOCKWORK_OIDC_JWKS_URL",
+            description="for oidc: URL of the issuer's keys (JWKS); default: the one in its discovery document",
+        ),
+    ] = None
+    oidc_name_claim: Annotated[
+        _Claim,
+        Field(alias="CLOCKWORK_OIDC_NAME_CLAIM", description="for oidc: claim with the caller's name, for the log"),
+    ] = "sub"
+    oidc_clients_claim: Annotated[
+        _Claim,
+        Field(
+            alias="CLOCKWORK_OIDC_CLIENTS_CLAIM",
+            description="for oidc: claim with the clientIds that the caller may use, or prefixes with *",
+        ),
+    ] = "clockwork_clients"
+    oidc_topics_claim: Annotated[
+        _Claim,
+        Field(
+            alias="CLOCKWORK_OIDC_TOPICS_CLAIM",
+            description="for oidc: claim with the topics that the caller may use, or prefixes with *",
+        ),
+    ] = "clockwork_topics"
+    oidc_rights_claim: Annotated[
+        _Claim,
+        Field(
+            alias="CLOCKWORK_OIDC_RIGHTS_CLAIM",
+            description="for oidc: claim with the caller's rights: create, cancel, read, admin",
+        ),
+    ] = "clockwork_rights"
+    creates_per_second: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_CREATES_PER_SECOND",
+            ge=0,
+            le=1_000_000,
+            description="most creates of one client a second on one node; 0: no limit",
+        ),
+    ] = 0
+    create_bytes_per_second: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_CREATE_BYTES_PER_SECOND",
+            ge=0,
+            le=1_000_000_000,
+            description="most bytes of `taskData` of one client a second on one node; 0: no limit",
+        ),
+    ] = 0
+    client_pending_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_CLIENT_PENDING_MAX",
+            ge=0,
+            le=1_000_000_000,
+            description=(
+                "most pending schedules of one client; a soft limit (docs/access.md) that needs "
+                "CLOCKWORK_SEARCH; 0: no limit"
+            ),
+        ),
+    ] = 0
+    commands: Annotated[
+        _Switch,
+        Field(alias="CLOCKWORK_COMMANDS", description="on: also accept commands from the topic `<cluster>-commands`"),
+    ] = "off"
+    commands_principal: Annotated[
+        str | None,
+        Field(
+            alias="CLOCKWORK_COMMANDS_PRINCIPAL",
+            min_length=1,
+            description=(
+                "principal whose rights commands have: a name in the keys file, or * for all "
+                "rights; needed unless CLOCKWORK_AUTH is none"
+            ),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConnectionSettings:
+    """HTTP connections: limits of number and time."""
+
+    connections_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_HTTP_CONNECTIONS_MAX",
+            ge=1,
+            le=100_000,
+            description="most HTTP connections at once; keep it below the process's limit of open files",
+        ),
+    ] = 512
+    head_timeout_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_HTTP_HEAD_TIMEOUT_MS",
+            ge=10,
+            le=600_000,
+            description="time for a client to send a request's line and headers, from the first byte on",
+        ),
+    ] = 10_000
+    send_timeout_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_HTTP_SEND_TIMEOUT_MS",
+            ge=10,
+            le=600_000,
+            description="time for a client to take an answer",
+        ),
+    ] = 30_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaceSettings:
+    """Rate limits of deliveries, by topic."""
+
+    deliveries_per_second: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_TOPIC_DELIVERIES_PER_SECOND",
+            ge=0,
+            le=1_000_000,
+            description=(
+                "most deliveries to a topic a second on one node, so that a catch-up does not "
+                "flood consumers; 0: no limit"
+            ),
+        ),
+    ] = 0
+    topic_rates: Annotated[
+        tuple[Annotated[str, AfterValidator(topic_rate)], ...] | None,
+        BeforeValidator(listed),
+        Field(alias="CLOCKWORK_TOPIC_RATES", description="limits of single topics, topic=number, separated by commas"),
+    ] = None
+
+    def per_second(self) -> dict[str, int]:
+        """The topics with a limit of their own."""
+        return {topic: int(rate) for topic, _, rate in (each.partition("=") for each in self.topic_rates or ())}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetterSettings:
+    """Dead letters of single clients."""
+
+    topics: Annotated[
+        tuple[Annotated[str, AfterValidator(client_topic)], ...] | None,
+        BeforeValidator(listed),
+        Field(
+            alias=DEAD_LETTER_TOPICS,
+            description="topics for the dead letters of single clients, clientId=topic, separated by commas",
+        ),
+    ] = None
+
+    def of_clients(self) -> dict[str, str]:
+        """The topics, by client."""
+        return {client: topic for client, _, topic in (each.partition("=") for each in self.topics or ())}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -285,125 +681,3 @@ class Settings:
     connections: ConnectionSettings = field(default_factory=ConnectionSettings)
     pace: PaceSettings = field(default_factory=PaceSettings)
     dead_letters: DeadLetterSettings = field(default_factory=DeadLetterSettings)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SettingName:
-    """One name that may be set, for messages, documents and checks."""
-
-    name: str
-    default: object
-    reason: str
-
-
-_COMPONENTS: Final[tuple[type[Any], ...]] = (
-    HttpSettings,
-    ProcessSettings,
-    StoreSettings,
-    DynamoSettings,
-    KafkaSettings,
-    KafkaSecuritySettings,
-    IntakeSettings,
-    RunnerSettings,
-    LogSettings,
-    AccessSettings,
-    ConnectionSettings,
-    PaceSettings,
-    DeadLetterSettings,
-)
-_Component = TypeVar("_Component")
-
-
-def setting_names() -> tuple[SettingName, ...]:
-    """Every name, once, in the order of the classes."""
-    found: dict[str, SettingName] = {}
-    for component in _COMPONENTS:
-        for name, default, info in _named_fields(component):
-            found.setdefault(name, SettingName(name=name, default=default, reason=info.description or ""))
-    return tuple(found.values())
-
-
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Reads and checks everything; the environment is not looked at again.
-
-    Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
-    """
-    problems: list[str] = []
-    values = values_of(environ, {each.name for each in setting_names()}, problems)
-    http = _component(HttpSettings, values, problems)
-    processes = _component(ProcessSettings, values, problems)
-    store = _component(StoreSettings, values, problems)
-    dynamo = _component(DynamoSettings, values, problems)
-    kafka = _component(KafkaSettings, values, problems)
-    security = _component(KafkaSecuritySettings, values, problems)
-    intake = _component(IntakeSettings, values, problems)
-    runner = _component(RunnerSettings, values, problems)
-    log = _component(LogSettings, values, problems)
-    access = _component(AccessSettings, values, problems)
-    connections = _component(ConnectionSettings, values, problems)
-    pace = _component(PaceSettings, values, problems)
-    dead_letters = _component(DeadLetterSettings, values, problems)
-    if not problems:
-        problems += [*_disagreements(dynamo, kafka, runner), *access.disagreements(search=dynamo.search)]
-        problems += security_disagreements(security, http_cert=http.tls_cert, http_key=http.tls_key)
-        problems += dead_letters.disagreements(kafka.cluster)
-        if store.in_process and processes.count > 1:
-            problems.append(
-                f"CLOCKWORK_PROCESSES: must be 1 with CLOCKWORK_STORE={store.kind}, which one process keeps"
-            )
-    if problems:
-        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
-    local = dynamo.endpoint is not None or store.in_process
-    create = dynamo.create_resources if dynamo.create_resources is not None else local
-    return Settings(
-        http=http,
-        processes=processes,
-        store=store,
-        dynamo=replace(dynamo, create_resources=create),
-        kafka=replace(kafka, create_resources=create),
-        kafka_security=security,
-        intake=intake,
-        runner=replace(
-            runner, dead_letter_topic=kafka.dead_letters_topic, dead_letter_topics=dead_letters.of_clients()
-        ),
-        log=log,
-        access=access,
-        connections=connections,
-        pace=pace,
-        dead_letters=dead_letters,
-    )
-
-
-def _named_fields(component: type[Any]) -> Iterator[tuple[str, object, FieldInfo]]:
-    hints = get_type_hints(component, include_extras=True)
-    for each in fields(component):
-        for info in getattr(hints[each.name], "__metadata__", ()):
-            if isinstance(info, FieldInfo) and info.alias is not None:
-                yield info.alias, each.default, info
-
-
-def _component(component: type[_Component], values: Mapping[str, str], problems: list[str]) -> _Component:
-    """One class from its values; its defaults stand in while further problems are collected."""
-    try:
-        return TypeAdapter(component).validate_python(values)
-    except ValidationError as error:
-        wrong = error.errors(include_input=False, include_url=False, include_context=False)
-        problems += [f"{each['loc'][0]}: {each['msg']}" for each in wrong]
-        return component()
-
-
-def _disagreements(dynamo: DynamoSettings, kafka: KafkaSettings, runner: RunnerSettings) -> Iterator[str]:
-    """Values that are fine alone and wrong together; only looked at when each is fine alone."""
-    if (dynamo.access_key is None) != (dynamo.secret_key is None):
-        missing = "AWS_ACCESS_KEY" if dynamo.access_key is None else "AWS_SECRET_KEY"
-        yield f"{missing}: AWS_ACCESS_KEY and AWS_SECRET_KEY belong together, set both or neither"
-    tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table)
-    if len(set(tables)) < len(tables):
-        yield "SCHEDULE_DB, PARTITION_EXEC_DB, SCHEDULE_KEY_DB: must be three different tables"
-    if kafka.heartbeat_interval_ms * 3 > kafka.session_timeout_ms:
-        yield (
-            "CLOCKWORK_HEARTBEAT_INTERVAL_MS: should be at most a third of CLOCKWORK_SESSION_TIMEOUT_MS, "
-            "or two lost heartbeats cost the shards"
-        )
-    if runner.retry_initial_ms > runner.retry_max_ms:
-        yield "CLOCKWORK_RETRY_INITIAL_MS: should be at most CLOCKWORK_RETRY_MAX_MS"

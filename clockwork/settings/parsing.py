@@ -11,9 +11,9 @@ _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
 def toml_of(text: bytes) -> dict[str, Any]:
-    """A TOML file. Raises: ValueError."""
+    """A TOML file; a byte order mark at its beginning is ignored. Raises: ValueError."""
     try:
-        return tomllib.loads(text.decode("utf-8"))
+        return tomllib.loads(text.decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
 
@@ -31,6 +31,16 @@ def text_of(value: object) -> str | None:
             return ",".join(value)
         case _:
             return None
+
+
+def switch(value: object) -> object:
+    """`on` or `off`, in any letter case, from the other words for them: a YAML file makes `off` false."""
+    if not isinstance(value, str):
+        return value
+    text = value.lower()
+    if text in {"true", "yes"}:
+        return "on"
+    return "off" if text in {"false", "no"} else text
 
 
 def listed(value: object) -> object:

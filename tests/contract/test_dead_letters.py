@@ -10,8 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of
-from clockwork.domain.schedule import Failure, Topic
+from clockwork.domain.schedule import Failure
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.dead_letters import KafkaDeadLetters

@@ -10,7 +10,7 @@ from clockwork.clock import SystemClock
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced, RefusalCause
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.publisher import KafkaPublisher
@@ -160,7 +160,7 @@ async def test_a_topic_without_enough_replicas_is_refused_for_now_and_holds_up_n
         with pytest.raises(DeliveryRefused) as refused:
             await shard.deliver([record(topic, b"a"), record(poor)], marker_of)
         [refusal] = refused.value.refusals
-        assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, poor)
+        assert (refusal.cause, refusal.destination) == (RefusalCause.TRANSIENT, poor)
         assert not refused.value.begun
         await shard.deliver([record(topic, b"a")], marker_of)
         await shard.close()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
@@ -131,8 +131,8 @@ async def test_the_ends_of_a_key_are_found_and_its_pointer_is_none_of_them(
     ends = [row(schedule(schedule_key=key, due_ms=due_ms, version=n)) for n, due_ms in enumerate((DUE_MS, 1, 5_000))]
     await put(store, [ends[0], row(schedule(schedule_key="a/0")), row(schedule(schedule_key="b"))])
     await store.finish(ends[0].shard, [end(each) for each in [*ends, row(schedule(schedule_key="a/0"))]])
-    place = CommandPlace(kafka_partition=0, offset=0, at_ms=0)
-    note = NoteChange(before=(), after=CommandNote(places=(place,), by="a", expires_at_s=2_000_000_000))
+    place = CommandOffset(kafka_partition=0, offset=0, at_ms=0)
+    note = NoteChange(before=(), after=CommandNote(offsets=(place,), by="a", expires_at_s=2_000_000_000))
     await store.note_command(CLIENT, key, note)  # is no end
 
     assert sorted(await search.read_ended(CLIENT, key)) == sorted(each.position for each in ends)

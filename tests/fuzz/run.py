@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import strategies as st
 
 from clockwork.access.keys import KeyRing
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from infra.local import LocalServices
 from tests.fuzz import files, real, requests, rows, wakeups
 from tests.fuzz.tally import Tally, sample, try_each

@@ -8,7 +8,7 @@ import aiohttp
 from hypothesis import strategies as st
 
 from clockwork.access.keys import KeyRing
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from tests.fuzz import files, requests, rows, wakeups
 from tests.fuzz.tally import Tally, sample, try_each
 from tests.support.clocks import ManualClock

@@ -1,4 +1,4 @@
-"""Keys and limits of a whole node: told by its settings, asked over HTTP, seen in Kafka."""
+"""Keys and limits of a whole node, from its settings to the records in Kafka."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from clockwork.access.keys import KeyForm, hash_of, new_credential
+from clockwork.access.keys import KeyEntry, hash_of, new_key
 from clockwork.access.keys_command import entry
 from clockwork.domain.rights import Right
 from tests.support.client import Client
@@ -20,20 +20,20 @@ PER_SECOND = 20
 
 
 def a_key(client: str, topic: str, *rights: Right) -> tuple[dict[str, str], str]:
-    """The header that brings it, and its entry."""
-    credential, key_id = new_credential()
-    form = KeyForm(
+    """The header that carries a new key, and its entry."""
+    key, key_id = new_key()
+    written = KeyEntry(
         id=key_id,
         name=client,
-        hash=hash_of(credential).text(),
+        hash=hash_of(key),
         clients=[client],
         topics=[topic],
         rights=list(rights),
     )
-    return {"Authorization": f"Bearer {credential}"}, entry(form)
+    return {"Authorization": f"Bearer {key}"}, entry(written)
 
 
-async def test_a_node_lets_in_whom_its_file_names_for_as_long_as_it_does(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_node_accepts_a_key_for_as_long_as_its_file_has_the_entry(cluster: Cluster, tmp_path: Path) -> None:
     topic, other = await cluster.topic(), await cluster.topic()
     path = tmp_path / "keys.toml"
     headers, text = a_key(cluster.name, topic, Right.CREATE, Right.READ)

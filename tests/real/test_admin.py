@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.processes]
 async def admin(node: ClusterNode, *arguments: str) -> str:
     """Runs `clockwork admin …` against a node; what it printed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork.cli", "--url", node.client.url, "admin", *arguments,
+        sys.executable, "-m", "clockwork", "--url", node.client.url, "admin", *arguments,
         cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, wrong = await process.communicate()

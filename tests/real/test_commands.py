@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from clockwork.node.resources import init_resources
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
 from tests.support.nodes import SHORT_SESSION, Cluster, ClusterNode, opened_cluster
 from tests.support.reader import Arrived, read_all, reading

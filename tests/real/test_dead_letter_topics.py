@@ -90,7 +90,7 @@ async def test_letters_lie_in_the_clusters_topic_while_the_clients_is_missing_an
 
 async def listed(node: ClusterNode, *arguments: str) -> list[tuple[str, str]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork.cli", "--url", node.client.url,
+        sys.executable, "-m", "clockwork", "--url", node.client.url,
         "admin", "dead-letters", "list", "--json", *arguments,
         cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

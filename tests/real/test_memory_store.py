@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.node.app import Role, open_node
 from clockwork.node.resources import check_resources, init_resources
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from tests.support.nodes import Cluster, node_here
 from tests.support.reader import reading
 
@@ -47,7 +47,7 @@ async def test_schedules_are_accepted_cancelled_listed_and_delivered_from_memory
 
 async def test_init_and_check_look_at_kafka_alone(cluster: Cluster) -> None:
     settings = load_settings(cluster.environment({**MEMORY, "CLOCKWORK_CREATE_RESOURCES": "false"}))
-    with pytest.raises(StartRefused, match="topic"):
+    with pytest.raises(CannotStart, match="topic"):
         await check_resources(settings)
     await init_resources(settings)
     await check_resources(settings)
@@ -56,6 +56,6 @@ async def test_init_and_check_look_at_kafka_alone(cluster: Cluster) -> None:
 @pytest.mark.parametrize("role", [Role.API, Role.WORKER])
 async def test_a_role_that_would_need_another_node_is_refused(role: Role) -> None:
     settings = load_settings({"CLOCKWORK_STORE": "memory"})
-    with pytest.raises(StartRefused, match=f"--role {role}"):
+    with pytest.raises(CannotStart, match=f"--role {role}"):
         async with open_node(settings, role):
             pytest.fail("it was opened")

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
 
 from clockwork.kafka.leave import leave_group
 from clockwork.node.resources import init_resources, kafka_settings
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from infra.kafka.acls import Right, rights
 from infra.local import LocalServices
 from infra.local.kafka import SecureListener

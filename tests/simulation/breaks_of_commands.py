@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clockwork.domain.command import NoteChange
+from clockwork.domain.command_notes import NoteChange
 from clockwork.ports.commands import CommandBatch, CommandRecord
 from clockwork.ports.store import KeyName
 from clockwork.requests.dedup import CommandDedup
@@ -42,7 +42,7 @@ def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | No
     """The note moves without a condition."""
     there = self.notes.get(name)
     if note is not None:
-        note = NoteChange(before=there.places if there is not None else (), after=note.after)
+        note = NoteChange(before=there.offsets if there is not None else (), after=note.after)
     return _move_note(self, name, note)
 
 

@@ -12,7 +12,7 @@ from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal, RefusalCause
 from tests.simulation.host import Host
 from tests.simulation.kafka_world import CLUSTER, DELIVERIES, Busy, KafkaWorld, Transaction, Where
 
@@ -320,8 +320,10 @@ class HostShardPublisher:
 def _numbered(refusal: Refusal, indices: list[int]) -> Refusal:
     if refusal.index is None:
         return refusal
-    return Refusal(cause=refusal.cause, reason=refusal.reason, topic=refusal.topic, index=indices[refusal.index])
+    return Refusal(
+        cause=refusal.cause, reason=refusal.reason, destination=refusal.destination, index=indices[refusal.index]
+    )
 
 
 def _away(topic: str) -> Refusal:
-    return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
+    return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.clock import ClockGuard
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
 from clockwork.firing import deliver
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Cleanup
 from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_pass import Dispatcher
-from clockwork.firing.takeover import TakeOver
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.takeover import Takeover
 from clockwork.requests import hold
 from clockwork.requests.cancel import Canceller
 from clockwork.requests.dedup import CommandDedup
@@ -50,6 +50,8 @@ def applied(mutation: Mutation) -> Iterator[None]:
     """Breaks the protocol, then mends it."""
     with contextlib.ExitStack() as stack:
         for thing, name, instead in mutation.patches():
+            if not hasattr(thing, name):
+                raise AttributeError(f"{mutation.name}: {thing!r} has no {name} to break")
             if name in vars(thing):
                 stack.callback(setattr, thing, name, vars(thing)[name])
             else:
@@ -119,28 +121,28 @@ MUTATIONS: Final = (
         name="frontier not written",
         seeds=20,
         theme=Theme.CANCELS,
-        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_pretended)],
+        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_pretended)],
     ),
     Mutation(
         name="frontier written after reading",
         seeds=100,
         theme=Theme.CANCELS,
         patches=lambda: [
-            (Dispatcher, "raise_frontier", breaks.frontier_pretended),
-            (Dispatcher, "_read", breaks.read_then_frontier),
+            (ShardPass, "raise_frontier", breaks.frontier_pretended),
+            (ShardPass, "_read", breaks.read_then_frontier),
         ],
     ),
     Mutation(
         name="fenced frontier goes on",
         seeds=120,
         theme=Theme.PLAIN,
-        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_though_fenced)],
+        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_though_fenced)],
     ),
     Mutation(
         name="frontier lowered at take-over",
         seeds=200,
         theme=Theme.SKEW,
-        patches=lambda: [(TakeOver, "run", breaks.take_over_and_lower)],
+        patches=lambda: [(Takeover, "run", breaks.take_over_and_lower)],
     ),
     Mutation(
         name="fires beyond the bound",
@@ -199,7 +201,7 @@ MUTATIONS: Final = (
         name="hold ignored",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(Dispatcher, "_answer_holds", breaks.holds_ignored)],
+        patches=lambda: [(ShardPass, "_answer_holds", breaks.holds_ignored)],
     ),
     Mutation(
         name="fires what is gone",
@@ -294,7 +296,7 @@ MUTATIONS: Final = (
         name="commands carried out again when they are read again",
         seeds=80,
         theme=Theme.COMMANDS,
-        patches=lambda: [(CommandPlace, "is_over", lambda self, last: False)],
+        patches=lambda: [(CommandOffset, "is_processed", lambda self, last: False)],
     ),
     Mutation(
         name="create over anything", seeds=20, patches=lambda: [(HostStore, "create", breaks.create_over_anything)]
@@ -302,9 +304,9 @@ MUTATIONS: Final = (
 )
 
 RARE: Final = (
-    _scripted("bound of the answer", (Dispatcher, "_read", breaks.bound_of_the_answer)),
-    _scripted("an hour ahead is heeded", (Planner, "_heeded", breaks.heeded_however_far)),
-    _scripted("renewed without proof of epoch", (TakeOver, "renew", breaks.renew_without_proof)),
+    _scripted("bound of the answer", (ShardPass, "_read", breaks.bound_of_the_answer)),
+    _scripted("an hour ahead is heeded", (Planner, "_retry_applies", breaks.heeded_however_far)),
+    _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
     _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
     _scripted(
         "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
@@ -313,11 +315,11 @@ RARE: Final = (
         "change made again over the next one",
         (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
     ),
-    _scripted("renewed and epoch only read", (TakeOver, "renew", breaks.renew_and_only_read)),
+    _scripted("renewed and epoch only read", (Takeover, "renew", breaks.renew_and_only_read)),
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, lease: {})),
+    _scripted("promises forgotten", (ShardPass, "_promises", lambda self, lease: {})),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted("commands without an effect are not noted", (CommandDedup, "close", breaks_of_commands.nothing_to_note)),

@@ -5,8 +5,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey
 from clockwork.requests.results import NewSchedule
 from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS

@@ -8,7 +8,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
     Cancelled,

@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position, new_position
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -23,7 +24,6 @@ from clockwork.domain.schedule import (
     RowName,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import End

@@ -6,7 +6,7 @@ from pathlib import Path
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from clockwork.settings.security import HTTP_CERT, HTTP_KEY
+from clockwork.settings.model import HTTP_CERT, HTTP_KEY
 from clockwork.tls import CertFiles
 
 

@@ -42,7 +42,7 @@ class ManualMonotonic:
 
 
 class TrustedClock:
-    """A `clockwork.clock.Trust` that says what the test wants."""
+    """A `clockwork.clock.ClockTrust` that says what the test wants."""
 
     def __init__(self, *, trusted: bool = True, skew_ms: int | None = 0) -> None:
         self.is_trusted = trusted

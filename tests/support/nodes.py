@@ -29,7 +29,7 @@ from clockwork.clock import SystemClock
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.topics import create_topics
 from clockwork.node.app import Node, Role, open_node
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
 from infra.local.node import NodeProcess, node_environment
 from infra.local.ports import free_port

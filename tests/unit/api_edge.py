@@ -13,7 +13,7 @@ from clockwork.domain.position import new_position
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.http.server import HttpServer, make_app
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.history import Remembers
 from clockwork.requests.listing import Lists
@@ -35,8 +35,7 @@ from clockwork.requests.results import (
     Unchanged,
     VersionDiffers,
 )
-from clockwork.settings.access import ConnectionSettings
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000
@@ -266,7 +265,7 @@ async def open_edge(
     engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
-    gate = Gate(authenticator, telemetry, monotonic_ns=lambda: now_ns[0])
+    gate = Gate(authenticator, telemetry)
     limits = CreateLimits(
         creates_per_second=creates_per_second,
         bytes_per_second=bytes_per_second,

@@ -35,9 +35,9 @@ class Service:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            lease = await self.engine.take_over.run(ShardId(shard))
+            lease = await self.engine.takeover.run(ShardId(shard))
             await self.engine.one_pass(lease)
-            await lease.tidy.finish()
+            await lease.cleanup.finish()
 
     async def seed(self, *client_ids: str) -> None:
         """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""
@@ -66,16 +66,15 @@ class Service:
 
 
 class Keys:
-    """An `Authenticator` that knows all keys from before."""
+    """An `Authenticator` with these keys."""
 
     def __init__(self, keys: Mapping[str, Principal]) -> None:
         self._keys = keys
 
-    def known(self, credential: str) -> Principal | None:
-        return self._keys.get(credential)
-
-    async def check(self, credential: str) -> Principal:
-        raise Unauthenticated("No such key.")
+    async def authenticate(self, credential: str) -> Principal:
+        if credential not in self._keys:
+            raise Unauthenticated("No such key.")
+        return self._keys[credential]
 
     async def run(self) -> None:
         raise AssertionError("not in this test")

@@ -13,7 +13,7 @@ from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import Fenced, StoreUnavailable
-from clockwork.operations.scan import BEGINNING
+from clockwork.operations.scan import SCAN_START
 from clockwork.requests.results import Cancelled
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
@@ -35,7 +35,7 @@ async def asked(service: Service, path: str, key: str = "none") -> tuple[int, An
 async def test_each_shard_is_shown_with_its_owner_and_how_late_it_is() -> None:
     engine = Engine()
     await engine.put(row())
-    await engine.take_over.run(SHARD)
+    await engine.takeover.run(SHARD)
     engine.at_due(2_500)
     del engine.store.shard_states[ShardId(0)]
     async with open_service(engine) as service:
@@ -83,7 +83,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     await engine.put(sent)
     lease = await engine.own()
     engine.at_due()
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     await engine.survey.fence(SHARD)
     refused = await engine.canceller.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
@@ -91,7 +91,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     assert engine.arrived() == ["sent"]
 
     again = await engine.own()
-    assert sent.position in again.tidy or not engine.store.rows
+    assert sent.position in again.cleanup or not engine.store.rows
     await engine.one_pass(again)
     assert engine.arrived() == ["sent"]
 
@@ -106,7 +106,7 @@ async def test_a_cancel_believes_no_wait_that_was_said_before_the_fence() -> Non
     engine.at_due()
     await engine.one_pass(lease)
     await engine.survey.fence(SHARD)
-    await engine.dispatcher.answer_wanted(lease, waiting.position)
+    await engine.shard_pass.answer_wanted(lease, waiting.position)
     refused = await engine.canceller.cancel(waiting.schedule.client_id, waiting.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
 
@@ -149,7 +149,7 @@ async def test_all_pending_schedules_are_in_the_pages_once_and_nothing_that_ende
     ended = builders.outcome(delivered)  # its row is still to be deleted
     engine.store.outcomes[(ended.client_id, ended.schedule_key, ended.position)] = ended
     engine.at_due()
-    keys, unreadable, place = [], 0, BEGINNING
+    keys, unreadable, place = [], 0, SCAN_START
     while True:
         page = await engine.scan.page(place, limit=5)
         keys += [view.schedule_key for view in page.views]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from clockwork.http.connection import HEADERS_MAX, Connection
-from clockwork.settings.access import ConnectionSettings
+from clockwork.settings.model import ConnectionSettings
 from tests.support.waiting import until
 from tests.unit.api_edge import Edge, a_request, open_edge
 

@@ -1,38 +1,67 @@
 """Tokens of an issuer that lives in the test: real signatures, real HTTP."""
 
+import asyncio
+import base64
 import builtins
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import jwt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from hypothesis import example, given
+from hypothesis import strategies as st
+from jwt.algorithms import get_default_algorithms
 
 from clockwork.access import oidc
 from clockwork.access.oidc import IssuerUnavailable, OidcTokens
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
-from clockwork.errors import StartRefused, Unauthenticated
-from clockwork.settings.access import AccessSettings
+from clockwork.errors import CannotStart, Unauthenticated
+from clockwork.settings.model import AccessSettings
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import a_request, open_edge
 
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 ANOTHER_RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+WEAK_RSA = rsa.generate_private_key(public_exponent=65_537, key_size=1_024)
 EC = ec.generate_private_key(ec.SECP256R1())
+KEY_OF: dict[str, PrivateKey] = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), RSA),
+    "ES256": EC,
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+ED448 = ed448.Ed448PrivateKey.generate()
+LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
-def published(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, key_id: str) -> dict[str, Any]:
-    public = key.public_key()
-    text = RSAAlgorithm.to_jwk(public) if isinstance(public, rsa.RSAPublicKey) else ECAlgorithm.to_jwk(public)
-    document: dict[str, Any] = json.loads(text)
-    return document | {"kid": key_id, "use": "sig"}
+def published(key: PrivateKey, key_id: str | None, **members: Any) -> dict[str, Any]:
+    """The key as its issuer publishes it, without `alg` unless it is given; a member that is None is left out."""
+    name = next((name for name, each in KEY_OF.items() if type(each) is type(key)), "EdDSA")
+    document = get_default_algorithms()[name].to_jwk(key.public_key(), as_dict=True)
+    document = {name: value for name, value in document.items() if name != "key_ops"}
+    return document | {name: value for name, value in {"kid": key_id, **members}.items() if value is not None}
+
+
+def base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def signed(header: bytes, claims: bytes, *, key: PrivateKey = RSA, algorithm: str = "RS256") -> str:
+    """A token of any bytes, with a signature that fits."""
+    text = f"{base64url(header)}.{base64url(claims)}"
+    return f"{text}.{base64url(get_default_algorithms()[algorithm].sign(text.encode(), key))}"
 
 
 @dataclass
@@ -40,31 +69,61 @@ class Issuer:
     """Publishes keys, signs tokens."""
 
     url: str = ""
-    keys: list[dict[str, Any]] = field(default_factory=lambda: [published(RSA, "one")])
+    keys: list[Any] = field(default_factory=lambda: [published(RSA, "one")])
     fetched: int = 0
-    away: bool = False
+    answer: web.Response | None = None
+    """Given instead of the keys."""
+    about_changes: dict[str, Any] = field(default_factory=dict)
+    """To the discovery document."""
+    released: asyncio.Event | None = None
+    """If there is one: the answer ends once it is set."""
+    drips: bool = False
+    """Until then it comes byte by byte."""
 
     async def about(self, _: web.Request) -> web.Response:
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
+        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"} | self.about_changes)
 
-    async def show_keys(self, _: web.Request) -> web.Response:
+    async def show_keys(self, request: web.Request) -> web.StreamResponse:
         self.fetched += 1
-        if self.away:
-            raise web.HTTPServiceUnavailable
-        return web.json_response({"keys": self.keys})
+        if self.released is not None and self.drips:
+            dripping = web.StreamResponse()
+            await dripping.prepare(request)
+            while not self.released.is_set():
+                await dripping.write(b" ")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.released.wait(), 0.01)
+            return dripping
+        if self.released is not None:
+            await self.released.wait()
+        return self.answer or web.json_response({"keys": self.keys})
 
-    def token(self, key: Any = RSA, key_id: str | None = "one", algorithm: str = "RS256", **changes: Any) -> str:
+    def claims(self, **changes: Any) -> dict[str, Any]:
         claims: dict[str, Any] = {
             "iss": self.url,
             "aud": ["clockwork", "else"],
             "sub": "shop-service",
-            "exp": datetime.now(UTC) + timedelta(minutes=5),
+            "exp": int(LATER.timestamp()),
             "clockwork_clients": ["shop", "shop-*"],
             "clockwork_topics": "orders mail.*",
             "clockwork_rights": ["create", "read", "dance"],
         }
-        claims = {name: value for name, value in (claims | changes).items() if value is not None}
-        return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id} if key_id else {})
+        return {name: value for name, value in (claims | changes).items() if value is not ...}
+
+    def token(self, key: Any = RSA, key_id: str | None = "one", algorithm: str = "RS256", **changes: Any) -> str:
+        """A token; a claim that is changed to `...` is left out."""
+        header = {"alg": algorithm} | ({"kid": key_id} if key_id is not None else {})
+        return signed(
+            json.dumps(header).encode(), json.dumps(self.claims(**changes)).encode(), key=key, algorithm=algorithm
+        )
+
+
+def away() -> web.Response:
+    return web.Response(status=503)
+
+
+def copied(answer: web.Response) -> web.Response:
+    """aiohttp sends an answer once."""
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
 @pytest.fixture
@@ -79,17 +138,18 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 
 class Tokens:
-    """What is to be tested, with a clock for the age of keys."""
+    """The tokens under test, with a clock for the age of keys."""
 
     def __init__(self, issuer: Issuer, **settings: Any) -> None:
         self.now_s = 1_000.0
         chosen = AccessSettings(auth="oidc", oidc_issuer=issuer.url, oidc_audience="clockwork", **settings)
-        self.tokens = OidcTokens(chosen, SystemClock(), monotonic_s=lambda: self.now_s)
+        self.clock = ManualClock(int(datetime.now(UTC).timestamp() * 1_000))
+        self.tokens = OidcTokens(chosen, self.clock, monotonic_s=lambda: self.now_s)
+        self.authenticate = self.tokens.authenticate
 
     async def refused(self, token: str) -> str:
         with pytest.raises(Unauthenticated) as refused:
-            await self.tokens.check(token)
-        assert self.tokens.known(token) is None
+            await self.authenticate(token)
         return str(refused.value)
 
 
@@ -98,14 +158,13 @@ def tokens(issuer: Issuer) -> Tokens:
     return Tokens(issuer)
 
 
-async def test_a_token_says_who_it_is_and_what_it_may_do(tokens: Tokens, issuer: Issuer) -> None:
-    token = issuer.token()
-    principal = await tokens.tokens.check(token)
-    assert principal.name == "shop-service"
-    assert principal.rights == {Right.CREATE, Right.READ}
-    assert (principal.clients.cover("shop-7"), principal.clients.cover("shops")) == (True, False)
-    assert (principal.topics.cover("mail.x"), principal.topics.cover("order")) == (True, False)
-    assert tokens.tokens.known(token) == principal
+async def test_a_token_names_its_caller_and_what_it_may_do(tokens: Tokens, issuer: Issuer) -> None:
+    for _ in range(2):  # the second time it is known
+        principal = await tokens.authenticate(issuer.token())
+        assert principal.name == "shop-service"
+        assert principal.rights == {Right.CREATE, Right.READ}
+        assert (principal.clients.cover("shop-7"), principal.clients.cover("shops")) == (True, False)
+        assert (principal.topics.cover("mail.x"), principal.topics.cover("order")) == (True, False)
 
 
 async def test_requests_bring_tokens_like_keys(tokens: Tokens, issuer: Issuer) -> None:
@@ -116,35 +175,59 @@ async def test_requests_bring_tokens_like_keys(tokens: Tokens, issuer: Issuer) -
         late = {"Authorization": f"Bearer {issuer.token(exp=1)}"}
         answer = await edge.post(a_request(), headers=late)
         assert (answer.status, "expired" in answer.json["detail"]) == (401, True)
+        tokens.now_s += oidc.KEYS_AGE_S_MAX
+        issuer.answer = away()
+        answer = await edge.post(a_request(), headers=headers)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 
 
 async def test_other_claims_may_be_named(issuer: Issuer) -> None:
     tokens = Tokens(issuer, oidc_name_claim="azp", oidc_rights_claim="scope")
-    principal = await tokens.tokens.check(issuer.token(azp="app", scope="openid cancel"))
+    principal = await tokens.authenticate(issuer.token(azp="app", scope="openid cancel"))
     assert (principal.name, principal.rights) == ("app", frozenset({Right.CANCEL}))
 
 
-async def test_a_token_without_claims_may_do_nothing(tokens: Tokens, issuer: Issuer) -> None:
-    absent: dict[str, Any] = {"clockwork_clients": None, "clockwork_topics": 7, "clockwork_rights": {"create": True}}
-    principal = await tokens.tokens.check(issuer.token(**absent))
+@pytest.mark.parametrize(
+    "claim",
+    [
+        ...,
+        *(None, True, False, 7, 1.5, "", "  ", []),
+        *({"*": False}, {"shop": True, "orders": True, "read": True}, {"*": {}}),
+        *([["*"]], ["*", 7], ["*", ["*"]], ["shop", "orders", "read", None], [{"*": True}], [True]),
+    ],
+)
+async def test_a_claim_that_is_no_text_and_no_list_of_texts_grants_nothing(
+    tokens: Tokens, issuer: Issuer, claim: object
+) -> None:
+    principal = await tokens.authenticate(
+        issuer.token(clockwork_clients=claim, clockwork_topics=claim, clockwork_rights=claim)
+    )
     assert not principal.clients.cover("shop")
     assert not principal.topics.cover("orders")
+    assert principal.rights == frozenset()
+
+
+@pytest.mark.parametrize("claim", [..., None, 7, True, ["a"], {"a": 1}])
+async def test_a_name_that_is_no_text_is_empty(issuer: Issuer, claim: object) -> None:
+    tokens = Tokens(issuer, oidc_name_claim="azp")
+    assert (await tokens.authenticate(issuer.token(azp=claim))).name == ""
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"exp": 1_000_000_000}, "expired"),
-        ({"exp": None}, "lacks a claim"),
+        ({"exp": ...}, "lacks a claim"),
         ({"aud": "else"}, "another audience"),
-        ({"aud": None}, "lacks a claim"),
+        ({"aud": ...}, "lacks a claim"),
         ({"iss": "https://else.example"}, "another issuer"),
+        ({"iss": ...}, "lacks a claim"),
         ({"nbf": 4_000_000_000}, "not come"),
         ({"key": ANOTHER_RSA}, "signature"),
-        ({"key_id": "unheard-of"}, "cannot be read"),
-        ({"key": "x" * 64, "algorithm": "HS256"}, "algorithm"),
+        ({"key_id": "unheard-of"}, "not one of the issuer's"),
+        ({"key": b"x" * 64, "algorithm": "HS256"}, "algorithm"),
         ({"key": None, "algorithm": "none"}, "algorithm"),
-        ({"algorithm": "PS256"}, "algorithm"),
+        ({"key": EC, "algorithm": "ES256"}, "algorithm"),
         ({"clockwork_clients": ["a*b"]}, "a claim of it"),
     ],
 )
@@ -154,93 +237,332 @@ async def test_a_token_that_is_not_valid_is_refused_with_the_kind_of_fault(
     assert said in await tokens.refused(issuer.token(**changes))
 
 
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "text", ['"1"', '"4000000000"', "true", "false", "null", "[]", "{}", "NaN", "Infinity", "1e400"]
+)
+async def test_a_time_that_is_not_a_number_is_refused(tokens: Tokens, issuer: Issuer, claim: str, text: str) -> None:
+    claims = json.dumps(issuer.claims(**{claim: "HERE"})).replace('"HERE"', text)
+    await tokens.refused(signed(b'{"alg": "RS256", "kid": "one"}', claims.encode()))
+
+
+@pytest.mark.parametrize("time", [4e9, 4_000_000_000.5, 10**400, 1e300])
+async def test_a_time_may_be_any_number(tokens: Tokens, issuer: Issuer, time: float) -> None:
+    assert await tokens.authenticate(issuer.token(exp=time, nbf=1.5, iat=1))
+
+
 @pytest.mark.parametrize("token", ["x", "a.b.c", "e30.e30.e30", "cw_0000000000000000_" + "a" * 43, "." * 500])
-async def test_what_is_no_token_is_refused(tokens: Tokens, token: str) -> None:
+async def test_a_text_that_is_no_token_is_refused(tokens: Tokens, token: str) -> None:
     await tokens.refused(token)
 
 
+# --- members of the key set
+
+
+@pytest.mark.parametrize("algorithm", KEY_OF)
+@pytest.mark.parametrize("named", [None, True])
+async def test_a_key_without_alg_verifies_every_algorithm_of_its_type_and_one_with_alg_that_one(
+    tokens: Tokens, issuer: Issuer, algorithm: str, named: bool | None
+) -> None:
+    # RFC 7517 4.4: `alg` is optional.
+    key = KEY_OF[algorithm]
+    issuer.keys[:] = [published(key, "one", alg=algorithm if named else None)]
+    for each in KEY_OF:
+        token = issuer.token(key=KEY_OF[each], algorithm=each)
+        if each == algorithm or (KEY_OF[each] is key and not named):
+            assert await tokens.authenticate(token)
+        else:
+            assert "algorithm" in await tokens.refused(token)
+
+
+async def test_a_key_of_the_other_edwards_curve_verifies_too(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.keys[:] = [published(ED448, "one")]
+    assert await tokens.authenticate(issuer.token(key=ED448, algorithm="EdDSA"))
+
+
+@pytest.mark.parametrize("key_id", ["one", None])
+@pytest.mark.parametrize("is_reversed", [False, True])
+async def test_of_several_keys_with_one_id_each_that_fits_is_tried(
+    tokens: Tokens, issuer: Issuer, key_id: str | None, is_reversed: bool
+) -> None:
+    # RFC 7517 4.5: keys of different types may share an id. While a key is replaced, two of one type may.
+    issuer.keys[:] = [published(RSA, "one"), published(EC, "one"), published(ANOTHER_RSA, "one")]
+    issuer.keys[:] = issuer.keys[::-1] if is_reversed else issuer.keys
+    assert await tokens.authenticate(issuer.token(key_id=key_id))
+    assert await tokens.authenticate(issuer.token(key=ANOTHER_RSA, key_id=key_id))
+    assert await tokens.authenticate(issuer.token(key=EC, algorithm="ES256", key_id=key_id))
+    assert "signature" in await tokens.refused(issuer.token(key=WEAK_RSA, key_id=key_id))
+
+
+def private(key_id: str) -> dict[str, Any]:
+    document: dict[str, Any] = get_default_algorithms()["RS256"].to_jwk(ANOTHER_RSA, as_dict=True)
+    return {name: value for name, value in document.items() if name != "key_ops"} | {"kid": key_id}
+
+
+@pytest.mark.parametrize(
+    ("member", "key", "logged"),
+    [
+        (published(WEAK_RSA, "it"), WEAK_RSA, "is too short"),
+        (private("it"), ANOTHER_RSA, "is a private key"),
+        (published(ANOTHER_RSA, "it", use="enc"), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", use=["sig"]), ANOTHER_RSA, "ValidationError"),
+        (published(ANOTHER_RSA, "it", key_ops=["encrypt"]), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", key_ops=[]), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", key_ops="verify"), ANOTHER_RSA, "ValidationError"),
+        (published(ANOTHER_RSA, "it", use="sig", key_ops=["sign"]), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", alg="RSA-OAEP"), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", alg="none"), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", alg="HS256"), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", alg=["RS256"]), ANOTHER_RSA, "ValidationError"),
+        (published(ANOTHER_RSA, "it", kty="EC"), ANOTHER_RSA, None),
+        (published(ANOTHER_RSA, "it", n=7), ANOTHER_RSA, "InvalidKeyError"),
+        (published(ANOTHER_RSA, "it", e="AA"), ANOTHER_RSA, "InvalidKeyError"),
+        ("text", ANOTHER_RSA, "ValidationError"),
+    ],
+)
+async def test_a_member_that_cannot_be_used_is_skipped_and_verifies_nothing(
+    tokens: Tokens, issuer: Issuer, member: Any, key: Any, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.keys[:] = [member]
+    assert "not one of the issuer's" in await tokens.refused(issuer.token(key=key, key_id="it"))
+    issuer.keys.append(published(RSA, "one"))
+    await tokens.tokens.refresh()
+    assert await tokens.authenticate(issuer.token())
+    await tokens.refused(issuer.token(key=key, key_id="it"))
+    said = [str(vars(r)["error"]) for r in caplog.records if vars(r)["event"] == "auth.issuer_key_skipped"]
+    assert set(said) == ({f"keys.0: {logged}"} if logged else set())
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"use": "sig"}, {"crv": "P-256", "x5t": 7}, {"key_ops": ["verify"]}, {"use": "sig", "key_ops": ["verify", "x"]}],
+)
+async def test_a_key_that_says_that_it_is_for_verifying_or_has_other_members_is_used(
+    tokens: Tokens, issuer: Issuer, members: dict[str, Any]
+) -> None:
+    issuer.keys[:] = [published(RSA, "one", **members)]
+    assert await tokens.authenticate(issuer.token())
+
+
+async def test_a_member_that_is_null_is_absent(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.keys[:] = [published(RSA, "one") | dict.fromkeys(("alg", "use", "key_ops", "crv"))]
+    assert await tokens.authenticate(issuer.token())
+
+
 async def test_a_published_shared_secret_signs_nothing(tokens: Tokens, issuer: Issuer) -> None:
-    issuer.keys.append({"kty": "oct", "k": "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg", "kid": "shared"})
-    forged = issuer.token(key="x" * 38, key_id="shared", algorithm="HS256")
-    await tokens.refused(forged)
+    secret = b"x" * 38
+    issuer.keys.append({"kty": "oct", "k": base64url(secret), "kid": "shared"})
+    await tokens.refused(issuer.token(key=secret, key_id="shared", algorithm="HS256"))
 
 
-async def test_keys_are_fetched_once_for_many_tokens(tokens: Tokens, issuer: Issuer) -> None:
-    for n in range(10):
-        await tokens.tokens.check(issuer.token(n=n))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**4_000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+KEY_FIELDS = ("kty", "crv", "kid", "alg", "use", "key_ops", "n", "e", "x", "y", "d", "k", "p", "oth")
+KEY_TEXTS = (
+    "RSA",
+    "EC",
+    "OKP",
+    "oct",
+    "P-256",
+    "P-384",
+    "Ed25519",
+    "Ed448",
+    "RS256",
+    "ES256",
+    "none",
+    "sig",
+    "AQAB",
+    "A",
+)
+MEMBERS = JSON | st.builds(
+    lambda document, changes: document | changes,
+    st.sampled_from([published(key, "one") for key in (RSA, WEAK_RSA, EC, ED448, *KEY_OF.values())] + [private("one")]),
+    st.dictionaries(st.sampled_from(KEY_FIELDS), JSON | st.sampled_from(KEY_TEXTS), max_size=3),
+)
+
+
+@given(st.lists(MEMBERS, max_size=4), st.integers(0, 4))
+async def test_no_member_of_a_key_set_is_an_error_or_hides_the_others(members: list[Any], place: int) -> None:
+    issuer = Issuer(url="https://issuer.example")
+    tokens = Tokens(issuer, oidc_jwks_url="https://issuer.example/keys")
+    listed = [*members[:place], published(EC, "sound"), *members[place:]]
+    with mock.patch.object(jwt.PyJWKClient, "fetch_data", return_value={"keys": listed}):
+        assert await tokens.authenticate(issuer.token(key=EC, key_id="sound", algorithm="ES256"))
+        for key_id in ("one", None):
+            with contextlib.suppress(Unauthenticated):
+                await tokens.authenticate(issuer.token(key_id=key_id))
+
+
+HEADERS = st.dictionaries(st.sampled_from(("alg", "kid", "crit", "b64", "typ", "jwk", "zip")), JSON, max_size=3)
+CLAIMS = ("iss", "aud", "sub", "exp", "nbf", "iat", "jti", "clockwork_clients", "clockwork_topics", "clockwork_rights")
+DEEP = b"[" * 2_800
+
+
+@given(
+    st.binary(max_size=20) | HEADERS.map(lambda changes: json.dumps({"alg": "RS256", "kid": "one"} | changes).encode()),
+    st.binary(max_size=20) | st.dictionaries(st.sampled_from(CLAIMS), JSON, max_size=3),
+)
+@example(DEEP, {})
+@example(b'{"alg": "RS256", "kid": "one"}', DEEP)
+@example(b'{"alg": "RS256", "kid": "one"}', b'{"exp": ' + DEEP)
+@example(b'{"alg": "RS256", "kid": "one"}', b'{"exp": ' + b"1" * 5_000 + b"}")
+@example(b'{"alg": "RS256", "kid": "one"}', {"clockwork_clients": ["\ud800"], "sub": "\ud800"})
+async def test_no_content_of_a_signed_token_is_an_error(header: bytes, claims: bytes | dict[str, Any]) -> None:
+    issuer = Issuer(url="https://issuer.example")
+    tokens = Tokens(issuer, oidc_jwks_url="https://issuer.example/keys")
+    content = claims if isinstance(claims, bytes) else json.dumps(issuer.claims(**claims)).encode()
+    with mock.patch.object(jwt.PyJWKClient, "fetch_data", return_value={"keys": issuer.keys}):
+        try:
+            principal = await tokens.authenticate(signed(header, content))
+        except Unauthenticated:
+            return
+    assert principal.rights <= set(Right)
+
+
+# --- fetching
+
+
+async def test_keys_are_fetched_once_for_tokens_that_come_together(tokens: Tokens, issuer: Issuer) -> None:
+    async with asyncio.TaskGroup() as group:
+        for n in range(10):
+            group.create_task(tokens.authenticate(issuer.token(n=n)))
+    assert issuer.fetched == 1
+    await tokens.authenticate(issuer.token(n=11))
     assert issuer.fetched == 1
 
 
 async def test_a_new_key_is_found_when_a_token_names_it_but_unknown_names_do_not_fetch_again_and_again(
     tokens: Tokens, issuer: Issuer
 ) -> None:
-    await tokens.tokens.check(issuer.token())
+    await tokens.authenticate(issuer.token())
     issuer.keys.append(published(EC, "two"))
     tokens.now_s += oidc.REFRESH_UNKNOWN_S
-    assert await tokens.tokens.check(issuer.token(key=EC, key_id="two", algorithm="ES256"))
+    assert await tokens.authenticate(issuer.token(key=EC, key_id="two", algorithm="ES256"))
     assert issuer.fetched == 2
     for n in range(10):
         await tokens.refused(issuer.token(key_id=f"unheard-of-{n}"))
     assert issuer.fetched == 2
 
 
-async def test_a_key_that_is_no_longer_published_signs_nothing_after_the_next_fetch(
-    tokens: Tokens, issuer: Issuer
+async def test_an_accepted_token_is_checked_again_after_a_while_or_once_it_is_forgotten(
+    tokens: Tokens, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = issuer.token()
-    await tokens.tokens.check(old)
+    monkeypatch.setattr(oidc, "VERIFIED_TOKENS_MAX", 2)
+    one, two, three = (issuer.token(n=n) for n in range(3))
+    for token in (one, two, one, three):  # with the third the second is forgotten, as the least recently used
+        await tokens.authenticate(token)
     issuer.keys[:] = [published(EC, "two")]
     await tokens.tokens.refresh()
-    tokens.now_s += oidc.VERIFIED_S_MAX
-    assert tokens.tokens.known(old) is None
-    await tokens.refused(old)
+    tokens.now_s += oidc.VERIFIED_S_MAX - 1
+    assert await tokens.authenticate(one)
+    assert await tokens.authenticate(three)
+    await tokens.refused(two)
+    tokens.now_s += 1
+    await tokens.refused(one)
 
 
-async def test_while_the_issuer_is_away_its_keys_count_for_a_while_and_then_nobody_knows(
-    tokens: Tokens, issuer: Issuer
+async def test_an_accepted_token_is_checked_again_past_its_own_time(tokens: Tokens, issuer: Issuer) -> None:
+    token = issuer.token()
+    await tokens.authenticate(token)
+    issuer.keys[:] = []
+    await tokens.tokens.refresh()
+    tokens.clock.set_ms((int(LATER.timestamp()) + oidc.LEEWAY_S) * 1_000 - 1)
+    assert await tokens.authenticate(token)
+    tokens.clock.set_ms(tokens.clock.now_ms() + 1)
+    await tokens.refused(token)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        away(),
+        web.Response(status=302, headers={"Location": "/keys?again"}),
+        web.Response(status=204),
+        web.Response(body=b"<html>"),
+        web.Response(body=b"\xff"),
+        web.Response(body=b"[]"),
+        web.Response(body=b"{}"),
+        web.Response(body=b'{"keys": {"one": {}}}'),
+        web.Response(body=b"[" * 100_000),
+        web.Response(body=b"1" * 5_000),
+    ],
+    ids=lambda answer: f"{answer.status}-{bytes(answer.body or b'')[:8]!r}",
+)
+async def test_while_the_issuer_gives_no_keys_the_old_ones_stay_for_an_hour_and_then_tokens_get_a_503(
+    tokens: Tokens, issuer: Issuer, answer: web.Response
 ) -> None:
-    await tokens.tokens.check(issuer.token())
-    issuer.away = True
+    issuer.answer = copied(answer)
+    with pytest.raises(IssuerUnavailable):
+        await tokens.authenticate(issuer.token())
+    issuer.answer = None
+    tokens.now_s += oidc.REFRESH_UNKNOWN_S
+    await tokens.authenticate(issuer.token())
+    issuer.answer = copied(answer)
     tokens.now_s += oidc.KEYS_AGE_S_MAX - 1
     await tokens.tokens.refresh()
-    assert await tokens.tokens.check(issuer.token(n=1))
+    assert await tokens.authenticate(issuer.token(n=1))
     tokens.now_s += 1
     with pytest.raises(IssuerUnavailable):
-        await tokens.tokens.check(issuer.token(n=2))
-    issuer.away = False
+        await tokens.authenticate(issuer.token(n=2))
+    issuer.answer = None
     tokens.now_s += oidc.REFRESH_UNKNOWN_S
-    assert await tokens.tokens.check(issuer.token(n=2))
+    assert await tokens.authenticate(issuer.token(n=2))
 
 
-async def test_an_issuer_that_never_answered_is_a_503(tokens: Tokens, issuer: Issuer) -> None:
-    issuer.away = True
-    async with open_edge(authenticator=tokens.tokens) as edge:
-        answer = await edge.post(a_request(), headers={"Authorization": f"Bearer {issuer.token()}"})
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+async def test_an_issuer_that_does_not_answer_is_not_asked_again_by_each_token(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.answer = away()
+    for n in range(3):
+        with pytest.raises(IssuerUnavailable):
+            await tokens.authenticate(issuer.token(n=n))
+    assert issuer.fetched == 1
 
 
-async def test_a_discovery_document_of_another_issuer_is_not_believed(issuer: Issuer) -> None:
-    tokens = Tokens(issuer)
-    token = issuer.token()
-    issuer.url += "/else"
+@pytest.mark.parametrize("drips", [False, True])
+async def test_an_issuer_that_does_not_finish_its_answer_is_not_waited_for(
+    issuer: Issuer, drips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "FETCH_S_MAX", 0.2)
+    issuer.released, issuer.drips = asyncio.Event(), drips
     with pytest.raises(IssuerUnavailable):
-        await tokens.tokens.check(token)
+        await Tokens(issuer, oidc_jwks_url=f"{issuer.url}/keys").authenticate(issuer.token())
+    issuer.released.set()
 
 
-async def test_the_keys_place_may_be_given_instead_of_discovered(issuer: Issuer) -> None:
+async def test_a_discovery_document_of_another_issuer_is_not_believed(tokens: Tokens, issuer: Issuer) -> None:
+    issuer.about_changes = {"issuer": "https://else.example"}
+    with pytest.raises(IssuerUnavailable):
+        await tokens.authenticate(issuer.token())
+
+
+@pytest.mark.parametrize(
+    ("uri", "error"), [("https://k.example/keys", None), ("http://k.example/keys", IssuerUnavailable)]
+)
+async def test_keys_of_an_https_issuer_are_not_fetched_in_plain_text(uri: str, error: type[Exception] | None) -> None:
+    issuer = Issuer(url="https://issuer.example")
+    answers = [{"issuer": issuer.url, "jwks_uri": uri}, {"keys": issuer.keys}]
+    with (
+        mock.patch.object(jwt.PyJWKClient, "fetch_data", side_effect=answers),
+        pytest.raises(error) if error is not None else contextlib.nullcontext(),
+    ):
+        assert await Tokens(issuer).authenticate(issuer.token())
+
+
+@pytest.mark.parametrize("uri", [7, {}, "file:///etc/passwd", "ftp://issuer.example/keys", "http://[::1", "http:// a/"])
+async def test_keys_are_not_fetched_from_a_place_that_is_no_url_of_the_issuers_kind(
+    tokens: Tokens, issuer: Issuer, uri: object
+) -> None:
+    issuer.about_changes = {"jwks_uri": uri}
+    with pytest.raises(IssuerUnavailable):
+        await tokens.authenticate(issuer.token())
+
+
+async def test_the_url_of_the_keys_may_be_given_instead_of_discovered(issuer: Issuer) -> None:
     tokens = Tokens(issuer, oidc_jwks_url=f"{issuer.url}/keys")
-    assert await tokens.tokens.check(issuer.token())
-
-
-async def test_a_checked_token_is_not_known_past_its_own_time(issuer: Issuer) -> None:
-    chosen = AccessSettings(auth="oidc", oidc_issuer=issuer.url, oidc_audience="clockwork")
-    clock = ManualClock(int(datetime.now(UTC).timestamp() * 1_000))
-    tokens = OidcTokens(chosen, clock, monotonic_s=lambda: 0.0)
-    token = issuer.token()
-    await tokens.check(token)
-    assert tokens.known(token)
-    clock.set_ms(clock.now_ms() + 5 * 60_000 + oidc.LEEWAY_S * 1_000)
-    assert tokens.known(token) is None
+    issuer.about_changes = {"jwks_uri": "http://127.0.0.1:1/none"}
+    assert await tokens.authenticate(issuer.token())
 
 
 def test_without_the_library_the_start_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,5 +574,5 @@ def test_without_the_library_the_start_is_refused_with_what_to_install(monkeypat
         return really(name, *given)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(StartRefused, match=r"clockwork\[oidc\]"):
+    with pytest.raises(CannotStart, match=r"clockwork\[oidc\]"):
         OidcTokens(AccessSettings(), SystemClock())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.results import ScheduleView
@@ -236,6 +236,6 @@ async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_set
         ),
         http,
     )
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from clockwork.domain.sharding import ShardId
 from clockwork.http import siblings
 from clockwork.http.siblings import Sibling, SiblingHandlers, answering_siblings
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from tests.unit.api_edge import FakeReadiness
 
 COUNT = 3

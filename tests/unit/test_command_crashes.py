@@ -10,9 +10,9 @@ import pytest
 
 from clockwork.commands import worker as command_work
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.domain.rights import EVERYTHING, NOBODY_IN_PARTICULAR, Principal, names_of
+from clockwork.domain.rights import ANYONE, EVERYTHING, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
+from clockwork.errors import CommandAlreadyProcessed, NewerFormat, StoreUnavailable, Unreadable
 from clockwork.requests.results import Cancelled, Created, Status
 from clockwork.stores.memory.store import Place, Write
 from tests.unit.command_desk import KEY, Desk, unanswered
@@ -45,7 +45,7 @@ def losing(desk: Desk, name: str) -> None:
 @pytest.mark.parametrize("noted", [0, 1])
 async def test_an_answer_never_goes_where_the_principal_may_not_write_also_when_it_is_read_again(noted: int) -> None:
     desk = Desk()
-    desk.principal = replace(NOBODY_IN_PARTICULAR, topics=names_of(["replies"]))
+    desk.principal = replace(ANYONE, topics=names_of(["replies"]))
     desk.cancel(replyTo="other")
     await desk.settle()
     desk.log.committed[0], desk.log.noted[0] = 0, noted
@@ -56,7 +56,7 @@ async def test_an_answer_never_goes_where_the_principal_may_not_write_also_when_
 async def test_who_may_not_ask_is_not_shown_what_is_there_when_the_command_is_read_again() -> None:
     desk = Desk()
     await desk.engine.intake.create(desk.over_http("SECRET"))
-    desk.principal = replace(NOBODY_IN_PARTICULAR, clients=names_of(["other-client"]))
+    desk.principal = replace(ANYONE, clients=names_of(["other-client"]))
     desk.cancel()
     await desk.settle()
     desk.read_again()
@@ -132,7 +132,7 @@ async def test_what_became_a_dead_letter_is_not_carried_out_because_it_is_allowe
 
     async def away(*_: Any) -> None:
         setattr(desk.engine.store, "note_command", real)  # noqa: B010
-        desk.principal = NOBODY_IN_PARTICULAR
+        desk.principal = ANYONE
         raise StoreUnavailable("away")
 
     setattr(desk.engine.store, "note_command", away)  # noqa: B010
@@ -202,7 +202,7 @@ async def test_a_cancel_by_command_does_not_take_another_s_of_the_same_moment_fo
     await desk.settle()
     assert desk.statuses() == [200]
     assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
     view = await desk.now()
     assert view is not None
@@ -237,5 +237,5 @@ async def test_a_client_s_commands_in_two_kafka_partitions_have_their_effect_onc
     desk.put(json.dumps({"command": "cancel", "schedule": KEY}).encode(), kafka_partition=1)
     await desk.settle()
     assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from clockwork.access.keys import KeyRing, hash_of, new_credential
-from clockwork.access.setup import open_access
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR
-from clockwork.errors import StartRefused
+from clockwork.access.gate import open_access
+from clockwork.access.keys import KeyRing, hash_of, new_key
+from clockwork.domain.rights import ANYONE
+from clockwork.errors import CannotStart
 from clockwork.node.resources import kafka_settings
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.access import AccessSettings
-from clockwork.settings.model import load_settings
+from clockwork.settings.model import AccessSettings
+from clockwork.settings.sources import load_settings
 from tests.support.clocks import ManualClock
 
 KEYS = {"CLOCKWORK_AUTH": "keys", "CLOCKWORK_AUTH_KEYS_FILE": "/keys.toml", "CLOCKWORK_COMMANDS": "on"}
 
 
 def entry(name: str, topics: str = '["*"]', expires: str = "") -> str:
-    credential, key_id = new_credential()
+    key, key_id = new_key()
     text = f"""
         [[keys]]
         id = "{key_id}"
         name = "{name}"
-        hash = "{hash_of(credential).text()}"
+        hash = "{hash_of(key)}"
         clients = ["*"]
         topics = {topics}
         rights = ["create"]
@@ -52,7 +52,7 @@ def access_of(path: Path, *entries: str, principal: str = "producers", auth: str
 def test_settings_that_leave_open_whose_rights_commands_have_are_refused(
     environment: dict[str, str], says: str
 ) -> None:
-    with pytest.raises(StartRefused, match=says):
+    with pytest.raises(CannotStart, match=says):
         load_settings(environment)
 
 
@@ -80,16 +80,16 @@ def test_several_entries_of_one_name_are_one_principal_only_if_they_may_do_the_s
     same = access_of(tmp_path / "same.toml", entry("producers"), entry("producers"))
     assert open_access(same, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is not None
     differ = access_of(tmp_path / "differ.toml", entry("producers"), entry("producers", '["orders"]'))
-    with pytest.raises(StartRefused, match="CLOCKWORK_COMMANDS_PRINCIPAL"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_COMMANDS_PRINCIPAL"):
         open_access(differ, ManualClock(), NoTelemetry(), accepts=True)
-    assert KeyRing(tmp_path / "differ.toml", ManualClock(), NoTelemetry()).named("nobody") is None
+    assert KeyRing(tmp_path / "differ.toml", ManualClock(), NoTelemetry()).principal_named("nobody") is None
 
 
 def test_with_a_star_or_without_keys_commands_may_do_everything(tmp_path: Path) -> None:
     star = access_of(tmp_path / "keys.toml", entry("producers"), principal="*")
-    assert open_access(star, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is NOBODY_IN_PARTICULAR
+    assert open_access(star, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
     none = AccessSettings(commands="on")
-    assert open_access(none, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is NOBODY_IN_PARTICULAR
+    assert open_access(none, ManualClock(), NoTelemetry(), accepts=True).principal_of_commands() is ANYONE
 
 
 def test_a_worker_asks_for_nobody_s_rights(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import logging
 
 import pytest
 
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.planning import TopicWait
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import DestinationWait
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
-from clockwork.errors import BrokerUnavailable, Cause, Refusal
+from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
 from clockwork.firing.dead_letters import TURNED_AWAY_MS
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
@@ -55,7 +56,7 @@ async def passes(engine: Engine, *rows: Row, count: int = 1) -> None:
     for number in range(count):
         engine.at_due(late_ms=number * 10)
         await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
 
 
 @BOTH
@@ -80,7 +81,9 @@ async def test_a_letter_that_its_clients_topic_does_not_take_goes_to_the_cluster
     def refuse(record: OutRecord) -> Refusal | None:
         if record.topic != OWN or why not in {"away", "invalid"}:
             return None
-        return Refusal(cause=Cause.TRANSIENT if why == "away" else Cause.RECORD, reason=why, topic=OWN)
+        return Refusal(
+            cause=RefusalCause.TRANSIENT if why == "away" else RefusalCause.RECORD, reason=why, destination=OWN
+        )
 
     engine.kafka.refuse = refuse
     failed, next_one = worn_out("a", size=1_000, guarantee=guarantee), behind(guarantee=guarantee)
@@ -163,7 +166,7 @@ async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliverie
     assert await events_after(delivery, 60_000) == ["topic.waits", "topic.given_up"]
     # A letter that is refused meanwhile does not take that back.
     assert await events_after(worn_out("last"), 75_000) == ["topic.waits", "topic.given_up"]
-    assert engine.topic_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
+    assert engine.destination_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
 
 
 @BOTH
@@ -171,7 +174,9 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
     engine = an_engine()
     refusing = {OWN, engine.kafka.dead_letters_topic}
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="leader_away", topic=record.topic) if record.topic in refusing else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="leader_away", destination=record.topic)
+        if record.topic in refusing
+        else None
     )
     await engine.put(worn_out("a", guarantee=guarantee), behind(guarantee=guarantee))
     lease = await engine.own()
@@ -186,9 +191,9 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
 
 
 @BOTH
-@pytest.mark.parametrize("cause", [Cause.TRANSIENT, Cause.RECORD])
+@pytest.mark.parametrize("cause", [RefusalCause.TRANSIENT, RefusalCause.RECORD])
 async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
-    cause: Cause, guarantee: Guarantee
+    cause: RefusalCause, guarantee: Guarantee
 ) -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
@@ -196,7 +201,7 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
 
     def refuse(record: OutRecord) -> Refusal | None:
         offered.append(record.topic)
-        return Refusal(cause=cause, reason="full", topic=cluster) if record.topic == cluster else None
+        return Refusal(cause=cause, reason="full", destination=cluster) if record.topic == cluster else None
 
     engine.kafka.refuse = refuse
     await engine.put(worn_out("a", size=1_000, guarantee=guarantee))
@@ -220,7 +225,7 @@ async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=cluster) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=cluster) if record.topic == cluster else None
     )
     waiting_row = worn_out("a", size=1_000)
     await engine.put(waiting_row)
@@ -240,7 +245,9 @@ async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_client
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=record.topic) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=record.topic)
+        if record.topic == cluster
+        else None
     )
     await engine.put(worn_out("a", size=1_000))
     lease = await engine.own()
@@ -277,8 +284,8 @@ async def test_a_row_that_cannot_be_read_goes_to_its_clients_topic_if_that_much_
 # --- what is planned
 
 
-def waiting(*topics: str) -> dict[Topic, TopicWait]:
-    return {Topic(topic): TopicWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
+def waiting(*topics: str) -> dict[Topic, DestinationWait]:
+    return {Topic(topic): DestinationWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
 
 
 @pytest.mark.parametrize(
@@ -294,13 +301,13 @@ def test_a_letter_waits_for_the_clusters_topic_only_if_it_would_go_there(waits: 
         row(schedule(client_id=client, ordering_key=client), retry=refused(DUE_MS, attempts=8))
         for client in ("bank", "shop")
     ]
-    planned = plan(rows, planner(topic_waits=waiting(*waits)))
+    planned = plan(rows, planner(destination_waits=waiting(*waits)))
     assert {each.schedule.client_id for each in fired(planned)} == fires  # type: ignore[union-attr]
 
 
 def test_its_pace_holds_up_no_letter() -> None:
-    paced = {Topic("bank-dead"): TopicWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
+    paced = {Topic("bank-dead"): DestinationWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
     letters = DeadLetterTopics(of_cluster=Topic("c"), of_clients={ClientId(builders.CLIENT): Topic("bank-dead")})
-    planner_ = planner(topic_waits=paced | waiting("c"))
+    planner_ = planner(destination_waits=paced | waiting("c"))
     planner_.letters = letters
-    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).firings) == 1
+    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).deliveries) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from clockwork.node import app
 from clockwork.node.app import Node, NodeReadiness, Role
-from clockwork.settings.model import load_settings
+from clockwork.settings.sources import load_settings
 from infra.local.node import OURS, node_environment
 from infra.local.ports import free_port
 from tests.support.waiting import until

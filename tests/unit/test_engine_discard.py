@@ -7,7 +7,7 @@ import pytest
 
 from clockwork.domain.schedule import EndState, Outcome
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unavailable
-from clockwork.operations.discard import Discarded, NotOpen
+from clockwork.operations.dead_letters import Discarded, NotOpen
 from clockwork.requests.results import Cancelled, Changed, Created, NotFound, Status
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine

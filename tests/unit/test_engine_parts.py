@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.schedule import Topic
+from clockwork.domain.destination import Topic
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.errors import Cause, StoreThrottled
+from clockwork.errors import RefusalCause, StoreThrottled
+from clockwork.firing.destination_waits import DestinationWaits
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.topic_state import TopicWaits
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support.virtual_time import in_virtual_time
 
@@ -61,24 +61,24 @@ async def test_no_more_than_the_bound_run_at_once() -> None:
 
 
 def test_refusals_at_the_same_time_count_as_one_probe() -> None:
-    waits = TopicWaits(topic_wait_ms=60_000)
-    first = waits.refused(TOPIC, Cause.TOPIC, "topic_missing", now_ms=NOW_MS)
-    assert waits.refused(TOPIC, Cause.TOPIC, "topic_missing", now_ms=NOW_MS + 1) == first
+    waits = DestinationWaits(topic_wait_ms=60_000)
+    first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
+    assert waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS + 1) == first
 
 
 def test_a_topic_is_probed_again_after_its_back_off_and_forgotten_when_it_takes_records() -> None:
-    waits = TopicWaits(topic_wait_ms=60_000)
-    wait = waits.refused(TOPIC, Cause.TOPIC, "topic_missing", now_ms=NOW_MS)
+    waits = DestinationWaits(topic_wait_ms=60_000)
+    wait = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
     assert TOPIC in waits.at(wait.until_ms - 1)
     assert TOPIC not in waits.at(wait.until_ms)
     waits.took_records(TOPIC)
-    again = waits.refused(TOPIC, Cause.TOPIC, "topic_missing", now_ms=NOW_MS + 100_000)
+    again = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS + 100_000)
     assert again.until_ms - NOW_MS - 100_000 == wait.until_ms - NOW_MS
 
 
 def test_only_a_missing_or_forbidden_topic_is_ever_given_up() -> None:
-    for cause, given_up in ((Cause.TOPIC, True), (Cause.TRANSIENT, False)):
-        waits = TopicWaits(topic_wait_ms=60_000)
+    for cause, given_up in ((RefusalCause.DESTINATION, True), (RefusalCause.TRANSIENT, False)):
+        waits = DestinationWaits(topic_wait_ms=60_000)
         waits.refused(TOPIC, cause, "reason", now_ms=NOW_MS)
         assert waits.refused(TOPIC, cause, "reason", now_ms=NOW_MS + 60_000).given_up is given_up
 

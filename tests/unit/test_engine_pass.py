@@ -3,7 +3,7 @@
 import pytest
 
 from clockwork.domain.schedule import EndState, Guarantee, RequestId, Retry
-from clockwork.errors import Cause, ClockUntrusted, Fenced, Refusal
+from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -28,7 +28,7 @@ async def test_a_due_row_costs_one_read_and_one_transaction_if_the_frontier_was_
     await engine.put(row())
     lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     engine.store.calls.clear()
     engine.at_due()
     await engine.one_pass(lease)
@@ -41,7 +41,7 @@ async def test_looking_at_an_idle_shard_writes_nothing() -> None:
     lease = await engine.own()
     engine.store.calls.clear()
     engine.at_due()
-    assert await engine.dispatcher.look(lease) == DUE_MS + 3_600_000
+    assert await engine.shard_pass.look(lease) == DUE_MS + 3_600_000
     assert not any(engine.store.calls[name] for name in WRITES)
 
 
@@ -73,7 +73,7 @@ async def test_a_delivered_row_is_left_out_of_later_passes_until_it_is_deleted()
     engine.at_due()
     await engine.one_pass(lease)
     assert (await engine.one_pass(lease)).fired == 0
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     assert (await engine.one_pass(lease)).fired == 0
     assert engine.arrived() == ["a"]
 
@@ -85,7 +85,7 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
     lease = await engine.own()
     engine.at_due(late_ms=3)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, fired.schedule.schedule_key, fired.position)
     assert outcome is not None
     assert outcome.receipt is not None
@@ -101,7 +101,7 @@ async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
     engine.at_due()
     await engine.one_pass(old)
     new = await engine.own()
-    assert len(new.tidy) == 2
+    assert len(new.cleanup) == 2
     assert (await engine.one_pass(new)).fired == 0
     assert engine.arrived() == ["a", "b"]
 
@@ -117,7 +117,7 @@ async def test_a_marker_names_what_an_earlier_owner_left_untidied() -> None:
     second = await engine.own()
     await engine.one_pass(second)
     third = await engine.own()
-    assert len(third.tidy) == 2
+    assert len(third.cleanup) == 2
     assert engine.arrived() == ["a", "b"]
 
 
@@ -153,7 +153,9 @@ async def test_a_refused_record_waits_and_holds_back_its_lane_only() -> None:
     other = row(schedule(schedule_key="other"))
     await engine.put(first, behind, other)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
+        if record.value == b"bad"
+        else None
     )
     lease = await engine.own()
     engine.at_due()
@@ -173,7 +175,7 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
     behind = row(schedule(schedule_key="behind", ordering_key="lane"))
     await engine.put(bad, behind)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic)
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
         if record.value == b"bad" and record.topic == builders.TOPIC
         else None
     )
@@ -183,7 +185,7 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
         await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
     assert engine.arrived() == ["behind"]
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, bad.schedule.schedule_key, bad.position)
     assert outcome is not None
     assert outcome.failure is not None
@@ -237,8 +239,8 @@ async def test_a_long_front_of_waiting_rows_is_not_read_at_each_pass() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     await engine.one_pass(lease)
-    assert lease.front is not None
-    assert lease.front.last == waiting[-1].position
+    assert lease.blocked_prefix is not None
+    assert lease.blocked_prefix.last == waiting[-1].position
     await engine.put(row(schedule(schedule_key="new", due_ms=DUE_MS + 1)))
     engine.at_due(late_ms=1)
     engine.store.calls.clear()

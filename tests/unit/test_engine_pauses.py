@@ -14,8 +14,8 @@ from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
 from clockwork.firing.shard_pass import FRONT_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
-from clockwork.observability.telemetry import PrometheusTelemetry
-from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.observability.metrics import PrometheusTelemetry
+from clockwork.operations.pauses import PauseAdmin, PauseWatch
 from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings
 from clockwork.stores.dynamodb.attributes import number
@@ -45,8 +45,8 @@ class Paused(Engine):
     async def passes(self, lease: ShardLease) -> None:
         """As many as the loop would make now."""
         while (await self.one_pass(lease)).more_now:
-            await lease.tidy.finish()
-        await lease.tidy.finish()
+            await lease.cleanup.finish()
+        await lease.cleanup.finish()
 
 
 @pytest.mark.parametrize("guarantee", list(Guarantee))
@@ -132,10 +132,10 @@ async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
     await engine.passes(lease)
-    assert lease.front is not None
+    assert lease.blocked_prefix is not None
     # What the loop does with the hint that a change of the pauses sends to it.
     assert NewlyDue(0).due_ms <= DUE_MS
-    lease.front = None
+    lease.blocked_prefix = None
     await engine.resume(TOPIC, builders.TOPIC)
     await engine.passes(lease)
     assert len(engine.arrived()) == FRONT_ROWS_MIN + 1
@@ -151,7 +151,7 @@ async def answering(engine: Paused, lease: ShardLease) -> AsyncIterator[None]:
             engine.was_woken.clear()
             for _, wakeup in engine.woken:
                 if isinstance(wakeup, Wanted):
-                    await engine.dispatcher.answer_wanted(lease, wakeup.position)
+                    await engine.shard_pass.answer_wanted(lease, wakeup.position)
             engine.woken.clear()
 
     async with asyncio.TaskGroup() as group:
@@ -202,8 +202,8 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
 # --- saying it
 
 
-def a_pauser(store: MemoryPauses) -> Pauser:
-    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
+def a_pauser(store: MemoryPauses) -> PauseAdmin:
+    return PauseAdmin(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
 
 
 async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:

@@ -6,7 +6,7 @@ from collections import deque
 import pytest
 
 from clockwork.domain.record import OutRecord
-from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
+from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Fenced, Refusal, RefusalCause
 from clockwork.kafka import client as codes
 from clockwork.kafka.topics import TopicLimits
 from tests.support.virtual_time import in_virtual_time
@@ -55,7 +55,7 @@ async def test_a_topic_that_may_not_be_written_is_named_and_leaves_nothing_open(
     wire = ScriptedWire()
     wire.script("add", {"bills": codes.TOPIC_FORBIDDEN})
     assert await refusals_of(wire, record(), record("bills"), begun=False) == (
-        Refusal(cause=Cause.TOPIC, reason="topic_forbidden", topic="bills"),
+        Refusal(cause=RefusalCause.DESTINATION, reason="topic_forbidden", destination="bills"),
     )
     assert transactional(wire) == ["add"]
 
@@ -75,7 +75,7 @@ async def test_a_forbidden_topic_that_shows_only_at_produce_is_named_alone() -> 
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.TOPIC_FORBIDDEN, 1)
     [refusal] = await refusals_of(wire, record(), record("bills"), begun=True)
-    assert (refusal.cause, refusal.topic) == (Cause.TOPIC, "bills")
+    assert (refusal.cause, refusal.destination) == (RefusalCause.DESTINATION, "bills")
 
 
 @in_virtual_time
@@ -98,7 +98,10 @@ async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> N
     wire.refuse_values = {b"bad-1": code, b"bad-2": code}
     batch = [record(value=value) for value in (b"a", b"bad-1", b"b", b"bad-2", b"c")]
     found = await refusals_of(wire, *batch, record("bills"), begun=True)
-    assert [(r.cause, r.topic, r.index) for r in found] == [(Cause.RECORD, "orders", 1), (Cause.RECORD, "orders", 3)]
+    assert [(r.cause, r.destination, r.index) for r in found] == [
+        (RefusalCause.RECORD, "orders", 1),
+        (RefusalCause.RECORD, "orders", 3),
+    ]
     # The others were sent, in order, each with the next sequence number; the abort takes them back.
     assert [values for topic, _, values in wire.appended if topic == "orders"] == [[b"a"], [b"b"], [b"c"]]
 
@@ -108,7 +111,7 @@ async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_top
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
     assert await refusals_of(wire, record(), record("bills"), begun=True) == (
-        Refusal(cause=Cause.TRANSIENT, reason="not_enough_replicas", topic="bills"),
+        Refusal(cause=RefusalCause.TRANSIENT, reason="not_enough_replicas", destination="bills"),
     )
 
 
@@ -136,7 +139,9 @@ async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_i
     publisher._directory._limits["cw-deliveries"] = (asyncio.get_running_loop().time(), _NO_LIMITS)
     with pytest.raises(DeliveryRefused) as refused:
         await publisher.deliver([record()], no_marker)
-    assert [(r.cause, r.reason, r.topic) for r in refused.value.refusals] == [(Cause.TRANSIENT, reason, "orders")]
+    assert [(r.cause, r.reason, r.destination) for r in refused.value.refusals] == [
+        (RefusalCause.TRANSIENT, reason, "orders")
+    ]
     assert not refused.value.begun
     assert transactional(wire) == []
 
@@ -180,7 +185,7 @@ async def test_silence_of_one_leader_while_kafka_answers_is_its_topics_fault() -
     wire = ScriptedWire()
     wire.silent.add("produce")
     [refusal] = await refusals_of(wire, record(), begun=True)
-    assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, "orders")
+    assert (refusal.cause, refusal.destination) == (RefusalCause.TRANSIENT, "orders")
 
 
 @in_virtual_time

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 
 from clockwork.clock import ClockGuard
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
 from clockwork.domain.schedule import EndState
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.ports.telemetry import NoTelemetry, StoreResult
@@ -42,8 +42,8 @@ def store(clock: ManualClock, telemetry: Counted) -> RunningMemoryStore:
 
 
 def note(expires_at_s: int) -> NoteChange:
-    place = CommandPlace(kafka_partition=0, offset=1, at_ms=1)
-    return NoteChange(before=(), after=CommandNote(places=(place,), by="x", expires_at_s=expires_at_s))
+    place = CommandOffset(kafka_partition=0, offset=1, at_ms=1)
+    return NoteChange(before=(), after=CommandNote(offsets=(place,), by="x", expires_at_s=expires_at_s))
 
 
 async def test_outcomes_notes_and_pointers_are_dropped_when_they_have_expired_and_not_before(

@@ -9,11 +9,11 @@ from functools import partial
 import aiohttp
 import pytest
 
-from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.domain.quota import COUNT_EVERY_S
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests
-from clockwork.observability.telemetry import PrometheusTelemetry
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests import pending_quota as pending
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.pending_quota import SOON_MS, PendingLimit

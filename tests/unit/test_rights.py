@@ -1,11 +1,12 @@
-"""Who may do what: nothing that is not listed."""
+"""Rights: a principal may do exactly what is listed."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.rights import NOBODY_IN_PARTICULAR, Names, Principal, Right, authorize, names_of
-from clockwork.domain.schedule import ClientId, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.rights import ANYONE, Names, Principal, Right, authorize, names_of
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import Forbidden
 
 names = st.text("ab.-", min_size=1, max_size=4)
@@ -18,7 +19,7 @@ def written(listed: list[tuple[str, bool]]) -> list[str]:
 
 
 def covered(listed: list[tuple[str, bool]], name: str) -> bool:
-    """The same, said another way."""
+    """The same rule, written another way."""
     return any(name[: len(each)] == each if is_prefix else name == each for each, is_prefix in listed)
 
 
@@ -58,7 +59,7 @@ def test_nothing_is_covered_by_an_empty_list_and_everything_by_a_star() -> None:
     assert not Names().cover("")
     assert names_of(["*"]).cover("a")
     for right in Right:
-        authorize(NOBODY_IN_PARTICULAR, right, ClientId("c"), Topic("t"))
+        authorize(ANYONE, right, ClientId("c"), Topic("t"))
 
 
 @pytest.mark.parametrize("pattern", ["", "a*b", "**", "*a", "a**"])

@@ -1,18 +1,16 @@
-"""No call reaches a schedule that its key does not cover: all routes that there are, on an engine that works."""
+"""Rights at every route: no call reaches a schedule that its key does not cover. On a working engine."""
 
 from typing import Any
 
 import aiohttp
 import pytest
 
-from clockwork.access.gate import Gate
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.http.openapi import routes_of
-from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
-from tests.unit.service import app_of, open_service
+from tests.unit.service import app_of, gate_of, open_service
 
 KEYS = {
     "shop": Principal(name="shop", clients=names_of(["shop"]), topics=names_of(["*"]), rights=frozenset(Right)),
@@ -21,6 +19,10 @@ KEYS = {
     ),
     "admin": Principal(name="admin", clients=names_of([]), topics=names_of([]), rights=frozenset({Right.ADMIN})),
     "bank": Principal(name="bank", clients=names_of(["bank"]), topics=names_of(["*"]), rights=frozenset(Right)),
+    **{
+        right.value: Principal(name="one", clients=names_of(["*"]), topics=names_of(["*"]), rights=frozenset({right}))
+        for right in set(Right) - {Right.ADMIN}
+    },
     "mail": Principal(name="mail", clients=names_of(["shop"]), topics=names_of(["mail"]), rights=frozenset(Right)),
 }
 NAMED = {"clientId": "shop", "scheduleKey": "a"}
@@ -36,21 +38,15 @@ BODIES: dict[tuple[str, str], Any] = {
 ROUTES = routes_of(app_of(Engine()))
 ADMIN_CALLS = sorted((method, path) for method, path in ROUTES if path.startswith("/admin"))
 CALLS = sorted((method, path) for method, path in ROUTES - set(ADMIN_CALLS) if "schedule" in path)
-
-
-class KnownKeys:
-    def known(self, credential: str) -> Principal | None:
-        return KEYS[credential]
-
-    async def check(self, credential: str) -> Principal:
-        raise AssertionError("all are known")
-
-    async def run(self) -> None:
-        raise AssertionError("not in this test")
+RIGHTS = {
+    **dict.fromkeys(CALLS, Right.CREATE),
+    **{call: Right.READ for call in CALLS if call[0] == "GET"},
+    **{call: Right.CANCEL for call in CALLS if call[0] == "DELETE" or call[1].endswith("/cancel")},
+}
 
 
 async def answered(session: aiohttp.ClientSession, key: str, method: str, path: str) -> tuple[int, Any]:
-    """Of a batch the status of its item."""
+    """Make a call. Returns: status and document; those of its only item, if it is a batch."""
     at = path
     for name, value in NAMES.items():
         at = at.replace(f"{{{name}}}", value)
@@ -68,7 +64,7 @@ async def answered(session: aiohttp.ClientSession, key: str, method: str, path: 
 @pytest.mark.parametrize(("method", "path"), CALLS)
 async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, path: str) -> None:
     async with (
-        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        open_service(gate=gate_of(KEYS)) as service,
         aiohttp.ClientSession(service.url) as session,
     ):
         assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
@@ -82,12 +78,22 @@ async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, 
         assert (await answered(session, "shop", method, path))[0] in {200, 201, 409}
 
 
+@pytest.mark.parametrize(("method", "path"), CALLS)
+async def test_each_call_needs_its_right_and_no_other_replaces_it(method: str, path: str) -> None:
+    async with open_service(gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
+        assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
+        # The admitted call last, as it may cancel the schedule.
+        for right in sorted([Right.CREATE, Right.CANCEL, Right.READ, Right.ADMIN], key=RIGHTS[method, path].__eq__):
+            status, _ = await answered(session, right.value, method, path)
+            assert (status == 403) == (right != RIGHTS[method, path]), right
+
+
 @pytest.mark.parametrize(("method", "path"), ADMIN_CALLS)
 async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_other_right_implies_it(
     method: str, path: str
 ) -> None:
     async with (
-        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        open_service(gate=gate_of(KEYS)) as service,
         aiohttp.ClientSession(service.url) as session,
     ):
         assert (await answered(session, "all but admin", method, path))[0] == 403
@@ -103,7 +109,7 @@ async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_
 )
 async def test_nothing_is_given_to_a_topic_that_the_key_does_not_cover(method: str, path: str) -> None:
     async with (
-        open_service(gate=Gate(KnownKeys(), NoTelemetry())) as service,
+        open_service(gate=gate_of(KEYS)) as service,
         aiohttp.ClientSession(service.url) as session,
     ):
         assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201

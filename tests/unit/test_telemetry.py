@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.observability.telemetry import OncePerCause, PrometheusTelemetry, configure_logging
+from clockwork.observability.logs import OncePerCause, configure_logging
+from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
 
 # What users see: a change here breaks their dashboards.

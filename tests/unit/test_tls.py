@@ -1,6 +1,7 @@
 """HTTPS and the certificates behind it: what is served, what is refused, and renewal under a running server."""
 
 import asyncio
+import codecs
 import logging
 import ssl
 import sys
@@ -14,12 +15,11 @@ import trustme
 from aiokafka.errors import AuthenticationFailedError
 from cryptography import x509
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.kafka.security import SIGNER, MskTokens, kafka_security
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import HttpSettings
-from clockwork.settings.security import KafkaSecuritySettings
+from clockwork.settings.model import HttpSettings, KafkaSecuritySettings
 from clockwork.tls import CertFiles, CertWatch, client_context, server_context
 from tests.support.certificates import Pair, ca_file, issue
 from tests.unit.api_edge import FakeEngine, FakeReadiness, StillClock
@@ -71,6 +71,18 @@ async def test_with_a_certificate_the_server_speaks_https_and_nothing_else(
             await session.get(f"http://{url}")
 
 
+def test_a_byte_order_mark_before_a_pem_file_is_read_as_if_it_were_not_there(
+    ca: trustme.CA, pair: Pair, tmp_path: Path
+) -> None:
+    # As Notepad saves a file.
+    trusted = ca_file(ca, tmp_path)
+    for path in (pair.cert, pair.key, trusted):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    server_context(pair.files)
+    context = client_context(ca=trusted, ca_setting="CA", own=pair.files, check_hostname=True)
+    assert context.cert_store_stats()["x509_ca"] == 1
+
+
 async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_restart(
     ca: trustme.CA, pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,7 +92,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_without_a_resta
     async with a_server(context) as server:
         assert await serial_shown(server.port, trust) == pair.serial
         renewed = issue(ca, tmp_path, "tls")
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial != pair.serial
     assert [r.event for r in caplog.records if hasattr(r, "event")].count("tls.reloaded") == 1
 
@@ -97,10 +109,10 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
     pair.key.write_bytes(old_key)
     async with a_server(context) as server:
         for _ in range(3):
-            watch.look()
+            watch.check()
         assert await serial_shown(server.port, trust) == pair.serial
         pair.key.write_bytes(new_key)
-        watch.look()
+        watch.check()
         assert await serial_shown(server.port, trust) == renewed.serial
     failures = [r for r in caplog.records if getattr(r, "event", None) == "tls.reload_failed"]
     assert len(failures) == 1
@@ -109,8 +121,8 @@ async def test_half_of_a_renewal_leaves_the_old_certificate_in_place(
 def test_a_certificate_that_disappears_is_said_once_and_kept(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     watch = CertWatch([(server_context(pair.files), pair.files)])
     pair.cert.unlink()
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     assert [getattr(r, "event", None) for r in caplog.records] == ["tls.reload_failed"]
 
 
@@ -127,7 +139,7 @@ def test_a_certificate_that_cannot_be_used_stops_the_start_and_names_both_settin
             pair.key.write_bytes(issue(ca, tmp_path, "other").key.read_bytes())
         case _:
             pair.key.write_bytes(encrypted(pair.key.read_bytes()))
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_TLS_CERT, CLOCKWORK_HTTP_TLS_KEY"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_TLS_CERT, CLOCKWORK_HTTP_TLS_KEY"):
         server_context(pair.files)
 
 
@@ -140,7 +152,7 @@ def encrypted(key: bytes) -> bytes:
 
 def test_a_ca_file_that_cannot_be_used_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
     for path in (tmp_path / "none.crt", tmp_path / "empty.crt"):
-        with pytest.raises(StartRefused, match="CLOCKWORK_KAFKA_TLS_CA"):
+        with pytest.raises(CannotStart, match="CLOCKWORK_KAFKA_TLS_CA"):
             kafka_security(KafkaSecuritySettings(protocol="SSL", tls_ca=path), region="x")
         (tmp_path / "empty.crt").touch()
 
@@ -196,7 +208,7 @@ async def test_msk_gets_a_token_of_its_region_as_oauth(monkeypatch: pytest.Monke
 
 def test_msk_without_its_library_stops_the_start_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, SIGNER.partition(".")[0], None)
-    with pytest.raises(StartRefused, match=r"CLOCKWORK_KAFKA_SASL_MECHANISM: .*clockwork\[msk\]"):
+    with pytest.raises(CannotStart, match=r"CLOCKWORK_KAFKA_SASL_MECHANISM: .*clockwork\[msk\]"):
         MskTokens("x")
 
 

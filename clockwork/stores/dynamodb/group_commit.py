@@ -1,4 +1,4 @@
-"""Group commit (design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
+"""Group commit (docs/design.md, 4): creates, cancels and changes that come while others are under way share one transaction.
 
 A transaction costs CPU and time of its own, whatever is in it: DynamoDB Local stores twice as many schedules by fifties
 as one by one (`stores.dynamodb.sharing`).

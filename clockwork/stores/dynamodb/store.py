@@ -1,6 +1,6 @@
 """`ScheduleStore` on DynamoDB.
 
-Three rules hold for every line here (design.md, 3 and 4):
+Three rules hold for every line here (docs/design.md, 3 and 4):
 - every read is strongly consistent;
 - every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back
   (but the note of commands, which comes into being by its first one);
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from clockwork.clock import Clock
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.domain.command import NoteChange, text_of_places
+from clockwork.domain.command_notes import NoteChange, text_of_offsets
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, RowName, ScheduleKey
 from clockwork.errors import Unreadable
@@ -84,7 +84,7 @@ def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: Sch
     """The update that moves a key's note, on condition that it is what was read."""
     condition, before = "attribute_not_exists(#command)", {}
     if note.before:
-        condition, before = "#command = :before", {":before": {"S": text_of_places(note.before)}}
+        condition, before = "#command = :before", {":before": {"S": text_of_offsets(note.before)}}
     return {
         "TableName": settings.keys_table,
         "Key": codec.note_key(client_id, schedule_key),
@@ -93,7 +93,7 @@ def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: Sch
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         "ExpressionAttributeNames": {"#command": "command", "#by": "by", "#expires": "expiresAt", "#v": "v"},
         "ExpressionAttributeValues": {
-            ":after": {"S": text_of_places(note.after.places)},
+            ":after": {"S": text_of_offsets(note.after.offsets)},
             ":by": {"S": note.after.by},
             ":expires": fields.number(note.after.expires_at_s),
             ":v": fields.number(codec.FORMAT),

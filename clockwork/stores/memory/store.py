@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final, TypeVar
 
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
@@ -313,7 +313,7 @@ class MemoryScheduleStore:
         if note is None:
             return {}
         there, after = self.notes.get(name), note.after
-        if (there.places if there is not None else ()) != note.before:
+        if (there.offsets if there is not None else ()) != note.before:
             raise ConditionFailed
 
         def write() -> None:
