@@ -41,7 +41,7 @@ class End:
     outcome: Outcome | None
     """None for a row whose key cannot be read."""
     first_stands: bool
-    """Whether an outcome that is stored already stays (at_least_once). Otherwise it is overwritten: all writers write
+    """True if an outcome that is stored already stays (at_least_once). False: it is overwritten: all writers write
     the same (exactly_once)."""
 
 
@@ -248,7 +248,7 @@ class Stores:
     schedules: ScheduleStore
     search: ScheduleSearch
     lists: bool
-    """Whether `search` can list and count a client's pointers."""
+    """True if `search` can list and count a client's pointers."""
     pauses: PauseStore
     init: Callable[[], Awaitable[None]]
     """Makes the tables and, once in the cluster's life, its shards. May be repeated, and done by several nodes at once.

@@ -194,7 +194,7 @@ class StoreSettings:
 
     @property
     def in_process(self) -> bool:
-        """Whether the store lives in the node's process: no other process can work on it."""
+        """True if the store lives in the node's process: no other process can work on it."""
         return self.kind == "memory"
 
 

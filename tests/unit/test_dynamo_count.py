@@ -6,7 +6,7 @@ import pytest
 
 from clockwork.domain.position import first_at
 from clockwork.settings.model import DynamoSettings
-from clockwork.stores.dynamodb.index import LIST_BUCKETS
+from clockwork.stores.dynamodb.codec import LIST_BUCKETS
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
 from tests.support.builders import CLIENT
 

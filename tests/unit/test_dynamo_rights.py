@@ -7,7 +7,7 @@ import pytest
 from clockwork.errors import StoreUnavailable
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.errors import Refused, Rejected
-from clockwork.stores.dynamodb.rights import rights_problems
+from clockwork.stores.dynamodb.schema import problems_of_rights
 
 
 class Tables:
@@ -33,7 +33,7 @@ class Tables:
 
 
 async def problems(tables: Tables) -> list[str]:
-    return await rights_problems(tables)  # type: ignore[arg-type]
+    return await problems_of_rights(tables)  # type: ignore[arg-type]
 
 
 async def test_where_all_is_allowed_nothing_is_said_and_no_write_could_have_done_anything() -> None:

@@ -52,7 +52,7 @@ class OldTables:
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> OldTables:
     old = OldTables()
-    monkeypatch.setattr(dynamo_tables, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(dynamo_tables, "POLL_SECONDS", 0)
     return old
 
 

@@ -21,7 +21,7 @@ from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec as dynamo_codec
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.batching import GROUP_REQUESTS_MAX, Grouped
+from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites
 from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
@@ -92,11 +92,11 @@ async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group()
         groups.append(requests)
         await asyncio.sleep(0)
 
-    writes = Grouped(write_all)
+    writes = BatchedWrites(write_all)
     async with asyncio.TaskGroup() as tasks:
         for shard in range(64):
             mine = {(shard, n): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)}
             tasks.create_task(writes.write(mine), name=f"shard-{shard}")
     assert sum(len(group) for group in groups) == 64 * 200
-    assert max(len(group) for group in groups) <= GROUP_REQUESTS_MAX
+    assert max(len(group) for group in groups) <= GROUPED_WRITES_MAX
     assert len(groups) < 64, "they still go together"

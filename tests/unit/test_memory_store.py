@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 
 from clockwork.clock import ClockGuard
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.schedule import EndState
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.ports.telemetry import NoTelemetry, StoreResult

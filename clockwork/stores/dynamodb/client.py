@@ -45,7 +45,8 @@ from clockwork.stores.dynamodb.signature import Identity, Signer
 
 API: Final = "DynamoDB_20120810"
 KEEP_ALIVE_S: Final = 12.0
-"""How long an idle connection is kept: shorter than load balancers and DynamoDB keep it, so that this side closes it."""
+"""Time for which an idle connection is kept: shorter than load balancers and DynamoDB keep it, so that this side closes
+it."""
 READS: Final = frozenset({"get_item", "query", "scan", "batch_get_item", "describe_table", "describe_time_to_live"})
 """Operations that change nothing."""
 REPEAT_WAIT_S: Final = 0.05

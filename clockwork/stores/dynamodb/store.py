@@ -3,9 +3,9 @@
 Three rules hold for every line here (docs/design.md, 3 and 4):
 - every read is strongly consistent;
 - every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back
-  (but the note of commands, which comes into being by its first one);
-- a failed condition is believed only after a look at the item that came back with it: an earlier copy of the same
-  request, whose answer was lost, may be what made it fail.
+  (except the note of commands, which its first update creates);
+- a failed condition is believed only after a look at the item that came back with it: the cause may be an earlier copy of
+  the same request, whose answer was lost.
 """
 
 import asyncio
@@ -28,21 +28,28 @@ from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec, transactions
 from clockwork.stores.dynamodb.attributes import Item, number
-from clockwork.stores.dynamodb.batching import Grouped, GroupedReads, insert_all, read_all, write_all
+from clockwork.stores.dynamodb.batching import (
+    BatchedReads,
+    BatchedWrites,
+    GroupCommit,
+    Transaction,
+    insert_all,
+    read_all,
+    write_all,
+)
 from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, backoff_s
 from clockwork.stores.dynamodb.errors import Refused
-from clockwork.stores.dynamodb.group_commit import GroupCommit, Member
 
 YIELD_EVERY_ROWS: Final = 100
-"""Of a page that is read: heartbeats share the event loop, and a full page takes 7 ms."""
+"""Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
 CONFLICT_ATTEMPTS_MAX: Final = 6
-"""For writes that nobody decides anything by: a transaction in their way is over within milliseconds."""
+"""Attempts of writes on which no decision depends: a transaction in their way is over within milliseconds."""
 
 CONTENTS_PER_READ: Final = 20
-"""Rows, and outcomes: they may have their schedule's content in them, up to 256 KiB each."""
+"""Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
 
 HOLDS_AT_ONCE: Final = 32
-"""A batch of cancels wants a thousand at one moment, and what is due must not stand behind them in the line for a
+"""Concurrent holds. A batch of cancels sends a thousand at one moment, and deliveries must not queue behind them for a
 connection. More than this made DynamoDB Local no faster. (Nor did batches of PartiQL updates.)"""
 
 log = logging.getLogger(__name__)
@@ -67,20 +74,20 @@ class DynamoScheduleStore:
         self._settings = settings
         self._telemetry = telemetry
         self.client = DynamoClient(settings, clock, observe, telemetry, limits=limits)
-        # A connection of its own, and one try: under load a request waits for a connection, so its answer would say
-        # little about the time; and whether DynamoDB answers should be known at once.
+        # A connection of its own, and one attempt: under load a request waits for a connection, so its answer would say
+        # little about the time; and readiness should not wait for repeats.
         alone = replace(limits or CallLimits(), connections_max=1, attempts_max=1)
         self.pinger = DynamoClient(settings, clock, observe, telemetry, limits=alone)
         self._group_commit = GroupCommit(self.client)
         self._holds = asyncio.Semaphore(HOLDS_AT_ONCE)
-        self._rows = GroupedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
-        self._pointers = GroupedReads(self.client, settings.keys_table, name=_client_key)
-        self._notes = GroupedReads(self.client, settings.keys_table, name=_client_key)
-        self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
-        self._shards = GroupedReads(self.client, settings.executions_table, name=_shard_name)
-        self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
-        self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
-        self._deletes = Grouped(partial(write_all, self.client, settings.schedules_table))
+        self._rows = BatchedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
+        self._pointers = BatchedReads(self.client, settings.keys_table, name=_client_key)
+        self._notes = BatchedReads(self.client, settings.keys_table, name=_client_key)
+        self._ends = BatchedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
+        self._shards = BatchedReads(self.client, settings.executions_table, name=_shard_name)
+        self._outcomes = BatchedWrites(partial(write_all, self.client, settings.keys_table))
+        self._first_outcomes = BatchedWrites(partial(insert_all, self.client, settings.keys_table))
+        self._deletes = BatchedWrites(partial(write_all, self.client, settings.schedules_table))
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -110,12 +117,12 @@ class DynamoScheduleStore:
     async def create(
         self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
     ) -> None:
-        create = Member(
+        create = Transaction(
             key=(pointer.client_id, pointer.schedule_key),
             actions=transactions.create_actions(self._settings, row, pointer, replaces_version, note),
             token=transactions.create_token(row, pointer, replaces_version, note),
             # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
-            ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
+            is_ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
         )
         await self._group_commit.commit(create)
 
@@ -126,20 +133,20 @@ class DynamoScheduleStore:
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
         update = transactions.note_update(self._settings, client_id, schedule_key, note)
         try:
-            await self._undisturbed("update_item", **update)
+            await self._retry_on_conflict("update_item", **update)
         except Refused as refused:
             if not transactions.is_note(refused.items[0], note):
                 raise
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
         update = transactions.discard_update(self._settings, pointer, at_ms)
-        answer = await self._undisturbed("update_item", ReturnValues="UPDATED_NEW", **update)
+        answer = await self._retry_on_conflict("update_item", ReturnValues="UPDATED_NEW", **update)
         return int(answer["Attributes"]["discardedAt"]["N"])
 
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         schedule = pointer_of.schedule
         try:
-            await self._undisturbed(
+            await self._retry_on_conflict(
                 "update_item",
                 TableName=self._settings.keys_table,
                 Key=codec.pointer_key(schedule.client_id, schedule.schedule_key),
@@ -153,7 +160,7 @@ class DynamoScheduleStore:
                 },
             )
         except Refused:
-            # It points elsewhere, or lives long enough: either way there is nothing to push.
+            # It points to another position, or lives long enough: in both cases nothing is to be done.
             return
 
     # --- rows, as a cancel or reschedule sees them
@@ -175,11 +182,11 @@ class DynamoScheduleStore:
         return codec.row_of(answer["Attributes"], shard=name.shard, position=name.position)
 
     async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
-        cancel = Member(
+        cancel = Transaction(
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.cancel_actions(self._settings, name, outcome, hold, note),
             token=transactions.token_of("cancel", name.shard, name.position, hold, outcome.at_ms, note),
-            ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
+            is_ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
         )
         await self._group_commit.commit(cancel)
 
@@ -194,13 +201,15 @@ class DynamoScheduleStore:
         replaces_version: int,
         note: NoteChange | None = None,
     ) -> None:
-        change = Member(
+        change = Transaction(
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.reschedule_actions(
                 self._settings, name, outcome, hold, row, pointer, replaces_version, note
             ),
             token=transactions.token_of("reschedule", name.shard, name.position, hold, row.position, note),
-            ours=lambda refused: transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position),
+            is_ours=lambda refused: transactions.points_at(
+                refused.items[transactions.RESCHEDULE_POINTER], row.position
+            ),
         )
         await self._group_commit.commit(change)
 
@@ -306,7 +315,7 @@ class DynamoScheduleStore:
     # --- parts
 
     async def _update_row(self, name: RowName, update: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
-        """The only way to update a row: it must exist."""
+        """Updates a row on condition that it exists; every update of a row goes through here."""
         return await self.client.call(
             "update_item",
             once=once,
@@ -321,12 +330,12 @@ class DynamoScheduleStore:
         try:
             await self._update_row(name, update, **parameters)
         except Refused:
-            # Gone for good: nobody ever puts a row at this position again.
+            # Gone for good: no row is ever put at this position again.
             return False
         return True
 
-    async def _undisturbed(self, operation: str, **parameters: Any) -> Any:
-        """A write of one item that waits while a transaction is in its way; its answer."""
+    async def _retry_on_conflict(self, operation: str, **parameters: Any) -> Any:
+        """Does a write of one item, waiting while a transaction is in its way; returns its answer."""
         attempt = 1
         while True:
             try:
@@ -344,8 +353,8 @@ class DynamoScheduleStore:
                 await asyncio.sleep(0)
             position = codec.position_of_row(item)
             if position is None:
-                # Written by hand. It has no position that could be named in a marker or deleted by, so firing it would
-                # never end; it is nobody's schedule, and it harms nobody where it is.
+                # Written by hand. It has no position that a marker or a delete could name, so firing it would never end;
+                # it belongs to no client, and does no harm where it is.
                 self._telemetry.malformed("row")
                 at = item.get("scheduleTime", {}).get("N")
                 log.warning(

@@ -1,9 +1,8 @@
 """The transactions of `ScheduleStore`, and its updates of a key: their actions, conditions and tokens. Pure.
 
-Besides the conditions that the protocol asks for, nothing that is final is ever overwritten: a new row and the outcome
-of a cancel or a reschedule are put only where nothing stands. What comes back with a failed condition (`ALL_OLD`) is
-asked for where it is small and tells our own earlier copy from somebody else's write; never for a row, which may have
-hundreds of kilobytes.
+Besides the conditions that the protocol asks for, no final item is ever overwritten: a new row and the outcome of a cancel
+or a reschedule are put only where nothing is stored. The stored item comes back with a failed condition (`ALL_OLD`) where it
+is small and tells our own earlier copy from another writer's; never for a row, which may have hundreds of kilobytes.
 """
 
 import hashlib
@@ -47,7 +46,7 @@ def create_actions(
 
 
 def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note: NoteChange | None = None) -> str:
-    """A position is never used twice; the rest is what a caller might change between two tries."""
+    """The token of a create. A position is never used twice; the other parts may change between two attempts."""
     changing = (pointer.digest, pointer.version, pointer.expires_at_s, replaces_version, note)
     return token_of("create", row.shard, row.position, *changing)
 
@@ -103,7 +102,7 @@ def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: Sch
 
 
 def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> Item:
-    """The update that says that what failed needs nothing any more."""
+    """The update that marks a failed schedule as discarded."""
     return {
         "TableName": settings.keys_table,
         "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
@@ -120,37 +119,37 @@ def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> It
 
 
 def points_at(item: Item | None, position: Position) -> bool:
-    """Whether this pointer, which came back with a failure, is the one that our own transaction put."""
+    """True if this pointer, which came back with a failure, is the one that our own transaction put."""
     if item is None:
         return False
     try:
         return position_of(fields.value_of(item, "current", "N")) == position
     except Unreadable:
-        # A pointer that cannot be read is not the one that we wrote; whoever reads it next says so.
+        # A pointer that cannot be read is not the one that we wrote; its next reader reports it.
         return False
 
 
 def is_cancel(items: Sequence[Item | None], outcome: Outcome, note: NoteChange | None) -> bool:
-    """Whether what came back with the failure of a cancel was put by that very cancel. By command the note must say so too:
-    an outcome is the same as another's of the same moment, who has moved no note."""
+    """True if the items that came back with the failure of a cancel were put by that very cancel. By command the note must
+    prove it too: the outcome equals that of another cancel of the same moment, which has moved no note."""
     if not _is_outcome(items[_CANCEL_OUTCOME], outcome):
         return False
     return note is None or is_note(items[_CANCEL_NOTE], note)
 
 
 def _is_outcome(item: Item | None, outcome: Outcome) -> bool:
-    """Whether this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
+    """True if this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
     if item is None:
         return False
     try:
-        # As it is stored: what is too large for an outcome is left out of it.
+        # As it is stored: content that is too large for an outcome is left out.
         return codec.outcome_of(item) == codec.outcome_of(codec.outcome_item(outcome))
     except Unreadable:
         return False
 
 
 def is_note(item: Item | None, note: NoteChange) -> bool:
-    """Whether this note, which came back with a failure, is the one that we wanted to put."""
+    """True if this note, which came back with a failure, is the one that we wanted to put."""
     return item is not None and item.get("by") == {"S": note.after.by}
 
 

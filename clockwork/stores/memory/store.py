@@ -304,7 +304,7 @@ class MemoryScheduleStore:
             self._check_free(_note_place(name))
 
     def _was_moved(self, name: KeyName, note: NoteChange | None) -> bool:
-        """Whether an earlier copy of the call with this note was done. An outcome alone does not prove it: two cancels of
+        """True if an earlier copy of the call with this note was done. An outcome alone does not prove it: two cancels of
         one moment write the same."""
         there = self.notes.get(name)
         return note is None or (there is not None and there.by == note.after.by)
