@@ -35,7 +35,7 @@ NODE_CALLS: Final = (
         name="readyz",
         tag=NODE,
         summary="Can the node do what its role does?",
-        description="For `api` and `all` that is DynamoDB and the clock; Kafka's state is in the details.",
+        description="For `api` and `all` that is the store and the clock; Kafka's state is in the details.",
         keyed=False,
         answers={
             **ANYWHERE,
@@ -48,7 +48,7 @@ NODE_CALLS: Final = (
                 "It cannot, and why.",
                 model=UnreadyDocument,
                 unready=problems.unavailable(
-                    "DynamoDB does not answer", more={"reasons": ["DynamoDB does not answer"], "details": {}}
+                    "The store does not answer", more={"reasons": ["the store: no answer in time"], "details": {}}
                 ),
             ),
         },

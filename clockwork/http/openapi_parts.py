@@ -253,8 +253,8 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
         ),
     ),
     503: problem(
-        "DynamoDB or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
-        down=problems.unavailable("DynamoDB did not answer in time. The same request again settles it."),
+        "The store or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
+        down=problems.unavailable("The store did not answer in time. The same request again settles it."),
     ),
 }
 

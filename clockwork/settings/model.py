@@ -53,7 +53,7 @@ _CreateResources = Annotated[
         alias="CLOCKWORK_CREATE_RESOURCES",
         description=(
             "create missing tables and internal topics; default: true where "
-            "DYNAMODB_ENDPOINT is set (not AWS), else false"
+            "DYNAMODB_ENDPOINT is set (not AWS) or the store is memory, else false"
         ),
     ),
 ]
@@ -203,6 +203,25 @@ class ProcessSettings:
     def instance_ids(self, of_node: str) -> list[str]:
         """The names in the group of its processes, by number."""
         return [of_node] if self.count == 1 else [f"{of_node}-{number}" for number in range(self.count)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreSettings:
+    """Store: the kind of store that keeps the schedules."""
+
+    kind: Annotated[
+        Literal["dynamodb", "memory"],
+        _lower,
+        Field(
+            alias="CLOCKWORK_STORE",
+            description="store of the schedules: dynamodb; memory: the node itself, while it lives, for trying out",
+        ),
+    ] = "dynamodb"
+
+    @property
+    def in_process(self) -> bool:
+        """True if the store lives in the node's process: no other process can work on it."""
+        return self.kind == "memory"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -677,6 +696,7 @@ class Settings:
 
     http: HttpSettings = field(default_factory=HttpSettings)
     processes: ProcessSettings = field(default_factory=ProcessSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)

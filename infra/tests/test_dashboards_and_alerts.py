@@ -39,7 +39,7 @@ def exposed() -> dict[str, set[str]]:
     """Every series' name, with the names of its labels."""
     telemetry = PrometheusTelemetry()
     telemetry.request(route="r", status=200, seconds=1)
-    telemetry.dynamodb(operation="query", result="ok", seconds=1)
+    telemetry.store_call(store="dynamodb", operation="query", result="ok", seconds=1)
     telemetry.due(ShardId(1), rows=1, oldest_seconds=1)
     telemetry.lateness(next(iter(Guarantee)), 1)
     found: dict[str, set[str]] = {}

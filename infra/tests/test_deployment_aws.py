@@ -14,8 +14,8 @@ from botocore.session import Session
 
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.topics import REPLICAS, internal_topics, safe_config
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import schema as dynamo_tables
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.kafka.acls import FILE, command, main, rights
 
 ROOT: Final = Path(__file__).parents[2]
@@ -124,15 +124,10 @@ def _plain(value: Any) -> Any:
 class Recorder:
     """In the place of the client: takes what `init` would ask DynamoDB for."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: DynamoSettings) -> None:
+        self.settings = settings
         self.created: list[dict[str, Any]] = []
         self.expiry: dict[str, str] = {}
-
-    async def __aenter__(self) -> "Recorder":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         name = parameters["TableName"]
@@ -146,17 +141,16 @@ class Recorder:
         return {}
 
 
-async def test_terraform_makes_the_tables_that_init_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder()
-    monkeypatch.setattr(dynamo_tables, "_client", lambda _: recorder)
-    settings = DynamoClientSettings(
+async def test_terraform_makes_the_tables_that_init_makes() -> None:
+    settings = DynamoSettings(
         region="x",
         schedules_table="${var.schedules_table}",
         executions_table="${var.executions_table}",
         keys_table="${var.keys_table}",
-        search=True,
+        search="on",
     )
-    await dynamo_tables.create_tables(settings)
+    recorder = Recorder(settings)
+    await dynamo_tables.create_tables(recorder)  # type: ignore[arg-type]
     tables = {
         table["name"]: table for table in blocks(TERRAFORM / "tables.tf", "resource", "aws_dynamodb_table").values()
     }

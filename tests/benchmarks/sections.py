@@ -118,7 +118,7 @@ def _outcome_values(done: list[Completed]) -> list[Outcome]:
 
 
 def _outcomes(done: list[Completed]) -> object:
-    """As `Cleanup._write` and `Grouped` do it."""
+    """As `Cleanup._write` and `BatchedWrites` do it."""
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(done)]
     return list(dynamo_batch._cut(puts))
 

@@ -103,7 +103,7 @@ class Edge:
     async def row(self, key: str = "order-1", client: str = "shop") -> Row:
         """The row of the schedule that is pending under a key."""
         pointer = self.engine.store.pointers[ClientId(client), ScheduleKey(key)]
-        row = await self.engine.store.read_row(pointer.shard, pointer.position)
+        row = await self.engine.store.read_row(pointer.row_name)
         assert isinstance(row, Row)
         return row
 
