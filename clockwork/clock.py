@@ -55,9 +55,9 @@ class ClockTrust(Protocol):
 class ClockGuard:
     """Compares a node's clock with the store's, by the server time in its answers (DynamoDB: the `Date` header).
 
-    A server time is cut to its resolution: the store's clock stood in [server, server + resolution) at some moment
-    between sending and receiving. Between two comparisons the monotonic clock stands in for the server's: a wall
-    clock that jumps is not trusted again before the next comparison has judged the jump.
+    The server time is cut to its resolution: the server's clock stood in [server, server + resolution) at some moment
+    between sending and receiving. Between two comparisons the monotonic clock stands in for the server's: a wall clock
+    that jumps is not trusted again before the next comparison has judged the jump.
     """
 
     def __init__(self, clock: Clock, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class ClockGuard:
 
     def observe(self, *, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None:
         """Compares by one answer. The first three are epoch milliseconds: sent and received by this node's clock, and the
-        server time, which has steps of `resolution_ms`."""
+        time that the store stated, in steps of `resolution_ms`."""
         if not 0 <= received_ms - sent_ms <= ANSWER_MS_MAX:
             return
         if server_ms > received_ms:

@@ -88,11 +88,11 @@ class Faults:
         client.transport = self
 
     def lose_answer(self, operation: str, times: int = 1) -> None:
-        """DynamoDB does it, and nobody hears of it."""
+        """DynamoDB does it, and its answer is lost."""
         self._line.setdefault(operation, []).extend([self._send_and_forget] * times)
 
     def lose_request(self, operation: str, times: int = 1) -> None:
-        """Nothing arrives, and nobody can know that."""
+        """The request is lost, which looks the same to the sender."""
         self._line.setdefault(operation, []).extend([_time_out] * times)
 
     def pass_on(self, operation: str, times: int = 1) -> None:

@@ -143,7 +143,7 @@ async def test_a_group_without_an_answer_is_unknown_to_each_of_its_members(
     assert all(isinstance(one, StoreUnavailable) and one.outcome_unknown for one in told)
 
 
-async def test_who_gives_up_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+async def test_a_request_that_is_cancelled_cancels_no_other(dynamo_store: DynamoScheduleStore) -> None:
     rows = [row() for _ in range(MANY)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
@@ -169,7 +169,7 @@ async def test_those_whose_carrier_gave_up_go_together_again(dynamo_store: Dynam
 # --- outcomes and deletes
 
 
-async def test_the_tidy_ups_of_one_moment_share_their_calls(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+async def test_the_cleanups_of_one_moment_share_their_calls(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
     rows = [row(shard=ShardId(n % SHARDS)) for n in range(40)]
     assert await _create_all(dynamo_store, rows) == [None] * 40
 
@@ -192,7 +192,7 @@ async def test_an_outcome_that_is_too_large_fails_alone(dynamo_store: DynamoSche
     assert told[:3] + told[4:] == [None] * 9
 
 
-async def test_a_tidy_up_that_is_cancelled_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+async def test_a_cleanup_that_is_cancelled_cancels_no_other(dynamo_store: DynamoScheduleStore) -> None:
     rows = [row() for _ in range(10)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dynamo_store.finish(one.shard, [end(one)])) for one in rows]
@@ -221,7 +221,9 @@ async def test_rows_of_four_hundred_kilobytes_get_their_outcomes_and_go(dynamo_s
         assert await dynamo_store.read_row(large.name) is None
 
 
-async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+async def test_throttling_of_cleanups_is_raised_to_all_of_them(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
     faults.answer(BATCH, "ThrottlingException", times=1_000)
     rows = [row() for _ in range(3)]
 

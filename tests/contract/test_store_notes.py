@@ -46,7 +46,7 @@ EFFECTS: list[Effect] = [_create, _cancel, _reschedule]
 
 
 async def _ready(store: ScheduleStore, effect: Effect) -> Row:
-    """What `effect` can be done to."""
+    """A row that `effect` can be done to."""
     at = row()
     if effect is not _create:
         await store.create(at, pointer(at), replaces_version=None)
@@ -82,7 +82,7 @@ async def test_an_effect_by_command_moves_the_note_in_its_transaction(store: Sch
 
 @pytest.mark.parametrize("effect", EFFECTS)
 @pytest.mark.parametrize("read", [FIRST, replace(SECOND, before=(replace(PLACE, offset=16),))])
-async def test_whoever_has_read_another_note_has_no_effect_at_all(
+async def test_a_command_that_has_read_another_note_has_no_effect_at_all(
     store: ScheduleStore, effect: Effect, read: NoteChange
 ) -> None:
     # The command was answered as one without an effect, while this node was frozen.

@@ -46,7 +46,7 @@ async def _put_outcome_alone(store: ScheduleStore, ended: Outcome) -> None:
 # --- hold
 
 
-async def test_a_hold_is_seen_by_whoever_reads_the_row(store: ScheduleStore) -> None:
+async def test_a_hold_is_seen_by_every_reader_of_the_row(store: ScheduleStore) -> None:
     created = await _created(store)
 
     held = replace(created, hold=MINE)

@@ -310,7 +310,6 @@ _raise_frontier = ShardPass.raise_frontier
 _read = ShardPass._read
 _takeover = Takeover.run
 _marker_entries = Cleanup.marker_entries
-_write = Cleanup._write
 _drop_hold = HostStore.drop_hold
 _finish = HostStore.finish
 _change_row = HostStore._change_row

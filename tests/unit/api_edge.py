@@ -110,8 +110,8 @@ class Edge:
     async def ends(self, state: EndState, key: str = "order-1", **how: Any) -> None:
         """The schedule that is pending under a key ends so."""
         row = await self.row(key)
-        await self.engine.store.put_outcomes([builders.outcome(row, state, expires_at_s=2**40, **how)])
-        await self.engine.store.delete_rows(row.shard, [row.position])
+        ended = builders.outcome(row, state, expires_at_s=2**40, **how)
+        await self.engine.store.finish(row.shard, [builders.end(row, ended)])
 
     async def in_flight(self, key: str = "order-1") -> None:
         """The owner of its shard may be firing it."""

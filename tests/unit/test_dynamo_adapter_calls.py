@@ -1,4 +1,4 @@
-"""What single methods of `DynamoScheduleStore` ask of DynamoDB, and what its errors are called here. No network."""
+"""Requests of single methods of `DynamoScheduleStore`, and the translation of DynamoDB's errors. No network."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -183,7 +183,7 @@ class OneAnswer:
 
 
 async def _failure(operation: str, happens: BaseException | Response) -> tuple[Exception, int]:
-    """What a call raises, and how many copies were sent."""
+    """The error of a call, and the number of copies that were sent."""
     client = DynamoClient(DynamoSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
     client.transport = wire = OneAnswer(happens)
     with pytest.raises(ClockworkError) as caught:
@@ -201,7 +201,7 @@ async def test_what_was_never_sent_was_not_written(error: BaseException) -> None
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda e: type(e).__name__)
-async def test_after_a_lost_answer_nobody_knows_whether_it_was_written(error: BaseException) -> None:
+async def test_after_a_lost_answer_the_outcome_of_a_write_is_unknown(error: BaseException) -> None:
     of_write, copies = await _failure("put_item", error)
     of_read, _ = await _failure("get_item", error)
 

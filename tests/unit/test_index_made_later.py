@@ -23,7 +23,7 @@ class OldTables:
         self.settings = SETTINGS
         self.updates: list[dict[str, Any]] = []
         self.statuses = ["CREATING", "CREATING", "ACTIVE"]
-        """Of the index, one look after the other."""
+        """The states of the index, one for each request."""
         self.error: Rejected | None = None
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
