@@ -5,6 +5,7 @@ the tests, which leave a core idle while they wait for real services; its output
 the two do not mix.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -71,8 +72,11 @@ def check(make: Sequence[str]) -> list[Ended]:
     return ended
 
 
-def main(make: Sequence[str]) -> int:
-    """Ends with 1 if a part failed."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Ends with 1 if a part failed."""
+    parser = argparse.ArgumentParser(prog="python -m infra.check", description=__doc__)
+    parser.add_argument("make", nargs="*", default=["make"], help="the command of make; default: make")
+    make: list[str] = parser.parse_args(arguments).make
     began_s = time.monotonic()
     ended = check(make)
     lines = ["", "    wall        CPU", *map(str, ended), f"{time.monotonic() - began_s:8.1f} s  in all"]
@@ -81,4 +85,4 @@ def main(make: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or ["make"]))
+    sys.exit(main())

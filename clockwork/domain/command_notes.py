@@ -1,38 +1,40 @@
-"""Where a command stands in the commands topic, and how each has its effect at most once.
+"""Command notes: how each command of the commands topic has its effect at most once, however often it is read.
 
-Commands are read at least once: a node that dies has had effects whose offsets were not committed, and a node that was
-paused past its session goes on with commands that another one has settled since. So every key has a note of the last
-command that is over. A command has its effect in a transaction that moves the note from what its node has read to the
-command's own place; and one that had none (404, 409, 412, a dead letter) moves the note alone, before anybody is told.
-The note moves past a command once, so it has one effect or none, and whoever was told which may build on it. A command
-whose place is not behind the note is over, and nothing is done any more.
+Commands are read at least once: a node that dies has had effects whose offsets were not committed, and a node that
+was paused past its session goes on with commands that another node has processed since. So every key has a *note* of
+the last command that was processed. A command has its effect in a transaction that moves the note from what its node
+has read to the command's own offset; a command without effect (404, 409, 412, a dead letter) is recorded as processed
+by moving the note alone, before the answer is sent. The note moves past a command once, so the command has one effect
+or none, and a caller may build on the answer. A command whose offset is not behind the note was processed, and
+nothing is done any more.
 
-What it is for, with commands 1, 2, 3 under one key, all carried out, and then read again:
+Commands 1, 2, 3 under one key, all processed and then read again, would otherwise do this:
 
-    1 create A, 2 cancel, 3 create B    1 would bring A back once B has ended; 2 would cancel B
-    1 create A, 2 move to noon, 3 move to nine    2 would move it back to noon until 3 is read again
-    1 create A, 2 cancel, then a create B over HTTP    2 would cancel B
+    1 create A, 2 cancel, 3 create B              1 brings A back once B has ended; 2 cancels B
+    1 create A, 2 move to noon, 3 move to nine    2 moves it back to noon until 3 is read again
+    1 create A, 2 cancel, then a create B by HTTP 2 cancels B
 
-And with 1 cancel, 2 nodes: the first reads it and is frozen; the second answers it with 404, and is believed: somebody
-creates A over HTTP. The first wakes up and finds A to cancel, at any step: before it reads the note, which says that 1 is
-over, or after it, when its transaction finds another note than it has read.
+And with command 1 = cancel and two nodes: the first node reads it and is frozen; the second answers it with 404, upon
+which its caller creates A over HTTP. The first node wakes up and finds A to cancel, at any step: before it reads the
+note, which says that 1 was processed, or after it, when its transaction finds another note than the one it has read.
 
-The note is an item of its own, beside the key's pointer, and not in it: requests over HTTP write pointers too, and a
-write that had read an older one would take the note back; here only commands pay for commands, with one item more in
-their transaction and one more read. Asking Kafka for the last heartbeat before each effect was left out: a node can be
-frozen between the question and the write.
+The note is an item of its own beside the key's pointer, and not in the pointer: requests over HTTP write pointers
+too, and a write that had read an older pointer would take the note back. So only commands pay for commands, with one
+item more in their transaction and one more read. Rejected: asking Kafka for the last heartbeat before each effect,
+since a node can be frozen between the question and the write.
 
-A note is kept as long as the pointer that was written with it, else for the retention. It is needed for as long as a node
+A note is kept as long as the pointer that was written with it, else for the retention. It is needed as long as a node
 may be frozen and go on, or offsets may be set back.
 
-A client's commands stand in one Kafka partition, if all its producers place its key alike; if they do not, the order
-between Kafka partitions is nobody's, but each command still has its effect once: a note has a place for each of them.
+A client's commands are in one Kafka partition if all its producers partition its key alike. If they do not, their
+order between Kafka partitions is undefined, but each command still has its effect once: a note has an offset for each
+Kafka partition.
 
-**A topic that was made anew** counts its offsets from zero. The broker's time of a record tells it from the old one: it
-is later than all that the old one had (`message.timestamp.type` is `LogAppendTime`, which is checked at the start). The
-highest time so far is kept, so that a broker whose clock was set back makes no command look old. After a change of the
-number of Kafka partitions a client's commands may stand in another one, before those that it wrote earlier: such a change
-wants the topic read to its end first.
+**A topic that was made anew** counts its offsets from zero. The broker's time of a record tells it from the old
+topic's records: it is later than all of theirs (`message.timestamp.type` is `LogAppendTime`, which is checked at the
+start). The highest time so far is kept, so that a broker whose clock was set back makes no command look old. After a
+change of the number of Kafka partitions a client's commands may be in another one, before those that it wrote
+earlier: read the topic to its end before such a change.
 """
 
 import re
@@ -44,15 +46,15 @@ _TEXT: Final = re.compile(r"(\d{1,10})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandOffset:
-    """Of one command."""
+    """Offset of one command in the commands topic, with the broker's time of its record."""
 
     kafka_partition: int
     offset: int
     at_ms: int
-    """The broker's time; of a stored one, the highest so far."""
+    """The broker's time; in a note, the highest so far."""
 
     def is_processed(self, last: "CommandOffset | None") -> bool:
-        """Whether, by the note of its key, this command's time is over."""
+        """True if the command at this offset was processed, by the offset `last` in the note of its key."""
         return (
             last is not None
             and self.kafka_partition == last.kafka_partition
@@ -61,7 +63,7 @@ class CommandOffset:
         )
 
     def after(self, last: "CommandOffset | None") -> "CommandOffset":
-        """What to note when this one is over."""
+        """The offset to note when the command at this one is processed."""
         if last is None or last.kafka_partition != self.kafka_partition:
             return self
         return replace(self, at_ms=max(self.at_ms, last.at_ms))
@@ -81,47 +83,48 @@ class CommandOffset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandNote:
-    """What a key remembers of commands."""
+    """The last processed commands under one key."""
 
     offsets: tuple[CommandOffset, ...]
-    """Of the last ones that are over, one for each Kafka partition."""
+    """Offsets of the last processed commands, one for each Kafka partition."""
     by: str
-    """Names the write that put it here, so that whoever was not answered knows its own."""
+    """Id of the write of this note: a caller whose answer was lost recognises its own write."""
     expires_at_s: int
     """TTL, in epoch seconds."""
 
-    def covers(self, place: CommandOffset) -> bool:
-        """Whether the command that stands there is over."""
-        return any(place.is_processed(last) for last in self.offsets)
+    def covers(self, at: CommandOffset) -> bool:
+        """True if the command at this offset was processed."""
+        return any(at.is_processed(last) for last in self.offsets)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoteChange:
-    """One command's move of its key's note: whoever has read another one is refused."""
+    """One command's move of its key's note, on condition of the note that was read."""
 
     before: tuple[CommandOffset, ...]
-    """The places as they were read; empty: there was no note."""
+    """The offsets as they were read; empty: there was no note."""
     after: CommandNote
 
 
-def note_change(note: CommandNote | None, place: CommandOffset, *, by: str, expires_at_s: int) -> NoteChange:
-    """What moves a note past a command, and keeps it at least until then."""
+def note_change(note: CommandNote | None, at: CommandOffset, *, by: str, expires_at_s: int) -> NoteChange:
+    """The change that moves a note past a command, and keeps it at least until `expires_at_s`."""
     before = note.offsets if note is not None else ()
     last = {each.kafka_partition: each for each in before}
-    last[place.kafka_partition] = place.after(last.get(place.kafka_partition))
+    last[at.kafka_partition] = at.after(last.get(at.kafka_partition))
     kept_until_s = max(expires_at_s, note.expires_at_s) if note is not None else expires_at_s
-    places = tuple(last[number] for number in sorted(last))
-    return NoteChange(before=before, after=CommandNote(offsets=places, by=by, expires_at_s=kept_until_s))
+    offsets = tuple(last[number] for number in sorted(last))
+    return NoteChange(before=before, after=CommandNote(offsets=offsets, by=by, expires_at_s=kept_until_s))
 
 
-def text_of_offsets(places: tuple[CommandOffset, ...]) -> str:
-    """As a note is stored."""
-    return " ".join(map(str, places))
+def text_of_offsets(offsets: tuple[CommandOffset, ...]) -> str:
+    """The stored form of a note's offsets."""
+    return " ".join(map(str, offsets))
 
 
 def offsets_of_text(text: str) -> tuple[CommandOffset, ...]:
-    """Raises: ValueError; also for another spelling of the same places, which no condition would find."""
-    places = tuple(CommandOffset.parse(part) for part in text.split(" "))
-    if text_of_offsets(places) != text:
+    """Reads the stored form. Raises: ValueError; also for another spelling of the same offsets, which no condition
+    would find."""
+    offsets = tuple(CommandOffset.parse(part) for part in text.split(" "))
+    if text_of_offsets(offsets) != text:
         raise ValueError("should be spelled as it is written")
-    return places
+    return offsets

@@ -1,14 +1,14 @@
 """All pending schedules of a cluster, page by page: shard after shard, in the order of their positions.
 
-Each is as it was at its own moment; the whole is no snapshot. What nobody touches meanwhile is there once. What is created,
-moved, cancelled or delivered meanwhile may be there or not, a moved one twice or not at all. A row that is due may be
-delivered already and not yet deleted, so its outcome is asked for; between the commit and the outcome it is still shown as
-pending, as every read of it would show it.
+Each schedule is read at its own moment; the whole is no snapshot. A schedule that does not change meanwhile is listed
+once. One that is created, moved, cancelled or delivered meanwhile may be listed or not, a moved one twice or not at
+all. A due row may be delivered and not yet deleted, so its outcome is read; between the commit and the outcome it is
+still listed as pending, as every read of it would show it.
 """
 
 import random
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.position import Position
@@ -20,14 +20,14 @@ from clockwork.requests.results import ScheduleView, Status
 from clockwork.settings.model import IntakeSettings
 
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of content; a page ends with the read that passes this."""
+"""Content of one page; the page ends with the read that passes this."""
 PAGES_MAX: Final = 32
-"""Reads of one request; what comes then is a short page, and a cursor to go on with."""
+"""Reads of one request; after these the page is short, with a cursor to go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScanCursor:
-    """Where to go on: behind this position of this shard; None: at its beginning."""
+    """The beginning of a page: behind this position of this shard; None: at its first row."""
 
     shard: ShardId
     after: Position | None
@@ -42,20 +42,12 @@ class ScanPage:
 
     views: tuple[ScheduleView, ...]
     unreadable: int
-    """Rows that this version cannot read: they are in no page."""
+    """Number of rows that this version cannot read; they are in no page."""
     next_from: ScanCursor | None
 
 
-class Scans(Protocol):
-    """What the edge asks."""
-
-    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
-        """Raises: Unavailable."""
-        ...
-
-
 class PendingScan:
-    """Implements `Scans`."""
+    """Reads the pending schedules of all shards."""
 
     def __init__(
         self,
@@ -72,8 +64,9 @@ class PendingScan:
         self._settings = settings
 
     async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
+        """Raises: Unavailable."""
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             views: list[ScheduleView] = []
             unreadable = size_bytes = 0
             place: ScanCursor | None = start

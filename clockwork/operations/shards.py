@@ -1,20 +1,20 @@
-"""The shards, as an operator looks at them: who owns each, how far it is, and a way to make its owner begin anew.
+"""Shards for operators: the owner and the lag of each, and `fence`, which makes an owner take its shard over again.
 
-`fence` raises a shard's epoch, with nobody behind it: the third step of a take-over without the others. Its owner's next
-frontier write is refused, so it forgets all that it knew of the shard and goes through take-over, as after any fence; the
-wake-up makes it look at once. That is safe at any moment, because it is what a new owner leaves behind that dies just
-after that step: the producer of the old one is not fenced by it, so whatever it has begun to send is committed and named
-in its marker or not at all; rows up to the stored frontier are still not to be cancelled; and nobody marks a row in the
-name of the new epoch, so no cancel can believe a wait that the old owner does not keep. (A take-over that raised the epoch
-before its init would do exactly that, which is why its own order is another one.)
+`fence` raises a shard's epoch without a new owner: the third step of a take-over without the others. The owner's next
+frontier write is refused, so it discards its lease and goes through take-over, as after any fence; the wake-up makes
+it do so at once. That is safe at any moment, because it equals a new owner that dies just after that step. The
+producer of the old owner is not fenced by it, so a transaction that it has begun is committed and named in its
+marker, or not at all. Rows up to the stored frontier still cannot be cancelled. And no owner writes retry marks in
+the name of the new epoch, so no cancel can believe a wait that the old owner does not keep. (A take-over that raised
+the epoch before its init would do exactly that, hence its own order.)
 
-It does not move the shard to another node: which node owns it is what the consumer group says, and the same one takes it
-again. To move a shard, stop its node.
+`fence` does not move the shard to another node: the consumer group assigns it, and the same node takes it again. To
+move a shard, stop its node.
 """
 
 import random
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
@@ -22,48 +22,31 @@ from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unreadable
+from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.waker import Waker
 from clockwork.settings.model import IntakeSettings
 
 SHARDS_AT_ONCE: Final = 16
-"""Of those that are looked at: two small reads each."""
+"""Shards that are read side by side, two small reads each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardView:
-    """One shard, as just read; its parts at different moments."""
+    """One shard, its parts read at different moments."""
 
     shard: ShardId
     state: ShardState | None
     """None: its item cannot be read."""
     oldest_due_ms: int | None
-    """Of the row at the lowest position, which may be delivered and not yet tidied up; None: there is no row."""
+    """Due time of the row at the lowest position, which may await cleanup; None: there is no row."""
     lag_ms: int
-    """How long that one is due; 0 if it is not."""
+    """Time since then; 0 if it is not due."""
     problem: str | None = None
 
 
-class Surveys(Protocol):
-    """What the edge asks."""
-
-    @property
-    def count(self) -> int:
-        """How many shards there are."""
-        ...
-
-    async def shards(self) -> tuple[ShardView, ...]:
-        """All of them. Raises: Unavailable."""
-        ...
-
-    async def fence(self, shard: ShardId) -> ShardView:
-        """Makes its owner begin anew. Raises: Unavailable (it may have been done), Unreadable."""
-        ...
-
-
 class ShardAdmin:
-    """Implements `Surveys`."""
+    """Shows shards, and fences them."""
 
     def __init__(
         self, store: ScheduleStore, waker: Waker, clock: Clock, rng: random.Random, settings: IntakeSettings
@@ -76,24 +59,27 @@ class ShardAdmin:
 
     @property
     def count(self) -> int:
+        """The number of shards."""
         return self._settings.shards
 
     async def shards(self) -> tuple[ShardView, ...]:
+        """All shards. Raises: Unavailable."""
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             return tuple(await gather_bounded(self._view, map(ShardId, range(self.count)), at_once=SHARDS_AT_ONCE))
 
     async def fence(self, shard: ShardId) -> ShardView:
+        """Makes the shard's owner begin anew. Raises: Unavailable (it may have been done), Unreadable."""
         by = f"operator/{self._rng.getrandbits(64):016x}"
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             stored = await self._store.read_shard(shard)
             while True:
                 try:
                     stored = await self._store.raise_epoch(shard, expected=stored.epoch, owner=by)
                     break
                 except ConditionFailed:
-                    # Somebody has just taken it over, which is all that was wanted; or an earlier try of ours was applied.
+                    # A node has just taken it over, which is the purpose; or an earlier try of this call was applied.
                     break
                 except StoreUnavailable as error:
                     await patience.pause(f"the shard could not be fenced in time: {error}")

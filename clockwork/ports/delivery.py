@@ -1,4 +1,9 @@
-"""Delivery of records to Kafka, in transactions and outside of them."""
+"""Delivery of records to Kafka, in transactions and outside of them.
+
+A refusal is not repeated from memory: before a record goes to a topic whose last record was refused, the adapter
+reads again whatever the refusal was judged by (layout, limits, in-sync replicas). The caller's back-off decides how
+often, so a topic that was put right goes on within one back-off.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -25,9 +30,9 @@ class ShardPublisher(Protocol):
         """Sends all records and then the marker in one transaction, in order within each Kafka partition, and commits.
         `marker` is called with the receipts of the records, in their order; the receipts are returned too.
 
-        Raises: DeliveryRefused (if `begun`, only `close` may follow, and no record of the transaction is visible once the
-        shard is opened again), DeliveryUnknown and Fenced (only `close` may follow), BrokerUnavailable (no transaction was
-        begun).
+        Raises: DeliveryRefused (if `begun`, only `close` may follow, and no record of the transaction is visible once
+        the shard is opened again), DeliveryUnknown and Fenced (only `close` may follow), BrokerUnavailable (no
+        transaction was begun).
         """
         ...
 

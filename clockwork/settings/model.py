@@ -15,8 +15,10 @@ from clockwork.settings.parsing import (
     broker,
     brokers_of,
     client_topic,
+    host_name,
     http_url,
     listed,
+    page_url,
     safe_url,
     switch,
     topic_rate,
@@ -156,6 +158,30 @@ class HttpSettings:
             ),
         ),
     ] = 10_000
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(host_name)], ...] | None,
+        BeforeValidator(listed),
+        Field(
+            alias="CLOCKWORK_HTTP_HOSTS",
+            description=(
+                "with CLOCKWORK_AUTH=none: names under which the node may be called, separated by commas, beside localhost "
+                "and IP addresses; any other Host is refused, since a web page can give the node a name of its own"
+            ),
+        ),
+    ] = None
+    ui_url: Annotated[
+        str | None,
+        AfterValidator(lambda v: v and page_url(v)),
+        Field(
+            alias="CLOCKWORK_UI_URL",
+            description=(
+                "URL under which browsers reach the node, where a proxy changes Host or ends TLS: "
+                "only pages from there may write"
+            ),
+        ),
+    ] = None
+    checks_host: bool = True
+    """False where callers need a key (CLOCKWORK_AUTH)."""
     cluster: _Cluster = CLUSTER_DEFAULT
     """Topics that begin with it are not for clients."""
 

@@ -85,6 +85,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return replace(
         settings,
+        http=replace(settings.http, checks_host=settings.access.auth == "none"),
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(kafka, create_resources=create),
         runner=replace(

@@ -15,6 +15,7 @@ ROOT: Final = Path(__file__).parents[2]
 DOCKERFILE: Final = (ROOT / "infra/docker/Dockerfile").read_text(encoding="utf-8")
 CLUSTER: Final = yaml.safe_load((ROOT / "infra/compose.cluster.yaml").read_text(encoding="utf-8"))
 RENDERED: Final = sorted((ROOT / "infra/helm/rendered").glob("*.yaml"))
+CLUSTER_DOMAIN: Final = ".svc.cluster.local"
 SETTINGS: Final = {setting.name for setting in setting_names()}
 
 
@@ -46,6 +47,13 @@ def test_the_settings_of_the_image_exist() -> None:
 
 
 # --- the cluster in containers
+
+
+def test_prometheus_may_call_each_node_by_its_name() -> None:
+    scraped = yaml.safe_load((ROOT / "infra/prometheus/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    named = {target.partition(":")[0] for target in scraped[0]["static_configs"][0]["targets"]}
+    for node in named:
+        assert named == set(CLUSTER["services"][node]["environment"]["CLOCKWORK_HTTP_HOSTS"].split(","))
 
 
 def test_three_nodes_differ_in_name_and_port_only_and_open_nothing_to_other_machines() -> None:
@@ -167,6 +175,17 @@ def test_every_node_has_probes_a_budget_and_known_settings(name: str) -> None:
         for each in of_kind(name, kind).values()
     ]
     assert [sum(selector.items() <= label.items() for label in labels) for selector in selectors] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["plain", "full"])
+def test_nodes_take_calls_by_the_names_of_their_services(name: str) -> None:
+    for pod in pods(name).values():
+        (value,) = (each["value"] for each in pod["containers"][0]["env"] if each["name"] == "CLOCKWORK_HTTP_HOSTS")
+        hosts = set(load_settings({"CLOCKWORK_HTTP_HOSTS": value}).http.hosts or ())
+        services = of_kind(name, "Service").keys()
+        assert hosts == {
+            f"{s}{d}" for s in services for d in ("", *(f".clockwork{d}" for d in ("", ".svc", CLUSTER_DOMAIN)))
+        }
 
 
 def test_workers_keep_their_names_and_grow_with_what_is_due() -> None:

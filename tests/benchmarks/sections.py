@@ -20,7 +20,6 @@ from clockwork.domain.schedule import Outcome, Row
 from clockwork.firing import cleanup
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Completed
-from clockwork.http import body as requests
 from clockwork.kafka.produce import ProducerIdentity, encode_batch
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
@@ -60,10 +59,10 @@ def sections() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"page of {name}: parse", partial(orjson.loads, answer)
         yield f"page of {name}: read, until others get their turn", partial(_read, items[:YIELD_EVERY_ROWS])
     some = rows(cleanup.CHUNK_ROWS, 200)
-    done = [Completed(row=row, ended=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
+    done = [Completed(row=row, entry=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
     yield "tidy-up: outcomes of one chunk", partial(_outcomes, done)
     count = cleanup.CHUNK_BYTES_MAX // 250_000
-    large = [Completed(row=row, ended=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
+    large = [Completed(row=row, entry=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
     yield "tidy-up: outcomes of one chunk of large rows", partial(_outcomes, large)
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(large[:3])]
     body = orjson.dumps({"RequestItems": {"keys": puts}})
@@ -86,7 +85,7 @@ def _record_sections() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def _body_sections() -> Iterator[tuple[str, Callable[[], object]]]:
-    for size in (requests.ON_LOOP_BYTES_MAX - 300, PAYLOAD_BYTES_MAX - 100):
+    for size in (json_body.ON_LOOP_BYTES_MAX - 300, PAYLOAD_BYTES_MAX - 100):
         for name, data in (("text", "x" * size), ("numbers", list(range(size // 7)))):
             document = {
                 "clientId": "shop",
@@ -96,7 +95,7 @@ def _body_sections() -> Iterator[tuple[str, Callable[[], object]]]:
                 "delivery": {"topic": "t"},
             }
             body = json_body.compact(document)
-            if len(body) <= requests.ON_LOOP_BYTES_MAX:
+            if len(body) <= json_body.ON_LOOP_BYTES_MAX:
                 yield f"create of {len(body):,} bytes of {name}: read", partial(_create, body)
             yield f"answer of {len(body):,} bytes of {name}: spell", partial(json_body.compact, document)
 

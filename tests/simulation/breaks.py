@@ -19,18 +19,18 @@ from clockwork.errors import (
     StoreUnavailable,
     TransactionConflict,
 )
-from clockwork.firing import deliver
-from clockwork.firing import shard_pass as dispatch
+from clockwork.firing import shard_pass
 from clockwork.firing.cleanup import Cleanup, Completed
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.settlement import completed
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import ShardLease, Takeover
-from clockwork.requests import cancel
+from clockwork.requests import cancel, state
 from clockwork.requests import hold as holding
-from clockwork.requests.cancel import Canceller
-from clockwork.requests.hold import Decide, Holding
+from clockwork.requests.context import RequestContext
+from clockwork.requests.hold import Held, HoldAttempts
 from clockwork.requests.results import NotFound, Reason, Refused
-from clockwork.requests.state import Reading, ended_view, pending_view
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 
@@ -60,9 +60,11 @@ async def marker_before_init(self: HostPublisher, shard: Any) -> HostShardPublis
     return publisher
 
 
-async def unknown_taken_for_abort(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
+async def unknown_taken_for_abort(
+    self: TransactionalDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]
+) -> int:
     try:
-        return await _in_transactions(self, lease, deliveries)
+        return await _deliver_transactional(self, lease, deliveries)
     except DeliveryUnknown as unknown:
         await self._renew(lease)
         raise BrokerUnavailable from unknown
@@ -85,33 +87,36 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
     return True
 
 
-async def tidy_before_commit(
-    self: Delivery,
+async def cleanup_before_commit(
+    self: TransactionalDelivery,
     lease: ShardLease,
     batch: list[PlannedDelivery],
     sent: list[PlannedDelivery],
     records: list[OutRecord],
 ) -> None:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.action is Action.DROP]
+    dropped = [self._settlement.dropped(each) for each in batch if each.action is Action.DROP]
 
-    def write_marker(receipt: Sequence[Any]) -> bytes:
-        new = [deliver._ended(firing, where) for firing, where in zip(sent, receipt, strict=True)]
-        value = marker.encode([*lease.cleanup.marked(), *new, *(done.ended for done in dropped)])
-        lease.cleanup.add(Completed(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
-        lease.cleanup.add(dropped)
+    def write_marker(receipts: Sequence[Any]) -> bytes:
+        ended = [completed(each, receipt) for each, receipt in zip(sent, receipts, strict=True)] + dropped
+        value = marker.encode([*lease.cleanup.marker_entries(), *(one.entry for one in ended)])
+        lease.cleanup.add(ended)
         return value
 
     await lease.publisher.deliver(records, write_marker)
 
 
-async def drop_beside_transactions(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in deliveries if f.action is Action.DROP]
+async def drop_beside_transactions(
+    self: TransactionalDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]
+) -> int:
+    dropped = [self._settlement.dropped(each) for each in deliveries if each.action is Action.DROP]
     lease.cleanup.add(dropped)
-    return len(dropped) + await _in_transactions(self, lease, [f for f in deliveries if f.action is not Action.DROP])
+    return len(dropped) + await _deliver_transactional(
+        self, lease, [f for f in deliveries if f.action is not Action.DROP]
+    )
 
 
 def marked_if_there_is_a_record(self: Cleanup) -> Any:
-    return (ended for ended in _marked(self) if ended.receipt is not None)
+    return (entry for entry in _marker_entries(self) if entry.receipt is not None)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
@@ -155,7 +160,7 @@ async def read_then_frontier(self: ShardPass, lease: ShardLease, *, records_max:
 async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Planner:
     """What is due when the answer comes is fired, not only what was due when the Query began."""
     left_out = lease.cleanup.positions()
-    first = await self._store.read_page(lease.shard, after=None, rows_max=dispatch.PAGE_ROWS_MAX)
+    first = await self._store.read_page(lease.shard, after=None, rows_max=shard_pass.PAGE_ROWS_MAX)
 
     class ReadBefore:
         async def read_page(self, shard: Any, **how: Any) -> Any:
@@ -173,18 +178,18 @@ async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max
 # --- holds, cancels, retries
 
 
-async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> Any:
-    hold = RequestId(f"{self._rng.getrandbits(128):032x}")
-    try:
-        state = await self._store.read_shard(pointer.shard)
-        row = await self._store.hold(pointer.shard, pointer.position, hold)
-        if state.frontier_ms >= holding._free_until_ms(row, epoch=state.epoch):
-            return holding._Verdict.TOO_LATE
-        return await decide(row, hold)
-    except ConditionFailed:
-        return holding._Verdict.LOST
-    except TransactionConflict:
-        return holding._Verdict.CONFLICT
+async def look_before_hold(self: HoldAttempts) -> Held:
+    context, pointer = self._context, self._pointer
+    by = RequestId(f"{context.rng.getrandbits(128):032x}")
+    shard = await context.store.read_shard(pointer.shard)
+    row = await context.store.hold(pointer.shard, pointer.position, by)
+    if shard.frontier_ms >= holding._free_until_ms(row, epoch=shard.epoch):
+        raise holding.TooLate
+    return Held(row, by)
+
+
+def announcements_forgotten(self: ShardPass, lease: ShardLease, left_out: Any, now_ms: int) -> None:
+    lease.announced_not_before_ms = {}
 
 
 async def holds_ignored(self: ShardPass, planner: Planner) -> list[PlannedDelivery]:
@@ -221,21 +226,21 @@ def one_hold_per_request(text: str) -> Any:
 
 
 async def cancel_whatever_is_there_now(
-    self: Canceller, client_id: Any, schedule_key: Any, patience: Any, command: Any
+    context: RequestContext, client_id: Any, schedule_key: Any, deadline: Any, *, condition: Any, command: Any
 ) -> Any:
     while True:
         try:
-            pointer = await self._store.read_pointer(client_id, schedule_key)
+            pointer = await context.store.read_pointer(client_id, schedule_key)
             if pointer is None:
                 return NotFound()
-            end = await self._settle(pointer, patience, command)
+            end = await cancel._cancel_row(context, pointer, deadline, command)
         except StoreUnavailable:
-            await patience.pause("")
+            await deadline.pause("")
             continue
         if isinstance(end, Row | BrokenRow):
-            return Refused(Reason.IN_FLIGHT, pending_view(pointer, end))
+            return Refused(Reason.IN_FLIGHT, state.pending_view(pointer, end))
         if end.state is not EndState.SUPERSEDED:
-            return cancel._answer(pointer, end)
+            return cancel._result(pointer, end)
 
 
 def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
@@ -245,10 +250,10 @@ def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, d
     return True
 
 
-# --- rows, lanes, tidying up
+# --- rows, lanes, cleanup
 
 
-def heeded_however_far(self: Planner, retry: Retry) -> bool:
+def applied_however_far(self: Planner, row: Row, retry: Retry) -> bool:
     return retry.at_ms > self.bound_ms
 
 
@@ -256,7 +261,7 @@ def only_the_row(deliveries: list[PlannedDelivery], lane: Any, *, after: Any) ->
     return [firing for firing in deliveries if firing.row.position != after]
 
 
-def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
+def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 
@@ -265,8 +270,8 @@ async def delete_first(self: Cleanup, chunk: list[Completed]) -> None:
     await _write(self, chunk)
 
 
-async def lane_at_once(self: Delivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
-    counts = await asyncio.gather(*(_lane_by_lane(self, lease, [firing]) for firing in deliveries))
+async def lane_at_once(self: AcknowledgedDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
+    counts = await asyncio.gather(*(_deliver_acknowledged(self, lease, [each]) for each in deliveries))
     return sum(counts)
 
 
@@ -277,17 +282,17 @@ async def last_outcome_stands(self: HostStore, outcomes: Sequence[Outcome]) -> N
 # --- answers
 
 
-async def none_seen_is_none_there(self: Reading, client_id: Any, schedule_key: Any, patience: Any) -> Any:
-    pointer = await self._store.read_pointer(client_id, schedule_key)
-    return None if pointer is None else await self.view_at(pointer)
+async def none_seen_is_none_there(context: RequestContext, client_id: Any, schedule_key: Any, deadline: Any) -> Any:
+    pointer = await context.store.read_pointer(client_id, schedule_key)
+    return None if pointer is None else await state.view_at(context, pointer)
 
 
-async def state_from_the_row(self: Reading, pointer: Pointer) -> Any:
-    row = await self._store.read_row(pointer.shard, pointer.position)
+async def state_from_the_row(context: RequestContext, pointer: Pointer) -> Any:
+    row = await context.store.read_row(pointer.shard, pointer.position)
     if row is not None:
-        return pending_view(pointer, row)
-    outcome = await self.outcome_at(pointer)
-    return None if outcome is None or outcome.state is EndState.SUPERSEDED else ended_view(pointer, outcome)
+        return state.pending_view(pointer, row)
+    outcome = await state.outcome_at(context, pointer)
+    return None if outcome is None or outcome.state is EndState.SUPERSEDED else state.ended_view(pointer, outcome)
 
 
 async def create_over_anything(
@@ -298,12 +303,12 @@ async def create_over_anything(
 
 
 _commit = HostShardPublisher._commit
-_in_transactions = Delivery.in_transactions
-_lane_by_lane = Delivery.lane_by_lane
+_deliver_transactional = TransactionalDelivery.deliver
+_deliver_acknowledged = AcknowledgedDelivery.deliver
 _raise_frontier = ShardPass.raise_frontier
 _read = ShardPass._read
 _takeover = Takeover.run
-_marked = Cleanup.marked
+_marker_entries = Cleanup.marker_entries
 _write = Cleanup._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row

@@ -22,7 +22,7 @@ async def commit_first(self: HostCommandLog, batch: CommandBatch, work: Any) -> 
 
 
 async def note_and_go_on(self: HostCommandLog, number: int, begin: int, end: int) -> None:
-    """What is owed to nobody any more once it is noted: the offset moves before the answers are out."""
+    """Commits the offset before the answers are sent: an answer that is lost then is owed no more."""
     await self._commit(number, (end, 0))
 
 

@@ -1,5 +1,5 @@
 """The commands topic and its group as they are: producers' transactions that are decided later, or never; a member that
-reads on without knowing that it is none any more; offsets that only a member may commit, and that nobody may hear of."""
+reads on without knowing that it is none any more; offsets that only a member may commit, whose answer may be lost."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ RECORDS_MAX: Final = 6
 
 
 class NoMember(ClockworkError):
-    """Said to whoever commits and is, by the group's account, no member any more, or not of this Kafka partition."""
+    """Answer to a commit by a client that, by the group's account, has left or has lost this Kafka partition."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -308,7 +308,7 @@ class HostShardPublisher:
         return asked == 1
 
     async def _unanswered_commit(self, commit: Callable[[], bool]) -> None:
-        """Carried out at once, much later, or never; and nobody says so."""
+        """Carried out at once, much later, or never; without an answer."""
         world = self._world
         when_s = world.rng.choice([0.002, world.rng.uniform(0.0, 2.0), None])
         if when_s is not None:

@@ -13,18 +13,15 @@ from typing import Any, Final
 from clockwork.clock import ClockGuard
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
-from clockwork.firing import deliver
-from clockwork.firing import shard_pass as dispatch
+from clockwork.firing import deliver_transactional, shard_pass
 from clockwork.firing.cleanup import Cleanup
-from clockwork.firing.deliver import Delivery
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import Takeover
-from clockwork.requests import hold
-from clockwork.requests.cancel import Canceller
+from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.hold import Holding
-from clockwork.requests.reschedule import Rescheduler
-from clockwork.requests.state import Reading
+from clockwork.requests.hold import HoldAttempts
 from tests.simulation import breaks, breaks_of_changes, breaks_of_commands, store_world
 from tests.simulation.command_world import CommandWorld, HostCommandLog
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
@@ -82,34 +79,34 @@ MUTATIONS: Final = (
         patches=lambda: [(HostShardPublisher, "read_marker", breaks.no_marker)],
     ),
     Mutation(
-        name="marker without untidied rows",
+        name="marker without the rows that await cleanup",
         seeds=100,
         theme=Theme.COMMITS,
-        patches=lambda: [(Cleanup, "marked", lambda self: iter(()))],
+        patches=lambda: [(Cleanup, "marker_entries", lambda self: iter(()))],
     ),
     Mutation(
         name="marker without what was dropped",
         seeds=40,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Cleanup, "marked", breaks.marked_if_there_is_a_record)],
+        patches=lambda: [(Cleanup, "marker_entries", breaks.marked_if_there_is_a_record)],
     ),
     Mutation(
         name="dropped beside the transaction",
         seeds=20,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Delivery, "in_transactions", breaks.drop_beside_transactions)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.drop_beside_transactions)],
     ),
     Mutation(
         name="unknown commit taken for an abort",
         seeds=120,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.unknown_taken_for_abort)],
     ),
     Mutation(
-        name="tidied up before the commit",
+        name="cleaned up before the commit",
         seeds=20,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "_one_transaction", breaks.tidy_before_commit)],
+        patches=lambda: [(TransactionalDelivery, "_commit", breaks.cleanup_before_commit)],
     ),
     Mutation(
         name="epoch not raised",
@@ -147,7 +144,7 @@ MUTATIONS: Final = (
     Mutation(
         name="fires beyond the bound",
         seeds=40,
-        patches=lambda: [(dispatch, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
+        patches=lambda: [(shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
     ),
     Mutation(
         name="clock always trusted",
@@ -159,13 +156,13 @@ MUTATIONS: Final = (
         name="look before hold",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
     ),
     Mutation(
         name="look before hold, of changes",
         seeds=120,
         theme=Theme.CHANGES,
-        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
     ),
     Mutation(
         name="change leaves the old row",
@@ -189,19 +186,19 @@ MUTATIONS: Final = (
         name="change made twice after a lost answer",
         seeds=160,
         theme=Theme.CHANGES,
-        patches=lambda: [(Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now)],
+        patches=lambda: [(service, "reschedule", breaks_of_changes.change_whatever_is_there_now)],
     ),
     Mutation(
         name="same delivery id for another due time",
         seeds=20,
         theme=Theme.CHANGES,
-        patches=lambda: [(Rescheduler, "_move", breaks_of_changes.same_delivery_id)],
+        patches=lambda: [(reschedule, "_move", breaks_of_changes.same_delivery_id)],
     ),
     Mutation(
         name="hold ignored",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(ShardPass, "_answer_holds", breaks.holds_ignored)],
+        patches=lambda: [(ShardPass, "_drop_holds", breaks.holds_ignored)],
     ),
     Mutation(
         name="fires what is gone",
@@ -231,19 +228,19 @@ MUTATIONS: Final = (
         name="refused row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(deliver, "without_lane", breaks.only_the_row)],
+        patches=lambda: [(deliver_transactional, "without_lane", breaks.only_the_row)],
     ),
     Mutation(
         name="waiting row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(Planner, "wait", breaks.wait_for_nobody)],
+        patches=lambda: [(Planner, "block", breaks.block_no_lane)],
     ),
     Mutation(
         name="lane sent at once",
         seeds=20,
         theme=Theme.PLAIN,
-        patches=lambda: [(Delivery, "lane_by_lane", breaks.lane_at_once)],
+        patches=lambda: [(AcknowledgedDelivery, "deliver", breaks.lane_at_once)],
     ),
     Mutation(
         name="row deleted before its outcome",
@@ -266,13 +263,13 @@ MUTATIONS: Final = (
         name="nothing seen taken for 404",
         seeds=160,
         theme=Theme.CANCELS,
-        patches=lambda: [(Reading, "view", breaks.none_seen_is_none_there)],
+        patches=lambda: [(state, "read_state", breaks.none_seen_is_none_there)],
     ),
     Mutation(
         name="state from the row",
         seeds=80,
         theme=Theme.COMMITS,
-        patches=lambda: [(Reading, "view_at", breaks.state_from_the_row)],
+        patches=lambda: [(state, "view_at", breaks.state_from_the_row)],
     ),
     Mutation(
         name="commands committed before they are carried out",
@@ -305,24 +302,28 @@ MUTATIONS: Final = (
 
 RARE: Final = (
     _scripted("bound of the answer", (ShardPass, "_read", breaks.bound_of_the_answer)),
-    _scripted("an hour ahead is heeded", (Planner, "_retry_applies", breaks.heeded_however_far)),
+    _scripted("a retry an hour ahead applies", (Planner, "_retry_applies", breaks.applied_however_far)),
     _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
     _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
     _scripted(
-        "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
+        "cancel goes on with the next schedule of its key",
+        (service, "cancel_schedule", breaks.cancel_whatever_is_there_now),
     ),
     _scripted(
         "change made again over the next one",
-        (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
+        (service, "reschedule", breaks_of_changes.change_whatever_is_there_now),
     ),
     _scripted("renewed and epoch only read", (Takeover, "renew", breaks.renew_and_only_read)),
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    _scripted("promises forgotten", (ShardPass, "_promises", lambda self, lease: {})),
+    _scripted("announced times forgotten", (ShardPass, "_forget_ended_waits", breaks.announcements_forgotten)),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
-    _scripted("commands without an effect are not noted", (CommandDedup, "close", breaks_of_commands.nothing_to_note)),
+    _scripted(
+        "commands without an effect are not noted",
+        (CommandDedup, "record_processed", breaks_of_commands.nothing_to_note),
+    ),
     _scripted(
         "commands have their effect whatever was noted meanwhile",
         (HostStore, "_move_note", breaks_of_commands.move_whatever_was_read),

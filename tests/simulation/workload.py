@@ -38,7 +38,7 @@ GENERATIONS_MAX: Final = 3
 
 
 class NoAnswer(Exception):
-    """Nobody answered in time, or with "unavailable": the request may have been carried out, or may be later."""
+    """No answer in time, or "unavailable": the request may have been carried out, or may be later."""
 
 
 @dataclass(kw_only=True, slots=True)

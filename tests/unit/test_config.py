@@ -64,6 +64,8 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_HTTP_PORT": "0",
             "CLOCKWORK_BODY_BYTES_MAX": "2048",
             "CLOCKWORK_DRAIN_TIMEOUT_MS": "0",
+            "CLOCKWORK_HTTP_HOSTS": "node-1, clockwork.example",
+            "CLOCKWORK_UI_URL": "https://jobs.example/clockwork/",
             "CLOCKWORK_SHARDS": "8",
             "CLOCKWORK_CLUSTER": "c",
             "CLOCKWORK_SESSION_TIMEOUT_MS": "6000",
@@ -83,7 +85,15 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_LOG_LEVEL": "Debug",
         }
     )
-    assert loaded.http == HttpSettings(host="::", port=0, body_bytes_max=2048, drain_timeout_ms=0, cluster="c")
+    assert loaded.http == HttpSettings(
+        host="::",
+        port=0,
+        body_bytes_max=2048,
+        drain_timeout_ms=0,
+        hosts=("node-1", "clockwork.example"),
+        ui_url="https://jobs.example/clockwork/",
+        cluster="c",
+    )
     assert loaded.intake == IntakeSettings(
         cluster="c", shards=8, request_timeout_ms=100, scan_interval_ms=1000, retention_ms=1000
     )
@@ -125,6 +135,8 @@ def test_every_value_of_access_and_limits_reaches_its_setting() -> None:
             "CLOCKWORK_DEAD_LETTER_TOPICS": "shop=shop-dead, bank=bank.dead",
         }
     )
+    # Where callers need keys, no web page can use the node by another name.
+    assert (loaded.http.checks_host, load_settings({}).http.checks_host) == (False, True)
     assert loaded.access == AccessSettings(
         auth="keys",
         keys_file="keys.toml",
@@ -170,6 +182,13 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         *(("CLOCKWORK_SHARDS", v) for v in ("0", "10001", "-1", "x", "1.5", "true")),
         *(("CLOCKWORK_CLUSTER", v) for v in ("a b", "a/b", "ä", "x" * 201)),
         *(("CLOCKWORK_HTTP_PORT", v) for v in ("-1", "65536", "http")),
+        *(
+            ("CLOCKWORK_HTTP_HOSTS", v)
+            for v in ("a:80", "http://a", "a/b", "*", "*.a", "a b", "ä.example", "[::1]", "::1")
+        ),
+        *(("CLOCKWORK_UI_URL", v) for v in ("a", "a.example:80", "ftp://a", "https://", "https://ä", "https:///x")),
+        *(("CLOCKWORK_UI_URL", f"https://a{rest}") for rest in (":x", ":99999", ":0", "?x", "#x", " b", "\\b")),
+        *(("CLOCKWORK_UI_URL", v) for v in ("https://u@a", "https://[::1", "https://a[b]", "https://a\nb")),
         *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
         *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
         *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),

@@ -1,4 +1,4 @@
-"""A topic of many Kafka partitions, page by page: each letter once, and a cursor that is short enough to be sent back."""
+"""A topic of many Kafka partitions, page by page: each dead letter once, and a cursor short enough to be sent back."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ TOPIC = Topic("dead")
 
 
 class _Consumer:
-    """Of a topic with so many letters in its Kafka partitions."""
+    """The log of a topic with so many dead letters in its Kafka partitions."""
 
     def __init__(self, letters: list[int]) -> None:
         self._ends = {TopicPartition(TOPIC, number): count for number, count in enumerate(letters)}
@@ -55,7 +55,7 @@ class _Consumer:
 
 
 @pytest.mark.parametrize("letters", [[3] * 700, [0, 1] * 350, [0] * 650 + [5], [400] + [0] * 699, [0] * 700])
-async def test_each_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_every_cursor_can_be_sent_back(
+async def test_each_dead_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_every_cursor_can_be_sent_back(
     letters: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager

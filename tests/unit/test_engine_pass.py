@@ -35,13 +35,13 @@ async def test_a_due_row_costs_one_read_and_one_transaction_if_the_frontier_was_
     assert dict(engine.store.calls) == {"read_page": 1}
 
 
-async def test_looking_at_an_idle_shard_writes_nothing() -> None:
+async def test_the_scan_of_an_idle_shard_writes_nothing() -> None:
     engine = Engine()
     await engine.put(row(schedule(due_ms=DUE_MS + 3_600_000)))
     lease = await engine.own()
     engine.store.calls.clear()
     engine.at_due()
-    assert await engine.shard_pass.look(lease) == DUE_MS + 3_600_000
+    assert await engine.shard_pass.first_due_ms(lease) == DUE_MS + 3_600_000
     assert not any(engine.store.calls[name] for name in WRITES)
 
 
@@ -94,7 +94,7 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
 
 
 async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
-    # The old owner dies between its commit and its tidy-up.
+    # The old owner dies between its commit and its cleanup.
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")), row(schedule(schedule_key="b")))
     old = await engine.own()
@@ -106,7 +106,7 @@ async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
     assert engine.arrived() == ["a", "b"]
 
 
-async def test_a_marker_names_what_an_earlier_owner_left_untidied() -> None:
+async def test_a_marker_names_the_rows_that_an_earlier_owner_left_to_cleanup() -> None:
     # x-forget-tidy: a third owner must still know of the first one's rows after the second one's commit.
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
@@ -132,7 +132,7 @@ async def test_an_owner_that_was_overtaken_is_fenced_at_its_next_frontier() -> N
     assert engine.arrived() == []
 
 
-async def test_a_held_row_fires_after_its_hold_was_taken_off() -> None:
+async def test_a_held_row_fires_after_its_hold_was_dropped() -> None:
     engine = Engine()
     held = row(schedule(schedule_key="a"))
     await engine.put(held)
@@ -192,7 +192,7 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
     assert (outcome.state, outcome.failure.attempts) == (EndState.FAILED, 2)
 
 
-async def test_a_missing_topic_waits_as_a_whole_and_nobody_pays() -> None:
+async def test_a_missing_topic_waits_as_a_whole_and_no_row_pays() -> None:
     engine = Engine()
     lost = row(schedule(schedule_key="lost", topic="gone"))
     await engine.put(lost, row(schedule(schedule_key="other")))
@@ -231,7 +231,7 @@ async def test_a_lane_with_both_guarantees_is_sent_in_order() -> None:
     assert engine.arrived() == ["k0", "k1", "k2"]
 
 
-async def test_a_long_front_of_waiting_rows_is_not_read_at_each_pass() -> None:
+async def test_a_long_blocked_prefix_is_not_read_at_each_pass() -> None:
     engine = Engine()
     waiting = [row(schedule(topic="gone", ordering_key=f"lane-{n % 7}")) for n in range(600)]
     await engine.put(*waiting)

@@ -1,4 +1,4 @@
-"""A paused client or topic waits in place, in order; nothing of it ends, and nobody else waits."""
+"""A paused client or topic waits in place and in order; no row of it ends, and no other waits."""
 
 import asyncio
 import random
@@ -12,10 +12,11 @@ from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pause
 from clockwork.domain.schedule import EndState, Guarantee, OnLate
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
-from clockwork.firing.shard_pass import FRONT_ROWS_MIN
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
 from clockwork.observability.metrics import PrometheusTelemetry
-from clockwork.operations.pauses import PauseAdmin, PauseWatch
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings
 from clockwork.stores.dynamodb.attributes import number
@@ -125,9 +126,9 @@ async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_pa
     assert len(engine.kafka.read_committed(engine.kafka.dead_letters_topic)) == 1
 
 
-async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_is_heeded_at_once() -> None:
+async def test_a_long_prefix_of_paused_rows_is_not_read_at_each_pass_and_is_read_at_once_after_a_resume() -> None:
     engine = Paused()
-    await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(FRONT_ROWS_MIN + 1)))
+    await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(PREFIX_ROWS_MIN + 1)))
     lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
@@ -138,7 +139,7 @@ async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_
     lease.blocked_prefix = None
     await engine.resume(TOPIC, builders.TOPIC)
     await engine.passes(lease)
-    assert len(engine.arrived()) == FRONT_ROWS_MIN + 1
+    assert len(engine.arrived()) == PREFIX_ROWS_MIN + 1
 
 
 @asynccontextmanager
@@ -171,8 +172,8 @@ async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_de
         of = {there.schedule.schedule_key: there.schedule for there in engine.store.rows.values()}  # type: ignore[union-attr]
         gone, moved = of["gone"], of["moved"]
         later_ms = engine.clock.now_ms() + 10_000
-        assert isinstance(await engine.canceller.cancel(gone.client_id, gone.schedule_key), Cancelled)
-        changed = await engine.rescheduler.change(
+        assert isinstance(await engine.cancel(gone.client_id, gone.schedule_key), Cancelled)
+        changed = await engine.change(
             moved.client_id, moved.schedule_key, lambda schedule: replace(schedule, due_ms=later_ms)
         )
         assert isinstance(changed, Changed)
@@ -195,7 +196,7 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
     await engine.passes(lease)
     # Here the requests' deadline is shorter than the two seconds after which the answer would be `in_flight`.
     with pytest.raises(Unavailable):
-        await engine.canceller.cancel(due.schedule.client_id, due.schedule.schedule_key)
+        await engine.cancel(due.schedule.client_id, due.schedule.schedule_key)
     assert list(engine.store.rows) == [(due.shard, due.position)]
 
 
@@ -258,7 +259,7 @@ async def test_what_cannot_be_read_stays_as_it_was_last_known_and_a_start_waits_
     def changed() -> None:
         changes[0] += 1
 
-    watch = PauseWatch(store, telemetry, changed, look_s=0.0)
+    watch = PauseWatch(store, telemetry, changed, poll_s=0.0)
     store.error = error
     with pytest.raises(Unavailable):
         await watch.begin()

@@ -75,7 +75,7 @@ def test_a_policy_of_its_own_decides_how_often_a_record_is_tried() -> None:
     assert plan([eager]).deliveries[0].action is Action.DEAD_LETTER
 
 
-def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
+def test_a_long_wait_of_its_own_policy_applies_whichever_owner_wrote_it() -> None:
     far = refused(BOUND_MS + 3_600_000, epoch=1)
     slow = RetryPolicy(attempts_max=8, backoff=BackoffPolicy(initial_ms=3_600_000, max_ms=3_600_000))
     waiting = lane_row("a", retry=far)
@@ -153,7 +153,7 @@ async def test_a_late_schedule_may_become_a_dead_letter() -> None:
 
 @pytest.mark.parametrize("guarantee", Guarantee)
 async def test_a_new_owner_does_not_deliver_what_the_marker_says_was_dropped(guarantee: Guarantee) -> None:
-    # The old owner dies between its commit and its tidy-up, and the new one's clock is behind.
+    # The old owner dies between its commit and its cleanup, and the new one's clock is behind.
     engine = Engine()
     dropped = late(row(schedule(schedule_key="late", guarantee=guarantee)), deadline_ms=1_000)
     await engine.put(dropped)

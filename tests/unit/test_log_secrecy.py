@@ -141,7 +141,7 @@ async def test_a_defect_that_quotes_what_it_met_is_logged_without_it(
         except type(defect) as error:
             raise RuntimeError("while accepting") from error
 
-    monkeypatch.setattr(engine.intake, "create", fail)
+    monkeypatch.setattr(engine.store, "create", fail)
     async with open_service(engine) as service, aiohttp.ClientSession() as session:
         assert await Caller(service, session).ask("POST", "/schedule", json=marked()) == 500
     assert_nothing_said(said, but_events={"request.failed"})
@@ -205,7 +205,7 @@ async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
         met.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine.shard_pass, "run_pass", fail)
+    monkeypatch.setattr(engine.shard_pass, "run", fail)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run(), name="loop")
         await met.wait()

@@ -17,7 +17,7 @@ def test_rows_that_are_due_fire_in_position_order() -> None:
     planned = plan(rows)
 
     assert fired(planned) == rows
-    assert {firing.action for firing in planned.deliveries} == {Action.DELIVER}
+    assert {each.action for each in planned.deliveries} == {Action.DELIVER}
 
 
 def test_a_row_due_at_the_bound_fires_and_one_a_millisecond_later_does_not() -> None:
@@ -32,8 +32,8 @@ def test_a_row_due_at_the_bound_fires_and_one_a_millisecond_later_does_not() -> 
 def test_nothing_behind_a_row_that_is_not_due_is_asked_for() -> None:
     planned = planner()
 
-    assert planned.take(lane_row("a"))
-    assert not planned.take(lane_row("b", due_ms=BOUND_MS + 1))
+    assert planned.add(lane_row("a"))
+    assert not planned.add(lane_row("b", due_ms=BOUND_MS + 1))
 
 
 def test_a_row_delivered_and_not_yet_deleted_neither_fires_nor_holds_its_lane() -> None:
@@ -70,7 +70,7 @@ def test_what_stands_before_a_waiting_row_of_its_lane_still_fires() -> None:
     assert fired(plan([before, waiting, behind])) == [before]
 
 
-def test_a_back_off_counts_whoever_wrote_it() -> None:
+def test_a_back_off_counts_whichever_owner_wrote_it() -> None:
     assert fired(plan([lane_row("a", retry=refused(epoch=EPOCH - 1))])) == []
 
 
@@ -93,8 +93,8 @@ def test_the_earliest_end_of_a_wait_is_when_to_look_again() -> None:
 def test_time_zero_is_a_time_like_any_other() -> None:
     planned = planner(bound_ms=0)
 
-    planned.wait(LANE, 0)
-    planned.wait(LANE, 50)
+    planned.block(LANE, 0)
+    planned.block(LANE, 50)
 
     assert planned.waits_until_ms == 0
 
@@ -102,8 +102,8 @@ def test_time_zero_is_a_time_like_any_other() -> None:
 def test_a_lane_that_is_held_back_twice_waits_for_the_later_end() -> None:
     planned = planner()
 
-    planned.wait(LANE, BOUND_MS + 500)
-    planned.wait(LANE, BOUND_MS + 100)
+    planned.block(LANE, BOUND_MS + 500)
+    planned.block(LANE, BOUND_MS + 100)
 
     assert planned.blocked == {LANE: BOUND_MS + 500}
 
@@ -119,20 +119,20 @@ def test_a_lane_with_both_guarantees_sends_one_kind_at_a_time() -> None:
     assert planned.waits_until_ms == BOUND_MS, "the rest may go at once, in the next pass"
 
 
-# --- holds and stamps
+# --- holds and retry marks
 
 
-def test_a_held_row_that_fires_says_so_and_is_not_stamped() -> None:
+def test_a_held_row_that_fires_says_so_and_gets_no_retry_mark() -> None:
     held = lane_row("a", hold="r1")
 
     planned = plan([held])
 
-    assert [firing.held for firing in planned.deliveries] == [True]
+    assert [each.held for each in planned.deliveries] == [True]
     assert planned.retry_marks == []
 
 
-def test_a_row_without_a_hold_needs_none_taken_off() -> None:
-    assert [firing.held for firing in plan([lane_row("a")]).deliveries] == [False]
+def test_a_row_without_a_hold_needs_none_dropped() -> None:
+    assert [each.held for each in plan([lane_row("a")]).deliveries] == [False]
 
 
 def test_a_held_row_behind_a_waiting_one_is_told_until_when_it_waits() -> None:
@@ -152,15 +152,15 @@ def test_a_held_row_of_a_waiting_topic_is_told_when_the_topic_is_probed() -> Non
     assert planned.retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 500)]
 
 
-def test_a_back_off_written_by_an_earlier_owner_is_stamped_anew() -> None:
+def test_a_back_off_written_by_an_earlier_owner_is_marked_anew() -> None:
     # A cancel believes only the present owner's epoch.
     held = lane_row("a", hold="r1", retry=refused(BOUND_MS + 700, epoch=EPOCH - 1))
 
     assert plan([held]).retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
 
 
-def test_a_row_that_this_owner_stamped_keeps_the_hold_of_its_cancel() -> None:
-    # The cancel is about to decide; a second stamp would take its hold off and make it begin again.
+def test_a_row_that_this_owner_marked_keeps_the_hold_of_its_cancel() -> None:
+    # The cancel is about to decide; a second mark would drop its hold and make it begin again.
     head = lane_row("a", retry=refused(BOUND_MS + 700))
     alone = lane_row("b", hold="r1", retry=refused(BOUND_MS + 700))
     behind = lane_row("a", hold="r2", retry=refused(BOUND_MS + 300, attempts=0))
@@ -168,7 +168,7 @@ def test_a_row_that_this_owner_stamped_keeps_the_hold_of_its_cancel() -> None:
     assert plan([head, alone, behind]).retry_marks == []
 
 
-def test_a_stamp_that_has_run_out_is_written_again() -> None:
+def test_a_mark_that_has_run_out_is_written_again() -> None:
     behind = lane_row("a", hold="r1", retry=refused(BOUND_MS, attempts=0))
 
     planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), behind])
@@ -176,7 +176,7 @@ def test_a_stamp_that_has_run_out_is_written_again() -> None:
     assert planned.retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 700)]
 
 
-def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
+def test_a_mark_never_shortens_a_rows_own_back_off() -> None:
     # The head was created late, before a row that had been refused already.
     head = lane_row("a", retry=refused(BOUND_MS + 100))
     behind = lane_row("a", hold="r1", retry=refused(BOUND_MS + 60_000, epoch=EPOCH - 1, attempts=6))
@@ -184,7 +184,7 @@ def test_a_stamp_never_shortens_a_rows_own_back_off() -> None:
     assert plan([head, behind]).retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 60_000)]
 
 
-def test_a_held_row_of_at_least_once_is_never_stamped() -> None:
+def test_a_held_row_of_at_least_once_is_never_marked() -> None:
     # A zombie may have sent it already, so no cancel of it may be granted any more.
     rows = [
         lane_row("a", hold="r1", guarantee=Guarantee.AT_LEAST_ONCE, retry=refused(epoch=EPOCH - 1)),

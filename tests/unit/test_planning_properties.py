@@ -11,7 +11,7 @@ from clockwork.domain.planning import BatchLimits, DestinationWait, Planner
 from clockwork.domain.position import Position, new_position
 from clockwork.domain.schedule import BrokenRow, Guarantee, Lane, OrderingKey, Retry, Row
 from tests.support.builders import broken_row, row, schedule
-from tests.support.plans import EPOCH, NO_LIMITS, plan, planner
+from tests.support.plans import EPOCH, NO_LIMITS, plan, planner, prefix
 
 BOUND_MS = 100
 LANES: list[Lane] = [(Topic(topic), OrderingKey(key)) for topic in ("well", "ill") for key in ("a", "b")]
@@ -20,7 +20,7 @@ GUARANTEES = list(Guarantee)
 
 @dataclass
 class Case:
-    """One pass: the shard's rows in order, and what the runner knows."""
+    """One pass: the shard's rows in order, and what the owner knows."""
 
     rows: list[Row | BrokenRow]
     left_out: set[Position]
@@ -152,12 +152,12 @@ def test_a_lane_in_which_nothing_waits_is_held_up_by_nothing(case: Case) -> None
 
 
 @given(cases())
-def test_every_held_row_that_waits_is_stamped_once_and_no_other_row_is(case: Case) -> None:
+def test_every_held_row_that_waits_is_marked_once_and_no_other_row_is(case: Case) -> None:
     planned = plan(case.rows, case.fresh_planner())
     firing = {f.row.position for f in planned.deliveries}
-    stamped = [stamp.row.position for stamp in planned.retry_marks]
+    marked = [mark.row.position for mark in planned.retry_marks]
 
-    assert len(stamped) == len(set(stamped))
+    assert len(marked) == len(set(marked))
     for each in case.taken(planned):
         if not isinstance(each, Row):
             continue
@@ -165,17 +165,17 @@ def test_every_held_row_that_waits_is_stamped_once_and_no_other_row_is(case: Cas
         exactly_once = each.schedule.guarantee is Guarantee.EXACTLY_ONCE
         wanted = each.hold is not None and exactly_once and each.position not in firing and not believed
         if not wanted:
-            assert each.position not in stamped
+            assert each.position not in marked
         elif not case.mixed and not any(isinstance(other, BrokenRow) for other in case.rows):
             # (Where a lane changes its guarantee, the row at the change only waits for the next pass.)
-            assert each.position in stamped
+            assert each.position in marked
 
 
 @given(cases())
-def test_a_stamp_never_lies_before_the_bound_or_the_rows_own_back_off(case: Case) -> None:
-    for stamp in plan(case.rows, case.fresh_planner()).retry_marks:
-        assert stamp.until_ms >= BOUND_MS
-        assert stamp.row.retry is None or stamp.until_ms >= stamp.row.retry.at_ms
+def test_a_retry_mark_never_lies_before_the_bound_or_the_rows_own_back_off(case: Case) -> None:
+    for mark in plan(case.rows, case.fresh_planner()).retry_marks:
+        assert mark.until_ms >= BOUND_MS
+        assert mark.row.retry is None or mark.until_ms >= mark.row.retry.at_ms
 
 
 @given(cases())
@@ -188,14 +188,14 @@ def test_the_limits_are_kept_and_a_full_pass_made_progress(case: Case) -> None:
 
 
 @given(cases())
-def test_a_pass_that_begins_behind_the_front_fires_the_same(case: Case) -> None:
+def test_a_pass_that_begins_behind_the_blocked_prefix_fires_the_same(case: Case) -> None:
     whole = plan(case.rows, case.fresh_planner())
-    if whole.front_last is None:
+    if whole.prefix_last is None:
         return
 
     behind = case.fresh_planner()
-    behind.resume(whole.front_lanes, until_ms=BOUND_MS + 1)
-    plan([each for each in case.rows if each.position > whole.front_last], behind)
+    behind.skip(prefix(whole.prefix_lanes, until_ms=BOUND_MS + 1))
+    plan([each for each in case.rows if each.position > whole.prefix_last], behind)
 
     assert behind.deliveries == whole.deliveries
     assert behind.full == whole.full

@@ -73,7 +73,7 @@ def test_what_is_added_while_it_is_counted_is_not_forgotten() -> None:
 
 
 def test_what_is_not_stored_yet_when_a_count_begins_is_not_forgotten() -> None:
-    # The count may miss it; and whatever becomes of it afterwards, nobody else's place is given back for it.
+    # The count may miss it; and however it ends afterwards, no other item's room is given back for it.
     allowance = known(limit=10, counted=0)
     add(allowance, 3)
     allowance.add()
@@ -94,7 +94,7 @@ def test_more_than_the_limit_is_no_more_than_the_limit() -> None:
     assert known(limit=10, counted=70).left == 0
 
 
-def test_after_a_count_that_failed_nothing_is_full_and_nobody_waits_for_the_next_one() -> None:
+def test_after_a_failed_count_the_quota_is_not_full_and_no_request_waits_for_the_next_count() -> None:
     allowance = known(limit=1, counted=1)
     allowance.count_begins()
     allowance.count_failed(0)

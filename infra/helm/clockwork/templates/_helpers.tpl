@@ -21,6 +21,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
+{{/* Host of a call through a Service: without keys a node takes no other name, and pods are called by address. */}}
+{{- define "clockwork.hosts" -}}
+{{- $root := . -}}
+{{- $names := list -}}
+{{- range $service := list (include "clockwork.name" .) (printf "%s-worker" (include "clockwork.name" .)) -}}
+{{- range $domain := list "" ".NS" ".NS.svc" ".NS.svc.cluster.local" -}}
+{{- $names = append $names (printf "%s%s" $service ($domain | replace "NS" $root.Release.Namespace)) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end -}}
+
 {{/* A value as the text of an environment variable. Plain YAML makes numbers floats (604800000 would print as 6.048e+08), and
 `off` false; a list is joined by commas. */}}
 {{- define "clockwork.text" -}}
@@ -37,6 +49,10 @@ app.kubernetes.io/component: {{ index . 1 }}
 
 {{/* Absent and "" are left out; 0, false and off are values. */}}
 {{- define "clockwork.environment" -}}
+{{- if not .Values.settings.CLOCKWORK_HTTP_HOSTS }}
+- name: CLOCKWORK_HTTP_HOSTS
+  value: {{ include "clockwork.hosts" . | quote }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 - name: {{ $name }}
