@@ -19,6 +19,7 @@ from clockwork.settings.parsing import (
     http_url,
     listed,
     page_url,
+    region_name,
     safe_url,
     switch,
     topic_rate,
@@ -228,9 +229,9 @@ class StoreSettings:
 class DynamoSettings:
     """DynamoDB: the tables and how to reach them."""
 
-    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="AWS region of the tables")] = (
-        "us-east-1"
-    )
+    region: Annotated[
+        str, AfterValidator(region_name), Field(alias="AWS_REGION", description="AWS region of the tables")
+    ] = "us-east-1"
     access_key: Annotated[
         str | None, Field(alias="AWS_ACCESS_KEY", description="AWS access key; absent: the usual AWS credential chain")
     ] = None

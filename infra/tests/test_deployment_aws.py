@@ -1,4 +1,4 @@
-"""Rights, tables and topics that are written down for AWS and Kafka are those that the code needs."""
+"""Rights, tables and topics in the files for AWS and Kafka are those that the code needs."""
 
 import ast
 import json
@@ -41,7 +41,7 @@ WRAPPERS: Final = {
     "BatchExecuteStatement",
     "ExecuteTransaction",
 }
-"""Rights are asked for by what is in them."""
+"""Operations that need no right of their own, only those of their contents."""
 
 
 def actions(policy: str) -> set[str]:
@@ -61,7 +61,7 @@ def words_in_adapters() -> set[str]:
 
 
 def needed() -> set[str]:
-    """What IAM asks for: each operation by its name, a transaction or a PartiQL statement by what is in it."""
+    """The actions that IAM must allow: each operation by its name, a transaction or a PartiQL statement by its contents."""
     words = words_in_adapters()
     model = Session().get_service_model("dynamodb")
     called = {name for name in model.operation_names if xform_name(name) in words}
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 
 
 class Recorder:
-    """In the place of the client: takes what `init` would ask DynamoDB for."""
+    """In the place of the client: records the calls that `init` makes."""
 
     def __init__(self, settings: DynamoSettings) -> None:
         self.settings = settings
