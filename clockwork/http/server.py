@@ -15,7 +15,7 @@ from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
-from clockwork.http.connection import Connection, Places
+from clockwork.http.connection import Connection, ConnectionCount
 from clockwork.http.lists import ListHandlers
 from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
@@ -157,7 +157,7 @@ class HttpServer:
     ) -> None:
         self._app = app
         self._settings = settings
-        self._places = Places(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
+        self._connections = ConnectionCount(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
         self._tls = tls
         self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
@@ -204,7 +204,7 @@ class HttpServer:
     def _new_connection(self) -> Connection:
         if self._runner is None or self._runner.server is None:
             raise RuntimeError("a connection to a server that is not started")
-        return Connection(self._runner.server, self._places)
+        return Connection(self._runner.server, self._connections)
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -108,7 +108,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                document[name] = InvalidValue(f"has more than one value under the name {name[:_QUOTED_CHARS_MAX]!r}")
+                document[name] = InvalidValue(f"has the name {name[:_QUOTED_CHARS_MAX]!r} twice in one object")
             seen.add(name)
     return document
 

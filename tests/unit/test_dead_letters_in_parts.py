@@ -9,7 +9,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.destination import Topic
-from clockwork.http.connection import LINE_BYTES_MAX
+from clockwork.http.connection import TARGET_BYTES_MAX
 from clockwork.http.dead_letters import _opened, _sealed
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
@@ -82,5 +82,5 @@ def test_the_longest_cursor_fits_into_a_line_of_a_request() -> None:
     start = DeadLetterCursor(topic=Topic("t" * 249), offsets=offsets)
     cursor = _sealed(start)
     assert cursor is not None
-    assert len(cursor) < LINE_BYTES_MAX / 2
+    assert len(cursor) < TARGET_BYTES_MAX / 2
     assert _opened(cursor) == start
