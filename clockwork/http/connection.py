@@ -20,10 +20,10 @@ from typing import Any, Final, cast
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from clockwork.http import problems
-from clockwork.http.problems import Problem
-from clockwork.http.schedules import problem_of
+from clockwork.http.responses import problem_of, problem_response
 from clockwork.ports.telemetry import Telemetry
+from clockwork.schema import problems
+from clockwork.schema.problems import Problem
 from clockwork.settings.model import ConnectionSettings
 
 KEEPALIVE_SECONDS: Final = 75.0
@@ -152,9 +152,11 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already; another one cannot follow it")
         if status < 500:
-            response = problems.of_http(_status_of_bad_head(exc) or HTTPStatus(status)).response()
+            response = problem_response(problems.of_http(_status_of_bad_head(exc) or HTTPStatus(status)))
         else:
-            response = problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}")).response()
+            response = problem_response(
+                problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}"))
+            )
         response.force_close()
         return response
 
@@ -187,11 +189,11 @@ async def _before_routing(handle: Any, request: web.BaseRequest) -> web.StreamRe
     and one that is not UTF-8 with 500.
     """
     if (status := _status_of_framing(request)) is not None:
-        response = problems.of_http(status).response()
+        response = problem_response(problems.of_http(status))
         response.force_close()
         return response
     if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
-        return problems.of_http(HTTPStatus.EXPECTATION_FAILED).response()
+        return problem_response(problems.of_http(HTTPStatus.EXPECTATION_FAILED))
     answer: web.StreamResponse = await handle(request)
     return answer
 
@@ -227,7 +229,7 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 
 def _answer_and_close(transport: asyncio.Transport, problem: Problem) -> None:
     """Answer where there is no request that could be answered."""
-    response = problem.response()
+    response = problem_response(problem)
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {
         hdrs.CONTENT_TYPE: problems.MEDIA_TYPE,

@@ -13,11 +13,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
+from tests.support.commands import CommandExit, clockwork
 from tests.support.load import Load
 from tests.support.nodes import Cluster, ClusterNode, now_ms, opened_cluster
 from tests.support.reader import Arrived, CommittedReader, read_all
@@ -155,25 +156,16 @@ async def _start(cluster: Cluster, name: str) -> ClusterNode:
 async def _restart(
     cluster: Cluster, nodes: dict[str, ClusterNode], name: str, load: Load, reader: CommittedReader
 ) -> Change:
-    before = {each: await node.shards() for each, node in nodes.items()}
-    rebalances = await _rebalances(nodes, name)
+    before, rebalances = await _shards(nodes), await _rebalances(nodes, name)
     from_ms, stopped_ms = await _stop(nodes, name, load)
     nodes[name] = await _start(cluster, name)
     back_ms = now_ms()
     load.clients = [node.client for node in nodes.values()]
     await nodes[name].until_works(SHARE)
-    delivers_ms = await until_delivers(reader, load, shards=before[name], since_ms=stopped_ms)
-    after = {each: await node.shards() for each, node in nodes.items()}
-    return Change(
-        name=name,
-        shards=before[name],
-        from_ms=from_ms,
-        stopped_ms=stopped_ms,
-        back_ms=back_ms,
-        delivers_ms=delivers_ms,
-        moved=sum(len(after[each] - before[each]) for each in nodes),
-        rebalances=await _rebalances(nodes, name) - rebalances,
+    change = await _delivers_again(
+        nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=back_ms
     )
+    return replace(change, rebalances=await _rebalances(nodes, name) - rebalances)
 
 
 async def _leave(
@@ -185,14 +177,31 @@ async def _leave(
     *,
     for_good: bool,
 ) -> Change:
-    before = {each: await node.shards() for each, node in nodes.items()}
+    before = await _shards(nodes)
     from_ms, stopped_ms = await _stop(nodes, name, load, for_good=for_good)
     if not for_good:
-        assert await leave(cluster, name) == 0
+        left = await leave(cluster, name)
+        assert left.code == 0, left.stderr
     del nodes[name]
-    back_ms = now_ms()
+    return await _delivers_again(
+        nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=now_ms()
+    )
+
+
+async def _delivers_again(
+    nodes: dict[str, ClusterNode],
+    name: str,
+    load: Load,
+    reader: CommittedReader,
+    *,
+    before: dict[str, frozenset[int]],
+    from_ms: int,
+    stopped_ms: int,
+    back_ms: int,
+) -> Change:
+    """Waits until the shards of a stopped node deliver, and counts those that another node has lost or gained."""
     delivers_ms = await until_delivers(reader, load, shards=before[name], since_ms=stopped_ms)
-    after = {each: await node.shards() for each, node in nodes.items()}
+    after = await _shards(nodes)
     return Change(
         name=name,
         shards=before[name],
@@ -202,6 +211,10 @@ async def _leave(
         delivers_ms=delivers_ms,
         moved=sum(len(before[each] - after[each]) for each in nodes),
     )
+
+
+async def _shards(nodes: dict[str, ClusterNode]) -> dict[str, frozenset[int]]:
+    return {name: await node.shards() for name, node in nodes.items()}
 
 
 async def _stop(nodes: dict[str, ClusterNode], name: str, load: Load, *, for_good: bool = False) -> tuple[int, int]:
@@ -217,12 +230,10 @@ async def _rebalances(nodes: dict[str, ClusterNode], but: str) -> int:
     return int(sum([await node.metric(REBALANCES) for name, node in nodes.items() if name != but]))
 
 
-async def leave(cluster: Cluster, name: str) -> int | None:
-    """`python -m clockwork leave`; its exit code."""
-    more = {"CLOCKWORK_INSTANCE_ID": name}
-    command = (sys.executable, "-m", "clockwork", "leave")
-    process = await asyncio.create_subprocess_exec(*command, env=cluster.environment(more))
-    return await process.wait()
+async def leave(cluster: Cluster, name: str | None) -> CommandExit:
+    """Runs `python -m clockwork leave`, for the member of this name or without one."""
+    more = {"CLOCKWORK_INSTANCE_ID": name} if name is not None else {}
+    return await clockwork("leave", settings=cluster.environment(more))
 
 
 async def _run(folder: Path) -> Report:

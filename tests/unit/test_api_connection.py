@@ -232,7 +232,7 @@ async def test_a_transfer_coding_that_is_not_understood_is_refused_and_nothing_i
     async with open_edge() as edge:
         answer = await answer_to(edge, head + b"Transfer-Encoding: " + coding + b"\r\n\r\n" + CHUNKED)
         assert int(answer.split()[1]) in statuses
-        assert len(edge.engine.news) == (statuses == {201})
+        assert len(edge.engine.store.rows) == (statuses == {201})
         assert b"application/json" in answer or b"application/problem+json" in answer
 
 
@@ -241,7 +241,7 @@ async def test_chunks_in_http_1_0_are_refused() -> None:
     async with open_edge() as edge:
         answer = await answer_to(edge, head + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED)
         assert answer.split()[1] == b"400"
-        assert edge.engine.news == []
+        assert edge.engine.store.rows == {}
 
 
 POST = b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -275,7 +275,7 @@ async def test_a_client_that_closes_its_side_within_its_request_ends_the_connect
     async with open_edge() as edge:
         assert await answer_to(edge, sent, half_close=True) == b""
         await edge.shows("clockwork_http_connections 0.0")
-        assert edge.engine.news == []
+        assert edge.engine.store.rows == {}
 
 
 async def test_a_client_that_closes_its_side_of_an_idle_connection_ends_it() -> None:
@@ -293,7 +293,7 @@ async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch)
             b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
         )
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
-    assert edge.engine.news == []
+    assert edge.keys() == []
 
 
 async def test_an_expectation_that_nobody_can_meet_is_a_417_with_a_problem_document() -> None:
