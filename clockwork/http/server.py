@@ -141,7 +141,7 @@ async def _set_headers(_: web.BaseRequest, response: web.StreamResponse) -> None
 class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
-    `stop` accepts no new connections, closes idle ones, lets requests in flight finish within the drain time, and cancels the
+    `stop` accepts no new connections, closes idle ones, lets requests finish within the drain time, and cancels the
     rest. The application's parts must outlive it. `shares_port`: other processes of this node listen there too.
     """
 
