@@ -39,7 +39,6 @@ from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.siblings import Sibling, answering_siblings
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
@@ -56,6 +55,7 @@ from clockwork.node.resources import (
     prepare_resources,
     watched_certificates,
 )
+from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.ports.store import Stores
@@ -244,7 +244,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             telemetry,
             accepts=role.accepts,
             gate=access.gate,
-            sibling=sibling,
+            pages=SiblingPages(sibling=sibling) if sibling is not None else None,
             admin=admin_parts(settings, stores, requests),
         )
         if sibling is not None:
