@@ -41,7 +41,7 @@ from clockwork.firing.topic_state import TopicWaits
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
 from clockwork.http.siblings import Sibling, answering_siblings
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
@@ -52,7 +52,7 @@ from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
     dynamo_settings,
     http_tls,
-    kafka_settings,
+    kafka_context,
     leave_as,
     prepare_resources,
     watched_certificates,
@@ -180,7 +180,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
-    kafka = kafka_settings(settings)
+    kafka = kafka_context(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
@@ -258,7 +258,7 @@ def _readiness(
 def _make_commands(
     settings: Settings,
     role: Role,
-    kafka: KafkaSettings,
+    kafka: KafkaContext,
     requests: Requests,
     publisher: KafkaPublisher,
     clock: SystemClock,
@@ -267,7 +267,7 @@ def _make_commands(
     access: Access,
 ) -> Commands | None:
     """The second way in, if it is open."""
-    if not (kafka.commands and role.accepts):
+    if not (kafka.settings.commands and role.accepts):
         return None
     handlers = ScheduleHandlers(
         intake=requests.intake,
@@ -276,7 +276,7 @@ def _make_commands(
         rearmer=requests.rearmer,
         telemetry=telemetry,
         clock=clock,
-        cluster=kafka.cluster,
+        cluster=kafka.settings.cluster,
         body_bytes_max=settings.http.body_bytes_max,
         limits=access.limits,
         pending=access.pending,
@@ -287,8 +287,8 @@ def _make_commands(
         publisher=publisher,
         rng=rng,
         principal=access.principal_of_commands,
-        topic=kafka.commands_topic,
-        dead_letter_topic=kafka.dead_letters_topic,
+        topic=kafka.settings.commands_topic,
+        dead_letter_topic=kafka.settings.dead_letters_topic,
     )
     return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
 

@@ -6,7 +6,7 @@ from clockwork.clock import Clock
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.http.operations import AdminParts
 from clockwork.kafka.dead_letters import KafkaDeadLetters
-from clockwork.node.resources import kafka_settings
+from clockwork.node.resources import kafka_context
 from clockwork.operations.dead_letters import DeadLetters
 from clockwork.operations.discard import Discarder
 from clockwork.operations.pauses import Pauser
@@ -32,7 +32,7 @@ def admin_parts(
     search = DynamoScheduleSearch(store.client)
     return AdminParts(
         pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
-        letters=DeadLetters(KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)),
+        letters=DeadLetters(KafkaDeadLetters(kafka_context(settings)), schedules, dead_letter_topics(settings.runner)),
         discards=Discarder(store, clock, rng, settings.intake),
         survey=Survey(store, waker, clock, rng, settings.intake),
         scan=PendingScan(store, search, clock, rng, settings.intake),

@@ -72,15 +72,19 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
+    dead_letter_topics = settings.dead_letters.of_clients()
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return replace(
         settings,
         dynamo=replace(dynamo, create_resources=create),
-        kafka=replace(kafka, create_resources=create),
+        kafka=replace(
+            kafka,
+            create_resources=create,
+            commands=settings.access.commands == "on",
+            client_dead_letter_topics=tuple(sorted(set(dead_letter_topics.values()))),
+        ),
         runner=replace(
-            settings.runner,
-            dead_letter_topic=kafka.dead_letters_topic,
-            dead_letter_topics=settings.dead_letters.of_clients(),
+            settings.runner, dead_letter_topic=kafka.dead_letters_topic, dead_letter_topics=dead_letter_topics
         ),
     )
 

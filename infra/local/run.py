@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
+from clockwork.settings.model import KafkaSettings
 from infra.local.errors import LocalServicesError
 from infra.local.jars import cache
 from infra.local.node import NodeProcess, node_environment
@@ -82,10 +83,10 @@ async def run() -> None:
     async with LocalServices(
         kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT)
     ) as services:
-        settings = KafkaSettings(brokers=services.kafka_brokers, cluster="clockwork", shards=1, consumer_group="none")
+        kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
         # The broker's own clock stamps the records, so that anyone can see when they really arrived.
         stamped = {"message.timestamp.type": "LogAppendTime"}
-        await create_topics(settings, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
+        await create_topics(kafka, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
         environment = node_environment(
             kafka_brokers=services.kafka_brokers,
             dynamodb_endpoint=services.dynamodb_endpoint,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka import Producer
 
 from clockwork.domain.sharding import murmur2
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.memory.commands import MemoryCommandLog
-from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_internal_topics
+from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_topics, internal_topics
 from clockwork.ports.commands import CommandBatch, CommandLog, CommandRecord, NoteEffects
 from clockwork.ports.telemetry import NoTelemetry
 from tests.contract.kafka_fixtures import WAIT_S_MAX, RealUnderTest, until
@@ -57,28 +57,29 @@ class MemoryCommands:
 
 
 class RealCommands:
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaContext) -> None:
+        self._kafka = kafka
 
     def member(self) -> CommandLog:
-        return KafkaCommandLog(self._settings, NoTelemetry())
+        return KafkaCommandLog(self._kafka, NoTelemetry())
 
     async def send(self, values: Sequence[bytes], *, key: bytes = KEY, abort: bool = False) -> None:
         await asyncio.to_thread(self._send, values, key, abort)
 
     def _send(self, values: Sequence[bytes], key: bytes, abort: bool) -> None:
         # librdkafka's, so that the writer shares no bug with the reader.
+        settings = self._kafka.settings
         producer = Producer(
             {
-                "bootstrap.servers": self._settings.brokers,
-                "transactional.id": f"{self._settings.cluster}-{uuid4().hex[:6]}",
+                "bootstrap.servers": settings.brokers[0],
+                "transactional.id": f"{settings.cluster}-{uuid4().hex[:6]}",
                 "partitioner": "murmur2_random",
             }
         )
         producer.init_transactions(WAIT_S_MAX)
         producer.begin_transaction()
         for value in values:
-            producer.produce(self._settings.commands_topic, key=key, value=value, headers=list(HEADERS))
+            producer.produce(settings.commands_topic, key=key, value=value, headers=list(HEADERS))
         # Written for certain, so that what is aborted is there to be left out.
         assert producer.flush(WAIT_S_MAX) == 0
         (producer.abort_transaction if abort else producer.commit_transaction)(WAIT_S_MAX)
@@ -91,9 +92,11 @@ def memory_commands(memory_kafka: "MemoryUnderTest") -> MemoryCommands:
 
 @pytest.fixture
 async def real_commands(real_kafka: RealUnderTest) -> RealCommands:
-    settings = replace(real_kafka.settings, commands=True)
-    await create_internal_topics(settings)
-    return RealCommands(settings)
+    # A topic for each test: all of it is read.
+    kafka = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}", commands=True).kafka
+    [plan] = [plan for plan in internal_topics(kafka.settings) if plan.name == kafka.settings.commands_topic]
+    await create_topics(kafka, [plan.name], kafka_partitions=plan.kafka_partitions, config=plan.config)
+    return RealCommands(kafka)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])

@@ -13,12 +13,13 @@ from aiokafka.record.util import calc_crc32c
 from clockwork.domain.record import OutRecord, dead_letter_of
 from clockwork.domain.schedule import Failure, Topic
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.dead_letters import KafkaDeadLetters
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
-from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.kafka.topics import create_topics
 from clockwork.ports.operations import DeadLetterLog
+from clockwork.settings.model import KafkaSettings
 from infra.local import LocalServices
 from tests.support import builders
 
@@ -70,13 +71,13 @@ class Grave:
 @pytest.fixture
 async def real_grave(services: LocalServices) -> AsyncIterator[Grave]:
     brokers = services.kafka_brokers
-    settings = KafkaSettings(brokers=brokers, cluster=f"t{uuid4().hex[:10]}", shards=1, consumer_group="none")
-    await create_internal_topics(settings)
-    producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=settings.cluster)
+    kafka = KafkaContext(settings=KafkaSettings(brokers=(brokers,)))
+    topic = Topic(f"t{uuid4().hex[:10]}")
+    await create_topics(kafka, [topic], kafka_partitions=2)
+    producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=topic)
     consumer = AIOKafkaConsumer(bootstrap_servers=brokers, isolation_level="read_committed")
     async with producer, consumer:
-        topic = Topic(settings.dead_letters_topic)
-        yield Grave(KafkaDeadLetters(settings), topic, producer=producer, consumer=consumer)
+        yield Grave(KafkaDeadLetters(kafka), topic, producer=producer, consumer=consumer)
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
@@ -126,12 +127,12 @@ async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(grave:
 @pytest.mark.real
 @pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
 async def test_a_topic_that_its_broker_compresses_is_read(services: LocalServices, compression: str) -> None:
-    settings = KafkaSettings(brokers=services.kafka_brokers, cluster="c", shards=1, consumer_group="none")
+    kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
     topic = Topic(f"t{uuid4().hex[:10]}")
-    await create_topics(settings, [topic], config={"compression.type": compression})
+    await create_topics(kafka, [topic], config={"compression.type": compression})
     async with AIOKafkaProducer(bootstrap_servers=services.kafka_brokers) as producer:
         await producer.send_and_wait(topic, b"x" * 1_000)
-    page = await KafkaDeadLetters(settings).read_letters(topic, {}, letters_max=10)
+    page = await KafkaDeadLetters(kafka).read_letters(topic, {}, letters_max=10)
     assert [letter.value for letter in page.letters] == [b"x" * 1_000]
 
 
@@ -171,6 +172,6 @@ async def test_a_topic_that_is_missing_has_no_letters(grave: Grave) -> None:
 
 
 async def test_a_broker_that_is_away_is_told_as_that() -> None:
-    settings = KafkaSettings(brokers="127.0.0.1:1", cluster="c", shards=1, consumer_group="none")
+    kafka = KafkaContext(settings=KafkaSettings(brokers=("127.0.0.1:1",)))
     with pytest.raises(BrokerUnavailable):
-        await KafkaDeadLetters(settings).read_letters(Topic("c-dead-letters"), {}, letters_max=1)
+        await KafkaDeadLetters(kafka).read_letters(Topic("c-dead-letters"), {}, letters_max=1)

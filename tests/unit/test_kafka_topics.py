@@ -1,22 +1,21 @@
 """The metadata cache."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka import client as codes
-from clockwork.kafka.client import Pulse
-from clockwork.kafka.produce import too_large
+from clockwork.kafka import codes
+from clockwork.kafka.client import LastAnswer
+from clockwork.kafka.send import too_large
 from clockwork.kafka.topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.kafka_script import ScriptedWire, settings_for_script
+from tests.unit.kafka_script import ScriptedWire, kafka_for_script
 
 
-def directory_on(wire: ScriptedWire, **settings: Any) -> TopicDirectory:
-    return TopicDirectory(settings_for_script(**settings), Pulse(), wire)
+def directory_on(wire: ScriptedWire, **timeouts: int) -> TopicDirectory:
+    return TopicDirectory(kafka_for_script(**timeouts), LastAnswer(), wire)
 
 
 @in_virtual_time
@@ -65,7 +64,7 @@ async def test_a_known_topic_stays_known_while_kafka_is_away_and_an_unknown_one_
     assert (await directory.layout("orders")).state is TopicState.PRESENT
     with pytest.raises(BrokerUnavailable):
         await directory.layout("bills")
-    # Whoever needs it as it is now is not told of old times.
+    # A caller that needs its present state is not given an old one.
     await asyncio.sleep(1)
     with pytest.raises(BrokerUnavailable):
         await directory.layout("orders", since_s=asyncio.get_running_loop().time())
@@ -96,15 +95,15 @@ async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() ->
     # It was raised, and what had failed by it armed again: that must not fail once more, by what is remembered.
     wire = ScriptedWire()
     wire.configs = {"max.message.bytes": "1000"}
-    settings, directory = settings_for_script(), directory_on(wire)
+    directory = directory_on(wire)
     large = OutRecord(topic="orders", key=b"k", value=b"x" * 5_000, headers=(), timestamp_ms=5)
-    assert await too_large(settings, directory, large)
-    assert await too_large(settings, directory, large)
+    assert await too_large(directory, large)
+    assert await too_large(directory, large)
     assert wire.asked == ["configs"]
     wire.configs["max.message.bytes"] = "10000"
     read_at_s, limits = directory._limits["orders"]
     directory._limits["orders"] = (read_at_s - REFUSING_LIMIT_AGE_S_MAX, limits)
-    assert not await too_large(settings, directory, large)
+    assert not await too_large(directory, large)
 
 
 @in_virtual_time

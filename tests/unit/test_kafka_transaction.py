@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import deque
+from typing import Any
 
 import pytest
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
-from clockwork.kafka import client as codes
-from clockwork.kafka.topics import TopicLimits
+from clockwork.firing.topic_state import AWAY_BACKOFF
+from clockwork.kafka import codes
+from clockwork.kafka.transactional import LAYOUT_AGE_S_MAX
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, open_scripted
-
-_NO_LIMITS = TopicLimits()
 
 
 def _times(code: int, times: int) -> deque[int]:
@@ -121,24 +121,68 @@ async def test_a_leader_that_moves_is_followed() -> None:
     assert receipt.offset == 0
 
 
+NO_LEADER = {"leader": -1}
+TOO_FEW_IN_SYNC = {"replicas": 3, "configs": {"min.insync.replicas": "2"}}
+MORE_THAN_AN_OLD_BROKER_TAKES = {"configs": {"min.insync.replicas": "2"}, "produce_version": 9}
+
+
+def broken(wire: ScriptedWire, trouble: dict[str, Any]) -> None:
+    for name, value in trouble.items():
+        setattr(wire, name, value)
+
+
 @pytest.mark.parametrize(
-    ("leader", "in_sync", "reason"), [(-1, 1, "leader_unavailable"), (1, 1, "not_enough_replicas")]
+    ("trouble", "reason"),
+    [
+        (NO_LEADER, "leader_unavailable"),
+        (TOO_FEW_IN_SYNC, "not_enough_replicas"),
+        (MORE_THAN_AN_OLD_BROKER_TAKES, "not_enough_replicas"),
+    ],
 )
 @in_virtual_time
 async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_into_one(
-    leader: int, in_sync: int, reason: str
+    trouble: dict[str, Any], reason: str
 ) -> None:
     wire = ScriptedWire()
-    wire.leader, wire.in_sync = leader, in_sync
+    broken(wire, trouble)
     publisher = await open_scripted(wire)
-    wire.configs = {"min.insync.replicas": "2"} if leader == 1 else {}
-    # The marker's own topic has its replicas.
-    publisher._directory._limits["cw-deliveries"] = (asyncio.get_running_loop().time(), _NO_LIMITS)
     with pytest.raises(DeliveryRefused) as refused:
         await publisher.deliver([record()], no_marker)
     assert [(r.cause, r.reason, r.topic) for r in refused.value.refusals] == [(Cause.TRANSIENT, reason, "orders")]
     assert not refused.value.begun
     assert transactional(wire) == []
+
+
+@pytest.mark.parametrize("trouble", [NO_LEADER, TOO_FEW_IN_SYNC, MORE_THAN_AN_OLD_BROKER_TAKES])
+@in_virtual_time
+async def test_a_topic_that_was_put_right_takes_the_next_attempt_however_soon_it_comes(
+    trouble: dict[str, Any],
+) -> None:
+    # Metadata and settings are remembered, but none refuses anything without being read again.
+    wire = ScriptedWire()
+    healthy = {name: getattr(wire, name) for name in trouble}
+    publisher = await open_scripted(wire)
+    broken(wire, trouble)
+    with pytest.raises(DeliveryRefused):
+        await publisher.deliver([record()], no_marker)
+    broken(wire, healthy)
+    await asyncio.sleep(AWAY_BACKOFF.initial_ms / 1_000)
+    await publisher.deliver([record()], no_marker)
+
+
+@pytest.mark.parametrize(("replicas", "in_sync_min"), [(1, 2), (2, 3), (3, 9)])
+@in_virtual_time
+async def test_more_replicas_than_there_are_need_not_be_in_sync(replicas: int, in_sync_min: int) -> None:
+    # Brokers since Kafka 3.7 ask for the smaller of the two numbers.
+    wire = ScriptedWire()
+    wire.replicas = wire.in_sync = replicas
+    wire.configs = {"min.insync.replicas": str(in_sync_min)}
+    publisher = await open_scripted(wire)
+    await publisher.deliver([record()], no_marker)
+    wire.in_sync = replicas - 1
+    await asyncio.sleep(LAYOUT_AGE_S_MAX + 0.01)
+    with pytest.raises(DeliveryRefused):
+        await publisher.deliver([record()], no_marker)
 
 
 @in_virtual_time
@@ -258,7 +302,7 @@ async def test_kafka_away_before_begin_leaves_the_producer_usable() -> None:
 async def test_a_cancelled_delivery_spends_the_producer() -> None:
     wire = ScriptedWire()
     wire.silent.add("commit")
-    publisher = await open_scripted(wire, commit_timeout_ms=60_000)
+    publisher = await open_scripted(wire, commit_ms=60_000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await publisher.deliver([record()], no_marker)

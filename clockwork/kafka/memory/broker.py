@@ -16,6 +16,7 @@ from typing import Final
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, Fenced, Refusal
+from clockwork.settings.model import KafkaSettings
 
 RECORD_BYTES_MAX: Final = 1_048_576
 
@@ -97,8 +98,7 @@ class MemoryKafka:
     """The broker: shared by all the nodes of a test."""
 
     def __init__(self, *, cluster: str, shards: int) -> None:
-        self.cluster = cluster
-        self.shards = shards
+        self.settings = KafkaSettings(cluster=cluster, shards=shards)
         self.down = False
         """While true nobody gets an answer."""
         self.on_step: OnStep | None = None
@@ -113,15 +113,15 @@ class MemoryKafka:
 
     @property
     def shards_topic(self) -> str:
-        return f"{self.cluster}-shards"
+        return self.settings.shards_topic
 
     @property
     def deliveries_topic(self) -> str:
-        return f"{self.cluster}-deliveries"
+        return self.settings.deliveries_topic
 
     @property
     def dead_letters_topic(self) -> str:
-        return f"{self.cluster}-dead-letters"
+        return self.settings.dead_letters_topic
 
     def create_topic(
         self, name: str, *, kafka_partitions: int = 1, record_bytes_max: int = RECORD_BYTES_MAX, forbidden: bool = False
