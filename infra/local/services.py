@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,7 +29,7 @@ class LocalServices:
     pause (frozen, connections open). `start_kafka` and `restart_kafka` return when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
-    With `secure`, Kafka listens on a second port, with TLS and users.
+    With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class LocalServices:
         dynamodb_port: int | None = None,
         log_dir: Path | str | None = None,
         secure: SecureListener | None = None,
+        kafka_settings: Mapping[str, str] | None = None,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._kafka_port = kafka_port
         self._secure = secure
+        self._kafka_settings = kafka_settings
         self._dynamodb_port = dynamodb_port
         self._kafka: Kafka | None = None
         self._dynamodb: DynamoDB | None = None
@@ -65,6 +67,7 @@ class LocalServices:
             log_path=self._log_dir / "kafka.log",
             scratch=self._scratch,
             secure=self._secure,
+            settings=self._kafka_settings,
         )
         self._dynamodb = DynamoDB(
             port=self._dynamodb_port,

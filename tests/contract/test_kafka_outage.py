@@ -9,7 +9,7 @@ import pytest
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryUnknown, Fenced
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.topics import create_internal_topics
 from tests.contract.kafka_fixtures import (
@@ -131,24 +131,6 @@ async def test_a_member_leaves_a_frozen_kafka_in_time(quick: RealUnderTest, serv
                     services.pause_kafka()
         finally:
             services.resume_kafka()
-
-
-async def test_a_topic_without_enough_replicas_is_refused_for_now_and_holds_up_nobody(
-    real_kafka: RealUnderTest,
-) -> None:
-    # Drawn into a transaction, it would keep the shard's producer busy until its replicas are back: a transaction ends
-    # only when every Kafka partition in it has noted the end.
-    topic = await real_kafka.create_topic()
-    poor = await real_kafka.create_topic(config={"min.insync.replicas": "2"})
-    async with real_kafka.node() as node:
-        shard = await node.open_shard(real_kafka.shard)
-        with pytest.raises(DeliveryRefused) as refused:
-            await shard.deliver([record(topic, b"a"), record(poor)], marker_of)
-        [refusal] = refused.value.refusals
-        assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, poor)
-        assert not refused.value.begun
-        await shard.deliver([record(topic, b"a")], marker_of)
-        await shard.close()
 
 
 async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> None:

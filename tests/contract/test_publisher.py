@@ -12,6 +12,7 @@ from tests.contract.kafka_fixtures import (
     SMALL_BYTES_MAX,
     KafkaUnderTest,
     PublisherWithWakeups,
+    RealUnderTest,
     ended_at,
     marker_of,
     record,
@@ -276,6 +277,22 @@ async def test_whether_a_topic_exists_is_known_soon_after_it_is_made(
     topic = await kafka.create_topic()
     await until_async(lambda: node.topic_exists(topic))
     assert node.connected()
+
+
+@pytest.mark.real
+async def test_a_topic_that_asks_for_more_replicas_than_it_has_takes_records_all_the_same(
+    real_kafka: RealUnderTest,
+) -> None:
+    # The broker is content with all replicas that there are. Were it not, the transaction would never end, and with it the
+    # shard's producer would be of no use to any other topic.
+    topic = await real_kafka.create_topic(config={"min.insync.replicas": "2"})
+    async with real_kafka.node() as node:
+        shard = await node.open_shard(real_kafka.shard)
+        for value in (b"a", b"b"):
+            await shard.deliver([record(topic, value)], marker_of)
+        await shard.close()
+        await node.send(record(topic, b"plain"))
+    assert [r.value for r in await real_kafka.read_committed(topic)] == [b"a", b"b", b"plain"]
 
 
 class _Paused(Exception):
