@@ -44,7 +44,7 @@ async def close_client(client: AIOKafkaClient) -> None:
         async with asyncio.timeout(CLOSE_S_MAX):
             await client.close()
     except TimeoutError:
-        # An orderly end first writes out what is buffered, and the other side does not read.
+        # An orderly end first writes out the buffer, and the other side does not read.
         for transport in transports:
             transport.abort()
 

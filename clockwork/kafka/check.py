@@ -217,10 +217,10 @@ def _shape(
     elif replicas >= REPLICAS and in_sync_min < IN_SYNC_MIN:
         problems.append(
             f"Kafka topic {name}: min.insync.replicas is {in_sync_min} of {replicas}, so one broker's loss may take "
-            f"what was acknowledged: set it to {IN_SYNC_MIN}"
+            f"acknowledged records: set it to {IN_SYNC_MIN}"
         )
     if replicas < REPLICAS:
         warnings.append(
-            f"Kafka topic {name} has {replicas} replicas: what is in it is lost with its brokers; {REPLICAS} are advised"
+            f"Kafka topic {name} has {replicas} replicas: its records are lost with its brokers; {REPLICAS} are advised"
         )
     return Findings(problems=tuple(problems), warnings=tuple(warnings))

@@ -1,4 +1,4 @@
-"""Kafka's clients: what the adapters share (settings, time limits), and one lazily opened set of connections for each role.
+"""Kafka's clients: the settings and time limits that all adapters share, and the connections of each role, opened lazily.
 
 Why requests of our own and not `AIOKafkaProducer`. Its sender runs in the background and retries for ever, which is
 right for most and wrong here: a record refused inside a transaction does not fail the commit; an abort waits for sends
@@ -6,7 +6,7 @@ that may never end; `stop()` waits for a coordinator that may never come back; a
 numbers have a gap and the next record kills the producer; a failed batch does not say which record was at fault; and a
 transaction behind another waits 20 ms. Each could be worked around from outside, by reaching into private state. A
 transaction is four requests, and asked for here one by one, in the caller's own task: a cancelled call leaves nothing
-running, every deadline is ours, and what a broker said about which topic and which record is known exactly. Connections,
+running, every deadline is ours, and each answer is known exactly, by topic and by record. Connections,
 authentication, versions, the wire format and record batches are aiokafka's (`AIOKafkaClient`, `aiokafka.protocol`,
 `aiokafka.record`); the consumer group is its consumer.
 """
@@ -37,15 +37,15 @@ class KafkaTimeouts:
     """Time limits of the adapters, in milliseconds. No settings: they depend on each other. Tests choose others."""
 
     rebalance_ms: int = 10_000
-    """How long the others wait for a node to join again. It is the session timeout unless set, and must not be
-    coupled to it: our revoke callback only records a fact, so joining again takes one heartbeat."""
+    """For all members to join again. It is the session timeout unless set, and must not be coupled to it: our revoke
+    callback only records a fact, so joining again takes one heartbeat."""
     transaction_ms: int = 10_000
-    """When the broker aborts a transaction by itself: until then it hides later records from its topics' readers."""
+    """For a transaction; then the broker aborts it. Until then it hides later records from its topics' readers."""
     sends_ms: int = 6_000
     """From the begin of a transaction to the last acknowledgement; below the broker's own limit, so that a slow
     batch is halved by us and not taken for another owner's fencing."""
     commit_ms: int = 8_000
-    """How long to ask for the answer of a commit. May go past the broker's limit: asking does no harm then."""
+    """For the answer to a commit, asked for again and again. May go past the broker's limit: asking does no harm then."""
     init_ms: int = 15_000
     """For a take-over, which waits while the coordinator settles the old owner's transaction."""
     request_ms: int = 3_000
@@ -53,7 +53,7 @@ class KafkaTimeouts:
     lookup_ms: int = 2_500
     """For a topic's lookup, during which an HTTP client waits."""
     metadata_max_age_ms: int = 30_000
-    """How long a known topic's layout is believed."""
+    """The age up to which a known topic's layout is believed."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sends_ms < self.transaction_ms:
@@ -124,7 +124,7 @@ class Wire(Protocol):
         ...
 
     async def reset(self) -> None:
-        """Drops the connections and what is known of the cluster: the next request starts from the settings' brokers.
+        """Drops the connections and the metadata: the next request starts from the settings' brokers.
         aiokafka itself only ever asks brokers that it knows, and these may all have moved."""
         ...
 

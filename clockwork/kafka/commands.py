@@ -33,7 +33,7 @@ from clockwork.ports.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 POLL_MS: Final = 500
-"""How long one poll waits. No latency follows from it: a record ends the wait."""
+"""Longest wait of one poll. No latency follows from it: a record ends the wait."""
 RECORDS_MAX: Final = 200
 """Records of one batch: as many may be read again after a crash, and one commit pays for them."""
 FETCH_BYTES_MAX: Final = 1_048_576
@@ -41,7 +41,7 @@ FETCH_BYTES_MAX: Final = 1_048_576
 POLL_INTERVAL_MS_MAX: Final = 300_000
 """A member that has not polled for so long gives its Kafka partitions to others; longer than any usual outage."""
 LOOK_S: Final = 1.0
-"""How often a member without Kafka partitions looks for errors of its membership."""
+"""Interval at which a member without Kafka partitions looks for errors of its membership."""
 COMMIT_S_MAX: Final = 3.0
 """Longest wait of a cancelled task for the answer to its commit; Kafka answers within milliseconds, or is away."""
 _NOTED: Final = re.compile(r"effects before (\d{1,19})")

@@ -140,7 +140,7 @@ async def _stop(consumer: Any) -> None:
         async with asyncio.timeout(STOP_S_MAX):
             await consumer.stop()
     except (KafkaError, OSError, TimeoutError):
-        # It is in no group; what is left of it ends with its connections.
+        # It is in no group; its tasks end with its connections.
         return
 
 

@@ -8,8 +8,8 @@ marker; so reading waits until the last stable offset has come up to that end.
 The topic is compacted, but the newest part is not, and every transaction takes two offsets (its marker, and Kafka's
 own record that it ended), aborted ones included. So reading starts a few offsets before the end and, if nothing
 committed is there, farther back in growing windows, down to the start. Offsets and records are asked for directly, on
-the shard's own connection: a consumer would bring its own connections, background tasks and a position to manage for
-what is three requests, 64 times at once when a node starts.
+the shard's own connection: a consumer would bring its own connections, background tasks and a position to manage in
+place of three requests, 64 times at once when a node starts.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ FIRST_WINDOW: Final = 16
 WINDOW_FACTOR: Final = 8
 FETCH_BYTES_MAX: Final = 4_194_304
 FETCH_WAIT_MS: Final = 100
-"""How long a broker may hold an empty answer back; only on a new leader that is still catching up."""
+"""Longest time for which a broker may hold an empty answer back; only on a new leader that is still catching up."""
 BACKOFF: Final = BackoffPolicy(initial_ms=5, max_ms=100)
 _EARLIEST: Final = -2
 _LATEST: Final = -1

@@ -45,7 +45,7 @@ from clockwork.ports.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 POLL_MS: Final = 500
-"""How long one poll waits for wake-ups. No latency follows from it: a record ends the wait."""
+"""Longest wait of one poll for wake-ups. No latency follows from it: a record ends the wait."""
 WAKEUPS_MAX: Final = 500
 """Wake-ups of one poll: to decode them must not keep the event loop, which heartbeats share, for long."""
 POLL_INTERVAL_MS_MAX: Final = 60_000

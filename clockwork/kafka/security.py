@@ -1,4 +1,4 @@
-"""TLS and SASL towards Kafka: what the settings mean to aiokafka, and why brokers refuse a connection.
+"""TLS and SASL towards Kafka: the settings as aiokafka takes them, and the reasons for which brokers refuse a connection.
 
 Amazon's MSK takes a signed request to AWS as an OAuth token. A library of Amazon's makes it (`pip install
 'clockwork[msk]'`); its credentials are those of the usual AWS chain. aiokafka asks for a token per connection, so an
@@ -62,7 +62,7 @@ class KafkaSecurity:
 
 
 def kafka_security(settings: KafkaSecuritySettings, *, region: str) -> KafkaSecurity:
-    """Loads what the settings name. Raises: StartRefused, for a file or a library that cannot be used."""
+    """Loads the files and libraries that the settings name. Raises: StartRefused, if one cannot be used."""
     context = None
     if settings.tls:
         context = client_context(

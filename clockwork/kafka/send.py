@@ -2,7 +2,7 @@
 
 A broker judges whole batches: its limit holds for a batch's bytes, and a refusal names no record. So batches are built
 here, never larger than the topic's limit where that is known; and a batch of several records that was refused for
-what is in it is sent again record by record. A refused batch was not appended and its sequence number not used, so
+one of them is sent again record by record. A refused batch was not appended and its sequence number not used, so
 this disturbs neither order nor idempotence, and the verdict on each record is exact.
 
 There is one batch at a time on the way to each Kafka partition: order is then kept without a word about retries.
@@ -201,9 +201,9 @@ class Verdict(Enum):
 
     APPENDED = auto()
     RETRY = auto()
-    """The same batch again: nothing is wrong with it or its topic, or there was no answer."""
+    """A repeat of the batch is due: nothing is wrong with it or its topic, or there was no answer."""
     SPLIT = auto()
-    """At least one of its records is refused for what it is: each again, alone."""
+    """At least one of its records is refused for its content: each again, alone."""
     RECORD_REFUSED = auto()
     TOPIC_REFUSED = auto()
     FAILED = auto()
@@ -238,7 +238,7 @@ class BatchSender:
         self._wire = wire
         self._directory = directory
         self._append_timeout_ms = kafka.timeouts.request_ms * 2 // 3
-        """How long a leader waits for its replicas: less than we wait for the leader."""
+        """Longest wait of a leader for its replicas: shorter than ours for the leader."""
 
     async def send_round(
         self, queues: Iterable[PartitionQueue], identity: ProducerIdentity
@@ -391,17 +391,17 @@ def _receipt(where: TopicPartition, record: OutRecord, answer: ProduceAnswer, nt
 
 
 def record_refusal(index: int, topic: str, code: int) -> Refusal:
-    """A record is refused for what it is."""
+    """The refusal of a record for its content or size."""
     return Refusal(cause=Cause.RECORD, reason=RECORD_REASONS[code], topic=topic, index=index)
 
 
 def refusal_by_code(topic: str, code: int) -> Refusal:
-    """A topic takes nothing from us."""
+    """The refusal of a topic that takes nothing from us."""
     return Refusal(cause=Cause.TOPIC, reason=TOPIC_REASONS[code], topic=topic)
 
 
 def transient_refusal(topic: str, code: int) -> Refusal:
-    """A topic takes nothing at present, for reasons of its brokers or replicas."""
+    """The refusal of a topic that takes nothing at present, for reasons of its brokers or replicas."""
     return Refusal(cause=Cause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), topic=topic)
 
 
@@ -433,7 +433,7 @@ async def not_writable_reason(directory: TopicDirectory, where: TopicPartition, 
     """
     if await _not_writable(directory, where, layout, limit_age_s_max=LIMIT_AGE_S_MAX) is None:
         return None
-    # Nothing is refused by what is remembered: a topic that is put right takes records from the next attempt on.
+    # Nothing is refused by cached facts alone: a topic that is put right takes records from the next attempt on.
     layout = await directory.layout(where[0], since_s=asyncio.get_running_loop().time())
     if refusal := refusal_by_layout(where[0], layout):
         return refusal
@@ -458,7 +458,7 @@ async def _not_writable(
 
 
 async def too_large(directory: TopicDirectory, record: OutRecord) -> bool:
-    """True if the record alone is certainly over its topic's limit or ours; the broker judges what is close to it."""
+    """True if the record alone is certainly over its topic's limit or ours; the broker judges records close to it."""
     least_bytes = wire_bytes(record) - ESTIMATE_SLACK_BYTES
     for age_s_max in (LIMIT_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX):
         limits = await directory.limits(record.topic, age_s_max=age_s_max)

@@ -27,14 +27,14 @@ from clockwork.settings.model import KafkaSettings
 log = logging.getLogger(__name__)
 
 MISSING_AGE_S_MAX: Final = 1.0
-"""How long a topic's absence is believed."""
+"""The age up to which a topic's absence is believed."""
 LIMIT_AGE_S_MAX: Final = 60.0
-"""How long a topic's limits are believed: they are changed by hand and rarely; if one shrank, the broker's refusal says
-so."""
+"""The age up to which a topic's limits are believed: they are changed by hand and rarely; if one shrank, the broker's
+refusal says so."""
 REFUSING_LIMIT_AGE_S_MAX: Final = 1.0
-"""The same for a limit by which a record is refused unsent: when it is raised, the record must not fail by it once more."""
+"""The age up to which a limit may refuse a record unsent: when it is raised, the record must not fail by it once more."""
 PING_INTERVAL_S: Final = 1.0
-"""How often Kafka is asked whether it answers, if nothing else was asked meanwhile."""
+"""Interval of requests that only show that Kafka answers, while nothing else is asked."""
 PRODUCE_OF_CAPPED_MIN: Final = 10
 """Kafka 3.7 brought both this version of the produce request and the cap of `min.insync.replicas` (KAFKA-15583)."""
 CREATE_TIMEOUT_MS: Final = 15_000
@@ -42,7 +42,7 @@ CREATE_TIMEOUT_MS: Final = 15_000
 REPLICAS: Final = 3
 """Replicas of an internal topic, where there are brokers enough."""
 IN_SYNC_MIN: Final = 2
-"""How many of three replicas must have a record: one may be lost, and what was acknowledged is still there."""
+"""Replicas, of three, that must have a record: one may be lost, and every acknowledged record is still there."""
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
 COMMANDS_KAFKA_PARTITIONS: Final = 16
@@ -87,7 +87,7 @@ class TopicLayout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopicLimits:
-    """Those settings of a topic that decide whether it takes a record; None: the brokers do not tell us."""
+    """The settings of a topic that decide whether it takes a record; None: the brokers do not tell us."""
 
     record_bytes_max: int | None = None
     in_sync_min: int | None = None
@@ -182,7 +182,7 @@ class TopicDirectory:
         return limits
 
     def forget_limits(self, topic: str) -> None:
-        """Forgets the topic's limits, because a broker refused what they allow."""
+        """Forgets the topic's limits, because a broker refused a batch that they allow."""
         self._limits.pop(topic, None)
 
     async def leader_caps_in_sync_min(self, node_id: int) -> bool:
@@ -285,7 +285,7 @@ class TopicPlan:
     kafka_partitions: int
     config: Mapping[str, str]
     must_last: bool = True
-    """What was acknowledged must survive the loss of a broker."""
+    """Acknowledged records must survive the loss of a broker."""
 
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:

@@ -9,7 +9,7 @@ which knows their offsets; EndTxn. The transaction coordinator is authoritative.
 and the next init settles it: it bumps the producer epoch, so that nothing of ours that is still on its way is taken,
 and aborts an open transaction, or waits for a commit that was asked for.
 
-EndTxn is repeated after a lost answer: the coordinator answers a repeat of what it has done with success, and one
+EndTxn is repeated after a lost answer: the coordinator answers a repeat of a done commit with success, and one
 that belongs to an older epoch with a refusal. AddPartitionsToTxn is all or nothing (KIP-98; version 0 of the request),
 so a refusal of it leaves nothing begun, if no earlier attempt of it went unanswered.
 """
@@ -168,8 +168,8 @@ class KafkaShardPublisher:
         return receipts
 
     async def _preflight(self, records: Sequence[OutRecord]) -> dict[TopicPartition, PartitionQueue]:
-        """Refuses what can be refused without a transaction: topics that are missing or not writable, records that are too
-        large; then decides where each record goes. Raises: DeliveryRefused, BrokerUnavailable."""
+        """Refuses, without a transaction, topics that are missing or not writable, and records that are too large; then
+        decides where each record goes. Raises: DeliveryRefused, BrokerUnavailable."""
         layouts = await self._layouts({record.topic for record in records})
         refusals = [refusal for topic, layout in layouts.items() if (refusal := refusal_by_layout(topic, layout))]
         bad_topics = {refusal.topic for refusal in refusals}
@@ -234,8 +234,8 @@ class KafkaShardPublisher:
             refusals += await transfer.attribute_timeout()
             if not refusals:
                 raise DeliveryUnknown("time ran out before the commit", timed_out=True) from error
-        # Not aborted by us: a produce request may still be on its way, and what lands behind an abort of the same producer
-        # epoch would stay open for ever (KIP-890). The next init bumps the epoch first, and then aborts.
+        # Not aborted by us: a produce request may still be on its way, and a record that lands behind an abort of the same
+        # producer epoch would stay open for ever (KIP-890). The next init bumps the epoch first, and then aborts.
         raise DeliveryRefused(list(dict.fromkeys(refusals)), begun=True)
 
     def _transfer(
@@ -353,7 +353,7 @@ class _Refused(Exception):
 
 
 class _NotBegun(_Refused):
-    """The same, and there was no earlier attempt: no transaction is open."""
+    """A refusal without an earlier attempt: no transaction is open."""
 
 
 def _codes_in(answer: Any) -> set[int]:

@@ -24,11 +24,12 @@ class CommandBatch:
 
     records: tuple[CommandRecord, ...]
     over: int
-    """So many at the beginning have had their effects, as was noted before a crash; answers may still be owed."""
+    """The number of commands at the beginning that have had their effects, as was noted before a crash; their answers may
+    still be due."""
 
 
 NoteEffects = Callable[[], Awaitable[None]]
-"""Notes durably that all effects of a batch are over: whoever is given its commands again finds them counted in `over`."""
+"""Notes durably that all effects of a batch are over: if its commands are given again, they are counted in `over`."""
 WorkOff = Callable[[CommandBatch, NoteEffects], Awaitable[None]]
 """Works off a batch; when it returns, the batch is never given again. It may be cancelled at any point."""
 

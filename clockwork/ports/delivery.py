@@ -1,4 +1,4 @@
-"""Kafka, as the engine delivers through it."""
+"""Delivery: the producers of Kafka records."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -32,12 +32,12 @@ class ShardPublisher(Protocol):
         ...
 
     async def close(self) -> None:
-        """Lets go of it. Neither commits nor aborts; may be called twice."""
+        """Closes the producer. Neither commits nor aborts; may be called twice."""
         ...
 
 
 class Publisher(Protocol):
-    """Kafka, as the runners need it."""
+    """The producers of one node: a transactional one for each shard, and one without transactions."""
 
     async def open_shard(self, shard: ShardId) -> ShardPublisher:
         """Inits the shard's transactional producer, fencing the one before. Raises: BrokerUnavailable."""
@@ -51,12 +51,12 @@ class Publisher(Protocol):
         ...
 
     async def topic_exists(self, topic: str) -> bool:
-        """Whether records could be sent there, from metadata younger than a few seconds for a missing topic.
+        """True if records could be sent there, by metadata younger than a few seconds for a missing topic.
 
         Raises: BrokerUnavailable if it is not known and Kafka does not say.
         """
         ...
 
     def connected(self) -> bool:
-        """Whether Kafka answered lately."""
+        """True if Kafka answered lately."""
         ...

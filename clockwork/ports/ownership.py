@@ -1,4 +1,4 @@
-"""The consumer group whose assignment says which node owns which shard."""
+"""Ownership of shards, as a consumer group assigns it."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,7 +8,7 @@ from clockwork.domain.wakeup import WakeUp
 
 
 class ShardOwnership(Protocol):
-    """The consumer group over the ownership topic: whose assignment is who owns which shard."""
+    """The consumer group over the ownership topic: its assignment decides which node owns which shard."""
 
     async def run(
         self, on_assignment: Callable[[frozenset[ShardId]], None], on_wakeup: Callable[[ShardId, WakeUp], None]

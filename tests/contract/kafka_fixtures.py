@@ -80,7 +80,7 @@ class KafkaUnderTest(Protocol):
 
 
 class CountingTelemetry(NoTelemetry):
-    """Counts what the ownership tests look at."""
+    """Counts rebalances and malformed wake-ups."""
 
     def __init__(self) -> None:
         self.rebalances = 0
@@ -141,11 +141,11 @@ class RealUnderTest:
         self._clock = SystemClock()
 
     def with_settings(self, **changes: Any) -> "RealUnderTest":
-        """The same Kafka, with other settings."""
+        """This Kafka with other settings."""
         return self._with(replace(self.kafka, settings=replace(self.kafka.settings, **changes)))
 
     def with_timeouts(self, **changes: int) -> "RealUnderTest":
-        """The same Kafka, with other time limits."""
+        """This Kafka with other time limits."""
         return self._with(replace(self.kafka, timeouts=replace(self.kafka.timeouts, **changes)))
 
     def _with(self, kafka: KafkaContext) -> "RealUnderTest":
@@ -180,7 +180,7 @@ class RealUnderTest:
         commit = shard._commit
 
         async def late() -> None:
-            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended what is open.
+            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended the open transaction.
             await shard.read_marker()
             await commit()
 
@@ -212,8 +212,8 @@ def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
 
 
 def _read_to_the_end(consumer: Any, topic: str, kafka_partitions: int) -> list[StoredRecord]:
-    """Where something stands behind the end of what is committed, waits a while for it: a transaction that was answered as
-    committed may not be known to be, yet; one that is open stays so."""
+    """Reads all that is committed. Where records stand behind the committed ones, waits a while for them: the partition may
+    not know yet of a commit that was answered; an open transaction stays open."""
     records: list[StoredRecord] = []
     ended: dict[int, int] = {}
     settles_until_s: float | None = None
@@ -307,7 +307,7 @@ async def node(kafka: KafkaUnderTest) -> AsyncIterator[PublisherWithWakeups]:
         yield publisher
 
 
-# --- what the tests say
+# --- records and markers
 
 
 def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", size: int = 0) -> OutRecord:

@@ -32,14 +32,14 @@ def number_of(key: bytes) -> int:
 
 
 class CommandsUnderTest(Protocol):
-    """What a contract test does to the commands topic besides calling the port."""
+    """The commands topic as a contract test uses it besides calling the port."""
 
     def member(self) -> CommandLog:
-        """Of the group; one at a time."""
+        """A member of the group; one at a time."""
         ...
 
     async def send(self, values: Sequence[bytes], *, key: bytes = KEY, abort: bool = False) -> None:
-        """A producer's transaction with these."""
+        """Sends the values in one transaction of a producer."""
         ...
 
 
@@ -67,7 +67,7 @@ class RealCommands:
         await asyncio.to_thread(self._send, values, key, abort)
 
     def _send(self, values: Sequence[bytes], key: bytes, abort: bool) -> None:
-        # librdkafka's, so that the writer shares no bug with the reader.
+        # librdkafka's producer, so that the writer shares no bug with the reader.
         settings = self._kafka.settings
         producer = Producer(
             {
@@ -80,7 +80,7 @@ class RealCommands:
         producer.begin_transaction()
         for value in values:
             producer.produce(settings.commands_topic, key=key, value=value, headers=list(HEADERS))
-        # Written for certain, so that what is aborted is there to be left out.
+        # Written for certain, so that there are aborted records to leave out.
         assert producer.flush(WAIT_S_MAX) == 0
         (producer.abort_transaction if abort else producer.commit_transaction)(WAIT_S_MAX)
 
@@ -108,11 +108,11 @@ def commands(request: pytest.FixtureRequest) -> CommandsUnderTest:
 
 @dataclass(kw_only=True)
 class Worker:
-    """Takes batches; how far it goes with them is the test's choice."""
+    """Takes batches, and goes as far with them as the test says."""
 
     notes: bool = False
     stops_at: bytes | None = None
-    """It never comes back from a batch that has this."""
+    """It never returns from a batch that has this value."""
     batches: list[CommandBatch] = field(default_factory=list)
     noted: int = 0
 

@@ -1,4 +1,4 @@
-"""Kafka stopped, frozen and back: nobody waits for ever, nothing stays broken, nothing is left behind."""
+"""Kafka stopped, frozen and back: no call waits for ever, nothing stays broken, nothing is left behind."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final

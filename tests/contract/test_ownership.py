@@ -93,7 +93,9 @@ async def test_a_malformed_wake_up_is_counted_and_the_next_one_arrives(
 
 
 @pytest.mark.real
-async def test_a_static_member_that_comes_back_finds_its_shards_and_disturbs_nobody(real_kafka: RealUnderTest) -> None:
+async def test_a_static_member_that_comes_back_finds_its_shards_and_disturbs_no_other(
+    real_kafka: RealUnderTest,
+) -> None:
     # A rolling restart: the node is back before its session ends.
     first, second = (real_kafka.with_settings(instance_id=name, session_timeout_ms=30_000) for name in ("a", "b"))
     async with real_kafka.node() as node, member(first, node) as stays:

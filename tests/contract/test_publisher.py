@@ -39,7 +39,7 @@ async def test_a_delivered_batch_is_visible_with_key_headers_and_time(
 
 
 async def test_a_transaction_may_consist_of_its_marker(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
-    # What is dropped leaves no record, and is decided by a transaction all the same.
+    # A dropped schedule leaves no record, and is decided by a transaction all the same.
     dropped = MarkerEntry(
         position=Position(10**24 + 1), at_ms=5, receipt=None, failure=Failure(reason="expired", attempts=0)
     )

@@ -1,6 +1,6 @@
 """A broker that answers requests as a test tells it, on the level of Kafka's protocol.
 
-For what a local Kafka cannot be made to say: a forbidden topic, a lost answer, a coordinator that moves. Everything
+For answers that a local Kafka cannot be made to give: a forbidden topic, a lost answer, a coordinator that moves. Everything
 that is not scripted succeeds.
 """
 

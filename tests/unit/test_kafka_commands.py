@@ -1,4 +1,4 @@
-"""The command log on Kafka: what can be told without one. The rest is in tests/contract/test_command_log.py."""
+"""The command log on Kafka: the part that needs no broker. The rest is in tests/contract/test_command_log.py."""
 
 import asyncio
 import gc
@@ -61,7 +61,7 @@ async def test_a_commit_that_gets_no_answer_holds_its_task_up_for_a_bounded_time
     commits, coordinator = Commits(), Coordinator()
     with pytest.raises(asyncio.CancelledError):
         await (await cancelled_commit(commits, coordinator))
-    # The consumer is closed: what is on its way fails, and aiokafka would try it again for ever.
+    # The consumer is closed: the request on its way fails, and aiokafka would try it again for ever.
     coordinator.error = KafkaConnectionError()
     coordinator.answered.set()
     await asyncio.sleep(0.05)

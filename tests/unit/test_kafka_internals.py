@@ -39,7 +39,7 @@ def test_a_topic_lookup_creates_nothing_whatever_it_is_told(asked_for: bool | No
     assert not creates(TopicLookup(None, allow_auto_topic_creation=asked_for))
 
 
-async def test_what_a_client_asks_about_its_topics_creates_none() -> None:
+async def test_a_client_s_refresh_of_its_topics_creates_none() -> None:
     client = AIOKafkaClient()
     connection = AsyncMock()
     connection.send.return_value.brokers = []
@@ -51,7 +51,7 @@ async def test_what_a_client_asks_about_its_topics_creates_none() -> None:
     assert not creates(request)
 
 
-async def test_what_an_admin_client_asks_about_topics_creates_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_admin_client_s_description_of_topics_creates_none(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     async def send(client: AIOKafkaClient, node_id: Any, request: Any, **_: Any) -> Any:
@@ -125,7 +125,7 @@ async def test_a_committed_offset_comes_with_its_metadata() -> None:
 
 
 async def test_an_abandoned_consumer_leaves_no_task_and_no_connection() -> None:
-    # What is left of one that was started and joined, while Kafka answers nothing any more.
+    # One that was started and joined, while Kafka answers nothing any more.
     consumer = AIOKafkaConsumer(group_id="g")
     assert consumer._fetcher is None
     client, subscription = consumer._client, SubscriptionState()

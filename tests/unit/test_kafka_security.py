@@ -1,4 +1,4 @@
-"""TLS and SASL towards Kafka: what can be told without a Kafka. The rest is in tests/real/test_secure_kafka.py."""
+"""TLS and SASL towards Kafka: the part that needs no broker. The rest is in tests/real/test_secure_kafka.py."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Batches: what goes into one, where it goes, and what an answer means for it."""
+"""Batches: their records, their Kafka partition, and the verdict on a broker's answer."""
 
 import pytest
 from aiokafka.partitioner import DefaultPartitioner

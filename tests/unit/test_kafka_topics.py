@@ -92,7 +92,7 @@ async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
 
 @in_virtual_time
 async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() -> None:
-    # It was raised, and what had failed by it armed again: that must not fail once more, by what is remembered.
+    # It was raised, and the failed schedule armed again: that must not fail once more, by the cached limit.
     wire = ScriptedWire()
     wire.configs = {"max.message.bytes": "1000"}
     directory = directory_on(wire)

@@ -1,4 +1,4 @@
-"""What becomes of a delivery, for each thing that a broker can say, or not say."""
+"""The outcome of a delivery, for each answer of a broker, and for none."""
 
 import asyncio
 from collections import deque
@@ -104,7 +104,7 @@ async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> N
 
 
 @in_virtual_time
-async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_topics() -> None:
+async def test_too_few_replicas_until_time_runs_out_is_a_refusal_of_that_topic() -> None:
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
     assert await refusals_of(wire, record(), record("bills"), begun=True) == (
