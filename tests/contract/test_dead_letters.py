@@ -114,10 +114,8 @@ async def test_a_letter_tells_what_was_given_up_and_is_found_by_its_place(under_
     page = await under_test.log.read_letters(under_test.topic, {}, letters_max=10)
     assert page.next_from is None
     letter = page.letters[1]
-    assert (
-        await under_test.log.read_letter(under_test.topic, letter.receipt.kafka_partition, letter.receipt.offset)
-        == letter
-    )
+    where = (letter.receipt.kafka_partition, letter.receipt.offset)
+    assert await under_test.log.read_letter(under_test.topic, *where) == letter
     assert (letter.client_id, letter.schedule_key, letter.delivery_id) == (builders.CLIENT, "b", "delivery-of-b")
     assert (letter.topic, letter.reason, letter.attempts) == (builders.TOPIC, "topic_missing", 2)
     assert (letter.due_ms, letter.ordering_key, letter.value) == (builders.DUE_MS, b"b", b'{"order":1}')
