@@ -126,3 +126,16 @@ async def test_after_a_topic_was_refused_the_numbers_of_an_unanswered_batch_are_
             await sender.send(record(b"in doubt"))
         await sender.send(record(b"after"))
     assert wire.asked.count("init") == 2
+
+
+@in_virtual_time
+async def test_a_topic_that_was_put_right_takes_what_waits_for_it_and_the_next_record_at_once() -> None:
+    wire = ScriptedWire()
+    wire.produce_codes["orders"] = deque([codes.NOT_ENOUGH_REPLICAS] * 3)
+    async with Sending(wire) as sender:
+        assert (await sender.send(record())).offset == 0
+        wire.produce_codes["orders"] = deque([codes.NOT_ENOUGH_REPLICAS] * 1_000)
+        with pytest.raises(BrokerUnavailable):
+            await sender.send(record())
+        wire.produce_codes.clear()
+        assert (await sender.send(record())).offset == 1
