@@ -1,8 +1,8 @@
-"""Wall time, and whether to trust it. Waiting uses the event loop's own time; the two are never mixed.
+"""Wall time, and the clock trust. Waiting uses the event loop's own time; the two are never mixed.
 
 Due times mean nothing if a node's clock is wrong, and a frontier written by a clock that is an hour ahead could never
-be taken back. So every node compares its clock with the `Date` header of DynamoDB's answers, and past `SKEW_MS_MAX` of
-difference, or without a comparison younger than `CHECK_AGE_MS_MAX`, it neither fires nor accepts.
+be lowered again. So every node compares its clock with the server time in the store's answers. If the two differ by
+more than `SKEW_MS_MAX`, or were not compared for `CHECK_AGE_MS_MAX`, the node neither fires nor accepts.
 """
 
 import time
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 SKEW_MS_MAX: Final = 2_000
-"""Past this difference a node stops firing and accepting."""
+"""Largest difference at which a node fires and accepts."""
 CHECK_AGE_MS_MAX: Final = 30_000
-"""How old the last comparison may be, on the monotonic clock."""
+"""Largest age of the last comparison, on the monotonic clock."""
 ANSWER_MS_MAX: Final = 1_000
-"""Answers slower than this say too little about the time."""
+"""Slower answers say too little about the time, and are not compared."""
 
 
 class Clock(Protocol):
-    """Wall time of one node; never steps back."""
+    """Held time: wall time of one node that never steps back."""
 
     def now_us(self) -> int:
         """Microseconds since the epoch."""
@@ -30,7 +30,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's wall time, held where it is while the machine's own steps back."""
+    """The machine's wall time, which stands still while the machine's own clock steps back."""
 
     def __init__(self) -> None:
         self._last_us = 0
@@ -43,8 +43,8 @@ class SystemClock:
         return self.now_us() // 1_000
 
 
-class Trust(Protocol):
-    """May this node's clock be used for firing and accepting?"""
+class ClockTrust(Protocol):
+    """Tells if this node's clock may be used for firing and accepting."""
 
     def trusted(self) -> bool: ...
 
@@ -53,11 +53,11 @@ class Trust(Protocol):
 
 
 class ClockGuard:
-    """Compares a clock with the `Date` headers that DynamoDB sends; see the module's docstring.
+    """Compares a node's clock with the store's, by the server time in its answers (DynamoDB: the `Date` header).
 
-    `Date` has whole seconds: the server's time lay in [date, date + 1 s) at some moment between sending and receiving.
-    Between two comparisons the monotonic clock stands in for the server's: a wall clock that jumps is not trusted again
-    before the next comparison has judged the jump.
+    The server time has whole seconds: the server's clock stood in [date, date + 1 s) at some moment between sending and
+    receiving. Between two comparisons the monotonic clock stands in for the server's: a wall clock that jumps is not
+    trusted again before the next comparison has judged the jump.
     """
 
     def __init__(self, clock: Clock, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +68,8 @@ class ClockGuard:
         self._checked_wall_ms = 0
 
     def observe(self, *, sent_ms: int, received_ms: int, date_ms: int) -> None:
-        """Takes one answer into account. All three are epoch milliseconds; the first two by our clock."""
+        """Compares by one answer. All three are epoch milliseconds: sent and received by this node's clock, date by
+        the store's."""
         if not 0 <= received_ms - sent_ms <= ANSWER_MS_MAX:
             return
         if date_ms > received_ms:
@@ -82,7 +83,7 @@ class ClockGuard:
 
     @property
     def skew_ms(self) -> int | None:
-        """Ours minus DynamoDB's, as far as it is certain; None before the first comparison."""
+        """This node's clock minus the store's, its certain part; None before the first comparison."""
         return self._skew_ms
 
     def trusted(self) -> bool:

@@ -1,4 +1,4 @@
-"""The same thing for many, side by side, a bounded number at once."""
+"""Bounded concurrency, and back-off between failures."""
 
 import asyncio
 import random
@@ -11,32 +11,34 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-async def gather_bounded(do: Callable[[A], Awaitable[B]], what: Iterable[A], *, at_once: int) -> list[B]:
-    """Results in the order of `what`. The first failure cancels the rest and is raised as it is, not as a group:
-    callers decide by the class of one error."""
-    items = list(what)
-    if len(items) == 1:
-        return [await do(items[0])]
+async def gather_bounded(do: Callable[[A], Awaitable[B]], items: Iterable[A], *, at_once: int) -> list[B]:
+    """Calls `do` for each of `items`, at most `at_once` side by side. Returns the results in the order of `items`.
+
+    The first failure cancels the rest and is raised as it is, not as a group: callers decide by the class of one error.
+    """
+    each = list(items)
+    if len(each) == 1:
+        return [await do(each[0])]
     results: dict[int, B] = {}
-    waiting = iter(enumerate(items))
+    waiting = iter(enumerate(each))
 
     async def one_after_another() -> None:
         for number, item in waiting:
             results[number] = await do(item)
 
-    # As many tasks as run at once, not as there are items: to start one costs as much as a small item's work.
-    name = f"together-{getattr(do, '__name__', 'call')}"
+    # As many tasks as run at once, not one for each item: to start a task costs as much as a small item's work.
+    name = f"gather-{getattr(do, '__name__', 'call')}"
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(at_once, len(items))):
+            for _ in range(min(at_once, len(each))):
                 group.create_task(one_after_another(), name=name)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return [results[number] for number in range(len(items))]
+    return [results[number] for number in range(len(each))]
 
 
 class Backoff:
-    """A runner's failures in a row, and how long to wait after the latest."""
+    """Counts failures in a row; gives the wait after the latest, with jitter."""
 
     def __init__(self, rng: random.Random, backoff: BackoffPolicy) -> None:
         self._rng = rng

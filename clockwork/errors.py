@@ -1,26 +1,26 @@
-"""The whole error tree, split by what the one who catches it should do.
+"""The error tree, split by what the code that catches an error should do.
 
 ClockworkError
-├── Unavailable            back off and try again; nothing is known to be wrong with the request
-│   ├── StoreUnavailable   DynamoDB did not answer, or not in time (`outcome_unknown`: a write may have happened)
+├── Unavailable            back off and try again; the request itself may be right
+│   ├── StoreUnavailable   the store did not answer in time (`outcome_unknown`: a write may have happened)
 │   │   └── StoreThrottled it answered "slow down": the write did not happen
-│   ├── BrokerUnavailable  Kafka did not answer, or not in time
-│   └── ClockUntrusted     our clock is too far from DynamoDB's, or was not compared lately
-├── Contested              somebody else wrote first: read again, then decide
+│   ├── BrokerUnavailable  the broker did not answer in time
+│   └── ClockUntrusted     this node's clock is too far from the store's, or was not compared lately
+├── Contested              another writer was faster: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
-├── CommandOver            a command that is read again: it had its effect, or a later one has; do nothing
-├── DeliveryRefused        a batch was aborted: named records or topics are the cause
-├── DeliveryUnknown        nobody knows whether a batch was committed: forget all, take over again
+├── CommandAlreadyProcessed a command that is read again: do nothing
+├── DeliveryRefused        a batch was not delivered: named records or destinations are the cause
+├── DeliveryUnknown        a batch may be committed or not: discard the lease, take over again
 ├── Fenced                 another owner has the shard: stop, write nothing more
 ├── Unreadable             stored bytes that this version cannot read: never guess what they mean
 │   └── NewerFormat        written by a newer version: leave them alone
 ├── InvalidInput           the caller must change the request; names every wrong field
-├── Unauthenticated        nobody knows who asks: no key, or one that is not valid
-├── Forbidden              who asks may not do this; names every field that their key does not cover
-├── TooManyRequests        over a limit: the same request is welcome later, and nothing was done
-│   └── TooManyPending     nobody knows when there will be room: do not wait for it
-└── StartRefused           the process must not run like this: one line says what to change
+├── Unauthenticated        the caller has no valid key or token
+├── Forbidden              the caller may not do this; names every field that its key does not cover
+├── TooManyRequests        over a limit: nothing was done, the same request may be sent later
+│   └── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
+└── CannotStart            the process must not run like this: one line says what to change
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,28 +36,28 @@ class ClockworkError(Exception):
 
 
 class Unavailable(ClockworkError):
-    """Something that is needed does not answer; the same request may work later."""
+    """A service that is needed does not answer; the same request may work later."""
 
 
 class StoreUnavailable(Unavailable):
-    """DynamoDB did not answer in time."""
+    """The store did not answer in time."""
 
     def __init__(self, message: str | None = None, *, outcome_unknown: bool = False) -> None:
         super().__init__(message)
         self.outcome_unknown = outcome_unknown
-        """True if a write was sent and may have been, or may still be, applied."""
+        """True if a write was sent: it may have been applied, or may still be."""
 
 
 class StoreThrottled(StoreUnavailable):
-    """DynamoDB asks for fewer requests; the write did not happen."""
+    """The store asks for fewer requests; the write did not happen."""
 
 
 class BrokerUnavailable(Unavailable):
-    """Kafka did not answer in time."""
+    """The broker did not answer in time."""
 
 
 class ClockUntrusted(Unavailable):
-    """This node's clock differs too much from DynamoDB's, or has not been compared lately."""
+    """This node's clock differs too much from the store's, or has not been compared lately."""
 
 
 class Contested(ClockworkError):
@@ -72,45 +72,45 @@ class TransactionConflict(Contested):
     """The item is part of a transaction that is being applied."""
 
 
-class CommandOver(ClockworkError):
-    """This command had its effect before, or a later one of its client has."""
+class CommandAlreadyProcessed(ClockworkError):
+    """This command, or a later one under its key, was processed before."""
 
 
-class Cause(StrEnum):
-    """Why a record could not be sent: decides who waits, and whether it costs an attempt."""
+class RefusalCause(StrEnum):
+    """The cause of a refusal: decides which rows wait, and whether an attempt is counted."""
 
     RECORD = "record"
-    """The record itself is refused (too large, invalid): costs it an attempt."""
-    TOPIC = "topic"
-    """The topic is missing or forbidden: all of its rows wait, none pays."""
+    """The content of the record (too large, invalid): counts an attempt of its row."""
+    DESTINATION = "destination"
+    """The destination is missing or forbidden: all of its rows wait, no attempt is counted."""
     TRANSIENT = "transient"
-    """A leader is away, too few replicas, a time-out: back off, nobody pays."""
+    """A leader is away, too few replicas, a time-out: its rows back off, no attempt is counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
     """One reason why a batch was not delivered."""
 
-    cause: Cause
+    cause: RefusalCause
     reason: str
     """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
-    topic: str
+    destination: str
     index: int | None = None
-    """Which record of the batch: always there when it is the RECORD's fault, never otherwise."""
+    """Index of the refused record in the batch: given if the cause is RECORD, never otherwise."""
 
 
 class DeliveryRefused(ClockworkError):
-    """A batch was not delivered; if it was begun, the next init of its shard makes sure that it never will be."""
+    """A batch was not delivered; if it was begun, the next init of its shard's producer aborts it for good."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
-        super().__init__("; ".join(f"{r.topic}: {r.reason}" for r in refusals))
+        super().__init__("; ".join(f"{r.destination}: {r.reason}" for r in refusals))
         self.refusals = tuple(refusals)
         self.begun = begun
         """True if the producer must be built anew before the next batch."""
 
 
 class DeliveryUnknown(ClockworkError):
-    """Nobody knows whether the batch was committed."""
+    """The batch may be committed or not."""
 
     def __init__(self, message: str | None = None, *, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -147,11 +147,11 @@ class InvalidInput(ClockworkError):
 
 
 class Unauthenticated(ClockworkError):
-    """No key, or none that is valid here."""
+    """The caller has no key or token that is valid here."""
 
 
 class Forbidden(ClockworkError):
-    """Who asks may not do this."""
+    """The caller may not do this."""
 
     def __init__(self, message: str | None = None, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
@@ -159,7 +159,7 @@ class Forbidden(ClockworkError):
 
 
 class TooManyRequests(ClockworkError):
-    """More than is allowed in this time."""
+    """More requests than are allowed in this time."""
 
     def __init__(self, message: str, *, retry_after_s: int, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -172,5 +172,5 @@ class TooManyPending(TooManyRequests):
     """A client has as many pending schedules as it may have."""
 
 
-class StartRefused(ClockworkError):
+class CannotStart(ClockworkError):
     """The node must not start with these settings or these tables."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 
 CHECK_INTERVAL_S: Final = 5.0
 """Interval between two checks of the files; renewals come days before the old certificate ends."""
@@ -43,18 +43,18 @@ class CertFiles:
 
 
 def server_context(files: CertFiles) -> ssl.SSLContext:
-    """Context for a listener: TLS 1.2 and later, no client certificates. Raises: StartRefused."""
+    """Context for a listener: TLS 1.2 and later, no client certificates. Raises: CannotStart."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     _load(context, files)
     return context
 
 
 def client_context(*, ca: Path | None, ca_setting: str, own: CertFiles | None, check_hostname: bool) -> ssl.SSLContext:
-    """Context for connections: the server is always verified. Raises: StartRefused."""
+    """Context for connections: the server is always verified. Raises: CannotStart."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise StartRefused(f"{ca_setting}: {ca} cannot be used: {_reason(error)}") from error
+        raise CannotStart(f"{ca_setting}: {ca} cannot be used: {_reason(error)}") from error
     context.check_hostname = check_hostname
     if own is not None:
         _load(context, own)
@@ -67,7 +67,7 @@ def _load(context: ssl.SSLContext, files: CertFiles) -> None:
         context.load_cert_chain(files.cert, files.key, password="")
     except (OSError, ssl.SSLError) as error:
         names = f"{files.cert_setting}, {files.key_setting}"
-        raise StartRefused(f"{names}: {files.cert} and {files.key} cannot be used: {_reason(error)}") from error
+        raise CannotStart(f"{names}: {files.cert} and {files.key} cannot be used: {_reason(error)}") from error
 
 
 def _reason(error: OSError) -> str:
@@ -105,7 +105,7 @@ class CertWatch:
                 return stamp
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
             _load(context, files)
-        except (OSError, StartRefused) as error:
+        except (OSError, CannotStart) as error:
             if (files.cert, found) not in self._logged:
                 self._logged.add((files.cert, found))
                 log.error(

@@ -3,6 +3,7 @@
 A test compares both with the settings.
 """
 
+import argparse
 import json
 import textwrap
 from pathlib import Path
@@ -73,5 +74,6 @@ def _text(default: object) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m infra.settings_page", description=__doc__).parse_args()
     PAGE.write_text(page_text(), encoding="utf-8")
     FILE.write_text(file_text(), encoding="utf-8")

@@ -27,7 +27,7 @@ from clockwork.access.keys import KeyRing
 from clockwork.access.oidc import OidcTokens
 from clockwork.clock import Clock
 from clockwork.domain.rights import ANYONE, WILDCARD, Principal
-from clockwork.errors import Forbidden, StartRefused, Unauthenticated
+from clockwork.errors import CannotStart, Forbidden, Unauthenticated
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.pending_quota import Count, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
@@ -150,7 +150,7 @@ def open_access(
     """Build the checks of a node. `accepts`: False for a node whose calls need no key, a worker. `count`: needed where the
     pending schedules of a client are limited.
 
-    Raises: StartRefused.
+    Raises: CannotStart.
     """
     authenticator = _authenticator(settings, clock, telemetry) if accepts else None
     if accepts and authenticator is None:
@@ -174,12 +174,12 @@ def open_access(
 def _principal_of_commands(
     settings: AccessSettings, authenticator: Authenticator | None
 ) -> Callable[[], Principal | None]:
-    """Raises: StartRefused if no valid entry has the name that the settings give."""
+    """Raises: CannotStart if no valid entry has the name that the settings give."""
     name = settings.commands_principal
     if settings.commands == "off" or name is None or name == WILDCARD or not isinstance(authenticator, KeyRing):
         return lambda: ANYONE
     if authenticator.principal_named(name) is None:
-        raise StartRefused(
+        raise CannotStart(
             "CLOCKWORK_COMMANDS_PRINCIPAL: the keys file has no valid entry of that name, or several that differ"
         )
     return lambda: authenticator.principal_named(name)

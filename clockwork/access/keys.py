@@ -36,7 +36,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.parsing import toml_of
 
@@ -154,7 +154,7 @@ class KeyRing:
     """The keys of one file. Implements `gate.Authenticator`."""
 
     def __init__(self, path: Path, clock: Clock, telemetry: Telemetry) -> None:
-        """Raises: StartRefused if the file cannot be read."""
+        """Raises: CannotStart if the file cannot be read."""
         self._path = path
         self._clock = clock
         self._telemetry = telemetry
@@ -163,7 +163,7 @@ class KeyRing:
             self._text = self._read()
             self._keys = read_keys(self._text)
         except (OSError, ValueError) as error:
-            raise StartRefused(f"CLOCKWORK_AUTH_KEYS_FILE: {path}: {_reason(error)}") from error
+            raise CannotStart(f"CLOCKWORK_AUTH_KEYS_FILE: {path}: {_reason(error)}") from error
         self._telemetry.auth_keys(len(self._keys), current=True)
 
     async def authenticate(self, credential: str) -> Principal:

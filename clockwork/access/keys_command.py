@@ -1,42 +1,68 @@
-"""The command `python -m clockwork keys new`: generates an API key and shows it once, with the entry that holds its hash."""
+"""The command `clockwork keys new`: generates an API key and shows it once, with the entry that holds its hash."""
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
+import click
 from pydantic import ValidationError
 
 from clockwork.access.keys import KeyEntry, hash_of, new_key
-from clockwork.clock import Clock, SystemClock
+from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
 
+DAYS_MAX: Final = 3_650
+RIGHTS_DEFAULT: Final = ("create", "cancel", "read")
 
-def main(arguments: Sequence[str], clock: Clock | None = None) -> int:
-    """Run `keys …`. Returns: the exit code."""
-    chosen = _parser().parse_args(arguments)
-    now = datetime.fromtimestamp((clock or SystemClock()).now_ms() // 1_000, UTC)
+
+@click.group()
+def keys() -> None:
+    """Generate API keys."""
+
+
+@keys.command(
+    "new",
+    epilog="\b\nExample:\n  clockwork keys new --name shop --client 'shop*' --topic orders --days 90 >> keys.toml",
+)
+@click.option("--name", required=True, help="The key's holder, for logs.")
+@click.option("--client", "clients", multiple=True, required=True, help="A clientId, or prefix*; repeatable.")
+@click.option("--topic", "topics", multiple=True, help="A topic, or prefix*; repeatable.")
+@click.option(
+    "--right",
+    "rights",
+    multiple=True,
+    type=click.Choice([right.value for right in Right]),
+    default=RIGHTS_DEFAULT,
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option("--days", type=click.IntRange(1, DAYS_MAX), help="Days until it expires. By default it does not.")
+def new(
+    name: str, clients: tuple[str, ...], topics: tuple[str, ...], rights: tuple[str, ...], days: int | None
+) -> None:
+    """Generate an API key.
+
+    The key goes to standard error, once. Its entry for the file that CLOCKWORK_AUTH_KEYS_FILE names goes to standard output.
+    """
+    now = datetime.fromtimestamp(SystemClock().now_ms() // 1_000, UTC)
     key, key_id = new_key()
     try:
         key_entry = KeyEntry(
             id=key_id,
-            name=chosen.name,
+            name=name,
             hash=hash_of(key),
-            clients=chosen.client,
-            topics=chosen.topic,
-            rights=[Right(right) for right in chosen.right or ("create", "cancel", "read")],
-            expires=now + timedelta(days=chosen.days) if chosen.days is not None else None,
+            clients=list(clients),
+            topics=list(topics),
+            rights=[Right(right) for right in rights],
+            expires=now + timedelta(days=days) if days is not None else None,
         )
     except ValidationError as error:
-        for each in error.errors(include_input=False, include_url=False, include_context=False):
-            print(f"clockwork: {_option_of(each['loc'][0])}: {each['msg']}", file=sys.stderr)  # noqa: T201
-        return 2
-    print("The key. It is shown only once; give it to its caller and to no one else:\n", file=sys.stderr)  # noqa: T201
-    print(f"    {key}\n", file=sys.stderr)  # noqa: T201
-    print("Its entry for the file that CLOCKWORK_AUTH_KEYS_FILE names:\n", file=sys.stderr)  # noqa: T201
-    print(entry(key_entry), end="")  # noqa: T201
-    return 0
+        wrong = error.errors(include_input=False, include_url=False, include_context=False)
+        raise click.UsageError("; ".join(f"{_option_of(each['loc'][0])}: {each['msg']}" for each in wrong)) from None
+    click.echo("The key. It is shown only once; give it to its caller and to no one else:\n", err=True)
+    click.echo(f"    {key}\n", err=True)
+    click.echo("Its entry for the file that CLOCKWORK_AUTH_KEYS_FILE names:\n", err=True)
+    click.echo(entry(key_entry), nl=False)
 
 
 def entry(key_entry: KeyEntry) -> str:
@@ -53,24 +79,6 @@ def entry(key_entry: KeyEntry) -> str:
     if key_entry.expires is not None:
         lines.append(f"expires = {key_entry.expires.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
     return "\n".join(lines) + "\n"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m clockwork keys", description="API keys.")
-    new = parser.add_subparsers(dest="command", required=True).add_parser("new", help="generate a key")
-    new.add_argument("--name", required=True, help="the key's holder, for logs")
-    new.add_argument("--client", action="append", required=True, help="a clientId, or prefix*; may be given again")
-    new.add_argument("--topic", action="append", default=[], help="a topic, or prefix*; may be given again")
-    new.add_argument(
-        "--right",
-        action="append",
-        choices=[right.value for right in Right],
-        help="may be given again; default: create, cancel and read",
-    )
-    new.add_argument(
-        "--days", type=int, choices=range(1, 3_651), metavar="DAYS", help="until it expires; default: never"
-    )
-    return parser
 
 
 def _option_of(field: int | str) -> str:

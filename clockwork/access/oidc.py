@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clockwork.clock import Clock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused, Unauthenticated, Unavailable
+from clockwork.errors import CannotStart, Unauthenticated, Unavailable
 from clockwork.settings.model import AccessSettings
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ class OidcTokens:
     def __init__(
         self, settings: AccessSettings, clock: Clock, *, monotonic_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """Raises: StartRefused if PyJWT is not installed."""
+        """Raises: CannotStart if PyJWT is not installed."""
         try:
             import jwt
         except ImportError as error:
-            raise StartRefused("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
+            raise CannotStart("CLOCKWORK_AUTH: oidc needs PyJWT; install clockwork[oidc]") from error
         self._jwt = jwt
         self._settings = settings
         self._clock = clock

@@ -1,31 +1,27 @@
-"""`clockwork`: the command line. It talks to a service over HTTP with clockwork.client, and hands `run`, `init`,
-`check` and `leave` on to `python -m clockwork`.
+"""Commands that call a running service over HTTP, through `clockwork.client`; `clockwork.__main__` lists all commands.
 
-Exit codes tell the outcome, for scripts:
+Exit codes of the whole command line:
 
     0  done
-    1  a mistake of the program's own
-    2  the command line is wrong
+    1  a defect of the program, or output that could not be written
+    2  the command line is wrong; of `run`, `init`, `check` and `leave` also: the node must not start like this
     3  the service refuses the request as it is, or does not know the call
     4  no such schedule
-    5  the schedule's state does not allow it: another is pending, or it ended already, or its version is another
+    5  the schedule's state does not allow it: another is pending, or it has ended, or it has another version
     6  in flight: too close to its time to say; ask again
-    7  no API key, or one that does not cover it
+    7  no API key, or one that does not cover the request
     8  over a quota; nothing was done
     9  no answer in time: the outcome is unknown, and the same command again settles it
 """
 
-import sys
+from typing import Final
 
-
-def main() -> int:
-    """The console script."""
-    try:
-        from clockwork.cli.commands import clockwork
-    except ModuleNotFoundError as missing:
-        if missing.name not in {"click", "rich"}:
-            raise
-        print("clockwork: the command line needs more packages: pip install '.[cli]'", file=sys.stderr)  # noqa: T201
-        return 2
-    clockwork()
-    return 0
+EXIT_CODES: Final = (
+    "\b\nExit codes: 0 done, 2 wrong command line, 3 refused, 4 no such schedule, 5 its state does not allow it,\n"
+    "6 in flight, 7 API key, 8 over a quota, 9 outcome unknown (the same command again settles it)."
+)
+"""For the help of commands that call a service."""
+NOT_STARTED: Final = (
+    "\b\nExit codes: 0 done, 2 refused (each line on standard error says what to change), 1 anything else."
+)
+"""For the help of commands of a node."""

@@ -1,29 +1,27 @@
-"""`clockwork admin …`: for those who run the service. The key needs the right `admin`."""
+"""`clockwork admin …`: commands for operators. The key needs the right `admin`."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from clockwork.cli import shown
-from clockwork.cli.admin_asks import as_json, asked, json_option
-from clockwork.cli.admin_backup import export_command, import_command
-from clockwork.cli.admin_letters import dead_letters
-from clockwork.cli.admin_shards import fence, shards
-from clockwork.cli.connection import Connection, connected
-from clockwork.cli.outcomes import HELP
-from clockwork.schema.admin_documents import PausesDocument
+from clockwork.cli import EXIT_CODES
+from clockwork.cli.backup import export_command, import_command
+from clockwork.cli.connection import Connection, ServiceGroup, connected
+from clockwork.cli.dead_letters import dead_letters
+from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table
+from clockwork.schema.admin_documents import PausesDocument, ShardDocument, ShardsDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-@click.group(epilog=HELP)
+@click.group(cls=ServiceGroup, epilog=EXIT_CODES)
 def admin() -> None:
-    """Look after the service: shards, pauses, dead letters, backups."""
+    """Operate the service: shards, pauses, dead letters, backups."""
+
+
+# --- pauses
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin pauses")
@@ -31,48 +29,92 @@ def admin() -> None:
 @connected
 def pauses(connection: Connection, json_: bool) -> None:
     """Show which clients and topics are paused."""
-    _show_pauses(asked(connection, PausesDocument, "GET", "/admin/pauses"), json_=json_)
+    _print_pauses(connection.call(PausesDocument, "GET", "/admin/pauses"), json_=json_)
 
 
-def _paused(command: _Command) -> _Command:
+def _client_or_topic(command: _Command) -> _Command:
     command = click.argument("name")(command)
     return click.argument("kind", type=click.Choice(["client", "topic"]))(command)
 
 
 @admin.command(epilog="\b\nExamples:\n  clockwork admin pause topic orderTopic\n  clockwork admin pause client shop")
-@_paused
+@_client_or_topic
 @json_option
 @connected
 def pause(connection: Connection, kind: str, name: str, json_: bool) -> None:
-    """Hold back, in place and in order, what is due for a client or a topic; within seconds, on all nodes."""
-    _show_pauses(asked(connection, PausesDocument, "PUT", _path(kind, name)), json_=json_)
+    """Stop delivery for a client or a topic, on all nodes within seconds. What is due waits in its order."""
+    _print_pauses(connection.call(PausesDocument, "PUT", _pause_path(kind, name)), json_=json_)
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin resume topic orderTopic")
-@_paused
+@_client_or_topic
 @json_option
 @connected
 def resume(connection: Connection, kind: str, name: str, json_: bool) -> None:
-    """Let delivery go on."""
-    _show_pauses(asked(connection, PausesDocument, "DELETE", _path(kind, name)), json_=json_)
+    """Resume delivery for a client or a topic."""
+    _print_pauses(connection.call(PausesDocument, "DELETE", _pause_path(kind, name)), json_=json_)
 
 
-def _path(kind: str, name: str) -> str:
+def _pause_path(kind: str, name: str) -> str:
     return f"/admin/pauses/{kind}s/{quote(name, safe='')}"
 
 
-def _show_pauses(found: PausesDocument, *, json_: bool) -> None:
+def _print_pauses(found: PausesDocument, *, json_: bool) -> None:
     if json_:
-        click.echo(as_json(found))
+        print_json(found)
         return
-    table = Table()
-    for name in ("paused", "name", "since"):
-        table.add_column(name, overflow="fold")
-    for kind, things in (("client", found.clients), ("topic", found.topics)):
-        for thing in things:
-            table.add_row(kind, escape(shown.plain(thing.name)), shown.instant(thing.since_ms))
-    Console(soft_wrap=True).print(table)
+    table = new_table("paused", "name", "since")
+    for kind, paused in (("client", found.clients), ("topic", found.topics)):
+        for each in paused:
+            table.add_row(kind, cell(each.name), instant(each.since_ms))
+    print_table(table)
 
 
-for _command in (shards, fence, dead_letters, export_command, import_command):
+# --- shards
+
+
+@admin.command(epilog="\b\nExample:\n  clockwork admin shards --json | jq '.shards[] | select(.lagMs > 60000)'")
+@json_option
+@connected
+def shards(connection: Connection, json_: bool) -> None:
+    """Show every shard: its owner, its frontier, its oldest due schedule and its lag."""
+    found = connection.call(ShardsDocument, "GET", "/admin/shards")
+    if json_:
+        print_json(found)
+    else:
+        _print_shards(found.shards)
+
+
+@admin.command(epilog="\b\nExample:\n  clockwork admin fence 12")
+@click.argument("shard", type=click.IntRange(min=0))
+@json_option
+@connected
+def fence(connection: Connection, shard: int, json_: bool) -> None:
+    """Make the owner of SHARD discard its state of it and take it over again.
+
+    For an owner that seems stuck. Nothing is lost or sent twice. It does not move the shard: the consumer group assigns
+    it, and the same node takes it again. To move it, stop that node.
+    """
+    found = connection.call(ShardDocument, "POST", f"/admin/shards/{shard}/fence")
+    if json_:
+        print_json(found)
+    else:
+        _print_shards([found])
+
+
+def _print_shards(found: list[ShardDocument]) -> None:
+    table = new_table("shard", "owner", "epoch", "frontier", "oldest due", "lag")
+    for each in found:
+        table.add_row(
+            str(each.shard),
+            cell(each.owner or each.problem or "none yet"),
+            "" if each.epoch is None else str(each.epoch),
+            instant(each.frontier_ms) if each.frontier_ms else "",
+            "" if each.oldest_due_ms is None else instant(each.oldest_due_ms),
+            f"{each.lag_ms / 1_000:.1f} s" if each.lag_ms else "",
+        )
+    print_table(table)
+
+
+for _command in (dead_letters, export_command, import_command):
     admin.add_command(_command)

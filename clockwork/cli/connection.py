@@ -1,50 +1,130 @@
-"""Which service the commands talk to."""
+"""Commands that call a service: where it is, and how their failures become exit codes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import IO, Any, Final, Self, TypeVar
 
 import click
+from pydantic import BaseModel
 
-from clockwork.cli.outcomes import told
-from clockwork.client import Client, Retries
+from clockwork.cli.exit_codes import FAILED, exit_code, failure_line
+from clockwork.client import CallFailed, Client, Retries
+from clockwork.client.aio import read_document
 from clockwork.client.transport import Transport
 
+PAGE_ITEMS: Final = 100
+
 _Value = TypeVar("_Value")
+_Document = TypeVar("_Document", bound=BaseModel)
 
 
 class Connection:
-    """Where the service is; opened by the commands that call it."""
+    """One service under one address; each command opens its own client."""
 
     def __init__(self, url: str, api_key: str | None, retries: Retries) -> None:
         self.url = url
         self._api_key = api_key
         self._retries = retries
 
-    @contextmanager
-    def client(self) -> Iterator[Client]:
-        """Failures inside end the command, with their exit code."""
+    @classmethod
+    def of_options(cls, url: str, api_key_file: IO[bytes] | None, api_key: str | None, timeout_ms: int) -> Self:
+        """Reads the key from the file, if there is one. Raises: click.BadParameter."""
+        if api_key_file is not None:
+            try:
+                api_key = api_key_file.read().decode("utf-8-sig")
+            except UnicodeDecodeError:
+                # Without its cause, which has the file's content.
+                raise click.BadParameter("is not UTF-8", param_hint="--api-key-file") from None
+        # Editors and shells on Windows leave a byte order mark before a text, and a carriage return behind it.
+        key = (api_key or "").removeprefix("\ufeff").strip()
+        return cls(url, key or None, Retries(total_ms=timeout_ms))
+
+    def client(self) -> Client:
+        """A client, to be opened by `with`. Raises: click.UsageError if the address or the key cannot be one."""
         try:
-            client = Client(self.url, api_key=self._api_key, retries=self._retries)
+            return Client(self.url, api_key=self._api_key, retries=self._retries)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
-        with told(), client:
-            yield client
 
     def run(self, work: Callable[[Transport], Awaitable[_Value]]) -> _Value:
-        """For calls that the client has no method for. Failures end the command, as above."""
+        """Does the work with an open transport: for calls that the client has no method for.
+
+        Raises: click.UsageError, as `client` does; CallFailed.
+        """
         try:
-            http = Transport(self.url, api_key=self._api_key, retries=self._retries)
+            transport = Transport(self.url, api_key=self._api_key, retries=self._retries)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
-        async def opened() -> _Value:
-            async with http:
-                return await work(http)
+        async def with_open_transport() -> _Value:
+            async with transport:
+                return await work(transport)
 
-        with told():
-            return asyncio.run(opened())
+        return asyncio.run(with_open_transport())
+
+    def call(self, model: type[_Document], method: str, path: str) -> _Document:
+        """Sends one request and reads its answer. Raises: as `run`."""
+
+        async def call_once(transport: Transport) -> _Document:
+            return read_document(model, await transport.request(method, path))
+
+        return self.run(call_once)
+
+
+async def pages(
+    transport: Transport, model: type[_Document], path: str, query: Mapping[str, str] | None = None
+) -> AsyncIterator[_Document]:
+    """Reads a list page by page, to its end. Raises: CallFailed."""
+    parameters = {"limit": str(PAGE_ITEMS), **(query or {})}
+    while True:
+        page = read_document(model, await transport.request("GET", path, query=parameters))
+        yield page
+        cursor: str | None = getattr(page, "cursor", None)
+        if cursor is None:
+            return
+        parameters["cursor"] = cursor
+
+
+class ServiceCommand(click.Command):
+    """A command that calls a service. A failed call ends it with one line on standard error and its exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses text that no request can carry, before anything is sent. Names of files may be any bytes."""
+        rest = super().parse_args(ctx, args)
+        for param in self.get_params(ctx):
+            value = ctx.params.get(param.name or "")
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str) and not _is_unicode(text):
+                    raise click.BadParameter("should be UTF-8", ctx, param)
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CallFailed as error:
+            click.echo(f"clockwork: {failure_line(error)}", err=True)
+            raise click.exceptions.Exit(exit_code(error)) from error
+        except BrokenPipeError:
+            raise  # the reader of the output has gone: click ends the command without a word
+        except OSError as error:
+            # A file, or standard output on a full disk: calls that were answered have had their effect.
+            click.echo(f"clockwork: {error}", err=True)
+            raise click.exceptions.Exit(FAILED) from error
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class ServiceGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = ServiceCommand
+    group_class = type
 
 
 connected = click.make_pass_decorator(Connection)

@@ -3,7 +3,7 @@
     with Client("http://127.0.0.1:8080") as clockwork:
         clockwork.create("shop", "order-1", at=timedelta(minutes=15), topic="orderTopic", data={"expire": "order-1"})
 
-It knows the service by its HTTP API alone, and opens nothing of the service's own libraries.
+It knows the service by its HTTP API alone, and imports none of the service's own libraries.
 """
 
 from clockwork.client.aio import AsyncClient, Result

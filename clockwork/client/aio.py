@@ -1,53 +1,56 @@
 """The client for programs with an event loop."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from clockwork.client.errors import CallFailed, TooMany, Unavailable
+from clockwork.client.errors import CallFailed, InvalidSchedule, TooMany, Unavailable
 from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
-    Guarantee,
-    NewDelivery,
+    Changes,
+    ListFilters,
     NewSchedule,
-    OnLate,
-    RetryPolicy,
+    NewScheduleFields,
     When,
     batches,
-    data_fields,
+    change_document,
+    encoded_item,
     epoch_ms,
+    list_query,
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
 from clockwork.schema.documents import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 
-Status = Literal["pending", "delivered", "cancelled", "failed"]
 _Document = TypeVar("_Document", bound=BaseModel)
-_MISSING: Any = ...
+_REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
+"""Statuses of a batch as a whole that one of its items may be the cause of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What became of one item of many: a schedule or an error."""
+    """The outcome of one item of many: a schedule or an error."""
 
     index: int
-    """Of the item among those given, from 0."""
+    """Position of the item among those given, from 0."""
     schedule: ScheduleDocument | None
     error: CallFailed | None
     status: int
-    """HTTP status that the single call would have answered; 0 if there is none."""
+    """HTTP status that the single call would have answered; 0 if the item was not sent or not answered."""
 
 
 class AsyncClient:
-    """Calls one service. Use it in an `async with` block; many tasks may share it.
+    """Calls one service. Use it in an `async with` block; many tasks may share it, and no other process: after a fork, the
+    child opens its own.
 
-    Every method raises what clockwork.client.errors names; ValueError before anything is sent if an argument is none.
+    Every method raises the errors of clockwork.client.errors, and ValueError, before anything is sent, for an argument that
+    no request can carry.
     """
 
     def __init__(
@@ -70,101 +73,48 @@ class AsyncClient:
         client_id: str,
         schedule_key: str,
         *,
-        at: When,
-        topic: str,
-        data: Any,
-        ordering_key: str | None = None,
-        guarantee: Guarantee | None = None,
-        headers: Mapping[str, str] | None = None,
-        deadline_ms: int | None = None,
-        on_late: OnLate | None = None,
-        retry: RetryPolicy | None = None,
         traceparent: str | None = None,
+        **fields: Unpack[NewScheduleFields],
     ) -> ScheduleDocument:
-        """Durable when it returns. The same request again returns the same schedule in its present state, which may be
-        any. Raises: KeyTaken: another one is pending under this key."""
-        new = NewSchedule(
-            client_id=client_id,
-            schedule_key=schedule_key,
-            at=at,
-            topic=topic,
-            data=data,
-            ordering_key=ordering_key,
-            guarantee=guarantee,
-            headers=headers,
-            deadline_ms=deadline_ms,
-            on_late=on_late,
-            retry=retry,
-        )
-        more = {} if traceparent is None else {"traceparent": traceparent}
-        answer = await self._http.ask("POST", "/schedule", body=new.document(self._clock), headers=more)
+        """Creates a schedule; durable when it returns. The same request again returns the same schedule in its present
+        state, which may be any. Raises: KeyTaken: another one is pending under this key."""
+        new = NewSchedule(client_id=client_id, schedule_key=schedule_key, **fields)
+        headers = {} if traceparent is None else {"traceparent": traceparent}
+        answer = await self._http.request("POST", "/schedule", body=new.document(self._clock), headers=headers)
         return read_document(ScheduleDocument, answer)
 
     async def get(self, client_id: str, schedule_key: str) -> ScheduleDocument:
-        """Its present state. Raises: NotFound."""
-        return read_document(ScheduleDocument, await self._http.ask("GET", path_of(client_id, schedule_key)))
+        """Returns the schedule in its present state. Raises: NotFound."""
+        return await self._schedule("GET", path_of(client_id, schedule_key))
 
     async def cancel(self, client_id: str, schedule_key: str) -> ScheduleDocument:
-        """After this it is never delivered. Raises: NotFound, AlreadyDelivered, AlreadyFailed, InFlight."""
-        return read_document(ScheduleDocument, await self._http.ask("DELETE", path_of(client_id, schedule_key)))
+        """Cancels a schedule: once this returns, it is never delivered. Raises: NotFound, AlreadyDelivered, AlreadyFailed,
+        InFlight."""
+        return await self._schedule("DELETE", path_of(client_id, schedule_key))
 
     async def reschedule(
-        self,
-        client_id: str,
-        schedule_key: str,
-        *,
-        at: When | None = None,
-        topic: str | None = None,
-        data: Any = _MISSING,
-        ordering_key: str | None = None,
-        guarantee: Guarantee | None = None,
-        headers: Mapping[str, str] | None = None,
-        deadline_ms: int | None = None,
-        on_late: OnLate | None = None,
-        retry: RetryPolicy | None = None,
-        if_version: int | None = None,
+        self, client_id: str, schedule_key: str, *, if_version: int | None = None, **changes: Unpack[Changes]
     ) -> ScheduleDocument:
-        """Changes what is given, keeps the rest; `headers` replace all of them. Raises: NotFound, Conflict, InFlight,
-        VersionMismatch."""
-        delivery = NewDelivery(
-            topic=topic,
-            guarantee=guarantee,
-            headers=headers,
-            deadline_ms=deadline_ms,
-            on_late=on_late,
-            retry=retry,
-        )
-        change: dict[str, Any] = {
-            "scheduleTime": None if at is None else epoch_ms(at, self._clock),
-            "orderingKey": ordering_key,
-            "delivery": delivery.document() or None,
-        }
-        body = {name: value for name, value in change.items() if value is not None}
-        if data is not _MISSING:
-            body |= data_fields(data)
-        path = path_of(client_id, schedule_key)
-        return read_document(
-            ScheduleDocument, await self._http.ask("PUT", path, body=body, headers=_condition(if_version))
-        )
+        """Changes a pending schedule. Raises: NotFound, Conflict, InFlight, VersionMismatch."""
+        body = change_document(self._clock, **changes)
+        return await self._schedule("PUT", path_of(client_id, schedule_key), body=body, if_version=if_version)
 
     async def fire(self, client_id: str, schedule_key: str, *, if_version: int | None = None) -> ScheduleDocument:
-        """Delivers a pending one now. Raises: NotFound, Conflict, InFlight, VersionMismatch. AlreadyDelivered may also
+        """Delivers a pending schedule now. Raises: NotFound, Conflict, InFlight, VersionMismatch. AlreadyDelivered may also
         mean that an earlier attempt of this call worked and its answer was lost."""
         path = f"{path_of(client_id, schedule_key)}/fire"
-        return read_document(ScheduleDocument, await self._http.ask("POST", path, headers=_condition(if_version)))
+        return await self._schedule("POST", path, if_version=if_version)
 
     async def retry(
         self, client_id: str, schedule_key: str, *, at: When | None = None, if_version: int | None = None
     ) -> ScheduleDocument:
-        """Re-arms a failed one, by default for now. Raises: NotFound, Conflict, VersionMismatch."""
+        """Makes a failed schedule pending again, by default for now. Raises: NotFound, Conflict, VersionMismatch."""
         body = {} if at is None else {"scheduleTime": epoch_ms(at, self._clock)}
         path = f"{path_of(client_id, schedule_key)}/retry"
-        return read_document(
-            ScheduleDocument, await self._http.ask("POST", path, body=body, headers=_condition(if_version))
-        )
+        return await self._schedule("POST", path, body=body, if_version=if_version)
 
     async def history(self, client_id: str, schedule_key: str, *, page_size: int = 100) -> AsyncIterator[PastDocument]:
-        """What stood under the key and ended, newest first. Raises: NotFound."""
+        """Lists the ended schedules of a key, newest first. Raises: NotFound."""
         path = f"{path_of(client_id, schedule_key)}/history"
         async for page in self._pages(HistoryDocument, path, {"limit": str(page_size)}):
             for each in page.schedules:
@@ -173,99 +123,102 @@ class AsyncClient:
     async def create_many(
         self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> AsyncIterator[Result]:
-        """Creates any number, in batches; a result for each, in order. What fails alone is told as its result's error.
-        A mapping is sent as it is: a schedule as the HTTP API takes it.
+        """Creates any number of schedules, in batches; yields a result for each, in order. The error of an item, also of
+        one that cannot be sent, is in its result. A mapping is sent as it is: a schedule as the HTTP API takes it.
 
-        Raises: CallFailed: a batch as a whole got no answer; the results before it stand, and doing all of it again is
+        Raises: CallFailed: a batch as a whole got no answer. The results before it are final, and the same call again is
         safe.
         """
-        documents = (new.document(self._clock) if isinstance(new, NewSchedule) else new for new in schedules)
-        async for result in self._batches("/schedules", documents, batch_items_max):
+        items = (encoded_item(new, self._clock) for new in schedules)
+        async for result in self._batches("/schedules", items, batch_items_max):
             yield result
 
     async def cancel_many(
         self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> AsyncIterator[Result]:
-        """Cancels any number of (client id, schedule key), as `create_many` creates them."""
+        """Cancels any number of schedules by (client id, schedule key), in batches, as `create_many` creates them."""
         documents = ({"clientId": client_id, "scheduleKey": schedule_key} for client_id, schedule_key in keys)
-        async for result in self._batches("/schedules/cancel", documents, batch_items_max):
+        items = (encoded_item(document, self._clock) for document in documents)
+        async for result in self._batches("/schedules/cancel", items, batch_items_max):
             yield result
 
-    async def list(
-        self,
-        client_id: str,
-        *,
-        status: Status | None = None,
-        topic: str | None = None,
-        ordering_key: str | None = None,
-        due_from: When | None = None,
-        due_to: When | None = None,
-        page_size: int = 100,
-    ) -> AsyncIterator[ScheduleDocument]:
-        """A client's schedules, each key once; may lag by 5 s. `due_to` is excluded. Raises: NotSupported: the service
-        keeps no index to list from."""
-        given = {
-            "clientId": client_id,
-            "status": status,
-            "topic": topic,
-            "orderingKey": ordering_key,
-            "dueFrom": None if due_from is None else str(epoch_ms(due_from, self._clock)),
-            "dueTo": None if due_to is None else str(epoch_ms(due_to, self._clock)),
-            "limit": str(page_size),
-        }
-        query = {name: value for name, value in given.items() if value is not None}
-        async for page in self._pages(PageDocument, "/schedules", query):
+    async def list(self, client_id: str, **filters: Unpack[ListFilters]) -> AsyncIterator[ScheduleDocument]:
+        """Lists a client's schedules, each key once; may lag by 5 s. Raises: NotSupported: the service keeps no index to
+        list from."""
+        async for page in self._pages(PageDocument, "/schedules", list_query(client_id, self._clock, **filters)):
             for each in page.schedules:
                 yield each
+
+    async def _schedule(
+        self, method: str, path: str, *, body: Any = None, if_version: int | None = None
+    ) -> ScheduleDocument:
+        headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
+        return read_document(ScheduleDocument, await self._http.request(method, path, body=body, headers=headers))
 
     async def _pages(self, model: type[_Document], path: str, query: Mapping[str, str]) -> AsyncIterator[_Document]:
         cursor: str | None = None
         while True:
             more = {} if cursor is None else {"cursor": cursor}
-            page = read_document(model, await self._http.ask("GET", path, query={**query, **more}))
+            page = read_document(model, await self._http.request("GET", path, query={**query, **more}))
             yield page
             cursor = getattr(page, "cursor", None)
             if cursor is None:
                 return
 
-    async def _batches(self, path: str, documents: Iterable[Any], items_max: int) -> AsyncIterator[Result]:
+    async def _batches(
+        self, path: str, items: Iterable[bytes | InvalidSchedule], items_max: int
+    ) -> AsyncIterator[Result]:
         if not 1 <= items_max <= BATCH_ITEMS_MAX:
             raise ValueError(f"batch_items_max: should be 1 to {BATCH_ITEMS_MAX}")
-        index = 0
-        for batch in batches(documents, items_max=items_max, bytes_max=BATCH_BYTES_MAX):
-            for result in await self._settled(path, batch, index):
-                yield result
-            index += len(batch)
+        first = 0
+        for batch in batches(items, items_max=items_max, bytes_max=BATCH_BYTES_MAX):
+            results = await self._settle(path, dict(enumerate(batch, first)))
+            for index in range(first, first + len(batch)):
+                yield results[index]
+            first += len(batch)
 
-    async def _settled(self, path: str, batch: Sequence[bytes], first: int) -> Iterator[Result]:
-        """The results of a batch; items that were not settled are sent again, as single calls are."""
-        settled: dict[int, Result] = {}
-        waiting = dict(enumerate(batch))
+    async def _settle(self, path: str, batch: Mapping[int, bytes | InvalidSchedule]) -> dict[int, Result]:
+        """Sends a batch and returns the result of each item, by index. Items that are not settled are sent again, as single
+        calls are."""
+        results = {index: _failed(index, item) for index, item in batch.items() if not isinstance(item, bytes)}
+        waiting = {index: item for index, item in batch.items() if isinstance(item, bytes)}
         give_up_s = self._http.give_up_s()
         for attempt in count(1):
-            answer = await self._http.ask("POST", path, body=b'{"schedules":[' + b",".join(waiting.values()) + b"]}")
-            results = answer.get("results") if isinstance(answer, dict) else None
-            if not isinstance(results, Sequence) or len(results) != len(waiting):
-                raise Unavailable("The answer does not have one result for each item.")
-            for index, document in zip(waiting, results, strict=True):
-                settled[index] = _result(first + index, document)
-            unsettled = (i for i, r in settled.items() if isinstance(r.error, TooMany | Unavailable))
-            waiting = {index: batch[index] for index in unsettled}
-            if not waiting or not await self._http.pause(attempt, give_up_s):
+            if not waiting:
                 break
-        return (settled[index] for index in range(len(batch)))
+            results |= await self._send(path, waiting)
+            waiting = {i: item for i, item in waiting.items() if isinstance(results[i].error, TooMany | Unavailable)}
+            if waiting and not await self._http.pause(attempt, give_up_s):
+                break
+        return results
+
+    async def _send(self, path: str, items: Mapping[int, bytes]) -> dict[int, Result]:
+        """Sends items in one request. A request that is refused as a whole is halved, until the items that it is refused
+        for are alone: they fail, and the others do not."""
+        try:
+            answer = await self._http.request("POST", path, body=b'{"schedules":[' + b",".join(items.values()) + b"]}")
+        except InvalidSchedule as error:
+            if error.status not in _REFUSED_FOR_AN_ITEM:
+                raise
+            if len(items) == 1:
+                return {index: _failed(index, error) for index in items}
+            indexes = list(items)
+            halves = indexes[: len(indexes) // 2], indexes[len(indexes) // 2 :]
+            found = [await self._send(path, {index: items[index] for index in half}) for half in halves]
+            return found[0] | found[1]
+        results = answer.get("results") if isinstance(answer, dict) else None
+        if not isinstance(results, list) or len(results) != len(items):
+            raise Unavailable("The answer does not have one result for each item.")
+        return {index: _result(index, document) for index, document in zip(items, results, strict=True)}
 
 
 def path_of(client_id: str, schedule_key: str) -> str:
+    """The path of one schedule. Raises: ValueError: a name with a lone surrogate."""
     return f"/schedule/{quote(client_id, safe='')}/{quote(schedule_key, safe='')}"
 
 
-def _condition(version: int | None) -> dict[str, str]:
-    return {} if version is None else {"If-Match": f'"{version}"'}
-
-
 def read_document(model: type[_Document], document: Any) -> _Document:
-    """Raises: Unavailable: something else than the service has answered, such as a proxy's page."""
+    """An answer as a model. Raises: Unavailable: it is not the service's, such as a proxy's page."""
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -275,8 +228,14 @@ def read_document(model: type[_Document], document: Any) -> _Document:
 
 def _result(index: int, document: Any) -> Result:
     status = document.get("status") if isinstance(document, dict) else None
-    if isinstance(status, int) and 200 <= status < 300:
+    if not (isinstance(status, int) and 200 <= status < 300):
+        return _failed(index, failure_of_item(document))
+    try:
         schedule = read_document(ScheduleDocument, document.get("schedule"))
-        return Result(index=index, schedule=schedule, error=None, status=status)
-    error = failure_of_item(document)
+    except Unavailable as error:
+        return _failed(index, error)
+    return Result(index=index, schedule=schedule, error=None, status=status)
+
+
+def _failed(index: int, error: CallFailed) -> Result:
     return Result(index=index, schedule=error.schedule, error=error, status=error.status or 0)

@@ -1,9 +1,9 @@
-"""For those who read the records: what a record's headers say, and whether it was seen before.
+"""Helpers for consumers: a record's headers as a value, and a memory of the deliveries that were seen.
 
 A schedule with `exactly_once` is seen once by a consumer that reads with `isolation.level=read_committed`: it needs no
 `Duplicates`. One with `at_least_once` may be sent again when its node crashes or its shard changes hands, shortly after
-the first time and with the same delivery id, so remembering the last ids of each Kafka partition is enough. What this
-process remembers is gone with it: an effect that must happen once across its own crashes is recorded with the effect.
+the first time and with the same delivery id, so remembering the last ids of each Kafka partition is enough. The memory
+ends with the process: an effect that must happen once across its own crashes is recorded with the effect.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from typing import Final
 from clockwork.domain import record
 
 IDS_MAX: Final = 100_000
-"""Some 15 MB."""
+"""Delivery ids that are remembered: some 15 MB."""
 
 
 class NotADelivery(ValueError):
@@ -23,32 +23,32 @@ class NotADelivery(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetter:
-    """Why a record is in the dead-letter topic."""
+    """The reason for which a record is in the dead-letter topic."""
 
     topic: str
-    """Where it should have gone; empty if that could not be read."""
+    """The topic that it was meant for; empty if that could not be read."""
     reason: str
     attempts: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """What a record's headers say."""
+    """The headers of a record, read."""
 
     client_id: str
     schedule_key: str
     schedule_time_ms: int
-    """When it was due, in epoch milliseconds."""
+    """The due time, in epoch milliseconds."""
     delivery_id: str
     """The same in every attempt to deliver it."""
     traceparent: str | None
     headers: tuple[tuple[str, bytes], ...]
-    """The caller's own, in order."""
+    """The caller's own headers, in order."""
     dead_letter: DeadLetter | None
     """None on every topic but the dead-letter topic."""
 
     def lateness_ms(self, timestamp_ms: int) -> int:
-        """Of a record with this timestamp."""
+        """The lateness of a record with this timestamp, in milliseconds."""
         return timestamp_ms - self.schedule_time_ms
 
 
@@ -99,7 +99,7 @@ def _number(headers: dict[str, bytes], name: str) -> int:
 
 
 class Duplicates:
-    """Remembers the last delivery ids."""
+    """A memory of the last delivery ids."""
 
     def __init__(self, *, ids_max: int = IDS_MAX) -> None:
         if ids_max < 1:
@@ -111,7 +111,7 @@ class Duplicates:
         return len(self._ids)
 
     def seen(self, delivery: Delivery) -> bool:
-        """Whether it was asked for before; from now on it was."""
+        """True if this delivery was asked for before; remembers it."""
         if delivery.delivery_id in self._ids:
             self._ids.move_to_end(delivery.delivery_id)
             return True
@@ -121,5 +121,5 @@ class Duplicates:
         return False
 
     def forget(self, delivery: Delivery) -> None:
-        """Its processing failed: when it comes again, it is new."""
+        """Makes a delivery new again, because its processing failed."""
         self._ids.pop(delivery.delivery_id, None)

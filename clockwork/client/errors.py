@@ -1,4 +1,4 @@
-"""What a call may end with besides an answer, split by what the caller should do.
+"""Errors of calls, split by what the caller should do.
 
 CallFailed
 ├── Refused               final: the same request again is answered the same
@@ -36,14 +36,14 @@ class WrongField:
 
 
 class CallFailed(Exception):
-    """A call did not end with what was asked for."""
+    """A call did not do what it should."""
 
     def __init__(self, message: str, *, status: int | None = None, schedule: ScheduleDocument | None = None) -> None:
         super().__init__(message)
         self.status = status
-        """Of the HTTP answer; None if there was none."""
+        """HTTP status of the answer; None if there was none."""
         self.schedule = schedule
-        """Its present state, where the answer tells."""
+        """The present state, where the answer tells it."""
 
 
 class Refused(CallFailed):
@@ -108,17 +108,17 @@ class TooMany(CallFailed):
 
 
 class Unavailable(CallFailed):
-    """Nobody knows whether it was done; the same request again settles it."""
+    """The outcome is unknown; the same request again settles it."""
 
 
-_OF_STATUS: Final[Mapping[int, type[CallFailed]]] = {
+_BY_STATUS: Final[Mapping[int, type[CallFailed]]] = {
     401: Unauthorized,
     403: Forbidden,
     405: NotSupported,
     429: TooMany,
     501: NotSupported,
 }
-_OF_REASON: Final[Mapping[str, type[CallFailed]]] = {
+_BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "pending": KeyTaken,
     "delivered": AlreadyDelivered,
     "failed": AlreadyFailed,
@@ -127,27 +127,28 @@ _OF_REASON: Final[Mapping[str, type[CallFailed]]] = {
 }
 _INVALID: Final = frozenset({400, 413, 414, 415, 422, 431})
 _NO_SCHEDULE: Final = ":schedule-not-found"
-"""How the type of the problem ends; an unknown path is another."""
+"""End of the problem's type; an unknown path has another one."""
 
 
 def failure_of(status: int, document: Any) -> CallFailed:
-    """The error that an answer of 300 or above is. `document`: its JSON, if it had any."""
+    """The error for an answer with a status of 300 or above. `document`: its JSON, of any form; None if it had none."""
     problem = document if isinstance(document, dict) else {}
     message = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
     if status in _INVALID:
-        wrong = [each for each in problem.get("errors") or () if isinstance(each, dict)]
+        found = problem.get("errors")
+        wrong = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
         errors = [WrongField(str(each.get("field")), str(each.get("message"))) for each in wrong]
         return InvalidSchedule(message, status=status, errors=errors)
     if status == 404:
-        found = str(problem.get("type", "")).endswith(_NO_SCHEDULE)
-        return (NotFound if found else NotSupported)(message, status=status)
+        is_schedule = str(problem.get("type", "")).endswith(_NO_SCHEDULE)
+        return (NotFound if is_schedule else NotSupported)(message, status=status)
     if status == 409:
-        kind = _OF_REASON.get(str(problem.get("reason")), Conflict)
+        kind = _BY_REASON.get(str(problem.get("reason")), Conflict)
         return kind(message, status=status, schedule=_schedule(problem.get("schedule")))
     if status == 412:
         return VersionMismatch(message, status=status, schedule=_schedule(problem.get("schedule")))
-    # What is left (408, 5xx, a proxy's redirect): nobody can say how far the request went.
-    return _OF_STATUS.get(status, Unavailable)(message, status=status)
+    # All others (408, 5xx, a proxy's redirect) do not tell how far the request went.
+    return _BY_STATUS.get(status, Unavailable)(message, status=status)
 
 
 def _schedule(document: Any) -> ScheduleDocument | None:

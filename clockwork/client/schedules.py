@@ -1,46 +1,48 @@
-"""What is sent: a schedule to create, its time in the ways people write times, and how many go into one request."""
+"""Requests of the client: new schedules, changes and filters, times in the ways people write them, batches."""
 
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
+from clockwork.client.errors import InvalidSchedule
 from clockwork.clock import Clock
 
 When = int | datetime | timedelta
 """Epoch milliseconds, an aware datetime, or a time from now."""
 Guarantee = Literal["exactly_once", "at_least_once"]
 OnLate = Literal["deliver", "drop", "dead_letter"]
+Status = Literal["pending", "delivered", "cancelled", "failed"]
 
 BATCH_ITEMS_MAX: Final = 1_000
-"""What one request may hold."""
+"""Most items of one request."""
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Half of what a service takes unless it is told otherwise."""
+"""Half of a service's own limit, unless it is configured otherwise."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """When a record is tried again that its topic refuses for what it is; what is None is left to the service."""
+    """Attempts and waits for a record that its topic refuses for its content. None leaves a value to the service."""
 
     attempts: int | None = None
     initial_ms: int | None = None
     max_ms: int | None = None
     factor: float | None = None
     jitter: float | None = None
-    """By how much a wait may be shorter, as a share."""
+    """Share of a wait that may be left off at random."""
 
     def document(self) -> dict[str, Any]:
         names = {"attempts": self.attempts, "initialMs": self.initial_ms, "maxMs": self.max_ms}
-        return _said(names | {"factor": self.factor, "jitter": self.jitter})
+        return _given(names | {"factor": self.factor, "jitter": self.jitter})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewDelivery:
-    """How a schedule is to be delivered; what is None is left to the service, or as it is."""
+    """Topic and policies of a delivery. None leaves a value to the service, or unchanged."""
 
     topic: str | None = None
     guarantee: Guarantee | None = None
@@ -50,7 +52,7 @@ class NewDelivery:
     retry: RetryPolicy | None = None
 
     def document(self) -> dict[str, Any]:
-        return _said(
+        return _given(
             {
                 "topic": self.topic,
                 "guarantee": self.guarantee,
@@ -78,16 +80,16 @@ class NewSchedule:
     guarantee: Guarantee | None = None
     """By default `exactly_once`."""
     headers: Mapping[str, str] | None = None
-    """Of the record."""
+    """Headers of the record."""
     deadline_ms: int | None = None
-    """How long after `at` it is late. None: never."""
+    """Milliseconds after `at` from which the schedule is late. None: never."""
     on_late: OnLate | None = None
-    """What becomes of it then; by default it is delivered all the same."""
+    """Action for a late schedule; by default it is delivered all the same."""
     retry: RetryPolicy | None = None
     """By default the cluster's."""
 
     def document(self, clock: Clock) -> dict[str, Any]:
-        """As it is sent. Raises: ValueError."""
+        """The body of the request. Raises: ValueError, TypeError, OverflowError."""
         delivery = NewDelivery(
             topic=self.topic,
             guarantee=self.guarantee,
@@ -106,7 +108,86 @@ class NewSchedule:
         return document if self.ordering_key is None else document | {"orderingKey": self.ordering_key}
 
 
-def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+class NewScheduleFields(TypedDict):
+    """Arguments of `create`: the fields of `NewSchedule` besides its key."""
+
+    at: When
+    topic: str
+    data: Any
+    ordering_key: NotRequired[str | None]
+    guarantee: NotRequired[Guarantee | None]
+    headers: NotRequired[Mapping[str, str] | None]
+    deadline_ms: NotRequired[int | None]
+    on_late: NotRequired[OnLate | None]
+    retry: NotRequired[RetryPolicy | None]
+
+
+class Changes(TypedDict, total=False):
+    """Arguments of `reschedule`. An argument that is left out, or None, changes nothing; but `data` may be None."""
+
+    at: When | None
+    topic: str | None
+    data: Any
+    ordering_key: str | None
+    guarantee: Guarantee | None
+    headers: Mapping[str, str] | None
+    """They replace all headers."""
+    deadline_ms: int | None
+    on_late: OnLate | None
+    retry: RetryPolicy | None
+
+
+def change_document(
+    clock: Clock, *, at: When | None = None, ordering_key: str | None = None, **changes: Any
+) -> dict[str, Any]:
+    """The body of a reschedule. `changes`: the others of `Changes`. Raises: ValueError, OverflowError."""
+    data = data_fields(changes.pop("data")) if "data" in changes else {}
+    fields = {
+        "scheduleTime": None if at is None else epoch_ms(at, clock),
+        "orderingKey": ordering_key,
+        "delivery": NewDelivery(**changes).document() or None,
+    }
+    return _given(fields) | data
+
+
+class ListFilters(TypedDict, total=False):
+    """Arguments of `list`. A filter that is left out, or None, matches all."""
+
+    status: Status | None
+    topic: str | None
+    ordering_key: str | None
+    due_from: When | None
+    due_to: When | None
+    """Excluded."""
+    page_size: int
+    """Schedules of one answer; by default 100."""
+
+
+def list_query(
+    client_id: str,
+    clock: Clock,
+    *,
+    status: Status | None = None,
+    topic: str | None = None,
+    ordering_key: str | None = None,
+    due_from: When | None = None,
+    due_to: When | None = None,
+    page_size: int = 100,
+) -> dict[str, str]:
+    """The query of a list. Raises: ValueError, OverflowError."""
+    query = {
+        "clientId": client_id,
+        "status": status,
+        "topic": topic,
+        "orderingKey": ordering_key,
+        "dueFrom": None if due_from is None else str(epoch_ms(due_from, clock)),
+        "dueTo": None if due_to is None else str(epoch_ms(due_to, clock)),
+        "limit": str(page_size),
+    }
+    return _given(query)
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -117,9 +198,9 @@ def data_fields(data: Any) -> dict[str, Any]:
 
 
 def epoch_ms(when: When, clock: Clock) -> int:
-    """Part of a millisecond counts as a whole one: nothing is ever early.
+    """A time in epoch milliseconds. Part of a millisecond counts as a whole one: nothing is ever early.
 
-    Raises: ValueError: a datetime without a time zone.
+    Raises: ValueError: a datetime without a time zone; OverflowError: a duration beyond what can be computed with.
     """
     match when:
         case timedelta():
@@ -133,20 +214,33 @@ def epoch_ms(when: When, clock: Clock) -> int:
 
 
 def encoded(document: Any) -> bytes:
-    """JSON in UTF-8. Raises: ValueError, TypeError: there is no JSON for it."""
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """JSON in UTF-8. Raises: ValueError: there is no JSON for the document."""
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"there is no JSON for it: {error}") from error
 
 
-def batches(documents: Iterable[Any], *, items_max: int, bytes_max: int) -> Iterator[list[bytes]]:
-    """The documents as JSON, in groups of so many items and bytes; one that is larger by itself goes alone."""
-    batch: list[bytes] = []
+def encoded_item(item: NewSchedule | Mapping[str, Any], clock: Clock) -> bytes | InvalidSchedule:
+    """One item of a batch; the item's error if it cannot be sent, so that it does not stop the others."""
+    try:
+        return encoded(item.document(clock) if isinstance(item, NewSchedule) else item)
+    except (ValueError, TypeError, OverflowError) as error:
+        return InvalidSchedule(f"The item cannot be sent: {error}")
+
+
+def batches(
+    items: Iterable[bytes | InvalidSchedule], *, items_max: int, bytes_max: int
+) -> Iterator[list[bytes | InvalidSchedule]]:
+    """Groups of so many items and bytes, in order; an item that is larger by itself goes alone."""
+    batch: list[bytes | InvalidSchedule] = []
     size_bytes = 0
-    for document in documents:
-        item = encoded(document)
-        if batch and (len(batch) >= items_max or size_bytes + len(item) > bytes_max):
+    for item in items:
+        item_bytes = len(item) if isinstance(item, bytes) else 0
+        if batch and (len(batch) >= items_max or size_bytes + item_bytes > bytes_max):
             yield batch
             batch, size_bytes = [], 0
         batch.append(item)
-        size_bytes += len(item) + 1
+        size_bytes += item_bytes + 1
     if batch:
         yield batch

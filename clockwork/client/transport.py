@@ -1,11 +1,13 @@
-"""Requests that end: with an answer, or with an error that says what is known.
+"""Requests over HTTP, with retries: each ends with an answer, or with an error that says what is known.
 
-Every call of the API may be sent again: a create is recognised by its content, what is cancelled is cancelled, and a
-change that was made already is answered as made, on condition of the earlier version too. So a lost answer, `503` and
-`429` are retried here, within bounds and with jitter, for as long as `Retry-After` asks.
+Every call of the API may be sent again: a create is recognised by its content, a cancelled schedule stays cancelled, and a
+change that was made already is answered as made, also under the condition of the earlier version. So a lost answer, `503`
+and `429` are retried here, within limits and with jitter, after the time that `Retry-After` asks for.
 """
 
 import asyncio
+import json
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,46 +23,49 @@ from clockwork.client.schedules import encoded
 
 _JSON: Final = {"Content-Type": "application/json"}
 _RETRIED: Final = (TooMany, Unavailable)
+_RETRY_AFTER_S_MAX: Final = 10**9
+_NO_JSON: Final = object()
+"""In the place of an answer's document."""
+_FORKED: Final = "the client was opened by another process: open one after the fork"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retries:
-    """How long a call is repeated that got no answer, `503` or `429`."""
+    """Limits for repeating a call that got no answer, `503` or `429`."""
 
     attempts_max: int = 6
     """The first one included."""
     initial_ms: int = 100
-    """First wait, then doubling; each is drawn between half and all of it."""
+    """First wait; each further one is twice as long. A wait is drawn between half and all of it."""
     wait_ms_max: int = 5_000
-    """Of one wait, unless `Retry-After` asks for more."""
+    """Longest wait, unless `Retry-After` asks for more."""
     total_ms: int = 30_000
     """After this no further attempt begins."""
     answer_ms_max: int = 10_000
-    """For one answer; longer than the service's own deadline of 5 s, whose 503 says more than silence."""
+    """Time for one answer; longer than the service's own deadline of 5 s, whose 503 says more than silence."""
 
     def wait_ms(self, attempt: int, retry_after_s: int | None, rng: random.Random) -> float:
-        """Before the next attempt, after the `attempt`-th (from 1)."""
-        step_ms = float(min(self.initial_ms << (attempt - 1), self.wait_ms_max))
+        """The wait between the `attempt`-th attempt (from 1) and the next."""
+        step_ms = float(min(self.initial_ms << min(attempt - 1, 60), self.wait_ms_max))
         return max(step_ms * rng.uniform(0.5, 1.0), (retry_after_s or 0) * 1_000.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """An HTTP answer, read."""
+class Answer:
+    """An HTTP answer."""
 
     status: int
     document: Any
-    """None if it is no JSON."""
+    """The JSON of the body; None if it is empty or of another type, `_NO_JSON` if it only says that it is JSON."""
     retry_after_s: int | None
 
 
 class Transport:
-    """One service under one address. `async with` opens it; it is closed with it."""
+    """The connections to one service. Use it in an `async with` block, in one process."""
 
     def __init__(self, url: str, *, api_key: str | None = None, retries: Retries | None = None) -> None:
-        base = URL(url)
-        if base.scheme not in {"http", "https"} or base.host is None:
-            raise ValueError("url: should be http://host:port or https://host")
+        """Raises: ValueError, naming `url` or `api_key`."""
+        base = service_url(url)
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and api_key.split() == [api_key]):
             raise ValueError("api_key: should be printable ASCII without blanks")
         self._url = str(base).rstrip("/")
@@ -68,10 +73,12 @@ class Transport:
         self._retries = retries or Retries()
         self._rng = random.Random()
         self._session: aiohttp.ClientSession | None = None
+        self._process_id = os.getpid()
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=self._retries.answer_ms_max / 1_000)
         self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        self._process_id = os.getpid()
         return self
 
     async def __aexit__(
@@ -81,7 +88,7 @@ class Transport:
         if session is not None:
             await session.close()
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -90,7 +97,10 @@ class Transport:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """The JSON of a 2xx answer. `body`: bytes are sent as they are. Raises: CallFailed."""
+        """The JSON of a 2xx answer; None if it has none. `body`: bytes are sent as they are.
+
+        Raises: CallFailed; ValueError, before anything is sent, if there is no JSON for the body.
+        """
         url = URL(self._url + path, encoded=True).update_query(query or {})
         data = body if isinstance(body, bytes | None) else encoded(body)
         more = {**(headers or {}), **({} if data is None else _JSON)}
@@ -98,13 +108,19 @@ class Transport:
         for attempt in count(1):
             again, retry_after_s = True, None
             try:
-                answered = await self._once(method, url, data, more)
-                if 200 <= answered.status < 300:
-                    return answered.document
-                failure = failure_of(answered.status, answered.document)
-                again, retry_after_s = isinstance(failure, _RETRIED), answered.retry_after_s
-            except (aiohttp.ClientError, TimeoutError) as lost:
-                failure = Unavailable(_no_answer(lost))
+                answer = await self._request_once(method, url, data, more)
+                retry_after_s = answer.retry_after_s
+                if answer.document is _NO_JSON and 200 <= answer.status < 300:
+                    failure: CallFailed = Unavailable(
+                        "The answer is not JSON, though it says so.", status=answer.status
+                    )
+                elif 200 <= answer.status < 300:
+                    return answer.document
+                else:
+                    failure = failure_of(answer.status, answer.document)
+                    again = isinstance(failure, _RETRIED)
+            except (aiohttp.ClientError, TimeoutError, OSError) as lost:
+                failure = Unavailable(f"No answer: {str(lost) or type(lost).__name__}")
                 # A certificate that is not trusted will not be a moment later.
                 again = not isinstance(lost, aiohttp.ClientConnectorCertificateError)
             if not again or not await self.pause(attempt, give_up_s, retry_after_s):
@@ -112,7 +128,7 @@ class Transport:
         raise AssertionError("counting never ends")
 
     def give_up_s(self) -> float:
-        """Loop time after which no further attempt of a call begins that begins now."""
+        """The loop time after which a call that begins now makes no further attempt."""
         return asyncio.get_running_loop().time() + self._retries.total_ms / 1_000
 
     async def pause(self, attempt: int, give_up_s: float, retry_after_s: int | None = None) -> bool:
@@ -124,30 +140,52 @@ class Transport:
         await asyncio.sleep(wait_s)
         return True
 
-    async def _once(self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str]) -> Answered:
+    async def _request_once(self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str]) -> Answer:
         if self._session is None:
             raise RuntimeError("the client is not open: use it in a `with` block")
-        # No redirects: the API has none, and an API key must not travel to where another host points.
+        if self._process_id != os.getpid():
+            # Two processes on the same connections would read each other's answers.
+            raise RuntimeError(_FORKED)
+        # No redirects: the API has none, and an API key must not be sent to a host that another one names.
         async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
             is_json = response.content_type.endswith(("/json", "+json"))
             text = await response.read()
-            return Answered(
+            return Answer(
                 status=response.status,
-                document=await response.json(content_type=None) if is_json and text else None,
-                retry_after_s=_seconds(response.headers.get("Retry-After")),
+                document=_json_of(text) if is_json and text else None,
+                retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
             )
 
 
-def _seconds(value: str | None) -> int | None:
-    """Its other form, a date, is not used by this API."""
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+def service_url(url: str) -> URL:
+    """The address of a service. Raises: ValueError."""
+    try:
+        base = URL(url)
+    except ValueError as error:
+        raise ValueError(f"url: is not an address: {error}") from error
+    if base.scheme not in {"http", "https"} or base.host is None or any(each in base.host for each in " \t%"):
+        raise ValueError("url: should be http://host:port or https://host")
+    if base.raw_query_string or base.raw_fragment or base.user is not None or base.password is not None:
+        raise ValueError("url: should be http://host:port or https://host, without a query, a fragment or a user")
+    return base
 
 
-def _no_answer(error: Exception) -> str:
-    return f"No answer: {str(error) or type(error).__name__}"
+def _json_of(text: bytes) -> Any:
+    """A proxy may cut an answer, or put its own text under the type of JSON: that is no JSON, and no error by itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _retry_after_s(value: str | None) -> int | None:
+    """The seconds of `Retry-After`. Its other form, a date, is not used by this API."""
+    if value is None or not (value.isascii() and value.isdigit()):
+        return None
+    return int(value) if len(value) <= len(str(_RETRY_AFTER_S_MAX)) else _RETRY_AFTER_S_MAX
 
 
 def failure_of_item(document: Any) -> CallFailed:
-    """The error of one item of a batch."""
+    """The error of one item of a batch, from its part of the answer."""
     status = document.get("status") if isinstance(document, dict) else None
     return failure_of(status if isinstance(status, int) else 500, document)

@@ -3,7 +3,7 @@
 A batch is some commands of one Kafka partition. Its clients go side by side, the commands of each one after the other.
 
     1  every command is carried out: as over HTTP, with the same rights, limits and checks. One that had no effect is
-       noted to have had its chance (`domain.command`); before that, if nothing will ever become of it, its dead letter
+       noted to have had its chance (`domain.command_notes`); before that, if nothing will ever become of it, its dead letter
        is sent
     2  if anybody is to be told of it, it is noted that the effects of this batch are over
     3  answers are sent
@@ -47,20 +47,20 @@ from clockwork.commands import records
 from clockwork.commands.parse import Command
 from clockwork.commands.records import ReadCommand
 from clockwork.concurrency import Backoff, gather_bounded
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.errors import (
-    Cause,
     ClockworkError,
-    CommandOver,
+    CommandAlreadyProcessed,
     Contested,
     DeliveryRefused,
     FieldError,
     Forbidden,
     InvalidInput,
     NewerFormat,
+    RefusalCause,
     TooManyPending,
     TooManyRequests,
     Unavailable,
@@ -70,7 +70,7 @@ from clockwork.http import problems
 from clockwork.http.body import Refusal
 from clockwork.http.problems import Problem
 from clockwork.http.schedules import ScheduleHandlers, problem_of
-from clockwork.ports.commands import CommandBatch, CommandRecord, NoteEffects
+from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.dedup import CommandDedup, TurnOf
@@ -113,7 +113,7 @@ class CommandWork:
     topic: str
     dead_letter_topic: str
 
-    async def work(self, batch: CommandBatch, note_effects: NoteEffects) -> None:
+    async def work(self, batch: CommandBatch, note_effects: RecordEffects) -> None:
         """See the module."""
         cluster, now_ms = self.handlers.cluster, self._now_ms()
         read = [await records.read_record(record, cluster=cluster, now_ms=now_ms) for record in batch.records]
@@ -129,13 +129,13 @@ class CommandWork:
     # --- carrying out
 
     async def _carry_out_all(
-        self, read: Sequence[ReadCommand], over: frozenset[CommandPlace]
-    ) -> dict[CommandPlace, _Told]:
+        self, read: Sequence[ReadCommand], over: frozenset[CommandOffset]
+    ) -> dict[CommandOffset, _Told]:
         """What became of each; those that are over are left out."""
         lanes: dict[object, list[ReadCommand]] = {}
         for each in read:
             lanes.setdefault(each.command.client_id if each.command is not None else each.record.place, []).append(each)
-        told: dict[CommandPlace, _Told] = {}
+        told: dict[CommandOffset, _Told] = {}
 
         async def one_client(lane: Sequence[ReadCommand]) -> None:
             for each in lane:
@@ -146,7 +146,7 @@ class CommandWork:
         await gather_bounded(one_client, lanes.values(), at_once=CLIENTS_AT_ONCE)
         return told
 
-    async def _look_after(self, read: Sequence[ReadCommand], told: dict[CommandPlace, _Told]) -> None:
+    async def _look_after(self, read: Sequence[ReadCommand], told: dict[CommandOffset, _Told]) -> None:
         """Of those that are over: nobody knows any more what their answer was, but what is there now."""
         left = [each for each in read if each.record.place not in told]
         if not left:
@@ -166,7 +166,7 @@ class CommandWork:
             turn = self.turn_of(read.command.client_id, read.command.schedule_key, read.record.place)
         try:
             told = await self._patiently(partial(self._carried_out, read, turn, over=over), read.record)
-        except CommandOver:
+        except CommandAlreadyProcessed:
             return None
         # By itself, so that what was refused, and is a dead letter by now, is not looked at anew.
         if turn is None or turn.had_effect or await self._patiently(turn.close, read.record):
@@ -186,7 +186,7 @@ class CommandWork:
                 await asyncio.sleep(backoff_state.next_wait_s())
 
     async def _carried_out(self, read: ReadCommand, turn: CommandDedup | None, *, over: bool) -> _Told:
-        """Raises: CommandOver; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
+        """Raises: CommandAlreadyProcessed; TooManyRequests, Unavailable, Contested, NewerFormat: to be tried again."""
         principal = self._principal()
         try:
             if read.reply is not None and not principal.topics.cover(read.reply.topic):
@@ -195,12 +195,12 @@ class CommandWork:
             if read.wrong is not None or read.command is None or turn is None:
                 raise read.wrong or InvalidInput([])
             if over:
-                raise CommandOver
+                raise CommandAlreadyProcessed
             view, status = await self._carry_out(principal, read.command, turn)
         except Refusal as refusal:
             return self._told(read, refusal.problem, "refused")
         except Exception as error:
-            if _waits(error) or isinstance(error, CommandOver):
+            if _waits(error) or isinstance(error, CommandAlreadyProcessed):
                 raise
             return await self._buried(read, turn, error)
         return _Told(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
@@ -216,7 +216,7 @@ class CommandWork:
         return view, 200
 
     async def _state_now(self, read: ReadCommand) -> _Told:
-        """What stands under its key, for whoever may be told. Raises: as `_carried_out`, but for CommandOver."""
+        """What stands under its key, for whoever may be told. Raises: as `_carried_out`, but for CommandAlreadyProcessed."""
         principal = self._principal()
         command = read.command
         if read.reply is None or command is None or not principal.topics.cover(read.reply.topic):
@@ -235,7 +235,7 @@ class CommandWork:
         return _Told(result="over", reply=reply)
 
     async def _buried(self, read: ReadCommand, turn: CommandDedup | None, error: Exception) -> _Told:
-        """Sends its dead letter, until that is there. Raises: CommandOver, if somebody else found it to be right."""
+        """Sends its dead letter, until that is there. Raises: CommandAlreadyProcessed (another node found it valid)."""
         if turn is not None:
             with suppress(Unreadable):  # then nobody can have carried it out
                 await turn.look()
@@ -283,7 +283,7 @@ class CommandWork:
         try:
             await self.publisher.send(letter)
         except DeliveryRefused as refused:
-            if all(refusal.cause is not Cause.RECORD for refusal in refused.refusals) or not letter.value:
+            if all(refusal.cause is not RefusalCause.RECORD for refusal in refused.refusals) or not letter.value:
                 raise Unavailable(f"{letter.topic}: {refused}") from refused
             # Too large for the dead letters, and still where `clockwork-source` says.
             await self._bury(records.bare(letter))

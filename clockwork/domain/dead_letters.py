@@ -1,11 +1,17 @@
-"""A dead letter as it is found in its topic: `domain.record`, read backwards.
+"""Dead letters: which topic each goes to, and how one is read from its topic.
 
-The topic is Kafka's, and anybody with the rights may have written to it, so nothing about a record is taken for granted.
+A dead letter goes to its client's own topic if there is one and it takes records, else to the cluster's. A client's
+topic belongs to the client: it may be missing, forbidden, or too small for the record. Then the dead letter goes to
+the cluster's topic at once, for whatever reason: its row has failed already, and the rows behind it in its lane wait
+for it. Only while the cluster's topic is in back-off do dead letters wait.
+
+Any program with the rights may write to these topics, so a record that is read from one may be anything.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.names import is_client_id, is_key
 from clockwork.domain.record import (
     CLIENT_ID,
@@ -18,12 +24,12 @@ from clockwork.domain.record import (
     SCHEDULE_TIME,
     TRACEPARENT,
 )
-from clockwork.domain.schedule import ClientId, Receipt, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadLetter:
-    """What was given up, why, and where it lies. None: its headers do not say."""
+    """A dead letter as read from its topic. A field is None where the record's headers do not give it."""
 
     receipt: Receipt
     client_id: ClientId | None
@@ -32,7 +38,7 @@ class DeadLetter:
     delivery_id: str | None
     """None also for a row that could not be read."""
     topic: str | None
-    """Where it should have gone."""
+    """The topic of the failed delivery."""
     reason: str | None
     attempts: int | None
     ordering_key: bytes | None
@@ -44,12 +50,12 @@ class DeadLetter:
 def dead_letter(
     *, receipt: Receipt, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
 ) -> DeadLetter:
-    """What a record of the dead-letter topic tells."""
+    """Reads a record of a dead-letter topic."""
     found = {name: _text(value) for name, value in headers}
     client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
     return DeadLetter(
         receipt=receipt,
-        # Only what a schedule could have: DynamoDB would refuse to be asked for any other.
+        # Only legal names: the store would reject a read of any other.
         client_id=ClientId(client_id) if client_id is not None and is_client_id(client_id) else None,
         schedule_key=ScheduleKey(schedule_key) if schedule_key is not None and is_key(schedule_key) else None,
         due_ms=_number(found.get(SCHEDULE_TIME)),
@@ -67,8 +73,31 @@ def _text(value: bytes) -> str | None:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return None  # none of ours; the record is shown without it
+        return None  # not written by Clockwork; the record is shown without it
 
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadLetterTopics:
+    """The topics of dead letters."""
+
+    of_cluster: Topic
+    of_clients: Mapping[ClientId, Topic] = field(default_factory=dict)
+
+    def every(self) -> tuple[Topic, ...]:
+        """All topics, each once, the cluster's first."""
+        return (self.of_cluster, *sorted(set(self.of_clients.values())))
+
+    def topic_for(self, row: Row | BrokenRow, available: Callable[[Topic], bool]) -> Topic:
+        """The topic that a row's dead letter goes to. `available` tells if a topic takes records at present, as far
+        as is known."""
+        own = self.meant_for(row)
+        return own if available(own) else self.of_cluster
+
+    def meant_for(self, row: Row | BrokenRow) -> Topic:
+        """The client's own topic, else the cluster's; the cluster's for a row whose client cannot be read."""
+        client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+        return self.of_clients.get(client_id, self.of_cluster) if client_id is not None else self.of_cluster

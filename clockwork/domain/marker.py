@@ -1,9 +1,9 @@
 """The marker: the record that each delivering Kafka transaction writes about itself.
 
 It names the positions of its own batch *and* of every earlier one whose row is not deleted yet: if it named only its
-own, a crash after the next commit would let the earlier rows be fired again (docs/protocol.md: x-forget-tidy). Each entry
-says how the row ended and where the record is, so that the outcome written after a take-over equals the one that the
-dead owner would have written.
+own, a crash after the next commit would let the earlier rows be fired again (docs/protocol.md: x-forget-tidy). Each
+entry has how the row ended and the receipt of its record, so that the outcome written after a take-over equals the
+one that the dead owner would have written.
 """
 
 import json
@@ -19,8 +19,8 @@ FORMAT: Final = 1
 KEY: Final = b"marker"
 """One key: the topic is compacted, and only the last marker of a shard matters."""
 ENTRIES_MAX: Final = 2_500
-"""Rows delivered and not yet deleted, batch included. At about 110 bytes each a marker stays below 300 KB, well
-under Kafka's default limit of 1 MB a record."""
+"""Rows that await cleanup, batch included. At about 110 bytes each a marker stays below 300 KB, well under Kafka's
+default limit of 1 MB a record."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class MarkerEntry:
 
     position: Position
     at_ms: int
-    """When: the record's timestamp, if there is one."""
+    """Time of the end: the record's timestamp, if there is one."""
     receipt: Receipt | None
     """None: dropped."""
     failure: Failure | None = None
@@ -40,7 +40,7 @@ def encode(entries: Iterable[MarkerEntry]) -> bytes:
     """The marker's value."""
     listed = [_entry(e) for e in entries]
     if len(listed) > ENTRIES_MAX:
-        raise ValueError(f"a marker of {len(listed)} entries; the runner must wait for its tidy-up")
+        raise ValueError(f"a marker of {len(listed)} entries; its owner must wait for cleanup")
     return json.dumps({"v": FORMAT, "ended": listed}, separators=(",", ":")).encode()
 
 
@@ -84,7 +84,7 @@ def _ended(entry: object) -> MarkerEntry:
 
 
 def _int(value: object) -> int:
-    """Only a whole number: `True` and `1.9` would pass through `int()`."""
+    """Checks for a whole number: `True` and `1.9` would pass through `int()`."""
     if type(value) is not int:
         raise Unreadable(f"marker: {value!r:.64} is not a whole number")
     return value

@@ -1,11 +1,11 @@
-"""Who owns a shard: the stored item, the lease that a runner holds, and what a rebalance changes.
+"""Ownership of shards: the stored item, and the change of an assignment by a rebalance.
 
     unowned ──take-over──► leased ──frontier refused, or ProducerFenced──► fenced ──back-off──► take-over again
                              │
                              └──assignment lost──► ended (drained, or dropped at the rebalance time-out)
 
-Authoritative is never this node's belief: the transactional id fences at the broker, the epoch fences the frontier. A
-lease only says which epoch this runner may try to use.
+A node's own belief is never authoritative: the transactional id fences at the broker, the epoch fences the frontier.
+A lease only gives the epoch that its owner may try to use.
 """
 
 from collections.abc import Set
@@ -20,14 +20,14 @@ class ShardState:
 
     epoch: int
     owner: str
-    """Id of one take-over by one runner; never used twice."""
+    """Id of one take-over by one node; never used twice."""
     frontier_ms: int
     """Up to here an owner may have read rows for firing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssignmentChange:
-    """What one rebalance changed for this node."""
+    """The change of this node's assignment by one rebalance."""
 
     gained: frozenset[ShardId]
     kept: frozenset[ShardId]
@@ -35,7 +35,8 @@ class AssignmentChange:
 
 
 def assignment_change(before: Set[ShardId], after: Set[ShardId]) -> AssignmentChange:
-    """A shard in both goes on with its epoch: a rebalance revokes everything, and mostly gives it back."""
+    """Compares two assignments. A shard in both goes on with its epoch: a rebalance revokes every shard, and gives
+    most back."""
     return AssignmentChange(
         gained=frozenset(after - before), kept=frozenset(after & before), lost=frozenset(before - after)
     )

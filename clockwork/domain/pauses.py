@@ -1,11 +1,11 @@
-"""What is not delivered for a while because an operator said so: whole clients, whole topics.
+"""Pauses: an operator holds back the delivery of whole clients or topics for a while.
 
-A pause holds rows back in place and in order, as a topic does that takes nothing: what stands behind a paused row in its
-lane waits too, also if it is another client's, because order within a lane is promised to all of them. Nothing ends while
-it is paused: no attempt is counted, and a deadline that passes meanwhile is looked at when delivery goes on.
+A pause holds rows back in place and in order, as a topic in back-off does: rows behind a paused row in its lane wait
+too, also another client's, because the order within a lane is promised to all of them. No row ends while it is
+paused: no attempt is counted, and a deadline that passes meanwhile is checked when delivery goes on.
 
-A pause is an operator's wish, no part of the protocol: nothing decides about a schedule by it, so it may be known to one
-node a little earlier than to another.
+A pause is no part of the protocol: no schedule's end is decided by it, so one node may know of it a little earlier than
+another.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from typing import Final
 from clockwork.domain.schedule import BrokenRow, Row
 
 PAUSED_MAX: Final = 200
-"""Paused things at a time: they are one stored item, which every node reads every few seconds."""
+"""Paused clients and topics together: they are one stored item, which every node reads every few seconds."""
 
 
 class PauseKind(StrEnum):
-    """What a pause is about."""
+    """The kind of name that is paused."""
 
     CLIENT = "client"
     TOPIC = "topic"
@@ -28,18 +28,18 @@ class PauseKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pauses:
-    """Everything that is paused, and since when (epoch milliseconds), by name."""
+    """The paused clients and topics by name, and since when each is paused (epoch milliseconds)."""
 
     version: int = 0
-    """Counts the changes; 0: there never was one."""
+    """Number of changes so far."""
     clients: Mapping[str, int] = field(default_factory=dict)
     topics: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clients) + len(self.topics)
 
-    def hold(self, row: Row | BrokenRow) -> bool:
-        """Whether this row is not to be fired."""
+    def applies_to(self, row: Row | BrokenRow) -> bool:
+        """True if this row is not to fire."""
         if isinstance(row, Row):
             return row.schedule.client_id in self.clients or row.schedule.topic in self.topics
         return row.client_id in self.clients or (row.lane is not None and row.lane[0] in self.topics)
@@ -48,11 +48,11 @@ class Pauses:
         return name in self._of(kind)
 
     def paused(self, kind: PauseKind, name: str, *, at_ms: int) -> "Pauses":
-        """The next version, with this one too."""
+        """The next version, with this name."""
         return self._next(kind, {**self._of(kind), name: at_ms})
 
     def resumed(self, kind: PauseKind, name: str) -> "Pauses":
-        """The next version, without this one."""
+        """The next version, without this name."""
         return self._next(kind, {each: since_ms for each, since_ms in self._of(kind).items() if each != name})
 
     def _of(self, kind: PauseKind) -> Mapping[str, int]:

@@ -1,13 +1,13 @@
-"""From the rows of a page to what may be fired, in order, and what each waiting row holds back.
+"""Planning of one pass: which rows of a page fire, in order, and what each waiting row blocks.
 
-A lane is the schedules with one topic and one ordering key. Rows come in position order. A row that must wait (its
-`retry.at` lies ahead, its topic is missing, its transaction is not applied yet) blocks its lane: what stands behind it
-in the same lane waits too, and nothing else does (docs/protocol.md: x-lane, x-move-order).
+A lane is the schedules with one destination and one ordering key. Rows come in position order. A row that must wait
+(its `retry.at` lies ahead, its destination is missing, its transaction is not applied yet) blocks its lane: the rows
+behind it in the same lane wait too, and no other row does (docs/protocol.md: x-lane, x-move-order).
 
-A held row that would be fired is fired only after its hold was taken off. A held row that only waits is to be
-*stamped*: told, by `retry = {at, epoch of this owner}`, until when it certainly waits, so that a cancel may have it. It
-is then not fired before that time, even if its lane becomes free earlier. A row of `at_least_once` is never stamped:
-past its due time a zombie may have sent it, so no cancel of it may be granted any more (x-alo-retry-cancel).
+A held row that would fire fires only after its hold was dropped. A held row that only waits gets a *retry mark*:
+`retry = {at, epoch of this owner}` announces until when it certainly waits, so that a cancel may have it. It does not
+fire before that time, even if its lane becomes free earlier. A row of `at_least_once` gets no retry mark: past its
+due time a zombie may have sent it, so no cancel of it may be granted any more (docs/protocol.md: x-alo-retry-cancel).
 """
 
 from collections.abc import Callable, Container, Mapping, Set
@@ -15,26 +15,28 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Destination
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row, Topic
+from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
 
 RETRY_SLACK_MS: Final = 30_000
-"""How much farther ahead than the longest back-off a `retry` may lie: other waits that rows are stamped with, clock skew."""
+"""How much farther ahead than the longest back-off a stored `retry` may lie: retry marks also announce other waits,
+and clocks differ."""
 
-PAUSE_LOOK_MS: Final = 5_000
-"""When a paused lane is looked at again, if nothing was resumed before."""
+PAUSE_CHECK_MS: Final = 5_000
+"""When a paused lane is planned again if nothing was resumed before."""
 
 
 class Action(StrEnum):
-    """What is to be done with a row that fires."""
+    """How a row that fires is to end."""
 
     DELIVER = "deliver"
     DEAD_LETTER = "dead_letter"
     DROP = "drop"
-    """Nothing is sent: only the marker says that it ended."""
+    """Nothing is sent: only the marker says that the row ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,23 +44,23 @@ class PlannedDelivery:
     """One row that fires in this pass."""
 
     row: Row | BrokenRow
-    errand: Action
+    action: Action
     failure: Failure | None = None
-    """For a dead letter, or what is dropped: why."""
+    """The reason for a dead letter or a drop; None for a delivery."""
 
     @property
     def lane(self) -> Lane | None:
-        return self.row.schedule.lane if isinstance(self.row, Row) else self.row.lane
+        return lane_of(self.row)
 
     @property
     def held(self) -> bool:
-        """Whether a hold is to be taken off first. A row that cannot be read may bear one: a cancel that set it before
-        the row was due would else delete the row and answer `cancelled` beside the dead letter."""
+        """True if a hold is to be dropped first. An unreadable row may bear one: a cancel that set it before the row
+        was due would otherwise delete the row and answer `cancelled` beside the dead letter."""
         return isinstance(self.row, BrokenRow) or self.row.hold is not None
 
     @property
     def guarantee(self) -> Guarantee:
-        """Broken rows, and those whose deadline has passed, end like exactly_once ones: inside the transaction."""
+        """Unreadable rows, and rows whose deadline has passed, end like exactly_once rows: inside the transaction."""
         if not isinstance(self.row, Row) or (self.failure is not None and self.failure.reason == EXPIRED):
             return Guarantee.EXACTLY_ONCE
         return self.row.schedule.guarantee
@@ -77,16 +79,34 @@ class RetryMark:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TopicWait:
-    """A topic that takes nothing at present."""
+class DestinationWait:
+    """A destination that is not sent to at present."""
 
     until_ms: int
-    """When it is probed next."""
+    """Time of the next probe, or of the next tokens."""
     reason: str
     given_up: bool = False
-    """Its wait is over: its rows become dead letters, without attempts of their own."""
-    paced: bool = False
-    """It is well, and gets as many records as it may: it goes on with those at the lowest positions."""
+    """Its wait has ended: its rows become dead letters, without attempts of their own."""
+    rate_limited: bool = False
+    """It takes records and is at its rate limit; it goes on with the rows at the lowest positions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockedPrefix:
+    """Rows at the lowest positions of a shard that are known to wait, so that passes do not read them again."""
+
+    last: Position
+    """The next pass reads on behind it."""
+    lanes: Mapping[Lane, int]
+    """The blocked lanes of these rows, and until when each waits."""
+    until_ms: int
+    """From here on the rows are read again: the first of the waits ends, or a scan is due."""
+    read_since_ms: int
+    """When a pass began to read this prefix, at its lowest position."""
+    rows: int
+    oldest_due_ms: int | None
+    rate_limited: frozenset[Destination] = frozenset()
+    """Destinations of these rows that wait for their rate limit only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,65 +117,77 @@ class BatchLimits:
     bytes_max: int
 
 
-def _unpaced(_: Topic) -> TopicWait | None:
+def _without_rate_limit(_: Destination) -> DestinationWait | None:
     return None
 
 
 @dataclass(kw_only=True, slots=True)
 class Planner:
-    """Fed the rows of one pass in position order; says what fires.
+    """Takes the rows of one pass in position order and plans which of them fire.
 
-    `bound_ms` is the time at which the pass began, and the frontier stood at or past it: nothing due later fires.
-    `left_out` are the rows delivered and not yet deleted, as remembered when the pass began.
+    `bound_ms` is the time at which the pass began, with the frontier at or past it: no row that is due later fires.
+    `left_out` are the rows that were delivered and not yet deleted when the pass began.
     """
 
     bound_ms: int
     epoch: int
     left_out: Set[Position]
-    topic_waits: Mapping[Topic, TopicWait]
-    letters: DeadLetterTopics
-    """While the one that a dead letter goes to takes nothing, its row waits, and holds back its lane only."""
+    destination_waits: Mapping[Destination, DestinationWait]
+    dead_letter_topics: DeadLetterTopics
+    """While the topic of a row's dead letter is in back-off, the row waits, and blocks only its lane."""
     retry: RetryPolicy
     limits: BatchLimits
-    promises: Mapping[Position, int] = field(default_factory=dict)
-    """Until when this owner has said that rows wait, whether or not it was stored."""
-    turned_away: Container[Position] = frozenset()
-    """Rows whose dead letters their client's topic does not take, whatever it takes else."""
+    announced_not_before_ms: Mapping[Position, int] = field(default_factory=dict)
+    """Until when this owner has announced that rows wait, whether or not the retry mark was stored."""
+    rejected_by_client_topic: Container[Position] = frozenset()
+    """Rows whose dead letters their client's topic has refused, whatever else it takes."""
     paused: Pauses = NOTHING_PAUSED
-    pace: Callable[[Topic], TopicWait | None] = _unpaced
-    """Counts one delivery to a topic; or says that it waits for its pace."""
-    firings: list[PlannedDelivery] = field(default_factory=list)
-    stamps: list[RetryMark] = field(default_factory=list)
+    take_token: Callable[[Destination], DestinationWait | None] = _without_rate_limit
+    """Takes the rate limit's token for one delivery; returns the wait of a destination that has none left."""
+    deliveries: list[PlannedDelivery] = field(default_factory=list)
+    retry_marks: list[RetryMark] = field(default_factory=list)
     full: bool = False
     """Stopped at a limit: there may be more to fire right now."""
     next_due_ms: int | None = None
     """Due time of the first row beyond the bound."""
     waits_until_ms: int | None = None
-    """The earliest time at which a waiting lane may go on, if it waits for more than its topic's pace."""
-    paced_until_ms: int | None = None
-    """The earliest time at which a topic over its pace goes on."""
+    """The earliest time at which a blocked lane may go on, rate limits apart."""
+    rate_limited_until_ms: int | None = None
+    """The earliest time at which a destination over its rate limit goes on."""
     due_rows: int = 0
     """Rows seen that are due and not delivered."""
     oldest_due_ms: int | None = None
     newer_format_rows: int = 0
     blocked: dict[Lane, int] = field(default_factory=dict)
-    """The lanes that wait, and until when as far as it is known."""
-    front_last: Position | None = None
-    """The last of the front: see `_follow_front`."""
-    front_rows: int = 0
-    front_lanes: dict[Lane, int] = field(default_factory=dict)
-    _front_ended: bool = False
-    _kinds: dict[Lane, Guarantee] = field(default_factory=dict)
+    """The blocked lanes, and until when as far as it is known."""
+    prefix_last: Position | None = None
+    """The last row of the blocked prefix; see `_extend_prefix`."""
+    prefix_rows: int = 0
+    prefix_lanes: dict[Lane, int] = field(default_factory=dict)
+    _prefix_ended: bool = False
+    _guarantees: dict[Lane, Guarantee] = field(default_factory=dict)
     _bytes: int = 0
 
-    def take(self, row: Row | BrokenRow) -> bool:
-        """Plans one row. False: feed no more, the rest of the shard is not for this pass."""
+    def skip(self, prefix: BlockedPrefix) -> None:
+        """Begins behind the blocked prefix that an earlier pass read: its lanes wait, at least one of them not longer
+        than `prefix.until_ms`."""
+        self.blocked.update(prefix.lanes)
+        self.prefix_lanes.update(prefix.lanes)
+        self.waits_until_ms = prefix.until_ms
+        self.rate_limited_until_ms = min(
+            (self.destination_waits[each].until_ms for each in prefix.rate_limited), default=None
+        )
+        self.due_rows = self.prefix_rows = prefix.rows
+        self.oldest_due_ms = prefix.oldest_due_ms
+
+    def add(self, row: Row | BrokenRow) -> bool:
+        """Plans one row. False: add no more, the rest of the shard is not for this pass."""
         if row.due_ms > self.bound_ms:
             self.next_due_ms = row.due_ms
             return False
         if row.position in self.left_out:
-            if not self._front_ended:
-                self.front_last = row.position
+            if not self._prefix_ended:
+                self.prefix_last = row.position
             return True
         if self._is_full(row):
             self.full = True
@@ -164,181 +196,185 @@ class Planner:
         if self.oldest_due_ms is None:
             self.oldest_due_ms = row.due_ms
         if isinstance(row, BrokenRow):
-            self._take_broken(row)
+            self._add_broken(row)
         else:
-            self._take_row(row)
-        self._follow_front(row)
+            self._add_readable(row)
+        self._extend_prefix(row)
         return not self.full
 
-    def resume(
-        self, lanes: Mapping[Lane, int], *, until_ms: int, rows: int = 0, oldest_due_ms: int | None = None
-    ) -> None:
-        """Begins behind a front of `rows` waiting rows that an earlier pass read: their lanes wait, at least one of them
-        not longer than `until_ms`."""
-        self.blocked.update(lanes)
-        self.front_lanes.update(lanes)
-        self.waits_until_ms = until_ms
-        self.due_rows = self.front_rows = rows
-        self.oldest_due_ms = oldest_due_ms
-
-    def _wait_for_topic(self, row: Row, wait: TopicWait) -> None:
-        lane = row.schedule.lane
-        if wait.paced:
-            self.blocked[lane] = max(self.blocked.get(lane, 0), wait.until_ms)
-            self.paced_until_ms = min(wait.until_ms, self.paced_until_ms or wait.until_ms)
-        else:
-            self.wait(lane, wait.until_ms)
-        self._stamp(row, wait.until_ms)
-
-    def wait(self, lane: Lane, until_ms: int) -> None:
-        """What stands behind this point in the lane waits until then."""
+    def block(self, lane: Lane, until_ms: int) -> None:
+        """Rows behind this point in the lane wait until then."""
         self.blocked[lane] = max(self.blocked.get(lane, 0), until_ms)
         self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
-    def _follow_front(self, row: Row | BrokenRow) -> None:
-        """The front is the run of waiting (or delivered) rows at the lowest positions. It ends before the first row
-        that fires."""
-        if self._front_ended or self.firings:
-            self._front_ended = True
-            return
-        self.front_last = row.position
-        self.front_rows += 1
-        lane = row.schedule.lane if isinstance(row, Row) else row.lane
-        if lane is not None and lane in self.blocked:
-            self.front_lanes[lane] = self.blocked[lane]
+    # --- one row
 
-    def _is_full(self, row: Row | BrokenRow) -> bool:
-        return len(self.firings) >= self.limits.records_max or (
-            bool(self.firings) and self._bytes + _size_bytes(row) > self.limits.bytes_max
-        )
-
-    def _take_broken(self, row: BrokenRow) -> None:
-        if row.newer_format:
-            self.newer_format_rows += 1
-            if row.lane is not None:
-                # Nobody knows for how long; it is no reason to look again before the next scan.
-                self.blocked[row.lane] = max(self.blocked.get(row.lane, 0), self.bound_ms)
-            return
-        if row.lane is not None and row.lane in self.blocked:
-            return
-        if row.lane is not None and self._kinds.setdefault(row.lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
-            self.wait(row.lane, self.bound_ms)
-            return
-        if self.paused.hold(row):
-            if row.lane is not None:
-                self.wait(row.lane, self.bound_ms + PAUSE_LOOK_MS)
-            return
-        letters_wait = self._letters_wait(row)
-        if letters_wait is not None:
-            if row.lane is not None:
-                self.wait(row.lane, letters_wait.until_ms)
-            return
-        self._fire(
-            PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=Failure(reason="unreadable", attempts=0))
-        )
-
-    def _take_row(self, row: Row) -> None:
+    def _add_readable(self, row: Row) -> None:
         lane = row.schedule.lane
         if lane in self.blocked:
-            self._stamp(row, self.blocked[lane])
+            self._mark(row, self.blocked[lane])
             return
-        until_ms = self._waits_itself_until_ms(row)
+        until_ms = self._own_wait_until_ms(row)
         if until_ms > self.bound_ms:
-            self.wait(lane, until_ms)
-            self._stamp(row, until_ms)
+            self._wait(row, until_ms)
             return
-        if self.paused.hold(row):
-            # Before anything that could end it: a deadline is looked at when delivery goes on.
-            self.wait(lane, self.bound_ms + PAUSE_LOOK_MS)
-            self._stamp(row, self.bound_ms + PAUSE_LOOK_MS)
+        if self.paused.applies_to(row):
+            # Before anything that could end the row: its deadline is checked when delivery goes on.
+            self._wait(row, self.bound_ms + PAUSE_CHECK_MS)
             return
-        wait = self.topic_waits.get(row.schedule.topic)
-        firing = self._ending(row, wait)
-        if firing.failure is None and wait is not None:
-            self._wait_for_topic(row, wait)
+        destination = lane[0]
+        wait = self.destination_waits.get(destination)
+        planned = self._planned(row, wait)
+        if planned.failure is None and wait is not None:
+            self._wait_for_destination(row, wait)
             return
-        if self._kinds.setdefault(lane, firing.guarantee) != firing.guarantee:
-            # A lane with both guarantees sends one kind at a time: the transaction and the plain
-            # producer would otherwise race each other.
-            self.wait(lane, self.bound_ms)
+        if self._guarantees.setdefault(lane, planned.guarantee) != planned.guarantee:
+            # A lane with both guarantees sends one kind at a time: the transaction and the plain producer would race.
+            self.block(lane, self.bound_ms)
             return
-        letters_wait = self._letters_wait(row) if firing.errand is Action.DEAD_LETTER else None
-        if letters_wait is not None:
-            self.wait(lane, letters_wait.until_ms)
-            self._stamp(row, letters_wait.until_ms)
+        dead_letter_wait = self._dead_letter_wait(row) if planned.action is Action.DEAD_LETTER else None
+        if dead_letter_wait is not None:
+            self._wait(row, dead_letter_wait.until_ms)
             return
-        over_its_pace = self.pace(row.schedule.topic) if firing.errand is Action.DELIVER else None
-        if over_its_pace is None:
-            self._fire(firing)
+        rate_limit = self.take_token(destination) if planned.action is Action.DELIVER else None
+        if rate_limit is None:
+            self._fire(planned)
             return
-        # What it may have is planned. The next pass knows of its wait, and passes its rows by on the way to others.
-        self._wait_for_topic(row, over_its_pace)
+        # All that the destination may have is planned. The next pass knows of its wait and passes its rows by.
+        self._wait_for_destination(row, rate_limit)
         self.full = True
 
-    def _letters_wait(self, row: Row | BrokenRow) -> TopicWait | None:
-        """Why a dead letter of this row waits; None: it does not."""
-        away = row.position in self.turned_away
-        topic = self.letters.topic_for(row, lambda own: not away and self._refusing(own) is None)
-        return self._refusing(topic)
+    def _add_broken(self, row: BrokenRow) -> None:
+        lane = row.lane
+        if row.newer_format:
+            self.newer_format_rows += 1
+            if lane is not None:
+                # For an unknown time: no reason to plan it again before the next scan.
+                self.blocked[lane] = max(self.blocked.get(lane, 0), self.bound_ms)
+            return
+        if lane is not None and lane in self.blocked:
+            return
+        if lane is not None and self._guarantees.setdefault(lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
+            self.block(lane, self.bound_ms)
+            return
+        if self.paused.applies_to(row):
+            if lane is not None:
+                self.block(lane, self.bound_ms + PAUSE_CHECK_MS)
+            return
+        dead_letter_wait = self._dead_letter_wait(row)
+        if dead_letter_wait is not None:
+            if lane is not None:
+                self.block(lane, dead_letter_wait.until_ms)
+            return
+        failure = Failure(reason="unreadable", attempts=0)
+        self._fire(PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure))
 
-    def _refusing(self, topic: Topic) -> TopicWait | None:
-        """Its wait, if it is more than its pace, which dead letters do not count for."""
-        wait = self.topic_waits.get(topic)
-        return None if wait is None or wait.paced else wait
-
-    def _ending(self, row: Row, wait: TopicWait | None) -> PlannedDelivery:
-        """How the row would end now, if nothing but its topic can hold it back."""
+    def _planned(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
+        """How the row ends now, if only its destination can block it."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
         if late and schedule.on_late is not OnLate.DELIVER:
-            errand = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
-            return PlannedDelivery(row=row, errand=errand, failure=Failure(reason=EXPIRED, attempts=attempts))
+            action = Action.DROP if schedule.on_late is OnLate.DROP else Action.DEAD_LETTER
+            return PlannedDelivery(row=row, action=action, failure=Failure(reason=EXPIRED, attempts=attempts))
         if wait is not None and wait.given_up:
-            return PlannedDelivery(
-                row=row, errand=Action.DEAD_LETTER, failure=Failure(reason=wait.reason, attempts=attempts)
-            )
+            failure = Failure(reason=wait.reason, attempts=attempts)
+            return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
         if (schedule.retry or self.retry).exhausted(attempts):
             failure = Failure(reason="attempts_exhausted", attempts=attempts)
-            return PlannedDelivery(row=row, errand=Action.DEAD_LETTER, failure=failure)
-        return PlannedDelivery(row=row, errand=Action.DELIVER)
+            return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
+        return PlannedDelivery(row=row, action=Action.DELIVER)
 
-    def _waits_itself_until_ms(self, row: Row) -> int:
-        """0: it does not."""
-        stored_ms = row.retry.at_ms if row.retry is not None and self._heeded(row, row.retry) else 0
-        return max(stored_ms, self.promises.get(row.position, 0))
+    def _fire(self, planned: PlannedDelivery) -> None:
+        self.deliveries.append(planned)
+        self._bytes += planned.size_bytes
 
-    def _heeded(self, row: Row, retry: Retry) -> bool:
-        """Whether it holds the row back. One of our own always does: a cancel may believe it. One of an earlier owner not
-        if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as long."""
+    # --- waits
+
+    def _wait(self, row: Row, until_ms: int) -> None:
+        self.block(row.schedule.lane, until_ms)
+        self._mark(row, until_ms)
+
+    def _wait_for_destination(self, row: Row, wait: DestinationWait) -> None:
+        if not wait.rate_limited:
+            self._wait(row, wait.until_ms)
+            return
+        lane = row.schedule.lane
+        self.blocked[lane] = max(self.blocked.get(lane, 0), wait.until_ms)
+        self.rate_limited_until_ms = min(wait.until_ms, self.rate_limited_until_ms or wait.until_ms)
+        self._mark(row, wait.until_ms)
+
+    def _dead_letter_wait(self, row: Row | BrokenRow) -> DestinationWait | None:
+        """The wait of the topic that the row's dead letter goes to; None if the dead letter can be sent."""
+        rejected = row.position in self.rejected_by_client_topic
+        topic = self.dead_letter_topics.topic_for(row, lambda own: not rejected and self._backoff_of(own) is None)
+        return self._backoff_of(topic)
+
+    def _backoff_of(self, destination: Destination) -> DestinationWait | None:
+        """The destination's back-off, ignoring its rate limit: dead letters are not rate-limited."""
+        wait = self.destination_waits.get(destination)
+        return None if wait is None or wait.rate_limited else wait
+
+    def _own_wait_until_ms(self, row: Row) -> int:
+        """Until when the row itself waits, by its stored retry mark or by what was announced; 0 if it does not."""
+        stored_ms = row.retry.at_ms if row.retry is not None and self._retry_applies(row, row.retry) else 0
+        return max(stored_ms, self.announced_not_before_ms.get(row.position, 0))
+
+    def _retry_applies(self, row: Row, retry: Retry) -> bool:
+        """True if the stored retry mark makes the row wait. This owner's own always does: a cancel may believe it. An
+        earlier owner's does not if it lies farther ahead than any wait: its clock was wrong, and the row would wait
+        for as long."""
         if retry.at_ms <= self.bound_ms:
             return False
         longest_ms = max(self.retry.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)
         return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + longest_ms + RETRY_SLACK_MS
 
-    def _fire(self, firing: PlannedDelivery) -> None:
-        self.firings.append(firing)
-        self._bytes += firing.size_bytes
-
-    def _stamp(self, row: Row, until_ms: int) -> None:
+    def _mark(self, row: Row, until_ms: int) -> None:
+        """Plans a retry mark for a held row that waits."""
         if row.hold is None or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
             return
-        if row.retry is not None and self._heeded(row, row.retry):
+        if row.retry is not None and self._retry_applies(row, row.retry):
             if row.retry.epoch == self.epoch:
-                # Stamped by this owner already: a cancel can believe it. Another stamp would only take the hold of a
+                # Marked by this owner already: a cancel can believe it. Another write would only drop the hold of a
                 # cancel that is about to decide.
                 return
-            # Its own back-off may be longer than what it stands behind.
+            # The row's own back-off may be longer than that of its lane.
             until_ms = max(until_ms, row.retry.at_ms)
-        self.stamps.append(RetryMark(row=row, until_ms=until_ms))
+        self.retry_marks.append(RetryMark(row=row, until_ms=until_ms))
+
+    # --- the pass
+
+    def _extend_prefix(self, row: Row | BrokenRow) -> None:
+        """The blocked prefix is the run of waiting (or delivered) rows at the lowest positions. It ends before the
+        first row that fires."""
+        if self._prefix_ended or self.deliveries:
+            self._prefix_ended = True
+            return
+        self.prefix_last = row.position
+        self.prefix_rows += 1
+        lane = lane_of(row)
+        if lane is not None and lane in self.blocked:
+            self.prefix_lanes[lane] = self.blocked[lane]
+
+    def _is_full(self, row: Row | BrokenRow) -> bool:
+        return len(self.deliveries) >= self.limits.records_max or (
+            bool(self.deliveries) and self._bytes + _size_bytes(row) > self.limits.bytes_max
+        )
 
 
-def without_lane(firings: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
-    """The batch without those that stand behind a refused row in its lane, and without the row itself. Rows without a
-    readable lane (`lane` is None) stand behind nobody."""
+def without_lane(deliveries: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
+    """The deliveries without the row at `after` and without the rows behind it in its lane. A row without a readable
+    lane (`lane` is None) has no rows behind it."""
     return [
-        f for f in firings if f.row.position < after or (f.row.position != after and (lane is None or f.lane != lane))
+        each
+        for each in deliveries
+        if each.row.position < after or (each.row.position != after and (lane is None or each.lane != lane))
     ]
+
+
+def lane_of(row: Row | BrokenRow) -> Lane | None:
+    """The lane of a row; None if it cannot be read."""
+    return row.schedule.lane if isinstance(row, Row) else row.lane
 
 
 def _size_bytes(row: Row | BrokenRow) -> int:

@@ -1,11 +1,11 @@
-"""The position: where a schedule stands in its shard, and the order in which it is delivered.
+"""Positions: the place of a schedule in its shard, and so its order of delivery.
 
 A position is written `<due ms>.<16 digits: acceptance time in µs><8 random digits>`: 37 significant digits of the
 38 that a DynamoDB number keeps (AWS, "Naming rules and data types": up to 38 digits of precision). In memory it is
 that number times 10^24, an `int`: exact, ordered, hashable, and cheap to compare. A float would keep 17 digits and
 make two positions one; a `Decimal` would be exact too, but rounds silently under a changed context.
 
-DynamoDB gives numbers back without leading and trailing zeros, so text is normalised here and nowhere else.
+DynamoDB returns numbers without leading and trailing zeros, so text is normalised here and nowhere else.
 """
 
 import re
@@ -17,7 +17,7 @@ Position = NewType("Position", int)
 """A position as an integer: the decimal number that is stored, times 10^24."""
 
 POINTER_POSITION: Final = "0"
-"""Sort key of the pointer in `scheduleKeys`; no schedule stands there, because acceptance is never at 0 µs."""
+"""Sort key of the pointer in `scheduleKeys`; no schedule has this position, because acceptance is never at 0 µs."""
 
 FRACTION_DIGITS: Final = 24
 RANDOM_DIGITS: Final = 8
@@ -26,7 +26,7 @@ _RANDOM_SCALE: Final = 10**RANDOM_DIGITS
 _ACCEPTED_US_END: Final = 10 ** (FRACTION_DIGITS - RANDOM_DIGITS)
 _DUE_MS_END: Final = 10**14
 LAST: Final = Position(_DUE_MS_END * _SCALE - 1)
-"""Not below any position."""
+"""An upper bound of all positions."""
 _TEXT: Final = re.compile(r"([0-9]{1,38})(?:\.([0-9]{1,38}))?(?:E([+-]?[0-9]{1,3}))?", re.ASCII)
 
 
@@ -38,27 +38,27 @@ def new_position(*, due_ms: int, accepted_us: int, random: int) -> Position:
 
 
 def due_ms_of(position: Position) -> int:
-    """When the schedule at this position is due, in epoch milliseconds."""
+    """Due time of the schedule at this position, in epoch milliseconds."""
     return position // _SCALE
 
 
 def accepted_ms_of(position: Position) -> int:
-    """When the schedule at this position was accepted (the clock of the API node), in epoch milliseconds."""
+    """Acceptance time of the schedule at this position (by the clock of its API node), in epoch milliseconds."""
     return position % _SCALE // _RANDOM_SCALE // 1_000
 
 
 def first_at(due_ms: int) -> Position:
-    """Not above any position due at `due_ms`, and above every one that is due earlier; past the end of time, the end."""
+    """A lower bound of the positions due at `due_ms`, above every one that is due earlier; at most the end of time."""
     return Position(min(due_ms, _DUE_MS_END - 1) * _SCALE)
 
 
 def acceptance_of(position: Position) -> int:
-    """Orders positions by their acceptance, as far as the clocks of the API nodes agree."""
+    """Sort key by acceptance, as far as the clocks of the API nodes agree."""
     return position % _SCALE
 
 
 def text_of(position: Position) -> str:
-    """The decimal text that is stored; always with all 24 digits of the fraction."""
+    """The stored decimal text, always with all 24 digits of the fraction."""
     due_ms, fraction = divmod(position, _SCALE)
     return f"{due_ms}.{fraction:024d}"
 

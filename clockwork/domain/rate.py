@@ -1,8 +1,8 @@
-"""Token buckets: so many a second on average, and no more than `burst` at once.
+"""Token buckets: a number of tokens a second on average, and no more than `burst` at once.
 
-A bucket is one number: when it will be full again. That makes it cheap to keep one for each client, and a bucket that is
-full says nothing that a new one does not, so it may be forgotten. Times are nanoseconds of any clock that never steps
-back, as integers: what is waited for as told is there, without an epsilon.
+A bucket is one number: when it will be full again. That makes it cheap to keep one for each client, and a full bucket
+equals a new one, so it may be dropped. Times are integer nanoseconds of any clock that never steps back: after the
+stated wait the tokens are there, without an epsilon.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,16 +11,16 @@ from typing import Final, Generic, TypeVar
 
 NS: Final = 1_000_000_000
 SWEEP_MIN: Final = 1_000
-"""Buckets kept before the full ones are looked for."""
+"""Buckets kept before the full ones are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """How much may be taken."""
+    """A refill rate and a burst."""
 
     per_second: int
     burst: int
-    """The most that may be taken at once, and what is there after a rest."""
+    """The capacity: the most that may be taken at once."""
 
     def __post_init__(self) -> None:
         if self.per_second < 1 or self.burst < 1:
@@ -29,14 +29,14 @@ class Rate:
 
 @dataclass(kw_only=True, slots=True)
 class Bucket:
-    """What one of many has left of its rate."""
+    """The tokens of one key."""
 
     rate: Rate
     _full_at_ns: int = 0
 
     def wait_ns(self, cost: int, now_ns: int) -> int:
-        """How long until `cost` is there; 0: now. A cost beyond the burst counts as the burst: it passes, and is paid
-        for afterwards."""
+        """Time until `cost` tokens are there; 0: now. A cost beyond the burst waits for the burst only, and leaves a
+        debt."""
         needed = min(cost, self.rate.burst)
         return max(0, self._full_at_ns - now_ns - self._time_of(self.rate.burst - needed))
 
@@ -45,15 +45,15 @@ class Bucket:
         self._full_at_ns = max(self._full_at_ns, now_ns) - (-cost * NS // self.rate.per_second)
 
     def give_back(self, cost: int) -> None:
-        """What was taken and is not to count."""
+        """Returns tokens that were taken and are not to count."""
         self._full_at_ns += -cost * NS // self.rate.per_second
 
     def left(self, now_ns: int) -> int:
-        """What may be taken now."""
+        """The tokens that may be taken now."""
         return max(0, self.rate.burst + (-self.until_full_ns(now_ns) * self.rate.per_second // NS))
 
     def until_full_ns(self, now_ns: int) -> int:
-        """How long until all of the burst is there; 0: it is."""
+        """Time until the bucket is full; 0: it is."""
         return max(0, self._full_at_ns - now_ns)
 
     def _time_of(self, amount: int) -> int:
@@ -64,8 +64,8 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Buckets(Generic[_Key]):
-    """One bucket for each key, made at its first use. Full ones are forgotten, so that their number is bounded by how many
-    keys took something within the time that a bucket needs to fill."""
+    """One bucket for each key, made at its first use. Full ones are dropped, so that their number is bounded by the
+    number of keys that took tokens within the time that a bucket needs to fill."""
 
     def __init__(self, rate_of: Callable[[_Key], Rate]) -> None:
         self._rate_of = rate_of

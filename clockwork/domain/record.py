@@ -1,4 +1,4 @@
-"""The record that a consumer receives, and its dead letter (docs/design.md, 6)."""
+"""Records: the one that a consumer receives, and its dead letter (docs/design.md, 6)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from clockwork.domain.schedule import BrokenRow, Failure, Schedule
 
 RESERVED_PREFIX: Final = "clockwork-"
-"""Headers that begin with it, in any letter case, are ours."""
+"""Prefix of Clockwork's own headers, in any letter case."""
 
 ORDERING_KEY_BYTES_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 249
-"""Of what is accepted; a row that was put by hand may have more."""
+"""Longest topic name that is accepted; a row that was written by hand may have a longer one."""
 
 CLIENT_ID: Final = "clockwork-client-id"
 SCHEDULE_KEY: Final = "clockwork-schedule-key"
@@ -21,14 +21,14 @@ DEAD_TOPIC: Final = "clockwork-topic"
 DEAD_REASON: Final = "clockwork-reason"
 DEAD_ATTEMPTS: Final = "clockwork-attempts"
 DEAD_DETAIL: Final = "clockwork-detail"
-"""Of commands only: what is wrong, in words."""
+"""In dead letters of commands only: the error in words."""
 DEAD_SOURCE: Final = "clockwork-source"
-"""Of commands only: Kafka partition and offset in the commands topic."""
+"""In dead letters of commands only: Kafka partition and offset in the commands topic."""
 CORRELATION_ID: Final = "clockwork-correlation-id"
 STATUS: Final = "clockwork-status"
 COMMAND: Final = "clockwork-command"
 REPEATED: Final = "clockwork-repeated"
-"""In a reply: the command was over before, and this is what is there now."""
+"""In a reply: the command was processed before; the reply shows the present state."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class OutRecord:
 
     @property
     def size_bytes(self) -> int:
-        """What the broker's size limit sees, within a few bytes of framing."""
+        """The size that the broker's limit counts, within a few bytes of framing."""
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
         return len(self.key or b"") + len(self.value) + headers + 16
 
@@ -60,7 +60,7 @@ def delivery_of(schedule: Schedule, *, now_ms: int) -> OutRecord:
 
 
 def dead_letter_of(schedule: Schedule, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
-    """The same record for the dead-letter topic, with where it should have gone, and why it did not."""
+    """The same record for a dead-letter topic, with its own topic and the reason of its failure."""
     return OutRecord(
         topic=topic,
         key=schedule.ordering_key.encode(),
@@ -71,8 +71,8 @@ def dead_letter_of(schedule: Schedule, failure: Failure, *, topic: str, now_ms: 
 
 
 def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
-    """The raw item of a row that cannot be read. What it says of its lane goes with it as far as it could be true: a key or
-    a topic of hundreds of kilobytes, beside the raw item, would make a dead letter that the topic refuses."""
+    """The dead letter of an unreadable row: its raw item, and its lane as far as that is plausible. A key or a topic of
+    hundreds of kilobytes, beside the raw item, would make a dead letter that the topic refuses."""
     topic_meant, ordering_key = row.lane if row.lane is not None else ("", "")
     names: list[tuple[str, bytes]] = []
     if row.client_id is not None:

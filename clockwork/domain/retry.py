@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, and when to give up."""
+"""Back-off between attempts, and the number of attempts."""
 
 from dataclasses import dataclass
 
@@ -22,17 +22,18 @@ class BackoffPolicy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """For a record that its topic refuses for what it is."""
+    """Retry of a record that is refused for its content."""
 
     attempts_max: int
     backoff: BackoffPolicy
     jitter_percent: int = 0
-    """By how much a wait may be shorter than the back-off says."""
+    """By how much a wait may be shorter than the back-off gives."""
 
     def exhausted(self, attempts: int) -> bool:
         """True if a row with that many refused attempts becomes a dead letter."""
         return attempts >= self.attempts_max
 
     def next_at_ms(self, *, attempts: int, now_ms: int, chance: float = 0.0) -> int:
-        """When a row whose `attempts`-th attempt was refused just now may be tried again; `chance` is drawn from [0, 1)."""
+        """The time of the next attempt of a row whose `attempts`-th attempt was refused now; `chance` is drawn from
+        [0, 1)."""
         return now_ms + self.backoff.wait_ms(attempts, jitter=1 - chance * self.jitter_percent / 100)

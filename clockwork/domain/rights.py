@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import FieldError, Forbidden
 
 WILDCARD: Final = "*"

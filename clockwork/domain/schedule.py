@@ -1,4 +1,4 @@
-"""A schedule, its stored forms, and how it may end.
+"""A schedule, its stored forms, and its possible ends.
 
                     create 201
                         │
@@ -10,14 +10,15 @@
  cancelled          delivered               failed ─────┘  (dead letter, in the same transaction)
 
 Who is authoritative: while a row exists without an outcome, the schedule is pending. The outcome, once written, is
-final. Which of the three ends it gets is decided by the owner of its shard (Kafka's commit) or by the API (the
-transaction that deletes the row on condition of its hold): docs/design.md, sections 4 and 5.
+final. Its end is decided by the owner of its shard (Kafka's commit) or by a request (the transaction that deletes the
+row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
+from clockwork.domain.destination import Destination, Topic
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.sharding import ShardId
@@ -25,26 +26,25 @@ from clockwork.domain.sharding import ShardId
 ClientId = NewType("ClientId", str)
 ScheduleKey = NewType("ScheduleKey", str)
 OrderingKey = NewType("OrderingKey", str)
-Topic = NewType("Topic", str)
 RequestId = NewType("RequestId", str)
-"""Names one attempt of one cancel or reschedule; written into `hold`."""
+"""Id of one attempt of one cancel or reschedule; written into `hold`."""
 
 EXPIRED = "expired"
 """The reason of a failure: the deadline had passed."""
 
-Lane = tuple[Topic, OrderingKey]
-"""The schedules with one topic and one ordering key; order is kept within a lane."""
+Lane = tuple[Destination, OrderingKey]
+"""The schedules with one destination and one ordering key; order is kept within a lane."""
 
 
 class Guarantee(StrEnum):
-    """How often a consumer sees a schedule."""
+    """The delivery semantics of a schedule."""
 
     EXACTLY_ONCE = "exactly_once"
     AT_LEAST_ONCE = "at_least_once"
 
 
 class DataForm(StrEnum):
-    """How `taskData` was given, so that it is answered the same way."""
+    """The form of `taskData` in the request, which answers repeat."""
 
     JSON = "json"
     """Any JSON value but a string; stored as compact JSON."""
@@ -55,31 +55,31 @@ class DataForm(StrEnum):
 
 
 class OnLate(StrEnum):
-    """What becomes of a schedule whose deadline has passed before it could be delivered."""
+    """The end of a schedule whose deadline has passed before it could be delivered."""
 
     DELIVER = "deliver"
-    """It is delivered all the same."""
+    """It is delivered late."""
     DROP = "drop"
-    """It ends as `failed`, without any record; of at_least_once one may come all the same, of a send whose answer was lost
-    or by a zombie, out of its lane's order."""
+    """It ends as `failed`, without a record. Under at_least_once a record may still come, by a send whose answer was
+    lost or by a zombie, out of its lane's order."""
     DEAD_LETTER = "dead_letter"
-    """It ends as `failed`, with a dead letter; of at_least_once the record may have come before, of an owner that died
-    before it could write that down."""
+    """It ends as `failed`, with a dead letter. Under at_least_once its record may have come before, by an owner that
+    died before it wrote the outcome."""
 
 
 class EndState(StrEnum):
-    """How the schedule at one position ended."""
+    """The end of the schedule at one position."""
 
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     FAILED = "failed"
     SUPERSEDED = "superseded"
-    """Not an end of the schedule: it stands at another position now."""
+    """Not an end of the schedule: it has another position now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """What a client asked for. Written once, never changed."""
+    """A schedule as its client asked for it. Written once, never changed."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
@@ -95,15 +95,15 @@ class Schedule:
     """The caller's own headers, sorted by name."""
     traceparent: str | None = None
     deadline_ms: int | None = None
-    """How long after its due time it is late. None: never."""
+    """Time after the due time from which it is late. None: never."""
     on_late: OnLate = OnLate.DELIVER
     retry: RetryPolicy | None = None
-    """For when its record is refused for what it is. None: the cluster's."""
+    """Retry policy if its record is refused for its content. None: the cluster's."""
     created_at_ms: int
     version: int
-    """Counts the changes under one key, over all schedules that ever stood there."""
+    """Number of changes under the key, over all schedules that ever had it."""
     delivery_id: str
-    """One for each due time that was set; the same in every attempt to deliver."""
+    """Idempotency key for consumers: one for each due time that was set, the same in every attempt."""
 
     @property
     def lane(self) -> Lane:
@@ -111,20 +111,20 @@ class Schedule:
 
     @property
     def size_bytes(self) -> int:
-        """What it weighs in memory and in a record: data, headers, and a flat sum for the rest."""
+        """Size in memory and in a record: data, headers, and a flat sum for the rest."""
         return len(self.task_data) + sum(len(k.encode()) + len(v.encode()) for k, v in self.headers) + 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Why a row that is due is not fired yet."""
+    """The retry mark of a row that is due and waits."""
 
     at_ms: int
-    """Not fired before this time."""
+    """The row does not fire before this time."""
     epoch: int
-    """Of the owner that wrote it; a cancel believes only the present owner's."""
+    """Epoch of the owner that wrote it; a cancel believes only the present owner's."""
     attempts: int
-    """How often its record was refused for what it is."""
+    """Number of attempts that were refused for the record's content."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,9 +152,9 @@ class BrokenRow:
     raw: bytes
     """The stored item as JSON, for the dead letter."""
     newer_format: bool
-    """Written by a newer version: left alone, its lane waits."""
+    """Written by a newer version: left as it is, its lane waits."""
     lane: Lane | None = None
-    """If topic and ordering key can be read."""
+    """None if destination or ordering key cannot be read."""
     client_id: ClientId | None = None
     schedule_key: ScheduleKey | None = None
 
@@ -165,26 +165,27 @@ class BrokenRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pointer:
-    """From a key to the schedule that stands under it now, or stood there last."""
+    """The pointer from a key to its present or last schedule."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
     shard: ShardId
     position: Position
     digest: str
-    """Of the create; kept by a reschedule, so that a late repeat of the create is recognised."""
+    """Digest of the create; kept by a reschedule, so that a late repeat of the create is recognised."""
     version: int
     expires_at_s: int
     """TTL, in epoch seconds (the unit DynamoDB's TTL wants)."""
     rearmed: bool = False
-    """What stands here had failed and was armed again; kept by a reschedule. A repeat of that request is known by it."""
+    """True if the schedule had failed and was retried; kept by a reschedule. A repeat of the retry is recognised by
+    it."""
     discarded_at_ms: int | None = None
-    """When it was first said that what failed here needs nothing any more; `operations.discard`. None: it was not."""
+    """Time of the first discard of its dead letter (`operations.dead_letters`). None: not discarded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """Where a record is."""
+    """Acknowledgement of a record by the broker."""
 
     kafka_partition: int
     offset: int
@@ -194,7 +195,7 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Why a schedule was not delivered."""
+    """The reason of a schedule that was not delivered."""
 
     reason: str
     """Short stable code, as in `Refusal.reason`; `EXPIRED`, `unreadable`, `attempts_exhausted`."""
@@ -203,7 +204,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How the schedule at a position ended; final once written."""
+    """The end of the schedule at a position; final once written."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
@@ -211,15 +212,15 @@ class Outcome:
     state: EndState
     at_ms: int
     schedule: Schedule | None
-    """Its content; None only where the row could not be read, and for `superseded`."""
+    """Content of the row; None only if the row could not be read, and for `superseded`."""
     receipt: Receipt | None = None
-    """Delivered: where. Failed: where its dead letter is; None if it was dropped."""
+    """Receipt of the record, or of the dead letter; None if there is none (dropped, cancelled, superseded)."""
     failure: Failure | None = None
     moved_to: Position | None = None
-    """Superseded: where it stands since. Tells a request whose answer was lost whether it was that request's own doing."""
+    """The new position if superseded. A request whose answer was lost recognises its own change by it."""
     expires_at_s: int
 
 
 def outcome_expiry_s(*, due_ms: int, end_ms: int, retention_ms: int) -> int:
-    """The later of due time and end, plus the retention; epoch seconds."""
+    """Expiry of an outcome: the later of due time and end, plus the retention; epoch seconds."""
     return (max(due_ms, end_ms) + retention_ms) // 1_000

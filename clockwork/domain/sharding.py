@@ -1,4 +1,4 @@
-"""Which shard a schedule belongs to.
+"""Sharding: the shard of a schedule, by its ordering key.
 
 The same rule as Kafka's default partitioner for records with a key (murmur2 of the key's bytes, sign bit cleared,
 modulo the number of Kafka partitions: `org.apache.kafka.common.utils.Utils.murmur2` and `toPositive`), so that any

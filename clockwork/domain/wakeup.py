@@ -1,4 +1,4 @@
-"""Wake-ups: hints that a shard's owner should look before its next scan.
+"""Wake-ups: hints to a shard's owner to make a pass before its next scan.
 
 A wake-up never names a row to fire. Losing one costs lateness of one scan interval; believing a
 false one costs one read.
@@ -13,14 +13,14 @@ from clockwork.errors import Unreadable
 
 @dataclass(frozen=True, slots=True)
 class NewlyDue:
-    """Something new is due at this time."""
+    """A new row is due at this time."""
 
     due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Somebody holds the waiting row at this position and waits for an answer."""
+    """A request holds the waiting row at this position and waits for an answer."""
 
     position: Position
 

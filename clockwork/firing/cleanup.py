@@ -1,9 +1,9 @@
-"""After the commit: write the outcome, *then* delete the row.
+"""Cleanup after the commit: write the outcome, *then* delete the row.
 
-In this order, because a row that is gone without an outcome would be a schedule that nobody can explain (x-delete-first).
-Both writes are idempotent, also when a zombie makes them: under exactly_once every writer writes the same outcome, under
-at_least_once the first one stands. It runs beside the next passes; until its row is deleted a delivered position is left
-out of every page and named in every marker.
+The order matters: a row that is deleted without an outcome would be a schedule whose end is unknown
+(docs/protocol.md: x-delete-first). Both writes are idempotent, also when a zombie makes them: under exactly_once
+every writer writes the same outcome, under at_least_once the first one stands. Cleanup runs beside the next passes;
+until its row is deleted, a delivered position is left out of every page and named in every marker.
 """
 
 import asyncio
@@ -26,28 +26,28 @@ from clockwork.ports.store import ScheduleStore
 log = logging.getLogger(__name__)
 
 CHUNK_ROWS: Final = 200
-"""Rows tidied up together: eight batch writes side by side keep DynamoDB busy, and a crash repeats little."""
+"""Rows cleaned up together: eight batch writes side by side keep the store busy, and a crash repeats little."""
 CHUNK_BYTES_MAX: Final = 1024 * 1024
-"""Of the rows in them, and at least one: spelling their outcomes keeps the event loop, which heartbeats share, 3 ms a
-megabyte."""
+"""Content of these rows, or a single larger row: encoding their outcomes occupies the event loop, which heartbeats
+share, for 3 ms a megabyte."""
 MANY_ROWS: Final = 25
 """A full batch write: not worth waiting for more."""
 TICK_S: Final = 0.25
-"""Fewer rows wait for the next tick, which is the same for all shards of a node: what they write then goes into common
-batch writes (`stores.dynamodb.batching`). A pair of writes for each row was a quarter of all that a delivery cost."""
+"""Fewer rows wait for the next tick, which is the same for all shards of a node, so that their writes go into common
+batch writes (`stores.dynamodb.batching`). A pair of writes for each row was a quarter of the cost of a delivery."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completed:
-    """A row whose delivery, or dead letter, is committed."""
+    """A row whose delivery or dead letter is committed, or which was dropped."""
 
     row: Row | BrokenRow
-    ended: MarkerEntry
+    entry: MarkerEntry
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a marker decided it, and has to name it until its row is deleted."""
-        failure = self.ended.failure
+        """True if a marker decided the end of the row, and has to name it until the row is deleted."""
+        failure = self.entry.failure
         return self.guarantee is Guarantee.EXACTLY_ONCE or (failure is not None and failure.reason == EXPIRED)
 
     @property
@@ -56,7 +56,7 @@ class Completed:
 
 
 class Cleanup:
-    """The untidied rows of one tenure, oldest first."""
+    """The completed rows of one lease that are not deleted yet, oldest first."""
 
     def __init__(self, store: ScheduleStore, shard: ShardId, *, retention_ms: int, rng: random.Random) -> None:
         self._store = store
@@ -67,21 +67,21 @@ class Cleanup:
         self._work = asyncio.Event()
         self._many = asyncio.Event()
         self._progress = asyncio.Event()
-        self._setbacks = Backoff(rng, BackoffPolicy(initial_ms=50, max_ms=5_000))
+        self._backoff = Backoff(rng, BackoffPolicy(initial_ms=50, max_ms=5_000))
 
     def __len__(self) -> int:
         return len(self._pending)
 
     @property
     def size_bytes(self) -> int:
-        """Of the rows kept in memory."""
+        """Bytes of the rows kept in memory."""
         return self._size_bytes
 
     def __contains__(self, position: Position) -> bool:
         return position in self._pending
 
-    def add(self, done: Iterable[Completed]) -> None:
-        for one in done:
+    def add(self, completed: Iterable[Completed]) -> None:
+        for one in completed:
             if one.row.position not in self._pending:
                 self._size_bytes += _size_bytes(one)
             self._pending[one.row.position] = one
@@ -91,22 +91,22 @@ class Cleanup:
             self._many.set()
 
     def positions(self) -> frozenset[Position]:
-        """A copy, to be taken *before* a Query is sent: a tidy-up that ends while the answer is on its way must not make
-        the row look new (x-late-exclude)."""
+        """A copy, to be taken *before* a query is sent: a row that is cleaned up while the answer is on its way must
+        not look new (docs/protocol.md: x-late-exclude)."""
         return frozenset(self._pending)
 
-    def marked(self) -> Iterator[MarkerEntry]:
-        """What every marker must name."""
-        return (done.ended for done in self._pending.values() if done.in_transaction)
+    def marker_entries(self) -> Iterator[MarkerEntry]:
+        """The entries that every marker must have."""
+        return (one.entry for one in self._pending.values() if one.in_transaction)
 
-    async def progress(self) -> None:
-        """Waits until some more rows are tidied up, and asks for it."""
+    async def wait_until_progress(self) -> None:
+        """Asks for cleanup now, and waits until some more rows are cleaned up."""
         self._many.set()
         self._progress.clear()
         await self._progress.wait()
 
     async def run(self) -> None:
-        """Tidies up until cancelled."""
+        """Cleans up until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._work.wait()
@@ -115,30 +115,30 @@ class Cleanup:
                     await self._many.wait()
             except TimeoutError:
                 pass  # few, but they have waited long enough
-            await self._tidy_some()
+            await self._clean_some()
 
     async def finish(self) -> None:
-        """Tidies up what is there, then returns: for a clean hand-over."""
+        """Cleans up all rows, then returns: for a clean hand-over."""
         while self._pending:
-            await self._tidy_some()
+            await self._clean_some()
 
-    async def _tidy_some(self) -> None:
+    async def _clean_some(self) -> None:
         chunk = self._next_chunk()
         try:
             await self._write(chunk)
         except (Unavailable, Contested) as error:
-            # The rows stay named in every marker, so nothing is at stake but time.
-            wait_s = self._setbacks.next_wait_s()
+            # The rows stay named in every marker, so only time is lost.
+            wait_s = self._backoff.next_wait_s()
             log.warning(
-                "Tidy-up waits",
+                "Cleanup waits",
                 extra={"event": "tidy.waits", "shard": self._shard, "rows": len(self._pending), "error": str(error)},
             )
             await asyncio.sleep(wait_s)
             return
-        self._setbacks.reset()
-        for done in chunk:
-            if self._pending.pop(done.row.position, None) is not None:
-                self._size_bytes -= _size_bytes(done)
+        self._backoff.reset()
+        for one in chunk:
+            if self._pending.pop(one.row.position, None) is not None:
+                self._size_bytes -= _size_bytes(one)
         if not self._pending:
             self._work.clear()
         if len(self._pending) < MANY_ROWS:
@@ -148,46 +148,46 @@ class Cleanup:
     def _next_chunk(self) -> list[Completed]:
         chunk: list[Completed] = []
         size_bytes = 0
-        for done in islice(self._pending.values(), CHUNK_ROWS):
-            size_bytes += _size_bytes(done)
+        for one in islice(self._pending.values(), CHUNK_ROWS):
+            size_bytes += _size_bytes(one)
             if chunk and size_bytes > CHUNK_BYTES_MAX:
                 break
-            chunk.append(done)
+            chunk.append(one)
         return chunk
 
     async def _write(self, chunk: list[Completed]) -> None:
-        exactly: list[Outcome] = []
+        exactly_once: list[Outcome] = []
         first_stands: list[Outcome] = []
-        for done in chunk:
-            outcome = outcome_of(done, retention_ms=self._retention_ms)
+        for one in chunk:
+            outcome = outcome_of(one, retention_ms=self._retention_ms)
             if outcome is not None:
-                (exactly if done.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
-        if exactly:
-            await self._store.put_outcomes(exactly)
+                (exactly_once if one.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
+        if exactly_once:
+            await self._store.put_outcomes(exactly_once)
         if first_stands:
             await self._store.put_outcomes_if_absent(first_stands)
         await self._push_pointers(chunk)
-        await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
+        await self._store.delete_rows(self._shard, [one.row.position for one in chunk])
 
     async def _push_pointers(self, chunk: list[Completed]) -> None:
-        """A row that fires later than one retention after its due time keeps its pointer alive as long as its outcome."""
-        for done in chunk:
-            end_ms = done.ended.at_ms
-            if isinstance(done.row, Row) and end_ms - done.row.due_ms > self._retention_ms:
+        """Keeps the pointer of a row that fired later than one retention after its due time as long as its outcome."""
+        for one in chunk:
+            end_ms = one.entry.at_ms
+            if isinstance(one.row, Row) and end_ms - one.row.due_ms > self._retention_ms:
                 expires_at_s = (end_ms + 2 * self._retention_ms) // 1_000
-                await self._store.push_pointer_expiry(done.row, expires_at_s=expires_at_s)
+                await self._store.push_pointer_expiry(one.row, expires_at_s=expires_at_s)
 
 
-def _size_bytes(done: Completed) -> int:
-    return done.row.schedule.size_bytes if isinstance(done.row, Row) else len(done.row.raw)
+def _size_bytes(completed: Completed) -> int:
+    return completed.row.schedule.size_bytes if isinstance(completed.row, Row) else len(completed.row.raw)
 
 
-def outcome_of(done: Completed, *, retention_ms: int) -> Outcome | None:
-    """The outcome that an ended row leaves; None if not even its key can be read.
+def outcome_of(completed: Completed, *, retention_ms: int) -> Outcome | None:
+    """The outcome of a completed row; None if not even its key can be read.
 
-    Everything in it comes from the row and the marker, so that every owner computes the same.
+    Everything in it comes from the row and its marker entry, so that every owner computes the same.
     """
-    row, ended = done.row, done.ended
+    row, entry = completed.row, completed.entry
     schedule = row.schedule if isinstance(row, Row) else None
     client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
     schedule_key = row.schedule.schedule_key if isinstance(row, Row) else row.schedule_key
@@ -197,10 +197,10 @@ def outcome_of(done: Completed, *, retention_ms: int) -> Outcome | None:
         client_id=client_id,
         schedule_key=schedule_key,
         position=row.position,
-        state=EndState.DELIVERED if ended.failure is None else EndState.FAILED,
-        at_ms=ended.at_ms,
+        state=EndState.DELIVERED if entry.failure is None else EndState.FAILED,
+        at_ms=entry.at_ms,
         schedule=schedule,
-        receipt=ended.receipt,
-        failure=ended.failure,
-        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=ended.at_ms, retention_ms=retention_ms),
+        receipt=entry.receipt,
+        failure=entry.failure,
+        expires_at_s=outcome_expiry_s(due_ms=row.due_ms, end_ms=entry.at_ms, retention_ms=retention_ms),
     )

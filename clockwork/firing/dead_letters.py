@@ -1,83 +1,91 @@
-"""Where the dead letters of a delivery go: `domain.dead_letter_topics`, with what this node knows of the topics."""
+"""Records of dead letters, and to which topic each goes: `domain.dead_letters`, with this node's knowledge of the
+topics."""
 
 import logging
 from collections.abc import Container
-from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
 from clockwork.domain.planning import PlannedDelivery
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken
-from clockwork.domain.schedule import ClientId, Row, Topic
-from clockwork.errors import Cause, Refusal
+from clockwork.domain.schedule import ClientId, Row
+from clockwork.errors import Refusal, RefusalCause
+from clockwork.firing.destination_waits import DestinationWaits
 from clockwork.firing.takeover import ShardLease
-from clockwork.firing.topic_state import TopicWaits
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
 
 log = logging.getLogger(__name__)
 
-TURNED_AWAY_MS: Final = 600_000
-"""How long a letter that its client's topic refused for what it is goes to the cluster's without being offered to it again.
-Somebody may have enlarged the topic meanwhile; and it bounds what is remembered of rows that never end, being cancelled."""
+FALLBACK_MS: Final = 600_000
+"""How long a dead letter that its client's topic refused for its content goes to the cluster's topic without being
+offered again. After that the client's topic may have been given a larger limit; and it bounds the memory of rows that
+never fire, since they are cancelled."""
 
 
 def dead_letter_topics(settings: RunnerSettings) -> DeadLetterTopics:
-    """As the settings name them."""
+    """The dead-letter topics that the settings name."""
     of_clients = {ClientId(client): Topic(topic) for client, topic in settings.dead_letter_topics.items()}
     return DeadLetterTopics(of_cluster=Topic(settings.dead_letter_topic), of_clients=of_clients)
 
 
 class DeadLetterRecords:
-    """Makes dead letters, and says which of them go to the cluster's topic in place of their client's."""
+    """Makes the records of dead letters, and chooses between the client's topic and the cluster's."""
 
-    def __init__(self, topics: DeadLetterTopics, topic_waits: TopicWaits, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(
+        self, topics: DeadLetterTopics, destination_waits: DestinationWaits, clock: Clock, telemetry: Telemetry
+    ) -> None:
         self._topics = topics
-        self._topic_waits = topic_waits
+        self._destination_waits = destination_waits
         self._clock = clock
         self._telemetry = telemetry
 
-    def record(self, firing: PlannedDelivery, turned_away: Container[Position]) -> OutRecord:
-        """`turned_away`: of those whose letters their client's topic has refused."""
-        row, failure, now_ms = firing.row, firing.failure, self._clock.now_ms()
+    def record(self, planned: PlannedDelivery, rejected: Container[Position]) -> OutRecord:
+        """The dead letter of a row. `rejected`: the rows whose dead letters their client's topic has refused."""
+        row, failure, now_ms = planned.row, planned.failure, self._clock.now_ms()
         assert failure is not None, "only what failed has a dead letter"
-        takes = partial(self._topic_waits.takes, now_ms=now_ms)
-        topic = self._topics.of_cluster if row.position in turned_away else self._topics.topic_for(row, takes)
+
+        def available(own: Topic) -> bool:
+            return row.position not in rejected and not self._destination_waits.in_backoff(own, now_ms)
+
+        topic = self._topics.topic_for(row, available)
         if isinstance(row, Row):
             return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)
 
-    def turned_away(self, lease: ShardLease, firing: PlannedDelivery, refusal: Refusal) -> bool:
-        """Whether it is a dead letter that its client's topic has refused, so that the cluster's gets it now. What is known
-        of the topic then spares others the same way; a record refused for what it is tells of itself only."""
-        if firing.failure is None or refusal.topic == self._topics.of_cluster:
+    def falls_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
+        """True if the refused record is a dead letter in its client's topic; it goes to the cluster's topic now. A
+        refusal of the topic as a whole spares the next dead letters the attempt; a refusal of the content says
+        nothing about others."""
+        if planned.failure is None or refusal.destination == self._topics.of_cluster:
             return False
         now_ms = self._clock.now_ms()
-        if refusal.cause is Cause.RECORD:
-            lease.turned_away[firing.row.position] = now_ms + TURNED_AWAY_MS
+        if refusal.cause is RefusalCause.RECORD:
+            lease.fallback_until_ms[planned.row.position] = now_ms + FALLBACK_MS
         else:
-            topic = Topic(refusal.topic)
-            self._topic_waits.refused(topic, refusal.cause, refusal.reason, now_ms=now_ms, of_letter=True)
+            topic = Topic(refusal.destination)
+            self._destination_waits.refused(topic, refusal.cause, refusal.reason, now_ms=now_ms, only_dead_letters=True)
         log.warning(
             "A client's topic refuses its dead letter; the cluster's gets it",
             extra={
                 "event": "dead_letter.turned_away",
-                "once_per": f"{refusal.topic}: {refusal.reason}",
-                "topic": refusal.topic,
+                "once_per": f"{refusal.destination}: {refusal.reason}",
+                "topic": refusal.destination,
                 "reason": refusal.reason,
             },
         )
         return True
 
-    def count(self, firing: PlannedDelivery, record: OutRecord) -> None:
-        """It is written."""
-        meant_for = self._topics.meant_for(firing.row)
+    def report_sent(self, planned: PlannedDelivery, record: OutRecord) -> None:
+        """Counts a dead letter that has its receipt; ends its topic's back-off."""
+        meant_for = self._topics.meant_for(planned.row)
         if meant_for == self._topics.of_cluster:
             self._telemetry.dead_letter("cluster")
         elif record.topic == meant_for:
             self._telemetry.dead_letter("client")
-            self._topic_waits.took_records(meant_for)
+            self._destination_waits.succeeded(meant_for)
         else:
             self._telemetry.dead_letter("turned_away")

@@ -1,9 +1,10 @@
-"""One shard loop per owned shard of this node.
+"""The supervisor: runs one shard loop for each shard that is assigned to this node.
 
-An assignment is only recorded when it arrives (a callback of the group must not work); this loop then compares it with
-what runs. A shard that is in both goes on with its epoch, since a rebalance takes everything away and mostly gives it
-back. A lost shard's loop finishes what is in flight, or is dropped when the drain time is over: its new owner fences it
-in any case. A shard that comes back while its old loop still drains waits for that one's end.
+An assignment is only recorded when it arrives (a callback of the consumer group must not do work); the supervisor
+then compares it with the loops that run. The loop of a shard in both goes on with its epoch, since a rebalance takes
+every shard away and gives most of them back. The loop of a lost shard finishes the work in flight, or is cancelled at
+the drain time-out: the new owner fences it in any case. The new loop of a shard that comes back while its old loop
+still drains waits for that one's end.
 """
 
 import asyncio
@@ -20,17 +21,18 @@ from clockwork.ports.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 CANCEL_AGAIN_S: Final = 1.0
+"""Between two cancellations of a loop that goes on after its drain time-out."""
 
 
 class Runner(Protocol):
-    """What works one shard: `ShardLoop`."""
+    """Works one shard: `ShardLoop`, or a stand-in of the tests."""
 
     def tell(self, wakeup: WakeUp) -> None:
-        """Takes a hint; returns at once."""
+        """Records a wake-up; returns at once."""
         ...
 
     def stop(self) -> None:
-        """Lets `run` end after what is in flight."""
+        """Lets `run` return when the work in flight is done; returns at once."""
         ...
 
     async def run(self) -> None:

@@ -1,12 +1,12 @@
-"""Becoming the owner of one shard.
+"""Take-over: the steps by which a node becomes the owner of one shard, and the lease that it then has.
 
 The order of the steps is the proof (docs/protocol.md: x-meta-before-init, x-stale-meta, x-forget-tidy):
 
-    1 read the epoch          so that a late node does not fence the right one
+    1 read the epoch          so that a late node does not fence the rightful owner
     2 init the producer       fences the old owner and settles its transaction, one way or the other
-    3 epoch + 1, if still 1   from here on the old owner's frontier writes and `retry` marks count for nothing
-    4 read the marker         only now can no other one be committed
-    5 its rows that exist     are delivered: left out of every pass, named in every marker, tidied up
+    3 epoch + 1, if unchanged from here on the old owner's frontier writes and retry marks have no effect
+    4 read the marker         only now no other marker can be committed
+    5 its rows that exist     are delivered: left out of every pass, named in every marker, cleaned up
 """
 
 import asyncio
@@ -14,8 +14,9 @@ import random
 from dataclasses import dataclass
 
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.planning import BlockedPrefix
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import Lane, Topic
+from clockwork.domain.schedule import Lane
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.firing.cleanup import Cleanup, Completed
@@ -24,47 +25,31 @@ from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockedPrefix:
-    """Rows at the lowest positions that are known to wait, so that they are not read at every pass."""
-
-    last: Position
-    """The next pass reads on after it."""
-    lanes: dict[Lane, int]
-    """Their lanes, and until when each waits."""
-    until_ms: int
-    """From here on they are read again: the first of the waits ends, or a scan is due."""
-    walk_began_ms: int
-    """When the reading of this front began, at its lowest position."""
-    rows: int
-    oldest_due_ms: int | None
-    paced: frozenset[Topic] = frozenset()
-    """Topics among them that wait for their pace only."""
-
-
 @dataclass(kw_only=True, slots=True)
 class ShardLease:
-    """What one owner knows between a take-over and the next: forgotten as a whole when anything is in doubt."""
+    """One owner's hold of one shard, from a take-over to the next, and the memory that belongs to it. Discarded as a
+    whole when anything is in doubt."""
 
     shard: ShardId
     epoch: int
     publisher: ShardPublisher
     frontier_ms: int
-    """As stored; other owners may have raised it further, nobody lowers it."""
-    tidy: Cleanup
-    promises: dict[Position, int]
-    """Until when this owner has said that a row waits: remembered *before* the `retry` is sent, and kept to whatever
-    becomes of it. A write whose answer was lost, or an older copy of it, may be applied long after the next passes: if
-    the row had been fired meanwhile, a cancel would believe the late `retry` and answer `cancelled` for a delivered row.
-    (Found by review and by simulation, outside the model; the same reason for which every hold has an id of its own.)
+    """As stored. Another owner may have raised it further; no owner lowers it."""
+    cleanup: Cleanup
+    announced_not_before_ms: dict[Position, int]
+    """Until when this owner has announced that a row waits. Remembered *before* the retry mark is sent, and kept to
+    whatever becomes of that write: a write whose answer was lost, or an older copy of it, may be applied long after
+    the next passes. If the row had fired meanwhile, a cancel would believe the late mark and answer `cancelled` for a
+    delivered row. (Found by review and by simulation, outside the model; the same reason for which every hold has an
+    id of its own.)
     """
-    front: BlockedPrefix | None = None
-    waiting_lanes: dict[Lane, int]
+    blocked_prefix: BlockedPrefix | None = None
+    blocked_lanes: dict[Lane, int]
     """The lanes that waited in the last pass, and until when."""
-    turned_away: dict[Position, int]
-    """Dead letters that their client's topic refused for what they are, and until when they go to the cluster's without
-    being asked of it again. Else, while the cluster's topic waits, each pass would offer them once more, and none would
-    leave them to a cancel."""
+    fallback_until_ms: dict[Position, int]
+    """Rows whose dead letters their client's topic refused for their content, and until when these go to the
+    cluster's topic without being offered again. Otherwise, while the cluster's topic is in back-off, every pass would
+    offer them once more, and a cancel would never find them waiting."""
     backlog: bool = False
     """The last pass ended at a limit: read large pages."""
 
@@ -72,7 +57,7 @@ class ShardLease:
         await self.publisher.close()
 
 
-class TakeOver:
+class Takeover:
     """Makes this node the owner of a shard, or fails without harm."""
 
     def __init__(
@@ -104,29 +89,29 @@ class TakeOver:
         publisher = await self._publisher.open_shard(shard)
         try:
             state = await self._raise_epoch(shard, expected=before.epoch)
-            ended = await publisher.read_marker()
-            rows = await self._store.read_rows(shard, [entry.position for entry in ended])
+            entries = await publisher.read_marker()
+            rows = await self._store.read_rows(shard, [entry.position for entry in entries])
         except BaseException:
             await publisher.close()
             raise
-        tidy = Cleanup(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
-        tidy.add(Completed(row=rows[entry.position], ended=entry) for entry in ended if entry.position in rows)
+        cleanup = Cleanup(self._store, shard, retention_ms=self._retention_ms, rng=self._rng)
+        cleanup.add(Completed(row=rows[entry.position], entry=entry) for entry in entries if entry.position in rows)
         self._telemetry.takeover(loop.time() - started_s)
         return ShardLease(
             shard=shard,
             epoch=state.epoch,
             publisher=publisher,
             frontier_ms=state.frontier_ms,
-            tidy=tidy,
-            promises={},
-            waiting_lanes={},
-            turned_away={},
+            cleanup=cleanup,
+            announced_not_before_ms={},
+            blocked_lanes={},
+            fallback_until_ms={},
         )
 
     async def renew(self, lease: ShardLease) -> None:
-        """A new producer for the same tenure, and a new epoch with it: see the package's essay.
+        """Gives the lease a new producer and a new epoch with it; the package's docstring says why both.
 
-        Raises: Fenced, Unavailable (the tenure is over in both cases).
+        Raises: Fenced, Unavailable (the lease has ended in both cases).
         """
         await lease.publisher.close()
         lease.publisher = await self._publisher.open_shard(lease.shard)

@@ -11,16 +11,22 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right
-from clockwork.domain.schedule import Topic
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.http import many, problems
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, parsed
 from clockwork.http.path import in_path
 from clockwork.http.problems import Problem
-from clockwork.operations.dead_letters import LettersFrom, LetterView, ShowsLetters
-from clockwork.operations.discard import Discarded, Discards, NotOpen
+from clockwork.operations.dead_letters import (
+    DeadLetterCursor,
+    DeadLetterView,
+    Discarded,
+    Discards,
+    NotOpen,
+    ShowsLetters,
+)
 from clockwork.requests.results import NotFound, Status
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
@@ -82,9 +88,9 @@ class LetterHandlers:
             raise InvalidInput([FieldError(IN_TOPIC, f"should be one of {', '.join(self.letters.topics)}")])
         return topic
 
-    def _start(self, cursor: str | None, only: Topic | None) -> LettersFrom:
+    def _start(self, cursor: str | None, only: Topic | None) -> DeadLetterCursor:
         if cursor is None:
-            return LettersFrom(topic=only or self.letters.topics[0])
+            return DeadLetterCursor(topic=only or self.letters.topics[0])
         start = _opened(cursor)
         if start.topic not in self.letters.topics or only not in (None, start.topic):
             raise InvalidInput([FieldError("cursor", "is not one that was given out for this query")])
@@ -117,7 +123,7 @@ def letter_not_open(other: NotOpen) -> Problem:
     )
 
 
-def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
+def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
     """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
     letter, present = view.letter, view.present
     told: dict[str, Any] = {
@@ -144,7 +150,7 @@ def document_of(view: LetterView, principal: Principal) -> dict[str, Any]:
     return document
 
 
-def _content(view: LetterView) -> dict[str, Any]:
+def _content(view: DeadLetterView) -> dict[str, Any]:
     letter = view.letter
     headers = {name: value.decode(errors="backslashreplace") for name, value in letter.headers}
     key = {} if letter.ordering_key is None else {"orderingKey": letter.ordering_key.decode(errors="backslashreplace")}
@@ -162,26 +168,26 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-# --- cursors: the topic, and the places in its Kafka partitions
+# --- cursors: the topic, and the offsets in its Kafka partitions
 
 
-def _sealed(start: LettersFrom | None) -> str | None:
+def _sealed(start: DeadLetterCursor | None) -> str | None:
     if start is None:
         return None
-    places = {str(number): start.places[number] for number in sorted(start.places)}
-    return base64.urlsafe_b64encode(json_body.compact([start.topic, places])).decode()
+    offsets = {str(number): start.offsets[number] for number in sorted(start.offsets)}
+    return base64.urlsafe_b64encode(json_body.compact([start.topic, offsets])).decode()
 
 
-def _opened(cursor: str) -> LettersFrom:
+def _opened(cursor: str) -> DeadLetterCursor:
     try:
         if len(cursor) > _CURSOR_CHARS_MAX:
             raise ValueError("too long")
         match json_body.parse(base64.b64decode(cursor, altchars=b"-_", validate=True)):
-            case [str(topic), dict(places)] if all(type(at) is int and at >= 0 for at in places.values()):
-                return LettersFrom(
-                    topic=Topic(topic), places={number_of(number): min(at, 2**62) for number, at in places.items()}
+            case [str(topic), dict(offsets)] if all(type(at) is int and at >= 0 for at in offsets.values()):
+                return DeadLetterCursor(
+                    topic=Topic(topic), offsets={number_of(number): min(at, 2**62) for number, at in offsets.items()}
                 )
             case _:
-                raise ValueError("no places")
+                raise ValueError("no offsets")
     except (binascii.Error, ValueError, InvalidInput) as error:
         raise InvalidInput([FieldError("cursor", "is not one that was given out")]) from error

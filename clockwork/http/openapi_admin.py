@@ -10,6 +10,7 @@ from clockwork.http.openapi_parts import (
     ANYWHERE,
     NOT_FOUND,
     NOW_MS,
+    OTHER_SITE,
     PAGING,
     PENDING,
     SCHEDULE_CALL,
@@ -20,7 +21,7 @@ from clockwork.http.openapi_parts import (
     problem,
 )
 from clockwork.http.problems import forbidden
-from clockwork.operations.discard import NotOpen
+from clockwork.operations.dead_letters import NotOpen
 from clockwork.requests.results import Status
 from clockwork.schema.admin_documents import (
     DeadLetterDocument,
@@ -31,6 +32,7 @@ from clockwork.schema.admin_documents import (
     ShardDocument,
     ShardsDocument,
 )
+from clockwork.schema.documents import ProblemDocument
 from clockwork.schema.schedule import LetterForm
 
 ADMIN: Final = "admin"
@@ -67,7 +69,9 @@ _COMMON: Final[Mapping[int, Answer]] = {
     **ANYWHERE,
     **{status: SCHEDULE_CALL[status] for status in (401, 429, 503)},
     403: problem(
-        "The key does not have the right `admin` (or, for what clients entrusted to us, `read`).",
+        "The key does not have the right `admin` (for clients' own content: `read`), or comes from another site.",
+        model=ProblemDocument,
+        **OTHER_SITE,
         forbidden=forbidden("This key does not have the right 'admin'.", []),
     ),
 }

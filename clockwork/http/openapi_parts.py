@@ -206,11 +206,22 @@ _BAD: Final = [
     FieldError("scheduleTime", "should be at most 10 years ahead"),
 ]
 
+OTHER_SITE: Final[Mapping[str, Problem]] = {
+    "unknown_host": problems.refused(
+        "unknown-host", "The node is not known by this name", "Host 'rebound.example' is not a name of this node."
+    ),
+    "other_site": problems.refused("other-site", "A write from another site", "Sec-Fetch-Site 'cross-site': …"),
+}
 ANYWHERE: Final[Mapping[int, Answer]] = {
     400: problem(
         "The request is not valid; every wrong field is named.",
         model=InvalidDocument,
         invalid=problems.invalid_input(_BAD),
+    ),
+    403: problem(
+        "`Host` is not a name of this node (where no key is needed), or a browser carries a write from another site.",
+        model=ProblemDocument,
+        **OTHER_SITE,
     ),
     408: problem("The request took too long to arrive.", slow=problems.of_http(HTTPStatus.REQUEST_TIMEOUT)),
     500: problem(
@@ -227,8 +238,9 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
         wrong=problems.unauthenticated("Send your key as Authorization: Bearer …."),
     ),
     403: problem(
-        "The key does not cover the call, the client or the topic.",
+        "The key does not cover the call, the client or the topic; or the request comes from another site.",
         model=InvalidDocument,
+        **OTHER_SITE,
         forbidden=problems.forbidden(f"clientId {_NOT_COVERED}.", [FieldError("clientId", _NOT_COVERED)]),
     ),
     429: problem(

@@ -15,8 +15,7 @@ from clockwork.domain.rights import authorize_service
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.path import in_path
 from clockwork.http.shards import ShardHandlers
-from clockwork.operations.dead_letters import ShowsLetters
-from clockwork.operations.discard import Discards
+from clockwork.operations.dead_letters import Discards, ShowsLetters
 from clockwork.operations.pauses import Pausing
 from clockwork.operations.scan import Scans
 from clockwork.operations.shards import Surveys

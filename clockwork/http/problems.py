@@ -99,6 +99,11 @@ def forbidden(detail: str, errors: Sequence[FieldError]) -> Problem:
     )
 
 
+def refused(kind: str, title: str, detail: str) -> Problem:
+    """A `403` that no key would change."""
+    return Problem(status=HTTPStatus.FORBIDDEN, kind=kind, title=title, detail=detail)
+
+
 def too_many(detail: str, *, retry_after_s: int, headers: Mapping[str, str]) -> Problem:
     return Problem(
         status=HTTPStatus.TOO_MANY_REQUESTS,

@@ -139,7 +139,7 @@ class ScheduleHandlers:
     ) -> tuple[HTTPStatus, ScheduleView, Headers]:
         """One create, alone, of a batch, or by command; with the headers that tell what is left of the client's quota.
 
-        Raises: Refusal, InvalidInput, Forbidden, TooManyRequests, Unavailable, CommandOver.
+        Raises: Refusal, InvalidInput, Forbidden, TooManyRequests, Unavailable, CommandAlreadyProcessed.
         """
         try:
             authorize(principal, Right.CREATE, new.client_id, new.topic)
@@ -200,7 +200,7 @@ class ScheduleHandlers:
         *,
         turn: CommandDedup | None = None,
     ) -> ScheduleView:
-        """One cancel, alone, of a batch, or by command. Raises: Refusal, Forbidden, Unavailable, CommandOver."""
+        """One cancel, alone, of a batch, or by command. Raises: Refusal, Forbidden, Unavailable, CommandAlreadyProcessed."""
         authorize(principal, Right.CANCEL, client_id)
         match await self.canceller.cancel(client_id, schedule_key, turn=turn):
             case Cancelled(view):
@@ -240,7 +240,10 @@ class ScheduleHandlers:
         if_version: IfVersion | None,
         turn: CommandDedup | None = None,
     ) -> ScheduleView:
-        """One change, over HTTP or by command. Raises: Refusal, InvalidInput, Forbidden, Unavailable, CommandOver."""
+        """One change, over HTTP or by command.
+
+        Raises: Refusal, InvalidInput, Forbidden, Unavailable, CommandAlreadyProcessed.
+        """
         authorize(principal, Right.CREATE, client_id)
 
         def covered(schedule: Schedule) -> Schedule:

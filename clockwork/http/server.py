@@ -11,12 +11,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
 from clockwork.clock import Clock
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
 from clockwork.http.connection import Connection, Places
 from clockwork.http.lists import ListHandlers
+from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
 from clockwork.http.siblings import Sibling, SiblingHandlers
 from clockwork.http.tracing import tracing
@@ -81,7 +82,8 @@ def make_app(
     )
     node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
-    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), admission], client_max_size=0)
+    own_site = same_origin(settings)
+    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), own_site, admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
@@ -169,7 +171,7 @@ class HttpServer:
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Raises: StartRefused if the address cannot be had."""
+        """Raises: CannotStart if the address cannot be had."""
         if self._runner is not None:
             return
         self._runner = web.AppRunner(
@@ -193,7 +195,7 @@ class HttpServer:
             )
         except OSError as error:
             await self.stop()
-            raise StartRefused(
+            raise CannotStart(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
         said = {"host": host, "port": self.port, "tls": self._tls is not None}

@@ -16,7 +16,7 @@ from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import many
 from clockwork.http import query as queries
 from clockwork.http.path import in_path
-from clockwork.operations.scan import BEGINNING, ScanPlace, Scans
+from clockwork.operations.scan import SCAN_START, ScanCursor, Scans
 from clockwork.operations.shards import ShardView, Surveys
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
@@ -75,16 +75,16 @@ def _json(document: Any) -> web.Response:
     return web.Response(body=json_body.compact(document), content_type="application/json")
 
 
-def _sealed(place: ScanPlace | None) -> str | None:
+def _sealed(place: ScanCursor | None) -> str | None:
     if place is None:
         return None
     parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
     return base64.urlsafe_b64encode(parts).decode()
 
 
-def _opened(cursor: str | None, *, shards: int) -> ScanPlace:
+def _opened(cursor: str | None, *, shards: int) -> ScanCursor:
     if cursor is None:
-        return BEGINNING
+        return SCAN_START
     try:
         parts = base64.b64decode(cursor, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
@@ -92,7 +92,7 @@ def _opened(cursor: str | None, *, shards: int) -> ScanPlace:
     shard, after = int.from_bytes(parts[:_SHARD_BYTES], "big"), int.from_bytes(parts[_SHARD_BYTES:], "big")
     if len(parts) != _SHARD_BYTES + _POSITION_BYTES or shard >= shards or after > LAST:
         raise _refused()
-    return ScanPlace(shard=ShardId(shard), after=Position(after) if after else None)
+    return ScanCursor(shard=ShardId(shard), after=Position(after) if after else None)
 
 
 def _refused() -> InvalidInput:

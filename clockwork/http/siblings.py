@@ -26,7 +26,7 @@ import aiohttp
 import orjson
 from aiohttp import hdrs, web
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http import problems
 
 ANSWER_S_MAX: Final = 2.0
@@ -76,7 +76,7 @@ _Answers = Mapping[int, _Said | None]
 
 @asynccontextmanager
 async def answering_siblings(sibling: Sibling, state: OwnState, figures: OwnFigures) -> AsyncIterator[None]:
-    """Answers the others on this process's own socket, for the length of a block. Raises: StartRefused."""
+    """Answers the others on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
         document = {"reasons": state.reasons(), "details": state.details()}
@@ -97,7 +97,7 @@ async def answering_siblings(sibling: Sibling, state: OwnState, figures: OwnFigu
         await web.UnixSite(runner, path).start()
     except OSError as error:
         await runner.cleanup()
-        raise StartRefused(f"no socket in {sibling.folder} for the other processes of this node: {error}") from error
+        raise CannotStart(f"no socket in {sibling.folder} for the other processes of this node: {error}") from error
     try:
         yield
     finally:

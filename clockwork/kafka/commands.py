@@ -4,11 +4,12 @@ Read committed: a record sent inside a producer's transaction is seen when that 
 
 Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up
 itself alone, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
-all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats commands that
-another member works off; the effects of both are one (`domain.command`), and only the present member's commit is taken.
+all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats commands
+that another member works off; the effects of both are one (`domain.command_notes`), and only the present member's commit
+is taken.
 
-`ports.NoteEffects` is kept as the metadata of a commit that does not move the offset. Nothing else depends on offsets: reset
-to the beginning, they cause reading, not effects, as long as the keys are remembered.
+`ports.RecordEffects` writes the metadata of a commit that does not move the offset. Nothing else depends on offsets:
+reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from clockwork.concurrency import Backoff
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.aiokafka_internals import committed_offset
 from clockwork.kafka.client import RNG, KafkaContext
 from clockwork.kafka.ownership import BACKOFF, group_connection, stop_consumer
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class KafkaCommandLog:
         self._kafka = kafka
         self._telemetry = telemetry
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         listener = _Listener()
         backoff = Backoff(RNG, BACKOFF)
         while True:
@@ -71,7 +72,7 @@ class KafkaCommandLog:
                     log.warning("Not in the commands' group; joining again", extra=extra)
             await backoff.wait()
 
-    async def _stay(self, listener: "_Listener", work: WorkOff) -> None:
+    async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
         commits = Commits()
@@ -86,7 +87,7 @@ class KafkaCommandLog:
             await commits.close()
 
     async def _one_assignment(
-        self, consumer: AIOKafkaConsumer, commits: "Commits", listener: "_Listener", work: WorkOff
+        self, consumer: AIOKafkaConsumer, commits: "Commits", listener: "_Listener", work: ProcessBatch
     ) -> None:
         """Works until the next assignment."""
         generation = listener.generation
@@ -118,7 +119,7 @@ class KafkaCommandLog:
         listener: "_Listener",
         generation: int,
         where: TopicPartition,
-        work: WorkOff,
+        work: ProcessBatch,
     ) -> None:
         try:
             noted = await self._go_to_committed(consumer, where)
@@ -134,7 +135,7 @@ class KafkaCommandLog:
                 batch = CommandBatch(records=tuple(_record(record) for record in records), over=over)
 
                 async def note_effects(begin: int = begin, end: int = end) -> None:
-                    """See `ports.NoteEffects`. Raises: BrokerUnavailable."""
+                    """See `ports.RecordEffects`. Raises: BrokerUnavailable."""
                     try:
                         await commits.run(consumer.commit({where: (begin, f"effects before {end}")}))
                     except (OSError, TimeoutError) as error:
@@ -221,7 +222,7 @@ class Commits:
 
 def _record(record: Any) -> CommandRecord:
     return CommandRecord(
-        place=CommandPlace(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
+        place=CommandOffset(kafka_partition=record.partition, offset=record.offset, at_ms=max(0, record.timestamp)),
         key=record.key,
         value=record.value or b"",
         headers=tuple((name, value or b"") for name, value in record.headers),

@@ -18,12 +18,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Receipt, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
 from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
-from clockwork.ports.operations import LetterPage
+from clockwork.ports.operations import DeadLetterPage
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +52,13 @@ class KafkaDeadLetters:
         self._kafka = kafka
         self._consumers = asyncio.Semaphore(CONSUMERS_AT_ONCE)
 
-    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """See `DeadLetterLog`."""
         letters: list[DeadLetter] = []
         page_bytes = 0
         async with self._consumer(topic) as consumer:
             if consumer is None:
-                return LetterPage(letters=(), next_from=None)
+                return DeadLetterPage(letters=(), next_from=None)
             begin_s = asyncio.get_running_loop().time()
             ends, at = await _seek(consumer, start)
             while block := _block(at, ends):
@@ -75,7 +76,7 @@ class KafkaDeadLetters:
                 key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)
             )
             next_from = {where.partition: at[where] for where in block} or None
-            return LetterPage(letters=tuple(letters), next_from=next_from)
+            return DeadLetterPage(letters=tuple(letters), next_from=next_from)
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""

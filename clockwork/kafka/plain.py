@@ -11,7 +11,7 @@ Kafka partition begins with a new producer id, from zero; other Kafka partitions
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiokafka.protocol.transaction import InitProducerIdRequest
@@ -85,10 +85,13 @@ class PlainSender:
 
     async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Receipt:
         """See `ports.Publisher.send`; the default partitioner chooses, if `kafka_partition` is None."""
+        now_s = asyncio.get_running_loop().time()
         layout = await self._directory.layout(record.topic)
+        if refusal_by_layout(record.topic, layout):
+            layout = await self._directory.layout(record.topic, since_s=now_s)
         if refusal := refusal_by_layout(record.topic, layout):
             raise DeliveryRefused([refusal], begun=False)
-        if await too_large(self._directory, record):
+        if await too_large(self._directory, record, since_s=now_s):
             raise DeliveryRefused([record_refusal(0, record.topic, codes.MESSAGE_TOO_LARGE)], begun=False)
         number = partition_for(record, layout) if kafka_partition is None else kafka_partition
         done = self._enqueue((record.topic, number), record)
@@ -136,8 +139,8 @@ class PlainSender:
                 self._forget_identity(where)
                 _refuse(batch, refusal)
             else:
-                refused = batch[refusal.index]
-                _refuse([refused], Refusal(cause=refusal.cause, reason=refusal.reason, topic=refusal.topic, index=0))
+                # To its caller it is a refusal of one record.
+                _refuse([batch[refusal.index]], replace(refusal, index=0))
 
         queue: PartitionQueue | None = None
         try:

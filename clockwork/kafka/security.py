@@ -21,7 +21,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings import model as names
 from clockwork.settings.model import MSK_IAM, KafkaSecuritySettings
 from clockwork.tls import CertFiles, client_context
@@ -62,7 +62,7 @@ class KafkaSecurity:
 
 
 def kafka_security(settings: KafkaSecuritySettings, *, region: str) -> KafkaSecurity:
-    """Loads the files and libraries that the settings name. Raises: StartRefused, if one cannot be used."""
+    """Loads the files and libraries that the settings name. Raises: CannotStart, if one cannot be used."""
     context = None
     if settings.tls:
         context = client_context(
@@ -92,14 +92,14 @@ def kafka_cert_files(settings: KafkaSecuritySettings) -> CertFiles | None:
 
 
 class MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no types
-    """Tokens for MSK. Raises: StartRefused, if the library is missing."""
+    """Tokens for MSK. Raises: CannotStart, if the library is missing."""
 
     def __init__(self, region: str) -> None:
         self._region = region
         try:
             self._signer: Any = import_module(SIGNER)
         except ImportError as error:
-            raise StartRefused(
+            raise CannotStart(
                 f"{names.MECHANISM}: {MSK_IAM} needs a library that is missing: pip install 'clockwork[msk]'"
             ) from error
 

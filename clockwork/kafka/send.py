@@ -31,12 +31,10 @@ from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import murmur2
-from clockwork.errors import BrokerUnavailable, Cause, Refusal
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
 from clockwork.kafka import codes
 from clockwork.kafka.client import RNG, KafkaContext, Wire
 from clockwork.kafka.topics import (
-    LIMIT_AGE_S_MAX,
-    REFUSING_LIMIT_AGE_S_MAX,
     TopicDirectory,
     TopicLayout,
     TopicState,
@@ -376,7 +374,7 @@ class Transfer:
 
     def _refuse_topic(self, refusal: Refusal) -> None:
         for queue in self.queues.values():
-            if queue.where[0] == refusal.topic:
+            if queue.where[0] == refusal.destination:
                 queue.clear()
         self._on_refusal(refusal)
 
@@ -392,17 +390,17 @@ def _receipt(where: TopicPartition, record: OutRecord, answer: ProduceAnswer, nt
 
 def record_refusal(index: int, topic: str, code: int) -> Refusal:
     """The refusal of a record for its content or size."""
-    return Refusal(cause=Cause.RECORD, reason=RECORD_REASONS[code], topic=topic, index=index)
+    return Refusal(cause=RefusalCause.RECORD, reason=RECORD_REASONS[code], destination=topic, index=index)
 
 
 def refusal_by_code(topic: str, code: int) -> Refusal:
     """The refusal of a topic that takes nothing from us."""
-    return Refusal(cause=Cause.TOPIC, reason=TOPIC_REASONS[code], topic=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason=TOPIC_REASONS[code], destination=topic)
 
 
 def transient_refusal(topic: str, code: int) -> Refusal:
     """The refusal of a topic that takes nothing at present, for reasons of its brokers or replicas."""
-    return Refusal(cause=Cause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), topic=topic)
+    return Refusal(cause=RefusalCause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), destination=topic)
 
 
 def refusal_by_layout(topic: str, layout: TopicLayout) -> Refusal | None:
@@ -410,8 +408,8 @@ def refusal_by_layout(topic: str, layout: TopicLayout) -> Refusal | None:
     if layout.state is TopicState.PRESENT:
         return None
     if layout.state is TopicState.UNSETTLED:
-        return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
-    return Refusal(cause=Cause.TOPIC, reason=f"topic_{layout.state}", topic=topic)
+        return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason=f"topic_{layout.state}", destination=topic)
 
 
 async def find_missing(directory: TopicDirectory, topics: Iterable[str], *, since_s: float) -> list[Refusal]:
@@ -431,24 +429,25 @@ async def not_writable_reason(directory: TopicDirectory, where: TopicPartition, 
     partition in it has written that it ended, aborted or not. One without a leader or without enough replicas would
     keep the shard's transactional id busy, and with it every other topic of the shard.
     """
-    if await _not_writable(directory, where, layout, limit_age_s_max=LIMIT_AGE_S_MAX) is None:
+    if await _not_writable(directory, where, layout, since_s=None) is None:
         return None
     # Nothing is refused by cached facts alone: a topic that is put right takes records from the next attempt on.
-    layout = await directory.layout(where[0], since_s=asyncio.get_running_loop().time())
+    now_s = asyncio.get_running_loop().time()
+    layout = await directory.layout(where[0], since_s=now_s)
     if refusal := refusal_by_layout(where[0], layout):
         return refusal
-    return await _not_writable(directory, where, layout, limit_age_s_max=0)
+    return await _not_writable(directory, where, layout, since_s=now_s)
 
 
 async def _not_writable(
-    directory: TopicDirectory, where: TopicPartition, layout: TopicLayout, *, limit_age_s_max: float
+    directory: TopicDirectory, where: TopicPartition, layout: TopicLayout, *, since_s: float | None
 ) -> Refusal | None:
     topic, number = where
     leader = layout.leader_of(number)
     if leader < 0:
         return transient_refusal(topic, codes.LEADER_NOT_AVAILABLE)
     in_sync, replicas = layout.in_sync[number], layout.replicas[number]
-    in_sync_min = (await directory.limits(topic, age_s_max=limit_age_s_max)).in_sync_min or 1
+    in_sync_min = (await directory.limits(topic, since_s=since_s)).in_sync_min or 1
     if in_sync >= in_sync_min:
         return None
     # More than there are replicas are asked for: most brokers are content with all of them.
@@ -457,11 +456,12 @@ async def _not_writable(
     return transient_refusal(topic, codes.NOT_ENOUGH_REPLICAS)
 
 
-async def too_large(directory: TopicDirectory, record: OutRecord) -> bool:
-    """True if the record alone is certainly over its topic's limit or ours; the broker judges records close to it."""
+async def too_large(directory: TopicDirectory, record: OutRecord, *, since_s: float) -> bool:
+    """True if the record alone is certainly over ours or its topic's limit, as it was at loop time `since_s` or later; the
+    broker judges records close to it."""
     least_bytes = wire_bytes(record) - ESTIMATE_SLACK_BYTES
-    for age_s_max in (LIMIT_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX):
-        limits = await directory.limits(record.topic, age_s_max=age_s_max)
+    for limit_since_s in (None, since_s):
+        limits = await directory.limits(record.topic, since_s=limit_since_s)
         if least_bytes <= min(RECORD_BYTES_MAX, limits.record_bytes_max or RECORD_BYTES_MAX):
             return False
     return True

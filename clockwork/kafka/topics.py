@@ -7,6 +7,7 @@ goes on accepting for it.
 
 import asyncio
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.produce import ProduceRequest
 
-from clockwork.errors import BrokerUnavailable, StartRefused
+from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
 from clockwork.kafka.client import ANSWERED_S_MAX, KafkaContext, LastAnswer, Wire
@@ -31,8 +32,6 @@ MISSING_AGE_S_MAX: Final = 1.0
 LIMIT_AGE_S_MAX: Final = 60.0
 """The age up to which a topic's limits are believed: they are changed by hand and rarely; if one shrank, the broker's
 refusal says so."""
-REFUSING_LIMIT_AGE_S_MAX: Final = 1.0
-"""The age up to which a limit may refuse a record unsent: when it is raised, the record must not fail by it once more."""
 PING_INTERVAL_S: Final = 1.0
 """Interval of requests that only show that Kafka answers, while nothing else is asked."""
 PRODUCE_OF_CAPPED_MIN: Final = 10
@@ -103,6 +102,8 @@ class TopicDirectory:
         self._wire = wire
         self._layouts: dict[str, TopicLayout] = {}
         self._limits: dict[str, tuple[float, TopicLimits]] = {}
+        """With the loop time at which they were asked for."""
+        self._reading_limits: set[str] = set()
         self._wanted: set[str] = set()
         self._asking = asyncio.Lock()
         self._trouble: str | None = None
@@ -162,20 +163,23 @@ class TopicDirectory:
             raise BrokerUnavailable(f"topics are not known and Kafka does not say: {error}") from error
         return {topic: self._layouts[topic] for topic in topics}
 
-    async def limits(self, topic: str, *, age_s_max: float = LIMIT_AGE_S_MAX) -> TopicLimits:
-        """The topic's limits as they were within so many seconds; 0: as they are. Where they are not known, a refusal will
-        tell."""
+    async def limits(self, topic: str, *, since_s: float | None = None) -> TopicLimits:
+        """The topic's limits, from the cache if young enough; with `since_s`, read at that loop time or later. Where they
+        cannot be read, the last ones known: a refusal will tell."""
         now_s = asyncio.get_running_loop().time()
-        asked_at_s, limits = self._limits.get(topic, (None, TopicLimits()))
-        if asked_at_s is not None and now_s - asked_at_s < age_s_max:
+        read_at_s, limits = self._limits.get(topic, (-math.inf, TopicLimits()))
+        oldest_s = now_s - LIMIT_AGE_S_MAX if since_s is None else since_s
+        # While one caller reads them, others go on with the old ones, unless they would refuse a record by them.
+        if read_at_s >= oldest_s or (since_s is None and topic in self._reading_limits):
             return limits
-        # Before the request: calls that come meanwhile go on with the old values.
-        self._limits[topic] = (now_s, limits)
+        self._reading_limits.add(topic)
         try:
             async with asyncio.timeout(self._timeouts.lookup_ms / 1_000):
                 limits = await self._ask_limits(topic)
         except (BrokerUnavailable, TimeoutError):
-            return limits
+            pass  # not asked for again at once, all the same: every delivery would wait for the time-out
+        finally:
+            self._reading_limits.discard(topic)
         self._limits.pop(topic, None)
         self._limits[topic] = (now_s, limits)
         _shrink(self._limits)
@@ -295,7 +299,7 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
         kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
         config={
             "retention.ms": str(COMMANDS_RETENTION_MS),
-            # Tells a topic that was deleted and created again from the old one (`domain.command`).
+            # Tells a topic that was deleted and created again from the old one (`domain.command_notes`).
             "message.timestamp.type": "LogAppendTime",
             # With the headers of a dead letter it still fits into a record of ours.
             "max.message.bytes": "1000000",
@@ -339,7 +343,7 @@ def safe_config(plan: TopicPlan, *, replicas: int) -> dict[str, str]:
 
 
 async def create_internal_topics(kafka: KafkaContext) -> None:
-    """Creates those that are missing; leaves the others as they are. Raises: BrokerUnavailable, StartRefused."""
+    """Creates those that are missing; leaves the others as they are. Raises: BrokerUnavailable, CannotStart."""
     await _create(kafka, internal_topics(kafka.settings))
 
 
@@ -350,7 +354,7 @@ async def create_topics(
     kafka_partitions: int = 1,
     config: Mapping[str, str] | None = None,
 ) -> None:
-    """Creates clients' topics, for a demo or a test. Raises: BrokerUnavailable, StartRefused."""
+    """Creates clients' topics, for a demo or a test. Raises: BrokerUnavailable, CannotStart."""
     plans = [TopicPlan(name=name, kafka_partitions=kafka_partitions, config=config or {}) for name in names]
     await _create(kafka, plans)
 
@@ -368,7 +372,7 @@ async def _create(kafka: KafkaContext, plans: list[TopicPlan]) -> None:
         answer = await admin.create_topics(topics, timeout_ms=CREATE_TIMEOUT_MS)
         for name, error_code, *message in answer.topic_errors:
             if error_code not in (codes.NONE, codes.TOPIC_EXISTS):
-                raise StartRefused(f"Kafka topic {name} could not be made: error code {error_code} {message}")
+                raise CannotStart(f"Kafka topic {name} could not be made: error code {error_code} {message}")
         await _until_they_have_leaders(admin, [topic.name for topic in topics])
     except (KafkaError, OSError, TimeoutError) as error:
         raise await kafka.unavailable("init", otherwise=f"topics could not be made: {error!r}") from error

@@ -170,16 +170,17 @@ class KafkaShardPublisher:
     async def _preflight(self, records: Sequence[OutRecord]) -> dict[TopicPartition, PartitionQueue]:
         """Refuses, without a transaction, topics that are missing or not writable, and records that are too large; then
         decides where each record goes. Raises: DeliveryRefused, BrokerUnavailable."""
-        layouts = await self._layouts({record.topic for record in records})
+        now_s = asyncio.get_running_loop().time()
+        layouts = await self._layouts({record.topic for record in records}, now_s)
         refusals = [refusal for topic, layout in layouts.items() if (refusal := refusal_by_layout(topic, layout))]
-        bad_topics = {refusal.topic for refusal in refusals}
+        bad_topics = {refusal.destination for refusal in refusals}
         queues: dict[TopicPartition, PartitionQueue] = {}
         for index, record in enumerate(records):
             if index % YIELD_EVERY_RECORDS == YIELD_EVERY_RECORDS - 1:
                 await asyncio.sleep(0)
             if record.topic in bad_topics:
                 continue
-            if await too_large(self._directory, record):
+            if await too_large(self._directory, record, since_s=now_s):
                 refusals.append(record_refusal(index, record.topic, codes.MESSAGE_TOO_LARGE))
                 continue
             where = (record.topic, partition_for(record, layouts[record.topic]))
@@ -194,12 +195,14 @@ class KafkaShardPublisher:
             raise DeliveryRefused(refusals, begun=False)
         return queues
 
-    async def _layouts(self, topics: set[str]) -> Mapping[str, TopicLayout]:
+    async def _layouts(self, topics: set[str], now_s: float) -> Mapping[str, TopicLayout]:
         """The topics' layouts, at most a second old (one request a second for all shards of the node), because the
-        coordinator must not be left with a Kafka partition that cannot be written (`not_writable_reason`)."""
+        coordinator must not be left with a Kafka partition that cannot be written (`not_writable_reason`); those that
+        refuse a topic are read anew."""
         own_topic, own_number = self._own
-        since_s = asyncio.get_running_loop().time() - LAYOUT_AGE_S_MAX
-        layouts = dict(await self._directory.layouts({*topics, own_topic}, since_s=since_s))
+        layouts = dict(await self._directory.layouts({*topics, own_topic}, since_s=now_s - LAYOUT_AGE_S_MAX))
+        if refused := [topic for topic, layout in layouts.items() if refusal_by_layout(topic, layout)]:
+            layouts |= await self._directory.layouts(refused, since_s=now_s)
         layout = layouts[own_topic] if own_topic in topics else layouts.pop(own_topic)
         if layout.state is not TopicState.PRESENT or own_number >= len(layout.leaders):
             raise BrokerUnavailable(f"{own_topic} is {layout.state} or has too few Kafka partitions")

@@ -31,13 +31,15 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
 from clockwork.errors import Unavailable
-from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_loop import Gates, ShardLoop
-from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.destination_waits import DestinationWaits, rate_limits
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.settlement import Settlement
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import TakeOver
-from clockwork.firing.topic_pace import topic_pace
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.takeover import Takeover
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
 from clockwork.http.siblings import Sibling, answering_siblings
@@ -59,7 +61,6 @@ from clockwork.node.resources import (
 )
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
-from clockwork.operations.pauses import PauseWatch
 from clockwork.ports.tracing import Tracer
 from clockwork.requests.history import History
 from clockwork.requests.listing import Listing, count_ahead
@@ -106,7 +107,7 @@ class Node:
     commands: Commands | None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set, then drains. Raises: StartRefused."""
+        """Works until `stop` is set, then drains. Raises: CannotStart."""
         async with asyncio.TaskGroup() as group:
             side = [
                 group.create_task(self.watch.run(), name="watch"),
@@ -173,7 +174,7 @@ class Node:
 async def open_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> AsyncIterator[Node]:
     """Opens the adapters and puts a node together, or one of its processes; closes all of it at the end.
 
-    Raises: StartRefused.
+    Raises: CannotStart.
     """
     clock = SystemClock()
     guard = ClockGuard(clock)
@@ -189,21 +190,31 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
-        topic_waits = TopicWaits(topic_wait_ms=settings.runner.topic_wait_ms, pace=topic_pace(settings.pace, telemetry))
-        take_over = TakeOver(
+        destination_waits = DestinationWaits(
+            topic_wait_ms=settings.runner.topic_wait_ms, limits=rate_limits(settings.pace, telemetry)
+        )
+        takeover = Takeover(
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
-        delivery = Delivery(
-            store, publisher, take_over, topic_waits, clock, telemetry, rng, settings.runner, tracer=tracer
-        )
+        settlement = Settlement(store, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer)
         pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
-        dispatcher = Dispatcher(
-            store, delivery, topic_waits, clock, guard, telemetry, settings.runner, pauses=pauses.current
+        shard_pass = ShardPass(
+            store,
+            TransactionalDelivery(takeover, settlement, telemetry),
+            AcknowledgedDelivery(publisher, settlement),
+            destination_waits,
+            clock,
+            guard,
+            telemetry,
+            settings.runner,
+            pauses=pauses.current,
         )
-        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+        concurrency = ConcurrencyLimits(
+            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
+        )
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, settings.runner)
+            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
         waker = Waker(ownership, supervisor.tell)
@@ -332,7 +343,7 @@ def _make_api(
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:
-    """A node, or one of its processes, from start to SIGTERM. Raises: StartRefused."""
+    """A node, or one of its processes, from start to SIGTERM. Raises: CannotStart."""
     stop, for_good = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -7,11 +7,10 @@ from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.http.operations import AdminParts
 from clockwork.kafka.dead_letters import KafkaDeadLetters
 from clockwork.node.resources import kafka_context
-from clockwork.operations.dead_letters import DeadLetters
-from clockwork.operations.discard import Discarder
-from clockwork.operations.pauses import Pauser
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
-from clockwork.operations.shards import Survey
+from clockwork.operations.shards import ShardAdmin
 from clockwork.requests.results import Accepts
 from clockwork.requests.waker import Waker
 from clockwork.settings.model import Settings
@@ -31,9 +30,11 @@ def admin_parts(
     """What is asked of the service itself."""
     search = DynamoScheduleSearch(store.client)
     return AdminParts(
-        pausing=Pauser(DynamoPauses(store.client), clock, rng, settings.intake),
-        letters=DeadLetters(KafkaDeadLetters(kafka_context(settings)), schedules, dead_letter_topics(settings.runner)),
+        pausing=PauseAdmin(DynamoPauses(store.client), clock, rng, settings.intake),
+        letters=DeadLetterAdmin(
+            KafkaDeadLetters(kafka_context(settings)), schedules, dead_letter_topics(settings.runner)
+        ),
         discards=Discarder(store, clock, rng, settings.intake),
-        survey=Survey(store, waker, clock, rng, settings.intake),
+        survey=ShardAdmin(store, waker, clock, rng, settings.intake),
         scan=PendingScan(store, search, clock, rng, settings.intake),
     )

@@ -35,7 +35,7 @@ from typing import Final
 
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.model import HttpSettings, Settings
 
 BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=10_000)
@@ -73,7 +73,7 @@ class Processes:
         """Exit codes of the processes that were running at the end."""
 
     async def run(self) -> int:
-        """The exit code. Raises: StartRefused."""
+        """The exit code. Raises: CannotStart."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -169,7 +169,7 @@ class Processes:
 
 @contextmanager
 def reserved_port(settings: HttpSettings) -> Iterator[int]:
-    """Reserves the port for the processes, which bind it too. Raises: StartRefused if another program has it."""
+    """Reserves the port for the processes, which bind it too. Raises: CannotStart if another program has it."""
     names = "CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT"
     try:
         family, kind, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
@@ -181,12 +181,12 @@ def reserved_port(settings: HttpSettings) -> Iterator[int]:
             port = int(alone.getsockname()[1])
         shared = socket.socket(family, kind)
     except OSError as error:
-        raise StartRefused(f"{names}: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise CannotStart(f"{names}: cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
     with shared:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             shared.bind((address[0], port, *address[2:]))
         except OSError as error:
-            raise StartRefused(f"{names}: lost {settings.host}:{port}: {error.strerror}") from error
+            raise CannotStart(f"{names}: lost {settings.host}:{port}: {error.strerror}") from error
         yield port

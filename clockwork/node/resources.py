@@ -3,7 +3,7 @@
 import logging
 import ssl
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.ownership import leave_group
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 async def prepare_resources(settings: Settings, *, fires: bool) -> None:
-    """What a node does with tables and topics at its start. Raises: StartRefused, Unavailable."""
+    """What a node does with tables and topics at its start. Raises: CannotStart, Unavailable."""
     if settings.dynamo.create_resources:
         await _make_resources(settings)
     await check_resources(settings, fires=fires)
 
 
 async def init_resources(settings: Settings) -> None:
-    """`python -m clockwork init`: makes what is missing, then checks. Raises: StartRefused, Unavailable."""
+    """`python -m clockwork init`: makes what is missing, then checks. Raises: CannotStart, Unavailable."""
     await _make_resources(settings)
     # Whoever makes topics has rights of another kind than a node's.
     await check_resources(settings, fires=False)
@@ -41,7 +41,7 @@ async def _make_resources(settings: Settings) -> None:
 async def check_resources(settings: Settings, *, fires: bool = True) -> None:
     """`python -m clockwork check`, and the start of a node (`fires`: of one that delivers). Warnings go to the log.
 
-    Raises: StartRefused (one line for each thing that is wrong, and what to do), Unavailable.
+    Raises: CannotStart (one line for each thing that is wrong, and what to do), Unavailable.
     """
     found = merged(
         [
@@ -52,14 +52,14 @@ async def check_resources(settings: Settings, *, fires: bool = True) -> None:
     for warning in found.warnings:
         log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
     if found.problems:
-        raise StartRefused("\n".join(found.problems))
+        raise CannotStart("\n".join(found.problems))
 
 
 async def leave_for_good(settings: Settings) -> None:
     """`python -m clockwork leave`: the node with this instance id, stopped by now, will not come back, so its shards are
-    handed over without waiting for its session to end. Raises: StartRefused, Unavailable."""
+    handed over without waiting for its session to end. Raises: CannotStart, Unavailable."""
     if settings.kafka.instance_id is None:
-        raise StartRefused("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
+        raise CannotStart("CLOCKWORK_INSTANCE_ID is not set: a node without one leaves by itself when it stops")
     for instance_id in settings.processes.instance_ids(settings.kafka.instance_id):
         await leave_as(settings, instance_id)
 
@@ -89,7 +89,7 @@ def dynamo_settings(settings: Settings) -> DynamoClientSettings:
 
 
 def http_tls(settings: Settings) -> ssl.SSLContext | None:
-    """None: plain HTTP. Raises: StartRefused."""
+    """None: plain HTTP. Raises: CannotStart."""
     files = http_cert_files(settings)
     return server_context(files) if files is not None else None
 
@@ -113,7 +113,7 @@ def watched_certificates(
 
 
 def kafka_context(settings: Settings) -> KafkaContext:
-    """The settings' Kafka, with its certificates and credentials loaded. Raises: StartRefused."""
+    """The settings' Kafka, with its certificates and credentials loaded. Raises: CannotStart."""
     return KafkaContext(
         settings=settings.kafka, security=kafka_security(settings.kafka_security, region=settings.dynamo.region)
     )

@@ -17,8 +17,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
-from clockwork.errors import StartRefused
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row
+from clockwork.errors import CannotStart
 from clockwork.ports.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _whose(client_id: ClientId, topic: Topic) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_tracer(tracing: Literal["off", "otlp"]) -> AsyncIterator[Tracer]:
-    """What the setting asks for; at the end the last spans are sent. Raises: StartRefused."""
+    """What the setting asks for; at the end the last spans are sent. Raises: CannotStart."""
     if tracing == "off":
         yield NO_TRACER
         return
@@ -125,7 +126,7 @@ def _provider() -> "TracerProvider":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise StartRefused("CLOCKWORK_TRACING=otlp needs more packages: pip install 'clockwork[otel]'") from error
+        raise CannotStart("CLOCKWORK_TRACING=otlp needs more packages: pip install 'clockwork[otel]'") from error
     resource = Resource.create({SERVICE_NAME: SERVICE}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

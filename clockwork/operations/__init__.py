@@ -1,1 +1,1 @@
-"""Calls of operators: pauses, shards, dead letters, pending schedules."""
+"""Operations: calls of operators about pauses, shards, dead letters and all pending schedules."""

@@ -1,72 +1,86 @@
-"""Dead letters, and which of them still ask for something.
+"""Dead letters: pages of them, each with the present state of its schedule, and the discard.
 
-They lie in the cluster's topic, and in those of clients that have one of their own; a page is of one of them, and the next
-one follows where it ends. A topic only grows (until its retention ends), so what has become of a letter is not in it: it is
-in the schedule's own state. A letter is *open* while its schedule is still failed with the very delivery that the letter is
-of. Then it may be armed again, with the version that is shown here as the condition: a letter that is retried twice, by two
-people or by one who lost an answer, is armed once.
+Dead letters are in the cluster's topic and in the topics of clients that have their own. A page is of one topic, and
+the next topic follows where it ends. A topic only grows (until its retention ends), so the state of a dead letter is
+not in it: it is in its schedule. A dead letter is *open* while its schedule is still failed with the delivery id of
+the dead letter. An open one may be retried, on condition of the version that is shown with it: if two people retry
+it, or one whose answer was lost, the schedule is retried once.
 
-Or it may be *discarded* (`operations.discard`): it needs nothing any more, and is open no longer. That is for the person who
-goes through the open ones at night, and wants to find no others there the next time; nothing else depends on it.
+Or it may be *discarded*: it needs nothing any more and is open no longer, so that an operator who goes through the
+open ones does not find it again. No other rule depends on it.
+
+The discard is a mark in the pointer, not in the outcome. The pointer is written on condition of its version and
+position, which prove that the failed schedule still has the key: against a retry, or another schedule under the key,
+exactly one of the two writes comes first, and the second one notices. A cleanup that is repeated, by a new owner or a
+zombie, writes the outcome again as it was, and would take the mark off there.
+
+No other code reads the mark. The schedule is `failed` as before and expires as before. A retry of the key works as
+before: the version has not changed, so a person who decides otherwise need not undo the discard first. The retry
+replaces the pointer and with it the mark: if the schedule fails again, that is another dead letter, and open.
 """
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
+from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.dead_letters import DeadLetter
-from clockwork.domain.schedule import Topic
-from clockwork.errors import Unreadable
-from clockwork.operations.discard import failed_with
+from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
-from clockwork.requests.results import Accepts, ScheduleView
+from clockwork.ports.store import ScheduleStore
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.results import Accepts, NotFound, ScheduleView, Status
+from clockwork.requests.state import Reading
+from clockwork.settings.model import IntakeSettings
 
 STATES_AT_ONCE: Final = 16
-"""Of letters whose schedules are read."""
+"""Schedules of dead letters that are read side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterView:
-    """A letter, and what stands under its key now."""
+class DeadLetterView:
+    """A dead letter with the present state of its key."""
 
     letter: DeadLetter
     lies_in: Topic
     present: ScheduleView | None
-    """None: nothing is known of it any more, it cannot be read, or the letter does not name it."""
+    """None: the key is unknown by now, cannot be read, or is not named by the dead letter."""
 
     @property
     def open(self) -> bool:
-        """Whether it asks for something still: its schedule is failed with this delivery, and nobody has discarded it."""
-        return self._is_last_word and self.discarded_at_ms is None
+        """True while the schedule is failed with this delivery and the dead letter is not discarded."""
+        return self._is_present_state and self.discarded_at_ms is None
 
     @property
     def discarded_at_ms(self) -> int | None:
-        """When it was discarded. None: it was not, or something else has become of its schedule since."""
-        return self.present.discarded_at_ms if self._is_last_word and self.present is not None else None
+        """Time of the discard. None: not discarded, or the schedule has another state since."""
+        return self.present.discarded_at_ms if self._is_present_state and self.present is not None else None
 
     @property
-    def _is_last_word(self) -> bool:
+    def _is_present_state(self) -> bool:
         return self.present is not None and failed_with(self.present, self.letter.delivery_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LettersFrom:
-    """Where a page begins."""
+class DeadLetterCursor:
+    """The beginning of a page."""
 
     topic: Topic
-    places: Mapping[int, int] = field(default_factory=dict)
-    """Offsets by Kafka partition, as `DeadLetterLog` names them. None: at the first letters."""
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    """Offsets by Kafka partition, as `DeadLetterLog` takes them. Empty: from the first dead letters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterViews:
-    """A page of them."""
+class DeadLetterViewPage:
+    """Some dead letters, and where to go on; None at the end of the last topic."""
 
-    views: tuple[LetterView, ...]
-    next_from: LettersFrom | None
+    views: tuple[DeadLetterView, ...]
+    next_from: DeadLetterCursor | None
 
 
 class ShowsLetters(Protocol):
@@ -77,17 +91,17 @@ class ShowsLetters(Protocol):
         """Those that have dead letters, the cluster's first. No other may be asked for."""
         ...
 
-    async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
-        """Letters from there on, and where to go on, in the same topic or in the next; None when all that was there has been
-        read. Raises: Unavailable."""
+    async def page(self, start: DeadLetterCursor, *, letters_max: int) -> DeadLetterViewPage:
+        """Letters from there on, and where to go on, in the same topic or in the next; None when all that was there
+        has been read. Raises: Unavailable."""
         ...
 
-    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:
+    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetterView | None:
         """The letter at this place. Raises: Unavailable."""
         ...
 
 
-class DeadLetters:
+class DeadLetterAdmin:
     """Implements `ShowsLetters`."""
 
     def __init__(self, log: DeadLetterLog, schedules: Accepts, topics: DeadLetterTopics) -> None:
@@ -95,27 +109,94 @@ class DeadLetters:
         self._schedules = schedules
         self.topics = topics.every()
 
-    async def page(self, start: LettersFrom, *, letters_max: int) -> LetterViews:
-        page = await self._log.read_letters(start.topic, start.places, letters_max=letters_max)
+    async def page(self, start: DeadLetterCursor, *, letters_max: int) -> DeadLetterViewPage:
+        page = await self._log.read_letters(start.topic, start.offsets, letters_max=letters_max)
         views = await gather_bounded(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
-        return LetterViews(views=tuple(views), next_from=self._next(start.topic, page.next_from))
+        return DeadLetterViewPage(views=tuple(views), next_from=self._next(start.topic, page.next_from))
 
-    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> LetterView | None:
+    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetterView | None:
         letter = await self._log.read_letter(topic, kafka_partition, offset)
         return None if letter is None else await self._view(topic, letter)
 
-    def _next(self, topic: Topic, places: Mapping[int, int] | None) -> LettersFrom | None:
-        if places is not None:
-            return LettersFrom(topic=topic, places=places)
+    def _next(self, topic: Topic, offsets: Mapping[int, int] | None) -> DeadLetterCursor | None:
+        if offsets is not None:
+            return DeadLetterCursor(topic=topic, offsets=offsets)
         later = self.topics[self.topics.index(topic) + 1 :]
-        return LettersFrom(topic=later[0]) if later else None
+        return DeadLetterCursor(topic=later[0]) if later else None
 
-    async def _view(self, lies_in: Topic, letter: DeadLetter) -> LetterView:
-        view = partial(LetterView, letter=letter, lies_in=lies_in)
+    async def _view(self, lies_in: Topic, letter: DeadLetter) -> DeadLetterView:
+        view = partial(DeadLetterView, letter=letter, lies_in=lies_in)
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
             return view(present=await self._schedules.find(letter.client_id, letter.schedule_key))
         except Unreadable:
-            # What stands under this key cannot be acted on anyway; the other letters can.
+            # The schedule under this key cannot be retried or discarded anyway; those of other dead letters can.
             return view(present=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """The dead letter is discarded, now or before."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotOpen:
+    """The key has another state by now, as far as it can be read."""
+
+    status: Status
+    """`failed` means: with another delivery id."""
+    readable: bool = True
+    """False: the content cannot be read, so the delivery id is unknown."""
+
+
+class Discards(Protocol):
+    """What the edge asks."""
+
+    async def discard(
+        self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
+    ) -> Discarded | NotOpen | NotFound:
+        """Notes that the schedule, failed with this delivery, needs nothing any more. Raises: Unavailable: it may
+        have been done; the same request again settles it."""
+        ...
+
+
+class Discarder:
+    """Implements `Discards`."""
+
+    def __init__(self, store: ScheduleStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._settings = settings
+        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
+
+    async def discard(
+        self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
+    ) -> Discarded | NotOpen | NotFound:
+        """See `Discards`."""
+        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
+        async with patience.kept():
+            while True:
+                try:
+                    pointer = await self._store.read_pointer(client_id, schedule_key)
+                    if pointer is None or await self._reading.forgotten(pointer):
+                        return NotFound()
+                    view = await self._reading.view_at(pointer)
+                    if view is not None:
+                        if not failed_with(view, delivery_id):
+                            return NotOpen(view.status, readable=view.schedule is not None)
+                        return Discarded(await self._store.discard(pointer, at_ms=self._clock.now_ms()))
+                    why = "the schedule is being changed by another request"
+                except (Contested, StoreUnavailable) as error:
+                    # Whatever was applied meanwhile, the next round reads.
+                    why = f"the dead letter could not be discarded in time: {error}"
+                await patience.pause(why)
+
+
+def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:
+    """True if the schedule is failed with this delivery id."""
+    schedule = view.schedule
+    return view.status is Status.FAILED and schedule is not None and schedule.delivery_id == delivery_id

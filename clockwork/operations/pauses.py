@@ -1,33 +1,20 @@
-"""Pausing the delivery of a client or a topic: how it is said, and how every node hears of it.
+"""Pauses: an operator stops the delivery of a client or a topic for a while, and resumes it.
 
-It is said by one small item, changed on condition of the version that was read; the same wish again changes nothing, so a
-lost answer is settled by asking again. Every node that delivers reads the item at its start, before it fires anything, and
-then every `LOOK_S`. What cannot be read leaves things as they were last known: a pause must not end because DynamoDB is
-away for a moment, nor begin.
-
-So a pause is in force within some seconds, a pass that is under way then included; it is no fence, and a node whose
-requests to DynamoDB hang may go on with what it knew. Nothing else depends on it: a row that is fired although its topic
-has just been paused is delivered like any other, once and in order.
+The pauses are one small item, changed on condition of the version that was read. The same change again changes
+nothing, so that a caller whose answer was lost asks again. Every node reads the item every few seconds
+(`firing.pause_watch`).
 """
 
-import asyncio
-import logging
 import random
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from clockwork.clock import Clock
-from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
-from clockwork.errors import Contested, FieldError, InvalidInput, StoreUnavailable, Unavailable, Unreadable
+from clockwork.domain.pauses import PAUSED_MAX, PauseKind, Pauses
+from clockwork.errors import Contested, FieldError, InvalidInput, StoreUnavailable
 from clockwork.ports.operations import PauseStore
-from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.settings.model import IntakeSettings
-
-log = logging.getLogger(__name__)
-
-LOOK_S: Final = 2.0
-"""Between two looks of a node: "within seconds" for the operator, half a read unit a second for DynamoDB."""
 
 
 class Pausing(Protocol):
@@ -46,7 +33,7 @@ class Pausing(Protocol):
         ...
 
 
-class Pauser:
+class PauseAdmin:
     """Says what is paused. Implements `Pausing`."""
 
     def __init__(self, store: PauseStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
@@ -85,49 +72,3 @@ class Pauser:
                     # Somebody else's change, or an earlier copy of this one: the next round reads which.
                     why = f"the pauses could not be changed in time: {error}"
                 await patience.pause(why)
-
-
-class PauseWatch:
-    """What one node knows of the pauses."""
-
-    def __init__(
-        self, store: PauseStore, telemetry: Telemetry, on_change: Callable[[], None], *, look_s: float = LOOK_S
-    ) -> None:
-        """`on_change` is called after each change, so that what was held back is looked at now."""
-        self._store = store
-        self._telemetry = telemetry
-        self._on_change = on_change
-        self._look_s = look_s
-        self._known: Pauses | None = None
-
-    def current(self) -> Pauses:
-        """As last read."""
-        return NOTHING_PAUSED if self._known is None else self._known
-
-    async def begin(self) -> None:
-        """The first look: before it nothing may be fired. Raises: Unavailable."""
-        try:
-            self._take(await self._store.read_pauses())
-        except Unreadable as error:
-            raise Unavailable(f"what is paused cannot be read: {error}") from error
-
-    async def run(self) -> None:
-        """Looks again and again, until cancelled. Only after `begin`."""
-        while True:
-            await asyncio.sleep(self._look_s)
-            try:
-                pauses = await self._store.read_pauses()
-            except (Unavailable, Unreadable) as error:
-                extra = {"event": "pauses.unknown", "error": str(error), "once_per": "pauses"}
-                log.warning("What is paused cannot be read: as last known", extra=extra)
-            else:
-                self._take(pauses)
-
-    def _take(self, pauses: Pauses) -> None:
-        before, self._known = self._known, pauses
-        self._telemetry.paused(clients=len(pauses.clients), topics=len(pauses.topics))
-        if before == pauses or (before is None and not len(pauses)):
-            return
-        said = {"event": "pauses.changed", "clients": sorted(pauses.clients), "topics": sorted(pauses.topics)}
-        log.info("Pauses", extra=said)
-        self._on_change()

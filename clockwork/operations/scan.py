@@ -1,9 +1,9 @@
 """All pending schedules of a cluster, page by page: shard after shard, in the order of their positions.
 
-Each is as it was at its own moment; the whole is no snapshot. What nobody touches meanwhile is there once. What is created,
-moved, cancelled or delivered meanwhile may be there or not, a moved one twice or not at all. A row that is due may be
-delivered already and not yet deleted, so its outcome is asked for; between the commit and the outcome it is still shown as
-pending, as every read of it would show it.
+Each schedule is read at its own moment; the whole is no snapshot. A schedule that does not change meanwhile is listed
+once. One that is created, moved, cancelled or delivered meanwhile may be listed or not, a moved one twice or not at
+all. A due row may be delivered and not yet deleted, so its outcome is read; between the commit and the outcome it is
+still listed as pending, as every read of it would show it.
 """
 
 import random
@@ -20,20 +20,20 @@ from clockwork.requests.results import ScheduleView, Status
 from clockwork.settings.model import IntakeSettings
 
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of content; a page ends with the read that passes this."""
+"""Content of one page; the page ends with the read that passes this."""
 PAGES_MAX: Final = 32
-"""Reads of one request; what comes then is a short page, and a cursor to go on with."""
+"""Reads of one request; after these the page is short, with a cursor to go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScanPlace:
-    """Where to go on: behind this position of this shard; None: at its beginning."""
+class ScanCursor:
+    """The beginning of a page: behind this position of this shard; None: at its first row."""
 
     shard: ShardId
     after: Position | None
 
 
-BEGINNING: Final = ScanPlace(shard=ShardId(0), after=None)
+SCAN_START: Final = ScanCursor(shard=ShardId(0), after=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,14 +42,14 @@ class ScanPage:
 
     views: tuple[ScheduleView, ...]
     unreadable: int
-    """Rows that this version cannot read: they are in no page."""
-    next_from: ScanPlace | None
+    """Number of rows that this version cannot read; they are in no page."""
+    next_from: ScanCursor | None
 
 
 class Scans(Protocol):
     """What the edge asks."""
 
-    async def page(self, start: ScanPlace, *, limit: int) -> ScanPage:
+    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
         """Raises: Unavailable."""
         ...
 
@@ -71,12 +71,12 @@ class PendingScan:
         self._rng = rng
         self._settings = settings
 
-    async def page(self, start: ScanPlace, *, limit: int) -> ScanPage:
+    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
             views: list[ScheduleView] = []
             unreadable = size_bytes = 0
-            place: ScanPlace | None = start
+            place: ScanCursor | None = start
             for _ in range(PAGES_MAX):
                 if place is None or len(views) >= limit or size_bytes > PAGE_BYTES_MAX:
                     break
@@ -93,11 +93,11 @@ class PendingScan:
         ended = await self._search.read_outcomes(due) if due else {}
         return [_view(row) for row in rows if _place_of(row) not in ended]
 
-    def _behind(self, place: ScanPlace, page: Page) -> ScanPlace | None:
+    def _behind(self, place: ScanCursor, page: Page) -> ScanCursor | None:
         if page.next_after is not None:
-            return ScanPlace(shard=place.shard, after=page.next_after)
+            return ScanCursor(shard=place.shard, after=page.next_after)
         last = place.shard + 1 >= self._settings.shards
-        return None if last else ScanPlace(shard=ShardId(place.shard + 1), after=None)
+        return None if last else ScanCursor(shard=ShardId(place.shard + 1), after=None)
 
 
 def _place_of(row: Row) -> OutcomePlace:

@@ -1,15 +1,15 @@
-"""The shards, as an operator looks at them: who owns each, how far it is, and a way to make its owner begin anew.
+"""Shards for operators: the owner and the lag of each, and `fence`, which makes an owner take its shard over again.
 
-`fence` raises a shard's epoch, with nobody behind it: the third step of a take-over without the others. Its owner's next
-frontier write is refused, so it forgets all that it knew of the shard and goes through take-over, as after any fence; the
-wake-up makes it look at once. That is safe at any moment, because it is what a new owner leaves behind that dies just
-after that step: the producer of the old one is not fenced by it, so whatever it has begun to send is committed and named
-in its marker or not at all; rows up to the stored frontier are still not to be cancelled; and nobody marks a row in the
-name of the new epoch, so no cancel can believe a wait that the old owner does not keep. (A take-over that raised the epoch
-before its init would do exactly that, which is why its own order is another one.)
+`fence` raises a shard's epoch without a new owner: the third step of a take-over without the others. The owner's next
+frontier write is refused, so it discards its lease and goes through take-over, as after any fence; the wake-up makes
+it do so at once. That is safe at any moment, because it equals a new owner that dies just after that step. The
+producer of the old owner is not fenced by it, so a transaction that it has begun is committed and named in its
+marker, or not at all. Rows up to the stored frontier still cannot be cancelled. And no owner writes retry marks in
+the name of the new epoch, so no cancel can believe a wait that the old owner does not keep. (A take-over that raised
+the epoch before its init would do exactly that, hence its own order.)
 
-It does not move the shard to another node: which node owns it is what the consumer group says, and the same one takes it
-again. To move a shard, stop its node.
+`fence` does not move the shard to another node: the consumer group assigns it, and the same node takes it again. To
+move a shard, stop its node.
 """
 
 import random
@@ -28,20 +28,20 @@ from clockwork.requests.waker import Waker
 from clockwork.settings.model import IntakeSettings
 
 SHARDS_AT_ONCE: Final = 16
-"""Of those that are looked at: two small reads each."""
+"""Shards that are read side by side, two small reads each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardView:
-    """One shard, as just read; its parts at different moments."""
+    """One shard, its parts read at different moments."""
 
     shard: ShardId
     state: ShardState | None
     """None: its item cannot be read."""
     oldest_due_ms: int | None
-    """Of the row at the lowest position, which may be delivered and not yet tidied up; None: there is no row."""
+    """Due time of the row at the lowest position, which may await cleanup; None: there is no row."""
     lag_ms: int
-    """How long that one is due; 0 if it is not."""
+    """Time since then; 0 if it is not due."""
     problem: str | None = None
 
 
@@ -62,7 +62,7 @@ class Surveys(Protocol):
         ...
 
 
-class Survey:
+class ShardAdmin:
     """Implements `Surveys`."""
 
     def __init__(
@@ -87,17 +87,18 @@ class Survey:
         by = f"operator/{self._rng.getrandbits(64):016x}"
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            before = await self._store.read_shard(shard)
+            stored = await self._store.read_shard(shard)
             while True:
                 try:
-                    await self._store.raise_epoch(shard, expected=before.epoch, owner=by)
+                    stored = await self._store.raise_epoch(shard, expected=stored.epoch, owner=by)
                     break
                 except ConditionFailed:
-                    # Somebody has just taken it over, which is all that was wanted; or an earlier try of ours was applied.
+                    # A node has just taken it over, which is the purpose; or an earlier try of this call was applied.
                     break
                 except StoreUnavailable as error:
                     await patience.pause(f"the shard could not be fenced in time: {error}")
-            self._waker.wake(shard, NewlyDue(self._clock.now_ms()))
+            # Past the stored frontier: up to there its owner has nothing to write that could be refused.
+            self._waker.wake(shard, NewlyDue(max(self._clock.now_ms(), stored.frontier_ms + 1)))
             return await self._view(shard)
 
     async def _view(self, shard: ShardId) -> ShardView:

@@ -1,5 +1,5 @@
-"""What the engine needs from outside, as contracts. Each has a twin in memory and one suite that runs on both.
+"""Ports: contracts of everything outside the process. Each has a twin in memory, and one test suite runs on both.
 
-Errors, for every port: `Unavailable` and below when the other side does not answer in time (never a client library's
-own exception); the rest as each method says. Every method may be cancelled; a cancelled write may have happened.
+Errors of every port: `Unavailable` and its subclasses when the other side does not answer in time (never an exception of a
+client library); other errors as each method says. Every method may be cancelled; a cancelled write may have happened.
 """

@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandRecord:
-    """A record of the commands topic, as it came."""
+    """A record of the commands topic, unparsed."""
 
-    place: CommandPlace
+    place: CommandOffset
     key: bytes | None
     value: bytes
     """Empty for a record without a value."""
@@ -24,21 +24,21 @@ class CommandBatch:
 
     records: tuple[CommandRecord, ...]
     over: int
-    """The number of commands at the beginning that have had their effects, as was noted before a crash; their answers may
-    still be due."""
+    """Number of records at the beginning whose effects were recorded before a crash; their replies may be missing."""
 
 
-NoteEffects = Callable[[], Awaitable[None]]
-"""Notes durably that all effects of a batch are over: if its commands are given again, they are counted in `over`."""
-WorkOff = Callable[[CommandBatch, NoteEffects], Awaitable[None]]
-"""Works off a batch; when it returns, the batch is never given again. It may be cancelled at any point."""
+RecordEffects = Callable[[], Awaitable[None]]
+"""Records durably that a batch has had all its effects: the next reader of these commands finds them counted in `over`."""
+ProcessBatch = Callable[[CommandBatch, RecordEffects], Awaitable[None]]
+"""Processes a batch; once it returns, the batch is not handed over again. It may be cancelled at any point."""
 
 
 class CommandLog(Protocol):
-    """The commands topic, read as a member of its group: committed records only, each at least once."""
+    """The commands topic, read as a member of a consumer group: committed records only, each at least once."""
 
-    async def run(self, work: WorkOff) -> None:
-        """Hands over the commands of every Kafka partition that is this member's, one batch after the other, Kafka
-        partitions side by side, until cancelled. A batch that was not worked off is given again, to this member or
-        another; to both, if this one is slow to notice. Waits and comes back by itself while Kafka is away."""
+    async def run(self, work: ProcessBatch) -> None:
+        """Hands the commands of this member's Kafka partitions to `work` until cancelled: batches of one Kafka partition one
+        after the other, Kafka partitions side by side. A batch that was not finished is handed over again, to this member
+        or another, or to both if this one notices its revocation late. While Kafka is away it waits, and it rejoins by
+        itself."""
         ...

@@ -1,4 +1,9 @@
-"""Delivery: the producers of Kafka records."""
+"""Delivery of records to Kafka, in transactions and outside of them.
+
+A refusal is not repeated from memory: before a record goes to a topic whose last record was refused, the adapter
+reads again whatever the refusal was judged by (layout, limits, in-sync replicas). The caller's back-off decides how
+often, so a topic that was put right goes on within one back-off.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -22,12 +27,12 @@ class ShardPublisher(Protocol):
     async def deliver(
         self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
     ) -> Sequence[Receipt]:
-        """Sends all records and then the marker in one transaction, in order within each Kafka partition; commits.
-        `marker` is called with where the records are, in their order.
+        """Sends all records and then the marker in one transaction, in order within each Kafka partition, and commits.
+        `marker` is called with the receipts of the records, in their order; the receipts are returned too.
 
-        Raises: DeliveryRefused (if `begun`, only `close` may be called then, and it is certain that none of it will be
-        seen once the shard is opened anew), DeliveryUnknown and Fenced (only `close` may be called), BrokerUnavailable
-        (nothing was begun).
+        Raises: DeliveryRefused (if `begun`, only `close` may follow, and no record of the transaction is visible once
+        the shard is opened again), DeliveryUnknown and Fenced (only `close` may follow), BrokerUnavailable (no
+        transaction was begun).
         """
         ...
 
@@ -37,26 +42,26 @@ class ShardPublisher(Protocol):
 
 
 class Publisher(Protocol):
-    """The producers of one node: a transactional one for each shard, and one without transactions."""
+    """Producers of records: one in transactions for each shard, one plain for all."""
 
     async def open_shard(self, shard: ShardId) -> ShardPublisher:
-        """Inits the shard's transactional producer, fencing the one before. Raises: BrokerUnavailable."""
+        """Initialises the shard's transactional producer, which fences the previous one. Raises: BrokerUnavailable."""
         ...
 
     async def send(self, record: OutRecord) -> Receipt:
         """Sends one record outside any transaction and waits for its acknowledgement by all in-sync replicas.
 
-        Raises: DeliveryRefused (`begun` is False), BrokerUnavailable (it may have been written all the same).
+        Raises: DeliveryRefused (`begun` is False), BrokerUnavailable (the record may have been written).
         """
         ...
 
     async def topic_exists(self, topic: str) -> bool:
-        """True if records could be sent there, by metadata younger than a few seconds for a missing topic.
+        """True if the topic exists and may be written. The answer about a missing topic is at most a few seconds old.
 
-        Raises: BrokerUnavailable if it is not known and Kafka does not say.
+        Raises: BrokerUnavailable if the topic is unknown and Kafka does not answer.
         """
         ...
 
     def connected(self) -> bool:
-        """True if Kafka answered lately."""
+        """True if Kafka answered recently."""
         ...

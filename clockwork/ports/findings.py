@@ -1,4 +1,4 @@
-"""What the checks at a start found: what must be changed, and what had better be."""
+"""Findings of the checks at start: problems that stop the node, and warnings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """One line each: what is wrong, with its name, and what to change."""
+    """Lines for an operator: each names what is wrong and says what to change."""
 
     problems: tuple[str, ...] = ()
-    """A promise would be broken, or nothing would work: the node must not start."""
+    """Reasons not to start: a promise would be broken, or nothing would work."""
     warnings: tuple[str, ...] = ()
-    """It works, and is as good as whoever chose it wants it to be."""
+    """The node works; the lines say what is at risk."""
 
 
 def merged(findings: Iterable[Findings]) -> Findings:
-    """All of them, in their order."""
+    """All findings, in their order."""
     listed = list(findings)
     return Findings(
         problems=tuple(line for each in listed for line in each.problems),

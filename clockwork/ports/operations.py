@@ -1,46 +1,48 @@
-"""What those who run the service need from outside, as contracts; see `ports`."""
+"""Stores and logs that operators' calls need: pauses and dead letters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.dead_letters import DeadLetter
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import Pauses
-from clockwork.domain.schedule import Topic
 
 
 class PauseStore(Protocol):
-    """What is paused: one item of its own."""
+    """The paused clients and topics: one item."""
 
     async def read_pauses(self) -> Pauses:
-        """As it is now. Nothing stored: nothing paused. Raises: Unreadable."""
+        """The present pauses; empty if none was ever stored. Raises: Unreadable."""
         ...
 
     async def write_pauses(self, pauses: Pauses) -> None:
-        """Puts it in the place of the version before. Raises: ConditionFailed: another one stands there, which may be an
-        earlier copy of this very write."""
+        """Replaces the previous version.
+
+        Raises: ConditionFailed if another version is stored, which may be an earlier copy of this very write.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LetterPage:
-    """Some dead letters; those of one Kafka partition in the order of their offsets."""
+class DeadLetterPage:
+    """Some dead letters, in the order of offsets within each Kafka partition."""
 
     letters: tuple[DeadLetter, ...]
     next_from: Mapping[int, int] | None
-    """Where to go on, by Kafka partition, a hundred at most; None: all that was there when it was asked for was read."""
+    """Next offset by Kafka partition, for at most 100 of them; None: all letters that were there have been read."""
 
 
 class DeadLetterLog(Protocol):
-    """The topics of dead letters, as a `read_committed` reader sees them. One that is missing has no letters; one that may
+    """The dead-letter topics as a `read_committed` consumer sees them. A missing topic has no letters; a topic that may
     not be read raises BrokerUnavailable."""
 
-    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
-        """Some letters of a topic, at most `letters_max`, from these offsets on by Kafka partition. Of those not named, the
-        ones below the lowest that is have been read; all others are read from the first letter that is still there. A page
-        may be short, or empty, before the end. Raises: BrokerUnavailable."""
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
+        """A page of at most `letters_max` letters of a topic, from the offsets in `start` (by Kafka partition). Partitions
+        missing from `start`: below the smallest key, already read; otherwise read from their beginning. A page before the
+        last may be short or empty. Raises: BrokerUnavailable."""
         ...
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
-        """The letter at this place; None if there is none. Raises: BrokerUnavailable."""
+        """The letter at this offset; None if there is none. Raises: BrokerUnavailable."""
         ...

@@ -1,4 +1,4 @@
-"""Ownership of shards, as a consumer group assigns it."""
+"""The consumer group whose assignment says which node owns which shard."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,14 +8,14 @@ from clockwork.domain.wakeup import WakeUp
 
 
 class ShardOwnership(Protocol):
-    """The consumer group over the ownership topic: its assignment decides which node owns which shard."""
+    """Membership in the consumer group of the ownership topic. Its assignment says which node owns which shard."""
 
     async def run(
         self, on_assignment: Callable[[frozenset[ShardId]], None], on_wakeup: Callable[[ShardId, WakeUp], None]
     ) -> None:
-        """Joins the group and stays in it until cancelled; then leaves it. Both callbacks only record facts: they
-        return at once and never raise. `on_assignment` gets the whole set after each rebalance (not the empty set
-        between revoke and assign). Waits and comes back by itself while Kafka is away.
+        """Joins the group and stays in it until cancelled, then leaves it. Both callbacks only record facts: they return
+        at once and never raise. `on_assignment` gets the whole set of shards after each rebalance (not the empty set between
+        revoke and assign). While Kafka is away it waits, and it rejoins by itself.
         """
         ...
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey

@@ -8,7 +8,8 @@ from clockwork.domain.sharding import ShardId
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
 LetterPlace = Literal["cluster", "client", "turned_away"]
-"""The cluster's topic; its client's own; the cluster's, because its client's own did not take it."""
+"""`cluster`: the cluster's topic; `client`: the client's own topic; `turned_away`: the
+cluster's topic, because the client's own refused the letter."""
 AuthResult = Literal["accepted", "missing", "refused", "forbidden"]
 CommandName = Literal["create", "cancel", "reschedule", "unknown"]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
@@ -18,7 +19,7 @@ Malformed = Literal["row", "wakeup", "newer_row"]
 
 
 class Telemetry(Protocol):
-    """Figures for the person who is paged. No method does I/O, waits, or raises; labels come from small closed sets."""
+    """Metrics. No method does I/O, waits, or raises; labels come from small closed sets."""
 
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
     def schedule(self, result: RequestResult) -> None: ...
@@ -27,7 +28,7 @@ class Telemetry(Protocol):
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None:
-        """Forget the shard's gauges: another node shows them now."""
+        """Removes the gauges of a shard that another node now owns."""
 
     def shards_owned(self, count: int) -> None: ...
     def rebalance(self) -> None: ...
@@ -40,21 +41,21 @@ class Telemetry(Protocol):
     def malformed(self, what: Malformed) -> None: ...
     def auth(self, result: AuthResult) -> None: ...
     def auth_keys(self, count: int, *, current: bool) -> None:
-        """How many keys count, and whether they are those of the file as it is now."""
+        """Number of API keys in force; `current`: they are those of the keys file as it is now."""
 
     def limited(self, limit: Limit) -> None:
-        """Something was refused or held back because of this limit."""
+        """Counts a request or delivery that was refused or held back by this limit."""
 
     def pending_count(self, result: CountResult) -> None:
-        """What a client has pending was counted, or could not be."""
+        """Counts a count of a client's pending schedules, or its failure."""
 
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None:
-        """How many commands wait in a Kafka partition of ours; None: it is ours no more."""
+        """Commands not yet processed in an assigned Kafka partition; None: the partition is no longer assigned."""
 
     def paused(self, *, clients: int, topics: int) -> None:
-        """How many of them are paused, as this node knows it."""
+        """Number of paused clients and topics, as known to this node."""
 
 
 class NoTelemetry:

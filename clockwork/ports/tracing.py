@@ -1,38 +1,39 @@
-"""What the engine and the API tell those who follow a request through several services; a port like those of `ports`."""
+"""Tracing: spans that follow a request through several services."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
-from clockwork.domain.schedule import ClientId, Failure, Receipt, Row, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, Failure, Receipt, Row
 
 
 class Tracer(Protocol):
-    """Spans, for whoever follows a request through several services. No method waits or raises; none is given a payload
-    or a key to show."""
+    """Writer of spans. No method waits or raises; none is given a payload or a key."""
 
     @property
     def active(self) -> bool:
-        """False: nobody wants spans, so nobody need prepare any."""
+        """False: spans are dropped, so callers need not prepare them."""
         ...
 
     def request(
         self, *, method: str, route: str, carried: Mapping[str, str]
     ) -> AbstractContextManager[Callable[[int], None]]:
-        """A request that is answered within the block, in the trace that its headers name; to be told its status."""
+        """Span of a request that is answered within the block, in the trace named by the `carried` headers. The block calls
+        the returned function with the status."""
         ...
 
     def create(self, client_id: ClientId, topic: Topic) -> None:
-        """The request under way creates a schedule of this client for this topic."""
+        """Adds client and topic to the span of the request under way, which creates a schedule."""
         ...
 
     def delivery(self, row: Row, receipt: Receipt | None, failure: Failure | None) -> None:
-        """A row has ended just now: its record, or its dead letter, is there; or it was dropped."""
+        """Span of a row that has just ended: delivered, dead-lettered, or dropped (no receipt)."""
         ...
 
 
 class _NoTracer:
-    """The twin that forgets everything."""
+    """The twin: drops every span."""
 
     active = False
 

@@ -43,7 +43,7 @@ class Canceller:
     ) -> Cancelled | NotFound | Refused:
         """Cancels what is pending under the key.
 
-        Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandOver.
+        Raises: Unavailable: it may have been cancelled; the same request again settles it. CommandAlreadyProcessed.
         """
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():

@@ -7,7 +7,7 @@ whose outcome was read, strongly, so that two takers cannot both win.
 
 import random
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
 from clockwork.errors import (
     ClockUntrusted,
@@ -37,7 +37,7 @@ class Intake:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> None:
@@ -60,7 +60,7 @@ class Intake:
         """Accepts a schedule.
 
         Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
-        settles it), CommandOver.
+        settles it), CommandAlreadyProcessed.
         """
         patience = self._patience()
         async with patience.kept():

@@ -1,4 +1,4 @@
-"""One command's turn at its key: it has its one effect, or it is noted that it had none (`domain.command`)."""
+"""One command's turn at its key: it has its one effect, or it is noted that it had none (`domain.command_notes`)."""
 
 import asyncio
 import random
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from clockwork.clock import Clock
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange, move_of
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange, note_change
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import CommandOver, ConditionFailed, NewerFormat, Unreadable
+from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerFormat, Unreadable
 from clockwork.ports.store import ScheduleStore
 
 PAUSE_S_MAX: Final = 0.05
@@ -27,7 +27,7 @@ class CommandDedup:
         retention_ms: int,
         client_id: ClientId,
         schedule_key: ScheduleKey,
-        place: CommandPlace,
+        place: CommandOffset,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -43,14 +43,14 @@ class CommandDedup:
         """Known for certain. Where an answer was lost it may be False and not so; `recognise` and `close` find out."""
 
     async def look(self) -> None:
-        """Reads the note. Raises: CommandOver, StoreUnavailable, Unreadable."""
+        """Reads the note. Raises: CommandAlreadyProcessed, StoreUnavailable, Unreadable."""
         self._note = await self._store.read_command_note(*self._name)
         if self._note is not None and self._note.covers(self._place):
-            raise CommandOver
+            raise CommandAlreadyProcessed
 
     def change(self, *, expires_at_s: int) -> NoteChange:
         """What goes with its effect: the note moves from where it was last seen, and is kept at least until then."""
-        return move_of(self._note, self._place, by=self._by_effect, expires_at_s=expires_at_s)
+        return note_change(self._note, self._place, by=self._by_effect, expires_at_s=expires_at_s)
 
     async def recognise(self) -> None:
         """Whether what is found done was done by this turn, in a transaction whose answer was lost.
@@ -72,11 +72,11 @@ class CommandDedup:
                 # Broker's time beside ours: a clock that is days behind must not make the note short-lived.
                 kept_until_ms = max(self._clock.now_ms(), self._place.at_ms) + self._retention_ms
                 kept_until_s = kept_until_ms // 1_000
-                move = move_of(self._note, self._place, by=self._by_close, expires_at_s=kept_until_s)
+                move = note_change(self._note, self._place, by=self._by_close, expires_at_s=kept_until_s)
                 await self._store.note_command(*self._name, move)
             except ConditionFailed:
                 await asyncio.sleep(self._rng.uniform(0, PAUSE_S_MAX))
-            except CommandOver:
+            except CommandAlreadyProcessed:
                 return self._note is not None and self._note.by == self._by_close
             except NewerFormat:
                 raise  # newer nodes can read it, and carry the command out
@@ -86,5 +86,5 @@ class CommandDedup:
                 return True
 
 
-TurnOf = Callable[[ClientId, ScheduleKey, CommandPlace], CommandDedup]
+TurnOf = Callable[[ClientId, ScheduleKey, CommandOffset], CommandDedup]
 """Makes the turn of a command at its key."""

@@ -23,8 +23,9 @@ from typing import Final, Protocol
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import LAST, Position, due_ms_of, first_at
-from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unreadable
 from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
@@ -183,7 +184,7 @@ class Listing:
                 views[pointer] = ended_view(pointer, outcome)
             elif outcome is None and pointer in rows:
                 views[pointer] = pending_view(pointer, rows[pointer])
-            elif outcome is None and status is None and not self._reading.is_over(pointer):
+            elif outcome is None and status is None and not self._reading.is_processed(pointer):
                 alone.append(pointer)
         seen = await gather_bounded(lambda pointer: self._alone(pointer, patience), alone, at_once=ALONE_AT_ONCE)
         again = dict(zip(alone, seen, strict=True))

@@ -1,7 +1,7 @@
 """How many schedules one client may have pending: a soft limit, and what it does not promise.
 
 A true counter would cost a write at every create and every end, and be one hot item for each client. So nothing is kept:
-what is pending is counted in the index of lists, when it is worth it (`domain.allowance`), and each process of each node
+what is pending is counted in the index of lists, when it is worth it (`domain.quota`), and each process of each node
 adds what it has accepted itself since. A create waits for a count only where nothing is known of its client, or the limit
 seems reached, for `WAIT_S_MAX` at most, and once: a count that does not end in that time holds up nobody else. All other
 counts go on beside.
@@ -36,10 +36,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
-from clockwork.domain.allowance import Allowance
+from clockwork.domain.quota import Quota
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
-from clockwork.errors import ClockworkError, CommandOver, InvalidInput, TooManyPending, TooManyRequests
+from clockwork.errors import ClockworkError, CommandAlreadyProcessed, InvalidInput, TooManyPending, TooManyRequests
 from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.rate_limits import Headers, joined
 from clockwork.requests.results import Changed, Created
@@ -68,7 +68,7 @@ class Count(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class _Client:
-    allowance: Allowance
+    allowance: Quota
     counting: asyncio.Event | None = None
     """Set when the count that was asked for has ended; None: there is none."""
     late: bool = False
@@ -129,7 +129,7 @@ class PendingLimit:
             answer = await work
             became_pending = isinstance(answer, Created | Changed)
             return answer
-        except (InvalidInput, CommandOver):
+        except (InvalidInput, CommandAlreadyProcessed):
             became_pending = False
             raise
         finally:
@@ -163,7 +163,7 @@ class PendingLimit:
             self._to_count.put_nowait(client_id)
 
     def _client(self, client_id: ClientId) -> _Client:
-        client = self._clients.pop(client_id, None) or _Client(allowance=Allowance(limit=self.pending_max))
+        client = self._clients.pop(client_id, None) or _Client(allowance=Quota(limit=self.pending_max))
         if len(self._clients) >= CLIENTS_MAX:
             longest_ago = next(iter(self._clients))
             del self._clients[longest_ago]

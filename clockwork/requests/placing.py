@@ -3,8 +3,9 @@
 import random
 
 from clockwork.clock import Clock
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import RANDOM_DIGITS, accepted_ms_of, new_position
-from clockwork.domain.schedule import Row, Schedule, Topic
+from clockwork.domain.schedule import Row, Schedule
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import FieldError, InvalidInput

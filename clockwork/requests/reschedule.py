@@ -25,7 +25,7 @@ more, and the change is made to what stands there now. So one request changes a 
 import random
 from dataclasses import dataclass, replace
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -90,7 +90,7 @@ class Rescheduler:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> None:
@@ -115,7 +115,8 @@ class Rescheduler:
     ) -> Answer:
         """Makes of the pending schedule what `change` makes of it.
 
-        Raises: InvalidInput, Unavailable: it may have been changed; the same request again settles it. CommandOver.
+        Raises: InvalidInput, CommandAlreadyProcessed, Unavailable (it may have been changed; the same request again settles
+        it).
         """
         wish = _Wish(change=change, if_version=if_version, turn=turn)
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)

@@ -7,19 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import (
-    ClientId,
-    DataForm,
-    Guarantee,
-    OnLate,
-    OrderingKey,
-    Outcome,
-    Schedule,
-    ScheduleKey,
-    Topic,
-)
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Outcome, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.requests.dedup import CommandDedup
 
@@ -82,7 +73,7 @@ class ScheduleView:
     outcome: Outcome | None
     """None while pending."""
     discarded_at_ms: int | None = None
-    """Its dead letter needs nothing any more; see `operations.discard`."""
+    """Its dead letter needs nothing any more; see `operations.dead_letters`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +150,11 @@ class Accepts(Protocol):
     """Takes schedules and finds them again."""
 
     async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
-        """Raises: InvalidInput (the topic does not exist), Unavailable (it may have been accepted), CommandOver."""
+        """Raises: InvalidInput (no such topic), Unavailable (it may have been accepted), CommandAlreadyProcessed."""
         ...
 
     async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
-        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandOver."""
+        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandAlreadyProcessed."""
         ...
 
     async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
@@ -177,7 +168,7 @@ class Cancels(Protocol):
     async def cancel(
         self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
     ) -> Cancelled | NotFound | Refused:
-        """Raises: Unavailable (it may have been cancelled), CommandOver."""
+        """Raises: Unavailable (it may have been cancelled), CommandAlreadyProcessed."""
         ...
 
 
@@ -194,7 +185,7 @@ class Reschedules(Protocol):
         turn: CommandDedup | None = None,
     ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
         """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
-        CommandOver."""
+        CommandAlreadyProcessed."""
         ...
 
     async def fire(

@@ -13,7 +13,7 @@ pending. Once it has failed a second time a repeat cannot be told from a new wis
 import random
 from dataclasses import dataclass, replace
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
 from clockwork.errors import ClockUntrusted, Contested, StoreUnavailable
 from clockwork.ports.delivery import Publisher
@@ -65,7 +65,7 @@ class Rearmer:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from clockwork.clock import Clock, Trust
+from clockwork.clock import Clock, ClockTrust
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.store import ScheduleStore
 from clockwork.requests.cancel import Canceller
@@ -34,7 +34,7 @@ class Requests:
         publisher: Publisher,
         waker: Waker,
         clock: Clock,
-        trust: Trust,
+        trust: ClockTrust,
         rng: random.Random,
         settings: IntakeSettings,
     ) -> Self:

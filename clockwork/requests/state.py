@@ -75,7 +75,7 @@ class Reading:
         its row gone, its outcome not yet there.
         """
         for pause_s in (FORGOTTEN_PAUSE_S, 0.0):
-            if not self.is_over(pointer):
+            if not self.is_processed(pointer):
                 return False
             if await self._store.read_row(pointer.shard, pointer.position) is not None:
                 return False
@@ -84,7 +84,7 @@ class Reading:
             await asyncio.sleep(pause_s)
         return True
 
-    def is_over(self, pointer: Pointer) -> bool:
+    def is_processed(self, pointer: Pointer) -> bool:
         """Whether retention would be over, had it ended when it was due."""
         latest_ms = max(due_ms_of(pointer.position), accepted_ms_of(pointer.position))
         return latest_ms + self._retention_ms < self._clock.now_ms()

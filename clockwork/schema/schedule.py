@@ -23,9 +23,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from clockwork.domain import names
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.requests.results import NewSchedule, ScheduleView
 from clockwork.schema import json as json_body

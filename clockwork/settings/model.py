@@ -11,7 +11,18 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from clockwork.settings.parsing import broker, brokers_of, client_topic, http_url, listed, safe_url, topic_rate
+from clockwork.settings.parsing import (
+    broker,
+    brokers_of,
+    client_topic,
+    host_name,
+    http_url,
+    listed,
+    page_url,
+    safe_url,
+    switch,
+    topic_rate,
+)
 
 SHARDS_MAX: Final = 10_000
 """Each shard is a Kafka partition of two topics and a producer; past this a Kafka cluster suffers first."""
@@ -100,6 +111,8 @@ HttpTlsKey = Annotated[
 _Claim = Annotated[str, Field(min_length=1, max_length=200)]
 _Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
 _lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+_switch = BeforeValidator(switch)
+_Switch = Annotated[Literal["on", "off"], _switch]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +158,30 @@ class HttpSettings:
             ),
         ),
     ] = 10_000
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(host_name)], ...] | None,
+        BeforeValidator(listed),
+        Field(
+            alias="CLOCKWORK_HTTP_HOSTS",
+            description=(
+                "with CLOCKWORK_AUTH=none: names under which the node may be called, separated by commas, beside localhost "
+                "and IP addresses; any other Host is refused, since a web page can give the node a name of its own"
+            ),
+        ),
+    ] = None
+    ui_url: Annotated[
+        str | None,
+        AfterValidator(lambda v: v and page_url(v)),
+        Field(
+            alias="CLOCKWORK_UI_URL",
+            description=(
+                "URL under which browsers reach the node, where a proxy changes Host or ends TLS: "
+                "only pages from there may write"
+            ),
+        ),
+    ] = None
+    checks_host: bool = True
+    """False where callers need a key (CLOCKWORK_AUTH)."""
     cluster: _Cluster = CLUSTER_DEFAULT
     """Topics that begin with it are not for clients."""
 
@@ -196,7 +233,7 @@ class DynamoSettings:
         _TableName, Field(alias="SCHEDULE_KEY_DB", description="table of pointers and outcomes, by key")
     ] = "scheduleKeys"
     search: Annotated[
-        Literal["on", "off"],
+        _Switch,
         Field(
             alias="CLOCKWORK_SEARCH",
             description=(
@@ -460,7 +497,7 @@ class LogSettings:
     ] = "info"
     tracing: Annotated[
         Literal["off", "otlp"],
-        _lower,
+        _switch,
         Field(
             alias="CLOCKWORK_TRACING",
             description="otlp: spans of creates and deliveries, exported as OpenTelemetry's OTEL_… variables say",
@@ -559,8 +596,7 @@ class AccessSettings:
         ),
     ] = 0
     commands: Annotated[
-        Literal["on", "off"],
-        _lower,
+        _Switch,
         Field(alias="CLOCKWORK_COMMANDS", description="on: also accept commands from the topic `<cluster>-commands`"),
     ] = "off"
     commands_principal: Annotated[

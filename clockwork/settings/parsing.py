@@ -2,11 +2,17 @@
 
 import re
 import tomllib
+from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 INTEGER_MAX: Final = 2**63
 _CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+_PAGE_URL: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?(?:/[^?#\\\s]*)?",
+    re.ASCII | re.IGNORECASE,
+)
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
@@ -33,6 +39,16 @@ def text_of(value: object) -> str | None:
             return None
 
 
+def switch(value: object) -> object:
+    """`on` or `off`, in any letter case, from the other words for them: a YAML file makes `off` false."""
+    if not isinstance(value, str):
+        return value
+    text = value.lower()
+    if text in {"true", "yes"}:
+        return "on"
+    return "off" if text in {"false", "no"} else text
+
+
 def listed(value: object) -> object:
     """`a, b` as a list."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -56,6 +72,32 @@ def http_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         raise ValueError("should be http://host:port or https://host, without a user in it")
+    return value
+
+
+def page_url(value: str) -> str:
+    """`https://host[:port][/path]`. Raises: ValueError."""
+    match = _PAGE_URL.fullmatch(value)
+    if match is None or not _is_port(match.group("port")) or not _is_ipv6(match.group("ipv6")):
+        raise ValueError("should be https://host[:port][/path], without a user, a query or a fragment")
+    return value
+
+
+def _is_port(digits: str | None) -> bool:
+    return digits is None or 1 <= int(digits) <= 65_535
+
+
+def _is_ipv6(text: str | None) -> bool:
+    try:
+        return text is None or IPv6Address(text) is not None
+    except ValueError:
+        return False
+
+
+def host_name(value: str) -> str:
+    """The name of a host, without a port. Raises: ValueError."""
+    if _HOST.fullmatch(value) is None:
+        raise ValueError("should be names of hosts, separated by commas, without a port; others than ASCII as xn--…")
     return value
 
 

@@ -2,12 +2,16 @@
 case), then the default.
 
 The only reader of the environment. An empty environment variable counts as absent, because compose files and charts make
-one of a value that was not given. pydantic is given text only (TOML values included), so that `true` is no number and both
-sources mean the same. Rejected: pydantic-settings, which lets unknown names pass.
+one of a value that was not given. Blank ends of a value are cut, secrets included: a carriage return or a newline at the end
+comes from the way the value was written down (a file with Windows line ends, `echo` into a Secret), and would otherwise
+appear as a library's traceback or as a password that is refused. A control character inside a value is refused by name.
+pydantic is given text only (TOML values included), so that `true` is no number and both sources mean the same. Rejected:
+pydantic-settings, which lets unknown names pass.
 """
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,18 +20,24 @@ from typing import Any, Final, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.checks import problems_of
 from clockwork.settings.model import Settings
 from clockwork.settings.parsing import text_of, toml_of
 
 FILE_NAME: Final = "CLOCKWORK_CONFIG"
-"""Names the TOML file; read from the environment only."""
+"""Name of the environment variable that holds the path of the TOML file."""
 PREFIX: Final = "CLOCKWORK_"
 LOCAL_PREFIX: Final = "CLOCKWORK_LOCAL_"
-"""Belongs to the tests and the local services; not ours to judge."""
-_FOREIGN: Final = re.compile(r"CLOCKWORK_(SERVICE_HOST|SERVICE_PORT.*|PORT(_.*)?|URL|API_KEY)")
-"""What Kubernetes puts into every pod's environment when a Service is called `clockwork`, and the command line's own."""
+"""Prefix of variables that the tests and the local services read; they are not checked here."""
+COMMAND_LINE_NAMES: Final = frozenset({"CLOCKWORK_URL", "CLOCKWORK_API_KEY"})
+"""Variables that only the command line reads."""
+_SERVICE_LINK: Final = re.compile(
+    r"CLOCKWORK_PORT(_.*)?|CLOCKWORK_([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+_SERVICE_LINK_PORT: Final = re.compile(r"CLOCKWORK_[A-Z0-9_]+_PORT")
+_SERVICE_LINK_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +72,7 @@ def setting_names() -> tuple[SettingName, ...]:
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Reads and checks everything; the environment is not looked at again.
 
-    Raises: StartRefused, naming every unknown name and every wrong value, never a value itself.
+    Raises: CannotStart, naming every unknown name and every wrong value, never a value itself.
     """
     problems: list[str] = []
     values = values_of(environ, {each.name for each in setting_names()}, problems)
@@ -70,12 +80,13 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if not problems:
         problems += problems_of(settings)
     if problems:
-        raise StartRefused("settings: " + "; ".join(dict.fromkeys(problems)))
+        raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
     dead_letter_topics = settings.dead_letters.of_clients()
     create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
     return replace(
         settings,
+        http=replace(settings.http, checks_host=settings.access.auth == "none"),
         dynamo=replace(dynamo, create_resources=create),
         kafka=replace(
             kafka,
@@ -90,21 +101,53 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def values_of(environ: Mapping[str, str], known: Set[str], problems: list[str]) -> dict[str, str]:
-    """What is given, by name. Adds a line to `problems` for each name that is not `known`, and for a file that cannot be
-    read."""
-    return {**_from_file(environ, known, problems), **_from_environ(environ, known, problems)}
+    """The given values by setting name, blank ends cut; the environment wins over the file.
+
+    Adds a line to `problems` for each name that is not `known`, for each value with a control character in it, and for
+    a file that cannot be read.
+    """
+    values = {**_from_file(environ, known, problems), **_from_environ(environ, known, problems)}
+    problems += [
+        f"{name}: holds a control character"
+        for name, text in values.items()
+        if any(unicodedata.category(character) == "Cc" for character in text)
+    ]
+    return values
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """True if Kubernetes has set this variable, as it does in every pod for every Service of its namespace.
+
+    A Service `clockwork-http` gives `CLOCKWORK_HTTP_PORT=tcp://10.0.0.1:80`, the name of a setting too. So a name of
+    the form `CLOCKWORK_<service>_PORT` counts as a service link only with such an address: a port that was meant for a
+    setting, misspelt or not, is a number.
+    """
+    if _SERVICE_LINK.fullmatch(name):
+        return True
+    return _SERVICE_LINK_PORT.fullmatch(name) is not None and _SERVICE_LINK_ADDRESS.match(value) is not None
 
 
 def _from_environ(environ: Mapping[str, str], known: Set[str], problems: list[str]) -> dict[str, str]:
-    for name in environ:
-        ours = name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
-        if ours and name not in known and name != FILE_NAME and not _FOREIGN.fullmatch(name):
+    values: dict[str, str] = {}
+    for name, value in environ.items():
+        if is_service_link(name, value):
+            continue
+        text = value.strip()
+        if name in known:
+            # An empty variable counts as absent.
+            if text:
+                values[name] = text
+        elif _is_ours(name) and name not in {FILE_NAME, *COMMAND_LINE_NAMES}:
             problems.append(_unknown(name, known, "environment"))
-    return {name: environ[name] for name in known if environ.get(name)}
+    return values
+
+
+def _is_ours(name: str) -> bool:
+    return name.upper().startswith(PREFIX) and not name.startswith(LOCAL_PREFIX)
 
 
 def _from_file(environ: Mapping[str, str], known: Set[str], problems: list[str]) -> dict[str, str]:
-    path = environ.get(FILE_NAME)
+    path = environ.get(FILE_NAME, "").strip()
     if not path:
         return {}
     try:
@@ -122,7 +165,7 @@ def _from_file(environ: Mapping[str, str], known: Set[str], problems: list[str])
         elif text is None:
             problems.append(f"{name.upper()}: should be a text, a number, true or false in {path}")
         else:
-            values[name.upper()] = text
+            values[name.upper()] = text.strip()
     return values
 
 

@@ -1,5 +1,6 @@
 """`python -m infra.grafana`: writes each dashboard beside this file, as Grafana imports or provisions it."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -18,5 +19,6 @@ def text_of(dashboard: Dashboard) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m infra.grafana", description=__doc__).parse_args()
     for each in ALL:
         path_of(each).write_text(text_of(each), encoding="utf-8")

@@ -1,5 +1,6 @@
 """`python -m infra.helm.digest`: what the stored rendering was made of, and what it is, as one number."""
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -19,4 +20,5 @@ def digest() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m infra.helm.digest", description=__doc__).parse_args()
     sys.stdout.write(f"{digest()}\n")

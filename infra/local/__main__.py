@@ -19,6 +19,7 @@ from infra.local.services import LocalServices
 
 
 async def run(arguments: argparse.Namespace) -> None:
+    """Runs both services until SIGTERM or Ctrl-C. Raises: LocalServicesError."""
     # SIGTERM is made the same as Ctrl-C: it cancels, at whatever point of the start, and the blocks close in order.
     this_task = asyncio.current_task()
     assert this_task is not None
@@ -34,13 +35,23 @@ async def run(arguments: argparse.Namespace) -> None:
         await services.until_one_dies()
 
 
+def port_number(text: str) -> int:
+    """A TCP port. Raises: argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} should be 1 to 65535")
+    return int(text)
+
+
 def main() -> int:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.local", description="Run Kafka and DynamoDB Local until Ctrl-C."
     )
-    parser.add_argument("--kafka-port", type=int, metavar="PORT", help="default: a free one")
-    parser.add_argument("--dynamodb-port", type=int, metavar="PORT", help="default: a free one")
-    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="keep the data there; default: keep none")
+    parser.add_argument("--kafka-port", type=port_number, metavar="PORT", help="default: a free one")
+    parser.add_argument("--dynamodb-port", type=port_number, metavar="PORT", help="default: a free one")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="folder to keep the data in; default: keep none"
+    )
     parser.add_argument("--log-dir", type=Path, metavar="FOLDER", help="default: beside the data")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -5,6 +5,7 @@ second node joins, is killed with SIGKILL and started again meanwhile. A read_co
 table says whether the promises held.
 """
 
+import argparse
 import asyncio
 import json
 import random
@@ -32,13 +33,13 @@ SCHEDULES: Final = 400
 ORDERING_KEYS: Final = 25
 CANCELS: Final = 60
 CANCELS_CLOSE: Final = 20
-"""Of these, asked for at the very due time: too close to call, so every answer is possible, but must be true."""
+"""Cancels at the very due time: too close to call, so every answer is possible, but must be true."""
 SPREAD_MS: Final = 20_000
 FIRST_MS: Final = 3_000
 KILL_AFTER_S: Final = 6.0
 AGAIN_AFTER_S: Final = 4.0
 PATIENCE_S: Final = 40.0
-"""How long to wait for what is late; a killed node's shards are silent for its session time-out."""
+"""Time to wait for late schedules; a killed node's shards are silent for its session time-out."""
 SECOND_NODE_SESSION_MS: Final = 3_000
 
 
@@ -47,7 +48,7 @@ def _now_ms() -> int:
 
 
 class Demo:
-    """One run, its schedules, and what became of them."""
+    """One run: its schedules and their outcomes."""
 
     def __init__(self, running: Running, session: aiohttp.ClientSession) -> None:
         self._running = running
@@ -57,7 +58,7 @@ class Demo:
         self.client_id = f"demo-{_now_ms()}"
 
     def plan(self) -> None:
-        """What is to be scheduled: several keys, due at random milliseconds."""
+        """Draws the schedules: several keys, due at random milliseconds."""
         start_ms = _now_ms() + FIRST_MS
         for number in range(SCHEDULES):
             due_ms = start_ms + self._rng.randrange(SPREAD_MS)
@@ -85,7 +86,7 @@ class Demo:
         await _some_at_once(one, list(self.verdict.planned))
 
     async def cancel_some(self) -> None:
-        """Most of them early, some at the very due time."""
+        """Cancels most of its schedules early, some at the very due time."""
         keys = self._rng.sample(list(self.verdict.planned), CANCELS)
 
         async def one(key: str) -> None:
@@ -95,15 +96,17 @@ class Demo:
             url = f"{self._running.http_url}/schedule/{self.client_id}/{key}"
             async with self._session.delete(url) as response:
                 answer = await response.json()
-                said = "cancelled" if response.status == 200 else answer.get("reason", str(response.status))
-                self.verdict.answered(key, said)
+                outcome = "cancelled" if response.status == 200 else answer.get("reason", str(response.status))
+                self.verdict.answered(key, outcome)
 
         async with asyncio.TaskGroup() as group:
             for key in keys:
                 group.create_task(one(key), name=f"cancel-{key}")
 
     async def disturb(self, log_path: Path) -> None:
-        """A second node joins, is killed, and comes back."""
+        """A second node joins, is killed, and comes back. With the store in memory there can be no second node."""
+        if self._running.dynamodb_endpoint is None:
+            return
         environment = node_environment(
             kafka_brokers=self._running.kafka_brokers,
             dynamodb_endpoint=self._running.dynamodb_endpoint,
@@ -184,14 +187,18 @@ async def run(console: Console) -> bool:
                         async with asyncio.timeout(SPREAD_MS / 1_000 + PATIENCE_S):
                             await demo.verdict.everything_settled.wait()
                     except TimeoutError:
-                        # What is missing then is what the table says.
+                        # The table names what is missing.
                         demo.verdict.everything_settled.set()
                     reading.cancel()
     console.print(verdict_table(demo.verdict))
     return demo.verdict.holds
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line. Ends with 0 if every promise held."""
+    argparse.ArgumentParser(
+        prog="python -m infra.local.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     try:
         sys.exit(0 if asyncio.run(run(Console())) else 1)
     except* LocalServicesError as errors:
@@ -200,3 +207,7 @@ if __name__ == "__main__":
         sys.exit("\n".join(f"the node does not answer: {error}" for error in errors.exceptions))
     except* KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

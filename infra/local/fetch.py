@@ -6,6 +6,7 @@ happens under a lock in a staging folder of our own, with a Maven repository of 
 business), each jar is read through once, and only a complete folder is renamed into place.
 """
 
+import argparse
 import fcntl
 import logging
 import shutil
@@ -84,6 +85,8 @@ def _check(jar: Path) -> None:
 
 
 def main() -> int:
+    """The command line."""
+    argparse.ArgumentParser(prog="python -m infra.local.fetch", description=__doc__).parse_args()
     try:
         for bundle in BUNDLES:
             fetch(bundle)

@@ -1,4 +1,4 @@
-"""A node as a child process: how `make run`, the demo and the tests start, ask, and end one."""
+"""A node as a child process, for `make run`, the demo and the tests."""
 
 import asyncio
 import os
@@ -19,29 +19,30 @@ STOP_S_MAX: Final = 30.0
 ASK_S: Final = 0.1
 REPOSITORY: Final = Path(__file__).parents[2]
 OURS: Final = ("CLOCKWORK_", "KAFKA_", "AWS_", "DYNAMODB_", "SCHEDULE_", "PARTITION_")
-"""Names in the environment that would be settings; a node gets only those that it is given here."""
+"""Prefixes of settings: a node gets only those that it is given here, none of the environment's."""
+
+_CREDENTIALS: Final = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY": "local", "AWS_SECRET_KEY": "local"}
+"""DynamoDB Local takes any credentials of letters and digits."""
+_MEMORY: Final = {"CLOCKWORK_STORE": "memory", "CLOCKWORK_CREATE_RESOURCES": "true"}
 
 
 def node_environment(
-    *, kafka_brokers: str, dynamodb_endpoint: str, http_port: int, more: Mapping[str, str] | None = None
+    *, kafka_brokers: str, dynamodb_endpoint: str | None, http_port: int, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The settings of a node on the local services; DynamoDB Local wants any credentials, letters and digits."""
+    """The settings of a node on the local services; without a DynamoDB endpoint its store is memory."""
     return {
         "KAFKA_BROKERS": kafka_brokers,
-        "DYNAMODB_ENDPOINT": dynamodb_endpoint,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY": "local",
-        "AWS_SECRET_KEY": "local",
         "CLOCKWORK_HTTP_PORT": str(http_port),
+        **(_MEMORY if dynamodb_endpoint is None else {"DYNAMODB_ENDPOINT": dynamodb_endpoint, **_CREDENTIALS}),
         **(more or {}),
     }
 
 
 class NodeProcess:
-    """`python -m clockwork` with these settings; it does not outlive us, whatever we die of.
+    """`python -m clockwork` with these settings; it ends with this process, however that ends.
 
-    As a block: started at its begin, ended as by SIGTERM at its end. Without a log path its lines are shown where ours
-    are. `module`: what is run in the place of `clockwork`, with the same arguments (tests give a node a wrong clock so).
+    As a block: started at the beginning, ended by SIGTERM at the end. Without a log path its lines go to this process's
+    standard error. `module` runs in the place of `clockwork`, with the same arguments (tests give a node a wrong clock so).
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class NodeProcess:
 
     @property
     def code(self) -> int | None:
-        """Its exit code, 128 + n after signal n; None while it lives."""
+        """Exit code, 128 + n after signal n; None while it runs."""
         return self._opened().code
 
     async def start(self) -> None:
@@ -84,7 +85,7 @@ class NodeProcess:
         async with aiohttp.ClientSession() as session:
             while loop.time() < ends_at_s:
                 if self.code is not None:
-                    raise LocalServicesError(f"the node ended at its start with code {self.code}; see what it said")
+                    raise LocalServicesError(f"the node ended at its start with code {self.code}; see its log")
                 try:
                     async with session.get(f"{self.url}/readyz") as response:
                         answer = await response.text()
@@ -99,18 +100,18 @@ class NodeProcess:
         return await self._opened().wait()
 
     def pause(self) -> None:
-        """SIGSTOP: to its group and its peers it is dead, until it wakes up."""
+        """SIGSTOP: it looks dead to its group and its peers until it is resumed."""
         self._opened().pause()
 
     def resume(self) -> None:
         self._opened().resume()
 
     async def kill(self) -> None:
-        """SIGKILL: at any moment, without a word."""
+        """SIGKILL."""
         await self._opened().kill()
 
     async def stop(self, *, for_good: bool = False) -> int | None:
-        """SIGTERM (SIGUSR1: it will not come back); its exit code. Killed if it does not drain in time."""
+        """Sends SIGTERM (`for_good`: SIGUSR1) and returns the exit code. Kills it if it does not drain in time."""
         await self._opened().stop(STOP_S_MAX, number=signal.SIGUSR1 if for_good else signal.SIGTERM)
         return self.code
 

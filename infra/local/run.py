@@ -1,9 +1,10 @@
-"""`make run`: Kafka, DynamoDB Local and one node, until Ctrl-C.
+"""`make run`: Kafka, DynamoDB Local and one node, until Ctrl-C. `make run STORE=memory`: without DynamoDB Local.
 
 The usual ports (9092, 8000, 8080) are taken where they are free, others where not. Where everything listens is written to
 a file in the cache folder while it runs, so that `make demo` finds it.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -13,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
@@ -30,13 +31,16 @@ HTTP_PORT: Final = 8080
 DEMO_TOPICS: Final = ("orderTopic", "reminderTopic", "retryTopic")
 DEMO_KAFKA_PARTITIONS: Final = 4
 
+Store = Literal["dynamodb", "memory"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """Where a running pair and its node are."""
+    """Addresses of running services and their node."""
 
     kafka_brokers: str
-    dynamodb_endpoint: str
+    dynamodb_endpoint: str | None
+    """None: the node keeps its schedules in memory."""
     http_url: str
 
 
@@ -45,7 +49,7 @@ def running_file() -> Path:
 
 
 def find_running() -> Running:
-    """What `make run` has started. Raises: LocalServicesError if it does not run."""
+    """Reads where the services of `make run` listen. Raises: LocalServicesError if it does not run."""
     try:
         return Running(**json.loads(running_file().read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -57,14 +61,14 @@ def usual_or_free(port: int) -> int:
 
 
 def hello(running: Running, seconds: float) -> str:
-    """What is printed when all is ready."""
+    """The text that is printed when all is ready."""
     in_ten = '"$(($(date +%s) * 1000 + 10000))"'
     return f"""
 Clockwork is ready after {seconds:.1f} s. Ctrl-C ends all of it.
 
   HTTP      {running.http_url}
   Kafka     {running.kafka_brokers}
-  DynamoDB  {running.dynamodb_endpoint}
+  store     {running.dynamodb_endpoint or "memory: schedules end with the node"}
   topics    {", ".join(DEMO_TOPICS)}
 
 Try it: an order that expires in ten seconds.
@@ -77,26 +81,28 @@ Try it: an order that expires in ten seconds.
 """
 
 
-async def run() -> None:
-    """Until cancelled. Raises: LocalServicesError."""
+async def run(store: Store) -> None:
+    """Starts services and node, and keeps them until it is cancelled. Raises: LocalServicesError."""
+    dynamodb = store == "dynamodb"
     began_s = time.monotonic()
     async with LocalServices(
-        kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT)
+        kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT), dynamodb=dynamodb
     ) as services:
+        endpoint = services.dynamodb_endpoint if dynamodb else None
         kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
         # The broker's own clock stamps the records, so that anyone can see when they really arrived.
         stamped = {"message.timestamp.type": "LogAppendTime"}
         await create_topics(kafka, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
         environment = node_environment(
             kafka_brokers=services.kafka_brokers,
-            dynamodb_endpoint=services.dynamodb_endpoint,
+            dynamodb_endpoint=endpoint,
             http_port=usual_or_free(HTTP_PORT),
         )
         async with NodeProcess(environment) as node:
             await node.until_ready()
             running = Running(
                 kafka_brokers=services.kafka_brokers,
-                dynamodb_endpoint=services.dynamodb_endpoint,
+                dynamodb_endpoint=endpoint,
                 http_url=node.url,
             )
             running_file().write_text(json.dumps(asdict(running)))
@@ -114,8 +120,8 @@ async def _until_something_dies(node: NodeProcess, services: LocalServices) -> N
         raise LocalServicesError(f"the node ended with code {code}")
 
 
-async def main() -> None:
-    """The same, ended by SIGINT or SIGTERM: the first closes everything in order."""
+async def run_until_signal(store: Store) -> None:
+    """Runs all of it until SIGINT or SIGTERM, the first of which closes everything in order. Raises: as `run`."""
     this_task = asyncio.current_task()
     assert this_task is not None
     asked = False
@@ -129,12 +135,22 @@ async def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     with contextlib.suppress(asyncio.CancelledError):
-        await run()
+        await run(store)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", choices=get_args(Store), default="dynamodb", help="default: dynamodb")
+    store: Store = parser.parse_args().store
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(run_until_signal(store))
+    except* LocalServicesError as errors:
+        sys.exit("\n".join(str(error) for error in errors.exceptions))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        asyncio.run(main())
-    except* LocalServicesError as errors:
-        sys.exit("\n".join(str(error) for error in errors.exceptions))
+    main()

@@ -1,4 +1,4 @@
-"""The pair, as tests, the demo and `make run` use it."""
+"""Kafka and DynamoDB Local together, for tests, the demo and `make run`."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,7 @@ from infra.local.errors import LocalServicesError
 from infra.local.jars import ensure_jars
 from infra.local.java import find_java
 from infra.local.kafka import Kafka, SecureListener
+from infra.local.service import Service
 
 
 class LocalServices:
@@ -30,6 +31,7 @@ class LocalServices:
     is only paused: its tables would not survive more.
 
     With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
+    Without `dynamodb`, Kafka runs alone.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class LocalServices:
         log_dir: Path | str | None = None,
         secure: SecureListener | None = None,
         kafka_settings: Mapping[str, str] | None = None,
+        dynamodb: bool = True,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._kafka_port = kafka_port
         self._secure = secure
         self._kafka_settings = kafka_settings
+        self._with_dynamodb = dynamodb
         self._dynamodb_port = dynamodb_port
         self._kafka: Kafka | None = None
         self._dynamodb: DynamoDB | None = None
@@ -69,19 +73,20 @@ class LocalServices:
             secure=self._secure,
             settings=self._kafka_settings,
         )
-        self._dynamodb = DynamoDB(
-            port=self._dynamodb_port,
-            home=data / "dynamodb",
-            log_path=self._log_dir / "dynamodb.log",
-            scratch=self._scratch,
-            in_memory=self._data_dir is None,
-        )
+        if self._with_dynamodb:
+            self._dynamodb = DynamoDB(
+                port=self._dynamodb_port,
+                home=data / "dynamodb",
+                log_path=self._log_dir / "dynamodb.log",
+                scratch=self._scratch,
+                in_memory=self._data_dir is None,
+            )
         try:
             await ensure_jars(self._log_dir / "jars.log", self._scratch)
             with _first_error():
                 async with asyncio.TaskGroup() as starting:
-                    starting.create_task(self._kafka.start(), name="start Kafka")
-                    starting.create_task(self._dynamodb.start(), name="start DynamoDB Local")
+                    for service in self._services():
+                        starting.create_task(service.start(), name=f"start {service.name}")
         except BaseException as error:
             # Our errors name a log.
             await self._close(keep_logs=isinstance(error, LocalServicesError))
@@ -133,22 +138,24 @@ class LocalServices:
         self._opened_dynamodb().resume()
 
     async def until_one_dies(self) -> None:
-        """Wait for ever, or raise why one of the services ended by itself. For whoever has nothing else to do."""
+        """Waits for ever, or raises the reason why one of the services ended by itself. Raises: LocalServicesError."""
         with _first_error():
             async with asyncio.TaskGroup() as watching:
-                watching.create_task(self._opened_kafka().raise_when_dead(), name="watch Kafka")
-                watching.create_task(self._opened_dynamodb().raise_when_dead(), name="watch DynamoDB Local")
+                for service in self._services():
+                    watching.create_task(service.raise_when_dead(), name=f"watch {service.name}")
 
     async def _close(self, *, keep_logs: bool) -> None:
         async with asyncio.TaskGroup() as closing:
-            for service in (self._kafka, self._dynamodb):
-                if service is not None:
-                    # Data that nobody will read again needs no orderly end.
-                    end = service.kill() if self._scratch else service.stop()
-                    closing.create_task(end, name=f"end {service.name}")
+            for service in self._services():
+                # Data in a temporary folder is not read again, and needs no orderly end.
+                end = service.kill() if self._scratch else service.stop()
+                closing.create_task(end, name=f"end {service.name}")
         self._kafka = self._dynamodb = None
         if self._scratch is not None:
             _remove(self._scratch, spare=self._log_dir if keep_logs else None)
+
+    def _services(self) -> list[Service]:
+        return [service for service in (self._kafka, self._dynamodb) if service is not None]
 
     def _opened_kafka(self) -> Kafka:
         if self._kafka is None:
@@ -157,13 +164,13 @@ class LocalServices:
 
     def _opened_dynamodb(self) -> DynamoDB:
         if self._dynamodb is None:
-            raise RuntimeError("the local services are not open")
+            raise RuntimeError("the local services are not open, or were asked for without DynamoDB")
         return self._dynamodb
 
 
 @contextlib.contextmanager
 def _first_error() -> Iterator[None]:
-    """The first of our errors out of a task group, as itself: its reader wants one reason, not a tree."""
+    """Raises the first of our errors in a task group by itself: a reader wants one reason, not a tree."""
     try:
         yield
     except ExceptionGroup as group:
@@ -174,7 +181,7 @@ def _first_error() -> Iterator[None]:
 
 
 def _remove(scratch: Path, *, spare: Path | None) -> None:
-    """Remove the temporary folder, all but the logs that an error has just named."""
+    """Removes the temporary folder, except the logs that an error has just named."""
     for entry in scratch.iterdir():
         if entry != spare:
             shutil.rmtree(entry, ignore_errors=True)

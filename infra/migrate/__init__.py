@@ -1,6 +1,6 @@
 """From the first Clockwork to this one: see infra/migration.md.
 
-first      what a row of its `schedules` table means here; the table of fields
-carry      page by page: scan, create over the HTTP API, note how far it came
+first      reads a row of its `schedules` table; the table of fields
+transfer   page by page: scan, create over the HTTP API, save the progress
 __main__   python -m infra.migrate
 """

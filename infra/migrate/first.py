@@ -1,6 +1,6 @@
-"""The first Clockwork's `schedules` table, read as what its clients asked for.
+"""Reads rows of the first Clockwork's `schedules` table as the creates that its clients sent.
 
-What is stored there, and what becomes of it:
+Attributes there, and their use here:
 
     attribute       type  here
     clientId        S     clientId
@@ -23,7 +23,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 Item = Mapping[str, Any]
-"""As DynamoDB's own JSON has it."""
+"""An item in DynamoDB's own JSON."""
 
 TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("clientId", "clientId"),
@@ -31,17 +31,18 @@ TEXTS: Final[tuple[tuple[str, str], ...]] = (
     ("orderingKey", "orderingKey"),
     ("taskData", "taskData"),
 )
-"""Attributes that are taken over as they are: theirs, ours."""
+"""Attributes that are copied as they are: their name, our name."""
 MAY_BE_EMPTY: Final = frozenset({"taskData"})
 OPTIONAL: Final = frozenset({"orderingKey"})
 OPEN: Final = frozenset({"PENDING", "EXECUTING"})
 ENDED: Final = frozenset({"EXECUTED", "CANCELLED"})
 
+DIGITS_MAX: Final = 18
 _INTEGER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class LeftOut(StrEnum):
-    """Why a row is not imported."""
+    """Reasons for which a row is not imported."""
 
     ENDED = "ended already"
     NOT_YET_OURS = "due before --due-from: the first Clockwork's"
@@ -49,18 +50,18 @@ class LeftOut(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """One row: the create that it was, or why it is not imported, or what is wrong with it."""
+    """One row: its create, or the reason why it is left out, or a problem."""
 
     name: str
-    """For people: where it stands in the table."""
+    """Its key in the table, for people."""
     document: dict[str, Any] | None = None
     left_out: LeftOut | None = None
     problem: str = ""
 
 
 def read(item: Item, *, due_from_ms: int, guarantee: str | None) -> Read:
-    """What a row of the first Clockwork means here. Never raises."""
-    name = f"{_shown(item, 'partitionId', 'S')}/{_shown(item, 'scheduleTime', 'N')}"
+    """Reads a row of the first Clockwork. Never raises."""
+    name = f"{_described(item, 'partitionId', 'S')}/{_described(item, 'scheduleTime', 'N')}"
     try:
         if _text(item, "status", default="PENDING") in ENDED:
             return Read(name=name, left_out=LeftOut.ENDED)
@@ -114,12 +115,14 @@ def _milliseconds(item: Item) -> int:
         number = Decimal(text) if isinstance(text, str) else None
     except InvalidOperation:
         number = None
-    if number is None or not number.is_finite() or number != int(number) or not _INTEGER.fullmatch(str(int(number))):
+    # An exponent may make a number that is never computed to its end.
+    is_small = number is not None and number.is_finite() and number.adjusted() <= DIGITS_MAX
+    if number is None or not is_small or number != int(number) or not _INTEGER.fullmatch(str(int(number))):
         raise ValueError("scheduleTime: is no time in milliseconds")
     return int(number)
 
 
-def _shown(item: Item, name: str, kind: str) -> str:
+def _described(item: Item, name: str, kind: str) -> str:
     attribute = item.get(name)
     value = attribute.get(kind, "?") if isinstance(attribute, dict) else "?"
     return str(value)[:40]

@@ -17,7 +17,7 @@ from clockwork.domain import marker
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Outcome, Row
-from clockwork.firing import cleanup as tidy
+from clockwork.firing import cleanup
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Completed
 from clockwork.http import body as requests
@@ -59,11 +59,11 @@ def sections() -> Iterator[tuple[str, Callable[[], object]]]:
         answer = orjson.dumps({"Items": items})
         yield f"page of {name}: parse", partial(orjson.loads, answer)
         yield f"page of {name}: read, until others get their turn", partial(_read, items[:YIELD_EVERY_ROWS])
-    some = rows(tidy.CHUNK_ROWS, 200)
-    done = [Completed(row=row, ended=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
+    some = rows(cleanup.CHUNK_ROWS, 200)
+    done = [Completed(row=row, entry=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
     yield "tidy-up: outcomes of one chunk", partial(_outcomes, done)
-    count = tidy.CHUNK_BYTES_MAX // 250_000
-    large = [Completed(row=row, ended=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
+    count = cleanup.CHUNK_BYTES_MAX // 250_000
+    large = [Completed(row=row, entry=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
     yield "tidy-up: outcomes of one chunk of large rows", partial(_outcomes, large)
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(large[:3])]
     body = orjson.dumps({"RequestItems": {"keys": puts}})
@@ -115,7 +115,7 @@ def _read(items: list[dynamo_fields.Item]) -> list[object]:
 
 
 def _outcome_values(done: list[Completed]) -> list[Outcome]:
-    return [outcome for one in done if (outcome := tidy.outcome_of(one, retention_ms=1_000)) is not None]
+    return [outcome for one in done if (outcome := cleanup.outcome_of(one, retention_ms=1_000)) is not None]
 
 
 def _outcomes(done: list[Completed]) -> object:

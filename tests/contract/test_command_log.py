@@ -15,7 +15,7 @@ from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.memory.commands import MemoryCommandLog
 from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_topics, internal_topics
-from clockwork.ports.commands import CommandBatch, CommandLog, CommandRecord, NoteEffects
+from clockwork.ports.commands import CommandBatch, CommandLog, CommandRecord, RecordEffects
 from clockwork.ports.telemetry import NoTelemetry
 from tests.contract.kafka_fixtures import WAIT_S_MAX, RealUnderTest, until
 
@@ -116,7 +116,7 @@ class Worker:
     batches: list[CommandBatch] = field(default_factory=list)
     noted: int = 0
 
-    async def work(self, batch: CommandBatch, note: NoteEffects) -> None:
+    async def work(self, batch: CommandBatch, note: RecordEffects) -> None:
         self.batches.append(batch)
         if self.notes:
             await note()

@@ -10,8 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.record.util import calc_crc32c
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of
-from clockwork.domain.schedule import Failure, Topic
+from clockwork.domain.schedule import Failure
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.dead_letters import KafkaDeadLetters
@@ -73,7 +74,8 @@ async def real_letters(services: LocalServices) -> AsyncIterator[LettersUnderTes
     brokers = services.kafka_brokers
     kafka = KafkaContext(settings=KafkaSettings(brokers=(brokers,)))
     topic = Topic(f"t{uuid4().hex[:10]}")
-    await create_topics(kafka, [topic], kafka_partitions=2)
+    # The letters bear a time of long ago, and must not be deleted for it.
+    await create_topics(kafka, [topic], kafka_partitions=2, config={"retention.ms": "-1"})
     producer = AIOKafkaProducer(bootstrap_servers=brokers, transactional_id=topic)
     consumer = AIOKafkaConsumer(bootstrap_servers=brokers, isolation_level="read_committed")
     async with producer, consumer:

@@ -7,7 +7,7 @@ import pytest
 from clockwork.domain.marker import MarkerEntry, encode
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import Failure
-from clockwork.errors import Cause, DeliveryRefused, DeliveryUnknown, Fenced
+from clockwork.errors import DeliveryRefused, DeliveryUnknown, Fenced, RefusalCause
 from tests.contract.kafka_fixtures import (
     SMALL_BYTES_MAX,
     KafkaUnderTest,
@@ -180,7 +180,11 @@ async def test_a_missing_topic_is_refused_before_anything_is_begun(
         await shard.deliver([record(topic), record("no-such-topic"), record("no-such-topic")], marker_of)
     assert not refused.value.begun
     [refusal] = refused.value.refusals
-    assert (refusal.cause, refusal.reason, refusal.topic) == (Cause.TOPIC, "topic_missing", "no-such-topic")
+    assert (refusal.cause, refusal.reason, refusal.destination) == (
+        RefusalCause.DESTINATION,
+        "topic_missing",
+        "no-such-topic",
+    )
 
     # The same producer goes on.
     await shard.deliver([record(topic, b"other")], marker_of)
@@ -197,7 +201,12 @@ async def test_a_record_too_large_for_its_topic_is_named_and_nothing_of_the_batc
     with pytest.raises(DeliveryRefused) as refused:
         await shard.deliver(batch, marker_of)
     [refusal] = refused.value.refusals
-    assert (refusal.cause, refusal.reason, refusal.topic, refusal.index) == (Cause.RECORD, "record_too_large", small, 2)
+    assert (refusal.cause, refusal.reason, refusal.destination, refusal.index) == (
+        RefusalCause.RECORD,
+        "record_too_large",
+        small,
+        2,
+    )
     if refused.value.begun:
         await shard.close()
         shard = await node.open_shard(kafka.shard)
@@ -266,7 +275,10 @@ async def test_a_refused_plain_send_harms_no_other(kafka: KafkaUnderTest, node: 
     results = await asyncio.gather(*(node.send(each) for each in sends), return_exceptions=True)
     await node.send(record(small, b"after"))
     refusals = [result for result in results if isinstance(result, DeliveryRefused)]
-    assert [(r.refusals[0].cause, r.begun) for r in refusals] == [(Cause.RECORD, False), (Cause.TOPIC, False)]
+    assert [(r.refusals[0].cause, r.begun) for r in refusals] == [
+        (RefusalCause.RECORD, False),
+        (RefusalCause.DESTINATION, False),
+    ]
     assert [r.value for r in await kafka.read_committed(small)] == [b"a", b"value", b"after"]
 
 

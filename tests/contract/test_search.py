@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
@@ -141,8 +141,8 @@ async def test_the_ends_of_a_key_are_found_and_its_pointer_is_none_of_them(
     await put(store, [ends[0], row(schedule(schedule_key="a/0")), row(schedule(schedule_key="b"))])
     await store.put_outcomes([outcome(each) for each in ends])
     await store.put_outcomes([outcome(row(schedule(schedule_key="a/0")))])
-    place = CommandPlace(kafka_partition=0, offset=0, at_ms=0)
-    note = NoteChange(before=(), after=CommandNote(places=(place,), by="a", expires_at_s=2_000_000_000))
+    place = CommandOffset(kafka_partition=0, offset=0, at_ms=0)
+    note = NoteChange(before=(), after=CommandNote(offsets=(place,), by="a", expires_at_s=2_000_000_000))
     await store.note_command(CLIENT, key, note)  # is no end
 
     assert sorted(await search.read_ended(CLIENT, key)) == sorted(each.position for each in ends)

@@ -10,7 +10,7 @@ import pytest
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.codec import cluster_item, row_item, shard_key
@@ -89,7 +89,7 @@ async def test_two_nodes_that_disagree_on_the_shard_count_do_not_both_start(empt
 
     results = await asyncio.gather(init_cluster(empty, shards=4), init_cluster(empty, shards=6), return_exceptions=True)
 
-    refused = [r for r in results if isinstance(r, StartRefused)]
+    refused = [r for r in results if isinstance(r, CannotStart)]
     assert len(refused) == 1
     assert "CLOCKWORK_SHARDS" in str(refused[0])
 
@@ -114,7 +114,7 @@ async def test_a_lost_shard_item_is_an_error_and_is_not_made_again(
     await _made(empty)
     await _delete(client, shard_key(ShardId(2)))
 
-    with pytest.raises(StartRefused, match="1 shards are lost"):
+    with pytest.raises(CannotStart, match="1 shards are lost"):
         await init_cluster(empty, shards=SHARDS)
 
     (problem,) = await _problems(empty)
@@ -133,7 +133,7 @@ async def test_a_lost_cluster_item_of_tables_in_use_is_an_error_and_is_not_made_
         await client.call("put_item", TableName=empty.schedules_table, Item=row_item(row()))
     await _delete(client, CLUSTER)
 
-    with pytest.raises(StartRefused, match="items were lost"):
+    with pytest.raises(CannotStart, match="items were lost"):
         await init_cluster(empty, shards=SHARDS)
 
 
@@ -190,7 +190,7 @@ async def test_another_shard_count_is_refused_with_the_one_to_set(empty: DynamoC
     (problem,) = await _problems(empty, shards=SHARDS + 1)
 
     assert f"set it to {SHARDS}" in problem
-    with pytest.raises(StartRefused, match="CLOCKWORK_SHARDS"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_SHARDS"):
         await init_cluster(empty, shards=SHARDS + 1)
 
 

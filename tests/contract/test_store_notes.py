@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.command import CommandNote, CommandPlace, NoteChange
+from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.errors import ConditionFailed
@@ -13,10 +13,10 @@ from clockwork.ports.store import ScheduleStore
 from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
 
 MINE = RequestId("mine")
-PLACE = CommandPlace(kafka_partition=3, offset=17, at_ms=DUE_MS)
+PLACE = CommandOffset(kafka_partition=3, offset=17, at_ms=DUE_MS)
 LATER = replace(PLACE, offset=18)
-FIRST = NoteChange(before=(), after=CommandNote(places=(PLACE,), by="a", expires_at_s=2_000_000_000))
-SECOND = NoteChange(before=(PLACE,), after=CommandNote(places=(LATER,), by="b", expires_at_s=2_000_000_001))
+FIRST = NoteChange(before=(), after=CommandNote(offsets=(PLACE,), by="a", expires_at_s=2_000_000_000))
+SECOND = NoteChange(before=(PLACE,), after=CommandNote(offsets=(LATER,), by="b", expires_at_s=2_000_000_001))
 
 Effect = Callable[[ScheduleStore, Row, NoteChange], Awaitable[None]]
 

@@ -63,13 +63,13 @@ async def test_the_same_take_over_again_is_the_same_take_over(store: ScheduleSto
 
 
 async def test_of_many_take_overs_at_once_one_wins(store: ScheduleStore) -> None:
-    async def take_over(owner: str) -> str | None:
+    async def takeover(owner: str) -> str | None:
         try:
             return (await store.raise_epoch(SHARD, expected=0, owner=owner)).owner
         except ConditionFailed:
             return None
 
-    results = await asyncio.gather(*(take_over(f"owner-{n}") for n in range(OWNERS)))
+    results = await asyncio.gather(*(takeover(f"owner-{n}") for n in range(OWNERS)))
 
     assert [r for r in results if r is not None] == [(await store.read_shard(SHARD)).owner]
 

@@ -8,7 +8,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from clockwork.access.keys import KeyRing, read_keys
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.sources import load_settings
 from tests.fuzz.tally import Tally
 
@@ -72,7 +72,7 @@ def check_settings(text: bytes, folder: Path, tally: Tally) -> None:
     path.write_bytes(text)
     try:
         load_settings({"CLOCKWORK_CONFIG": str(path)})
-    except StartRefused as refused:
+    except CannotStart as refused:
         said = str(refused)
     else:
         tally.add(SETTINGS, "still sound")

@@ -190,7 +190,7 @@ async def check(damage: Damage, at: str | None, tally: Tally) -> None:
     lease = await engine.own()
     for _ in range(4):
         await engine.one_pass(lease)
-        await lease.tidy.finish()
+        await lease.cleanup.finish()
     became = "left out: where no position is" if bad is None else await _became(engine, bad)
     arrived = engine.arrived()
     assert arrived.count("beside") == 1, f"what is beside {item} was not delivered: {became}"

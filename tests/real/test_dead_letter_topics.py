@@ -8,7 +8,7 @@ import pytest
 
 from clockwork.domain.record import DEAD_REASON
 from infra.local.node import REPOSITORY
-from tests.support.nodes import SOON_MS, Cluster, ClusterNode
+from tests.support.nodes import Cluster, ClusterNode, soon_ms
 from tests.support.reader import read_all
 
 pytestmark = [pytest.mark.processes]
@@ -21,7 +21,7 @@ async def fail_all(cluster: Cluster, node: ClusterNode, data: dict[str, object])
     """Both guarantees, each in a lane of its own; the topic is gone when they are due."""
     topic = await cluster.topic()
     bodies = [
-        cluster.body(topic, f"{key}-{guarantee}", in_ms=SOON_MS, data=value, guarantee=guarantee)
+        cluster.body(topic, f"{key}-{guarantee}", in_ms=soon_ms(), data=value, guarantee=guarantee)
         for key, value in data.items()
         for guarantee in ("exactly_once", "at_least_once")
     ]
@@ -90,7 +90,7 @@ async def test_letters_lie_in_the_clusters_topic_while_the_clients_is_missing_an
 
 async def listed(node: ClusterNode, *arguments: str) -> list[tuple[str, str]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork.cli", "--url", node.client.url,
+        sys.executable, "-m", "clockwork", "--url", node.client.url,
         "admin", "dead-letters", "list", "--json", *arguments,
         cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """The promises, tried on thousands of made-up histories: the production engine, N nodes in one process, virtual time.
 
-What runs is the engine as it is (intake, cancel, changes, take-over, passes, tidy-up, supervisor, clock guard), and the
+What runs is the engine as it is (create, cancel, changes, take-over, passes, cleanup, supervisor, clock guard), and the
 intake of commands (`commands.worker`). What is made up is everything outside: DynamoDB, Kafka, the consumer groups,
 clocks, and clients. From one seed comes one history,
 byte for byte the same on every machine; a seed that fails is a bug report.

@@ -19,12 +19,13 @@ from clockwork.errors import (
     StoreUnavailable,
     TransactionConflict,
 )
-from clockwork.firing import deliver
-from clockwork.firing import shard_pass as dispatch
+from clockwork.firing import shard_pass
 from clockwork.firing.cleanup import Cleanup, Completed
-from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_pass import Dispatcher
-from clockwork.firing.takeover import ShardLease, TakeOver
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.settlement import completed
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.requests import cancel
 from clockwork.requests import hold as holding
 from clockwork.requests.cancel import Canceller
@@ -60,20 +61,22 @@ async def marker_before_init(self: HostPublisher, shard: Any) -> HostShardPublis
     return publisher
 
 
-async def unknown_taken_for_abort(self: Delivery, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
+async def unknown_taken_for_abort(
+    self: TransactionalDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]
+) -> int:
     try:
-        return await _in_transactions(self, lease, firings)
+        return await _deliver_transactional(self, lease, deliveries)
     except DeliveryUnknown as unknown:
         await self._renew(lease)
         raise BrokerUnavailable from unknown
 
 
-async def renew_without_proof(self: TakeOver, lease: ShardLease) -> None:
+async def renew_without_proof(self: Takeover, lease: ShardLease) -> None:
     await lease.publisher.close()
     lease.publisher = await self._publisher.open_shard(lease.shard)
 
 
-async def renew_and_only_read(self: TakeOver, lease: ShardLease) -> None:
+async def renew_and_only_read(self: Takeover, lease: ShardLease) -> None:
     await renew_without_proof(self, lease)
     state = await self._store.read_shard(lease.shard)
     if state.epoch != lease.epoch:
@@ -85,33 +88,36 @@ async def usable_after_repeated_commit(self: HostShardPublisher) -> bool:
     return True
 
 
-async def tidy_before_commit(
-    self: Delivery,
+async def cleanup_before_commit(
+    self: TransactionalDelivery,
     lease: ShardLease,
     batch: list[PlannedDelivery],
     sent: list[PlannedDelivery],
     records: list[OutRecord],
 ) -> None:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in batch if f.errand is Action.DROP]
+    dropped = [self._settlement.dropped(each) for each in batch if each.action is Action.DROP]
 
-    def write_marker(receipt: Sequence[Any]) -> bytes:
-        new = [deliver._ended(firing, where) for firing, where in zip(sent, receipt, strict=True)]
-        value = marker.encode([*lease.tidy.marked(), *new, *(done.ended for done in dropped)])
-        lease.tidy.add(Completed(row=f.row, ended=ended) for f, ended in zip(sent, new, strict=True))
-        lease.tidy.add(dropped)
+    def write_marker(receipts: Sequence[Any]) -> bytes:
+        ended = [completed(each, receipt) for each, receipt in zip(sent, receipts, strict=True)] + dropped
+        value = marker.encode([*lease.cleanup.marker_entries(), *(one.entry for one in ended)])
+        lease.cleanup.add(ended)
         return value
 
     await lease.publisher.deliver(records, write_marker)
 
 
-async def drop_beside_transactions(self: Delivery, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
-    dropped = [deliver._dropped(f, self._clock.now_ms()) for f in firings if f.errand is Action.DROP]
-    lease.tidy.add(dropped)
-    return len(dropped) + await _in_transactions(self, lease, [f for f in firings if f.errand is not Action.DROP])
+async def drop_beside_transactions(
+    self: TransactionalDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]
+) -> int:
+    dropped = [self._settlement.dropped(each) for each in deliveries if each.action is Action.DROP]
+    lease.cleanup.add(dropped)
+    return len(dropped) + await _deliver_transactional(
+        self, lease, [f for f in deliveries if f.action is not Action.DROP]
+    )
 
 
 def marked_if_there_is_a_record(self: Cleanup) -> Any:
-    return (ended for ended in _marked(self) if ended.receipt is not None)
+    return (entry for entry in _marker_entries(self) if entry.receipt is not None)
 
 
 async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner: str) -> Any:
@@ -121,19 +127,19 @@ async def epoch_not_raised(self: HostStore, shard: Any, *, expected: int, owner:
 # --- the frontier, and the time
 
 
-async def frontier_not_written(self: Dispatcher, lease: ShardLease) -> None:
+async def frontier_not_written(self: ShardPass, lease: ShardLease) -> None:
     lease.frontier_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
 
 
-async def frontier_though_fenced(self: Dispatcher, lease: ShardLease) -> None:
+async def frontier_though_fenced(self: ShardPass, lease: ShardLease) -> None:
     try:
         await _raise_frontier(self, lease)
     except Fenced:
         lease.frontier_ms = self._clock.now_ms() + self._settings.frontier_lead_ms
 
 
-async def take_over_and_lower(self: TakeOver, shard: Any) -> ShardLease:
-    lease = await _take_over(self, shard)
+async def take_over_and_lower(self: Takeover, shard: Any) -> ShardLease:
+    lease = await _takeover(self, shard)
     states = self._store.shard_states  # type: ignore[attr-defined]
     lower_ms = min(states[shard].frontier_ms, self._store._host.clock.now_ms())  # type: ignore[attr-defined]
     dict.__setitem__(states, shard, replace(states[shard], frontier_ms=lower_ms))
@@ -141,21 +147,21 @@ async def take_over_and_lower(self: TakeOver, shard: Any) -> ShardLease:
     return lease
 
 
-async def frontier_pretended(self: Dispatcher, lease: ShardLease) -> None:
+async def frontier_pretended(self: ShardPass, lease: ShardLease) -> None:
     lease.frontier_ms = max(lease.frontier_ms, self._clock.now_ms() + self._settings.frontier_lead_ms)
 
 
-async def read_then_frontier(self: Dispatcher, lease: ShardLease, *, records_max: int) -> Planner:
+async def read_then_frontier(self: ShardPass, lease: ShardLease, *, records_max: int) -> Planner:
     """Together with the one above: what was pretended is written when the rows have been read."""
     planner = await _read(self, lease, records_max=records_max)
     await self._store.raise_frontier(lease.shard, epoch=lease.epoch, frontier_ms=lease.frontier_ms)
     return planner
 
 
-async def bound_of_the_answer(self: Dispatcher, lease: ShardLease, *, records_max: int) -> Planner:
+async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max: int) -> Planner:
     """What is due when the answer comes is fired, not only what was due when the Query began."""
-    left_out = lease.tidy.positions()
-    first = await self._store.read_page(lease.shard, after=None, rows_max=dispatch.PAGE_ROWS_MAX)
+    left_out = lease.cleanup.positions()
+    first = await self._store.read_page(lease.shard, after=None, rows_max=shard_pass.PAGE_ROWS_MAX)
 
     class ReadBefore:
         async def read_page(self, shard: Any, **how: Any) -> Any:
@@ -163,11 +169,11 @@ async def bound_of_the_answer(self: Dispatcher, lease: ShardLease, *, records_ma
 
     later = copy.copy(self)
     later._store = ReadBefore()  # type: ignore[assignment]
-    lease.tidy.positions = lambda: left_out  # type: ignore[method-assign]
+    lease.cleanup.positions = lambda: left_out  # type: ignore[method-assign]
     try:
         return await _read(later, lease, records_max=records_max)
     finally:
-        del lease.tidy.positions
+        del lease.cleanup.positions
 
 
 # --- holds, cancels, retries
@@ -187,8 +193,12 @@ async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> A
         return holding._Verdict.CONFLICT
 
 
-async def holds_ignored(self: Dispatcher, planner: Planner) -> list[PlannedDelivery]:
-    return list(planner.firings)
+def announcements_forgotten(self: ShardPass, lease: ShardLease, left_out: Any, now_ms: int) -> None:
+    lease.announced_not_before_ms = {}
+
+
+async def holds_ignored(self: ShardPass, planner: Planner) -> list[PlannedDelivery]:
+    return list(planner.deliveries)
 
 
 async def drop_hold_and_fire(self: HostStore, shard: Any, position: Any) -> bool:
@@ -245,18 +255,18 @@ def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, d
     return True
 
 
-# --- rows, lanes, tidying up
+# --- rows, lanes, cleanup
 
 
-def heeded_however_far(self: Planner, retry: Retry) -> bool:
+def applied_however_far(self: Planner, row: Row, retry: Retry) -> bool:
     return retry.at_ms > self.bound_ms
 
 
-def only_the_row(firings: list[PlannedDelivery], lane: Any, *, after: Any) -> list[PlannedDelivery]:
-    return [firing for firing in firings if firing.row.position != after]
+def only_the_row(deliveries: list[PlannedDelivery], lane: Any, *, after: Any) -> list[PlannedDelivery]:
+    return [firing for firing in deliveries if firing.row.position != after]
 
 
-def wait_for_nobody(self: Planner, lane: Any, until_ms: int) -> None:
+def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 
@@ -265,8 +275,8 @@ async def delete_first(self: Cleanup, chunk: list[Completed]) -> None:
     await _write(self, chunk)
 
 
-async def lane_at_once(self: Delivery, lease: ShardLease, firings: Sequence[PlannedDelivery]) -> int:
-    counts = await asyncio.gather(*(_lane_by_lane(self, lease, [firing]) for firing in firings))
+async def lane_at_once(self: AcknowledgedDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
+    counts = await asyncio.gather(*(_deliver_acknowledged(self, lease, [each]) for each in deliveries))
     return sum(counts)
 
 
@@ -298,12 +308,12 @@ async def create_over_anything(
 
 
 _commit = HostShardPublisher._commit
-_in_transactions = Delivery.in_transactions
-_lane_by_lane = Delivery.lane_by_lane
-_raise_frontier = Dispatcher.raise_frontier
-_read = Dispatcher._read
-_take_over = TakeOver.run
-_marked = Cleanup.marked
+_deliver_transactional = TransactionalDelivery.deliver
+_deliver_acknowledged = AcknowledgedDelivery.deliver
+_raise_frontier = ShardPass.raise_frontier
+_read = ShardPass._read
+_takeover = Takeover.run
+_marker_entries = Cleanup.marker_entries
 _write = Cleanup._write
 _drop_hold = HostStore.drop_hold
 _change_row = HostStore._change_row

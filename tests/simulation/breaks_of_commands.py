@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clockwork.domain.command import NoteChange
+from clockwork.domain.command_notes import NoteChange
 from clockwork.ports.commands import CommandBatch, CommandRecord
 from clockwork.requests.dedup import CommandDedup
 from clockwork.stores.memory.store import KeyName, Place, Write
@@ -22,7 +22,7 @@ async def commit_first(self: HostCommandLog, batch: CommandBatch, work: Any) -> 
 
 
 async def note_and_go_on(self: HostCommandLog, number: int, begin: int, end: int) -> None:
-    """What is owed to nobody any more once it is noted: the offset moves before the answers are out."""
+    """Commits the offset before the answers are sent: an answer that is lost then is owed no more."""
     await self._commit(number, (end, 0))
 
 
@@ -41,7 +41,7 @@ def move_whatever_was_read(self: HostStore, name: KeyName, note: NoteChange | No
     """The note moves without a condition."""
     there = self.notes.get(name)
     if note is not None:
-        note = NoteChange(before=there.places if there is not None else (), after=note.after)
+        note = NoteChange(before=there.offsets if there is not None else (), after=note.after)
     return _move_note(self, name, note)
 
 

@@ -61,7 +61,7 @@ def check_all(cluster: Cluster, history: History) -> None:
     known = {_likeness(row) for row in evidence.rows}
     for likeness, found in evidence.records.items():
         if likeness not in known:
-            cluster.trace.violation("twice", f"a record of nobody: {found[0].entry.record}")
+            cluster.trace.violation("twice", f"a record of no schedule: {found[0].entry.record}")
     _check_order(cluster, evidence)
     _check_versions(cluster, evidence)
     _check_fence(cluster)
@@ -222,7 +222,7 @@ def _check_pair(cluster: Cluster, evidence: Evidence, lane: Lane, a: Row, b: Row
     if accepted_ms >= b.due_ms - cluster.ahead_ms_max:
         return
     if a.schedule.guarantee is Guarantee.AT_LEAST_ONCE and a.position in evidence.dropped:
-        return  # and sent all the same, by somebody who did not know that: this may come through at any time
+        return  # and sent all the same, by a node that did not know that: this may come through at any time
     first_a = _first(evidence.of(a))
     of_b = [f for f in evidence.of(b) if f.where[0] == b.schedule.topic]
     first_b = _first(of_b)

@@ -1,5 +1,5 @@
 """The commands topic and its group as they are: producers' transactions that are decided later, or never; a member that
-reads on without knowing that it is none any more; offsets that only a member may commit, and that nobody may hear of."""
+reads on without knowing that it is none any more; offsets that only a member may commit, whose answer may be lost."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable, ClockworkError
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
 from tests.simulation.kafka_host import Wire
@@ -27,7 +27,7 @@ RECORDS_MAX: Final = 6
 
 
 class NoMember(ClockworkError):
-    """Said to whoever commits and is, by the group's account, no member any more, or not of this Kafka partition."""
+    """Answer to a commit by a client that, by the group's account, has left or has lost this Kafka partition."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class CommandWorld:
     def record(number: int, entry: Entry) -> CommandRecord:
         assert entry.record is not None
         return CommandRecord(
-            place=CommandPlace(kafka_partition=number, offset=entry.offset, at_ms=int(entry.appended_at_ms)),
+            place=CommandOffset(kafka_partition=number, offset=entry.offset, at_ms=int(entry.appended_at_ms)),
             key=entry.record.key,
             value=entry.record.value,
             headers=entry.record.headers,
@@ -72,7 +72,7 @@ class HostCommandLog:
         self._changed = asyncio.Event()
         self._commits = self._taken = 0
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         member = self._world.group.add(self._host, self._assign, lambda *_: None)
         self._may_commit: Callable[[int], bool] = lambda number: (
             member in self._world.group.members and member.joined and number in member.assignment
@@ -88,7 +88,7 @@ class HostCommandLog:
         self._assigned = frozenset(int(number) for number in numbers)
         self._changed.set()
 
-    async def _one_assignment(self, assigned: frozenset[int], work: WorkOff) -> None:
+    async def _one_assignment(self, assigned: frozenset[int], work: ProcessBatch) -> None:
         """Until the next one."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._one_partition(number, work)) for number in sorted(assigned)]
@@ -96,7 +96,7 @@ class HostCommandLog:
             for task in tasks:
                 task.cancel()
 
-    async def _one_partition(self, number: int, work: WorkOff) -> None:
+    async def _one_partition(self, number: int, work: ProcessBatch) -> None:
         """Again and again from where the group has it: an error, or being no member, is the end of what was read."""
         while True:
             try:
@@ -104,7 +104,7 @@ class HostCommandLog:
             except (BrokerUnavailable, NoMember):
                 await asyncio.sleep(REJOIN_S)
 
-    async def _from_committed(self, number: int, work: WorkOff) -> None:
+    async def _from_committed(self, number: int, work: ProcessBatch) -> None:
         begin = (0, 0)
         offset, noted = await self._wire.ask(
             "offsets", lambda: self._world.committed.get(number, begin), timeout_s=FETCH_TIMEOUT_S
@@ -118,7 +118,7 @@ class HostCommandLog:
             over = sum(record.place.offset < noted for record in records)
             offset = await self._work_off(CommandBatch(records=tuple(records), over=over), work)
 
-    async def _work_off(self, batch: CommandBatch, work: WorkOff) -> int:
+    async def _work_off(self, batch: CommandBatch, work: ProcessBatch) -> int:
         """Returns where to go on."""
         first, last = batch.records[0].place, batch.records[-1].place
         number, end = first.kafka_partition, last.offset + 1

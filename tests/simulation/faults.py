@@ -76,9 +76,9 @@ class Sore:
 
 
 HICCUP: Final = (Act.FREEZE, 0.002, 0.3)
-"""Shorter than a session: nobody takes anything over."""
+"""Shorter than a session: no shard is taken over."""
 PAUSE: Final = (Act.FREEZE, 1.0, 4.0)
-"""Longer: somebody does, and the node wakes up as a zombie."""
+"""Longer: its shards are taken over, and the node wakes up as a zombie."""
 STALL: Final = (Act.FREEZE, 0.05, 0.6)
 LONG_STALL: Final = (Act.FREEZE, 0.2, 2.0)
 """Sometimes shorter than a session, sometimes longer."""
@@ -98,7 +98,7 @@ class StoreFaults:
     request_lost: float = 0.0
     answer_lost: float = 0.0
     late: float = 0.0
-    """Carried out after the client was told that nobody knows."""
+    """Carried out after the client was answered that the outcome is unknown."""
     duplicated: float = 0.0
     """Carried out once more later, though the first was answered (never a `hold`)."""
     slow_apply: float = 0.05
@@ -117,7 +117,7 @@ class KafkaFaults:
     answer_lost: float = 0.0
     late: float = 0.0
     stalled: float = 0.0
-    """Produce requests that nobody answers until the sends' deadline."""
+    """Produce requests without an answer until the sends' deadline."""
     settle_s: float = 0.004
     """From the decision to commit until the last Kafka partition shows it."""
     wakeup_lost: float = 0.02
@@ -125,7 +125,7 @@ class KafkaFaults:
     preflight: float = 0.5
     """How often metadata is fresh when a delivery begins."""
     commit_unanswered: float = 0.0
-    """Commits that nobody hears of, asked for or done."""
+    """Commits whose request or answer is lost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""The consumer group as it is: whoever is silent loses its shards and does not know; whoever gets them may begin while the
+"""The consumer group as it is: a silent member loses its shards and does not know; their new owner may begin while the
 old owner still believes; wake-ups come late, twice, or never."""
 
 import asyncio

@@ -12,7 +12,7 @@ from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, Cause, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Refusal, RefusalCause
 from tests.simulation.host import Host
 from tests.simulation.kafka_world import CLUSTER, DELIVERIES, Busy, KafkaWorld, Transaction, Where
 
@@ -308,7 +308,7 @@ class HostShardPublisher:
         return asked == 1
 
     async def _unanswered_commit(self, commit: Callable[[], bool]) -> None:
-        """Carried out at once, much later, or never; and nobody says so."""
+        """Carried out at once, much later, or never; without an answer."""
         world = self._world
         when_s = world.rng.choice([0.002, world.rng.uniform(0.0, 2.0), None])
         if when_s is not None:
@@ -320,8 +320,10 @@ class HostShardPublisher:
 def _numbered(refusal: Refusal, indices: list[int]) -> Refusal:
     if refusal.index is None:
         return refusal
-    return Refusal(cause=refusal.cause, reason=refusal.reason, topic=refusal.topic, index=indices[refusal.index])
+    return Refusal(
+        cause=refusal.cause, reason=refusal.reason, destination=refusal.destination, index=indices[refusal.index]
+    )
 
 
 def _away(topic: str) -> Refusal:
-    return Refusal(cause=Cause.TRANSIENT, reason="leader_unavailable", topic=topic)
+    return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)

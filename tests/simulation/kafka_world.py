@@ -15,7 +15,7 @@ from typing import Final
 from clockwork.domain.record import DELIVERY_ID, OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId, murmur2
-from clockwork.errors import Cause, DeliveryRefused, Fenced, Refusal
+from clockwork.errors import DeliveryRefused, Fenced, Refusal, RefusalCause
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import KafkaFaults
 from tests.simulation.trace import Trace
@@ -222,7 +222,10 @@ class KafkaWorld:
         refused = [index for index, record in enumerate(records) if self._refuses(record)]
         if refused:
             raise DeliveryRefused(
-                [Refusal(cause=Cause.RECORD, reason="record_invalid", topic=topic, index=index) for index in refused],
+                [
+                    Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=topic, index=index)
+                    for index in refused
+                ],
                 begun=True,
             )
 
@@ -274,4 +277,4 @@ class KafkaWorld:
 
 
 def _missing(topic: str) -> Refusal:
-    return Refusal(cause=Cause.TOPIC, reason="topic_missing", topic=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason="topic_missing", destination=topic)

@@ -128,7 +128,7 @@ def _create(op: Op, data: bytes, state: State) -> Iterator[State]:
         case Repeated(view) if state.created == data and _shows(view, state):
             yield state
         case Repeated(view) if free and view.version > accepted.version:
-            yield accepted  # by a try of its own that was lost, then changed by somebody: it shows that
+            yield accepted  # by a try of its own that was lost, then changed by another: it shows that
         case KeyTaken(view) if not free and state.created != data and _shows(view, state):
             yield state
         case _ if unanswered:
@@ -185,7 +185,7 @@ def _rearm(op: Op, state: State) -> Iterator[State]:
         case Unchanged(view) if state.pending and _shows(view, state):
             yield state
         case Unchanged() if failed:
-            yield state.moved()  # armed by a try of its own that was lost, then moved on by somebody: it shows that
+            yield state.moved()  # armed by a try of its own that was lost, then moved on by another: it shows that
         case Refused(reason, view) if _same(view, state) and state.status == _status_of(reason):
             yield state
         case _ if op.answered_at_s is None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.clock import ClockGuard
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
-from clockwork.firing import deliver
-from clockwork.firing import shard_pass as dispatch
+from clockwork.firing import deliver_transactional, shard_pass
 from clockwork.firing.cleanup import Cleanup
-from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_pass import Dispatcher
-from clockwork.firing.takeover import TakeOver
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.shard_pass import ShardPass
+from clockwork.firing.takeover import Takeover
 from clockwork.requests import hold
 from clockwork.requests.cancel import Canceller
 from clockwork.requests.dedup import CommandDedup
@@ -50,6 +50,8 @@ def applied(mutation: Mutation) -> Iterator[None]:
     """Breaks the protocol, then mends it."""
     with contextlib.ExitStack() as stack:
         for thing, name, instead in mutation.patches():
+            if not hasattr(thing, name):
+                raise AttributeError(f"{mutation.name}: {thing!r} has no {name} to break")
             if name in vars(thing):
                 stack.callback(setattr, thing, name, vars(thing)[name])
             else:
@@ -80,34 +82,34 @@ MUTATIONS: Final = (
         patches=lambda: [(HostShardPublisher, "read_marker", breaks.no_marker)],
     ),
     Mutation(
-        name="marker without untidied rows",
+        name="marker without the rows that await cleanup",
         seeds=100,
         theme=Theme.COMMITS,
-        patches=lambda: [(Cleanup, "marked", lambda self: iter(()))],
+        patches=lambda: [(Cleanup, "marker_entries", lambda self: iter(()))],
     ),
     Mutation(
         name="marker without what was dropped",
         seeds=40,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Cleanup, "marked", breaks.marked_if_there_is_a_record)],
+        patches=lambda: [(Cleanup, "marker_entries", breaks.marked_if_there_is_a_record)],
     ),
     Mutation(
         name="dropped beside the transaction",
         seeds=20,
         theme=Theme.DEADLINES,
-        patches=lambda: [(Delivery, "in_transactions", breaks.drop_beside_transactions)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.drop_beside_transactions)],
     ),
     Mutation(
         name="unknown commit taken for an abort",
         seeds=120,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "in_transactions", breaks.unknown_taken_for_abort)],
+        patches=lambda: [(TransactionalDelivery, "deliver", breaks.unknown_taken_for_abort)],
     ),
     Mutation(
-        name="tidied up before the commit",
+        name="cleaned up before the commit",
         seeds=20,
         theme=Theme.COMMITS,
-        patches=lambda: [(Delivery, "_one_transaction", breaks.tidy_before_commit)],
+        patches=lambda: [(TransactionalDelivery, "_commit", breaks.cleanup_before_commit)],
     ),
     Mutation(
         name="epoch not raised",
@@ -119,33 +121,33 @@ MUTATIONS: Final = (
         name="frontier not written",
         seeds=20,
         theme=Theme.CANCELS,
-        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_pretended)],
+        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_pretended)],
     ),
     Mutation(
         name="frontier written after reading",
         seeds=100,
         theme=Theme.CANCELS,
         patches=lambda: [
-            (Dispatcher, "raise_frontier", breaks.frontier_pretended),
-            (Dispatcher, "_read", breaks.read_then_frontier),
+            (ShardPass, "raise_frontier", breaks.frontier_pretended),
+            (ShardPass, "_read", breaks.read_then_frontier),
         ],
     ),
     Mutation(
         name="fenced frontier goes on",
         seeds=120,
         theme=Theme.PLAIN,
-        patches=lambda: [(Dispatcher, "raise_frontier", breaks.frontier_though_fenced)],
+        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_though_fenced)],
     ),
     Mutation(
         name="frontier lowered at take-over",
         seeds=200,
         theme=Theme.SKEW,
-        patches=lambda: [(TakeOver, "run", breaks.take_over_and_lower)],
+        patches=lambda: [(Takeover, "run", breaks.take_over_and_lower)],
     ),
     Mutation(
         name="fires beyond the bound",
         seeds=40,
-        patches=lambda: [(dispatch, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
+        patches=lambda: [(shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
     ),
     Mutation(
         name="clock always trusted",
@@ -199,7 +201,7 @@ MUTATIONS: Final = (
         name="hold ignored",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(Dispatcher, "_answer_holds", breaks.holds_ignored)],
+        patches=lambda: [(ShardPass, "_drop_holds", breaks.holds_ignored)],
     ),
     Mutation(
         name="fires what is gone",
@@ -229,19 +231,19 @@ MUTATIONS: Final = (
         name="refused row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(deliver, "without_lane", breaks.only_the_row)],
+        patches=lambda: [(deliver_transactional, "without_lane", breaks.only_the_row)],
     ),
     Mutation(
         name="waiting row is overtaken",
         seeds=20,
         theme=Theme.REFUSALS,
-        patches=lambda: [(Planner, "wait", breaks.wait_for_nobody)],
+        patches=lambda: [(Planner, "block", breaks.block_no_lane)],
     ),
     Mutation(
         name="lane sent at once",
         seeds=20,
         theme=Theme.PLAIN,
-        patches=lambda: [(Delivery, "lane_by_lane", breaks.lane_at_once)],
+        patches=lambda: [(AcknowledgedDelivery, "deliver", breaks.lane_at_once)],
     ),
     Mutation(
         name="row deleted before its outcome",
@@ -294,7 +296,7 @@ MUTATIONS: Final = (
         name="commands carried out again when they are read again",
         seeds=80,
         theme=Theme.COMMANDS,
-        patches=lambda: [(CommandPlace, "is_over", lambda self, last: False)],
+        patches=lambda: [(CommandOffset, "is_processed", lambda self, last: False)],
     ),
     Mutation(
         name="create over anything", seeds=20, patches=lambda: [(HostStore, "create", breaks.create_over_anything)]
@@ -302,9 +304,9 @@ MUTATIONS: Final = (
 )
 
 RARE: Final = (
-    _scripted("bound of the answer", (Dispatcher, "_read", breaks.bound_of_the_answer)),
-    _scripted("an hour ahead is heeded", (Planner, "_heeded", breaks.heeded_however_far)),
-    _scripted("renewed without proof of epoch", (TakeOver, "renew", breaks.renew_without_proof)),
+    _scripted("bound of the answer", (ShardPass, "_read", breaks.bound_of_the_answer)),
+    _scripted("a retry an hour ahead applies", (Planner, "_retry_applies", breaks.applied_however_far)),
+    _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
     _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
     _scripted(
         "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
@@ -313,11 +315,11 @@ RARE: Final = (
         "change made again over the next one",
         (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
     ),
-    _scripted("renewed and epoch only read", (TakeOver, "renew", breaks.renew_and_only_read)),
+    _scripted("renewed and epoch only read", (Takeover, "renew", breaks.renew_and_only_read)),
     _scripted(
         "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
     ),
-    _scripted("promises forgotten", (Dispatcher, "_promises", lambda self, lease: {})),
+    _scripted("announced times forgotten", (ShardPass, "_forget_ended_waits", breaks.announcements_forgotten)),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted("commands without an effect are not noted", (CommandDedup, "close", breaks_of_commands.nothing_to_note)),

@@ -5,17 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.commands.worker import CommandWork
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import Unavailable
-from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_loop import Gates, ShardLoop
-from clockwork.firing.shard_pass import Dispatcher
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.settlement import Settlement
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import TakeOver
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.takeover import Takeover
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.results import NewSchedule
@@ -83,16 +86,27 @@ class Node:
         self.store = HostStore(worlds.store, host)
         self.publisher = HostPublisher(worlds.kafka, host)
         self._ownership = HostOwnership(worlds.group, host)
-        topic_waits = TopicWaits(topic_wait_ms=runner.topic_wait_ms)
-        take_over = TakeOver(
+        destination_waits = DestinationWaits(topic_wait_ms=runner.topic_wait_ms)
+        takeover = Takeover(
             self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
         )
-        delivery = Delivery(self.store, self.publisher, take_over, topic_waits, clock, telemetry, rng, runner)
-        dispatcher = Dispatcher(self.store, delivery, topic_waits, clock, host.guard, telemetry, runner)
-        gates = Gates(passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE))
+        settlement = Settlement(self.store, destination_waits, clock, telemetry, rng, runner)
+        shard_pass = ShardPass(
+            self.store,
+            TransactionalDelivery(takeover, settlement, telemetry),
+            AcknowledgedDelivery(self.publisher, settlement),
+            destination_waits,
+            clock,
+            host.guard,
+            telemetry,
+            runner,
+        )
+        concurrency = ConcurrencyLimits(
+            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
+        )
 
         def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, take_over, dispatcher, gates, clock, telemetry, rng, runner)
+            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, runner)
 
         self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
         self._waker = Waker(self._ownership, self.supervisor.tell)

@@ -184,7 +184,7 @@ class Producers:
         told = one.op.answered_at_s is not None or again
         if told and answer is not None:
             # A second answer only tells a state; so does that to a command that was read again, and when it had its effect
-            # nobody knows then.
+            # is unknown then.
             view = None if isinstance(answer, NotFound) else getattr(answer, "view", None)
             find = FindCall(one.op.client, one.op.key)
             ops = self._workload.history.ops

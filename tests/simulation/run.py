@@ -26,7 +26,7 @@ HEALED_S_MAX: Final = 150.0
 OWN_LETTERS_SHARE: Final = 0.5
 """Runs in which dead letters have a topic that may refuse them."""
 REST_S: Final = 12.0
-"""How long a run goes on after that, so that what is late comes while somebody looks."""
+"""How long a run goes on after that, so that late records come while they are still judged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

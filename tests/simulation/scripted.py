@@ -5,8 +5,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey
 from clockwork.requests.results import NewSchedule
 from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS
@@ -125,7 +126,7 @@ class Script:
         self.cluster.call_node(order[0], self._rng, call, reply)
 
     def pause_next(self, operation: str, for_s: float, *, after: bool = False) -> None:
-        """From now on, whoever comes to this step first."""
+        """From now on, the first node that comes to this step."""
         self.cluster.triggers.append(pause(operation, 1, for_s, after=after))
 
     def cut_owner_off(self) -> None:
@@ -134,7 +135,7 @@ class Script:
             if node.supervisor.shards:
                 node.host.group_cuts += 1
 
-    def leave_untidied(self, from_s: float) -> None:
+    def delay_cleanup(self, from_s: float) -> None:
         """What is delivered meanwhile stays for a while: its rows are there, its outcomes not yet."""
         store = self.cluster.worlds.store
 

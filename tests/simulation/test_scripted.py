@@ -16,7 +16,7 @@ def a_retry_is_applied_after_its_row_was_fired() -> Script:
     script = Script(profile())
     script.at(0.9, lambda: script.create("late", due_s=1.0, refused=1))
     script.cluster.worlds.store.forced["set_retry"] = [0.9, None, None]
-    script.leave_untidied(1.0)
+    script.delay_cleanup(1.0)
     for tenth in range(19, 40):
         script.at(tenth / 10, lambda: script.cancel("late"))
     return script
@@ -26,7 +26,7 @@ def a_zombie_writes_a_retry_under_the_new_owner_s_delivery() -> Script:
     # x-retry-noepoch: refused, paused before its `retry`; the new owner delivers; now the old `retry` says "waits".
     script = Script(profile(triggers=[pause("set_retry", 1, 2.0)]))
     script.at(0.9, lambda: script.create("twice-owned", due_s=1.0, refused=1))
-    script.leave_untidied(1.0)
+    script.delay_cleanup(1.0)
     for tenth in range(30, 45):
         script.at(tenth / 10, lambda: script.cancel("twice-owned"))
     return script
@@ -47,7 +47,7 @@ def a_copy_of_a_hold_comes_after_the_owner_took_it_off() -> Script:
     script.at(0.6, lambda: script.create("held", due_s=1.1))
     script.cluster.worlds.store.forced["hold"] = [0.5]
     script.at(0.75, lambda: script.cancel("held"))
-    script.leave_untidied(1.0)
+    script.delay_cleanup(1.0)
     return script
 
 
@@ -88,7 +88,7 @@ def an_owner_delivers_between_its_successor_s_marker_and_init() -> Script:
     script = Script(profile(triggers=[pause("init", 2, 3.0)]))
     script.at(0.9, script.cut_owner_off)
     script.at(0.9, lambda: script.create("between", due_s=3.0))
-    script.leave_untidied(2.9)
+    script.delay_cleanup(2.9)
     return script
 
 
@@ -112,7 +112,7 @@ def an_answer_of_the_store_takes_until_a_later_row_is_due() -> Script:
 
 
 def a_cancel_s_answer_is_lost_and_its_key_used_again() -> Script:
-    # It cancelled; nobody told it so. Meanwhile the client has seen the end and made a new schedule, which nobody cancels.
+    # It cancelled, and its answer was lost. The client has seen the end and made a new schedule, which must stay.
     script = Script(profile())
     script.at(0.6, lambda: script.create("key", due_s=4.0))
     script.cluster.worlds.store.forced["cancel"] = [0.01, 0.01, 0.01]
@@ -123,7 +123,7 @@ def a_cancel_s_answer_is_lost_and_its_key_used_again() -> Script:
 
 
 def a_change_s_answer_is_lost_and_another_change_follows() -> Script:
-    # It was made; nobody told it so. Another request has changed the schedule since: to make it again would undo that.
+    # It was made, and its answer was lost. Another request has changed the schedule since: a repeat would undo that.
     script = Script(profile())
     forced = script.cluster.worlds.store.forced
     script.at(0.6, lambda: script.create("key", due_s=4.0))
@@ -165,12 +165,12 @@ SCRIPTS = {
     "commands have their effect whatever was noted meanwhile": what_was_created_after_one_looked_is_cancelled_by_another,
     "commands without an effect are not noted": a_member_that_was_frozen_goes_on_with_what_another_one_has_answered,
     "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
-    "an hour ahead is heeded": an_owner_s_clock_jumps_before_it_writes_a_retry,
+    "a retry an hour ahead applies": an_owner_s_clock_jumps_before_it_writes_a_retry,
     "renewed without proof of epoch": a_refused_owner_wakes_up_after_its_successor_delivered,
     "marker before init": an_owner_delivers_between_its_successor_s_marker_and_init,
     "cancel goes on with the next schedule of its key": a_cancel_s_answer_is_lost_and_its_key_used_again,
     "change made again over the next one": a_change_s_answer_is_lost_and_another_change_follows,
-    "promises forgotten": a_retry_is_applied_after_its_row_was_fired,
+    "announced times forgotten": a_retry_is_applied_after_its_row_was_fired,
     "retry of another epoch believed": a_zombie_writes_a_retry_under_the_new_owner_s_delivery,
     "retry of at_least_once believed": a_zombie_sends_at_least_once_what_its_successor_was_refused,
     "one hold for all tries, repeated by the library": a_copy_of_a_hold_comes_after_the_owner_took_it_off,

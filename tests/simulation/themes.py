@@ -58,7 +58,7 @@ class _Recipe:
 
 
 TIDYING: Final = ("put_outcomes", "put_outcomes_if_absent", "delete_rows")
-"""What is delivered stays untidied for long."""
+"""Delivered rows await cleanup for long."""
 _BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
 _RECIPES: Final = {
     Theme.CANCELS: _Recipe(

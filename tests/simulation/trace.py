@@ -12,7 +12,7 @@ DEFECTS: Final = frozenset({"shard.failed", "shard.takeover_defect", "producer.n
 
 
 class Trace:
-    """Notes are kept as they are and written out only when somebody wants to read them."""
+    """Notes are kept as they are and written out only when they are read."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor

@@ -1,4 +1,4 @@
-"""Virtual time for several event loops at once: when nobody has anything to do, time jumps to the next timer.
+"""Virtual time for several event loops at once: when no loop has work, time jumps to the next timer.
 
 Every node has an event loop of its own, and all of them share one reactor. This makes the two hardest faults plain:
 - a *pause* (a garbage collector, a stopped virtual machine): the node's callbacks are parked, and all of them run late
@@ -262,6 +262,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
 def new_loop(reactor: Reactor, name: str, on_error: Callable[[str], None]) -> VirtualLoop:
     """A loop of its own for a node, or for the clients."""
-    # What else a loop could do (sockets, signals, processes) is not there on purpose: whoever asks for it gets
+    # What else a loop could do (sockets, signals, processes) is left out on purpose: a caller of it gets
     # NotImplementedError.
     return VirtualLoop(reactor, name, on_error)  # type: ignore[abstract]

@@ -8,7 +8,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
     Cancelled,
@@ -37,7 +38,7 @@ GENERATIONS_MAX: Final = 3
 
 
 class NoAnswer(Exception):
-    """Nobody answered in time, or with "unavailable": the request may have been carried out, or may be later."""
+    """No answer in time, or "unavailable": the request may have been carried out, or may be later."""
 
 
 @dataclass(kw_only=True, slots=True)

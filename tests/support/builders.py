@@ -3,6 +3,7 @@
 from itertools import count
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position, new_position
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -22,7 +23,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 

@@ -1,4 +1,6 @@
-"""Time that a test sets by hand."""
+"""Time that a test sets by hand, or lets pass on its event loop."""
+
+import asyncio
 
 
 class ManualClock:
@@ -27,6 +29,20 @@ class ManualClock:
         self._now_us = now_ms * 1_000
 
 
+class LoopClock(ManualClock):
+    """A clock that moves with the running event loop's time, and so with virtual time. It begins when it is made."""
+
+    def __init__(self, now_ms: int) -> None:
+        super().__init__(now_ms)
+        self._began_s = asyncio.get_running_loop().time()
+
+    def now_us(self) -> int:
+        return super().now_us() + int((asyncio.get_running_loop().time() - self._began_s) * 1e6)
+
+    def now_ms(self) -> int:
+        return self.now_us() // 1_000
+
+
 class ManualMonotonic:
     """The other clock, in seconds; only ever forwards."""
 
@@ -42,7 +58,7 @@ class ManualMonotonic:
 
 
 class TrustedClock:
-    """A `clockwork.clock.Trust` that says what the test wants."""
+    """A `clockwork.clock.ClockTrust` that says what the test wants."""
 
     def __init__(self, *, trusted: bool = True, skew_ms: int | None = 0) -> None:
         self.is_trusted = trusted

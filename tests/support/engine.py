@@ -10,19 +10,20 @@ from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
-from clockwork.firing.deliver import Delivery
-from clockwork.firing.shard_pass import Dispatcher, PassResult
-from clockwork.firing.takeover import ShardLease, TakeOver
-from clockwork.firing.topic_pace import TopicPace
-from clockwork.firing.topic_state import TopicWaits
+from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
+from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.destination_waits import DestinationRateLimits, DestinationWaits
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.settlement import Settlement
+from clockwork.firing.shard_pass import PassResult, ShardPass
+from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
-from clockwork.operations.dead_letters import DeadLetters
-from clockwork.operations.discard import Discarder
-from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
-from clockwork.operations.shards import Survey
+from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
 from clockwork.requests.history import History
@@ -68,44 +69,38 @@ class Engine:
     def __init__(
         self,
         *,
-        pace: TopicPace | None = None,
+        limits: DestinationRateLimits | None = None,
         tracer: Tracer = NO_TRACER,
         request_timeout_ms: int = 60_000,
+        clock: ManualClock | None = None,
         **settings: Any,
     ) -> None:
         """`request_timeout_ms`: longer than a busy machine stands still; short only where a test waits for its end."""
-        self.clock = ManualClock(builders.DUE_MS - 60_000)
+        self.clock = clock or ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
         self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
         self.settings = RunnerSettings(**settings)
-        self.topic_waits = TopicWaits(topic_wait_ms=self.settings.topic_wait_ms, pace=pace)
+        self.destination_waits = DestinationWaits(topic_wait_ms=self.settings.topic_wait_ms, limits=limits)
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)
         telemetry = NoTelemetry()
-        self.take_over = TakeOver(
+        self.takeover = Takeover(
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
-        delivery = Delivery(
-            self.store,
-            self.publisher,
-            self.take_over,
-            self.topic_waits,
-            self.clock,
-            telemetry,
-            rng,
-            self.settings,
-            tracer=tracer,
+        settlement = Settlement(
+            self.store, self.destination_waits, self.clock, telemetry, rng, self.settings, tracer=tracer
         )
         self.pauses = MemoryPauses()
         self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)
-        self.dispatcher = Dispatcher(
+        self.shard_pass = ShardPass(
             self.store,
-            delivery,
-            self.topic_waits,
+            TransactionalDelivery(self.takeover, settlement, telemetry),
+            AcknowledgedDelivery(self.publisher, settlement),
+            self.destination_waits,
             self.clock,
             self.trust,
             telemetry,
@@ -118,21 +113,21 @@ class Engine:
         self.intake, self.canceller = requests.intake, requests.canceller
         self.rescheduler, self.rearmer = requests.rescheduler, requests.rearmer
         self.turn_of = requests.turn_of
-        self.letters = DeadLetters(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
+        self.letters = DeadLetterAdmin(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
         self.discarder = Discarder(self.store, self.clock, rng, intake_settings)
-        self.pauser = Pauser(self.pauses, self.clock, rng, intake_settings)
+        self.pauser = PauseAdmin(self.pauses, self.clock, rng, intake_settings)
         search = MemoryScheduleSearch(self.store)
         self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
-        self.survey = Survey(self.store, waker, self.clock, rng, intake_settings)
+        self.survey = ShardAdmin(self.store, waker, self.clock, rng, intake_settings)
         self.scan = PendingScan(self.store, search, self.clock, rng, intake_settings)
         self.history = History(search, self.store, self.clock, rng, intake_settings)
 
     async def own(self) -> ShardLease:
         """Takes the shard over."""
-        return await self.take_over.run(SHARD)
+        return await self.takeover.run(SHARD)
 
     async def one_pass(self, lease: ShardLease) -> PassResult:
-        return await self.dispatcher.run_pass(lease, records_max=self.settings.batch_records_max)
+        return await self.shard_pass.run(lease, records_max=self.settings.batch_records_max)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""

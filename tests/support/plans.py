@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.planning import BatchLimits, Planner, TopicWait
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import BatchLimits, BlockedPrefix, DestinationWait, Planner
 from clockwork.domain.position import Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, OrderingKey, Retry, Row, Topic
+from clockwork.domain.schedule import BrokenRow, ClientId, Guarantee, Lane, OrderingKey, Retry, Row
 from tests.support.builders import DUE_MS, row, schedule
 
 BOUND_MS: Final = DUE_MS + 1_000
@@ -21,7 +22,7 @@ NO_LIMITS: Final = BatchLimits(records_max=1_000, bytes_max=1_000_000)
 def planner(
     *,
     left_out: Set[Position] = frozenset(),
-    topic_waits: Mapping[Topic, TopicWait] | None = None,
+    destination_waits: Mapping[Topic, DestinationWait] | None = None,
     limits: BatchLimits = NO_LIMITS,
     bound_ms: int = BOUND_MS,
 ) -> Planner:
@@ -29,8 +30,8 @@ def planner(
         bound_ms=bound_ms,
         epoch=EPOCH,
         left_out=left_out,
-        topic_waits=topic_waits or {},
-        letters=LETTERS,
+        destination_waits=destination_waits or {},
+        dead_letter_topics=LETTERS,
         retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=BackoffPolicy(initial_ms=1_000, max_ms=60_000)),
         limits=limits,
     )
@@ -39,7 +40,7 @@ def planner(
 def plan(rows: Iterable[Row | BrokenRow], into: Planner | None = None) -> Planner:
     planned = into if into is not None else planner()
     for each in rows:
-        if not planned.take(each):
+        if not planned.add(each):
             break
     return planned
 
@@ -63,4 +64,11 @@ def refused(until_ms: int = BOUND_MS + 5_000, *, epoch: int = EPOCH, attempts: i
 
 
 def fired(planned: Planner) -> list[Row | BrokenRow]:
-    return [firing.row for firing in planned.firings]
+    return [each.row for each in planned.deliveries]
+
+
+def prefix(lanes: Mapping[Lane, int], *, until_ms: int) -> BlockedPrefix:
+    """A blocked prefix of earlier positions than those of any row here."""
+    return BlockedPrefix(
+        last=Position(0), lanes=lanes, until_ms=until_ms, read_since_ms=BOUND_MS, rows=0, oldest_due_ms=None
+    )

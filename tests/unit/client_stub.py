@@ -1,12 +1,15 @@
-"""A service of canned answers, for the tests of the client and the command line."""
+"""A service of canned answers, for the tests of the client and the command line; and how a command is run against it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from click.testing import CliRunner, Result
 
+from clockwork.__main__ import clockwork
 from clockwork.client import Retries
 from clockwork.http.openapi_parts import PENDING
 from clockwork.http.problems import Problem
@@ -14,6 +17,7 @@ from clockwork.http.problems import Problem
 FAST = Retries(initial_ms=1, wait_ms_max=2)
 DROP = "drop"
 """Instead of an answer: the connection is cut, after the request was read."""
+SECRET = "secret-key"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +29,17 @@ class Asked:
     body: Any
 
 
-Canned = Problem | str | tuple[int, Any] | Callable[[Asked], tuple[int, Any]]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Raw:
+    """An answer by its bytes, whatever its type says."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Canned = Problem | Raw | str | tuple[int, Any] | Callable[[Asked], tuple[int, Any]]
 
 
 @dataclass
@@ -54,6 +68,9 @@ class Stub:
             return web.Response()
         if isinstance(answer, Problem):
             return answer.response()
+        if isinstance(answer, Raw):
+            headers = {"Content-Type": answer.content_type, **answer.headers}
+            return web.Response(status=answer.status, body=answer.body, headers=headers)
         status, document = answer
         return web.json_response(document, status=status)
 
@@ -84,3 +101,18 @@ def results(asked: Asked) -> tuple[int, Any]:
             for each in asked.body["schedules"]
         ]
     }
+
+
+async def run_command(
+    url: str, *arguments: str, timeout_ms: int = 1, env: dict[str, str] | None = None, charset: str = "utf-8"
+) -> Result:
+    """Runs a command of `clockwork` against this service, in a thread: it waits for answers that this thread's loop gives.
+
+    `charset`: of its standard output.
+    """
+    environment = {"CLOCKWORK_URL": url, "CLOCKWORK_API_KEY": SECRET, "COLUMNS": "200", **(env or {})}
+    given = ["--timeout-ms", str(timeout_ms), *arguments]
+    result = await asyncio.to_thread(lambda: CliRunner(charset=charset).invoke(clockwork, given, env=environment))
+    assert SECRET not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from clockwork.commands.worker import CommandWork
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import StoreUnavailable
@@ -63,7 +63,7 @@ class Desk:
             dead_letter_topic=DEAD_LETTERS,
         )
 
-    def create(self, data: Any = 1, **more: Any) -> CommandPlace:
+    def create(self, data: Any = 1, **more: Any) -> CommandOffset:
         """Asks for a schedule under `KEY`, an hour ahead."""
         return self.ask("create", schedule=self.body(data), **more)
 
@@ -77,21 +77,21 @@ class Desk:
         due_ms = self.engine.clock.now_ms() + 3_600_000
         return a_request(scheduleTime=due_ms, taskData=data, delivery={"topic": builders.TOPIC}, **KEY)
 
-    def cancel(self, **more: Any) -> CommandPlace:
+    def cancel(self, **more: Any) -> CommandOffset:
         return self.ask("cancel", schedule=KEY, **more)
 
-    def move(self, minutes: int, **more: Any) -> CommandPlace:
+    def move(self, minutes: int, **more: Any) -> CommandOffset:
         due_ms = self.engine.clock.now_ms() + minutes * 60_000
         return self.ask("reschedule", schedule={**KEY, "scheduleTime": due_ms}, **more)
 
-    def ask(self, command: Any, **more: Any) -> CommandPlace:
+    def ask(self, command: Any, **more: Any) -> CommandOffset:
         """With a reply, unless `replyTo` is None."""
         document = {"command": command, "replyTo": REPLIES, "correlationId": f"{command}", **more}
         if document["replyTo"] is None:
             document = {n: v for n, v in document.items() if n not in ("replyTo", "correlationId")}
         return self.put(json.dumps(document).encode())
 
-    def put(self, value: bytes, key: bytes | None = b"shop", **more: Any) -> CommandPlace:
+    def put(self, value: bytes, key: bytes | None = b"shop", **more: Any) -> CommandOffset:
         return self.log.append(key, value, at_ms=self.engine.clock.now_ms(), **more)
 
     async def settle(self) -> None:

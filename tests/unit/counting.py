@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from clockwork.domain import allowance
+from clockwork.domain import quota
 from clockwork.domain.schedule import ClientId
 from clockwork.requests import pending_quota as pending
 from clockwork.requests.pending_quota import PendingLimit
@@ -58,4 +58,4 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def count_again_after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """What seems full may be counted then."""
-    monkeypatch.setattr(allowance, "AGAIN_S", seconds)
+    monkeypatch.setattr(quota, "AGAIN_S", seconds)

@@ -35,9 +35,9 @@ class Service:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            lease = await self.engine.take_over.run(ShardId(shard))
+            lease = await self.engine.takeover.run(ShardId(shard))
             await self.engine.one_pass(lease)
-            await lease.tidy.finish()
+            await lease.cleanup.finish()
 
     async def seed(self, *client_ids: str) -> None:
         """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""

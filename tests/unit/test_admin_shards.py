@@ -1,7 +1,9 @@
 """The shards from outside, an owner that begins anew, and pending schedules carried to another cluster."""
 
+import asyncio
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import Fenced, StoreUnavailable
-from clockwork.operations.scan import BEGINNING
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.operations.scan import SCAN_START
+from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.results import Cancelled
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
+from tests.support.clocks import LoopClock
 from tests.support.engine import SHARD, SHARDS, Engine
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.api_edge import a_request
 from tests.unit.service import Service, a_principal, gate_of, open_service
 from tests.unit.test_cli_admin import admin
@@ -35,7 +41,7 @@ async def asked(service: Service, path: str, key: str = "none") -> tuple[int, An
 async def test_each_shard_is_shown_with_its_owner_and_how_late_it_is() -> None:
     engine = Engine()
     await engine.put(row())
-    await engine.take_over.run(SHARD)
+    await engine.takeover.run(SHARD)
     engine.at_due(2_500)
     del engine.store.shard_states[ShardId(0)]
     async with open_service(engine) as service:
@@ -83,7 +89,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     await engine.put(sent)
     lease = await engine.own()
     engine.at_due()
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     await engine.survey.fence(SHARD)
     refused = await engine.canceller.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
@@ -91,7 +97,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     assert engine.arrived() == ["sent"]
 
     again = await engine.own()
-    assert sent.position in again.tidy or not engine.store.rows
+    assert sent.position in again.cleanup or not engine.store.rows
     await engine.one_pass(again)
     assert engine.arrived() == ["sent"]
 
@@ -106,7 +112,7 @@ async def test_a_cancel_believes_no_wait_that_was_said_before_the_fence() -> Non
     engine.at_due()
     await engine.one_pass(lease)
     await engine.survey.fence(SHARD)
-    await engine.dispatcher.answer_wanted(lease, waiting.position)
+    await engine.shard_pass.answer_wanted(lease, waiting.position)
     refused = await engine.canceller.cancel(waiting.schedule.client_id, waiting.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
 
@@ -131,6 +137,40 @@ async def test_a_fence_whose_answer_was_lost_is_raised_once() -> None:
     assert view.state.epoch == 1
 
 
+@pytest.mark.parametrize("lead_ms", [250, 2_500], ids=["shorter than the scan interval", "longer than it"])
+@in_virtual_time
+async def test_an_owner_with_nothing_due_meets_the_fence_also_while_its_frontier_reaches_ahead(lead_ms: int) -> None:
+    # A frontier that reaches ahead is not written again until something is due beyond it, and only its write is refused.
+    engine = Engine(clock=LoopClock(DUE_MS), scan_interval_ms=1_000, frontier_lead_ms=lead_ms)
+    limits = ConcurrencyLimits(passes=asyncio.Semaphore(1), takeovers=asyncio.Semaphore(1))
+    loop = ShardLoop(
+        SHARD,
+        engine.takeover,
+        engine.shard_pass,
+        limits,
+        engine.clock,
+        NoTelemetry(),
+        random.Random(1),
+        engine.settings,
+    )
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(loop.run(), name="loop")
+        for number in range(60):
+            due = row(schedule(schedule_key=f"k{number}", due_ms=engine.clock.now_ms() + 300))
+            await engine.put(due)
+            loop.tell(NewlyDue(due.due_ms))
+            # At another moment after the delivery each time, and at another one between two scans.
+            await asyncio.sleep((310 + 5 * number) / 1_000)
+            assert len(engine.arrived()) == number + 1
+            fenced = (await engine.survey.fence(SHARD)).state
+            assert fenced is not None
+            loop.tell(engine.woken[-1][1])
+            await asyncio.sleep(5)  # the frontier, and the longest back-off of a take-over
+            taken = await engine.store.read_shard(SHARD)
+            assert (taken.epoch, taken.owner.partition("/")[0]) == (fenced.epoch + 1, "node"), number
+        running.cancel()
+
+
 async def test_a_number_that_is_no_shards_is_refused() -> None:
     async with open_service() as service:
         refused = await admin(service, "fence", str(SHARDS), code=3)
@@ -148,7 +188,7 @@ async def test_all_pending_schedules_are_in_the_pages_once_and_nothing_that_ende
     delivered = rows[0]
     await engine.store.put_outcomes([builders.outcome(delivered)])
     engine.at_due()
-    keys, unreadable, place = [], 0, BEGINNING
+    keys, unreadable, place = [], 0, SCAN_START
     while True:
         page = await engine.scan.page(place, limit=5)
         keys += [view.schedule_key for view in page.views]

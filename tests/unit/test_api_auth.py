@@ -11,7 +11,7 @@ from clockwork.access.keys import KeyRing
 from clockwork.access.oidc import OidcTokens
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Principal, Right, names_of
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import AccessSettings
 from tests.unit.api_edge import Edge, a_request, open_edge
@@ -130,5 +130,5 @@ async def test_a_worker_needs_no_keys_and_is_silent(caplog: pytest.LogCaptureFix
     access = open_access(chosen, SystemClock(), NoTelemetry(), accepts=False)
     await access.run()
     assert caplog.records == []
-    with pytest.raises(StartRefused):
+    with pytest.raises(CannotStart):
         open_access(chosen, SystemClock(), NoTelemetry(), accepts=True)

@@ -14,7 +14,7 @@ from tests.unit.api_edge import Edge, a_request, open_edge
 
 WAIT_S = 60.0
 """Ends a test that hangs; none takes this long."""
-GET = b"GET /livez HTTP/1.1\r\nHost: h\r\n"
+GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ async def test_an_answer_that_nobody_reads_ends_its_connection() -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             client.setblocking(False)
             await loop.sock_connect(client, ("127.0.0.1", edge.server.port))
-            await loop.sock_sendall(client, b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: h\r\n\r\n" * 40)
+            await loop.sock_sendall(client, b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 40)
             await edge.shows('clockwork_limited_total{limit="slow_requests"} 1.0')
             # Cut, not closed: closing would wait for the client.
             await edge.shows("clockwork_http_connections 0.0")
@@ -127,7 +127,7 @@ async def test_an_answer_that_is_read_keeps_its_connection(timers: Timers) -> No
     async with open_edge() as edge, connected(edge) as (reader, writer):
         await edge.post(a_request(taskData="x" * 200_000))
         for _ in range(3):
-            writer.write(b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: h\r\n\r\n")
+            writer.write(b"GET /schedule/shop/order-1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
             await reader.readexactly(int(length.split(b":")[1]))
@@ -167,7 +167,7 @@ async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("clockwork.http.body.BODY_SECONDS_MAX", 0.05)
     async with open_edge() as edge, connected(edge) as (reader, writer):
         writer.write(
-            b"POST /schedule HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
         )
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
     assert edge.engine.news == []

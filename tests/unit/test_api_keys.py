@@ -12,8 +12,9 @@ from clockwork.__main__ import main
 from clockwork.access import keys as keys_module
 from clockwork.access import keys_command
 from clockwork.access.keys import KeyEntry, KeyRing, hash_of, new_key, read_keys
+from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
-from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.observability.metrics import PrometheusTelemetry
 from tests.support.clocks import ManualClock
 from tests.support.waiting import until
@@ -156,7 +157,7 @@ async def test_a_scrypt_hash_is_refused_with_the_command_that_makes_a_new_key(
     await opened.write(text + an_entry()[1].replace("sha256$", "scrypt$14$8$1$"))
     assert await opened.accepts(key)
     (kept,) = (record for record in caplog.records if record.levelname == "ERROR")
-    with pytest.raises(StartRefused) as refused:
+    with pytest.raises(CannotStart) as refused:
         a_ring(text.replace(hash_of(key), SCRYPT))
     for said in (str(vars(kept)["error"]), str(refused.value)):
         assert "hash: " in said
@@ -200,7 +201,7 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
     a_ring: Callable[[str], Ring], change: tuple[str, str], named: str
 ) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused) as refused:
+    with pytest.raises(CannotStart) as refused:
         a_ring(text.replace(*change))
     assert "CLOCKWORK_AUTH_KEYS_FILE: " in str(refused.value)
     assert named in str(refused.value)
@@ -210,12 +211,12 @@ def test_a_wrong_file_stops_the_start_with_the_name_of_the_entry_and_none_of_its
 
 def test_an_id_that_is_there_twice_stops_the_start(a_ring: Callable[[str], Ring]) -> None:
     _, text = an_entry()
-    with pytest.raises(StartRefused, match=r"keys\.1\.id: is there twice"):
+    with pytest.raises(CannotStart, match=r"keys\.1\.id: is there twice"):
         a_ring(text + text)
 
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartRefused, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
+    with pytest.raises(CannotStart, match=r"CLOCKWORK_AUTH_KEYS_FILE: .*No such file"):
         KeyRing(tmp_path / "none.toml", ManualClock(NOW_MS), PrometheusTelemetry())
 
 
@@ -228,17 +229,35 @@ def test_the_example_file_can_be_read() -> None:
 async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits_it(
     a_ring: Callable[[str], Ring], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["new", "--name", 'the "shop"', "--client", "shop*", "--topic", "a", "--topic", "b", "--days", "30"]
-    assert keys_command.main([*arguments, "--right", "read"], ManualClock(NOW_MS)) == 0
+    arguments = [
+        "keys",
+        "new",
+        "--name",
+        'the "shop"',
+        "--client",
+        "shop*",
+        "--topic",
+        "a",
+        "--topic",
+        "b",
+        "--days",
+        "30",
+    ]
+    before_ms = SystemClock().now_ms() // 1_000 * 1_000
+    assert main([*arguments, "--right", "read"]) == 0
+    after_ms = SystemClock().now_ms()
     shown = capsys.readouterr()
     key = next(line.strip() for line in shown.err.splitlines() if line.strip().startswith("cw_"))
     assert key.split("_", 2)[2] not in shown.out
     opened = a_ring(shown.out)
+    opened.clock.set_ms(before_ms)
     principal = await opened.ring.authenticate(key)
     assert (principal.name, principal.rights) == ('the "shop"', frozenset({Right.READ}))
     assert principal.clients.cover("shop-7")
     assert [principal.topics.cover(topic) for topic in "abc"] == [True, True, False]
-    opened.clock.set_ms(NOW_MS + 30 * 86_400_000)
+    opened.clock.set_ms(before_ms + 30 * 86_400_000 - 1)
+    assert await opened.accepts(key)
+    opened.clock.set_ms(after_ms + 30 * 86_400_000)
     assert not await opened.accepts(key)
 
 
@@ -246,7 +265,7 @@ async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits
 def test_the_command_names_the_option_that_is_wrong(
     given: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert keys_command.main(["new", "--name", "n", "--client", "c", *given]) == 2
+    assert main(["keys", "new", "--name", "n", "--client", "c", *given]) == 2
     assert f"clockwork: {named}: " in capsys.readouterr().err
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, ScheduleKey
 from clockwork.errors import StoreUnavailable
 from clockwork.requests.history import HistoryPage
 from clockwork.requests.listing import ListPage, ListQuery

@@ -24,7 +24,7 @@ from clockwork.access import oidc
 from clockwork.access.oidc import IssuerUnavailable, OidcTokens
 from clockwork.clock import SystemClock
 from clockwork.domain.rights import Right
-from clockwork.errors import StartRefused, Unauthenticated
+from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.settings.model import AccessSettings
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import a_request, open_edge
@@ -574,5 +574,5 @@ def test_without_the_library_the_start_is_refused_with_what_to_install(monkeypat
         return really(name, *given)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(StartRefused, match=r"clockwork\[oidc\]"):
+    with pytest.raises(CannotStart, match=r"clockwork\[oidc\]"):
         OidcTokens(AccessSettings(), SystemClock())

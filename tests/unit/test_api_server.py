@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.results import ScheduleView
@@ -93,19 +93,19 @@ async def raw(edge: Edge, sent: bytes, *, half_close: bool = False) -> bytes:
         b"/schedule/a/%00%ff%",
         b"//schedule//b",
         b"/schedule/a/b?x=%ff&\xfe",
-        b"http://other.example/schedule/a/b",
+        b"http://localhost/schedule/a/b",
         b"*",
         b"/schedule/a/b#c",
         b"/\xed\xa0\x80",
     ],
 )
 async def test_no_request_target_is_a_server_error(edge: Edge, target: bytes) -> None:
-    answer = await raw(edge, b"GET " + target + b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    answer = await raw(edge, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.split()[1] in {b"400", b"404"}
     assert b"\r\nContent-Type: application/problem+json\r\n" in answer
 
 
-HEAD = b"POST /schedule HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_stopping_refuses_new_connections_and_finishes_what_is_in_flight()
     port = server.port
     idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: h\r\n\r\n")
+    writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
         await engine.asked.wait()
         stopping = tasks.create_task(server.stop(), name="stop")
@@ -206,7 +206,7 @@ async def test_stopping_cancels_what_does_not_finish_in_time() -> None:
     server = a_server(engine, drain_timeout_ms=100)
     await server.start()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: h\r\n\r\n")
+    writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(WAIT_S):
         await engine.asked.wait()
         await server.stop()
@@ -236,6 +236,6 @@ async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_set
         ),
         http,
     )
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

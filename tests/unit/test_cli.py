@@ -2,25 +2,44 @@
 
 import asyncio
 import json
-import subprocess
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clockwork.cli.commands import clockwork
 from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.settings.sources import load_settings
-from tests.unit.client_stub import Asked, Stub, open_stub, results
+from tests.unit.client_stub import Stub, open_stub, run_command
 
+ROOT = Path(__file__).parents[2]
 CREATE = ["schedule", "create", "shop", "order-1", "--topic", "orders"]
 KEY = ["shop", "order-1"]
-ROOT = Path(__file__).parents[2]
+WRONG_JSON = ["1e400", "-1e400", "Infinity", "9" * 5_000, "9" * 30, "[" * 5_000, '{"a":1,"a":2}', '"\\ud800"']
+WRONG_TIMES = [
+    ["--in", "999999999999w"],
+    ["--in", "999999999999d999999999999d"],
+    ["--at", "9" * 5_000],
+    ["--at", "1e400"],
+    ["--at", "-1"],
+]
+WRONG_POLICIES = [
+    ["--deadline", "999999999999w"],
+    ["--retry-initial", "999999999999w"],
+    ["--retry-max", "999999999999w"],
+    ["--retry-factor", "nan"],
+    ["--retry-factor", "1e400"],
+    ["--retry-jitter", "inf"],
+    ["--retry-jitter", "x"],
+    ["--retry-attempts", "9" * 30],
+    ["--retry-attempts", "9" * 5_000],
+]
+"""Options that no request can carry: each is named, and nothing is sent."""
 
 
 @pytest.fixture
@@ -29,14 +48,8 @@ async def stub() -> AsyncIterator[Stub]:
         yield opened
 
 
-async def run(stub: Stub, *arguments: str, timeout_ms: int = 1, env: dict[str, str] | None = None) -> Result:
-    """In a thread, since it waits for answers that this thread's loop gives."""
-    environment = {"CLOCKWORK_URL": stub.url, "CLOCKWORK_API_KEY": "secret-key", "COLUMNS": "200", **(env or {})}
-    given = ["--timeout-ms", str(timeout_ms), *arguments]
-    result = await asyncio.to_thread(lambda: CliRunner().invoke(clockwork, given, env=environment))
-    assert "secret-key" not in result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+async def run(stub: Stub, *arguments: str, env: dict[str, str] | None = None, charset: str = "utf-8") -> Result:
+    return await run_command(stub.url, *arguments, env=env, charset=charset)
 
 
 async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
@@ -111,7 +124,25 @@ async def test_times_are_typed_in_the_usual_ways(stub: Stub, options: list[str],
         ([*CREATE, "--in", "1m", "--data", "NaN"], "no JSON number"),
         ([*CREATE, "--in", "1m", "--text", "x", "--header", "a"], "NAME=VALUE"),
         (["--url", "localhost:8080", "schedule", "get", *KEY], "url: should be"),
-        (["schedule", "get", "shop", "\udcff"], "UTF-8"),
+        (["--url", "http://h?x=1", "schedule", "get", *KEY], "without a query"),
+        (["schedule", "get", "shop", "\udcff"], "SCHEDULE_KEY"),
+        ([*CREATE, "--in", "1m", "--text", "\udcff"], "--text"),
+        ([*CREATE, "--in", "1m", "--text", "x", "--header", "a=\udcff"], "--header"),
+        ([*CREATE, "--in", "1m", "--text", "x", "--header", "a=1", "--header", "a=2"], "--header"),
+        (["admin", "pause", "topic", "\udcff"], "NAME"),
+        (["admin", "dead-letters", "list", "--reason", "\udcff"], "--reason"),
+        # Numbers that nothing can be done with.
+        *(([*CREATE, "--in", "1m", "--data", data], "--data") for data in WRONG_JSON),
+        *(([*CREATE, "--text", "x", *wrong], wrong[0]) for wrong in WRONG_TIMES),
+        *(([*CREATE, "--in", "1m", "--text", "x", *wrong], wrong[0]) for wrong in WRONG_POLICIES),
+        (["schedule", "fire", *KEY, "--if-version", "9" * 30], "--if-version"),
+        (["schedule", "fire", *KEY, "--if-version", "-1"], "--if-version"),
+        (["schedule", "list", "shop", "--limit", "9" * 30], "--limit"),
+        (["schedule", "history", *KEY, "--limit", "9" * 5_000], "--limit"),
+        (["schedule", "list", "shop", "--due-from", "9" * 5_000], "--due-from"),
+        (["schedule", "watch", *KEY, "--every", "999999999w"], "--every"),
+        (["--timeout-ms", "9" * 400, "schedule", "get", *KEY], "--timeout-ms"),
+        (["admin", "fence", "9" * 5_000], "SHARD"),
     ],
 )
 async def test_a_wrong_command_line_ends_with_2_before_anything_is_sent(
@@ -119,7 +150,8 @@ async def test_a_wrong_command_line_ends_with_2_before_anything_is_sent(
 ) -> None:
     result = await run(stub, *arguments)
     assert (result.exit_code, stub.asked) == (2, [])
-    assert said in result.output
+    (line,) = result.stderr.splitlines()
+    assert said in line
 
 
 @pytest.mark.parametrize(
@@ -178,107 +210,59 @@ async def test_watching_tells_each_change_once_and_ends_with_the_schedule(
     assert [line.split()[0] for line in result.output.splitlines()] == ["pending", "pending", end["status"]]
 
 
-# --- loading
+# --- output that cannot be shown as it is
+
+STRANGE = {**PENDING, "scheduleKey": "€", "taskData": {"a": "€😀\ud800"}}
 
 
-def _lines(file: Path, count: int) -> None:
-    rows = ({**PENDING_FIELDS, "scheduleKey": f"k{i}"} for i in range(count))
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+@pytest.mark.parametrize("charset", ["latin-1", "ascii", "utf-8"])
+@pytest.mark.parametrize("end", [["--json"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "--topic", "t", "--in", "1m", "--text", "€"],
+        *(["get"], ["cancel"], ["fire"], ["retry"], ["reschedule", "--in", "1m"], ["list"], ["history"]),
+    ],
+    ids=lambda words: words[0],
+)
+async def test_an_answer_that_the_terminal_cannot_show_is_shown_with_escapes(
+    stub: Stub, words: list[str], end: list[str], charset: str
+) -> None:
+    past = {name: value for name, value in STRANGE.items() if name not in {"shard"}} | {"endedAt": 1}
+    pages = {"list": [STRANGE], "history": [past | {"status": "cancelled"}]}
+    stub.will((200, {"schedules": pages[words[0]], "cursor": None} if words[0] in pages else STRANGE))
+    key = ["shop"] if words[0] == "list" else ["shop", "€"]
+    result = await run(stub, "schedule", words[0], *key, *words[1:], *end, charset=charset)
+    assert result.exit_code == 0
+    assert len(stub.asked) == 1
+    if end:
+        assert json.loads(result.stdout)["taskData"] == STRANGE["taskData"]
+    elif charset == "latin-1":
+        assert "\\u20ac" in result.stdout
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir())
+async def test_a_failure_is_one_line_that_steers_no_terminal(stub: Stub) -> None:
+    stub.will((409, {"title": "no", "detail": "a\nb\x1b[31m€"}))
+    result = await run(stub, "schedule", "get", *KEY, charset="latin-1")
+    assert (result.exit_code, result.stderr) == (5, "clockwork: a b\\x1b[31m\\u20ac\n")
 
 
-PENDING_FIELDS = {"clientId": "shop", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}}
-
-
-async def test_a_load_sends_batches_and_leaves_nothing_behind(stub: Stub, tmp_path: Path) -> None:
-    stub.will(results)
-    _lines(tmp_path / "a.jsonl", 2_500)
-    result = await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))
-    assert result.output == "2500 created, 0 there already, 0 rejected\n"
-    assert [len(each.body["schedules"]) for each in stub.asked] == [1_000, 1_000, 500]
-    assert _names(tmp_path) == ["a.jsonl"]
-
-
-async def test_a_load_that_was_broken_off_goes_on_where_it_was(stub: Stub, tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    _lines(file, 2_500)
-    stub.will(results, problems.unavailable("down"))
-    broken = await run(stub, "schedule", "load", str(file))
-    assert broken.exit_code == 9
-    assert "1000 created" in broken.output
-    stub.asked.clear()
-    stub.will(results)
-    result = await run(stub, "schedule", "load", str(file))
-    assert result.output == "1500 created, 0 there already, 0 rejected, 1000 settled before\n"
-    assert stub.asked[0].body["schedules"][0]["scheduleKey"] == "k1000"
-
-
-async def test_a_row_without_an_answer_is_not_counted_as_settled(stub: Stub, tmp_path: Path) -> None:
-    def one_is_down(asked: Asked) -> tuple[int, Any]:
-        status, document = results(asked)
-        document["results"][-1] = problems.unavailable("down").document()
-        return status, document
-
-    _lines(tmp_path / "a.jsonl", 10)
-    stub.will(one_is_down)
-    assert (await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))).exit_code == 9
-    stub.will(results)
-    assert "settled before" not in (await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))).output
-
-
-async def test_a_file_that_has_changed_or_another_service_is_loaded_from_the_start(stub: Stub, tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
-    stub.will(results, problems.unavailable("down"))
-    await run(stub, "schedule", "load", str(file))
-    _lines(file, 1_400)
-    stub.will(results)
-    assert (await run(stub, "schedule", "load", str(file))).output.startswith("1400 created")
-
-
-async def test_rejected_rows_are_named_and_the_others_are_loaded(stub: Stub, tmp_path: Path) -> None:
-    def second_is_taken(asked: Asked) -> tuple[int, Any]:
-        status, document = results(asked)
-        document["results"][1] = problems.conflict("pending", "Another is pending.", PENDING).document()
-        return status, document
-
-    (tmp_path / "a.csv").write_text(
-        "scheduleKey,scheduleTime,taskData,orderingKey,deadline,header.x\n"
-        'a,5,"{""n"":1}",,60000,1\n'
-        "b,5,not json,o,,\n"
-        "c,5\n"
-        "d,2030-01-31T12:00:00Z,7,,,\n",
-        encoding="utf-8",
-    )
-    stub.will(second_is_taken)
-    given = [str(tmp_path / "a.csv"), "--client-id", "shop", "--topic", "t", "--json-data"]
-    result = await run(stub, "schedule", "load", *given, "--rejected", str(tmp_path / "no.txt"))
-    assert result.exit_code == 5
-    assert result.output == "1 created, 0 there already, 3 rejected\n"
-    assert [line.split(":")[0] for line in (tmp_path / "no.txt").read_text().splitlines()] == [
-        "row 2",
-        "row 3",
-        "row 4",
-    ]
-    assert stub.asked[0].body["schedules"] == [
-        {"clientId": "shop", "scheduleKey": "a", "scheduleTime": 5, "taskData": {"n": 1}}
-        | {"delivery": {"topic": "t", "deadline": 60_000, "headers": {"x": "1"}}},
-        {"clientId": "shop", "scheduleKey": "d", "scheduleTime": "2030-01-31T12:00:00Z", "taskData": 7}
-        | {"delivery": {"topic": "t"}},
-    ]
+async def test_output_that_cannot_be_written_is_one_line_and_no_wrong_command_line(stub: Stub) -> None:
+    unwritable = os.open(os.devnull, os.O_RDONLY)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "clockwork", "--url", stub.url, "schedule", "get", *KEY,
+            stdout=unwritable, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+        )  # fmt: skip
+        _, said = await process.communicate()
+    finally:
+        os.close(unwritable)
+    assert process.returncode == 1
+    (line,) = said.decode().splitlines()
+    assert line.startswith("clockwork: ")
 
 
 # --- around it
-
-
-@pytest.mark.parametrize("words", [[], ["schedule"], ["schedule", "create"], ["schedule", "load"]])
-async def test_help_shows_examples_or_exit_codes(stub: Stub, words: list[str]) -> None:
-    result = await run(stub, *words, "--help")
-    assert result.exit_code == 0
-    assert "Examples:" in result.output or "Exit codes:" in result.output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -292,6 +276,22 @@ async def test_an_api_key_may_come_from_a_file(stub: Stub, tmp_path: Path) -> No
     assert stub.asked[0].headers["Authorization"] == "Bearer other-key"
 
 
+async def test_a_byte_order_mark_is_no_part_of_an_api_key(stub: Stub, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("other-key\r\n", encoding="utf-8-sig")
+    await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
+    await run(stub, "schedule", "get", *KEY, env={"CLOCKWORK_API_KEY": "\ufeffother-key\r"})
+    assert {each.headers["Authorization"] for each in stub.asked} == {"Bearer other-key"}
+
+
+@pytest.mark.parametrize("content", [b"\xe9", "key".encode("utf-16")])
+async def test_an_api_key_file_that_is_no_text_is_one_line_and_2(stub: Stub, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    result = await run(stub, "--api-key-file", str(tmp_path / "key"), "schedule", "get", *KEY)
+    assert (result.exit_code, stub.asked) == (2, [])
+    (line,) = result.stderr.splitlines()
+    assert "--api-key-file" in line
+
+
 @pytest.mark.parametrize("wrong", ["two words", "line\nbreak", "käse", "\x7f"])
 async def test_an_api_key_that_fits_no_header_is_refused_without_being_shown(stub: Stub, wrong: str) -> None:
     result = await run(stub, "schedule", "get", *KEY, env={"CLOCKWORK_API_KEY": wrong})
@@ -300,31 +300,5 @@ async def test_an_api_key_that_fits_no_header_is_refused_without_being_shown(stu
     assert wrong not in result.output
 
 
-def test_a_node_starts_beside_the_command_lines_names() -> None:
+def test_a_node_starts_with_the_variables_of_the_command_line_set() -> None:
     load_settings({"CLOCKWORK_URL": "http://x", "CLOCKWORK_API_KEY": "k"})
-
-
-def test_client_and_command_line_open_none_of_the_services_libraries() -> None:
-    script = (
-        "import sys, clockwork.client, clockwork.cli.commands\n"
-        "heavy = {'aiokafka', 'aiobotocore', 'botocore', 'prometheus_client'}\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in heavy or m.startswith('clockwork.firing')))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "[]\n"
-
-
-def test_run_is_handed_on_to_the_node_with_its_exit_code() -> None:
-    script = (
-        "import sys; sys.argv = ['clockwork', 'run', '--role', 'none']; import clockwork.cli as c; sys.exit(c.main())"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 2
-    assert "--role" in done.stderr
-
-
-def test_missing_packages_are_one_line_that_says_what_to_install() -> None:
-    script = "import sys; sys.modules['click'] = None; import clockwork.cli as c; sys.exit(c.main())"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "[cli]" in done.stderr

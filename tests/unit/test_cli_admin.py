@@ -1,14 +1,16 @@
 """`clockwork admin` against a node's HTTP service on the twins in memory."""
 
-import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from clockwork.cli.commands import clockwork
+from clockwork.http.openapi_parts import PENDING
 from tests.support import builders
+from tests.unit.client_stub import Stub, open_stub, results, run_command
 from tests.unit.service import Service, open_service
 
 
@@ -18,11 +20,8 @@ async def service() -> AsyncIterator[Service]:
         yield opened
 
 
-async def admin(service: Service, *arguments: str, code: int = 0) -> Result:
-    """In a thread, since it waits for answers that this thread's loop gives."""
-    environment = {"CLOCKWORK_URL": service.url, "COLUMNS": "200"}
-    given = ["--timeout-ms", "1", "admin", *arguments]
-    result = await asyncio.to_thread(lambda: CliRunner().invoke(clockwork, given, env=environment))
+async def admin(service: Service | Stub, *arguments: str, code: int = 0, charset: str = "utf-8") -> Result:
+    result = await run_command(service.url, "admin", *arguments, charset=charset)
     assert result.exit_code == code, result.output
     return result
 
@@ -46,3 +45,99 @@ async def test_a_name_that_could_be_no_clients_is_refused(service: Service) -> N
     refused = await admin(service, "pause", "client", "a b", code=3)
     assert "clientId: should be 1 to 128 of" in refused.output
     await admin(service, "pause", "shard", "3", code=2)
+
+
+# --- output that cannot be shown as it is
+
+LETTER = {
+    "deadLetterTopic": "cw-dead-letters",
+    "partition": 3,
+    "offset": 7,
+    "at": 1,
+    "open": True,
+    "clientId": "shop",
+    "scheduleKey": "€",
+    "deliveryId": "d",
+    "topic": "orders",
+    "reason": "€",
+    "status": "failed",
+    "version": 2,
+    "value": "€😀",
+}
+SHARD = {"shard": 0, "owner": "€", "lagMs": 5}
+ANSWERS = {
+    "/admin/dead-letters": {"deadLetters": [LETTER], "cursor": None},
+    "/admin/dead-letters/3/7": LETTER,
+    "/admin/shards": {"shards": [SHARD]},
+    "/admin/shards/0/fence": SHARD,
+    "/admin/pauses": {"clients": [{"name": "€", "since": 1}], "topics": []},
+    "/admin/pauses/topics/t": {"clients": [{"name": "€", "since": 1}], "topics": []},
+    "/admin/schedules": {"schedules": [{**PENDING, "scheduleKey": "€"}], "unreadable": 0, "cursor": None},
+}
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    async with open_stub() as opened:
+        opened.will(lambda asked: (200, ANSWERS.get(asked.path.partition("?")[0], PENDING)))
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pauses", "pause topic t", "resume topic t", "shards", "fence 0", "dead-letters list", "dead-letters show 3 7",
+        "dead-letters retry 3 7", "dead-letters retry --all", "dead-letters discard 3 7", "dead-letters discard --all",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("charset", ["latin-1", "ascii"])
+async def test_an_answer_that_the_terminal_cannot_show_is_shown_with_escapes(
+    stub: Stub, words: str, charset: str
+) -> None:
+    assert (await admin(stub, *words.split(), charset=charset)).output
+    if words in {"pauses", "pause topic t", "resume topic t", "shards", "fence 0", "dead-letters list"}:
+        assert "€" in str(json.loads((await admin(stub, *words.split(), "--json", charset=charset)).output))
+
+
+@pytest.mark.parametrize("options", [[], ["--client", "shop"]])
+async def test_an_export_is_utf_8_whatever_the_terminal_is(stub: Stub, tmp_path: Path, options: list[str]) -> None:
+    stub.will((200, ANSWERS["/admin/schedules"]))
+    shown = (await admin(stub, "export", *options, "-", charset="latin-1")).stdout_bytes
+    file = tmp_path / "pending.jsonl"
+    await admin(stub, "export", *options, str(file), charset="latin-1")
+    assert file.read_bytes() == shown
+    assert json.loads(shown.decode())["scheduleKey"] == "€"
+    assert os.listdir(tmp_path) == ["pending.jsonl"]
+
+
+async def test_an_export_into_a_pipe_goes_through_it(stub: Stub) -> None:
+    reading, writing = os.pipe()
+    try:
+        await admin(stub, "export", f"/dev/fd/{writing}")
+    finally:
+        os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert json.loads(pipe.read())["scheduleKey"] == "€"
+
+
+async def test_an_export_that_cannot_be_written_is_one_line_and_no_wrong_command_line(
+    stub: Stub, tmp_path: Path
+) -> None:
+    failed = await admin(stub, "export", str(tmp_path / "no-folder" / "a.jsonl"), code=1)
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("clockwork: ")
+
+
+async def test_an_export_is_imported_as_it_was_written(stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "pending.jsonl"
+    await admin(stub, "export", str(file))
+    stub.asked.clear()
+    stub.will(results)
+    assert (await admin(stub, "import", str(file))).output == "1 created, 0 there already, 0 rejected\n"
+    (row,) = stub.asked[0].body["schedules"]
+    assert row == json.loads(file.read_bytes())
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"NaN\n")
+    rejected = tmp_path / "rejected.txt"
+    again = await admin(stub, "import", str(file), "--rejected", str(rejected), code=3)
+    assert again.stdout == "1 created, 0 there already, 1 rejected\n"
+    assert rejected.read_text().startswith("row 2: ")

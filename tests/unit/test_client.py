@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +16,7 @@ from clockwork.errors import FieldError
 from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
-from tests.unit.client_stub import DROP, FAST, Asked, Stub, open_stub, results
+from tests.unit.client_stub import DROP, FAST, Asked, Raw, Stub, open_stub, results
 
 MINUTE = timedelta(minutes=1)
 
@@ -36,6 +36,11 @@ async def client(stub: Stub) -> AsyncIterator[AsyncClient]:
 async def _create(client: AsyncClient, **more: Any) -> c.Schedule:
     given: dict[str, Any] = {"at": MINUTE, "topic": "orders", "data": {"a": 1}}
     return await client.create("shop", "order-1", **given | more)
+
+
+def _new(number: int, **changed: Any) -> c.NewSchedule:
+    given: dict[str, Any] = {"at": 5, "topic": "t", "data": number}
+    return c.NewSchedule(client_id="shop", schedule_key=f"k{number}", **given | changed)
 
 
 def conflict(reason: str, schedule: dict[str, Any]) -> problems.Problem:
@@ -169,6 +174,77 @@ async def test_an_answer_of_somebody_else_is_an_unknown_outcome(client: AsyncCli
         await client.get("shop", "k")
 
 
+NO_JSON = [
+    Raw(status=502, body=b"upstream connect error"),
+    Raw(status=503, body=b'{"type":"abo', content_type="application/problem+json"),
+    Raw(status=500, body=b"\xff\xfe\x00"),
+    Raw(status=502, body=b"{}", content_type="application/json; charset=no-such-charset"),
+    Raw(status=502, body=b"\xe9", content_type="application/json; charset=ascii"),
+    Raw(status=502, body=b"[" * 100_000),
+    Raw(status=502, body=b"9" * 5_000),
+    Raw(status=503, body=b"", headers={"Retry-After": "0"}),
+    Raw(status=200, body=b'{"clientId":"sh'),
+    Raw(status=200, body=b"upstream connect error"),
+    Raw(status=408, body=b"[]"),
+]
+"""Answers that are not JSON, though some say so."""
+
+
+@pytest.mark.parametrize("answer", NO_JSON, ids=lambda answer: f"{answer.status} {answer.body[:12]!r}")
+async def test_an_answer_without_json_is_an_unknown_outcome_and_asked_for_again(
+    client: AsyncClient, stub: Stub, answer: Raw
+) -> None:
+    stub.will(answer)
+    with pytest.raises(c.Unavailable) as raised:
+        await client.get("shop", "k")
+    assert raised.value.status == answer.status
+    assert len(stub.asked) == FAST.attempts_max
+    stub.will(answer, (200, PENDING))
+    assert (await client.get("shop", "k")).status == "pending"
+
+
+ODD_VALUES: list[Any] = [7, None, True, "x", [7, None, "x"], {"a": 1}, 1.5, [[]]]
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES, ids=repr)
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 412, 413, 429, 500])
+async def test_whatever_an_error_answer_holds_it_is_the_librarys_own_error(
+    client: AsyncClient, stub: Stub, odd: Any, status: int
+) -> None:
+    names = ("errors", "detail", "title", "type", "reason", "schedule", "status")
+    for document in (odd, dict.fromkeys(names, odd), {"errors": [{"field": odd, "message": odd}]}):
+        stub.will((status, document))
+        with pytest.raises(c.CallFailed) as raised:
+            await client.get("shop", "k")
+        assert raised.value.status == status
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES, ids=repr)
+async def test_whatever_an_answer_of_success_holds_it_is_the_librarys_own_error(
+    client: AsyncClient, stub: Stub, odd: Any
+) -> None:
+    for document in (odd, {**PENDING, "version": [odd]}, {"schedules": odd}, {"schedules": [odd], "cursor": [odd]}):
+        stub.will((200, document))
+        with pytest.raises(c.Unavailable):
+            await client.get("shop", "k")
+        with pytest.raises(c.Unavailable):
+            _ = [each async for each in client.list("shop")]
+
+
+@pytest.mark.parametrize("odd", ODD_VALUES, ids=repr)
+async def test_whatever_an_answer_of_a_batch_holds_it_is_the_librarys_own_error(
+    client: AsyncClient, stub: Stub, odd: Any
+) -> None:
+    for document in (odd, {"results": odd}, {"results": "x"}):
+        stub.will((200, document))
+        with pytest.raises(c.Unavailable):
+            _ = [each async for each in client.create_many([_new(0), _new(1)])]
+    for item in (odd, {"status": odd}, {"status": 200, "schedule": odd}, {"status": 400, "errors": odd}):
+        stub.will((200, {"results": [item]}))
+        (result,) = [each async for each in client.create_many([_new(0)])]
+        assert isinstance(result.error, c.CallFailed)
+
+
 # --- when it asks again
 
 TOO_MANY = problems.Problem(status=HTTPStatus(429), kind="x", title="x", detail="x")
@@ -216,10 +292,6 @@ async def test_nothing_listening_is_an_unknown_outcome_too() -> None:
 # --- many at once
 
 
-def _new(number: int) -> c.NewSchedule:
-    return c.NewSchedule(client_id="shop", schedule_key=f"k{number}", at=5, topic="t", data=number)
-
-
 async def test_many_are_sent_in_batches_and_told_in_order(client: AsyncClient, stub: Stub) -> None:
     stub.will(results)
     found = [each async for each in client.create_many(map(_new, range(25)), batch_items_max=10)]
@@ -248,9 +320,120 @@ async def test_a_batch_whose_answer_does_not_fit_settles_nothing(client: AsyncCl
 
 
 def test_batches_are_bounded_by_bytes_as_well() -> None:
-    sizes = [len(each) for each in batches(["x" * 10] * 7, items_max=100, bytes_max=26)]
+    sizes = [len(each) for each in batches([b"x" * 12] * 7, items_max=100, bytes_max=26)]
     assert sizes == [2, 2, 2, 1]
-    assert [len(each) for each in batches(["x" * 99, "y"], items_max=100, bytes_max=26)] == [1, 1]
+    assert [len(each) for each in batches([b"x" * 99, b"y"], items_max=100, bytes_max=26)] == [1, 1]
+
+
+class Unsendable:
+    """An item that there is no JSON for."""
+
+
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(_new(3, data=data) for data in (float("nan"), float("inf"), Unsendable(), {1, 2}, "\ud800", DEEP, 10**5_000)),
+        *(_new(3, at=at) for at in (datetime(2030, 1, 1), timedelta.max)),  # noqa: DTZ001
+        _new(3, headers=7),
+        {"taskData": float("nan")},
+        {"scheduleKey": "\ud800"},
+    ],
+    ids=["nan", "inf", "object", "set", "surrogate", "deep", "digits", "no zone", "max", "headers", "row", "key"],
+)
+async def test_an_item_that_cannot_be_sent_fails_alone(client: AsyncClient, stub: Stub, wrong: Any) -> None:
+    stub.will(results)
+    items = [wrong if number == 3 else _new(number) for number in range(6)]
+    found = [each async for each in client.create_many(items, batch_items_max=2)]
+    assert [each.index for each in found] == list(range(6))
+    assert [each.error is None for each in found] == [True, True, True, False, True, True]
+    assert isinstance(found[3].error, c.InvalidSchedule)
+    assert (found[3].status, len(stub.asked)) == (0, 3)
+    assert [row["scheduleKey"] for each in stub.asked for row in each.body["schedules"]] == [
+        "k0",
+        "k1",
+        "k2",
+        "k4",
+        "k5",
+    ]
+
+
+async def test_a_key_that_cannot_be_sent_fails_alone(client: AsyncClient, stub: Stub) -> None:
+    stub.will(results)
+    found = [each async for each in client.cancel_many([("shop", "a"), ("shop", "\ud800"), ("shop", "b")])]
+    assert [each.error is None for each in found] == [True, False, True]
+
+
+async def test_a_batch_of_items_that_cannot_be_sent_asks_for_nothing(client: AsyncClient, stub: Stub) -> None:
+    found = [each async for each in client.create_many([_new(0, data=float("nan"))])]
+    assert (len(found), stub.asked) == (1, [])
+
+
+async def test_an_error_of_the_callers_own_iterable_stays_its_own(client: AsyncClient) -> None:
+    def items() -> Iterator[c.NewSchedule]:
+        yield _new(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _ = [each async for each in client.create_many(items())]
+
+
+async def test_an_item_for_which_its_batch_is_refused_fails_alone(client: AsyncClient, stub: Stub) -> None:
+    def refuses_two(asked: Asked) -> tuple[int, Any]:
+        keys = {each["scheduleKey"] for each in asked.body["schedules"]}
+        return (400, {"title": "no"}) if keys & {"k2", "k3"} else results(asked)
+
+    stub.will(refuses_two)
+    found = [each async for each in client.create_many(map(_new, range(8)))]
+    assert [each.index for each in found] == list(range(8))
+    assert [each.index for each in found if isinstance(each.error, c.InvalidSchedule)] == [2, 3]
+
+
+async def test_what_is_refused_for_the_caller_is_not_halved(client: AsyncClient, stub: Stub) -> None:
+    stub.will((403, {}))
+    with pytest.raises(c.Forbidden):
+        _ = [each async for each in client.create_many(map(_new, range(8)))]
+    assert len(stub.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.create("c", "k", at=5, topic="t", data=float("nan")),
+        lambda client: client.create("c", "k", at=5, topic="t", data=Unsendable()),
+        lambda client: client.reschedule("c", "k", data="\ud800"),
+        lambda client: client.get("c", "\ud800"),
+    ],
+)
+async def test_an_argument_that_no_request_can_carry_is_a_value_error_before_anything_is_sent(
+    client: AsyncClient, stub: Stub, call: Callable[[AsyncClient], Awaitable[Any]]
+) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        await call(client)
+    assert stub.asked == []
+
+
+async def test_an_argument_that_no_method_has_is_refused(client: AsyncClient, stub: Stub) -> None:
+    untyped: Any = client
+    for call in (
+        untyped.create("c", "k", at=5, topic="t", data=1, topics="t"),
+        untyped.reschedule("c", "k", topics="t"),
+        anext(untyped.list("c", topics="t")),
+    ):
+        with pytest.raises(TypeError, match="topics"):
+            await call
+    assert stub.asked == []
+
+
+async def test_a_wait_that_is_asked_for_beyond_all_measure_ends_the_call(client: AsyncClient, stub: Stub) -> None:
+    stub.will(Raw(status=503, body=b"", headers={"Retry-After": "9" * 400}))
+    with pytest.raises(c.Unavailable):
+        await client.get("shop", "k")
+    assert len(stub.asked) == 1
 
 
 async def test_many_tasks_may_share_one_client(client: AsyncClient, stub: Stub) -> None:
@@ -258,10 +441,18 @@ async def test_many_tasks_may_share_one_client(client: AsyncClient, stub: Stub) 
     assert len(found) == len(stub.asked) == 50
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://x", "", "http://"])
+WRONG_URLS = [
+    *("127.0.0.1:8080", "ftp://x", "", "http://", "http://h:99999", "http://[::1", "http://a b", "http://h\udcff"),
+    *("http://127.0.0.1:8080?x=1", "http://h/p?x", "http://h#a", "http://u:p@h", "http://u@h"),
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
 def test_an_address_that_is_none_is_refused_by_name(url: str) -> None:
-    with pytest.raises(ValueError, match="url"):
+    with pytest.raises(ValueError, match=r"^url: "):
         AsyncClient(url)
+    with pytest.raises(ValueError, match=r"^url: "):
+        c.Client(url)
 
 
 async def test_a_client_that_is_not_open_says_so() -> None:

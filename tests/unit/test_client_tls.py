@@ -17,7 +17,7 @@ from tests.unit.service import app_of
 
 async def get(url: str, **environ: str) -> tuple[int | None, str]:
     """In a process of its own: what is trusted is read when it starts."""
-    command = ("-m", "clockwork.cli", "--url", url, "schedule", "get", "shop", "none")
+    command = ("-m", "clockwork", "--url", url, "schedule", "get", "shop", "none")
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, env={**os.environ, **environ}, stderr=asyncio.subprocess.PIPE
     )

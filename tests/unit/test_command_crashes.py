@@ -12,7 +12,7 @@ from clockwork.commands import worker as command_work
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import ANYONE, EVERYTHING, Principal, names_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import CommandOver, NewerFormat, StoreUnavailable, Unreadable
+from clockwork.errors import CommandAlreadyProcessed, NewerFormat, StoreUnavailable, Unreadable
 from clockwork.requests.results import Cancelled, Created, Status
 from clockwork.stores.memory.store import Place, Write
 from tests.unit.command_desk import KEY, Desk, unanswered
@@ -202,7 +202,7 @@ async def test_a_cancel_by_command_does_not_take_another_s_of_the_same_moment_fo
     await desk.settle()
     assert desk.statuses() == [200]
     assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
     view = await desk.now()
     assert view is not None
@@ -237,5 +237,5 @@ async def test_a_client_s_commands_in_two_kafka_partitions_have_their_effect_onc
     desk.put(json.dumps({"command": "cancel", "schedule": KEY}).encode(), kafka_partition=1)
     await desk.settle()
     assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))

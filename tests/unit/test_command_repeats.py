@@ -9,7 +9,7 @@ import pytest
 
 from clockwork.domain.rights import EVERYTHING, Principal
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
-from clockwork.errors import CommandOver
+from clockwork.errors import CommandAlreadyProcessed
 from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.results import Cancelled, Changed, Created, KeyTaken, Status
 from tests.unit.command_desk import REPLIES, Desk, unanswered
@@ -123,11 +123,11 @@ async def test_a_zombie_that_read_the_pointer_before_loses_to_what_stands_there_
     await desk.settle()
     await desk.engine.intake.create(desk.over_http("C"))
     turn = desk.engine.turn_of(*NAME, first)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.intake.create(desk.over_http("A"), turn=turn)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=turn)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
     assert not turn.had_effect
     assert await desk.data() == b"C"
@@ -180,7 +180,7 @@ async def test_a_node_that_was_frozen_at_any_step_does_not_cancel_what_another_o
         return found
 
     monkeypatch.setattr(store, frozen_at, meanwhile)
-    with pytest.raises(CommandOver):
+    with pytest.raises(CommandAlreadyProcessed):
         await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
     view = await desk.now()
     assert view is not None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clockwork.commands import worker as command_work
-from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.domain.quota import COUNT_EVERY_S
 from clockwork.domain.rate import NS
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import EVERYTHING, Principal, Right, names_of

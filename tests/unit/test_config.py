@@ -1,12 +1,14 @@
 """Settings: where they come from, what stops the start, and that nothing secret is ever shown."""
 
+import codecs
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.model import (
     AccessSettings,
     ConnectionSettings,
@@ -21,7 +23,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 
 def refusal(environ: dict[str, str]) -> str:
-    with pytest.raises(StartRefused) as caught:
+    with pytest.raises(CannotStart) as caught:
         load_settings(environ)
     return str(caught.value)
 
@@ -62,6 +64,8 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_HTTP_PORT": "0",
             "CLOCKWORK_BODY_BYTES_MAX": "2048",
             "CLOCKWORK_DRAIN_TIMEOUT_MS": "0",
+            "CLOCKWORK_HTTP_HOSTS": "node-1, clockwork.example",
+            "CLOCKWORK_UI_URL": "https://jobs.example/clockwork/",
             "CLOCKWORK_SHARDS": "8",
             "CLOCKWORK_CLUSTER": "c",
             "CLOCKWORK_SESSION_TIMEOUT_MS": "6000",
@@ -81,7 +85,15 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "CLOCKWORK_LOG_LEVEL": "Debug",
         }
     )
-    assert loaded.http == HttpSettings(host="::", port=0, body_bytes_max=2048, drain_timeout_ms=0, cluster="c")
+    assert loaded.http == HttpSettings(
+        host="::",
+        port=0,
+        body_bytes_max=2048,
+        drain_timeout_ms=0,
+        hosts=("node-1", "clockwork.example"),
+        ui_url="https://jobs.example/clockwork/",
+        cluster="c",
+    )
     assert loaded.intake == IntakeSettings(
         cluster="c", shards=8, request_timeout_ms=100, scan_interval_ms=1000, retention_ms=1000
     )
@@ -123,6 +135,8 @@ def test_every_value_of_access_and_limits_reaches_its_setting() -> None:
             "CLOCKWORK_DEAD_LETTER_TOPICS": "shop=shop-dead, bank=bank.dead",
         }
     )
+    # Where callers need keys, no web page can use the node by another name.
+    assert (loaded.http.checks_host, load_settings({}).http.checks_host) == (False, True)
     assert loaded.access == AccessSettings(
         auth="keys",
         keys_file="keys.toml",
@@ -168,6 +182,13 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         *(("CLOCKWORK_SHARDS", v) for v in ("0", "10001", "-1", "x", "1.5", "true")),
         *(("CLOCKWORK_CLUSTER", v) for v in ("a b", "a/b", "ä", "x" * 201)),
         *(("CLOCKWORK_HTTP_PORT", v) for v in ("-1", "65536", "http")),
+        *(
+            ("CLOCKWORK_HTTP_HOSTS", v)
+            for v in ("a:80", "http://a", "a/b", "*", "*.a", "a b", "ä.example", "[::1]", "::1")
+        ),
+        *(("CLOCKWORK_UI_URL", v) for v in ("a", "a.example:80", "ftp://a", "https://", "https://ä", "https:///x")),
+        *(("CLOCKWORK_UI_URL", f"https://a{rest}") for rest in (":x", ":99999", ":0", "?x", "#x", " b", "\\b")),
+        *(("CLOCKWORK_UI_URL", v) for v in ("https://u@a", "https://[::1", "https://a[b]", "https://a\nb")),
         *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
         *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
         *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),
@@ -206,6 +227,81 @@ def test_every_problem_is_named_in_one_line(tmp_path: Path) -> None:
 )
 def test_an_unknown_clockwork_name_stops_the_start(name: str) -> None:
     assert f"{name}: unknown name" in refusal({name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CLOCKWORK_WORKER_SERVICE_HOST", "10.0.0.1"),
+        ("CLOCKWORK_WORKER_SERVICE_PORT", "80"),
+        ("CLOCKWORK_WORKER_SERVICE_PORT_HTTP", "80"),
+        ("CLOCKWORK_WORKER_PORT", "tcp://10.0.0.1:80"),
+        ("CLOCKWORK_WORKER_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("CLOCKWORK_WORKER_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("CLOCKWORK_WORKER_PORT_80_TCP_PORT", "80"),
+        ("CLOCKWORK_WORKER_PORT_80_TCP_PROTO", "tcp"),
+        ("CLOCKWORK_A_1_PORT_53_UDP", "udp://10.0.0.1:53"),
+        # A Service named `clockwork-http` gives a setting's own name.
+        ("CLOCKWORK_HTTP_PORT", "tcp://10.0.0.1:80"),
+    ],
+)
+def test_a_service_link_of_any_service_is_ignored(name: str, value: str) -> None:
+    assert load_settings({name: value}) == load_settings({})
+
+
+@pytest.mark.parametrize("name", ["CLOCKWORK_HTTPS_PORT", "CLOCKWORK_WORKER_PORT", "CLOCKWORK_SERVICE"])
+def test_a_misspelt_name_that_looks_like_a_service_link_stops_the_start(name: str) -> None:
+    with pytest.raises(CannotStart, match=name):
+        load_settings({name: "8080"})
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " ", "\t"])
+def test_blank_ends_of_every_value_are_cut_in_the_environment_and_in_the_file(end: str, tmp_path: Path) -> None:
+    # As a file with Windows line ends gives them, or `echo` into a Secret.
+    given = {
+        "AWS_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY": "AKIA1",
+        "AWS_SECRET_KEY": "s3cret",
+        "KAFKA_CONSUMER_GROUP": "ours",
+        "CLOCKWORK_HTTP_HOST": "::1",
+        "CLOCKWORK_HTTP_PORT": "8081",
+        "CLOCKWORK_AUTH": "keys",
+        "CLOCKWORK_AUTH_KEYS_FILE": "keys.toml",
+        "CLOCKWORK_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "CLOCKWORK_KAFKA_SASL_MECHANISM": "PLAIN",
+        "CLOCKWORK_KAFKA_SASL_USERNAME": "us",
+        "CLOCKWORK_KAFKA_SASL_PASSWORD": "pa ss",
+    }
+    blank = {name: f" {value}{end}" for name, value in given.items()}
+    file = tmp_path / "settings.toml"
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in blank.items()))
+    assert load_settings(blank) == load_settings(given)
+    assert load_settings({"CLOCKWORK_CONFIG": f"{file}{end}"}) == load_settings(given)
+
+
+def test_a_control_character_inside_a_value_is_refused_without_showing_the_value() -> None:
+    with pytest.raises(CannotStart) as refused:
+        load_settings({"AWS_ACCESS_KEY": "AKIA1", "AWS_SECRET_KEY": "abc\x00def"})
+    assert "AWS_SECRET_KEY: holds a control character" in str(refused.value)
+    assert "abc" not in str(refused.value)
+
+
+def test_a_byte_order_mark_before_the_file_is_read_as_if_it_were_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(codecs.BOM_UTF8 + b"CLOCKWORK_SHARDS = 8\r\n")
+    assert load_settings({"CLOCKWORK_CONFIG": str(file)}).intake.shards == 8
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("false", "off"), ("No", "off"), ("OFF", "off"), ("true", "on"), ("yes", "on")]
+)
+def test_a_switch_takes_the_words_that_yaml_makes_of_it(word: str, meant: str) -> None:
+    assert load_settings({"CLOCKWORK_SEARCH": word}).dynamo.search == meant
+    assert load_settings({"CLOCKWORK_COMMANDS": word}).access.commands == meant
+
+
+def test_tracing_that_yaml_makes_false_is_off() -> None:
+    assert load_settings({"CLOCKWORK_TRACING": "false"}).log.tracing == "off"
 
 
 def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.settings.sources import load_settings
 
 SCRAM = {
@@ -19,7 +19,7 @@ def without(environ: dict[str, str], name: str) -> dict[str, str]:
 
 
 def refusal(environ: dict[str, str]) -> str:
-    with pytest.raises(StartRefused) as caught:
+    with pytest.raises(CannotStart) as caught:
         load_settings(environ)
     return str(caught.value)
 

@@ -4,12 +4,13 @@ import logging
 
 import pytest
 
-from clockwork.domain.dead_letter_topics import DeadLetterTopics
-from clockwork.domain.planning import TopicWait
+from clockwork.domain.dead_letters import DeadLetterTopics
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import DestinationWait
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row, Topic
-from clockwork.errors import BrokerUnavailable, Cause, Refusal
-from clockwork.firing.dead_letters import TURNED_AWAY_MS
+from clockwork.domain.schedule import ClientId, EndState, Guarantee, RequestId, Retry, Row
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
+from clockwork.firing.dead_letters import FALLBACK_MS
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
@@ -55,11 +56,11 @@ async def passes(engine: Engine, *rows: Row, count: int = 1) -> None:
     for number in range(count):
         engine.at_due(late_ms=number * 10)
         await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
 
 
 @BOTH
-async def test_a_clients_letter_goes_to_its_own_topic_and_anybody_elses_to_the_clusters(
+async def test_a_dead_letter_goes_to_its_clients_own_topic_and_without_one_to_the_clusters(
     guarantee: Guarantee, counted: list[str]
 ) -> None:
     engine = an_engine()
@@ -70,7 +71,7 @@ async def test_a_clients_letter_goes_to_its_own_topic_and_anybody_elses_to_the_c
 
 @BOTH
 @pytest.mark.parametrize("why", ["missing", "forbidden", "small", "away", "invalid"])
-async def test_a_letter_that_its_clients_topic_does_not_take_goes_to_the_clusters_in_the_same_pass_and_its_lane_goes_on(
+async def test_a_dead_letter_that_its_clients_topic_refuses_goes_to_the_clusters_in_the_same_pass_and_its_lane_goes_on(
     why: str, guarantee: Guarantee, counted: list[str]
 ) -> None:
     engine = an_engine(topic=why not in {"missing", "forbidden"}, record_bytes_max=500 if why == "small" else 10_000)
@@ -80,7 +81,9 @@ async def test_a_letter_that_its_clients_topic_does_not_take_goes_to_the_cluster
     def refuse(record: OutRecord) -> Refusal | None:
         if record.topic != OWN or why not in {"away", "invalid"}:
             return None
-        return Refusal(cause=Cause.TRANSIENT if why == "away" else Cause.RECORD, reason=why, topic=OWN)
+        return Refusal(
+            cause=RefusalCause.TRANSIENT if why == "away" else RefusalCause.RECORD, reason=why, destination=OWN
+        )
 
     engine.kafka.refuse = refuse
     failed, next_one = worn_out("a", size=1_000, guarantee=guarantee), behind(guarantee=guarantee)
@@ -145,7 +148,7 @@ async def test_a_missing_topic_is_left_alone_for_a_while_and_used_once_it_is_the
     ]  # fmt: skip
 
 
-async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliveries_to_it_and_never_by_letters(
+async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliveries_to_it_and_never_by_dead_letters(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine = Engine(dead_letter_topics={"shop": OWN}, topic_wait_ms=20_000)
@@ -161,17 +164,19 @@ async def test_a_clients_topic_that_is_missing_for_long_is_given_up_by_deliverie
         assert await events_after(worn_out(f"letter-{number}"), number * 15_000) == ["topic.waits"]
     delivery = row(schedule(schedule_key="delivery", topic=OWN))
     assert await events_after(delivery, 60_000) == ["topic.waits", "topic.given_up"]
-    # A letter that is refused meanwhile does not take that back.
+    # A dead letter that is refused meanwhile does not undo that.
     assert await events_after(worn_out("last"), 75_000) == ["topic.waits", "topic.given_up"]
-    assert engine.topic_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
+    assert engine.destination_waits.at(DUE_MS + 75_001)[Topic(OWN)].given_up
 
 
 @BOTH
-async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarantee: Guarantee) -> None:
+async def test_dead_letters_wait_in_place_only_while_neither_topic_takes_them(guarantee: Guarantee) -> None:
     engine = an_engine()
     refusing = {OWN, engine.kafka.dead_letters_topic}
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="leader_away", topic=record.topic) if record.topic in refusing else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="leader_away", destination=record.topic)
+        if record.topic in refusing
+        else None
     )
     await engine.put(worn_out("a", guarantee=guarantee), behind(guarantee=guarantee))
     lease = await engine.own()
@@ -186,9 +191,9 @@ async def test_letters_wait_in_place_only_while_neither_topic_takes_them(guarant
 
 
 @BOTH
-@pytest.mark.parametrize("cause", [Cause.TRANSIENT, Cause.RECORD])
-async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
-    cause: Cause, guarantee: Guarantee
+@pytest.mark.parametrize("cause", [RefusalCause.TRANSIENT, RefusalCause.RECORD])
+async def test_a_dead_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
+    cause: RefusalCause, guarantee: Guarantee
 ) -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
@@ -196,7 +201,7 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
 
     def refuse(record: OutRecord) -> Refusal | None:
         offered.append(record.topic)
-        return Refusal(cause=cause, reason="full", topic=cluster) if record.topic == cluster else None
+        return Refusal(cause=cause, reason="full", destination=cluster) if record.topic == cluster else None
 
     engine.kafka.refuse = refuse
     await engine.put(worn_out("a", size=1_000, guarantee=guarantee))
@@ -211,16 +216,16 @@ async def test_a_letter_too_large_for_its_clients_topic_waits_for_the_clusters_a
     engine.at_due(late_ms=5_000)
     await engine.one_pass(lease)
     assert engine.arrived(cluster) == ["a"]
-    assert lease.turned_away
+    assert lease.fallback_until_ms
     await engine.one_pass(lease)
-    assert not lease.turned_away
+    assert not lease.fallback_until_ms
 
 
-async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
+async def test_a_dead_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=cluster) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=cluster) if record.topic == cluster else None
     )
     waiting_row = worn_out("a", size=1_000)
     await engine.put(waiting_row)
@@ -236,25 +241,27 @@ async def test_a_letter_that_neither_topic_takes_is_left_to_a_cancel() -> None:
     assert found.retry.at_ms > lease.frontier_ms
 
 
-async def test_a_letter_that_was_refused_for_what_it_is_is_offered_to_its_clients_topic_again_after_a_while() -> None:
+async def test_a_dead_letter_refused_for_its_content_is_offered_to_its_clients_topic_again_after_a_while() -> None:
     engine = an_engine(record_bytes_max=500)
     cluster = engine.kafka.dead_letters_topic
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.TRANSIENT, reason="away", topic=record.topic) if record.topic == cluster else None
+        Refusal(cause=RefusalCause.TRANSIENT, reason="away", destination=record.topic)
+        if record.topic == cluster
+        else None
     )
     await engine.put(worn_out("a", size=1_000))
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    assert len(lease.turned_away) == 1
+    assert len(lease.fallback_until_ms) == 1
     engine.kafka.delete_topic(OWN)
     engine.kafka.create_topic(OWN, record_bytes_max=10_000)
-    engine.at_due(late_ms=TURNED_AWAY_MS)
+    engine.at_due(late_ms=FALLBACK_MS)
     await engine.one_pass(lease)
     assert engine.arrived(OWN) == ["a"]
 
 
-async def test_a_topic_that_gets_deliveries_too_holds_up_these_and_not_the_letters() -> None:
+async def test_a_topic_that_gets_deliveries_too_holds_up_these_and_not_the_dead_letters() -> None:
     engine = an_engine(topic=False)
     delivery = row(schedule(schedule_key="delivery", topic=OWN))
     await passes(engine, worn_out("a"), delivery)
@@ -277,8 +284,8 @@ async def test_a_row_that_cannot_be_read_goes_to_its_clients_topic_if_that_much_
 # --- what is planned
 
 
-def waiting(*topics: str) -> dict[Topic, TopicWait]:
-    return {Topic(topic): TopicWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
+def waiting(*topics: str) -> dict[Topic, DestinationWait]:
+    return {Topic(topic): DestinationWait(until_ms=BOUND_MS + 500, reason="leader_away") for topic in topics}
 
 
 @pytest.mark.parametrize(
@@ -289,18 +296,20 @@ def waiting(*topics: str) -> dict[Topic, TopicWait]:
         (["c-dead-letters", "bank-dead"], set[str]()),
     ],
 )
-def test_a_letter_waits_for_the_clusters_topic_only_if_it_would_go_there(waits: list[str], fires: set[str]) -> None:
+def test_a_dead_letter_waits_for_the_clusters_topic_only_if_it_would_go_there(
+    waits: list[str], fires: set[str]
+) -> None:
     rows = [
         row(schedule(client_id=client, ordering_key=client), retry=refused(DUE_MS, attempts=8))
         for client in ("bank", "shop")
     ]
-    planned = plan(rows, planner(topic_waits=waiting(*waits)))
+    planned = plan(rows, planner(destination_waits=waiting(*waits)))
     assert {each.schedule.client_id for each in fired(planned)} == fires  # type: ignore[union-attr]
 
 
-def test_its_pace_holds_up_no_letter() -> None:
-    paced = {Topic("bank-dead"): TopicWait(until_ms=BOUND_MS + 500, reason="pace", paced=True)}
+def test_the_rate_limit_of_a_topic_holds_up_no_dead_letter() -> None:
+    paced = {Topic("bank-dead"): DestinationWait(until_ms=BOUND_MS + 500, reason="pace", rate_limited=True)}
     letters = DeadLetterTopics(of_cluster=Topic("c"), of_clients={ClientId(builders.CLIENT): Topic("bank-dead")})
-    planner_ = planner(topic_waits=paced | waiting("c"))
-    planner_.letters = letters
-    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).firings) == 1
+    planner_ = planner(destination_waits=paced | waiting("c"))
+    planner_.dead_letter_topics = letters
+    assert len(plan([lane_row("a", retry=refused(DUE_MS, attempts=8))], planner_).deliveries) == 1

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: which are open, what is shown to whom, and that a retry arms once."""
+"""Dead letters over HTTP: the open ones, the fields for each right, and that a repeated retry retries once."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ async def letters(service: Service, path: str = "/admin/dead-letters", key: str 
     return found
 
 
-async def test_a_letter_is_open_until_its_schedule_is_armed_again_and_a_retry_arms_once() -> None:
+async def test_a_dead_letter_is_open_until_its_schedule_is_retried_and_a_repeated_retry_retries_once() -> None:
     async with open_service() as service:
         await service.seed("shop", "bank")
         (shop,) = (each for each in await letters(service) if each["clientId"] == "shop")
@@ -121,7 +121,7 @@ async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or
         assert "with another" not in document["detail"]
 
 
-async def test_of_a_schedule_that_failed_twice_only_the_last_letter_is_open() -> None:
+async def test_of_a_schedule_that_failed_twice_only_the_last_dead_letter_is_open() -> None:
     async with open_service() as service:
         await service.seed("shop")
         await admin(service, "dead-letters", "retry", "--all")
@@ -132,7 +132,7 @@ async def test_of_a_schedule_that_failed_twice_only_the_last_letter_is_open() ->
         assert [each["open"] for each in found] == [False, True]
 
 
-async def test_pages_follow_each_other_and_a_place_without_a_letter_is_not_found() -> None:
+async def test_pages_follow_each_other_and_an_offset_without_a_dead_letter_is_not_found() -> None:
     async with open_service() as service:
         await service.seed("shop", "bank", "mail")
         found, cursor = [], ""
@@ -186,7 +186,7 @@ async def test_a_record_of_anybody_elses_is_shown_as_what_it_is() -> None:
 
 
 async def with_own_topic() -> Engine:
-    """One letter of `bank` and one of `mail` in the cluster's topic, and one of `shop` in its own."""
+    """One dead letter of `bank` and one of `mail` in the cluster's topic, and one of `shop` in its own."""
     engine = Engine(dead_letter_topics={"shop": "shop-dead", "mail": "mail-dead", "other": "shop-dead"})
     engine.kafka.create_topic("shop-dead")
     async with open_service(engine) as service:
@@ -194,7 +194,7 @@ async def with_own_topic() -> Engine:
     return engine
 
 
-async def test_letters_of_all_topics_are_listed_one_after_the_other_or_those_of_one() -> None:
+async def test_dead_letters_of_all_topics_are_listed_one_after_the_other_or_those_of_one() -> None:
     async with open_service(await with_own_topic()) as service:
         cluster, own = "clockwork-dead-letters", "shop-dead"
         found, cursor, topics = [], "", []
@@ -215,7 +215,7 @@ async def test_letters_of_all_topics_are_listed_one_after_the_other_or_those_of_
             assert {json.loads(line)["clientId"] for line in listed.output.splitlines()} == clients
 
 
-async def test_a_letter_in_a_clients_own_topic_is_shown_and_retried_by_its_place_there() -> None:
+async def test_a_dead_letter_in_a_clients_own_topic_is_shown_and_retried_by_its_offset_there() -> None:
     async with open_service(await with_own_topic()) as service:
         (shop,) = await letters(service, "/admin/dead-letters?deadLetterTopic=shop-dead")
         place = [str(shop["partition"]), str(shop["offset"]), "--in", "shop-dead"]

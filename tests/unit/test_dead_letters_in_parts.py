@@ -1,4 +1,4 @@
-"""A topic of many Kafka partitions, page by page: each letter once, and a cursor that is short enough to be sent back."""
+"""A topic of many Kafka partitions, page by page: each dead letter once, and a cursor short enough to be sent back."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
-from clockwork.domain.schedule import Topic
+from clockwork.domain.destination import Topic
 from clockwork.http.connection import LINE_BYTES_MAX
 from clockwork.http.dead_letters import _opened, _sealed
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
-from clockwork.operations.dead_letters import LettersFrom
+from clockwork.operations.dead_letters import DeadLetterCursor
 
 TOPIC = Topic("dead")
 
 
 class _Consumer:
-    """Of a topic with so many letters in its Kafka partitions."""
+    """The log of a topic with so many dead letters in its Kafka partitions."""
 
     def __init__(self, letters: list[int]) -> None:
         self._ends = {TopicPartition(TOPIC, number): count for number, count in enumerate(letters)}
@@ -55,7 +55,7 @@ class _Consumer:
 
 
 @pytest.mark.parametrize("letters", [[3] * 700, [0, 1] * 350, [0] * 650 + [5], [400] + [0] * 699, [0] * 700])
-async def test_each_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_every_cursor_can_be_sent_back(
+async def test_each_dead_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_every_cursor_can_be_sent_back(
     letters: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
@@ -71,15 +71,15 @@ async def test_each_letter_of_a_topic_of_many_kafka_partitions_is_read_once_and_
         found += [(letter.receipt.kafka_partition, letter.receipt.offset) for letter in page.letters]
         start = page.next_from
         if start is not None:
-            cursor = _sealed(LettersFrom(topic=TOPIC, places=start))
+            cursor = _sealed(DeadLetterCursor(topic=TOPIC, offsets=start))
             assert cursor is not None
-            start = _opened(cursor).places
+            start = _opened(cursor).offsets
     assert sorted(found) == [(number, o) for number, count in enumerate(letters) for o in range(count)]
 
 
 def test_the_longest_cursor_fits_into_a_line_of_a_request() -> None:
-    places = {999_999 - number: 10**15 for number in range(KAFKA_PARTITIONS_AT_ONCE)}
-    start = LettersFrom(topic=Topic("t" * 249), places=places)
+    offsets = {999_999 - number: 10**15 for number in range(KAFKA_PARTITIONS_AT_ONCE)}
+    start = DeadLetterCursor(topic=Topic("t" * 249), offsets=offsets)
     cursor = _sealed(start)
     assert cursor is not None
     assert len(cursor) < LINE_BYTES_MAX / 2

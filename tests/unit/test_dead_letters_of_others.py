@@ -12,7 +12,7 @@ from clockwork.domain.record import CLIENT_ID, SCHEDULE_KEY
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import Unreadable
 from clockwork.kafka.dead_letters import _polled
-from clockwork.operations.dead_letters import LettersFrom
+from clockwork.operations.dead_letters import DeadLetterCursor
 from tests.support.engine import Engine
 from tests.unit.test_engine_rearm import KEY, failed
 
@@ -54,7 +54,7 @@ async def test_a_letter_whose_schedule_cannot_be_read_leaves_the_others_on_the_p
     monkeypatch.setattr(engine.intake, "find", damaged)
     row = await failed(engine)
     engine.letters._log = _Log([letter(row.schedule.client_id.encode(), key.encode()) for key in (KEY, other)])
-    page = await engine.letters.page(LettersFrom(topic=engine.letters.topics[0]), letters_max=10)
+    page = await engine.letters.page(DeadLetterCursor(topic=engine.letters.topics[0]), letters_max=10)
     assert [view.present is not None for view in page.views] == [True, False]
 
 

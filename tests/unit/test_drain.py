@@ -114,7 +114,7 @@ async def busy_node(folder: Path, *, drain_timeout_ms: int) -> AsyncIterator[asy
         async with asyncio.timeout(WAIT_S):
             reader, writer = await _connected(port)
             writer.write(
-                b"POST /schedule HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+                b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
                 b"Expect: 100-continue\r\n\r\n"
             )
             assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.command import CommandNote, CommandPlace
+from clockwork.domain.command_notes import CommandNote, CommandOffset
+from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import new_position, position_of
 from clockwork.domain.schedule import (
@@ -29,7 +30,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
@@ -331,7 +331,7 @@ def test_values_that_contradict_themselves_are_not_written() -> None:
 
 def test_a_note_of_commands_that_is_mangled_is_unreadable_and_not_none_at_all() -> None:
     # Taken for none, a repeated command would have its effect twice.
-    place = CommandPlace(kafka_partition=3, offset=17, at_ms=1)
+    place = CommandOffset(kafka_partition=3, offset=17, at_ms=1)
     item = {
         "v": fields.number(codec.FORMAT),
         "command": {"S": "3.17.1 11.17.1"},
@@ -339,7 +339,7 @@ def test_a_note_of_commands_that_is_mangled_is_unreadable_and_not_none_at_all() 
         "expiresAt": fields.number(5),
     }
     places = (place, replace(place, kafka_partition=11))
-    assert codec.note_of(item) == CommandNote(places=places, by="a", expires_at_s=5)
+    assert codec.note_of(item) == CommandNote(offsets=places, by="a", expires_at_s=5)
     damage = [
         {"command": {"S": "3.17"}},
         {"command": {"S": "03.17.1"}},

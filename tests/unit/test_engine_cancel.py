@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
@@ -143,7 +144,7 @@ async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None
     await engine.put(wanted)
     lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     answer = await engine.canceller.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -155,7 +156,7 @@ async def test_a_cancel_of_a_delivered_schedule_says_where_it_is() -> None:
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     answer = await engine.canceller.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert answer.reason is Reason.DELIVERED
@@ -176,7 +177,7 @@ async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_
     async with asyncio.TaskGroup() as group:
         cancelling = group.create_task(engine.canceller.cancel(builders.CLIENT, KEY))
         await engine.was_woken.wait()
-        await engine.dispatcher.answer_wanted(lease, lost.position)
+        await engine.shard_pass.answer_wanted(lease, lost.position)
     assert engine.woken == [(SHARD, Wanted(lost.position))]
     assert isinstance(cancelling.result(), Cancelled)
 
@@ -189,7 +190,7 @@ async def test_a_promise_about_a_waiting_row_is_kept_though_its_write_was_lost()
     await engine.put(wanted)
     lease = await engine.own()
     engine.at_due()
-    lease.promises[wanted.position] = DUE_MS + 5_000
+    lease.announced_not_before_ms[wanted.position] = DUE_MS + 5_000
     assert (await engine.one_pass(lease)).fired == 0
     engine.at_due(late_ms=5_000)
     assert (await engine.one_pass(lease)).fired == 1
@@ -199,7 +200,7 @@ async def test_a_producer_that_is_built_anew_raises_the_epoch_with_it() -> None:
     engine = Engine()
     lease = await engine.own()
     before = lease.epoch
-    await engine.take_over.renew(lease)
+    await engine.takeover.renew(lease)
     assert lease.epoch == before + 1 == (await engine.store.read_shard(SHARD)).epoch
 
 

@@ -1,4 +1,4 @@
-"""Discarding dead letters, on the twins: what it ends, what it leaves alone, and who comes first."""
+"""Discarding dead letters, on the twins: its effect, its limits, and the race with other writers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from clockwork.domain.schedule import EndState, Outcome
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unavailable
-from clockwork.operations.discard import Discarded, NotOpen
+from clockwork.operations.dead_letters import Discarded, NotOpen
 from clockwork.requests.results import Cancelled, Changed, Created, NotFound, Status
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
@@ -35,7 +35,7 @@ async def test_what_is_discarded_is_answered_as_before_and_the_first_time_counts
     assert (before.discarded_at_ms, after.discarded_at_ms) == (None, DUE_MS)
 
 
-async def test_a_tidy_up_that_is_repeated_does_not_take_the_mark_off() -> None:
+async def test_a_cleanup_that_is_repeated_does_not_take_the_mark_off() -> None:
     engine = Engine()
     row = await failed(engine)
     await discard(engine, row.schedule.delivery_id)
@@ -45,7 +45,7 @@ async def test_a_tidy_up_that_is_repeated_does_not_take_the_mark_off() -> None:
     assert view.discarded_at_ms is not None
 
 
-async def test_what_nobody_knows_or_what_is_forgotten_is_not_found() -> None:
+async def test_an_unknown_or_forgotten_key_is_not_found() -> None:
     engine = Engine()
     assert await discard(engine, "any") == NotFound()
     row = await failed(engine)
@@ -115,7 +115,7 @@ async def test_another_schedule_under_the_key_begins_without_the_mark() -> None:
 
 
 def interposed(engine: Engine, method: str, first: Callable[[], Awaitable[object]]) -> None:
-    """Somebody else is faster: done once, between the reads and the write of whoever calls this method."""
+    """Another writer is faster: its write is made once, between the reads and the write of the caller."""
     real = getattr(engine.store, method)
 
     async def beaten(*arguments: Any, **named: Any) -> Any:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row, Topic
+from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unavailable
 from clockwork.ports.store import KeyName, PointerPage

@@ -3,7 +3,7 @@
 import pytest
 
 from clockwork.domain.schedule import EndState, Guarantee, RequestId, Retry
-from clockwork.errors import Cause, ClockUntrusted, Fenced, Refusal
+from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
@@ -28,20 +28,20 @@ async def test_a_due_row_costs_one_read_and_one_transaction_if_the_frontier_was_
     await engine.put(row())
     lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     engine.store.calls.clear()
     engine.at_due()
     await engine.one_pass(lease)
     assert dict(engine.store.calls) == {"read_page": 1}
 
 
-async def test_looking_at_an_idle_shard_writes_nothing() -> None:
+async def test_the_scan_of_an_idle_shard_writes_nothing() -> None:
     engine = Engine()
     await engine.put(row(schedule(due_ms=DUE_MS + 3_600_000)))
     lease = await engine.own()
     engine.store.calls.clear()
     engine.at_due()
-    assert await engine.dispatcher.look(lease) == DUE_MS + 3_600_000
+    assert await engine.shard_pass.first_due_ms(lease) == DUE_MS + 3_600_000
     assert not any(engine.store.calls[name] for name in WRITES)
 
 
@@ -73,7 +73,7 @@ async def test_a_delivered_row_is_left_out_of_later_passes_until_it_is_deleted()
     engine.at_due()
     await engine.one_pass(lease)
     assert (await engine.one_pass(lease)).fired == 0
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     assert (await engine.one_pass(lease)).fired == 0
     assert engine.arrived() == ["a"]
 
@@ -85,7 +85,7 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
     lease = await engine.own()
     engine.at_due(late_ms=3)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, fired.schedule.schedule_key, fired.position)
     assert outcome is not None
     assert outcome.receipt is not None
@@ -94,19 +94,19 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
 
 
 async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
-    # The old owner dies between its commit and its tidy-up.
+    # The old owner dies between its commit and its cleanup.
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")), row(schedule(schedule_key="b")))
     old = await engine.own()
     engine.at_due()
     await engine.one_pass(old)
     new = await engine.own()
-    assert len(new.tidy) == 2
+    assert len(new.cleanup) == 2
     assert (await engine.one_pass(new)).fired == 0
     assert engine.arrived() == ["a", "b"]
 
 
-async def test_a_marker_names_what_an_earlier_owner_left_untidied() -> None:
+async def test_a_marker_names_the_rows_that_an_earlier_owner_left_to_cleanup() -> None:
     # x-forget-tidy: a third owner must still know of the first one's rows after the second one's commit.
     engine = Engine()
     await engine.put(row(schedule(schedule_key="a")))
@@ -117,7 +117,7 @@ async def test_a_marker_names_what_an_earlier_owner_left_untidied() -> None:
     second = await engine.own()
     await engine.one_pass(second)
     third = await engine.own()
-    assert len(third.tidy) == 2
+    assert len(third.cleanup) == 2
     assert engine.arrived() == ["a", "b"]
 
 
@@ -132,7 +132,7 @@ async def test_an_owner_that_was_overtaken_is_fenced_at_its_next_frontier() -> N
     assert engine.arrived() == []
 
 
-async def test_a_held_row_fires_after_its_hold_was_taken_off() -> None:
+async def test_a_held_row_fires_after_its_hold_was_dropped() -> None:
     engine = Engine()
     held = row(schedule(schedule_key="a"))
     await engine.put(held)
@@ -153,7 +153,9 @@ async def test_a_refused_record_waits_and_holds_back_its_lane_only() -> None:
     other = row(schedule(schedule_key="other"))
     await engine.put(first, behind, other)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
+        if record.value == b"bad"
+        else None
     )
     lease = await engine.own()
     engine.at_due()
@@ -173,7 +175,7 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
     behind = row(schedule(schedule_key="behind", ordering_key="lane"))
     await engine.put(bad, behind)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic)
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
         if record.value == b"bad" and record.topic == builders.TOPIC
         else None
     )
@@ -183,14 +185,14 @@ async def test_a_record_refused_too_often_becomes_a_dead_letter_and_its_lane_goe
         await engine.one_pass(lease)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["bad"]
     assert engine.arrived() == ["behind"]
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     outcome = await engine.store.read_outcome(builders.CLIENT, bad.schedule.schedule_key, bad.position)
     assert outcome is not None
     assert outcome.failure is not None
     assert (outcome.state, outcome.failure.attempts) == (EndState.FAILED, 2)
 
 
-async def test_a_missing_topic_waits_as_a_whole_and_nobody_pays() -> None:
+async def test_a_missing_topic_waits_as_a_whole_and_no_row_pays() -> None:
     engine = Engine()
     lost = row(schedule(schedule_key="lost", topic="gone"))
     await engine.put(lost, row(schedule(schedule_key="other")))
@@ -229,7 +231,7 @@ async def test_a_lane_with_both_guarantees_is_sent_in_order() -> None:
     assert engine.arrived() == ["k0", "k1", "k2"]
 
 
-async def test_a_long_front_of_waiting_rows_is_not_read_at_each_pass() -> None:
+async def test_a_long_blocked_prefix_is_not_read_at_each_pass() -> None:
     engine = Engine()
     waiting = [row(schedule(topic="gone", ordering_key=f"lane-{n % 7}")) for n in range(600)]
     await engine.put(*waiting)
@@ -237,8 +239,8 @@ async def test_a_long_front_of_waiting_rows_is_not_read_at_each_pass() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     await engine.one_pass(lease)
-    assert lease.front is not None
-    assert lease.front.last == waiting[-1].position
+    assert lease.blocked_prefix is not None
+    assert lease.blocked_prefix.last == waiting[-1].position
     await engine.put(row(schedule(schedule_key="new", due_ms=DUE_MS + 1)))
     engine.at_due(late_ms=1)
     engine.store.calls.clear()

@@ -1,4 +1,4 @@
-"""A paused client or topic waits in place, in order; nothing of it ends, and nobody else waits."""
+"""A paused client or topic waits in place and in order; no row of it ends, and no other waits."""
 
 import asyncio
 import random
@@ -12,10 +12,11 @@ from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pause
 from clockwork.domain.schedule import EndState, Guarantee, OnLate
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
-from clockwork.firing.shard_pass import FRONT_ROWS_MIN
+from clockwork.firing.pause_watch import PauseWatch
+from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
 from clockwork.firing.takeover import ShardLease
 from clockwork.observability.metrics import PrometheusTelemetry
-from clockwork.operations.pauses import Pauser, PauseWatch
+from clockwork.operations.pauses import PauseAdmin
 from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings
 from clockwork.stores.dynamodb.attributes import number
@@ -45,8 +46,8 @@ class Paused(Engine):
     async def passes(self, lease: ShardLease) -> None:
         """As many as the loop would make now."""
         while (await self.one_pass(lease)).more_now:
-            await lease.tidy.finish()
-        await lease.tidy.finish()
+            await lease.cleanup.finish()
+        await lease.cleanup.finish()
 
 
 @pytest.mark.parametrize("guarantee", list(Guarantee))
@@ -125,20 +126,20 @@ async def test_a_row_that_cannot_be_read_is_no_dead_letter_while_its_topic_is_pa
     assert len(engine.kafka.read_committed(engine.kafka.dead_letters_topic)) == 1
 
 
-async def test_a_long_front_of_paused_rows_is_not_read_at_each_pass_and_its_end_is_heeded_at_once() -> None:
+async def test_a_long_prefix_of_paused_rows_is_not_read_at_each_pass_and_is_read_at_once_after_a_resume() -> None:
     engine = Paused()
-    await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(FRONT_ROWS_MIN + 1)))
+    await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(PREFIX_ROWS_MIN + 1)))
     lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
     engine.at_due()
     await engine.passes(lease)
-    assert lease.front is not None
+    assert lease.blocked_prefix is not None
     # What the loop does with the hint that a change of the pauses sends to it.
     assert NewlyDue(0).due_ms <= DUE_MS
-    lease.front = None
+    lease.blocked_prefix = None
     await engine.resume(TOPIC, builders.TOPIC)
     await engine.passes(lease)
-    assert len(engine.arrived()) == FRONT_ROWS_MIN + 1
+    assert len(engine.arrived()) == PREFIX_ROWS_MIN + 1
 
 
 @asynccontextmanager
@@ -151,7 +152,7 @@ async def answering(engine: Paused, lease: ShardLease) -> AsyncIterator[None]:
             engine.was_woken.clear()
             for _, wakeup in engine.woken:
                 if isinstance(wakeup, Wanted):
-                    await engine.dispatcher.answer_wanted(lease, wakeup.position)
+                    await engine.shard_pass.answer_wanted(lease, wakeup.position)
             engine.woken.clear()
 
     async with asyncio.TaskGroup() as group:
@@ -202,8 +203,8 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
 # --- saying it
 
 
-def a_pauser(store: MemoryPauses) -> Pauser:
-    return Pauser(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
+def a_pauser(store: MemoryPauses) -> PauseAdmin:
+    return PauseAdmin(store, ManualClock(DUE_MS), random.Random(7), IntakeSettings(request_timeout_ms=60_000))
 
 
 async def test_the_same_wish_again_changes_nothing_and_two_at_once_both_come_true() -> None:
@@ -258,7 +259,7 @@ async def test_what_cannot_be_read_stays_as_it_was_last_known_and_a_start_waits_
     def changed() -> None:
         changes[0] += 1
 
-    watch = PauseWatch(store, telemetry, changed, look_s=0.0)
+    watch = PauseWatch(store, telemetry, changed, poll_s=0.0)
     store.error = error
     with pytest.raises(Unavailable):
         await watch.begin()

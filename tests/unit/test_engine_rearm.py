@@ -67,7 +67,7 @@ async def test_without_a_time_it_is_due_now_and_its_shard_is_woken() -> None:
     answer = await rearm(engine)
     assert answer.view.schedule.due_ms == DUE_MS
     assert [shard for shard, _ in engine.woken] == [before.shard]
-    lease = await engine.take_over.run(before.shard)
+    lease = await engine.takeover.run(before.shard)
     assert (await engine.one_pass(lease)).fired == 1
     assert engine.arrived() == ["a"]
 
@@ -198,7 +198,7 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     lease = await engine.own()
     engine.at_due(late_ms=1_001)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     expired = await engine.intake.find(CLIENT, KEY)
     assert expired is not None
     assert (expired.status, engine.arrived()) == (Status.FAILED, [])
@@ -208,7 +208,7 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     assert armed.view.schedule is not None
     assert (armed.view.schedule.deadline_ms, armed.view.schedule.on_late) == (1_000, OnLate.DROP)
     engine.at_due(late_ms=2_001)
-    lease = await engine.take_over.run(armed.view.shard)
+    lease = await engine.takeover.run(armed.view.shard)
     await engine.one_pass(lease)
     assert engine.arrived() == [KEY]
 
@@ -220,9 +220,9 @@ async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_wou
     await fail(engine)
     engine.at_due(late_ms=10_000)
     armed = await rearm(engine, due_ms=DUE_MS)
-    lease = await engine.take_over.run(armed.view.shard)
+    lease = await engine.takeover.run(armed.view.shard)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     again = await engine.intake.find(CLIENT, KEY)
     assert again is not None
     assert again.outcome is not None

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import EndState, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ClockUntrusted, InvalidInput, StoreUnavailable
@@ -121,7 +122,7 @@ async def test_a_moved_schedule_is_delivered_once_at_its_new_time_only() -> None
     wanted = row(schedule(schedule_key="a", ordering_key="a"), shard=shard_of(OrderingKey("a"), SHARDS))
     await engine.put(wanted)
     await put(engine, due_ms=DUE_MS + 5_000)
-    lease = await engine.take_over.run(wanted.shard)
+    lease = await engine.takeover.run(wanted.shard)
     engine.at_due(late_ms=4_999)
     assert (await engine.one_pass(lease)).fired == 0
     engine.at_due(late_ms=5_000)
@@ -147,7 +148,7 @@ async def test_a_put_after_the_frontier_has_passed_promises_nothing(late_ms: int
     await engine.put(row(schedule(schedule_key="a")))
     lease = await engine.own()
     engine.at_due(late_ms=late_ms)
-    await engine.dispatcher.raise_frontier(lease)
+    await engine.shard_pass.raise_frontier(lease)
     answer = await put(engine, due_ms=LATER_MS)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -169,7 +170,7 @@ async def test_a_delivered_schedule_says_so_to_a_put_and_to_a_fire() -> None:
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
     for answer in (await put(engine, due_ms=LATER_MS), await engine.rescheduler.fire(CLIENT, KEY)):
         assert isinstance(answer, Refused)
         assert answer.reason is Reason.DELIVERED
@@ -309,7 +310,7 @@ async def test_a_fired_schedule_is_due_now_and_delivered_by_the_next_pass() -> N
     assert answer.view.schedule is not None
     assert answer.view.schedule.due_ms == DUE_MS
     assert engine.woken == [(shard, NewlyDue(DUE_MS))]
-    lease = await engine.take_over.run(shard)
+    lease = await engine.takeover.run(shard)
     assert (await engine.one_pass(lease)).fired == 1
     again = await engine.rescheduler.fire(CLIENT, KEY)
     assert isinstance(again, Unchanged | Refused)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.stores.dynamodb import schema as dynamo_tables
 from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.wire import DynamoClientSettings
@@ -99,5 +99,5 @@ async def test_one_that_is_never_filled_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(dynamo_tables, "ACTIVE_SECONDS_MAX", 0.05)
     tables.statuses = ["CREATING"]
-    with pytest.raises(StartRefused, match="keys cannot be used"):
+    with pytest.raises(CannotStart, match="keys cannot be used"):
         await dynamo_tables.create_tables(SETTINGS)

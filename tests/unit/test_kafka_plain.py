@@ -7,6 +7,7 @@ import pytest
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, DeliveryRefused
+from clockwork.firing.destination_waits import AWAY_BACKOFF
 from clockwork.kafka import codes
 from clockwork.kafka.client import LastAnswer
 from clockwork.kafka.plain import PlainSender
@@ -139,3 +140,18 @@ async def test_a_topic_that_was_put_right_takes_what_waits_for_it_and_the_next_r
             await sender.send(record())
         wire.produce_codes.clear()
         assert (await sender.send(record())).offset == 1
+
+
+@pytest.mark.parametrize("code", [None, codes.TOPIC_FORBIDDEN])
+@in_virtual_time
+async def test_a_topic_that_was_created_or_allowed_takes_the_next_record_however_soon_it_comes(
+    code: int | None,
+) -> None:
+    wire = ScriptedWire()
+    wire.topics = {} if code is None else {"orders": code}
+    async with Sending(wire) as sender:
+        with pytest.raises(DeliveryRefused):
+            await sender.send(record())
+        wire.topics["orders"] = codes.NONE
+        await asyncio.sleep(AWAY_BACKOFF.initial_ms / 1_000)
+        await sender.send(record())

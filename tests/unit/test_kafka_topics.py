@@ -9,7 +9,7 @@ from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
 from clockwork.kafka.client import LastAnswer
 from clockwork.kafka.send import too_large
-from clockwork.kafka.topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
+from clockwork.kafka.topics import LIMIT_AGE_S_MAX, MISSING_AGE_S_MAX, TopicDirectory, TopicState
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, kafka_for_script
 
@@ -91,19 +91,41 @@ async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
 
 
 @in_virtual_time
-async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() -> None:
+async def test_a_cached_limit_refuses_nothing_without_being_read_again() -> None:
     # It was raised, and the failed schedule armed again: that must not fail once more, by the cached limit.
     wire = ScriptedWire()
     wire.configs = {"max.message.bytes": "1000"}
     directory = directory_on(wire)
     large = OutRecord(topic="orders", key=b"k", value=b"x" * 5_000, headers=(), timestamp_ms=5)
-    assert await too_large(directory, large)
-    assert await too_large(directory, large)
+
+    async def refused() -> bool:
+        return await too_large(directory, large, since_s=asyncio.get_running_loop().time())
+
+    # Those of one delivery are judged by one look.
+    assert await refused()
+    assert await refused()
     assert wire.asked == ["configs"]
+    await asyncio.sleep(0.01)
+    assert await refused()
     wire.configs["max.message.bytes"] = "10000"
-    read_at_s, limits = directory._limits["orders"]
-    directory._limits["orders"] = (read_at_s - REFUSING_LIMIT_AGE_S_MAX, limits)
-    assert not await too_large(directory, large)
+    await asyncio.sleep(0.01)
+    assert not await refused()
+    assert wire.asked == ["configs"] * 3
+
+
+@in_virtual_time
+async def test_while_limits_are_read_again_others_go_on_with_the_old_ones_unless_they_need_the_present() -> None:
+    wire = ScriptedWire()
+    wire.configs = {"max.message.bytes": "1000"}
+    directory = directory_on(wire)
+    await directory.limits("orders")
+    await asyncio.sleep(LIMIT_AGE_S_MAX + 1)
+    now_s = asyncio.get_running_loop().time()
+    wire.configs["max.message.bytes"] = "500"
+    reader, other, strict = await asyncio.gather(
+        directory.limits("orders"), directory.limits("orders"), directory.limits("orders", since_s=now_s)
+    )
+    assert (reader.record_bytes_max, other.record_bytes_max, strict.record_bytes_max) == (500, 1_000, 500)
 
 
 @in_virtual_time

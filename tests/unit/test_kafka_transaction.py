@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from clockwork.domain.record import OutRecord
-from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Fenced, Refusal
-from clockwork.firing.topic_state import AWAY_BACKOFF
+from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Fenced, Refusal, RefusalCause
+from clockwork.firing.destination_waits import AWAY_BACKOFF
 from clockwork.kafka import codes
 from clockwork.kafka.transactional import LAYOUT_AGE_S_MAX
 from tests.support.virtual_time import in_virtual_time
@@ -55,7 +55,7 @@ async def test_a_topic_that_may_not_be_written_is_named_and_leaves_nothing_open(
     wire = ScriptedWire()
     wire.script("add", {"bills": codes.TOPIC_FORBIDDEN})
     assert await refusals_of(wire, record(), record("bills"), begun=False) == (
-        Refusal(cause=Cause.TOPIC, reason="topic_forbidden", topic="bills"),
+        Refusal(cause=RefusalCause.DESTINATION, reason="topic_forbidden", destination="bills"),
     )
     assert transactional(wire) == ["add"]
 
@@ -75,7 +75,7 @@ async def test_a_forbidden_topic_that_shows_only_at_produce_is_named_alone() -> 
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.TOPIC_FORBIDDEN, 1)
     [refusal] = await refusals_of(wire, record(), record("bills"), begun=True)
-    assert (refusal.cause, refusal.topic) == (Cause.TOPIC, "bills")
+    assert (refusal.cause, refusal.destination) == (RefusalCause.DESTINATION, "bills")
 
 
 @in_virtual_time
@@ -98,7 +98,10 @@ async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> N
     wire.refuse_values = {b"bad-1": code, b"bad-2": code}
     batch = [record(value=value) for value in (b"a", b"bad-1", b"b", b"bad-2", b"c")]
     found = await refusals_of(wire, *batch, record("bills"), begun=True)
-    assert [(r.cause, r.topic, r.index) for r in found] == [(Cause.RECORD, "orders", 1), (Cause.RECORD, "orders", 3)]
+    assert [(r.cause, r.destination, r.index) for r in found] == [
+        (RefusalCause.RECORD, "orders", 1),
+        (RefusalCause.RECORD, "orders", 3),
+    ]
     # The others were sent, in order, each with the next sequence number; the abort takes them back.
     assert [values for topic, _, values in wire.appended if topic == "orders"] == [[b"a"], [b"b"], [b"c"]]
 
@@ -108,7 +111,7 @@ async def test_too_few_replicas_until_time_runs_out_is_a_refusal_of_that_topic()
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
     assert await refusals_of(wire, record(), record("bills"), begun=True) == (
-        Refusal(cause=Cause.TRANSIENT, reason="not_enough_replicas", topic="bills"),
+        Refusal(cause=RefusalCause.TRANSIENT, reason="not_enough_replicas", destination="bills"),
     )
 
 
@@ -122,6 +125,8 @@ async def test_a_leader_that_moves_is_followed() -> None:
 
 
 NO_LEADER = {"leader": -1}
+MISSING = {"topics": {"cw-deliveries": codes.NONE}}
+FORBIDDEN = {"topics": {"cw-deliveries": codes.NONE, "orders": codes.TOPIC_FORBIDDEN}}
 HIGH_MIN = {"configs": {"min.insync.replicas": "2"}}
 TOO_FEW_IN_SYNC = {"replicas": 3} | HIGH_MIN
 MORE_THAN_AN_OLD_BROKER_TAKES = {"produce_version": 9} | HIGH_MIN
@@ -149,13 +154,22 @@ async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_i
     publisher = await open_scripted(wire)
     with pytest.raises(DeliveryRefused) as refused:
         await publisher.deliver([record()], no_marker)
-    assert [(r.cause, r.reason, r.topic) for r in refused.value.refusals] == [(Cause.TRANSIENT, reason, "orders")]
+    assert [(r.cause, r.reason, r.destination) for r in refused.value.refusals] == [
+        (RefusalCause.TRANSIENT, reason, "orders")
+    ]
     assert not refused.value.begun
     assert transactional(wire) == []
 
 
 @pytest.mark.parametrize(
-    ("standing", "trouble"), [({}, NO_LEADER), ({"replicas": 3}, HIGH_MIN), ({"produce_version": 9}, HIGH_MIN)]
+    ("standing", "trouble"),
+    [
+        ({}, MISSING),
+        ({}, FORBIDDEN),
+        ({}, NO_LEADER),
+        ({"replicas": 3}, HIGH_MIN),
+        ({"produce_version": 9}, HIGH_MIN),
+    ],
 )
 @in_virtual_time
 async def test_a_topic_that_was_put_right_takes_the_next_attempt_however_soon_it_comes(
@@ -228,7 +242,7 @@ async def test_silence_of_one_leader_while_kafka_answers_is_its_topics_fault() -
     wire = ScriptedWire()
     wire.silent.add("produce")
     [refusal] = await refusals_of(wire, record(), begun=True)
-    assert (refusal.cause, refusal.topic) == (Cause.TRANSIENT, "orders")
+    assert (refusal.cause, refusal.destination) == (RefusalCause.TRANSIENT, "orders")
 
 
 @in_virtual_time

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from clockwork.domain import marker
-from clockwork.domain.planning import Action, TopicWait
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import Action, DestinationWait
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row, Topic
-from clockwork.errors import Cause, Refusal
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, OnLate, Outcome, Row
+from clockwork.errors import Refusal, RefusalCause
 from clockwork.stores.dynamodb import codec
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
@@ -31,21 +32,21 @@ def test_what_is_late_by_a_millisecond_is_dropped_and_what_is_just_in_time_is_de
 
     planned = plan([too_late, in_time])
 
-    assert [firing.errand for firing in planned.firings] == [Action.DROP, Action.DELIVER]
+    assert [firing.action for firing in planned.deliveries] == [Action.DROP, Action.DELIVER]
 
 
 def test_by_default_what_is_late_is_delivered_all_the_same() -> None:
     planned = plan([late(lane_row("a"), OnLate.DELIVER)])
 
-    assert [firing.errand for firing in planned.firings] == [Action.DELIVER]
+    assert [firing.action for firing in planned.deliveries] == [Action.DELIVER]
 
 
 def test_a_late_row_needs_no_topic_to_be_dropped() -> None:
-    wait = TopicWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
 
-    planned = plan([late(lane_row("a", topic="gone"))], planner(topic_waits={Topic("gone"): wait}))
+    planned = plan([late(lane_row("a", topic="gone"))], planner(destination_waits={Topic("gone"): wait}))
 
-    assert [firing.errand for firing in planned.firings] == [Action.DROP]
+    assert [firing.action for firing in planned.deliveries] == [Action.DROP]
 
 
 def test_a_late_row_that_was_said_to_wait_is_not_ended_before() -> None:
@@ -63,18 +64,18 @@ def test_a_late_row_of_at_least_once_ends_inside_a_transaction_and_not_beside_se
     assert fired(plan([plain, dropped])) == [plain]
     alone = plan([dropped, plain])
     assert fired(alone) == [dropped]
-    assert alone.firings[0].guarantee is Guarantee.EXACTLY_ONCE
+    assert alone.deliveries[0].guarantee is Guarantee.EXACTLY_ONCE
 
 
 def test_a_policy_of_its_own_decides_how_often_a_record_is_tried() -> None:
     patient = lane_row("a", retry=refused(BOUND_MS - 1, attempts=2))
     eager = replace(patient, schedule=replace(patient.schedule, retry=EAGER))
 
-    assert plan([patient]).firings[0].errand is Action.DELIVER
-    assert plan([eager]).firings[0].errand is Action.DEAD_LETTER
+    assert plan([patient]).deliveries[0].action is Action.DELIVER
+    assert plan([eager]).deliveries[0].action is Action.DEAD_LETTER
 
 
-def test_a_long_wait_of_its_own_is_heeded_whoever_wrote_it() -> None:
+def test_a_long_wait_of_its_own_policy_applies_whichever_owner_wrote_it() -> None:
     far = refused(BOUND_MS + 3_600_000, epoch=1)
     slow = RetryPolicy(attempts_max=8, backoff=BackoffPolicy(initial_ms=3_600_000, max_ms=3_600_000))
     waiting = lane_row("a", retry=far)
@@ -125,7 +126,7 @@ async def test_a_dropped_schedule_fails_as_expired_and_nothing_arrives(guarantee
     lease = await engine.own()
     engine.at_due(late_ms=1_001)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
 
     outcome = await _ended(engine, dropped)
     assert outcome.state is EndState.FAILED
@@ -143,7 +144,7 @@ async def test_a_late_schedule_may_become_a_dead_letter() -> None:
     lease = await engine.own()
     engine.at_due(late_ms=1_001)
     await engine.one_pass(lease)
-    await lease.tidy.finish()
+    await lease.cleanup.finish()
 
     assert engine.arrived() == []
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["late"]
@@ -152,7 +153,7 @@ async def test_a_late_schedule_may_become_a_dead_letter() -> None:
 
 @pytest.mark.parametrize("guarantee", Guarantee)
 async def test_a_new_owner_does_not_deliver_what_the_marker_says_was_dropped(guarantee: Guarantee) -> None:
-    # The old owner dies between its commit and its tidy-up, and the new one's clock is behind.
+    # The old owner dies between its commit and its cleanup, and the new one's clock is behind.
     engine = Engine()
     dropped = late(row(schedule(schedule_key="late", guarantee=guarantee)), deadline_ms=1_000)
     await engine.put(dropped)
@@ -162,7 +163,7 @@ async def test_a_new_owner_does_not_deliver_what_the_marker_says_was_dropped(gua
     new = await engine.own()
     engine.at_due(late_ms=999)
     assert (await engine.one_pass(new)).fired == 0
-    await new.tidy.finish()
+    await new.cleanup.finish()
 
     assert engine.arrived() == []
     assert (await _ended(engine, dropped)).at_ms == DUE_MS + 1_001
@@ -174,7 +175,9 @@ async def test_a_refused_record_beside_a_dropped_one_is_the_one_that_pays() -> N
     bad, good = row(schedule(schedule_key="bad", task_data=b"bad")), row(schedule(schedule_key="good"))
     await engine.put(dropped, bad, good)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic) if record.value == b"bad" else None
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
+        if record.value == b"bad"
+        else None
     )
     lease = await engine.own()
     engine.at_due(late_ms=1_001)
@@ -184,7 +187,7 @@ async def test_a_refused_record_beside_a_dropped_one_is_the_one_that_pays() -> N
     stored = await engine.store.read_row(SHARD, bad.position)
     assert isinstance(stored, Row)
     assert stored.retry is not None
-    assert {dropped.position, good.position} <= lease.tidy.positions()
+    assert {dropped.position, good.position} <= lease.cleanup.positions()
 
 
 async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
@@ -192,7 +195,7 @@ async def test_a_refused_record_waits_as_its_own_policy_says() -> None:
     bad = row(replace(schedule(schedule_key="bad", task_data=b"bad"), retry=EAGER))
     await engine.put(bad)
     engine.kafka.refuse = lambda record: (
-        Refusal(cause=Cause.RECORD, reason="record_invalid", topic=record.topic)
+        Refusal(cause=RefusalCause.RECORD, reason="record_invalid", destination=record.topic)
         if record.topic == builders.TOPIC
         else None
     )

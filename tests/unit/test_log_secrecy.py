@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from clockwork.domain.record import OutRecord
-from clockwork.errors import Cause, DeliveryUnknown, Refusal, StoreUnavailable, Unreadable
-from clockwork.firing.shard_loop import Gates, ShardLoop
+from clockwork.errors import DeliveryUnknown, Refusal, RefusalCause, StoreUnavailable, Unreadable
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.observability.logs import configure_logging, trace_text
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb.search import _readable
@@ -154,7 +154,7 @@ async def test_deliveries_that_succeed_fail_wait_or_are_dropped_leave_nothing_in
 
     def refuse(record: OutRecord) -> Refusal | None:
         if b"large" in record.value and record.topic == builders.TOPIC:
-            return Refusal(cause=Cause.RECORD, reason="record_too_large", topic=record.topic, index=0)
+            return Refusal(cause=RefusalCause.RECORD, reason="record_too_large", destination=record.topic, index=0)
         return None
 
     engine.kafka.refuse = refuse
@@ -185,12 +185,12 @@ async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
 ) -> None:
     # In a pass, and in the take-over after it; the loop goes on.
     engine = Engine()
-    gates = Gates(passes=asyncio.Semaphore(1), takeovers=asyncio.Semaphore(1))
+    concurrency = ConcurrencyLimits(passes=asyncio.Semaphore(1), takeovers=asyncio.Semaphore(1))
     loop = ShardLoop(
         SHARD,
-        engine.take_over,
-        engine.dispatcher,
-        gates,
+        engine.takeover,
+        engine.shard_pass,
+        concurrency,
         engine.clock,
         NoTelemetry(),
         random.Random(1),
@@ -205,7 +205,7 @@ async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
         met.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine.dispatcher, "run_pass", fail)
+    monkeypatch.setattr(engine.shard_pass, "run", fail)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run(), name="loop")
         await met.wait()

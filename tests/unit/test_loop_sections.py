@@ -71,7 +71,7 @@ async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int
     tidying = Cleanup(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
     large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
     tidying.add(
-        Completed(row=row, ended=MarkerEntry(position=row.position, at_ms=1, receipt=builders.receipt()))
+        Completed(row=row, entry=MarkerEntry(position=row.position, at_ms=1, receipt=builders.receipt()))
         for row in large
     )
     await tidying.finish()

@@ -65,7 +65,7 @@ def test_the_largest_marker_stays_far_below_the_limit_of_a_record() -> None:
 
 
 def test_one_entry_too_many_is_an_error_of_the_runner() -> None:
-    with pytest.raises(ValueError, match="tidy-up"):
+    with pytest.raises(ValueError, match="cleanup"):
         encode([DELIVERED] * (ENTRIES_MAX + 1))
 
 

@@ -1,8 +1,8 @@
-"""What a row of the first Clockwork means here, and how an import goes on after it was broken off."""
+"""Rows of the first Clockwork as creates, and an import that continues after it was interrupted."""
 
-import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 
 from clockwork.client import Result, Unavailable
 from clockwork.client.errors import InvalidSchedule
-from infra.migrate import carry as carrying
+from infra.migrate import __main__ as command
 from infra.migrate import first
-from infra.migrate.carry import Job, Key, Sums, carry
+from infra.migrate import transfer as transferring
 from infra.migrate.first import LeftOut
+from infra.migrate.transfer import Counts, Job, Key, transfer
 
 DUE_MS = 1_800_000_000_000
 
@@ -91,6 +92,7 @@ def test_a_time_is_read_however_it_is_spelled(spelled: str) -> None:
         ({"scheduleTime": {"N": "1.5"}}, "scheduleTime: is no time in milliseconds"),
         ({"scheduleTime": {"N": "-1"}}, "scheduleTime: is no time in milliseconds"),
         ({"scheduleTime": {"N": "1E125"}}, "scheduleTime: is no time in milliseconds"),
+        ({"scheduleTime": {"N": "1E999999999"}}, "scheduleTime: is no time in milliseconds"),
         ({"scheduleTime": {"S": "soon"}}, "scheduleTime: is no time in milliseconds"),
         ({"status": {"S": "LOST"}}, "status: 'LOST' is none that the first Clockwork wrote"),
     ],
@@ -138,13 +140,21 @@ def lines() -> list[str]:
 
 
 def a_job(folder: Path, *, dry_run: bool = False) -> Job:
-    return Job(url="http://h", table="old", due_from_ms=0, guarantee=None, progress=folder / "note", dry_run=dry_run)
+    return Job(
+        url="http://h",
+        database="us-east-1",
+        table="old",
+        due_from_ms=0,
+        guarantee=None,
+        progress_file=folder / "progress",
+        dry_run=dry_run,
+    )
 
 
 async def test_every_page_is_imported_and_at_the_end_nothing_is_noted(tmp_path: Path, lines: list[str]) -> None:
     service = Service()
-    sums = await carry(a_job(tmp_path), Pages(), service, lines.append)
-    assert (sums.read, sums.created, sums.repeated) == (6, 6, 0)
+    counts = await transfer(a_job(tmp_path), Pages(), service, lines.append)
+    assert (counts.read, counts.created, counts.repeated) == (6, 6, 0)
     assert service.accepted == [f"{page}-{nth}" for page in range(3) for nth in range(2)]
     assert not os.listdir(tmp_path)
     assert lines[-1].startswith("6 rows read: 6 created")
@@ -152,57 +162,75 @@ async def test_every_page_is_imported_and_at_the_end_nothing_is_noted(tmp_path: 
 
 async def test_a_second_import_changes_nothing(tmp_path: Path, lines: list[str]) -> None:
     service = Service()
-    await carry(a_job(tmp_path), Pages(), service, lines.append)
-    sums = await carry(a_job(tmp_path), Pages(), service, lines.append)
-    assert (sums.created, sums.repeated) == (0, 6)
+    await transfer(a_job(tmp_path), Pages(), service, lines.append)
+    counts = await transfer(a_job(tmp_path), Pages(), service, lines.append)
+    assert (counts.created, counts.repeated) == (0, 6)
 
 
 async def test_a_dry_run_creates_and_notes_nothing(tmp_path: Path, lines: list[str]) -> None:
     service = Service()
-    sums = await carry(a_job(tmp_path, dry_run=True), Pages(), service, lines.append)
-    assert (sums.read, sums.created, service.accepted) == (6, 6, [])
+    counts = await transfer(a_job(tmp_path, dry_run=True), Pages(), service, lines.append)
+    assert (counts.read, counts.created, service.accepted) == (6, 6, [])
     assert not os.listdir(tmp_path)
 
 
 async def test_an_import_that_was_broken_off_goes_on_behind_the_last_settled_page(
     tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrying, "ROUND_WAIT_S", 0.0)
+    monkeypatch.setattr(transferring, "ROUND_WAIT_S", 0.0)
     service = Service()
-    service.errors["1-0"] = [Unavailable("no answer")] * carrying.ROUNDS_MAX
+    service.errors["1-0"] = [Unavailable("no answer")] * transferring.ROUNDS_MAX
     with pytest.raises(Unavailable):
-        await carry(a_job(tmp_path), Pages(), service, lines.append)
+        await transfer(a_job(tmp_path), Pages(), service, lines.append)
     pages = Pages()
 
-    sums = await carry(a_job(tmp_path), pages, service, lines.append)
+    counts = await transfer(a_job(tmp_path), pages, service, lines.append)
 
     assert pages.starts == [{"n": 1}, {"n": 2}]
-    assert (sums.read, sums.created, sums.repeated) == (6, 5, 1)
+    assert (counts.read, counts.created, counts.repeated) == (6, 5, 1)
 
 
-async def test_a_note_of_another_import_is_not_heeded(tmp_path: Path, lines: list[str]) -> None:
+async def test_the_progress_of_another_import_does_not_count(tmp_path: Path, lines: list[str]) -> None:
     job = a_job(tmp_path)
-    job.note({"n": 2}, Sums(read=4))
-    note = json.loads(job.progress.read_text())
-    for changed in ({"table": "another"}, {"due_from_ms": 1}, {"url": "http://other"}):
-        job.progress.write_text(json.dumps(note | changed))
-        assert job.begun() == (None, Sums())
-    job.progress.write_text("{")
-    assert job.begun() == (None, Sums())
-    assert (await carry(job, Pages(), Service(), lines.append)).read == 6
+    job.save_progress({"n": 2}, Counts(read=4))
+    assert job.read_progress() == ({"n": 2}, Counts(read=4))
+    others: list[dict[str, Any]] = [
+        *({"table": "another"}, {"database": "eu-west-1"}, {"due_from_ms": 1}, {"url": "http://other"}),
+        {"guarantee": "at_least_once"},
+    ]
+    for changed in others:
+        assert replace(job, **changed).read_progress() == (None, Counts())
+    job.progress_file.write_text("{")
+    assert job.read_progress() == (None, Counts())
+    assert (await transfer(job, Pages(), Service(), lines.append)).read == 6
+
+
+async def test_progress_that_cannot_be_saved_is_one_warning(tmp_path: Path, lines: list[str]) -> None:
+    job = replace(a_job(tmp_path), progress_file=tmp_path / "no-folder" / "progress")
+    counts = await transfer(job, Pages(), Service(), lines.append)
+    assert counts.created == 6
+    assert len([line for line in lines if "progress is not kept" in line]) == 1
+
+
+@pytest.mark.parametrize("time", ["9" * 5_000, "-1", "2030-01-01T00:00:00", "soon", "1e400"])
+def test_a_time_that_is_none_is_a_wrong_command_line(time: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main(["--table", "old", f"--due-from={time}"])
+    assert end.value.code == 2
+    assert "argument --due-from: " in capsys.readouterr().err
 
 
 async def test_what_had_no_answer_is_sent_again_and_what_is_refused_is_told(
     tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrying, "ROUND_WAIT_S", 0.0)
+    monkeypatch.setattr(transferring, "ROUND_WAIT_S", 0.0)
     service = Service()
     service.errors["0-0"] = [Unavailable("busy"), Unavailable("busy")]
     service.errors["2-1"] = [InvalidSchedule("delivery.topic: the topic does not exist", status=400)]
 
-    sums = await carry(a_job(tmp_path), Pages(), service, lines.append)
+    counts = await transfer(a_job(tmp_path), Pages(), service, lines.append)
 
-    assert (sums.created, sums.rejected) == (5, 1)
+    assert (counts.created, counts.rejected) == (5, 1)
     assert [line for line in lines if line.startswith("rejected: ")] == [
         f"rejected: 7/{DUE_MS}: delivery.topic: the topic does not exist"
     ]

@@ -9,7 +9,7 @@ from functools import partial
 import aiohttp
 import pytest
 
-from clockwork.domain.allowance import COUNT_EVERY_S
+from clockwork.domain.quota import COUNT_EVERY_S
 from clockwork.domain.rate import NS
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import StoreThrottled, TooManyPending, TooManyRequests

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.node.processes import Processes, reserved_port
 from clockwork.settings.model import HttpSettings, KafkaSettings, ProcessSettings, Settings
 from tests.support.waiting import until
@@ -191,7 +191,7 @@ async def test_a_port_that_somebody_else_listens_on_is_refused_by_name(tmp_path:
     # The processes themselves would not notice: they share the port on purpose, and another node's would, too.
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
-        pytest.raises(StartRefused, match="CLOCKWORK_HTTP_PORT"),
+        pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"),
         reserved_port(HttpSettings(port=taken.getsockname()[1])),
     ):
         pass

@@ -81,7 +81,7 @@ async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[st
     environ = {**os.environ, "CLOCKWORK_URL": url, "PYTHONPATH": str(ROOT)}
     python = shlex.quote(sys.executable)
     shell = await asyncio.create_subprocess_exec(
-        "sh", "-ec", f'clockwork() {{ {python} -m clockwork.cli "$@"; }}; {command}',
+        "sh", "-ec", f'clockwork() {{ {python} -m clockwork "$@"; }}; {command}',
         env=environ, cwd=folder, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, _ = await shell.communicate()

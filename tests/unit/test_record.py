@@ -1,7 +1,8 @@
 """What a consumer receives, and what lies in the dead-letter topic."""
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
-from clockwork.domain.schedule import Failure, OrderingKey, Topic
+from clockwork.domain.schedule import Failure, OrderingKey
 from tests.support.builders import DUE_MS, broken_row, schedule
 
 NOW_MS = DUE_MS + 3

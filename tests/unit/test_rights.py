@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.rights import ANYONE, Names, Principal, Right, authorize, names_of
-from clockwork.domain.schedule import ClientId, Topic
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import Forbidden
 
 names = st.text("ab.-", min_size=1, max_size=4)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.scanning import TICKS, NextLook, firing_bound_ms, next_look, scan_after
+from clockwork.domain.scanning import TICKS, NextPass, firing_bound_ms, next_pass, scan_after
 
 NOW_MS = 1_700_000_000_000
 SCAN_MS = 5_000
@@ -14,8 +14,8 @@ def look(
     *,
     next_due_ms: int | None = None,
     frontier_ms: int = NOW_MS,
-) -> NextLook:
-    return next_look(
+) -> NextPass:
+    return next_pass(
         now_ms=NOW_MS,
         scan_interval_ms=SCAN_MS,
         frontier_ms=frontier_ms,
@@ -30,23 +30,23 @@ def test_nothing_fires_before_its_time_nor_beyond_the_stored_frontier() -> None:
 
 
 def test_an_idle_shard_is_scanned_and_writes_nothing() -> None:
-    assert look() == NextLook(at_ms=NOW_MS + SCAN_MS, frontier_at_ms=None)
+    assert look() == NextPass(at_ms=NOW_MS + SCAN_MS, frontier_at_ms=None)
 
 
 def test_a_row_beyond_the_next_scan_is_left_to_that_scan() -> None:
-    assert look(next_due_ms=NOW_MS + SCAN_MS + 1) == NextLook(at_ms=NOW_MS + SCAN_MS, frontier_at_ms=None)
+    assert look(next_due_ms=NOW_MS + SCAN_MS + 1) == NextPass(at_ms=NOW_MS + SCAN_MS, frontier_at_ms=None)
 
 
 def test_a_row_before_the_next_scan_is_met_on_time_with_its_frontier_stored_ahead() -> None:
     due_ms = NOW_MS + 2_000
 
-    assert look(next_due_ms=due_ms) == NextLook(at_ms=due_ms, frontier_at_ms=due_ms - 100)
+    assert look(next_due_ms=due_ms) == NextPass(at_ms=due_ms, frontier_at_ms=due_ms - 100)
 
 
 def test_a_frontier_that_reaches_the_row_is_not_written_again() -> None:
     due_ms = NOW_MS + 100
 
-    assert look(next_due_ms=due_ms, frontier_ms=due_ms) == NextLook(at_ms=due_ms, frontier_at_ms=None)
+    assert look(next_due_ms=due_ms, frontier_ms=due_ms) == NextPass(at_ms=due_ms, frontier_at_ms=None)
 
 
 def test_a_time_that_has_passed_means_now_and_not_the_past() -> None:
@@ -58,7 +58,7 @@ moments = st.none() | st.integers(NOW_MS - 100_000, NOW_MS + 100_000)
 
 @given(moments, st.integers(NOW_MS - 10_000, NOW_MS + 10_000), st.integers(0, 5_000))
 def test_no_known_time_is_slept_through(next_due_ms: int | None, frontier_ms: int, lead_ms: int) -> None:
-    found = next_look(
+    found = next_pass(
         now_ms=NOW_MS,
         scan_interval_ms=SCAN_MS,
         frontier_ms=frontier_ms,

@@ -15,7 +15,7 @@ import trustme
 from aiokafka.errors import AuthenticationFailedError
 from cryptography import x509
 
-from clockwork.errors import StartRefused
+from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.kafka.security import SIGNER, MskTokens, kafka_security
 from clockwork.ports.telemetry import NoTelemetry
@@ -139,7 +139,7 @@ def test_a_certificate_that_cannot_be_used_stops_the_start_and_names_both_settin
             pair.key.write_bytes(issue(ca, tmp_path, "other").key.read_bytes())
         case _:
             pair.key.write_bytes(encrypted(pair.key.read_bytes()))
-    with pytest.raises(StartRefused, match="CLOCKWORK_HTTP_TLS_CERT, CLOCKWORK_HTTP_TLS_KEY"):
+    with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_TLS_CERT, CLOCKWORK_HTTP_TLS_KEY"):
         server_context(pair.files)
 
 
@@ -152,7 +152,7 @@ def encrypted(key: bytes) -> bytes:
 
 def test_a_ca_file_that_cannot_be_used_stops_the_start_and_names_the_setting(tmp_path: Path) -> None:
     for path in (tmp_path / "none.crt", tmp_path / "empty.crt"):
-        with pytest.raises(StartRefused, match="CLOCKWORK_KAFKA_TLS_CA"):
+        with pytest.raises(CannotStart, match="CLOCKWORK_KAFKA_TLS_CA"):
             kafka_security(KafkaSecuritySettings(protocol="SSL", tls_ca=path), region="x")
         (tmp_path / "empty.crt").touch()
 
@@ -208,7 +208,7 @@ async def test_msk_gets_a_token_of_its_region_as_oauth(monkeypatch: pytest.Monke
 
 def test_msk_without_its_library_stops_the_start_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, SIGNER.partition(".")[0], None)
-    with pytest.raises(StartRefused, match=r"CLOCKWORK_KAFKA_SASL_MECHANISM: .*clockwork\[msk\]"):
+    with pytest.raises(CannotStart, match=r"CLOCKWORK_KAFKA_SASL_MECHANISM: .*clockwork\[msk\]"):
         MskTokens("x")
 
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from clockwork.errors import StartRefused, StoreUnavailable
+from clockwork.errors import CannotStart, StoreUnavailable
 from clockwork.http.tracing import tracing
 from clockwork.observability.tracing import OtelTracer, open_tracer
 from clockwork.ports.tracing import NO_TRACER
@@ -186,7 +186,7 @@ async def test_switched_off_opentelemetry_is_not_even_imported(monkeypatch: pyte
 
 async def test_without_its_packages_the_start_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(StartRefused, match=r"clockwork\[otel\]"):
+    with pytest.raises(CannotStart, match=r"clockwork\[otel\]"):
         async with open_tracer("otlp"):
             pass
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
-from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, Fenced, Refusal
+from clockwork.errors import BrokerUnavailable, DeliveryRefused, Fenced, Refusal, RefusalCause
 from clockwork.settings.model import KafkaSettings
 
 RECORD_BYTES_MAX: Final = 1_048_576
@@ -232,11 +232,11 @@ class MemoryKafka:
         """The refusal of a record that metadata give before it is sent; None if there is none."""
         topic = self._topics.get(record.topic)
         if topic is None:
-            return Refusal(cause=Cause.TOPIC, reason="topic_missing", topic=record.topic)
+            return Refusal(cause=RefusalCause.DESTINATION, reason="topic_missing", destination=record.topic)
         if topic.forbidden:
-            return Refusal(cause=Cause.TOPIC, reason="topic_forbidden", topic=record.topic)
+            return Refusal(cause=RefusalCause.DESTINATION, reason="topic_forbidden", destination=record.topic)
         if record.size_bytes > topic.record_bytes_max:
-            return Refusal(cause=Cause.RECORD, reason="record_too_large", topic=record.topic)
+            return Refusal(cause=RefusalCause.RECORD, reason="record_too_large", destination=record.topic)
         return None
 
     def _guarded(self, transactional_id: str, epoch: int) -> _TransactionalId:

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Final
 
-from clockwork.domain.command import CommandPlace
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
-from clockwork.ports.commands import CommandBatch, CommandRecord, WorkOff
+from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 
 RECORDS_MAX: Final = 200
 
@@ -32,10 +32,10 @@ class MemoryCommandLog:
         kafka_partition: int = 0,
         headers: tuple[tuple[str, bytes], ...] = (),
         at_ms: int = 0,
-    ) -> CommandPlace:
+    ) -> CommandOffset:
         """Puts a committed record at the end."""
         log = self._logs[kafka_partition]
-        place = CommandPlace(kafka_partition=kafka_partition, offset=len(log), at_ms=at_ms)
+        place = CommandOffset(kafka_partition=kafka_partition, offset=len(log), at_ms=at_ms)
         log.append(CommandRecord(place=place, key=key, value=value, headers=headers))
         return place
 
@@ -44,12 +44,12 @@ class MemoryCommandLog:
         async with self._came:
             await self._came.wait_for(lambda: self.committed == [len(log) for log in self._logs])
 
-    async def run(self, work: WorkOff) -> None:
+    async def run(self, work: ProcessBatch) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(len(self._logs)):
                 group.create_task(self._one_partition(number, work), name=f"commands {number}")
 
-    async def _one_partition(self, number: int, work: WorkOff) -> None:
+    async def _one_partition(self, number: int, work: ProcessBatch) -> None:
         log = self._logs[number]
         while True:
             begin = self.committed[number]

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
-from clockwork.domain.schedule import Receipt, Topic
+from clockwork.domain.destination import Topic
+from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.memory.broker import MemoryKafka, StoredRecord
-from clockwork.ports.operations import LetterPage
+from clockwork.ports.operations import DeadLetterPage
 
 
 class MemoryDeadLetters:
@@ -15,7 +16,7 @@ class MemoryDeadLetters:
     def __init__(self, kafka: MemoryKafka) -> None:
         self._kafka = kafka
 
-    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> LetterPage:
+    async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """See `DeadLetterLog`."""
         first = min(start, default=0)
         records = sorted(self._records(topic), key=lambda record: (record.kafka_partition, record.offset))
@@ -23,7 +24,7 @@ class MemoryDeadLetters:
         page, left = found[:letters_max], found[letters_max:]
         letters = sorted(map(_letter, page), key=lambda each: each.receipt.at_ms)
         next_from = {left[0].kafka_partition: left[0].offset} if left else None
-        return LetterPage(letters=tuple(letters), next_from=next_from)
+        return DeadLetterPage(letters=tuple(letters), next_from=next_from)
 
     async def read_letter(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetter | None:
         """See `DeadLetterLog`."""

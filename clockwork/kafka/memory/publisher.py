@@ -10,7 +10,7 @@ from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId, murmur2
-from clockwork.errors import BrokerUnavailable, Cause, DeliveryRefused, DeliveryUnknown, Refusal
+from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Refusal, RefusalCause
 from clockwork.kafka.memory.broker import MemoryKafka, Step
 
 
@@ -165,8 +165,8 @@ def _refusals(records: Sequence[OutRecord], judge: Callable[[OutRecord], Refusal
 
 
 def _of_batch(refusal: Refusal, index: int) -> Refusal:
-    named = index if refusal.cause is Cause.RECORD else None
-    return Refusal(cause=refusal.cause, reason=refusal.reason, topic=refusal.topic, index=named)
+    named = index if refusal.cause is RefusalCause.RECORD else None
+    return Refusal(cause=refusal.cause, reason=refusal.reason, destination=refusal.destination, index=named)
 
 
 def _distinct(refusals: Sequence[Refusal]) -> list[Refusal]:

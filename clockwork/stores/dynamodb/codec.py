@@ -15,7 +15,8 @@ one cannot go on without it.
 
 from typing import Final
 
-from clockwork.domain.command import CommandNote, places_of_text
+from clockwork.domain.command_notes import CommandNote, offsets_of_text
+from clockwork.domain.destination import Topic
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
@@ -34,7 +35,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    Topic,
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
@@ -203,10 +203,10 @@ def note_of(item: Item) -> CommandNote:
     """
     _check_format(item)
     try:
-        places = places_of_text(fields.text(item, "command"))
+        places = offsets_of_text(fields.text(item, "command"))
     except ValueError as error:
         raise Unreadable("command: not the places of commands") from error
-    return CommandNote(places=places, by=fields.text(item, "by"), expires_at_s=fields.integer(item, "expiresAt"))
+    return CommandNote(offsets=places, by=fields.text(item, "by"), expires_at_s=fields.integer(item, "expiresAt"))
 
 
 def outcome_item(outcome: Outcome) -> Item:

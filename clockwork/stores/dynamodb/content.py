@@ -3,8 +3,9 @@
 import re
 from typing import Final
 
+from clockwork.domain.destination import Topic
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Schedule, ScheduleKey, Topic
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.errors import Unreadable
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number

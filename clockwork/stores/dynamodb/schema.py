@@ -15,7 +15,7 @@ from clockwork.clock import SystemClock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import StartRefused, Unreadable
+from clockwork.errors import CannotStart, Unreadable
 from clockwork.ports.findings import Findings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb import codec
@@ -72,7 +72,7 @@ async def create_tables(settings: DynamoClientSettings) -> None:
     """Makes those of the tables that are missing, and returns when all can be used. Any number of nodes may do it at
     the same time, and again.
 
-    Raises: StoreUnavailable, StartRefused (a table did not become usable in time).
+    Raises: StoreUnavailable, CannotStart (a table did not become usable in time).
     """
     async with _client(settings) as client:
         await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
@@ -82,14 +82,14 @@ async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
     """Makes the items of a new cluster; of an existing one, checks that it has this shard count. May be repeated after
     a crash, and done by any number of nodes at once.
 
-    Raises: StoreUnavailable, StartRefused.
+    Raises: StoreUnavailable, CannotStart.
     """
     async with _client(settings) as client:
         if not await _cluster_exists(client, shards):
             await _put_new_cluster(client, shards)
         missing = await _missing_shards(client, shards)
     if missing:
-        raise StartRefused(_missing_line(settings, missing))
+        raise CannotStart(_missing_line(settings, missing))
 
 
 async def check_tables(settings: DynamoClientSettings, *, shards: int) -> Findings:
@@ -207,7 +207,7 @@ async def _until_active(client: DynamoClient, table: _Table) -> None:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
-        raise StartRefused(f"table {table.name} cannot be used after {ACTIVE_SECONDS_MAX} s") from error
+        raise CannotStart(f"table {table.name} cannot be used after {ACTIVE_SECONDS_MAX} s") from error
 
 
 async def _turn_expiry_on(client: DynamoClient, table: _Table) -> None:
@@ -221,7 +221,7 @@ async def _turn_expiry_on(client: DynamoClient, table: _Table) -> None:
             raise
         # Another node was faster, unless it is still off.
         if problem := await _expiry_problem(client, table):
-            raise StartRefused(problem) from rejected
+            raise CannotStart(problem) from rejected
 
 
 async def _describe(client: DynamoClient, table: _Table) -> dict[str, Any] | None:
@@ -288,7 +288,7 @@ async def _read_cluster(client: DynamoClient) -> Item | None:
 async def _cluster_exists(client: DynamoClient, shards: int) -> bool:
     item = await _read_cluster(client)
     if item and (problem := _cluster_problem(client.settings, item, shards)):
-        raise StartRefused(problem)
+        raise CannotStart(problem)
     return item is not None
 
 
@@ -297,7 +297,7 @@ async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
         if await _cluster_exists(client, shards):
             # Another node has made it meanwhile, and somebody works on it already.
             return
-        raise StartRefused(
+        raise CannotStart(
             f"table {client.settings.executions_table} has no item `{codec.CLUSTER}`, but the tables have been used: "
             "items were lost, and with them, maybe, frontiers; restore them, or start with empty tables"
         )
@@ -307,7 +307,7 @@ async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
     # Last: from now on the cluster exists, and whatever is missing is lost.
     await _put_if_absent(client, codec.cluster_item(shards))
     if not await _cluster_exists(client, shards):
-        raise StartRefused(f"item `{codec.CLUSTER}` was deleted while the cluster was being made")
+        raise CannotStart(f"item `{codec.CLUSTER}` was deleted while the cluster was being made")
 
 
 async def _looks_unused(client: DynamoClient, shards: int) -> bool:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, Self
 
 from clockwork.clock import Clock
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey

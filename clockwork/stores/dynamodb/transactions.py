@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.domain.command import NoteChange, text_of_places
+from clockwork.domain.command_notes import NoteChange, text_of_offsets
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
@@ -87,7 +87,7 @@ def note_update(
     """The update that moves a key's note, on condition that it is what was read."""
     condition, before = "attribute_not_exists(#command)", {}
     if note.before:
-        condition, before = "#command = :before", {":before": {"S": text_of_places(note.before)}}
+        condition, before = "#command = :before", {":before": {"S": text_of_offsets(note.before)}}
     return {
         "TableName": settings.keys_table,
         "Key": codec.note_key(client_id, schedule_key),
@@ -96,7 +96,7 @@ def note_update(
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         "ExpressionAttributeNames": {"#command": "command", "#by": "by", "#expires": "expiresAt", "#v": "v"},
         "ExpressionAttributeValues": {
-            ":after": {"S": text_of_places(note.after.places)},
+            ":after": {"S": text_of_offsets(note.after.offsets)},
             ":by": {"S": note.after.by},
             ":expires": fields.number(note.after.expires_at_s),
             ":v": fields.number(codec.FORMAT),

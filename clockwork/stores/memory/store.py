@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from clockwork.domain.command import CommandNote, NoteChange
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
@@ -316,7 +316,7 @@ class MemoryScheduleStore:
         if note is None:
             return {}
         there, after = self.notes.get(name), note.after
-        if (there.places if there is not None else ()) != note.before:
+        if (there.offsets if there is not None else ()) != note.before:
             raise ConditionFailed
 
         def write() -> None:

@@ -21,11 +21,42 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
+{{/* Host of a call through a Service: without keys a node takes no other name, and pods are called by address. */}}
+{{- define "clockwork.hosts" -}}
+{{- $root := . -}}
+{{- $names := list -}}
+{{- range $service := list (include "clockwork.name" .) (printf "%s-worker" (include "clockwork.name" .)) -}}
+{{- range $domain := list "" ".NS" ".NS.svc" ".NS.svc.cluster.local" -}}
+{{- $names = append $names (printf "%s%s" $service ($domain | replace "NS" $root.Release.Namespace)) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end -}}
+
+{{/* A value as the text of an environment variable. Plain YAML makes numbers floats (604800000 would print as 6.048e+08), and
+`off` false; a list is joined by commas. */}}
+{{- define "clockwork.text" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if kindIs "map" . -}}
+{{- fail "settings: a value should be a text, a number, true or false, or a list of texts" -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Absent and "" are left out; 0, false and off are values. */}}
 {{- define "clockwork.environment" -}}
+{{- if not .Values.settings.CLOCKWORK_HTTP_HOSTS }}
+- name: CLOCKWORK_HTTP_HOSTS
+  value: {{ include "clockwork.hosts" . | quote }}
+{{- end }}
 {{- range $name, $value := .Values.settings }}
-{{- if $value }}
+{{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 - name: {{ $name }}
-  value: {{ $value | quote }}
+  value: {{ include "clockwork.text" $value | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.httpTlsSecretName }}

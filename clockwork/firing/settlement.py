@@ -1,0 +1,175 @@
+"""Settlement of sent deliveries, for both guarantees: what a success, a drop and a refusal lead to.
+
+Only a record that is refused for its content pays with an attempt, and blocks its lane. A destination that is missing
+or forbidden, or whose broker is away, waits as a whole, and no row pays (docs/design.md, 5.5).
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Container, Sequence
+
+from clockwork.clock import Clock
+from clockwork.domain.destination import Topic
+from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.planning import Action, PlannedDelivery
+from clockwork.domain.position import Position
+from clockwork.domain.record import OutRecord, delivery_of
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.schedule import Guarantee, Receipt, Retry, Row
+from clockwork.errors import Refusal, RefusalCause, TransactionConflict
+from clockwork.firing.cleanup import Completed
+from clockwork.firing.dead_letters import DeadLetterRecords, dead_letter_topics
+from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.takeover import ShardLease
+from clockwork.ports.store import ScheduleStore
+from clockwork.ports.telemetry import Telemetry
+from clockwork.ports.tracing import NO_TRACER, Tracer
+from clockwork.settings.model import RunnerSettings
+
+log = logging.getLogger(__name__)
+
+
+def retry_policy(settings: RunnerSettings) -> RetryPolicy:
+    """When, and how often, a refused record is tried again if its schedule does not say."""
+    return RetryPolicy(
+        attempts_max=settings.retry_attempts,
+        backoff=BackoffPolicy(initial_ms=settings.retry_initial_ms, max_ms=settings.retry_max_ms),
+    )
+
+
+class Settlement:
+    """Makes the records of planned deliveries, and settles what became of them."""
+
+    def __init__(
+        self,
+        store: ScheduleStore,
+        destination_waits: DestinationWaits,
+        clock: Clock,
+        telemetry: Telemetry,
+        rng: random.Random,
+        settings: RunnerSettings,
+        *,
+        tracer: Tracer = NO_TRACER,
+    ) -> None:
+        self._store = store
+        self._destination_waits = destination_waits
+        self._clock = clock
+        self._telemetry = telemetry
+        self._rng = rng
+        self._tracer = tracer
+        self._retry = retry_policy(settings)
+        self._dead_letters = DeadLetterRecords(dead_letter_topics(settings), destination_waits, clock, telemetry)
+
+    def record(self, planned: PlannedDelivery, rejected: Container[Position]) -> OutRecord:
+        """The record to send. `rejected`: the rows whose dead letters their client's topic has refused."""
+        if planned.failure is not None:
+            return self._dead_letters.record(planned, rejected)
+        assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
+        return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms())
+
+    def dropped(self, planned: PlannedDelivery) -> Completed:
+        """The end of a row for which nothing is sent."""
+        now_ms = self._clock.now_ms()
+        entry = MarkerEntry(position=planned.row.position, at_ms=now_ms, receipt=None, failure=planned.failure)
+        return Completed(row=planned.row, entry=entry)
+
+    # --- successes
+
+    def report_sent(
+        self, deliveries: Sequence[PlannedDelivery], records: Sequence[OutRecord], receipts: Sequence[Receipt]
+    ) -> None:
+        """Tells metrics, log and traces of deliveries and dead letters that have their receipts; ends back-offs."""
+        self._trace(deliveries, receipts)
+        delivered: Counter[Guarantee] = Counter()
+        for planned, record, receipt in zip(deliveries, records, receipts, strict=True):
+            if planned.failure is not None:
+                self._report_failed(planned)
+                self._dead_letters.report_sent(planned, record)
+                continue
+            delivered[planned.guarantee] += 1
+            self._telemetry.lateness(planned.guarantee, (receipt.at_ms - planned.row.due_ms) / 1_000)
+        for guarantee, count in delivered.items():
+            self._telemetry.delivery(guarantee, "delivered", count)
+        for topic in {r.topic for each, r in zip(deliveries, records, strict=True) if each.failure is None}:
+            self._destination_waits.succeeded(Topic(topic))
+
+    def report_dropped(self, deliveries: Sequence[PlannedDelivery]) -> None:
+        """Tells metrics, log and traces of rows that were dropped."""
+        for planned in deliveries:
+            self._report_failed(planned)
+        self._trace(deliveries, [None] * len(deliveries))
+
+    def _report_failed(self, planned: PlannedDelivery) -> None:
+        assert planned.failure is not None, "only what failed is counted as failed"
+        self._telemetry.delivery(planned.guarantee, "failed")
+        log.error(
+            "Schedule failed",
+            extra={
+                "event": "schedule.failed",
+                "shard": planned.row.shard,
+                "topic": planned.lane[0] if planned.lane else None,
+                "reason": planned.failure.reason,
+                "attempts": planned.failure.attempts,
+                "dropped": planned.action is Action.DROP,
+            },
+        )
+
+    def _trace(self, deliveries: Sequence[PlannedDelivery], receipts: Sequence[Receipt | None]) -> None:
+        """One span for each row that has ended; none for an unreadable row, which names no request."""
+        if not self._tracer.active:
+            return
+        for planned, receipt in zip(deliveries, receipts, strict=True):
+            if isinstance(planned.row, Row):
+                self._tracer.delivery(planned.row, receipt, planned.failure)
+
+    # --- refusals
+
+    def falls_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
+        """True if the refused record is a dead letter that goes to the cluster's topic now: see `DeadLetterRecords`."""
+        return self._dead_letters.falls_back(lease, planned, refusal)
+
+    def refuse_destination(self, refusal: Refusal) -> None:
+        """Starts the back-off of a destination as a whole."""
+        self._destination_waits.refused(
+            Topic(refusal.destination), refusal.cause, refusal.reason, now_ms=self._clock.now_ms()
+        )
+
+    async def refuse_record(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> None:
+        """Counts an attempt of a record that was refused for its content, and announces until when its row waits."""
+        row = planned.row
+        if planned.action is Action.DEAD_LETTER or not isinstance(row, Row):
+            # The cluster's dead-letter topic is set up to take what no other topic takes. If it does not, all dead
+            # letters that would go there wait, none is thrown away, and an operator is called.
+            log.error("Dead letter refused", extra={"event": "dead_letter.refused", "reason": refusal.reason})
+            topic, now_ms = Topic(refusal.destination), self._clock.now_ms()
+            self._destination_waits.refused(topic, RefusalCause.TRANSIENT, refusal.reason, now_ms=now_ms)
+            return
+        attempts = (row.retry.attempts if row.retry is not None else 0) + 1
+        policy = row.schedule.retry or self._retry
+        at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), chance=self._rng.random())
+        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
+        self._telemetry.delivery(row.schedule.guarantee, "retried")
+        log.warning(
+            "Record refused",
+            extra={
+                "event": "record.refused",
+                "shard": row.shard,
+                "topic": row.schedule.topic,
+                "reason": refusal.reason,
+                "attempts": attempts,
+            },
+        )
+        lease.announced_not_before_ms[row.position] = at_ms
+        try:
+            await self._store.set_retry(row.shard, row.position, retry, drop_hold=False)
+        except TransactionConflict:
+            # A cancel is deciding over the row right now; if it loses, the next pass is refused once more.
+            return
+
+
+def completed(planned: PlannedDelivery, receipt: Receipt) -> Completed:
+    """The end of a row whose record or dead letter has its receipt."""
+    position, failure = planned.row.position, planned.failure
+    entry = MarkerEntry(position=position, at_ms=receipt.at_ms, receipt=receipt, failure=failure)
+    return Completed(row=planned.row, entry=entry)

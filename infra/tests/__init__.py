@@ -1,0 +1,1 @@
+"""Tests of what stands around the service: local services, image, charts, rights, dashboards, planning."""

@@ -1,0 +1,50 @@
+"""Calls side by side, a bounded number at a time."""
+
+import asyncio
+
+import pytest
+
+from clockwork.concurrency import gather_bounded
+from clockwork.errors import StoreThrottled
+
+
+async def test_results_come_in_the_order_of_what_was_asked_for() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def one(number: int) -> int:
+        if number < 2:
+            await gates[number + 1].wait()
+        gates[number].set()
+        return number * 10
+
+    assert await gather_bounded(one, range(3), at_once=3) == [0, 10, 20]
+
+
+async def test_the_first_failure_is_raised_as_itself_and_ends_the_rest() -> None:
+    ended = []
+
+    async def one(number: int) -> None:
+        if number == 0:
+            raise StoreThrottled
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    with pytest.raises(StoreThrottled):
+        await gather_bounded(one, range(3), at_once=3)
+    assert sorted(ended) == [1, 2]
+
+
+async def test_no_more_than_the_bound_run_at_once() -> None:
+    running, most = 0, 0
+
+    async def one(_: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    await gather_bounded(one, range(20), at_once=4)
+    assert most == 4

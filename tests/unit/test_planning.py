@@ -1,0 +1,263 @@
+"""What fires in a pass, what waits, and what each waiting row holds back: its lane, and nothing else."""
+
+import pytest
+
+from clockwork.domain.destination import Topic
+from clockwork.domain.planning import Action, BatchLimits, DestinationWait, RetryMark
+from clockwork.domain.schedule import BrokenRow, Guarantee, Row
+from tests.support.builders import DUE_MS, broken_row
+from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
+
+# --- what fires
+
+
+def test_rows_that_are_due_fire_in_position_order() -> None:
+    rows = [lane_row("a"), lane_row("b"), lane_row("a"), lane_row("c")]
+
+    planned = plan(rows)
+
+    assert fired(planned) == rows
+    assert {each.action for each in planned.deliveries} == {Action.DELIVER}
+
+
+def test_a_row_due_at_the_bound_fires_and_one_a_millisecond_later_does_not() -> None:
+    now, later = lane_row("a", due_ms=BOUND_MS), lane_row("b", due_ms=BOUND_MS + 1)
+
+    planned = plan([now, later])
+
+    assert fired(planned) == [now]
+    assert planned.next_due_ms == BOUND_MS + 1
+
+
+def test_nothing_behind_a_row_that_is_not_due_is_asked_for() -> None:
+    planned = planner()
+
+    assert planned.add(lane_row("a"))
+    assert not planned.add(lane_row("b", due_ms=BOUND_MS + 1))
+
+
+def test_a_row_delivered_and_not_yet_deleted_neither_fires_nor_holds_its_lane() -> None:
+    done, behind = lane_row("a"), lane_row("a")
+
+    planned = plan([done, behind], planner(left_out={done.position}))
+
+    assert fired(planned) == [behind]
+    assert planned.due_rows == 1
+
+
+def test_a_row_whose_back_off_has_ended_fires_again() -> None:
+    again = lane_row("a", retry=refused(BOUND_MS))
+
+    assert fired(plan([again])) == [again]
+
+
+# --- what waits
+
+
+def test_a_row_that_backs_off_holds_its_lane_and_no_other() -> None:
+    waiting, behind, elsewhere = lane_row("a", retry=refused()), lane_row("a"), lane_row("b")
+    other_topic = lane_row("a", topic="invoices")
+
+    planned = plan([waiting, behind, elsewhere, other_topic])
+
+    assert fired(planned) == [elsewhere, other_topic]
+    assert planned.waits_until_ms == BOUND_MS + 5_000
+
+
+def test_what_stands_before_a_waiting_row_of_its_lane_still_fires() -> None:
+    before, waiting, behind = lane_row("a"), lane_row("a", retry=refused()), lane_row("a")
+
+    assert fired(plan([before, waiting, behind])) == [before]
+
+
+def test_a_back_off_counts_whichever_owner_wrote_it() -> None:
+    assert fired(plan([lane_row("a", retry=refused(epoch=EPOCH - 1))])) == []
+
+
+def test_all_lanes_of_a_missing_topic_wait_and_those_of_others_do_not() -> None:
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    gone, gone_too, there = lane_row("a", topic="gone"), lane_row("b", topic="gone"), lane_row("a")
+
+    planned = plan([gone, gone_too, there], planner(destination_waits={Topic("gone"): wait}))
+
+    assert fired(planned) == [there]
+    assert planned.waits_until_ms == BOUND_MS + 500
+
+
+def test_the_earliest_end_of_a_wait_is_when_to_look_again() -> None:
+    planned = plan([lane_row(key, retry=refused(BOUND_MS + ms)) for key, ms in [("a", 900), ("b", 300), ("c", 600)]])
+
+    assert planned.waits_until_ms == BOUND_MS + 300
+
+
+def test_time_zero_is_a_time_like_any_other() -> None:
+    planned = planner(bound_ms=0)
+
+    planned.block(LANE, 0)
+    planned.block(LANE, 50)
+
+    assert planned.waits_until_ms == 0
+
+
+def test_a_lane_that_is_held_back_twice_waits_for_the_later_end() -> None:
+    planned = planner()
+
+    planned.block(LANE, BOUND_MS + 500)
+    planned.block(LANE, BOUND_MS + 100)
+
+    assert planned.blocked == {LANE: BOUND_MS + 500}
+
+
+def test_a_lane_with_both_guarantees_sends_one_kind_at_a_time() -> None:
+    # The transaction and the plain producer would otherwise race each other for the order.
+    first, second = lane_row("a"), lane_row("a", guarantee=Guarantee.AT_LEAST_ONCE)
+    third, elsewhere = lane_row("a"), lane_row("b", guarantee=Guarantee.AT_LEAST_ONCE)
+
+    planned = plan([first, second, third, elsewhere])
+
+    assert fired(planned) == [first, elsewhere]
+    assert planned.waits_until_ms == BOUND_MS, "the rest may go at once, in the next pass"
+
+
+# --- holds and retry marks
+
+
+def test_a_held_row_that_fires_says_so_and_gets_no_retry_mark() -> None:
+    held = lane_row("a", hold="r1")
+
+    planned = plan([held])
+
+    assert [each.held for each in planned.deliveries] == [True]
+    assert planned.retry_marks == []
+
+
+def test_a_row_without_a_hold_needs_none_dropped() -> None:
+    assert [each.held for each in plan([lane_row("a")]).deliveries] == [False]
+
+
+def test_a_held_row_behind_a_waiting_one_is_told_until_when_it_waits() -> None:
+    held = lane_row("a", hold="r1")
+
+    planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), held])
+
+    assert planned.retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
+
+
+def test_a_held_row_of_a_waiting_topic_is_told_when_the_topic_is_probed() -> None:
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    held = lane_row("a", hold="r1")
+
+    planned = plan([held], planner(destination_waits={held.schedule.topic: wait}))
+
+    assert planned.retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 500)]
+
+
+def test_a_back_off_written_by_an_earlier_owner_is_marked_anew() -> None:
+    # A cancel believes only the present owner's epoch.
+    held = lane_row("a", hold="r1", retry=refused(BOUND_MS + 700, epoch=EPOCH - 1))
+
+    assert plan([held]).retry_marks == [RetryMark(row=held, until_ms=BOUND_MS + 700)]
+
+
+def test_a_row_that_this_owner_marked_keeps_the_hold_of_its_cancel() -> None:
+    # The cancel is about to decide; a second mark would drop its hold and make it begin again.
+    head = lane_row("a", retry=refused(BOUND_MS + 700))
+    alone = lane_row("b", hold="r1", retry=refused(BOUND_MS + 700))
+    behind = lane_row("a", hold="r2", retry=refused(BOUND_MS + 300, attempts=0))
+
+    assert plan([head, alone, behind]).retry_marks == []
+
+
+def test_a_mark_that_has_run_out_is_written_again() -> None:
+    behind = lane_row("a", hold="r1", retry=refused(BOUND_MS, attempts=0))
+
+    planned = plan([lane_row("a", retry=refused(BOUND_MS + 700)), behind])
+
+    assert planned.retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 700)]
+
+
+def test_a_mark_never_shortens_a_rows_own_back_off() -> None:
+    # The head was created late, before a row that had been refused already.
+    head = lane_row("a", retry=refused(BOUND_MS + 100))
+    behind = lane_row("a", hold="r1", retry=refused(BOUND_MS + 60_000, epoch=EPOCH - 1, attempts=6))
+
+    assert plan([head, behind]).retry_marks == [RetryMark(row=behind, until_ms=BOUND_MS + 60_000)]
+
+
+def test_a_held_row_of_at_least_once_is_never_marked() -> None:
+    # A zombie may have sent it already, so no cancel of it may be granted any more.
+    rows = [
+        lane_row("a", hold="r1", guarantee=Guarantee.AT_LEAST_ONCE, retry=refused(epoch=EPOCH - 1)),
+        lane_row("a", hold="r2", guarantee=Guarantee.AT_LEAST_ONCE),
+    ]
+
+    assert plan(rows).retry_marks == []
+
+
+def test_waiting_rows_without_a_hold_cost_no_write() -> None:
+    rows = [lane_row("a", retry=refused(epoch=EPOCH - 1)), lane_row("a")]
+
+    assert plan(rows).retry_marks == []
+
+
+# --- limits
+
+
+def test_a_pass_takes_no_more_rows_than_its_limit_and_says_that_there_are_more() -> None:
+    rows = [lane_row("a"), lane_row("b"), lane_row("c")]
+
+    planned = plan(rows, planner(limits=BatchLimits(records_max=2, bytes_max=1_000_000)))
+
+    assert fired(planned) == rows[:2]
+    assert planned.full
+
+
+def test_waiting_rows_do_not_use_up_the_limit() -> None:
+    waiting = [lane_row(f"w{n}", retry=refused()) for n in range(5)]
+    free = lane_row("a")
+
+    planned = plan([*waiting, free], planner(limits=BatchLimits(records_max=1, bytes_max=1_000_000)))
+
+    assert fired(planned) == [free]
+    assert not planned.full
+
+
+@pytest.mark.parametrize("last", [lane_row("c", size=400), broken_row(raw=b"x" * 400)])
+def test_a_pass_takes_no_more_bytes_than_its_limit(last: Row | BrokenRow) -> None:
+    rows = [lane_row("a", size=400), lane_row("b", size=400), last]
+    weight = rows[0].schedule.size_bytes if isinstance(rows[0], Row) else 0
+
+    exact = plan(rows, planner(limits=BatchLimits(records_max=10, bytes_max=3 * weight)))
+    short = plan(rows, planner(limits=BatchLimits(records_max=10, bytes_max=3 * weight - 1)))
+
+    assert fired(exact) == rows
+    assert fired(short) == rows[:2]
+    assert short.full
+
+
+def test_a_row_larger_than_the_limit_fires_alone() -> None:
+    large, small = lane_row("a", size=5_000), lane_row("b")
+
+    planned = plan([large, small], planner(limits=BatchLimits(records_max=10, bytes_max=1_000)))
+
+    assert fired(planned) == [large]
+    assert planned.full
+
+
+def test_a_batch_that_just_fits_is_not_called_full() -> None:
+    planned = plan([lane_row("a"), lane_row("b")], planner(limits=BatchLimits(records_max=2, bytes_max=1_000_000)))
+
+    assert not planned.full
+
+
+# --- figures
+
+
+def test_rows_that_are_due_are_counted_whether_they_fire_or_wait() -> None:
+    oldest = lane_row("a", retry=refused(), due_ms=DUE_MS)
+    rows = [oldest, lane_row("b", due_ms=DUE_MS + 1), lane_row("c", due_ms=BOUND_MS + 1)]
+
+    planned = plan(rows)
+
+    assert planned.due_rows == 2
+    assert planned.oldest_due_ms == DUE_MS
