@@ -19,10 +19,12 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.produce import ProduceRequest
 
+from clockwork.concurrency import Backoff
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
-from clockwork.kafka.client import ANSWERED_S_MAX, KafkaContext, LastAnswer, Wire
+from clockwork.kafka.client import ANSWERED_S_MAX, RNG, KafkaContext, LastAnswer, Wire
 from clockwork.settings.model import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,9 @@ PING_INTERVAL_S: Final = 1.0
 PRODUCE_OF_CAPPED_MIN: Final = 10
 """Kafka 3.7 brought both this version of the produce request and the cap of `min.insync.replicas` (KAFKA-15583)."""
 CREATE_TIMEOUT_MS: Final = 15_000
-"""For the creation of topics, and for their leaders to be elected."""
+"""For each step of the creation of topics: brokers to be counted, the creation itself, leaders to be elected."""
+LOOK_BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=500)
+"""Between looks at what the controller does in its own time."""
 REPLICAS: Final = 3
 """Replicas of an internal topic, where there are brokers enough."""
 IN_SYNC_MIN: Final = 2
@@ -364,7 +368,7 @@ async def _create(kafka: KafkaContext, plans: list[TopicPlan]) -> None:
     try:
         await admin.start()
         # aiokafka's requests are older than "the brokers' default", so the usual number, as far as there are brokers.
-        replicas = min(REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        replicas = min(REPLICAS, await _count_brokers(admin))
         topics = [
             NewTopic(p.name, p.kafka_partitions, replicas, topic_configs=safe_config(p, replicas=replicas))
             for p in plans
@@ -380,11 +384,22 @@ async def _create(kafka: KafkaContext, plans: list[TopicPlan]) -> None:
         await admin.close()
 
 
+async def _count_brokers(admin: AIOKafkaAdminClient) -> int:
+    """The number of brokers, at least one. A broker answers some time before the controller counts it, after its own start
+    or after it stood still. Raises: TimeoutError."""
+    backoff = Backoff(RNG, LOOK_BACKOFF)
+    async with asyncio.timeout(CREATE_TIMEOUT_MS / 1_000):
+        while not (brokers := (await admin.describe_cluster())["brokers"]):
+            await backoff.wait()
+    return len(brokers)
+
+
 async def _until_they_have_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:
-    """Waits for the leaders, which the Kafka partitions of a topic get some time after it exists."""
+    """Waits for the leaders, which the Kafka partitions of a topic get some time after it exists. Raises: TimeoutError."""
+    backoff = Backoff(RNG, LOOK_BACKOFF)
     async with asyncio.timeout(CREATE_TIMEOUT_MS / 1_000):
         while True:
             topics = await admin.describe_topics(names)
             if all(t["error_code"] == codes.NONE and all(p["leader"] >= 0 for p in t["partitions"]) for t in topics):
                 return
-            await asyncio.sleep(0.05)
+            await backoff.wait()

@@ -1,15 +1,20 @@
 """The metadata cache."""
 
 import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
+from clockwork.kafka import topics as kafka_topics
 from clockwork.kafka.client import LastAnswer
 from clockwork.kafka.send import too_large
-from clockwork.kafka.topics import LIMIT_AGE_S_MAX, MISSING_AGE_S_MAX, TopicDirectory, TopicState
+from clockwork.kafka.topics import LIMIT_AGE_S_MAX, MISSING_AGE_S_MAX, TopicDirectory, TopicState, create_topics
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import ScriptedWire, kafka_for_script
 
@@ -133,3 +138,39 @@ async def test_without_permission_to_read_limits_there_are_none() -> None:
     wire = ScriptedWire()
     wire.silent.add("configs")
     assert (await directory_on(wire).limits("orders")).record_bytes_max is None
+
+
+class Admin:
+    """Kafka's admin client, of a broker that the controller does not count at its first looks."""
+
+    def __init__(self, *, looks_without_brokers: float) -> None:
+        self._looks_left = looks_without_brokers
+        self.replicas: set[int] = set()
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def describe_cluster(self) -> dict[str, Any]:
+        self._looks_left -= 1
+        return {"brokers": [] if self._looks_left >= 0 else [{}]}
+
+    async def create_topics(self, topics: list[NewTopic], timeout_ms: int) -> Any:
+        self.replicas = {topic.replication_factor for topic in topics}
+        return SimpleNamespace(topic_errors=[(topic.name, codes.NONE) for topic in topics])
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        return [{"error_code": codes.NONE, "partitions": [{"leader": 1}]} for _ in names]
+
+
+@in_virtual_time
+async def test_topics_are_created_once_a_broker_is_counted_and_none_is_waited_for_for_ever() -> None:
+    # A Kafka that has just come back: it answers, and to create something with no replica is an error of another kind.
+    with pytest.MonkeyPatch.context() as patch:
+        admin = Admin(looks_without_brokers=3)
+        patch.setattr(kafka_topics, "AIOKafkaAdminClient", lambda **_: admin)
+        await create_topics(kafka_for_script(), ["orders"])
+        assert admin.replicas == {1}
+        admin = Admin(looks_without_brokers=math.inf)
+        with pytest.raises(BrokerUnavailable):
+            await create_topics(kafka_for_script(), ["orders"])
+        assert admin.replicas == set()
