@@ -39,7 +39,7 @@ from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
 from clockwork.http.server import HttpServer, make_app
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
@@ -50,7 +50,7 @@ from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
     http_tls,
-    kafka_settings,
+    kafka_context,
     leave_as,
     prepare_resources,
     watched_certificates,
@@ -181,7 +181,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
-    kafka = kafka_settings(settings)
+    kafka = kafka_context(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
@@ -290,23 +290,23 @@ def _readiness(
 
 def _make_commands(
     role: Role,
-    kafka: KafkaSettings,
+    kafka: KafkaContext,
     requests: RequestService,
     publisher: KafkaPublisher,
     telemetry: PrometheusTelemetry,
     access: Access,
 ) -> Commands | None:
     """The commands front door, if it is open."""
-    if not (kafka.commands and role.accepts):
+    if not (kafka.settings.commands and role.accepts):
         return None
     worker = CommandWorker(
         requests=requests,
-        cluster=kafka.cluster,
+        cluster=kafka.settings.cluster,
         publisher=publisher,
         rng=requests.context.rng,
         principal=access.principal_of_commands,
-        topic=kafka.commands_topic,
-        dead_letter_topic=kafka.dead_letters_topic,
+        topic=kafka.settings.commands_topic,
+        dead_letter_topic=kafka.settings.dead_letters_topic,
     )
     return partial(KafkaCommandLog(kafka, telemetry).run, worker.work)
 

@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 from clockwork.domain.destination import Topic
 from clockwork.http.connection import TARGET_BYTES_MAX
 from clockwork.http.dead_letters import _decode_cursor, _encode_cursor
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
 from clockwork.operations.dead_letters import DeadLetterCursor
 
@@ -63,7 +63,7 @@ async def test_each_dead_letter_of_a_topic_of_many_kafka_partitions_is_read_once
         yield _Consumer(letters)
 
     monkeypatch.setattr(KafkaDeadLetters, "_consumer", opened)
-    log = KafkaDeadLetters(KafkaSettings(brokers="b:1", cluster="c", shards=1, consumer_group="none"))
+    log = KafkaDeadLetters(KafkaContext())
     found: list[tuple[int, int]] = []
     start: Mapping[int, int] | None = {}
     while start is not None:
