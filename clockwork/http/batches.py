@@ -16,9 +16,8 @@ from aiohttp import web
 from clockwork.access.gate import principal_of
 from clockwork.domain.record import TRACEPARENT
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import many
-from clockwork.http.body import body_of, only
-from clockwork.http.responses import problem_of
+from clockwork.http.body import body_of, single_header
+from clockwork.http.responses import json_list_response, problem_of
 from clockwork.requests.batch import ITEMS_MAX
 from clockwork.requests.results import CancelResult, Created, CreateResult, Declined
 from clockwork.requests.service import RequestService
@@ -45,7 +44,7 @@ class BatchHandlers:
             schemas.read_schedule,
             cluster=self.cluster,
             now_ms=self.requests.context.clock.now_ms(),
-            traceparent=only(request, TRACEPARENT),
+            traceparent=single_header(request, TRACEPARENT),
         )
         items = await self._read(request, read)
         return await _answer(await self.requests.create_batch(principal_of(request), items))
@@ -60,7 +59,7 @@ class BatchHandlers:
 
 
 async def _answer(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
-    return await many.listed("results", _documents(results))
+    return await json_list_response("results", _documents(results))
 
 
 def _documents(results: Sequence[CreateResult | CancelResult | Exception]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history."""
+"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history: the answers that come page by page."""
 
 import re
 from dataclasses import dataclass
@@ -7,16 +7,15 @@ from typing import Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.http import many
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, key_in_path
+from clockwork.http.responses import json_list_response
 from clockwork.requests.listing import ListQuery
 from clockwork.requests.results import NotFound, Status
 from clockwork.requests.service import RequestService
-from clockwork.schema import problems
-from clockwork.schema import render as shown
+from clockwork.schema import problems, render
 from clockwork.schema import schedule as schemas
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.times import time_ms_of_input
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _STATUSES: Final = ", ".join(status.value for status in Status)
@@ -39,26 +38,26 @@ class ListHandlers:
             due_from_ms=given.get("dueFrom"),
             due_to_ms=given.get("dueTo"),
         )
-        after = queries.opened(cursor, given)
+        after = queries.decode_cursor(cursor, given)
         page = await self.requests.list_schedules(principal_of(request), query, after=after, limit=limit)
         documents = (schemas.answer(view) for view in page.views)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, given))
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, given))
 
-    async def past(self, request: web.Request) -> web.Response:
+    async def history(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
         given = queries.read_query(request, _PAGE_PARAMETERS)
         query = {"history of": [client_id, schedule_key]}
-        after = queries.opened(given.get("cursor"), query)
+        after = queries.decode_cursor(given.get("cursor"), query)
         limit = given.get("limit", queries.LIMIT_DEFAULT)
         page = await self.requests.history(principal_of(request), client_id, schedule_key, after=after, limit=limit)
         if isinstance(page, NotFound):
             raise Refusal(problems.of_declined(page))
-        documents = (shown.past(outcome) for outcome in page.outcomes)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, query))
+        documents = (render.past(outcome) for outcome in page.outcomes)
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, query))
 
 
 def _time(text: str) -> int:
-    return due_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
+    return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
 
 
 def _status(text: str) -> Status:

@@ -31,6 +31,14 @@ class Metrics(Telemetry, Protocol):
         ...
 
 
+class Pages(Protocol):
+    """The node's own pages, of one process or of all."""
+
+    async def livez(self, request: web.Request, /) -> web.Response: ...
+    async def readyz(self, request: web.Request, /) -> web.Response: ...
+    async def show_metrics(self, request: web.Request, /) -> web.Response: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodePages:
     """`/livez`, `/readyz` and `/metrics`."""

@@ -30,7 +30,7 @@ _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, look, change, cancel."},
     {"name": MANY, "description": "Batches and lists."},
     {"name": ADMIN, "description": "The service: for those who run it."},
-    {"name": NODE, "description": "The node itself."},
+    {"name": NODE, "description": "The node's own pages: health, metrics, this document."},
 )
 _ABOUT: Final = (
     "Clockwork delivers a payload to a Kafka topic at a time: never early, never lost, once, in order. Times are epoch "

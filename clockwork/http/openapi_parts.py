@@ -225,6 +225,14 @@ ANYWHERE: Final[Mapping[int, Answer]] = {
         **OTHER_SITE,
     ),
     408: problem("The request took too long to arrive.", slow=problems.of_http(HTTPStatus.REQUEST_TIMEOUT)),
+    414: problem("The path and the query are too long.", long=problems.of_http(HTTPStatus.REQUEST_URI_TOO_LONG)),
+    431: problem(
+        "A header is too long, or there are too many.",
+        large=problems.of_http(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ),
+    501: problem(
+        "A `Transfer-Encoding` other than `chunked`.", unknown_coding=problems.of_http(HTTPStatus.NOT_IMPLEMENTED)
+    ),
     500: problem(
         "A mistake of the service's own.", model=InternalDocument, internal=problems.internal("5b1e7c7a11f0a1b2")
     ),
@@ -253,8 +261,8 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
         ),
     ),
     503: problem(
-        "DynamoDB or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
-        down=problems.unavailable("DynamoDB did not answer in time. The same request again settles it."),
+        "The store or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
+        down=problems.unavailable("The store did not answer in time. The same request again settles it."),
     ),
 }
 

@@ -111,14 +111,22 @@ class Kafka(Service):
     port_option = "--kafka-port (or kafka_port=)"
     heap_mb = 512
 
-    def __init__(self, *, secure: SecureListener | None = None, **of_service: Any) -> None:
+    def __init__(
+        self,
+        *,
+        secure: SecureListener | None = None,
+        settings: Mapping[str, str] | None = None,
+        **of_service: Any,
+    ) -> None:
+        """`settings`: in place of some of `SETTINGS`."""
         super().__init__(**of_service)
         self._secure = secure
+        self._settings = dict(settings or {})
 
     async def prepare(self, port: int) -> list[str]:
         data, properties = self.home / "data", self.home / "server.properties"
         # The controller's port is chosen anew each time: only the node itself uses it, and it is not part of the data.
-        text = server_properties(port, controller_port=free_port(), data=data, secure=self._secure)
+        text = server_properties(port, controller_port=free_port(), data=data, secure=self._secure, more=self._settings)
         properties.write_text(text)
         options = [f"-Dlog4j2.configurationFile={LOG_CONFIG}"]
         if not (data / "meta.properties").exists():
@@ -155,8 +163,15 @@ class Kafka(Service):
         return bool(cluster["brokers"])
 
 
-def server_properties(port: int, *, controller_port: int, data: Path, secure: SecureListener | None = None) -> str:
-    """The contents of Kafka's configuration file."""
+def server_properties(
+    port: int,
+    *,
+    controller_port: int,
+    data: Path,
+    secure: SecureListener | None = None,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    """The contents of Kafka's configuration file. `more`: in place of some of `SETTINGS`."""
     listeners = [f"PLAINTEXT://{HOST}:{port}", f"CONTROLLER://{HOST}:{controller_port}"]
     if secure is not None:
         listeners.insert(1, f"{secure.protocol}://{HOST}:{secure.port}")
@@ -166,7 +181,7 @@ def server_properties(port: int, *, controller_port: int, data: Path, secure: Se
         "listeners": ",".join(listeners),
         "log.dirs": str(data),
     }
-    settings = SETTINGS | places | (secure.settings() if secure is not None else {})
+    settings = SETTINGS | places | (secure.settings() if secure is not None else {}) | dict(more or {})
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

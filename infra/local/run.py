@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
+from clockwork.settings.model import KafkaSettings
 from infra.local.errors import LocalServicesError
 from infra.local.jars import cache
 from infra.local.node import NodeProcess, node_environment
@@ -90,10 +91,10 @@ async def run(store: Store) -> None:
         kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT), dynamodb=dynamodb
     ) as services:
         endpoint = services.dynamodb_endpoint if dynamodb else None
-        settings = KafkaSettings(brokers=services.kafka_brokers, cluster="clockwork", shards=1, consumer_group="none")
+        kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
         # The broker's own clock stamps the records, so that anyone can see when they really arrived.
         stamped = {"message.timestamp.type": "LogAppendTime"}
-        await create_topics(settings, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
+        await create_topics(kafka, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
         environment = node_environment(
             kafka_brokers=services.kafka_brokers,
             dynamodb_endpoint=endpoint,

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,7 +33,8 @@ class LocalServices:
     pause (frozen, connections open). `start_kafka` returns when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
-    With `secure`, Kafka listens on a second port, with TLS and users. Without `dynamodb`, Kafka runs alone.
+    With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
+    Without `dynamodb`, Kafka runs alone.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class LocalServices:
         dynamodb_port: int | None = None,
         log_dir: Path | str | None = None,
         secure: SecureListener | None = None,
+        kafka_settings: Mapping[str, str] | None = None,
         dynamodb: bool = True,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._kafka_port = kafka_port
         self._secure = secure
+        self._kafka_settings = kafka_settings
         self._with_dynamodb = dynamodb
         self._dynamodb_port = dynamodb_port
         self._kafka: Kafka | None = None
@@ -71,6 +74,7 @@ class LocalServices:
             log_path=self._log_dir / "kafka.log",
             scratch=self._scratch,
             secure=self._secure,
+            settings=self._kafka_settings,
         )
         if self._with_dynamodb:
             self._dynamodb = DynamoDB(

@@ -414,3 +414,12 @@ def test_the_default_file_says_what_the_defaults_are_and_leaves_out_no_name() ->
 
 def test_the_local_file_can_be_loaded() -> None:
     assert load_settings({"CLOCKWORK_CONFIG": str(CONFIG / "local.toml")}).kafka.create_resources is True
+
+
+def test_a_store_in_memory_is_kept_by_one_process() -> None:
+    assert load_settings({}).store.kind == "dynamodb"
+    loaded = load_settings({"CLOCKWORK_STORE": "memory"})
+    assert loaded.store.in_process
+    assert loaded.kafka.create_resources, "nothing is there to be spared"
+    assert "CLOCKWORK_PROCESSES: must be 1" in refusal({"CLOCKWORK_STORE": "memory", "CLOCKWORK_PROCESSES": "2"})
+    assert "CLOCKWORK_STORE: " in refusal({"CLOCKWORK_STORE": "mongodb"})
