@@ -30,7 +30,7 @@ _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, look, change, cancel."},
     {"name": MANY, "description": "Batches and lists."},
     {"name": ADMIN, "description": "The service: for those who run it."},
-    {"name": NODE, "description": "The node itself."},
+    {"name": NODE, "description": "The node's own pages: health, metrics, this document."},
 )
 _ABOUT: Final = (
     "Clockwork delivers a payload to a Kafka topic at a time: never early, never lost, once, in order. Times are epoch "
@@ -139,7 +139,9 @@ def _response(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema if answer.model is None else _reference(answer.model)}
     if answer.examples:
         content["examples"] = _examples(answer.examples)
-    response: dict[str, Any] = {"description": answer.description, "content": {answer.media_type: content}}
+    response: dict[str, Any] = {"description": answer.description}
+    if answer.media_type is not None:
+        response["content"] = {answer.media_type: content}
     if answer.headers:
         response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
     return response

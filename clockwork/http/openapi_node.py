@@ -1,10 +1,10 @@
-"""The node's own calls, described."""
+"""Descriptions of the node's own calls."""
 
 from http import HTTPStatus
 from typing import Final
 
-from clockwork.http import problems
 from clockwork.http.openapi_parts import ANYWHERE, Answer, Call, problem
+from clockwork.schema import problems
 from clockwork.schema.documents import AliveDocument, ReadyDocument, UnreadyDocument
 
 NODE: Final = "node"
@@ -16,14 +16,14 @@ NODE_CALLS: Final = (
         path="/livez",
         name="livez",
         tag=NODE,
-        summary="Does the process turn?",
-        description="If not, a restart helps.",
+        summary="Liveness: is the event loop responsive?",
+        description="If not, the node has to be restarted.",
         keyed=False,
         answers={
             **ANYWHERE,
-            200: Answer(description="It does.", model=AliveDocument, examples={"alive": {"status": "alive"}}),
+            200: Answer(description="It is.", model=AliveDocument, examples={"alive": {"status": "alive"}}),
             503: problem(
-                "One of several processes does not.",
+                "The event loop of one of several processes is not.",
                 model=UnreadyDocument,
                 silent=problems.unavailable(_SILENT, more={"reasons": [_SILENT]}),
             ),
@@ -34,8 +34,8 @@ NODE_CALLS: Final = (
         path="/readyz",
         name="readyz",
         tag=NODE,
-        summary="Can the node do what its role does?",
-        description="For `api` and `all` that is DynamoDB and the clock; Kafka's state is in the details.",
+        summary="Readiness: can the node do the work of its role?",
+        description="For `api` and `all` that is the store and the clock; Kafka's state is in the details.",
         keyed=False,
         answers={
             **ANYWHERE,
@@ -48,7 +48,7 @@ NODE_CALLS: Final = (
                 "It cannot, and why.",
                 model=UnreadyDocument,
                 unready=problems.unavailable(
-                    "DynamoDB does not answer", more={"reasons": ["DynamoDB does not answer"], "details": {}}
+                    "The store does not answer", more={"reasons": ["the store: no answer in time"], "details": {}}
                 ),
             ),
         },
@@ -58,10 +58,10 @@ NODE_CALLS: Final = (
         path="/metrics",
         name="metrics",
         tag=NODE,
-        summary="Figures for Prometheus",
+        summary="Metrics for Prometheus",
         description="Prometheus' text format.",
         keyed=False,
-        answers={200: Answer(description="All figures.", media_type="text/plain"), **ANYWHERE},
+        answers={200: Answer(description="All metrics.", media_type="text/plain"), **ANYWHERE},
     ),
     Call(
         method="GET",
@@ -88,8 +88,8 @@ NODE_CALLS: Final = (
         path="/docs/{file}",
         name="docsFile",
         tag=NODE,
-        summary="What the page needs",
-        description="Its script and its style.",
+        summary="A file of the page",
+        description="Its scripts and its style.",
         keyed=False,
         answers={
             **ANYWHERE,

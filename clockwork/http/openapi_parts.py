@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from clockwork.errors import FieldError
-from clockwork.http import problems
-from clockwork.http.problems import Problem
+from clockwork.schema import problems
 from clockwork.schema.documents import ConflictDocument, InternalDocument, InvalidDocument, ProblemDocument
+from clockwork.schema.problems import Problem
 
 JSON: Final = "application/json"
 
@@ -22,7 +22,8 @@ class Answer:
     description: str
     model: type[BaseModel] | None = None
     """None: the body is text, or described by its media type alone."""
-    media_type: str = JSON
+    media_type: str | None = JSON
+    """None: there is no body."""
     examples: Mapping[str, Any] = field(default_factory=dict)
     """Name to body."""
     headers: tuple[str, ...] = ()
@@ -224,6 +225,14 @@ ANYWHERE: Final[Mapping[int, Answer]] = {
         **OTHER_SITE,
     ),
     408: problem("The request took too long to arrive.", slow=problems.of_http(HTTPStatus.REQUEST_TIMEOUT)),
+    414: problem("The path and the query are too long.", long=problems.of_http(HTTPStatus.REQUEST_URI_TOO_LONG)),
+    431: problem(
+        "A header is too long, or there are too many.",
+        large=problems.of_http(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    ),
+    501: problem(
+        "A `Transfer-Encoding` other than `chunked`.", unknown_coding=problems.of_http(HTTPStatus.NOT_IMPLEMENTED)
+    ),
     500: problem(
         "A mistake of the service's own.", model=InternalDocument, internal=problems.internal("5b1e7c7a11f0a1b2")
     ),
@@ -252,8 +261,8 @@ SCHEDULE_CALL: Final[Mapping[int, Answer]] = {
         ),
     ),
     503: problem(
-        "DynamoDB or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
-        down=problems.unavailable("DynamoDB did not answer in time. The same request again settles it."),
+        "The store or Kafka cannot answer in time. The outcome is unknown, and the same request again settles it.",
+        down=problems.unavailable("The store did not answer in time. The same request again settles it."),
     ),
 }
 

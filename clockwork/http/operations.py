@@ -1,7 +1,7 @@
-"""The calls under /admin: about the service itself, for those whose key has the right `admin`.
+"""The calls under /admin: about the service itself, for keys with the right `admin`.
 
-Every one of them is registered here and nowhere else, so none can be without the check. The right covers no schedule's
-content: where an answer would show some, the key needs `read` for its client besides.
+Every call is registered here, with the check, and nowhere else. The right covers no schedule's content: for an answer with
+content the key also needs `read` for its client.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,13 +12,13 @@ from aiohttp import hdrs, web
 from clockwork.access.gate import principal_of
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
+from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
-from clockwork.http.path import in_path
 from clockwork.http.shards import ShardHandlers
-from clockwork.operations.dead_letters import Discards, ShowsLetters
-from clockwork.operations.pauses import Pausing
-from clockwork.operations.scan import Scans
-from clockwork.operations.shards import Surveys
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.scan import PendingScan
+from clockwork.operations.shards import ShardAdmin
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 
@@ -27,13 +27,13 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdminParts:
-    """What the calls are answered by."""
+    """The parts of the service that answer the calls."""
 
-    pausing: Pausing
-    letters: ShowsLetters
-    discards: Discards
-    survey: Surveys
-    scan: Scans
+    pausing: PauseAdmin
+    letters: DeadLetterAdmin
+    discards: Discarder
+    survey: ShardAdmin
+    scan: PendingScan
 
 
 def add_routes(app: web.Application, parts: AdminParts) -> None:
@@ -68,27 +68,35 @@ def _for_admins(answering: Answering) -> Answering:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PauseHandlers:
-    """What is paused. Each answers all of it, as it is then."""
+    """The calls about pauses. Each answers with all pauses, as they are after it."""
 
-    pausing: Pausing
+    pausing: PauseAdmin
 
     async def show(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.show())
+        return _pauses_response(await self.pausing.show())
 
     async def pause_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.CLIENT, in_path(request, "clientId", schemas.client_id_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.CLIENT, _client(request)))
 
     async def resume_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.CLIENT, in_path(request, "clientId", schemas.client_id_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.CLIENT, _client(request)))
 
     async def pause_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.TOPIC, in_path(request, "topic", schemas.topic_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.TOPIC, _topic(request)))
 
     async def resume_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.TOPIC, in_path(request, "topic", schemas.topic_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.TOPIC, _topic(request)))
 
 
-def _shown(pauses: Pauses) -> web.Response:
+def _client(request: web.Request) -> str:
+    return path_parameter(request, "clientId", schemas.client_id_of)
+
+
+def _topic(request: web.Request) -> str:
+    return path_parameter(request, "topic", schemas.topic_of)
+
+
+def _pauses_response(pauses: Pauses) -> web.Response:
     document = {
         kind: [{"name": name, "since": names[name]} for name in sorted(names)]
         for kind, names in (("clients", pauses.clients), ("topics", pauses.topics))

@@ -1,7 +1,7 @@
 """The composition root: everything that a node is made of, put together by hand, opened in order, closed in reverse.
 
 How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reasons why not yet), then the adapters open,
-then tables and topics are made or checked for as long as it takes DynamoDB and Kafka to answer, then the group is joined.
+then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
 within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
@@ -21,16 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
-
 from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.commands.worker import CommandWork
+from clockwork.commands.worker import CommandWorker
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.errors import Unavailable
+from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
@@ -40,36 +38,32 @@ from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
-from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.siblings import Sibling, answering_siblings
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.wakeups import WakeupSender
 from clockwork.node.app_admin import admin_parts
 from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
-    dynamo_settings,
     http_tls,
     kafka_context,
     leave_as,
     prepare_resources,
     watched_certificates,
 )
+from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
-from clockwork.ports.tracing import Tracer
-from clockwork.requests.history import History
-from clockwork.requests.listing import Listing, count_ahead
-from clockwork.requests.service import Requests
-from clockwork.requests.waker import Waker
+from clockwork.ports.store import Stores
+from clockwork.requests.context import RequestContext
+from clockwork.requests.listing import count_ahead
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
-from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores import open_stores
 from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
@@ -95,9 +89,10 @@ class Node:
 
     settings: Settings
     role: Role
+    stores: Stores
     http: HttpServer
     readiness: NodeReadiness
-    waker: Waker
+    waker: WakeupSender
     watch: HealthWatch
     supervisor: Supervisor
     ownership: KafkaOwnership
@@ -152,11 +147,11 @@ class Node:
         self.supervisor.tell(shard, wakeup)
 
     async def _prepare(self) -> None:
-        """Makes or checks tables and topics, for as long as it takes DynamoDB and Kafka to answer."""
+        """Makes or checks store and topics, for as long as it takes the store and Kafka to answer."""
         backoff_state = Backoff(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
-                await prepare_resources(self.settings, fires=self.role.fires)
+                await prepare_resources(self.settings, self.stores, fires=self.role.fires)
                 if self.role.fires:
                     await self.pauses.begin()
             except Unavailable as error:
@@ -176,6 +171,11 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 
     Raises: CannotStart.
     """
+    if settings.store.in_process and role is not Role.ALL:
+        raise CannotStart(
+            f"--role {role} does not work with CLOCKWORK_STORE={settings.store.kind}: no other node can share what is "
+            "accepted; leave the role out"
+        )
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
@@ -185,9 +185,10 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
-        store = await stack.enter_async_context(
-            DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
+        stores = await stack.enter_async_context(
+            open_stores(settings, clock=clock, observe=guard.observe, telemetry=telemetry)
         )
+        store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         destination_waits = DestinationWaits(
@@ -197,7 +198,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
         settlement = Settlement(store, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer)
-        pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
+        pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         shard_pass = ShardPass(
             store,
             TransactionalDelivery(takeover, settlement, telemetry),
@@ -217,14 +218,34 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
-        waker = Waker(ownership, supervisor.tell)
+        waker = WakeupSender(ownership, supervisor.tell)
         watch = HealthWatch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
-        count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
+        context = RequestContext(
+            store=store,
+            search=stores.search,
+            clock=clock,
+            trust=guard,
+            rng=rng,
+            settings=settings.intake,
+            waker=waker,
+            topic_exists=publisher.topic_exists,
+            telemetry=telemetry,
+            tracer=tracer,
+            lists=stores.lists,
+        )
+        count = partial(count_ahead, context.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
-        requests = Requests.on(store, publisher, waker, clock, guard, rng, settings.intake)
-        app = _make_api(
-            settings, role, store, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
+        requests = RequestService(context=context, rate_limits=access.limits, pending=access.pending)
+        app = make_app(
+            requests,
+            settings.http,
+            readiness,
+            telemetry,
+            accepts=role.accepts,
+            gate=access.gate,
+            pages=SiblingPages(sibling=sibling) if sibling is not None else None,
+            admin=admin_parts(settings, stores, requests),
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -235,6 +256,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         yield Node(
             settings=settings,
             role=role,
+            stores=stores,
             http=http,
             readiness=readiness,
             waker=waker,
@@ -244,7 +266,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
-            commands=_make_commands(settings, role, kafka, requests, publisher, clock, rng, telemetry, access),
+            commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
         )
 
 
@@ -267,79 +289,26 @@ def _readiness(
 
 
 def _make_commands(
-    settings: Settings,
     role: Role,
     kafka: KafkaContext,
-    requests: Requests,
+    requests: RequestService,
     publisher: KafkaPublisher,
-    clock: SystemClock,
-    rng: random.Random,
     telemetry: PrometheusTelemetry,
     access: Access,
 ) -> Commands | None:
-    """The second way in, if it is open."""
+    """The commands front door, if it is open."""
     if not (kafka.settings.commands and role.accepts):
         return None
-    handlers = ScheduleHandlers(
-        intake=requests.intake,
-        canceller=requests.canceller,
-        rescheduler=requests.rescheduler,
-        rearmer=requests.rearmer,
-        telemetry=telemetry,
-        clock=clock,
+    worker = CommandWorker(
+        requests=requests,
         cluster=kafka.settings.cluster,
-        body_bytes_max=settings.http.body_bytes_max,
-        limits=access.limits,
-        pending=access.pending,
-    )
-    work = CommandWork(
-        handlers=handlers,
-        turn_of=requests.turn_of,
         publisher=publisher,
-        rng=rng,
+        rng=requests.context.rng,
         principal=access.principal_of_commands,
         topic=kafka.settings.commands_topic,
         dead_letter_topic=kafka.settings.dead_letters_topic,
     )
-    return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
-
-
-def _make_api(
-    settings: Settings,
-    role: Role,
-    store: DynamoScheduleStore,
-    requests: Requests,
-    waker: Waker,
-    clock: SystemClock,
-    rng: random.Random,
-    telemetry: PrometheusTelemetry,
-    readiness: NodeReadiness,
-    access: Access,
-    sibling: Sibling | None,
-    tracer: Tracer,
-) -> web.Application:
-    """What callers meet."""
-    search = DynamoScheduleSearch(store.client)
-    return make_app(
-        requests.intake,
-        requests.canceller,
-        settings.http,
-        readiness,
-        telemetry,
-        clock,
-        rescheduler=requests.rescheduler,
-        rearmer=requests.rearmer,
-        accepts=role.accepts,
-        gate=access.gate,
-        limits=access.limits,
-        pending=access.pending,
-        request_timeout_ms=settings.intake.request_timeout_ms,
-        lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
-        history=History(search, store, clock, rng, settings.intake),
-        sibling=sibling,
-        admin=admin_parts(settings, store, requests.intake, waker, clock, rng),
-        tracer=tracer,
-    )
+    return partial(KafkaCommandLog(kafka, telemetry).run, worker.work)
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What clients send to change a schedule: the body of a `PUT`, of a `retry`, and `If-Match`.
+"""The bodies of a `PUT` and of a `retry`.
 
 A `PUT` is the create that would have been sent, had the client known then what it knows now: what it names is laid over
 what is there, and the whole is validated exactly as a create is. So there is one set of rules, also for those that two
@@ -14,12 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from aiohttp import hdrs, web
-
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.requests.results import IfVersion, NewSchedule
+from clockwork.requests.results import NewSchedule
 from clockwork.schema import render as shown
 from clockwork.schema import schedule as schemas
 
@@ -29,8 +27,9 @@ _FAULTLESS: Final[Mapping[str, Any]] = {
     "delivery": {"topic": "any", "deadline": 0},
 }
 _NULLABLE: Final = frozenset({"scheduleTime", "orderingKey", "taskDataEncoding", "delivery"})
-_NULLABLE_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers", "deadline", "onLate", "retry"})
-_VERSION_CHARS_MAX: Final = 18
+_NULLABLE_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"})
+_REMOVABLE_IN_DELIVERY: Final = frozenset({"deadline", "onLate", "retry"})
+"""Policies: `null` removes the stored one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +43,14 @@ class PutChange:
 
     def __call__(self, schedule: Schedule) -> Schedule:
         """Raises: InvalidInput, TooLarge."""
-        new = _validated(_laid_over(shown.request_of(schedule), self.given), self.cluster, self.now_ms)
+        # The time that is there is not checked again: it was taken once, maybe in another form.
+        present = {**shown.request_of(schedule), "scheduleTime": 0}
+        new = _validated(_laid_over(present, self.given), self.cluster, self.now_ms)
         own_traceparent = any(name.lower() == TRACEPARENT for name, _ in new.headers)
         return replace(
             schedule,
             ordering_key=new.ordering_key,
-            due_ms=new.due_ms,
+            due_ms=new.due_ms if "scheduleTime" in self.given else schedule.due_ms,
             topic=new.topic,
             guarantee=new.guarantee,
             task_data=new.task_data,
@@ -109,23 +110,9 @@ def read_nothing(document: Any) -> None:
         raise InvalidInput([FieldError("body", "should be absent, or an empty JSON object")])
 
 
-def if_version(request: web.Request) -> IfVersion | None:
-    """The versions that `If-Match` names; None: any. Raises: InvalidInput."""
-    lines = request.headers.getall(hdrs.IF_MATCH, [])
-    if not lines or [line.strip() for line in lines] == ["*"]:
-        return None
-    tags = request.if_match if len(lines) == 1 else None
-    if not tags:
-        raise InvalidInput(
-            [FieldError("If-Match", 'should be one header with versions as the ETag gives them: "3"; or *')]
-        )
-    # Weak ones never match (RFC 9110, 13.1.1), nor does what is no version of ours.
-    named = (tag.value for tag in tags if not tag.is_weak)
-    return frozenset(int(v) for v in named if v.isascii() and v.isdigit() and len(v) <= _VERSION_CHARS_MAX)
-
-
 def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
-    """An optional field that is null counts as absent, and here all are optional; `taskData` may be null."""
+    """Without the fields that are null: an optional field that is null counts as absent, and here all are optional. But
+    `taskData` may be null, and a policy that is null is removed."""
     given = {name: value for name, value in document.items() if value is not None or name not in _NULLABLE}
     if isinstance(delivery := given.get("delivery"), dict):
         given["delivery"] = {
@@ -137,7 +124,10 @@ def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
 def _laid_over(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**present, **given}
     if isinstance(delivery := given.get("delivery"), dict):
-        merged["delivery"] = {**present["delivery"], **delivery}
+        laid_over = {**present["delivery"], **delivery}
+        merged["delivery"] = {
+            name: value for name, value in laid_over.items() if value is not None or name not in _REMOVABLE_IN_DELIVERY
+        }
     return merged
 
 

@@ -83,7 +83,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
     dead_letter_topics = settings.dead_letters.of_clients()
-    create = dynamo.create_resources if dynamo.create_resources is not None else dynamo.endpoint is not None
+    local = dynamo.endpoint is not None or settings.store.in_process
+    create = dynamo.create_resources if dynamo.create_resources is not None else local
     return replace(
         settings,
         http=replace(settings.http, checks_host=settings.access.auth == "none"),

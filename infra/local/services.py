@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,12 @@ from typing import Self
 from infra.local import dynamodb, kafka
 from infra.local.dynamodb import DynamoDB
 from infra.local.errors import LocalServicesError
-from infra.local.jars import ensure_jars
+from infra.local.jars import cache, ensure_jars
 from infra.local.java import find_java
 from infra.local.kafka import Kafka, SecureListener
 from infra.local.service import Service
+
+logger = logging.getLogger("infra.local")
 
 
 class LocalServices:
@@ -27,7 +30,7 @@ class LocalServices:
     Logs go to `log_dir`, else beside the data; those of a failed start are kept.
 
     To break things on purpose, each on its port and with its data: stop (in order), kill (as a power cut would) and
-    pause (frozen, connections open). `start_kafka` and `restart_kafka` return when it answers again. DynamoDB
+    pause (frozen, connections open). `start_kafka` returns when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
     With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
@@ -82,7 +85,9 @@ class LocalServices:
                 in_memory=self._data_dir is None,
             )
         try:
-            await ensure_jars(self._log_dir / "jars.log", self._scratch)
+            bundles = [service.bundle for service in self._services()]
+            await ensure_jars(bundles, self._log_dir / "jars.log", self._scratch)
+            await self._ensure_archives()
             with _first_error():
                 async with asyncio.TaskGroup() as starting:
                     for service in self._services():
@@ -121,10 +126,6 @@ class LocalServices:
     async def kill_kafka(self) -> None:
         await self._opened_kafka().kill()
 
-    async def restart_kafka(self) -> None:
-        await self.stop_kafka()
-        await self.start_kafka()
-
     def pause_kafka(self) -> None:
         self._opened_kafka().pause()
 
@@ -153,6 +154,25 @@ class LocalServices:
         self._kafka = self._dynamodb = None
         if self._scratch is not None:
             _remove(self._scratch, spare=self._log_dir if keep_logs else None)
+
+    async def _ensure_archives(self) -> None:
+        """Records the ahead-of-time caches that are missing: at the first start with these jars and this Java."""
+        archived = [service for service in self._services() if service.bundle.archived]
+        missing = [service for service in archived if not service.bundle.archive.exists()]
+        if not missing:
+            return
+        logger.info(
+            "preparing quick starts of %s, once (some ten seconds)", " and ".join(service.name for service in missing)
+        )
+        # Beside the caches, so that a file is put in place by renaming it; removed even if this process is killed.
+        folder = Path(tempfile.mkdtemp(prefix="recording-", dir=cache()))
+        try:
+            with _first_error():
+                async with asyncio.TaskGroup() as recording:
+                    for service in missing:
+                        recording.create_task(service.recorder(folder).record(), name=f"record {service.name}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _services(self) -> list[Service]:
         return [service for service in (self._kafka, self._dynamodb) if service is not None]

@@ -1,7 +1,17 @@
 """Fixtures of the contract suites."""
 
 from tests.contract.kafka_fixtures import kafka, memory_kafka, module_kafka, node, real_kafka
-from tests.contract.store_fixtures import dynamo_settings, dynamo_store, faults, store
+from tests.contract.store_fixtures import (
+    dynamo_settings,
+    dynamo_store,
+    faults,
+    pauses,
+    search,
+    session_tables,
+    store,
+    stores,
+    transport,
+)
 
 __all__ = [
     "dynamo_settings",
@@ -11,6 +21,11 @@ __all__ = [
     "memory_kafka",
     "module_kafka",
     "node",
+    "pauses",
     "real_kafka",
+    "search",
+    "session_tables",
     "store",
+    "stores",
+    "transport",
 ]

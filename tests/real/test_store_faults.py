@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.faults import Throttle
-from tests.support.ledger import lateness_text
 from tests.support.load import Load
 from tests.support.nodes import Cluster, node_here
+from tests.support.promises import lateness_text
 from tests.support.proxy import proxy_to
 from tests.support.reader import read_all
 from tests.support.under_load import audit, under_load, until_delivers
@@ -110,7 +110,7 @@ async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(
             ready = await node.client.readyz()
             return ready.status == 503 and any(name in reason for reason in ready.body["reasons"])
 
-        await until(lambda: reasons("DynamoDB"), "DynamoDB named")
+        await until(lambda: reasons("the store"), "the store named")
         assert (await node.client.livez()).status == 200
         await dynamodb.open()
         await until(lambda: reasons("topics"), "Kafka named")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from clockwork.domain.schedule import BrokenRow, Outcome, Row
+from clockwork.domain.schedule import BrokenRow, Outcome, Row, RowName
 from clockwork.errors import ConditionFailed, StoreUnavailable
 from clockwork.requests import reschedule
-from clockwork.requests.reschedule import Rescheduler
+from clockwork.requests.context import RequestContext
 from clockwork.requests.results import NotFound
 from tests.simulation.store_world import HostStore
 
@@ -17,7 +17,7 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
 
     async def transaction(
         self: HostStore,
-        shard: Any,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: Any,
@@ -26,20 +26,20 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
         replaces_version: int,
         note: Any = None,
     ) -> None:
-        place, name = (shard, outcome.position), (pointer.client_id, pointer.schedule_key)
+        place, key = (name.shard, name.position), (pointer.client_id, pointer.schedule_key)
 
         def effect() -> None:
-            there = self.pointers[name]
-            self._check_free(place, (*name, outcome.position), (row.shard, row.position), name)
+            there = self.pointers[key]
+            self._check_free(place, (*key, outcome.position), (row.shard, row.position), key)
             if there.position == row.position:
                 return
             if on_condition:
-                self._check_held(shard, outcome, hold)
+                self._check_held(name, outcome, hold)
             if there.version != replaces_version:
                 raise ConditionFailed
             writes = self._put_row(row) | self._put_pointer(pointer)
             writes |= self._delete_row(*place) if deletes else {}
-            writes |= self._move_note(name, note)
+            writes |= self._move_note(key, note)
             self._apply(writes | (self._put_outcome(outcome) if puts_outcome else {}))
 
         await self._serve("reschedule", effect)
@@ -47,29 +47,31 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
     return transaction
 
 
-async def change_whatever_is_there_now(self: Rescheduler, client_id: Any, key: Any, wish: Any, patience: Any) -> Any:
+async def change_whatever_is_there_now(
+    context: RequestContext, client_id: Any, key: Any, deadline: Any, wish: Any
+) -> Any:
     """A try whose answer was lost is forgotten."""
     while True:
         try:
-            pointer = await self._store.read_pointer(client_id, key)
+            pointer = await context.store.read_pointer(client_id, key)
             if pointer is None:
                 return NotFound()
-            move, present = None, await self._present(pointer, patience)
+            move, present = None, await reschedule._present(context, pointer, deadline)
             if isinstance(present, Row | BrokenRow):
-                step = await self._prepare(pointer, present, wish, None)
-                if not isinstance(step, reschedule._Move):
+                step = await reschedule._prepare(context, pointer, present, wish, None)
+                if not isinstance(step, reschedule.Move):
                     return step
-                move, present = step, await self._settle(step, wish, patience)
-            if (answer := self._answer(pointer, move, present, wish)) is not None:
+                move, present = step, await reschedule._replace_row(context, step, wish, deadline)
+            if (answer := reschedule._result(context, pointer, move, present, wish)) is not None:
                 return answer
         except StoreUnavailable:
             pass  # the break: what was tried is not asked for
-        await patience.pause("")
+        await deadline.pause("")
 
 
-def same_delivery_id(self: Rescheduler, pointer: Any, present: Any, wanted: Any) -> Any:
-    move = _move(self, pointer, present, wanted)
+def same_delivery_id(context: RequestContext, pointer: Any, present: Any, wanted: Any) -> Any:
+    move = _move(context, pointer, present, wanted)
     return replace(move, row=replace(move.row, schedule=replace(move.row.schedule, delivery_id=present.delivery_id)))
 
 
-_move = Rescheduler._move
+_move = reschedule._move

@@ -18,7 +18,7 @@ from clockwork.requests.listing import count_ahead
 from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.results import Status
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.unit.api_edge import a_request
 from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk
 from tests.unit.counting import FakeCount, count_again_after, counting, no_patience
@@ -80,7 +80,7 @@ def command(**changes: Any) -> bytes:
         ("command_not_json", b""),
         ("command_not_json", b"{"),
         ("command_not_json", b"[]"),
-        ("command_not_json", b'{"command":"create","command":"cancel"}'),
+        ("command_unknown", b'{"command":"create","command":"cancel"}'),
         ("command_unknown", command(command="fire")),
         ("command_unknown", command(command=...)),
         ("command_unknown", command(command=["create"])),
@@ -297,7 +297,7 @@ async def test_a_client_that_waits_holds_up_its_own_commands_and_not_those_of_ot
     other = json.dumps({"command": "create", "schedule": {**desk.body(), "clientId": "other"}}).encode()
     desk.put(other, key=b"other")
     async with desk.running():
-        while await desk.engine.intake.find(ClientId("other"), ScheduleKey("order-1")) is None:  # noqa: ASYNC110
+        while await desk.engine.find(ClientId("other"), ScheduleKey("order-1")) is None:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert await desk.now() is None
         waiting.set()
