@@ -158,6 +158,8 @@ def main() -> None:
     parser.add_argument("--store", type=store_name, default="dynamodb", help=f"{names}; default: dynamodb")
     store: Store = parser.parse_args().store
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # The first start takes a minute, and says what it fetches.
+    logging.getLogger("infra.local").setLevel(logging.INFO)
     try:
         asyncio.run(run_until_signal(store))
     except* LocalServicesError as errors:

@@ -42,7 +42,7 @@ class Foreground:
     async def all_gone(self) -> bool:
         """True when none of the processes that it started runs any more."""
         _, left = await asyncio.to_thread(psutil.wait_procs, self.descendants, timeout=GONE_SECONDS_MAX)
-        # In a container whose first process collects nobody, the dead stay in the table.
+        # In a container whose first process collects no children, dead processes stay in the table.
         return not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 

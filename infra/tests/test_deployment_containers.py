@@ -23,7 +23,7 @@ SETTINGS: Final = {setting.name for setting in setting_names()}
 # --- the image
 
 
-def test_the_image_is_pinned_runs_as_nobody_special_and_has_two_stages() -> None:
+def test_the_image_is_pinned_runs_without_rights_and_has_two_stages() -> None:
     bases = re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert [re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) is not None for base in bases] == [True]
     assert len(re.findall(r"^FROM \$\{BASE\}", DOCKERFILE, re.MULTILINE)) == 2

@@ -43,7 +43,7 @@ async def test_the_command_ends_with_a_reason_when_a_service_dies(tmp_path: Path
 
 
 async def test_without_a_network_the_first_start_names_what_it_needs_it_for(tmp_path: Path) -> None:
-    # A proxy that nobody listens at stands for the missing network.
+    # A proxy address without a listener stands for the missing network.
     proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
     places = {"CLOCKWORK_LOCAL_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
     process = await start("infra.local", environment={**places, "NO_PROXY": "", "no_proxy": "", **proxies})
