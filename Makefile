@@ -15,6 +15,9 @@ PROMTOOL ?= $(VENV)/tools/promtool
 PYTHON ?=
 CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
 
+# Processes that run the tests: one with the real services and one without keep two cores busy. 0: all in one process.
+WORKERS ?= 2
+
 # More arguments for the target: `make test ARGS="-k lanes"`.
 ARGS ?=
 
@@ -34,9 +37,10 @@ demo: $(STAMP) ## against the running node: create schedules, consume them, show
 	@$(PY) -m infra.local.demo $(ARGS)
 
 test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
-sim: $(STAMP) ## simulated histories: make sim SEEDS=1000, or make sim SEED=7 to replay one
+sim: $(STAMP) ## all mutations caught, and many histories: make sim SEEDS=1000; or make sim SEED=7 to replay one
+	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation $(ARGS))
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
@@ -49,7 +53,8 @@ bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENAR
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(ARGS)
 
-check: format-check lint types imports rules test ## what CI runs: format, lint, types, import rules, alerts, every test
+check: $(STAMP) ## what CI runs: format, lint, types, import rules, alerts, every test; says where the time went
+	@$(PY) -m infra.check $(MAKE)
 
 format: $(STAMP) ## write the code in its one form
 	$(VENV)/bin/ruff format $(CODE)

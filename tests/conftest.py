@@ -3,10 +3,14 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.simulation import size
+from tests.support import timing
+from tests.support.workers import TwoEndedScheduling, rank
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -30,12 +34,33 @@ async def services() -> AsyncIterator["LocalServices"]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that use the real services, directly or through another fixture, and runs them last: a rule
-    that is broken is then known at once."""
+    """Marks the tests that use the real services, directly or through another fixture, and runs their files last: a
+    broken rule is known at once."""
     for item in items:
         if _REAL_FIXTURE in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real)
-    items.sort(key=lambda item: item.get_closest_marker("real") is not None)
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_report_header() -> str:
+    """Says how much of the simulation runs, and by which draw."""
+    return f"simulation: {size.text()}"
+
+
+@pytest.hookimpl(optionalhook=True)  # absent with -p no:xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoEndedScheduling:
+    """Distributes the tests if they run in several workers."""
+    return TwoEndedScheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints where the time went, unless it was asked to be quiet."""
+    if config.get_verbosity() < 0:
+        return
+    reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
+    terminalreporter.write_sep("=", "time by folder and by file")
+    for line in (*timing.time_lines(reports), timing.cpu_line()):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,10 @@ class ShardLoop:
                 elif self._scan_at_ms <= now_ms and len(lease.cleanup) > SCAN_PAST_MAX:
                     self._scan_at_ms = now_ms + SCAN_PUT_OFF_MS
                 elif self._scan_at_ms <= now_ms:
-                    self._next_ms = await self._shard_pass.first_due_ms(lease)
+                    found_ms = await self._shard_pass.first_due_ms(lease)
+                    # A hint stays beside it: after a fence it is not the time of a row.
+                    known = [ms for ms in (self._next_ms, found_ms) if ms is not None]
+                    self._next_ms = min(known, default=None)
                     self._scan_at_ms = scan_after(now_ms, scan_interval_ms=self._settings.scan_interval_ms)
                 else:
                     await self._wait(lease)

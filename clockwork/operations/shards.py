@@ -87,17 +87,18 @@ class ShardAdmin:
         by = f"operator/{self._rng.getrandbits(64):016x}"
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.kept():
-            before = await self._store.read_shard(shard)
+            stored = await self._store.read_shard(shard)
             while True:
                 try:
-                    await self._store.raise_epoch(shard, expected=before.epoch, owner=by)
+                    stored = await self._store.raise_epoch(shard, expected=stored.epoch, owner=by)
                     break
                 except ConditionFailed:
                     # A node has just taken it over, which is the purpose; or an earlier try of this call was applied.
                     break
                 except StoreUnavailable as error:
                     await patience.pause(f"the shard could not be fenced in time: {error}")
-            self._waker.wake(shard, NewlyDue(self._clock.now_ms()))
+            # Past the stored frontier: up to there its owner has nothing to write that could be refused.
+            self._waker.wake(shard, NewlyDue(max(self._clock.now_ms(), stored.frontier_ms + 1)))
             return await self._view(shard)
 
     async def _view(self, shard: ShardId) -> ShardView:

@@ -232,7 +232,8 @@ async def test_a_free_port_that_is_snatched_before_its_use_is_replaced_by_anothe
 
     class Patient(Pretended):
         async def answers(self, port: int) -> bool:
-            return (self.home / "port").exists()
+            # It is there before its contents are.
+            return (self.home / "port").exists() and bool((self.home / "port").read_text())
 
     service = Patient(script=script, folder=tmp_path)
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -155,25 +155,16 @@ async def _start(cluster: Cluster, name: str) -> ClusterNode:
 async def _restart(
     cluster: Cluster, nodes: dict[str, ClusterNode], name: str, load: Load, reader: CommittedReader
 ) -> Change:
-    before = {each: await node.shards() for each, node in nodes.items()}
-    rebalances = await _rebalances(nodes, name)
+    before, rebalances = await _shards(nodes), await _rebalances(nodes, name)
     from_ms, stopped_ms = await _stop(nodes, name, load)
     nodes[name] = await _start(cluster, name)
     back_ms = now_ms()
     load.clients = [node.client for node in nodes.values()]
     await nodes[name].until_works(SHARE)
-    delivers_ms = await until_delivers(reader, load, shards=before[name], since_ms=stopped_ms)
-    after = {each: await node.shards() for each, node in nodes.items()}
-    return Change(
-        name=name,
-        shards=before[name],
-        from_ms=from_ms,
-        stopped_ms=stopped_ms,
-        back_ms=back_ms,
-        delivers_ms=delivers_ms,
-        moved=sum(len(after[each] - before[each]) for each in nodes),
-        rebalances=await _rebalances(nodes, name) - rebalances,
+    change = await _delivers_again(
+        nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=back_ms
     )
+    return replace(change, rebalances=await _rebalances(nodes, name) - rebalances)
 
 
 async def _leave(
@@ -185,14 +176,30 @@ async def _leave(
     *,
     for_good: bool,
 ) -> Change:
-    before = {each: await node.shards() for each, node in nodes.items()}
+    before = await _shards(nodes)
     from_ms, stopped_ms = await _stop(nodes, name, load, for_good=for_good)
     if not for_good:
         assert await leave(cluster, name) == 0
     del nodes[name]
-    back_ms = now_ms()
+    return await _delivers_again(
+        nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=now_ms()
+    )
+
+
+async def _delivers_again(
+    nodes: dict[str, ClusterNode],
+    name: str,
+    load: Load,
+    reader: CommittedReader,
+    *,
+    before: dict[str, frozenset[int]],
+    from_ms: int,
+    stopped_ms: int,
+    back_ms: int,
+) -> Change:
+    """Waits until the shards of a stopped node deliver, and counts those that another node has lost or gained."""
     delivers_ms = await until_delivers(reader, load, shards=before[name], since_ms=stopped_ms)
-    after = {each: await node.shards() for each, node in nodes.items()}
+    after = await _shards(nodes)
     return Change(
         name=name,
         shards=before[name],
@@ -202,6 +209,10 @@ async def _leave(
         delivers_ms=delivers_ms,
         moved=sum(len(before[each] - after[each]) for each in nodes),
     )
+
+
+async def _shards(nodes: dict[str, ClusterNode]) -> dict[str, frozenset[int]]:
+    return {name: await node.shards() for name, node in nodes.items()}
 
 
 async def _stop(nodes: dict[str, ClusterNode], name: str, load: Load, *, for_good: bool = False) -> tuple[int, int]:

@@ -139,7 +139,10 @@ class RealUnderTest:
     ) -> str:
         name = f"topic-{uuid4().hex[:8]}"
         limit = {} if record_bytes_max is None else {"max.message.bytes": str(record_bytes_max)}
-        await create_topics(self.settings, [name], kafka_partitions=kafka_partitions, config=limit | dict(config or {}))
+        # The records of these tests bear a time of long ago: with the default retention the broker deletes them when it
+        # next cleans up, which is half a minute after its start and then every five minutes.
+        own = {"retention.ms": "-1"} | limit | dict(config or {})
+        await create_topics(self.settings, [name], kafka_partitions=kafka_partitions, config=own)
         return name
 
     async def read_committed(self, topic: str) -> list[StoredRecord]:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.load import Load
-from tests.support.nodes import SOON_MS, Cluster, ClusterNode, now_ms
+from tests.support.nodes import Cluster, ClusterNode, now_ms, soon_ms
 from tests.support.reader import read_all, reading
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes]
 
 AT_DUE_TIME = 80
+AT_ONCE_MS = -60_000
+"""From the due time: long past."""
 
 
 async def test_a_cancel_right_after_its_create_finds_it(shared: Cluster, shared_node: ClusterNode) -> None:
@@ -21,9 +23,10 @@ async def test_a_cancel_right_after_its_create_finds_it(shared: Cluster, shared_
     # would be seen.
     topic = await shared.topic()
     client = shared_node.client
+    ahead_ms = soon_ms()
 
     async def one(key: str) -> None:
-        assert (await client.create(shared.body(topic, key, in_ms=SOON_MS))).status == 201
+        assert (await client.create(shared.body(topic, key, in_ms=ahead_ms))).status == 201
         answered = await client.cancel(shared.name, key)
         assert (answered.status, answered.body["status"]) == (200, "cancelled")
         assert (await client.cancel(shared.name, key)).status == 200, "cancelled before is cancelled"
@@ -33,7 +36,7 @@ async def test_a_cancel_right_after_its_create_finds_it(shared: Cluster, shared_
         for number in range(20):
             group.create_task(one(f"right-after-{number}"))
     # Of the same shard as the last one, and due later than all of them: when it is there, they have been passed over.
-    last = shared.body(topic, "after-them", in_ms=SOON_MS + 100, ordering_key="right-after-19")
+    last = shared.body(topic, "after-them", in_ms=ahead_ms + 100, ordering_key="right-after-19")
     assert (await client.create(last)).status == 201
     await shared.until_status(client, "after-them")
     assert [r.schedule_key for r in await read_all(shared.services.kafka_brokers, topic)] == ["after-them"]
@@ -47,8 +50,9 @@ async def test_cancels_at_the_very_due_time_are_answered_truly(
     topic = await shared.topic()
     load = Load(shared, [topic], prefix="due")
     load.clients = [shared_node.client]
+    ahead_ms = soon_ms()
     bodies = [
-        shared.body(topic, f"due-{n}", in_ms=SOON_MS + 17 * n, ordering_key=f"due-lane-{n % 20}")
+        shared.body(topic, f"due-{n}", in_ms=ahead_ms + 17 * n, ordering_key=f"due-lane-{n % 20}")
         for n in range(AT_DUE_TIME)
     ]
     async with asyncio.TaskGroup() as group:
@@ -59,7 +63,7 @@ async def test_cancels_at_the_very_due_time_are_answered_truly(
             group.create_task(load.cancel_near_due(body, offset_ms=offset_ms))
             for n, body in enumerate(bodies)
             # The first ones at once: they have time enough, whatever this machine does.
-            for offset_ms in ((-450 + 8 * n, -440 + 8 * n) if n else (-SOON_MS, -SOON_MS))
+            for offset_ms in ((-450 + 8 * n, -440 + 8 * n) if n else (AT_ONCE_MS, AT_ONCE_MS))
         ]
     answers = [task.result() for task in cancels]
     async with reading(shared.services.kafka_brokers, topic) as reader:
@@ -81,7 +85,7 @@ async def test_a_row_whose_lane_waits_can_be_cancelled_long_after_its_due_time(
     # wake-up, the owner stamps the row. Under at_least_once a zombie might have sent it: never cancelled any more.
     topic = await shared.topic()
     client = shared_node.client
-    due_ms = now_ms() + SOON_MS
+    due_ms = now_ms() + soon_ms()
     for key, guarantee in (("w-1", "exactly_once"), ("w-2", "exactly_once"), ("w-alo", "at_least_once")):
         body = shared.body(topic, key, due_ms=due_ms, ordering_key="waits", guarantee=guarantee)
         assert (await client.create(body)).status == 201

@@ -11,7 +11,7 @@ from clockwork.domain import record as names
 from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
 from tests.support.client import Answered
-from tests.support.nodes import SHARDS, SOON_MS, Cluster, ClusterNode, now_ms
+from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms, soon_ms
 from tests.support.reader import Arrived, read_all, reading
 from tests.support.waiting import until
 
@@ -27,10 +27,11 @@ async def test_a_put_right_after_its_create_finds_it_and_moves_it(shared: Cluste
     # would be seen.
     topic, other = await shared.topic(), await shared.topic()
     client = shared_node.client
+    ahead_ms = soon_ms()
 
     async def one(key: str) -> None:
-        created = await client.create(shared.body(topic, key, in_ms=SOON_MS))
-        changes = {"scheduleTime": now_ms() + SOON_MS + 500, "taskData": "moved", "delivery": {"topic": other}}
+        created = await client.create(shared.body(topic, key, in_ms=ahead_ms))
+        changes = {"scheduleTime": now_ms() + ahead_ms + 500, "taskData": "moved", "delivery": {"topic": other}}
         put = await client.put(shared.name, key, changes)
         assert (put.status, put.headers["ETag"]) == (200, '"2"'), put
         assert put.body == (await client.get(shared.name, key)).body
@@ -57,15 +58,16 @@ async def test_a_put_at_the_very_due_time_is_answered_truly(
     # old time; never both, never neither.
     topic = await shared.topic()
     client = shared_node.client
+    ahead_ms = soon_ms()
     bodies = [
-        shared.body(topic, f"put-due-{n}", in_ms=SOON_MS + 17 * n, ordering_key=f"put-lane-{n % 20}")
+        shared.body(topic, f"put-due-{n}", in_ms=ahead_ms + 17 * n, ordering_key=f"put-lane-{n % 20}")
         for n in range(AT_DUE_TIME)
     ]
 
     async def one(n: int, body: dict[str, Any]) -> Answered:
         assert (await client.create(body)).status == 201
         # The first one at once: it has time enough, whatever this machine does.
-        await asyncio.sleep(max(0, body["scheduleTime"] - (450 - 10 * n if n else SOON_MS) - now_ms()) / 1_000)
+        await asyncio.sleep(max(0, body["scheduleTime"] - (450 - 10 * n if n else HOUR_MS) - now_ms()) / 1_000)
         moved = {"scheduleTime": body["scheduleTime"] + 1_500}
         put = await _answered(lambda: client.put(shared.name, body["scheduleKey"], moved))
         assert put.status in (200, 409), put
@@ -107,7 +109,7 @@ async def test_a_put_of_the_ordering_key_moves_the_schedule_to_another_shard(
             if shard_of(OrderingKey(f"other-{n}"), SHARDS) != shard_of(OrderingKey(key), SHARDS)
         ),
     )
-    due_ms = now_ms() + SOON_MS
+    due_ms = now_ms() + soon_ms()
     for name, lane in ((key, old), ("put-shard-before", new)):
         assert (await client.create(shared.body(topic, name, due_ms=due_ms, ordering_key=lane))).status == 201
     put = await client.put(shared.name, key, {"orderingKey": new})
@@ -176,7 +178,7 @@ async def test_a_failed_schedule_is_armed_again_once_and_delivered(shared: Clust
     assert (await client.retry(shared.name, "armed")).status == 409
     failed = await shared.until_status(client, "armed", "failed")
     await shared.configure_topic(topic, {"max.message.bytes": "100000"})
-    first = await client.retry(shared.name, "armed", {"scheduleTime": now_ms() + SOON_MS})
+    first = await client.retry(shared.name, "armed", {"scheduleTime": now_ms() + soon_ms()})
     assert first.status == 200
     again = await client.retry(shared.name, "armed")
     assert (again.status, again.body) == (200, first.body)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.nodes import SOON_MS, Cluster, ClusterNode, now_ms
+from tests.support.nodes import Cluster, ClusterNode, now_ms, soon_ms
 from tests.support.reader import read_all, reading
 
 pytestmark = [pytest.mark.processes]
@@ -76,7 +76,7 @@ async def test_a_key_may_be_used_again_once_its_schedule_has_ended(shared: Clust
     # of what stood there before must not bring that back.
     topic = await shared.topic()
     client = shared_node.client
-    first = shared.body(topic, "again", in_ms=SOON_MS, data="first")
+    first = shared.body(topic, "again", in_ms=soon_ms(), data="first")
     second = shared.body(topic, "again", in_ms=60_000, data="second")
     assert (await client.create(first)).status == 201
     refused = await client.create(second)

@@ -8,7 +8,7 @@ import pytest
 
 from clockwork.domain.record import DEAD_REASON
 from infra.local.node import REPOSITORY
-from tests.support.nodes import SOON_MS, Cluster, ClusterNode
+from tests.support.nodes import Cluster, ClusterNode, soon_ms
 from tests.support.reader import read_all
 
 pytestmark = [pytest.mark.processes]
@@ -21,7 +21,7 @@ async def fail_all(cluster: Cluster, node: ClusterNode, data: dict[str, object])
     """Both guarantees, each in a lane of its own; the topic is gone when they are due."""
     topic = await cluster.topic()
     bodies = [
-        cluster.body(topic, f"{key}-{guarantee}", in_ms=SOON_MS, data=value, guarantee=guarantee)
+        cluster.body(topic, f"{key}-{guarantee}", in_ms=soon_ms(), data=value, guarantee=guarantee)
         for key, value in data.items()
         for guarantee in ("exactly_once", "at_least_once")
     ]

@@ -29,7 +29,7 @@ from tests.support.nodes import Cluster, ClusterNode, opened_cluster
 from tests.support.reader import reading
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.processes]
+pytestmark = [pytest.mark.processes, pytest.mark.real]
 
 USER: Final = "node"
 PASSWORD: Final = "correct-horse"

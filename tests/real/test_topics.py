@@ -13,7 +13,7 @@ from clockwork.domain.record import DEAD_ATTEMPTS, DEAD_REASON, DEAD_TOPIC
 from tests.support.client import Client
 from tests.support.ledger import lateness_text
 from tests.support.load import Load
-from tests.support.nodes import SOON_MS, Cluster, ClusterNode, node_here, now_ms
+from tests.support.nodes import Cluster, ClusterNode, node_here, now_ms, soon_ms
 from tests.support.reader import Arrived, read_all, reading
 
 pytestmark = [pytest.mark.processes]
@@ -30,7 +30,7 @@ async def test_a_deleted_topic_holds_up_its_own_lanes_only_and_delivers_when_it_
     # same shard, in the same passes, between the waiting ones.
     topic, other = await shared.topic(), await shared.topic()
     client = shared_node.client
-    due_ms = now_ms() + SOON_MS
+    due_ms = now_ms() + soon_ms()
     await _create_all(
         client,
         [
@@ -58,8 +58,8 @@ async def test_a_topic_that_stays_away_too_long_ends_its_schedules_as_dead_lette
     # The wait is over at a probe: then all of its rows fail, without attempts of their own, and in order.
     topic = await cluster.topic()
     async with node_here(cluster, more={"CLOCKWORK_TOPIC_WAIT_MS": "300"}) as (_, client):
-        bodies = [cluster.body(topic, f"lost-{n}", in_ms=SOON_MS + n, ordering_key="lane") for n in range(3)]
-        bodies.append(cluster.body(topic, "lost-alo", in_ms=SOON_MS, ordering_key="other", guarantee="at_least_once"))
+        bodies = [cluster.body(topic, f"lost-{n}", in_ms=soon_ms() + n, ordering_key="lane") for n in range(3)]
+        bodies.append(cluster.body(topic, "lost-alo", in_ms=soon_ms(), ordering_key="other", guarantee="at_least_once"))
         await _create_all(client, bodies)
         await cluster.delete_topic(topic)
         for body in bodies:
@@ -90,7 +90,7 @@ async def test_a_record_that_its_topic_refuses_becomes_a_dead_letter_and_its_lan
         assert (await client.create(before)).status == 201
         await shared.until_status(client, f"{name}-before")
         await _set_limit(shared, topic)
-    due_ms = now_ms() + SOON_MS
+    due_ms = now_ms() + soon_ms()
     culprit = shared.body(
         topic, f"{name}-culprit", due_ms=due_ms, ordering_key=name, data="x" * 3 * SMALL_BYTES, guarantee=guarantee
     )
@@ -132,7 +132,7 @@ async def test_nothing_arrives_early_by_the_brokers_own_clock_and_lanes_keep_the
     topics = [await shared.topic(), await shared.topic(kafka_partitions=1), await shared.topic(broker_time=False)]
     load = Load(shared, topics, prefix="stamped")
     load.clients = [shared_node.client]
-    start_ms = now_ms() + SOON_MS
+    start_ms = now_ms() + soon_ms()
     async with asyncio.TaskGroup() as group:
         for number in range(STAMPED):
             body = shared.body(

@@ -2,18 +2,18 @@
 
 import pytest
 
+from tests.simulation import size
 from tests.simulation.run import simulate
 from tests.simulation.themes import Theme
 
-SEEDS = range(160)
-"""In this suite; `make sim SEEDS=10000` tries more."""
-SEEDS_OF_A_THEME = range(1_000, 1_015)
+SEEDS = size.seeds(range(160), size.HISTORIES)
+SEEDS_OF_A_THEME = size.seeds(range(1_000, 1_015), size.HISTORIES_OF_A_THEME)
 CHUNK = 20
 
 
-@pytest.mark.parametrize("start", SEEDS[::CHUNK])
-def test_every_promise_is_kept_whatever_goes_wrong(start: int) -> None:
-    for seed in range(start, start + CHUNK):
+@pytest.mark.parametrize("chunk", range(0, len(SEEDS), CHUNK))
+def test_every_promise_is_kept_whatever_goes_wrong(chunk: int) -> None:
+    for seed in SEEDS[chunk : chunk + CHUNK]:
         _assert_kept(seed)
 
 

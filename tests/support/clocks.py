@@ -1,4 +1,6 @@
-"""Time that a test sets by hand."""
+"""Time that a test sets by hand, or lets pass on its event loop."""
+
+import asyncio
 
 
 class ManualClock:
@@ -25,6 +27,20 @@ class ManualClock:
     def set_ms(self, now_ms: int) -> None:
         """Makes it that time, forwards or backwards."""
         self._now_us = now_ms * 1_000
+
+
+class LoopClock(ManualClock):
+    """A clock that moves with the running event loop's time, and so with virtual time. It begins when it is made."""
+
+    def __init__(self, now_ms: int) -> None:
+        super().__init__(now_ms)
+        self._began_s = asyncio.get_running_loop().time()
+
+    def now_us(self) -> int:
+        return super().now_us() + int((asyncio.get_running_loop().time() - self._began_s) * 1e6)
+
+    def now_ms(self) -> int:
+        return self.now_us() // 1_000
 
 
 class ManualMonotonic:

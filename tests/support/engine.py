@@ -72,10 +72,11 @@ class Engine:
         limits: DestinationRateLimits | None = None,
         tracer: Tracer = NO_TRACER,
         request_timeout_ms: int = 60_000,
+        clock: ManualClock | None = None,
         **settings: Any,
     ) -> None:
         """`request_timeout_ms`: longer than a busy machine stands still; short only where a test waits for its end."""
-        self.clock = ManualClock(builders.DUE_MS - 60_000)
+        self.clock = clock or ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
         self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)

@@ -40,11 +40,17 @@ SHARDS: Final = 8
 SHORT_SESSION: Final = {"CLOCKWORK_SESSION_TIMEOUT_MS": "3000"}
 """For nodes that are killed or frozen: soon their shards move. All others have the usual session, so that none moves because
 a busy machine stood still."""
-SOON_MS: Final = 4_000
-"""Ahead: soon enough to wait for it, and time enough to do something before, also where a busy machine stands still."""
+SOON_MS: Final = 1_500
+SOON_STRETCH_MAX: Final = 4.0
 LOG_LINES_SHOWN: Final = 12
 
 now_ms: Final = SystemClock().now_ms
+
+
+def soon_ms() -> int:
+    """How far ahead something is due that a test waits for, and does something before: longer where processes wait for a
+    core, by the load of the last minute."""
+    return round(SOON_MS * min(SOON_STRETCH_MAX, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))))
 
 
 class ClusterNode:

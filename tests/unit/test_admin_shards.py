@@ -1,7 +1,9 @@
 """The shards from outside, an owner that begins anew, and pending schedules carried to another cluster."""
 
+import asyncio
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import Fenced, StoreUnavailable
+from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.operations.scan import SCAN_START
+from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.results import Cancelled
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
+from tests.support.clocks import LoopClock
 from tests.support.engine import SHARD, SHARDS, Engine
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.api_edge import a_request
 from tests.unit.service import Service, a_principal, gate_of, open_service
 from tests.unit.test_cli_admin import admin
@@ -129,6 +135,40 @@ async def test_a_fence_whose_answer_was_lost_is_raised_once() -> None:
     view = await engine.survey.fence(SHARD)
     assert view.state is not None
     assert view.state.epoch == 1
+
+
+@pytest.mark.parametrize("lead_ms", [250, 2_500], ids=["shorter than the scan interval", "longer than it"])
+@in_virtual_time
+async def test_an_owner_with_nothing_due_meets_the_fence_also_while_its_frontier_reaches_ahead(lead_ms: int) -> None:
+    # A frontier that reaches ahead is not written again until something is due beyond it, and only its write is refused.
+    engine = Engine(clock=LoopClock(DUE_MS), scan_interval_ms=1_000, frontier_lead_ms=lead_ms)
+    limits = ConcurrencyLimits(passes=asyncio.Semaphore(1), takeovers=asyncio.Semaphore(1))
+    loop = ShardLoop(
+        SHARD,
+        engine.takeover,
+        engine.shard_pass,
+        limits,
+        engine.clock,
+        NoTelemetry(),
+        random.Random(1),
+        engine.settings,
+    )
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(loop.run(), name="loop")
+        for number in range(60):
+            due = row(schedule(schedule_key=f"k{number}", due_ms=engine.clock.now_ms() + 300))
+            await engine.put(due)
+            loop.tell(NewlyDue(due.due_ms))
+            # At another moment after the delivery each time, and at another one between two scans.
+            await asyncio.sleep((310 + 5 * number) / 1_000)
+            assert len(engine.arrived()) == number + 1
+            fenced = (await engine.survey.fence(SHARD)).state
+            assert fenced is not None
+            loop.tell(engine.woken[-1][1])
+            await asyncio.sleep(5)  # the frontier, and the longest back-off of a take-over
+            taken = await engine.store.read_shard(SHARD)
+            assert (taken.epoch, taken.owner.partition("/")[0]) == (fenced.epoch + 1, "node"), number
+        running.cancel()
 
 
 async def test_a_number_that_is_no_shards_is_refused() -> None:
