@@ -11,7 +11,7 @@ import click
 from clockwork.client import RetryPolicy, When
 from clockwork.errors import InvalidInput
 from clockwork.schema.json import parse
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.times import time_ms_of_input
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -52,7 +52,7 @@ class Time(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            return due_ms_of_input(int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value)
+            return time_ms_of_input(int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
 

@@ -21,6 +21,7 @@ from clockwork.errors import FieldError, InvalidInput
 from clockwork.requests.results import Change, IfVersion, NewSchedule
 from clockwork.schema import change as changes
 from clockwork.schema import schedule as schemas
+from clockwork.schema.json import whole
 
 Kind = Literal["create", "cancel", "reschedule"]
 CORRELATION_BYTES_MAX: Final = 512
@@ -110,7 +111,7 @@ def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind) -> list[FieldErr
             errors.append(FieldError("correlationId", f"should be a string of at most {CORRELATION_BYTES_MAX} bytes"))
         if document.get("replyTo") is None:
             errors.append(FieldError("correlationId", "has no effect without replyTo"))
-    if_version = document.get("ifVersion")
+    if_version = whole(document.get("ifVersion"))
     if if_version is not None:
         if kind != "reschedule":
             errors.append(FieldError("ifVersion", "is for reschedule"))
@@ -136,7 +137,7 @@ def _read(
         asks = changes.read_put(
             schedule, client_id=client_id, schedule_key=schedule_key, cluster=cluster, now_ms=now_ms
         )
-    if_version = document.get("ifVersion")
+    if_version = whole(document.get("ifVersion"))
     return Command(
         kind=kind,
         client_id=client_id,

@@ -18,7 +18,7 @@ from clockwork.requests.listing import ListQuery, Lists
 from clockwork.requests.results import Status
 from clockwork.schema import render as shown
 from clockwork.schema import schedule as schemas
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.times import time_ms_of_input
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _STATUSES: Final = ", ".join(status.value for status in Status)
@@ -67,7 +67,7 @@ class ListHandlers:
 
 
 def _time(text: str) -> int:
-    return due_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
+    return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
 
 
 def _status(text: str) -> Status:

@@ -44,12 +44,14 @@ class PutChange:
 
     def __call__(self, schedule: Schedule) -> Schedule:
         """Raises: InvalidInput, TooLarge."""
-        new = _validated(_laid_over(shown.request_of(schedule), self.given), self.cluster, self.now_ms)
+        # The time that is there is not checked again: it was taken once, maybe in another form.
+        present = {**shown.request_of(schedule), "scheduleTime": 0}
+        new = _validated(_laid_over(present, self.given), self.cluster, self.now_ms)
         own_traceparent = any(name.lower() == TRACEPARENT for name, _ in new.headers)
         return replace(
             schedule,
             ordering_key=new.ordering_key,
-            due_ms=new.due_ms,
+            due_ms=new.due_ms if "scheduleTime" in self.given else schedule.due_ms,
             topic=new.topic,
             guarantee=new.guarantee,
             task_data=new.task_data,

@@ -1,4 +1,4 @@
-"""`taskData`: from what a client gives to the record's value, and back."""
+"""`taskData`: from a client's JSON value to the record's bytes, and back."""
 
 import base64
 import binascii
@@ -12,7 +12,9 @@ TASK_DATA_LEVELS_MAX: Final = 64
 
 
 def stored_data(value: Any, encoding: object) -> tuple[bytes, DataForm]:
-    """The record's value, and how to answer it. Raises: ValueError."""
+    """The record's value, and the form in which it was given. Raises: ValueError, with a message for the client."""
+    if isinstance(value, json_body.InvalidValue):
+        raise ValueError(value.message)
     if encoding == "base64":
         return _decoded(value), DataForm.BASE64
     if isinstance(value, str):
@@ -36,7 +38,7 @@ def _decoded(value: Any) -> bytes:
 
 
 def answered_data(schedule: Schedule) -> Any:
-    """As it was given."""
+    """The client's JSON value."""
     match schedule.data_form:
         case DataForm.JSON:
             return json.loads(schedule.task_data)

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import OnLate, Schedule
 from clockwork.errors import FieldError
+from clockwork.schema.json import whole
 
 ATTEMPTS: Final = 8
 INITIAL_MS: Final = 1_000
@@ -14,6 +15,7 @@ MAX_MS: Final = 60_000
 FACTOR: Final = 2.0
 """What a `retry` that does not say is taken to mean."""
 
+_WHOLE: Final = BeforeValidator(whole)
 OnLateName = Literal["deliver", "drop", "dead_letter"]
 
 
@@ -22,9 +24,9 @@ class RetryForm(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    attempts: Annotated[int | None, Field(ge=1, le=100)] = None
-    initial_ms: Annotated[int | None, Field(alias="initialMs", ge=100, le=3_600_000)] = None
-    max_ms: Annotated[int | None, Field(alias="maxMs", ge=100, le=86_400_000)] = None
+    attempts: Annotated[int | None, Field(ge=1, le=100), _WHOLE] = None
+    initial_ms: Annotated[int | None, Field(alias="initialMs", ge=100, le=3_600_000), _WHOLE] = None
+    max_ms: Annotated[int | None, Field(alias="maxMs", ge=100, le=86_400_000), _WHOLE] = None
     factor: Annotated[float | None, Field(ge=1, le=10)] = None
     """Two decimals are kept."""
     jitter: Annotated[float | None, Field(ge=0, le=1)] = None

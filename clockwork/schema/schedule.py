@@ -33,7 +33,7 @@ from clockwork.schema import json as json_body
 from clockwork.schema import policies
 from clockwork.schema import render as shown
 from clockwork.schema.data_forms import stored_data
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.times import SECONDS_LIKE_MAX, due_ms_of_input
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
@@ -141,8 +141,13 @@ DueMs = Annotated[
     BeforeValidator(_due_ms),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}],
-            "description": "Epoch milliseconds, or RFC 3339 with an offset; at most 10 years ahead; the past is now.",
+            "anyOf": [
+                {"type": "integer", "const": 0},
+                {"type": "integer", "exclusiveMinimum": SECONDS_LIKE_MAX},
+                {"type": "string", "format": "date-time"},
+            ],
+            "description": "Epoch milliseconds, or RFC 3339 with an offset; at most 10 years ahead. The past, and 0, is at "
+            "once. Smaller numbers look like seconds, and are refused.",
         }
     ),
 ]
@@ -176,7 +181,7 @@ class DeliveryForm(BaseModel):
     """By default `exactly_once`."""
     headers: Annotated[dict[_HeaderName, str] | None, BeforeValidator(_few)] = None
     """Of the record, at most 100; names that begin with `clockwork-` are reserved."""
-    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
+    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX), BeforeValidator(json_body.whole)] = None
     """Milliseconds after `scheduleTime`."""
     on_late: Annotated[policies.OnLateName | None, Field(alias="onLate")] = None
     """What becomes of it once the deadline has passed; by default `deliver`, all the same."""
@@ -282,7 +287,9 @@ def _field_error(error: ErrorDetails) -> FieldError:
     # is not the last of four.
     path = error["loc"][:3] if len(error["loc"]) == 4 else error["loc"]
     field = ".".join(str(step) for step in path)
-    if error["type"] == "literal_error":
+    if isinstance(error["input"], json_body.InvalidValue) and error["type"] != "extra_forbidden":
+        message = error["input"].message
+    elif error["type"] == "literal_error":
         message = f"should be {error['ctx']['expected']}"
     elif error["type"] == "value_error":
         message = str(error["ctx"]["error"])
