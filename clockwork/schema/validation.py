@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from clockwork.errors import FieldError, InvalidInput, shortened
+from clockwork.schema.json import InvalidValue
 
 FORM: Final = ConfigDict(
     strict=True,
@@ -70,9 +71,9 @@ def validated(
         return [_field_error(each) for each in error.errors(include_url=False)], None
 
 
-def read_form(model: type[_Form], document: Any) -> _Form:
+def read_form(model: type[_Form], document: Any, context: object = _NO_CONTEXT) -> _Form:
     """A request's document as its form. Raises: InvalidInput, naming every wrong field."""
-    errors, form = validated(model, document)
+    errors, form = validated(model, document, context)
     if form is None:
         raise InvalidInput(errors)
     return form
@@ -83,7 +84,9 @@ def _field_error(error: ErrorDetails) -> FieldError:
     # is not the last of four.
     path = error["loc"][:3] if len(error["loc"]) == 4 else error["loc"]
     field = ".".join(str(step) for step in path)
-    if error["type"] == "literal_error":
+    if isinstance(error["input"], InvalidValue) and error["type"] != "extra_forbidden":
+        message = error["input"].message
+    elif error["type"] == "literal_error":
         message = f"should be {error['ctx']['expected']}"
     elif error["type"] == "value_error":
         message = str(error["ctx"]["error"])
