@@ -20,10 +20,11 @@ ClockworkError
 ├── Forbidden              the caller may not do this; names every field that its key does not cover
 ├── TooManyRequests        over a limit: nothing was done, the same request may be sent later
 │   └── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
+├── SearchOff              this cluster keeps no index to list schedules from
 └── CannotStart            the process must not run like this: one line says what to change
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -168,18 +169,37 @@ class Forbidden(ClockworkError):
         self.errors = tuple(errors)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitState:
+    """One limit of a client, as it stands after a request."""
+
+    name: str
+    quota: int
+    window_s: int | None = None
+    """None: the quota is for no window of time."""
+    unit: str | None = None
+    """None: requests."""
+    left: int | None = None
+    """None: not known."""
+    reset_s: int | None = None
+    """Seconds until the quota is whole again, or is counted again."""
+
+
 class TooManyRequests(ClockworkError):
     """More requests than are allowed in this time."""
 
-    def __init__(self, message: str, *, retry_after_s: int, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: int, limits: Sequence[LimitState] = ()) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        self.headers = dict(headers or {})
-        """More about the limit, for the answer."""
+        self.limits = tuple(limits)
 
 
 class TooManyPending(TooManyRequests):
     """A client has as many pending schedules as it may have."""
+
+
+class SearchOff(ClockworkError):
+    """This cluster keeps no index to list schedules from."""
 
 
 class CannotStart(ClockworkError):

@@ -1,4 +1,4 @@
-"""Commands: what a producer may ask for by a record of the commands topic, and what is made of it.
+"""Commands: requests that a producer makes by a record of the commands topic, from JSON to values.
 
 The record's key is the `clientId`; the value is JSON, with the fields of the HTTP API:
 
@@ -6,7 +6,7 @@ The record's key is the `clientId`; the value is JSON, with the fields of the HT
     {"command": "cancel",     "schedule": {"clientId", "scheduleKey"}}
     {"command": "reschedule", "schedule": {"clientId", "scheduleKey", …body of PUT…}, "ifVersion": 3}
 
-and, if an answer is wanted, `"replyTo": "topic"` and `"correlationId": "…"`. A `traceparent` header counts as over HTTP.
+and, if a reply is wanted, `"replyTo": "topic"` and `"correlationId": "…"`. A `traceparent` header counts as over HTTP.
 
 The key must be the `clientId`: a client's commands are carried out in order because they stand in one Kafka partition.
 """
@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.requests.results import Change, IfVersion, NewSchedule
+from clockwork.requests.results import ANY_VERSION, Change, NewSchedule, VersionCondition
 from clockwork.schema import change as changes
 from clockwork.schema import schedule as schemas
 from clockwork.schema.json import whole
@@ -30,12 +30,12 @@ _QUOTED_CHARS_MAX: Final = 100
 
 
 class UnknownCommand(InvalidInput):
-    """`command` is none that there is."""
+    """`command` names none of the commands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyTo:
-    """Where the answer goes, and what it is known by there."""
+    """The topic of the reply, and the id that tells its reader which command it is for."""
 
     topic: Topic
     correlation_id: str | None
@@ -43,24 +43,24 @@ class ReplyTo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """A valid one."""
+    """A valid command."""
 
     kind: Kind
     client_id: ClientId
     schedule_key: ScheduleKey
     asks: NewSchedule | Change | None
-    """Of a create, of a reschedule, of a cancel."""
-    if_version: IfVersion | None
+    """The schedule of a create, the change of a reschedule, None of a cancel."""
+    condition: VersionCondition
 
 
 def kind_of(document: Any) -> Kind | None:
-    """None: no command that there is."""
+    """None: it names none of the commands."""
     found = document.get("command") if isinstance(document, dict) else None
     return next((kind for kind in get_args(Kind) if kind == found), None)
 
 
 def reply_of(document: Any, *, cluster: str) -> ReplyTo | None:
-    """Looked at before anything else, so that also what is wrong with a command can be answered.
+    """The wanted reply. Read before the rest, so that an invalid command is answered too.
 
     Raises: InvalidInput.
     """
@@ -143,7 +143,7 @@ def _read(
         client_id=client_id,
         schedule_key=schedule_key,
         asks=asks,
-        if_version=frozenset({if_version}) if isinstance(if_version, int) else None,
+        condition=VersionCondition(any_of=frozenset({if_version})) if isinstance(if_version, int) else ANY_VERSION,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is read of a command's record, and what is written of it: its answer, and its dead letter."""
+"""The records of commands: reading a command, writing its reply and its dead letter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,22 @@ from clockwork.commands.parse import Command, ReplyTo, UnknownCommand
 from clockwork.domain import record as names
 from clockwork.domain.record import OutRecord
 from clockwork.errors import FieldError, Forbidden, InvalidInput, TooManyPending, Unreadable
-from clockwork.http.body import parsed
-from clockwork.http.problems import Problem
 from clockwork.ports.commands import CommandRecord
 from clockwork.ports.telemetry import CommandName
 from clockwork.requests.results import ScheduleView
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
+from clockwork.schema.problems import Problem
 
 VALUE_BYTES_MAX: Final = 2 * 1024 * 1024
-"""As of a request with one schedule; a compressed record may be larger than its topic's limit."""
+"""The same as for an HTTP request with one schedule; a compressed record may be larger than its topic's limit."""
 DETAIL_CHARS_MAX: Final = 1_000
 _REPEATED: Final = (names.REPEATED, b"true")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadCommand:
-    """A record, as far as it could be read."""
+    """A command's record, as far as it could be read."""
 
     record: CommandRecord
     kind: CommandName
@@ -35,13 +34,13 @@ class ReadCommand:
 
 
 async def read_record(record: CommandRecord, *, cluster: str, now_ms: int) -> ReadCommand:
-    """Looks at everything but what is stored; what is wrong with it is part of what is read."""
+    """Reads and validates a command, without the stored state. An error is part of the result."""
     kind: CommandName = "unknown"
     reply: ReplyTo | None = None
     try:
         if len(record.value) > VALUE_BYTES_MAX:
             raise schemas.TooLarge([FieldError("body", f"is longer than {VALUE_BYTES_MAX} bytes")])
-        document = await parsed(record.value, _as_it_is)
+        document = await json_body.read_json(record.value, _unchanged)
         kind = commands.kind_of(document) or "unknown"
         reply = commands.reply_of(document, cluster=cluster)
         command = commands.read_command(
@@ -55,13 +54,13 @@ async def read_record(record: CommandRecord, *, cluster: str, now_ms: int) -> Re
 def view_reply(
     read: ReadCommand, view: ScheduleView, status: int, *, now_ms: int, repeated: bool = False
 ) -> OutRecord | None:
-    """The answer that shows a schedule, if one was asked for. `repeated`: it is what is there now."""
+    """The reply that shows a schedule, if one is wanted. `repeated`: it is the present state, not the command's result."""
     document = {"status": status, "schedule": schemas.answer(view)}
     return _reply(read, status, document, [_REPEATED] if repeated else [], now_ms)
 
 
 def problem_reply(read: ReadCommand, problem: Problem, *, now_ms: int, repeated: bool = False) -> OutRecord | None:
-    """The answer that tells why not."""
+    """The reply with a problem document, if one is wanted."""
     return _reply(read, problem.status.value, problem.document(), [_REPEATED] if repeated else [], now_ms)
 
 
@@ -83,14 +82,14 @@ def _reply(
 
 
 def dead_letter(read: ReadCommand, error: Exception, detail: str, *, of: str, to: str, now_ms: int) -> OutRecord:
-    """What will never become right, as it came, with the reason. `of`: the commands' topic."""
+    """The dead letter of a command: the record as it came, with the reason. `of`: the commands topic."""
     place = read.record.place
     return OutRecord(
         topic=to,
         key=read.record.key,
         value=read.record.value,
         headers=(
-            # Of ours it may have none: who reads dead letters takes them for what we say.
+            # Without our own headers: a reader of dead letters takes those for Clockwork's word.
             *(h for h in read.record.headers if not h[0].lower().startswith(names.RESERVED_PREFIX)),
             (names.DEAD_TOPIC, of.encode()),
             (names.DEAD_REASON, _reason_of(error).encode()),
@@ -103,7 +102,7 @@ def dead_letter(read: ReadCommand, error: Exception, detail: str, *, of: str, to
 
 
 def bare(letter: OutRecord) -> OutRecord:
-    """Of one that is too large for the dead letters: where it stands, and why."""
+    """The dead letter without the record, which is too large for the dead letters: its place and the reason."""
     return OutRecord(
         topic=letter.topic,
         key=None,
@@ -113,7 +112,7 @@ def bare(letter: OutRecord) -> OutRecord:
     )
 
 
-def _as_it_is(document: Any) -> Any:
+def _unchanged(document: Any) -> Any:
     return document
 
 
@@ -127,7 +126,7 @@ def _traceparent(record: CommandRecord) -> str | None:
 
 
 def _reason_of(error: Exception) -> str:
-    """A short stable code."""
+    """The reason as a short stable code."""
     match error:
         case UnknownCommand():
             return "command_unknown"

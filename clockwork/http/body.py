@@ -2,9 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import hdrs, web
@@ -12,20 +11,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import problems
-from clockwork.http.problems import Problem
-from clockwork.schema import json as json_body
+from clockwork.schema import problems
 from clockwork.schema import schedule as schemas
+from clockwork.schema.problems import Problem
 
-ON_LOOP_BYTES_MAX: Final = 32 * 1024
-"""A body up to this is parsed on the event loop: 20 ms at worst, 1 ms usually."""
 BODY_SECONDS_MAX: Final = 30.0
 """For a client to send its body."""
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PATH_END: Final = re.compile(rb"[?#]")
-
-_Read = TypeVar("_Read")
 
 
 class Refusal(Exception):
@@ -61,14 +55,6 @@ def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
     return schemas.read_key(document)
-
-
-async def parsed(body: bytes, read: Callable[[Any], _Read]) -> _Read:
-    """What `read` makes of the body's JSON. Large bodies are parsed beside the event loop: two megabytes of "[1,1,…"
-    take a second, in which no heartbeat would be sent."""
-    if len(body) <= ON_LOOP_BYTES_MAX:
-        return read(json_body.parse(body))
-    return await asyncio.to_thread(lambda: read(json_body.parse(body)))
 
 
 async def body_of(request: web.Request, *, bytes_max: int) -> bytes:

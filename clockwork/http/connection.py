@@ -17,10 +17,10 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 
-from clockwork.http import problems
-from clockwork.http.problems import Problem
-from clockwork.http.schedules import problem_of
+from clockwork.http.responses import problem_of, problem_response
 from clockwork.ports.telemetry import Telemetry
+from clockwork.schema import problems
+from clockwork.schema.problems import Problem
 from clockwork.settings.model import ConnectionSettings
 
 KEEPALIVE_SECONDS: Final = 75.0
@@ -128,9 +128,11 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already; another one cannot follow it")
         if status < 500:
-            response = problems.of_http(HTTPStatus(status)).response()
+            response = problem_response(problems.of_http(HTTPStatus(status)))
         else:
-            response = problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}")).response()
+            response = problem_response(
+                problem_of(exc if isinstance(exc, Exception) else RuntimeError(f"status {status}"))
+            )
         response.force_close()
         return response
 
@@ -155,7 +157,7 @@ class Connection(web.RequestHandler):
 async def _unless_expected(handle: Any, request: web.BaseRequest) -> web.StreamResponse:
     """Before aiohttp looks at `Expect`: what it cannot meet it answers in plain text, and what is not UTF-8 with 500."""
     if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
-        return problems.of_http(HTTPStatus.EXPECTATION_FAILED).response()
+        return problem_response(problems.of_http(HTTPStatus.EXPECTATION_FAILED))
     answer: web.StreamResponse = await handle(request)
     return answer
 
@@ -167,7 +169,7 @@ def _stop(timer: asyncio.TimerHandle | None) -> None:
 
 def _answer_and_close(transport: asyncio.Transport, problem: Problem) -> None:
     """Answers where there is no request that could be answered."""
-    response = problem.response()
+    response = problem_response(problem)
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {
         hdrs.CONTENT_TYPE: problems.MEDIA_TYPE,

@@ -14,22 +14,24 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import many, problems
+from clockwork.http import many
 from clockwork.http import query as queries
-from clockwork.http.body import Refusal, body_of, parsed
+from clockwork.http.body import Refusal, body_of
 from clockwork.http.path import in_path
-from clockwork.http.problems import Problem
 from clockwork.operations.dead_letters import (
+    DeadLetterAdmin,
     DeadLetterCursor,
     DeadLetterView,
     Discarded,
-    Discards,
+    Discarder,
     NotOpen,
-    ShowsLetters,
 )
 from clockwork.requests.results import NotFound, Status
 from clockwork.schema import json as json_body
+from clockwork.schema import problems
 from clockwork.schema import schedule as schemas
+from clockwork.schema.json import read_json
+from clockwork.schema.problems import Problem
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
@@ -44,8 +46,8 @@ _PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "curs
 class LetterHandlers:
     """What was given up."""
 
-    letters: ShowsLetters
-    discards: Discards
+    letters: DeadLetterAdmin
+    discards: Discarder
 
     async def list(self, request: web.Request) -> web.Response:
         given = queries.read_query(request, _PARAMETERS)
@@ -70,7 +72,7 @@ class LetterHandlers:
 
     async def discard(self, request: web.Request) -> web.Response:
         body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
-        client_id, schedule_key, delivery_id = await parsed(body, schemas.read_letter)
+        client_id, schedule_key, delivery_id = await read_json(body, schemas.read_letter)
         match await self.discards.discard(client_id, schedule_key, delivery_id):
             case NotFound():
                 raise Refusal(problems.schedule_not_found())

@@ -20,7 +20,6 @@ from clockwork.http.openapi_parts import (
     Parameter,
     problem,
 )
-from clockwork.http.problems import forbidden
 from clockwork.operations.dead_letters import NotOpen
 from clockwork.requests.results import Status
 from clockwork.schema.admin_documents import (
@@ -33,6 +32,7 @@ from clockwork.schema.admin_documents import (
     ShardsDocument,
 )
 from clockwork.schema.documents import ProblemDocument
+from clockwork.schema.problems import forbidden
 from clockwork.schema.schedule import LetterForm
 
 ADMIN: Final = "admin"

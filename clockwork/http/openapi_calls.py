@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from clockwork.http import problems
 from clockwork.http.openapi_admin import ADMIN_CALLS
 from clockwork.http.openapi_forms import CancelManyForm, ChangeForm, CreateManyForm, NothingForm, RearmForm
 from clockwork.http.openapi_node import NODE_CALLS
@@ -33,6 +32,7 @@ from clockwork.http.openapi_parts import (
     conflict,
     problem,
 )
+from clockwork.schema import problems
 from clockwork.schema.documents import BatchDocument, HistoryDocument, PageDocument, ScheduleDocument, StaleDocument
 from clockwork.schema.schedule import KeyForm, ScheduleForm
 
@@ -41,15 +41,23 @@ MANY: Final = "many at once"
 
 _ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 _MOVED: Final = {**PENDING, "version": 2, "scheduleTime": NOW_MS + 60_000, "deliveryId": "05e1ab" + "0" * 26}
-_CONDITION: Final = Parameter(
-    name="If-Match",
-    where="header",
-    description="Only if this is still the version, in quotes; else 412.",
-    schema={"type": "string"},
-    example='"3"',
+_CONDITIONS: Final = (
+    Parameter(
+        name="If-Match",
+        where="header",
+        description="Only if this is still the version, in quotes; else 412.",
+        schema={"type": "string"},
+        example='"3"',
+    ),
+    Parameter(
+        name="If-None-Match",
+        where="header",
+        description="Only if the version, in quotes, is another; `*`: only if there is no schedule. Else 304 (GET) or 412.",
+        schema={"type": "string"},
+    ),
 )
 _STALE: Final = problem(
-    "The version is another than `If-Match` says.",
+    "`If-Match` or `If-None-Match` rules the version out.",
     model=StaleDocument,
     stale=problems.version_differs(2, _MOVED),
 )
@@ -79,6 +87,7 @@ _CANCEL_ANSWERS: Final[Mapping[int, Answer]] = {
     200: _schedule("It will never be delivered; cancelled now or before.", cancelled=CANCELLED),
     404: NOT_FOUND,
     409: GONE_ON,
+    412: _STALE,
 }
 
 _SINGLE: Final = (
@@ -126,6 +135,7 @@ _SINGLE: Final = (
         description="The same as `DELETE /schedule/{clientId}/{scheduleKey}`.",
         request=KeyForm,
         request_examples={"key": A_KEY},
+        parameters=_CONDITIONS,
         answers={**_CANCEL_ANSWERS, **WITH_BODY},
     ),
     Call(
@@ -135,9 +145,14 @@ _SINGLE: Final = (
         tag=SCHEDULES,
         summary="State and content",
         description="Strongly consistent: never behind an answer that was given before.",
+        parameters=_CONDITIONS,
         answers={
             200: _schedule("The schedule.", pending=PENDING, delivered=DELIVERED, failed=FAILED),
+            304: Answer(
+                description="The version is one that `If-None-Match` names.", media_type=None, headers=("ETag",)
+            ),
             404: NOT_FOUND,
+            412: _STALE,
             **SCHEDULE_CALL,
         },
     ),
@@ -148,6 +163,7 @@ _SINGLE: Final = (
         tag=SCHEDULES,
         summary="Cancel",
         description="The answer is the truth: after `200` it is never delivered; `in_flight` promises nothing.",
+        parameters=_CONDITIONS,
         answers={**_CANCEL_ANSWERS, **SCHEDULE_CALL},
     ),
     Call(
@@ -159,7 +175,7 @@ _SINGLE: Final = (
         description="Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole.",
         request=ChangeForm,
         request_examples={"later": {"scheduleTime": NOW_MS + 60_000}, "elsewhere": {"delivery": {"topic": "other"}}},
-        parameters=(_CONDITION,),
+        parameters=_CONDITIONS,
         answers={
             200: _schedule("The changed schedule.", moved=_MOVED),
             404: NOT_FOUND,
@@ -178,7 +194,7 @@ _SINGLE: Final = (
         request=NothingForm,
         request_examples={"nothing": {}},
         request_required=False,
-        parameters=(_CONDITION,),
+        parameters=_CONDITIONS,
         answers={
             200: _schedule("It is due now.", fired={**_MOVED, "scheduleTime": NOW_MS}),
             404: NOT_FOUND,
@@ -197,7 +213,7 @@ _SINGLE: Final = (
         request=RearmForm,
         request_examples={"now": {}, "later": {"scheduleTime": NOW_MS + 60_000}},
         request_required=False,
-        parameters=(_CONDITION,),
+        parameters=_CONDITIONS,
         answers={
             200: _schedule("It is pending again.", armed=_MOVED),
             404: NOT_FOUND,

@@ -3,8 +3,8 @@
 from http import HTTPStatus
 from typing import Final
 
-from clockwork.http import problems
 from clockwork.http.openapi_parts import ANYWHERE, Answer, Call, problem
+from clockwork.schema import problems
 from clockwork.schema.documents import AliveDocument, ReadyDocument, UnreadyDocument
 
 NODE: Final = "node"

@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from clockwork.errors import FieldError
-from clockwork.http import problems
-from clockwork.http.problems import Problem
+from clockwork.schema import problems
 from clockwork.schema.documents import ConflictDocument, InternalDocument, InvalidDocument, ProblemDocument
+from clockwork.schema.problems import Problem
 
 JSON: Final = "application/json"
 
@@ -22,7 +22,8 @@ class Answer:
     description: str
     model: type[BaseModel] | None = None
     """None: the body is text, or described by its media type alone."""
-    media_type: str = JSON
+    media_type: str | None = JSON
+    """None: there is no body."""
     examples: Mapping[str, Any] = field(default_factory=dict)
     """Name to body."""
     headers: tuple[str, ...] = ()

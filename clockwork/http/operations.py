@@ -15,10 +15,10 @@ from clockwork.domain.rights import authorize_service
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.path import in_path
 from clockwork.http.shards import ShardHandlers
-from clockwork.operations.dead_letters import Discards, ShowsLetters
-from clockwork.operations.pauses import Pausing
-from clockwork.operations.scan import Scans
-from clockwork.operations.shards import Surveys
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.scan import PendingScan
+from clockwork.operations.shards import ShardAdmin
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 
@@ -29,11 +29,11 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AdminParts:
     """What the calls are answered by."""
 
-    pausing: Pausing
-    letters: ShowsLetters
-    discards: Discards
-    survey: Surveys
-    scan: Scans
+    pausing: PauseAdmin
+    letters: DeadLetterAdmin
+    discards: Discarder
+    survey: ShardAdmin
+    scan: PendingScan
 
 
 def add_routes(app: web.Application, parts: AdminParts) -> None:
@@ -70,7 +70,7 @@ def _for_admins(answering: Answering) -> Answering:
 class PauseHandlers:
     """What is paused. Each answers all of it, as it is then."""
 
-    pausing: Pausing
+    pausing: PauseAdmin
 
     async def show(self, request: web.Request) -> web.Response:
         return _shown(await self.pausing.show())

@@ -28,8 +28,8 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from clockwork.http import problems
 from clockwork.http.body import Refusal
+from clockwork.schema import problems
 from clockwork.settings.model import HttpSettings
 
 SEC_FETCH_SITE: Final = "Sec-Fetch-Site"

@@ -10,24 +10,20 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
-from clockwork.clock import Clock
 from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
 from clockwork.http.connection import Connection, Places
 from clockwork.http.lists import ListHandlers
+from clockwork.http.node_pages import Metrics, NodePages, Readiness
+from clockwork.http.responses import problem_of, problem_response
 from clockwork.http.same_origin import same_origin
-from clockwork.http.schedules import Metrics, NodeHandlers, Readiness, ScheduleHandlers, problem_of
+from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.siblings import Sibling, SiblingHandlers
 from clockwork.http.tracing import tracing
-from clockwork.ports.tracing import NO_TRACER, Tracer
-from clockwork.requests.history import Remembers
-from clockwork.requests.listing import Lists
-from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
-from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
-from clockwork.requests.results import Accepts, Cancels, Rearms, Reschedules
-from clockwork.settings.model import ConnectionSettings, HttpSettings, IntakeSettings
+from clockwork.requests.service import RequestService
+from clockwork.settings.model import ConnectionSettings, HttpSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
@@ -41,67 +37,47 @@ log = logging.getLogger(__name__)
 
 
 def make_app(
-    intake: Accepts,
-    canceller: Cancels,
+    requests: RequestService,
     settings: HttpSettings,
     readiness: Readiness,
     telemetry: Metrics,
-    clock: Clock,
     *,
-    rescheduler: Reschedules,
-    rearmer: Rearms,
     accepts: bool = True,
     gate: Gate | None = None,
-    limits: CreateLimits = NO_LIMITS,
-    pending: PendingLimit = NO_PENDING_LIMIT,
-    request_timeout_ms: int = IntakeSettings().request_timeout_ms,
-    lists: Lists | None = None,
-    history: Remembers | None = None,
     sibling: Sibling | None = None,
-    tracer: Tracer = NO_TRACER,
     admin: admin_calls.AdminParts | None = None,
 ) -> web.Application:
     """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
-    call. Without `lists` or `history` these are answered with 501, without `admin` nothing is under /admin. With a
-    `sibling` the node's own speak for all processes of the node.
+    call, without `admin` there are no calls under /admin. With a `sibling` the node's own pages speak for all processes of
+    the node.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
-    schedules = ScheduleHandlers(
-        intake=intake,
-        canceller=canceller,
-        rescheduler=rescheduler,
-        rearmer=rearmer,
-        telemetry=telemetry,
-        clock=clock,
-        cluster=settings.cluster,
-        body_bytes_max=settings.body_bytes_max,
-        limits=limits,
-        pending=pending,
-        tracer=tracer,
-    )
-    node = SiblingHandlers(sibling=sibling) if sibling else NodeHandlers(readiness=readiness, metrics=telemetry)
+    node = SiblingHandlers(sibling=sibling) if sibling else NodePages(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
-    own_site = same_origin(settings)
+    own_site, tracer = same_origin(settings), requests.context.tracer
     app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), own_site, admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
+        schedules = ScheduleHandlers(
+            requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
+        )
         app.router.add_post("/schedule", schedules.create)
         app.router.add_delete("/schedule", schedules.cancel_named_in_body)
         # The server's default pattern for a name in a path stops at braces, which a key may contain.
         one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
         app.router.add_get(one, schedules.find)
         app.router.add_delete(one, schedules.cancel)
-        batches = BatchHandlers(one=schedules, timeout_ms=request_timeout_ms)
-        app.router.add_post("/schedules", batches.create)
-        app.router.add_post("/schedules/cancel", batches.cancel)
-        pages = ListHandlers(lists=lists, history=history)
-        app.router.add_get("/schedules", pages.list)
-        app.router.add_get(f"{one}/history", pages.past)
         app.router.add_put(one, schedules.change)
         app.router.add_post(f"{one}/fire", schedules.fire)
         app.router.add_post(f"{one}/retry", schedules.retry)
+        batches = BatchHandlers(requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max)
+        app.router.add_post("/schedules", batches.create)
+        app.router.add_post("/schedules/cancel", batches.cancel)
+        pages = ListHandlers(requests=requests)
+        app.router.add_get("/schedules", pages.list)
+        app.router.add_get(f"{one}/history", pages.past)
         if admin is not None:
             admin_calls.add_routes(app, admin)
     app.router.add_get("/livez", node.livez)
@@ -121,7 +97,7 @@ def _around(telemetry: Metrics) -> Middleware:
         try:
             response = await handler(request)
         except Exception as error:  # CancelledError is none of these: it goes on to the server
-            response = problem_of(error).response()
+            response = problem_response(problem_of(error))
         telemetry.request(route=_label(request), status=response.status, seconds=loop.time() - begun_s)
         return response
 

@@ -16,8 +16,8 @@ from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import many
 from clockwork.http import query as queries
 from clockwork.http.path import in_path
-from clockwork.operations.scan import SCAN_START, ScanCursor, Scans
-from clockwork.operations.shards import ShardView, Surveys
+from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor
+from clockwork.operations.shards import ShardAdmin, ShardView
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 
@@ -30,8 +30,8 @@ _PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "curs
 class ShardHandlers:
     """The shards."""
 
-    survey: Surveys
-    scan: Scans
+    survey: ShardAdmin
+    scan: PendingScan
 
     async def list(self, request: web.Request) -> web.Response:
         return _json({"shards": [_document_of(view) for view in await self.survey.shards()]})

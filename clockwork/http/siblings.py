@@ -20,14 +20,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 import orjson
 from aiohttp import hdrs, web
 
 from clockwork.errors import CannotStart
-from clockwork.http import problems
+from clockwork.http.node_pages import Metrics, Readiness
+from clockwork.http.responses import problem_response
+from clockwork.schema import problems
 
 ANSWER_S_MAX: Final = 2.0
 """A loop that is busy answers within milliseconds; below the time-outs that probes usually have."""
@@ -49,19 +51,6 @@ class Sibling:
         return self.folder / f"{number}.sock"
 
 
-class OwnState(Protocol):
-    """`handlers.Readiness`."""
-
-    def reasons(self) -> list[str]: ...
-    def details(self) -> dict[str, object]: ...
-
-
-class OwnFigures(Protocol):
-    """Of `handlers.Metrics`, what is shown."""
-
-    def exposition(self) -> tuple[bytes, str]: ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Said:
     """What a sibling answered."""
@@ -75,7 +64,7 @@ _Answers = Mapping[int, _Said | None]
 
 
 @asynccontextmanager
-async def answering_siblings(sibling: Sibling, state: OwnState, figures: OwnFigures) -> AsyncIterator[None]:
+async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metrics) -> AsyncIterator[None]:
     """Answers the others on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
@@ -113,7 +102,7 @@ class SiblingHandlers:
     async def livez(self, _: web.Request) -> web.Response:
         """Whether each process that lives turns its loop."""
         if silent := _silent(await self._ask_all("/state")):
-            return problems.unavailable("; ".join(silent), more={"reasons": silent}).response()
+            return problem_response(problems.unavailable("; ".join(silent), more={"reasons": silent}))
         return _json({"status": "alive"})
 
     async def readyz(self, _: web.Request) -> web.Response:
@@ -127,7 +116,7 @@ class SiblingHandlers:
         details = {"shardsOwned": owned, "processes": each}
         if reasons:
             more = {"reasons": reasons, "details": details}
-            return problems.unavailable("; ".join(reasons), more=more).response()
+            return problem_response(problems.unavailable("; ".join(reasons), more=more))
         return _json({"status": "ready", "reasons": [], "details": details})
 
     async def show_metrics(self, _: web.Request) -> web.Response:

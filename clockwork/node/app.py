@@ -21,11 +21,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
-
 from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.commands.worker import CommandWork
+from clockwork.commands.worker import CommandWorker
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
@@ -40,13 +38,13 @@ from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
-from clockwork.http.schedules import ScheduleHandlers
 from clockwork.http.server import HttpServer, make_app
 from clockwork.http.siblings import Sibling, answering_siblings
 from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
+from clockwork.kafka.wakeups import WakeupSender
 from clockwork.node.app_admin import admin_parts
 from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
@@ -61,11 +59,9 @@ from clockwork.node.resources import (
 )
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
-from clockwork.ports.tracing import Tracer
-from clockwork.requests.history import History
-from clockwork.requests.listing import Listing, count_ahead
-from clockwork.requests.service import Requests
-from clockwork.requests.waker import Waker
+from clockwork.requests.context import RequestContext
+from clockwork.requests.listing import count_ahead
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
 from clockwork.stores.dynamodb.pauses import DynamoPauses
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
@@ -97,7 +93,7 @@ class Node:
     role: Role
     http: HttpServer
     readiness: NodeReadiness
-    waker: Waker
+    waker: WakeupSender
     watch: HealthWatch
     supervisor: Supervisor
     ownership: KafkaOwnership
@@ -217,14 +213,34 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
 
         supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
-        waker = Waker(ownership, supervisor.tell)
+        waker = WakeupSender(ownership, supervisor.tell)
         watch = HealthWatch(store, guard, telemetry)
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
-        count = partial(count_ahead, DynamoScheduleSearch(store.client), clock)
+        context = RequestContext(
+            store=store,
+            search=DynamoScheduleSearch(store.client),
+            clock=clock,
+            trust=guard,
+            rng=rng,
+            settings=settings.intake,
+            waker=waker,
+            topic_exists=publisher.topic_exists,
+            telemetry=telemetry,
+            tracer=tracer,
+            lists=settings.dynamo.search == "on",
+        )
+        count = partial(count_ahead, context.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
-        requests = Requests.on(store, publisher, waker, clock, guard, rng, settings.intake)
-        app = _make_api(
-            settings, role, store, requests, waker, clock, rng, telemetry, readiness, access, sibling, tracer
+        requests = RequestService(context=context, rate_limits=access.limits, pending=access.pending)
+        app = make_app(
+            requests,
+            settings.http,
+            readiness,
+            telemetry,
+            accepts=role.accepts,
+            gate=access.gate,
+            sibling=sibling,
+            admin=admin_parts(settings, store, requests),
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -244,7 +260,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             pauses=pauses,
             access=access,
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
-            commands=_make_commands(settings, role, kafka, requests, publisher, clock, rng, telemetry, access),
+            commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
         )
 
 
@@ -267,79 +283,26 @@ def _readiness(
 
 
 def _make_commands(
-    settings: Settings,
     role: Role,
     kafka: KafkaSettings,
-    requests: Requests,
+    requests: RequestService,
     publisher: KafkaPublisher,
-    clock: SystemClock,
-    rng: random.Random,
     telemetry: PrometheusTelemetry,
     access: Access,
 ) -> Commands | None:
-    """The second way in, if it is open."""
+    """The commands front door, if it is open."""
     if not (kafka.commands and role.accepts):
         return None
-    handlers = ScheduleHandlers(
-        intake=requests.intake,
-        canceller=requests.canceller,
-        rescheduler=requests.rescheduler,
-        rearmer=requests.rearmer,
-        telemetry=telemetry,
-        clock=clock,
+    worker = CommandWorker(
+        requests=requests,
         cluster=kafka.cluster,
-        body_bytes_max=settings.http.body_bytes_max,
-        limits=access.limits,
-        pending=access.pending,
-    )
-    work = CommandWork(
-        handlers=handlers,
-        turn_of=requests.turn_of,
         publisher=publisher,
-        rng=rng,
+        rng=requests.context.rng,
         principal=access.principal_of_commands,
         topic=kafka.commands_topic,
         dead_letter_topic=kafka.dead_letters_topic,
     )
-    return partial(KafkaCommandLog(kafka, telemetry).run, work.work)
-
-
-def _make_api(
-    settings: Settings,
-    role: Role,
-    store: DynamoScheduleStore,
-    requests: Requests,
-    waker: Waker,
-    clock: SystemClock,
-    rng: random.Random,
-    telemetry: PrometheusTelemetry,
-    readiness: NodeReadiness,
-    access: Access,
-    sibling: Sibling | None,
-    tracer: Tracer,
-) -> web.Application:
-    """What callers meet."""
-    search = DynamoScheduleSearch(store.client)
-    return make_app(
-        requests.intake,
-        requests.canceller,
-        settings.http,
-        readiness,
-        telemetry,
-        clock,
-        rescheduler=requests.rescheduler,
-        rearmer=requests.rearmer,
-        accepts=role.accepts,
-        gate=access.gate,
-        limits=access.limits,
-        pending=access.pending,
-        request_timeout_ms=settings.intake.request_timeout_ms,
-        lists=Listing(search, store, clock, rng, settings.intake) if settings.dynamo.search == "on" else None,
-        history=History(search, store, clock, rng, settings.intake),
-        sibling=sibling,
-        admin=admin_parts(settings, store, requests.intake, waker, clock, rng),
-        tracer=tracer,
-    )
+    return partial(KafkaCommandLog(kafka, telemetry).run, worker.work)
 
 
 async def run_node(settings: Settings, role: Role, sibling: Sibling | None = None) -> None:

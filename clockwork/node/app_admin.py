@@ -1,8 +1,5 @@
 """The part of the composition root that those who run the service meet: what the calls under /admin are answered by."""
 
-import random
-
-from clockwork.clock import Clock
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.http.operations import AdminParts
 from clockwork.kafka.dead_letters import KafkaDeadLetters
@@ -11,30 +8,21 @@ from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
-from clockwork.requests.results import Accepts
-from clockwork.requests.waker import Waker
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
 from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 
 
-def admin_parts(
-    settings: Settings,
-    store: DynamoScheduleStore,
-    schedules: Accepts,
-    waker: Waker,
-    clock: Clock,
-    rng: random.Random,
-) -> AdminParts:
-    """What is asked of the service itself."""
-    search = DynamoScheduleSearch(store.client)
+def admin_parts(settings: Settings, store: DynamoScheduleStore, requests: RequestService) -> AdminParts:
+    """The operators' calls on the service itself."""
+    context = requests.context
     return AdminParts(
-        pausing=PauseAdmin(DynamoPauses(store.client), clock, rng, settings.intake),
+        pausing=PauseAdmin(DynamoPauses(store.client), context.clock, context.rng, settings.intake),
         letters=DeadLetterAdmin(
-            KafkaDeadLetters(kafka_settings(settings)), schedules, dead_letter_topics(settings.runner)
+            KafkaDeadLetters(kafka_settings(settings)), requests, dead_letter_topics(settings.runner)
         ),
-        discards=Discarder(store, clock, rng, settings.intake),
-        survey=ShardAdmin(store, waker, clock, rng, settings.intake),
-        scan=PendingScan(store, search, clock, rng, settings.intake),
+        discards=Discarder(context),
+        survey=ShardAdmin(store, context.waker, context.clock, context.rng, settings.intake),
+        scan=PendingScan(store, context.search, context.clock, context.rng, settings.intake),
     )

@@ -19,24 +19,21 @@ before: the version has not changed, so a person who decides otherwise need not 
 replaces the pointer and with it the mark: if the schedule fails again, that is another dead letter, and open.
 """
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
-from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
-from clockwork.ports.store import ScheduleStore
-from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.results import Accepts, NotFound, ScheduleView, Status
-from clockwork.requests.state import Reading
-from clockwork.settings.model import IntakeSettings
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
+from clockwork.requests.results import NotFound, ScheduleView, Status
+from clockwork.requests.service import RequestService
 
 STATES_AT_ONCE: Final = 16
 """Schedules of dead letters that are read side by side."""
@@ -83,38 +80,26 @@ class DeadLetterViewPage:
     next_from: DeadLetterCursor | None
 
 
-class ShowsLetters(Protocol):
-    """What the edge asks."""
-
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """Those that have dead letters, the cluster's first. No other may be asked for."""
-        ...
-
-    async def page(self, start: DeadLetterCursor, *, letters_max: int) -> DeadLetterViewPage:
-        """Letters from there on, and where to go on, in the same topic or in the next; None when all that was there
-        has been read. Raises: Unavailable."""
-        ...
-
-    async def one(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetterView | None:
-        """The letter at this place. Raises: Unavailable."""
-        ...
-
-
 class DeadLetterAdmin:
-    """Implements `ShowsLetters`."""
+    """The dead letters of all topics, each with the present state of its schedule."""
 
-    def __init__(self, log: DeadLetterLog, schedules: Accepts, topics: DeadLetterTopics) -> None:
+    def __init__(self, log: DeadLetterLog, requests: RequestService, topics: DeadLetterTopics) -> None:
         self._log = log
-        self._schedules = schedules
+        self._requests = requests
         self.topics = topics.every()
+        """The topics that have dead letters, the cluster's first. No other may be asked for."""
 
     async def page(self, start: DeadLetterCursor, *, letters_max: int) -> DeadLetterViewPage:
+        """Letters from `start` on, and where to go on, in the same topic or in the next; None at the end of the last one.
+
+        Raises: Unavailable.
+        """
         page = await self._log.read_letters(start.topic, start.offsets, letters_max=letters_max)
         views = await gather_bounded(partial(self._view, start.topic), page.letters, at_once=STATES_AT_ONCE)
         return DeadLetterViewPage(views=tuple(views), next_from=self._next(start.topic, page.next_from))
 
     async def one(self, topic: Topic, kafka_partition: int, offset: int) -> DeadLetterView | None:
+        """The letter at this offset. Raises: Unavailable."""
         letter = await self._log.read_letter(topic, kafka_partition, offset)
         return None if letter is None else await self._view(topic, letter)
 
@@ -129,7 +114,7 @@ class DeadLetterAdmin:
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
-            return view(present=await self._schedules.find(letter.client_id, letter.schedule_key))
+            return view(present=await self._requests.state_of(letter.client_id, letter.schedule_key))
         except Unreadable:
             # The schedule under this key cannot be retried or discarded anyway; those of other dead letters can.
             return view(present=None)
@@ -152,48 +137,36 @@ class NotOpen:
     """False: the content cannot be read, so the delivery id is unknown."""
 
 
-class Discards(Protocol):
-    """What the edge asks."""
-
-    async def discard(
-        self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
-    ) -> Discarded | NotOpen | NotFound:
-        """Notes that the schedule, failed with this delivery, needs nothing any more. Raises: Unavailable: it may
-        have been done; the same request again settles it."""
-        ...
-
-
+@dataclass(frozen=True, slots=True)
 class Discarder:
-    """Implements `Discards`."""
+    """Marks failed schedules as discarded."""
 
-    def __init__(self, store: ScheduleStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
-        self._store = store
-        self._clock = clock
-        self._rng = rng
-        self._settings = settings
-        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
+    context: RequestContext
 
     async def discard(
         self, client_id: ClientId, schedule_key: ScheduleKey, delivery_id: str
     ) -> Discarded | NotOpen | NotFound:
-        """See `Discards`."""
-        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        """Notes that the schedule, failed with this delivery, needs nothing any more.
+
+        Raises: Unavailable: it may have been done; the same request again settles it.
+        """
+        context = self.context
+        async with context.deadline() as deadline:
             while True:
                 try:
-                    pointer = await self._store.read_pointer(client_id, schedule_key)
-                    if pointer is None or await self._reading.forgotten(pointer):
+                    pointer = await context.store.read_pointer(client_id, schedule_key)
+                    if pointer is None or await state.forgotten(context, pointer):
                         return NotFound()
-                    view = await self._reading.view_at(pointer)
+                    view = await state.view_at(context, pointer)
                     if view is not None:
                         if not failed_with(view, delivery_id):
                             return NotOpen(view.status, readable=view.schedule is not None)
-                        return Discarded(await self._store.discard(pointer, at_ms=self._clock.now_ms()))
-                    why = "the schedule is being changed by another request"
+                        return Discarded(await context.store.discard(pointer, at_ms=context.clock.now_ms()))
+                    why = state.BEING_CHANGED
                 except (Contested, StoreUnavailable) as error:
-                    # Whatever was applied meanwhile, the next round reads.
+                    # A write may have been applied all the same: the next round reads.
                     why = f"the dead letter could not be discarded in time: {error}"
-                await patience.pause(why)
+                await deadline.pause(why)
 
 
 def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:

@@ -7,7 +7,6 @@ nothing, so that a caller whose answer was lost asks again. Every node reads the
 
 import random
 from collections.abc import Callable
-from typing import Protocol
 
 from clockwork.clock import Clock
 from clockwork.domain.pauses import PAUSED_MAX, PauseKind, Pauses
@@ -17,24 +16,8 @@ from clockwork.requests.deadline import RequestDeadline
 from clockwork.settings.model import IntakeSettings
 
 
-class Pausing(Protocol):
-    """What the edge asks."""
-
-    async def show(self) -> Pauses:
-        """Everything that is paused. Raises: Unavailable, Unreadable."""
-        ...
-
-    async def pause(self, kind: PauseKind, name: str) -> Pauses:
-        """Raises: InvalidInput (too many are paused), Unavailable (it may have been done), Unreadable."""
-        ...
-
-    async def resume(self, kind: PauseKind, name: str) -> Pauses:
-        """Raises: Unavailable (it may have been done), Unreadable."""
-        ...
-
-
 class PauseAdmin:
-    """Says what is paused. Implements `Pausing`."""
+    """Pauses and resumes clients and topics. Every method raises: Unavailable (a change may have been made), Unreadable."""
 
     def __init__(self, store: PauseStore, clock: Clock, rng: random.Random, settings: IntakeSettings) -> None:
         self._store = store
@@ -43,9 +26,12 @@ class PauseAdmin:
         self._settings = settings
 
     async def show(self) -> Pauses:
+        """All pauses."""
         return await self._change(lambda there: there)
 
     async def pause(self, kind: PauseKind, name: str) -> Pauses:
+        """Raises: InvalidInput (too many are paused)."""
+
         def wanted(there: Pauses) -> Pauses:
             if there.has(kind, name):
                 return there
@@ -60,7 +46,7 @@ class PauseAdmin:
 
     async def _change(self, wanted: Callable[[Pauses], Pauses]) -> Pauses:
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             while True:
                 try:
                     there = await self._store.read_pauses()

@@ -8,7 +8,7 @@ still listed as pending, as every read of it would show it.
 
 import random
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.domain.position import Position
@@ -46,16 +46,8 @@ class ScanPage:
     next_from: ScanCursor | None
 
 
-class Scans(Protocol):
-    """What the edge asks."""
-
-    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
-        """Raises: Unavailable."""
-        ...
-
-
 class PendingScan:
-    """Implements `Scans`."""
+    """Reads the pending schedules of all shards."""
 
     def __init__(
         self,
@@ -72,8 +64,9 @@ class PendingScan:
         self._settings = settings
 
     async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
+        """Raises: Unavailable."""
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             views: list[ScheduleView] = []
             unreadable = size_bytes = 0
             place: ScanCursor | None = start

@@ -14,7 +14,7 @@ move a shard, stop its node.
 
 import random
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
@@ -22,9 +22,9 @@ from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unreadable
+from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.waker import Waker
 from clockwork.settings.model import IntakeSettings
 
 SHARDS_AT_ONCE: Final = 16
@@ -45,25 +45,8 @@ class ShardView:
     problem: str | None = None
 
 
-class Surveys(Protocol):
-    """What the edge asks."""
-
-    @property
-    def count(self) -> int:
-        """How many shards there are."""
-        ...
-
-    async def shards(self) -> tuple[ShardView, ...]:
-        """All of them. Raises: Unavailable."""
-        ...
-
-    async def fence(self, shard: ShardId) -> ShardView:
-        """Makes its owner begin anew. Raises: Unavailable (it may have been done), Unreadable."""
-        ...
-
-
 class ShardAdmin:
-    """Implements `Surveys`."""
+    """Shows shards, and fences them."""
 
     def __init__(
         self, store: ScheduleStore, waker: Waker, clock: Clock, rng: random.Random, settings: IntakeSettings
@@ -76,17 +59,20 @@ class ShardAdmin:
 
     @property
     def count(self) -> int:
+        """The number of shards."""
         return self._settings.shards
 
     async def shards(self) -> tuple[ShardView, ...]:
+        """All shards. Raises: Unavailable."""
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             return tuple(await gather_bounded(self._view, map(ShardId, range(self.count)), at_once=SHARDS_AT_ONCE))
 
     async def fence(self, shard: ShardId) -> ShardView:
+        """Makes the shard's owner begin anew. Raises: Unavailable (it may have been done), Unreadable."""
         by = f"operator/{self._rng.getrandbits(64):016x}"
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
+        async with patience.enforced():
             stored = await self._store.read_shard(shard)
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""The consumer group whose assignment says which node owns which shard."""
+"""Shard ownership by a consumer group, and wake-ups for the owners."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -21,4 +21,13 @@ class ShardOwnership(Protocol):
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         """Sends a wake-up to the shard's owner, wherever it is. Raises: BrokerUnavailable."""
+        ...
+
+
+class Waker(Protocol):
+    """Wake-ups for the owner of a shard, in this process or another. A wake-up is a hint: it may be lost, and the owner's
+    next scan then finds what it would have said."""
+
+    def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        """Returns at once and never raises."""
         ...

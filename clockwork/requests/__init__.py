@@ -1,1 +1,1 @@
-"""Requests about schedules, independent of the way they arrive."""
+"""Everything that a caller can ask about schedules, for every front door: HTTP and the commands topic."""

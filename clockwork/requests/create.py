@@ -3,183 +3,199 @@
 `201` only after that transaction; a repeat of the same create is recognised by its digest, which stays with the pointer
 through every reschedule and after the end. A key whose schedule has ended is taken over: on condition of the very pointer
 whose outcome was read, strongly, so that two takers cannot both win.
+
+The row's position orders it behind everything that was accepted before. `accepted_us`, which a batch gives, is the time of
+acceptance that was reserved for the item when the batch began: the topic look-ups and key take-overs of its items take
+differently long, and must not reorder them.
 """
 
-import random
-
-from clockwork.clock import Clock, ClockTrust
-from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, ScheduleKey
+from clockwork.domain.destination import Topic
+from clockwork.domain.position import RANDOM_DIGITS, acceptance_of, accepted_ms_of, new_position
+from clockwork.domain.schedule import Pointer, Row, Schedule
+from clockwork.domain.sharding import shard_of
+from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import (
-    ClockUntrusted,
     ConditionFailed,
+    FieldError,
     InvalidInput,
     StoreUnavailable,
     TransactionConflict,
     Unavailable,
 )
-from clockwork.ports.delivery import Publisher
-from clockwork.ports.store import ScheduleStore
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.placing import Placing, topic_missing
-from clockwork.requests.results import Created, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
-from clockwork.requests.state import Reading, pending_view
-from clockwork.requests.waker import Waker
-from clockwork.settings.model import IntakeSettings
+from clockwork.requests.results import Created, CreateResult, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
 
 
-class Intake:
-    """Takes schedules and finds them again. Implements `answers.Accepts`."""
+async def create_schedule(
+    context: RequestContext,
+    new: NewSchedule,
+    deadline: RequestDeadline,
+    *,
+    accepted_us: int | None = None,
+    command: CommandDedup | None = None,
+) -> CreateResult:
+    """Accepts a schedule.
 
-    def __init__(
-        self,
-        store: ScheduleStore,
-        publisher: Publisher,
-        waker: Waker,
-        clock: Clock,
-        trust: ClockTrust,
-        rng: random.Random,
-        settings: IntakeSettings,
-    ) -> None:
-        self._store = store
-        self._publisher = publisher
-        self._clock = clock
-        self._trust = trust
-        self._rng = rng
-        self._settings = settings
-        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
-        self._placing = Placing(waker, clock, rng, settings)
-
-    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
-        """The present state of a key. Raises: Unavailable."""
-        patience = self._patience()
-        async with patience.kept():
-            return await self._reading.view(client_id, schedule_key, patience)
-
-    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
-        """Accepts a schedule.
-
-        Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
-        settles it), CommandAlreadyProcessed.
-        """
-        patience = self._patience()
-        async with patience.kept():
-            return await self._create(new, patience, turn)
-
-    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
-        """See `Accepts`."""
-        patience = self._patience()
-        async with patience.kept():
-            return await self._known(new, patience, turn)
-
-    async def _create(
-        self, new: NewSchedule, patience: RequestDeadline, turn: CommandDedup | None
-    ) -> Created | Repeated | KeyTaken:
+    Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
+    settles it), CommandAlreadyProcessed.
+    """
+    try:
+        await check_topic(context, new.topic)
+        context.check_clock()
+    except (InvalidInput, Unavailable):
+        # A schedule that was accepted before stays accepted, even if its topic, Kafka or the clock is gone since.
+        known = await find_repeat(context, new, deadline, command=command)
+        if not isinstance(known, Repeated):
+            raise
+        return known
+    if command is not None:
+        await command.check()
+    row = _row(context, new, accepted_us)
+    replaces: Pointer | None = None
+    while True:
+        pointer = _pointer(context, new, row)
+        note = command.change(expires_at_s=pointer.expires_at_s) if command is not None else None
+        replaces_version = replaces.version if replaces is not None else None
         try:
-            await self._check_topic(new)
-            self._check_clock()
-        except (InvalidInput, Unavailable):
-            # What was accepted before stays accepted, whatever has become of its topic, of Kafka, or of our clock.
-            known = await self._known(new, patience, turn)
-            if not isinstance(known, Repeated):
-                raise
-            return known
-        if turn is not None:
-            await turn.look()
-        row = self._row(new, version=1)
-        replaces: int | None = None
-        while True:
-            pointer = self._pointer(new, row)
-            note = turn.change(expires_at_s=pointer.expires_at_s) if turn is not None else None
-            try:
-                await self._store.create(row, pointer, replaces_version=replaces, note=note)
-            except ConditionFailed:
-                found = await self._who_is_there(new, row, patience, turn)
-                if not isinstance(found, Pointer | None):
-                    return found
-                if turn is not None:
-                    await turn.look()
-                self._check_clock()
-                replaces = found.version if found is not None else None
-                row = self._row(new, version=(replaces or 0) + 1)
-            except (TransactionConflict, StoreUnavailable) as error:
-                # The same row again, at the same position: if the first try was applied after all, this is that create.
-                await patience.pause(f"the schedule could not be stored in time: {error}")
-                self._check_clock()
-            else:
-                return self._accepted(pending_view(pointer, row), row, turn)
+            await context.store.create(row, pointer, replaces_version=replaces_version, note=note)
+        except ConditionFailed:
+            found = await _result_or_replaceable(context, new, row, deadline, command)
+            if not isinstance(found, Pointer | None):
+                return found
+            if command is not None:
+                await command.check()
+            context.check_clock()
+            replaces = found
+            row = _row(context, new, accepted_us, replaces=replaces)
+        except (TransactionConflict, StoreUnavailable) as error:
+            # The same row again, at the same position: if the first try was applied after all, this is that create.
+            await deadline.pause(f"the schedule could not be stored in time: {error}")
+            context.check_clock()
+        else:
+            return _accepted(context, state.pending_view(pointer, row), row, command)
 
-    def _accepted(self, view: ScheduleView, row: Row, turn: CommandDedup | None) -> Created:
-        if turn is not None:
-            turn.had_effect = True
-        self._placing.announce(row)
-        return Created(view)
 
-    async def _who_is_there(
-        self, new: NewSchedule, mine: Row | None, patience: RequestDeadline, turn: CommandDedup | None
-    ) -> Created | Repeated | KeyTaken | Pointer | None:
-        """A pointer was under the key: the answer; or what may be taken over, None if it has gone meanwhile."""
-        while True:
-            pointer = await self._store.read_pointer(new.client_id, new.schedule_key)
-            if pointer is None or await self._reading.forgotten(pointer):
-                return pointer
-            view = await self._reading.view_at(pointer)
-            if view is not None:
-                if mine is not None and pointer.position == mine.position:
-                    return self._accepted(view, mine, turn)  # our own, written by a try whose answer was lost
-                if pointer.digest == new.digest:
-                    return Repeated(view)
-                return KeyTaken(view) if view.status is Status.PENDING else pointer
-            await patience.pause("the key is being changed by another request")
+async def find_repeat(
+    context: RequestContext, new: NewSchedule, deadline: RequestDeadline, *, command: CommandDedup | None = None
+) -> Repeated | KeyTaken | None:
+    """The answer of `create_schedule` where it stores nothing; None: it would store.
 
-    async def _known(
-        self, new: NewSchedule, patience: RequestDeadline, turn: CommandDedup | None
-    ) -> Repeated | KeyTaken | None:
-        if turn is not None:
-            await turn.look()
-        found = await self._who_is_there(new, None, patience, turn)
-        return found if isinstance(found, Repeated | KeyTaken) else None
+    Raises: Unavailable, CommandAlreadyProcessed.
+    """
+    if command is not None:
+        await command.check()
+    found = await _result_or_replaceable(context, new, None, deadline, command)
+    return found if isinstance(found, Repeated | KeyTaken) else None
 
-    async def _check_topic(self, new: NewSchedule) -> None:
-        if not await self._publisher.topic_exists(new.topic):
-            raise topic_missing(new.topic)
 
-    def _check_clock(self) -> None:
-        if not self._trust.trusted():
-            raise ClockUntrusted
+async def _result_or_replaceable(
+    context: RequestContext,
+    new: NewSchedule,
+    mine: Row | None,
+    deadline: RequestDeadline,
+    command: CommandDedup | None,
+) -> CreateResult | Pointer | None:
+    """After a create found a pointer under its key: its result; or the pointer that it may replace; None if that is gone."""
+    while True:
+        pointer = await context.store.read_pointer(new.client_id, new.schedule_key)
+        if pointer is None or await state.forgotten(context, pointer):
+            return pointer
+        view = await state.view_at(context, pointer)
+        if view is not None:
+            if mine is not None and pointer.position == mine.position:
+                return _accepted(context, view, mine, command)  # written by a try whose answer was lost
+            if pointer.digest == new.digest:
+                return Repeated(view)
+            return KeyTaken(view) if view.status is Status.PENDING else pointer
+        await deadline.pause(state.BEING_CHANGED)
 
-    def _row(self, new: NewSchedule, *, version: int) -> Row:
-        return self._placing.row(
-            Schedule(
-                client_id=new.client_id,
-                schedule_key=new.schedule_key,
-                ordering_key=new.ordering_key,
-                due_ms=new.due_ms,
-                topic=new.topic,
-                guarantee=new.guarantee,
-                task_data=new.task_data,
-                data_form=new.data_form,
-                headers=new.headers,
-                traceparent=new.traceparent,
-                deadline_ms=new.deadline_ms,
-                on_late=new.on_late,
-                retry=new.retry,
-                created_at_ms=self._clock.now_ms(),
-                version=version,
-                delivery_id=self._placing.delivery_id(),
-            )
-        )
 
-    def _pointer(self, new: NewSchedule, row: Row) -> Pointer:
-        return Pointer(
-            client_id=new.client_id,
-            schedule_key=new.schedule_key,
-            shard=row.shard,
-            position=row.position,
-            digest=new.digest,
-            version=row.schedule.version,
-            expires_at_s=self._placing.pointer_expires_at_s(row),
-        )
+def _accepted(context: RequestContext, view: ScheduleView, row: Row, command: CommandDedup | None) -> Created:
+    if command is not None:
+        command.had_effect = True
+    announce(context, row)
+    return Created(view)
 
-    def _patience(self) -> RequestDeadline:
-        return RequestDeadline(self._settings.request_timeout_ms, self._rng)
+
+def _row(
+    context: RequestContext,
+    new: NewSchedule,
+    accepted_us: int | None,
+    *,
+    replaces: Pointer | None = None,
+) -> Row:
+    schedule = Schedule(
+        client_id=new.client_id,
+        schedule_key=new.schedule_key,
+        ordering_key=new.ordering_key,
+        due_ms=new.due_ms,
+        topic=new.topic,
+        guarantee=new.guarantee,
+        task_data=new.task_data,
+        data_form=new.data_form,
+        headers=new.headers,
+        traceparent=new.traceparent,
+        deadline_ms=new.deadline_ms,
+        on_late=new.on_late,
+        retry=new.retry,
+        created_at_ms=context.clock.now_ms(),
+        version=replaces.version + 1 if replaces is not None else 1,
+        delivery_id=new_delivery_id(context),
+    )
+    row = new_row(context, schedule, accepted_us=accepted_us)
+    if replaces is not None and acceptance_of(row.position) <= acceptance_of(replaces.position):
+        # The key's last schedule was accepted after this batch began: histories go by acceptance.
+        return new_row(context, schedule)
+    return row
+
+
+def _pointer(context: RequestContext, new: NewSchedule, row: Row) -> Pointer:
+    return Pointer(
+        client_id=new.client_id,
+        schedule_key=new.schedule_key,
+        shard=row.shard,
+        position=row.position,
+        digest=new.digest,
+        version=row.schedule.version,
+        expires_at_s=pointer_expires_at_s(context, row),
+    )
+
+
+# --- the same for every request that stores a row
+
+
+async def check_topic(context: RequestContext, topic: Topic) -> None:
+    """Raises: InvalidInput (the topic does not exist), BrokerUnavailable."""
+    if not await context.topic_exists(topic):
+        raise InvalidInput([FieldError("delivery.topic", f"the topic {topic!r} does not exist; create it first")])
+
+
+def new_row(context: RequestContext, schedule: Schedule, *, accepted_us: int | None = None) -> Row:
+    """The row of a schedule that is accepted now, or at a reserved time, at a position that was never used before."""
+    if accepted_us is None:
+        accepted_us = context.acceptance.next_us()
+    digits = context.rng.randrange(10**RANDOM_DIGITS)
+    return Row(
+        shard=shard_of(schedule.ordering_key, context.settings.shards),
+        position=new_position(due_ms=schedule.due_ms, accepted_us=accepted_us, random=digits),
+        schedule=schedule,
+    )
+
+
+def new_delivery_id(context: RequestContext) -> str:
+    return f"{context.rng.getrandbits(128):032x}"
+
+
+def pointer_expires_at_s(context: RequestContext, row: Row) -> int:
+    """TTL of a pointer to this row: twice the retention after its due time or its acceptance, the later of them."""
+    latest_ms = max(row.due_ms, accepted_ms_of(row.position))
+    return (latest_ms + 2 * context.settings.retention_ms) // 1_000
+
+
+def announce(context: RequestContext, row: Row) -> None:
+    """Wakes the owner of the row's shard, unless its next scan comes early enough."""
+    if row.due_ms <= context.clock.now_ms() + context.settings.scan_interval_ms:
+        context.waker.wake(row.shard, NewlyDue(row.due_ms))

@@ -1,4 +1,4 @@
-"""Waiting with a limit: deadlines of requests, and back-off of runners."""
+"""The time limit of one request, and the pauses between its tries."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ REQUEST_BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=400)
 
 
 class RequestDeadline:
-    """One request's deadline, and the jittered pauses between its tries."""
+    """One request's time limit, counted from the construction, and the jittered pauses between its tries."""
 
     def __init__(self, timeout_ms: int, rng: random.Random) -> None:
         self._loop = asyncio.get_running_loop()
@@ -29,11 +29,11 @@ class RequestDeadline:
         return self._loop.time() - self._began_at_s
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Ends the block at the deadline, in the middle of a call if need be: a store that is silent would else be asked
-        again and again behind the caller's back, for longer than any caller waits.
+    async def enforced(self) -> AsyncIterator[None]:
+        """Ends the block at the deadline, in the middle of a call if need be. Otherwise a store that does not answer would
+        be called again and again after the caller has given up.
 
-        Raises: Unavailable; what was being written may have happened.
+        Raises: Unavailable; a write under way may have happened.
         """
         try:
             async with asyncio.timeout(self._timeout_s - self.spent_s) as limit:

@@ -1,115 +1,107 @@
-"""Hold, look, decide: how a request ends a pending row, at any distance from its due time and without asking any clock.
+"""Hold, look, decide: the steps by which a request ends a pending row, at any distance from its due time, without a clock.
 
-A cancel and a reschedule are one story with two endings; the ending is the transaction of step 4.
-
-    1 pointer   strong read: shard and position
-    2 hold      from now on an owner that reads the row sees that somebody wants it, and takes the hold off before it fires
+    1 pointer   strongly consistent read: shard and position
+    2 hold      from now on an owner that reads the row sees that a request wants it, and takes the hold off before it fires
     3 look      frontier < due time: no owner has read the row for firing without seeing step 2. After step 2, never before
     4 decide    one transaction, on condition that the hold is still there. Only this answers `cancelled` or `200`
 
-A hold decides nothing: whoever dies after step 2 has changed nothing. Every try takes a new request id and repeats step
-3, because a delayed copy of an older hold could otherwise put back what the owner has taken off, and step 4 would
+`cancel` and `reschedule` take these steps in this order and differ in the transaction of step 4. This module has steps 2
+and 3, and the rule for a step that fails.
+
+A hold decides nothing: a node that dies after step 2 has changed nothing. Every try takes a new request id and repeats
+step 3, because a delayed copy of an older hold could otherwise put back what the owner has taken off, and step 4 would
 believe it. A check of the frontier *inside* the transaction would not do: it is decided first and applied item by item,
 and a Query in between still sees the row (docs/protocol.md: x-check, x-far, x-hold-after, x-set-resched).
 """
 
-import random
-from collections.abc import Awaitable, Callable
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Final
 
-from clockwork.clock import Clock
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Row
 from clockwork.domain.wakeup import Wanted
-from clockwork.errors import ConditionFailed, TransactionConflict
-from clockwork.ports.store import ScheduleStore
+from clockwork.errors import ConditionFailed, Contested
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.state import Reading
-from clockwork.requests.waker import Waker
 
 TRIES_MAX: Final = 3
-"""How often a lost hold is taken again before the answer is `in_flight`."""
+"""Holds of one request that may be taken off by the owner before the answer is `in_flight`."""
 LONG_DUE_MS: Final = 1_000
-"""Due for longer than this and still a row: its lane waits, so its owner is asked."""
+"""A row that is due for longer than this waits for its lane, so its owner is asked to answer the hold."""
 WAITING_ROW_MS: Final = 2_000
-"""For how long the owner of a waiting row is given time to answer."""
-
-Decide = Callable[[Row | BrokenRow, RequestId], Awaitable[Outcome]]
-"""Step 4: one transaction that deletes the row on condition of this hold. Returns the outcome that it wrote. Raises:
-ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable."""
+"""How long the owner of a waiting row may take to answer."""
 
 
-class _Verdict(Enum):
-    """What one try of the steps 2 to 4 came to, if it did not decide."""
-
-    LOST = auto()
-    """The hold was taken off, or the row is gone: somebody else wrote it."""
-    TOO_LATE = auto()
-    """An owner may be firing it."""
-    CONFLICT = auto()
-    """The row is in another transaction: nothing is decided yet."""
+class TooLate(Contested):
+    """Step 3: an owner may be firing the row."""
 
 
-class Holding:
-    """Steps 2 to 4, for whatever a request wants."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row after step 3, ready for step 4."""
 
-    def __init__(self, store: ScheduleStore, reading: Reading, waker: Waker, clock: Clock, rng: random.Random) -> None:
-        self._store = store
-        self._reading = reading
-        self._waker = waker
-        self._clock = clock
-        self._rng = rng
+    row: Row | BrokenRow
+    by: RequestId
 
-    async def settle(self, pointer: Pointer, decide: Decide, patience: RequestDeadline) -> Outcome | Row | BrokenRow:
-        """Tries until the schedule at this position has an outcome, by `decide` or by somebody else; or, where nothing
-        can be promised (`in_flight`), returns its row.
 
-        Raises: StoreUnavailable (`decide` may have happened), Unavailable (the patience is at its end).
+class HoldAttempts:
+    """The tries of one request at the row of one position."""
+
+    def __init__(self, context: RequestContext, pointer: Pointer, deadline: RequestDeadline) -> None:
+        self._context = context
+        self._pointer = pointer
+        self._deadline = deadline
+        self._lost = 0
+        self._owner_asked_until_s: float | None = None
+
+    async def hold_and_look(self) -> Held:
+        """Steps 2 and 3, with a request id that was never used.
+
+        Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, StoreUnavailable.
         """
-        lost = 0
-        asked_until_s: float | None = None
-        while True:
-            result = await self._hold_look_decide(pointer, decide)
-            if isinstance(result, Outcome):
-                return result
-            # The row first, then the outcome: in the other order a row that ends in between would look lost.
-            row = await self._store.read_row(pointer.shard, pointer.position)
-            outcome = await self._reading.outcome_at(pointer)
-            if outcome is not None:
-                return outcome
-            if row is not None and result is _Verdict.LOST:
-                lost += 1
-                if lost >= TRIES_MAX:
-                    return row
-            if row is not None and result is _Verdict.TOO_LATE:
-                asked_until_s = asked_until_s or patience.spent_s + WAITING_ROW_MS / 1_000
-                if not self._lane_waits(pointer) or patience.spent_s >= asked_until_s:
-                    return row
-                self._waker.wake(pointer.shard, Wanted(pointer.position))
-            # Neither row nor outcome: a transaction is being applied, item by item. Read again, never 404 (x-notfound).
-            await patience.pause("the schedule is being changed by another request")
+        by = RequestId(f"{self._context.rng.getrandbits(128):032x}")
+        row = await self._context.store.hold(self._pointer.shard, self._pointer.position, by)
+        shard = await self._context.store.read_shard(self._pointer.shard)
+        if shard.frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
+            raise TooLate
+        return Held(row, by)
 
-    async def _hold_look_decide(self, pointer: Pointer, decide: Decide) -> Outcome | _Verdict:
-        """Steps 2 to 4, once, with a request id of its own."""
-        hold = RequestId(f"{self._rng.getrandbits(128):032x}")
-        try:
-            row = await self._store.hold(pointer.shard, pointer.position, hold)
-            state = await self._store.read_shard(pointer.shard)
-            if state.frontier_ms >= _free_until_ms(row, epoch=state.epoch):
-                return _Verdict.TOO_LATE
-            return await decide(row, hold)
-        except ConditionFailed:
-            return _Verdict.LOST
-        except TransactionConflict:
-            return _Verdict.CONFLICT
+    async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | None:
+        """After a step that failed: the outcome, if the schedule at this position has one; its row, if nothing can be
+        promised (`in_flight`); None after a pause, for another try.
 
-    def _lane_waits(self, pointer: Pointer) -> bool:
-        return self._clock.now_ms() - due_ms_of(pointer.position) > LONG_DUE_MS
+        Raises: StoreUnavailable, Unavailable (the deadline has passed).
+        """
+        # The row first, then the outcome: in the other order a row that ends in between would look lost.
+        row = await self._context.store.read_row(self._pointer.shard, self._pointer.position)
+        outcome = await state.outcome_at(self._context, self._pointer)
+        if outcome is not None:
+            return outcome
+        if row is not None and self._in_flight(failed):
+            return row
+        # Neither row nor outcome: a transaction is being applied, item by item. Read again, never 404 (x-notfound).
+        await self._deadline.pause(state.BEING_CHANGED)
+        return None
+
+    def _in_flight(self, failed: Contested) -> bool:
+        if isinstance(failed, ConditionFailed):
+            self._lost += 1
+            return self._lost >= TRIES_MAX
+        if isinstance(failed, TooLate):
+            spent_s = self._deadline.spent_s
+            self._owner_asked_until_s = self._owner_asked_until_s or spent_s + WAITING_ROW_MS / 1_000
+            if not self._lane_waits() or spent_s >= self._owner_asked_until_s:
+                return True
+            self._context.waker.wake(self._pointer.shard, Wanted(self._pointer.position))
+        return False
+
+    def _lane_waits(self) -> bool:
+        return self._context.clock.now_ms() - due_ms_of(self._pointer.position) > LONG_DUE_MS
 
 
 def _free_until_ms(row: Row | BrokenRow, *, epoch: int) -> int:
-    """Before the frontier reaches this time, nobody can have read this row, just held, for firing.
+    """The row cannot have been read for firing since it was held, as long as the frontier is below this time.
 
     A `retry` is believed only from the present owner (x-retry-noepoch), and never for at_least_once, where a zombie may
     have sent the row already (x-alo-retry-cancel).
@@ -121,5 +113,5 @@ def _free_until_ms(row: Row | BrokenRow, *, epoch: int) -> int:
         and row.schedule.guarantee is Guarantee.EXACTLY_ONCE
     ):
         return row.retry.at_ms
-    # Of a row that cannot be read as well: the due time is never later than any `retry.at`.
+    # Also for a row that cannot be read: the due time is never later than any `retry.at`.
     return row.due_ms

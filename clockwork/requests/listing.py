@@ -1,25 +1,24 @@
 """The schedules of a client, page by page.
 
-The index says which keys there are, in the order of due times, and may lag; what is shown of each is read strongly, as a
-read of that key alone would show it. A page ends at its limit, and also when enough was looked at for one request: a
-filter that leaves most things out then gives short pages, even empty ones, and a cursor to go on with.
+The index says which keys there are, in the order of due times, and may lag; the schedule of each key is read strongly
+consistent, as a read of that key alone would show it. A page ends at its limit, and also when enough was read for one
+request: a filter that leaves most schedules out then gives short pages, even empty ones, and a cursor to go on with.
 
-Every schedule that nobody touches meanwhile is shown once: it has one position, the pages are consecutive ranges of
-positions, and the cursor is the last position that was looked at. One that is moved meanwhile may be shown twice, or not
-at all, as in any list of moving things; within a page it is shown once.
+Every schedule that does not change meanwhile is shown once: it has one position, the pages are consecutive ranges of
+positions, and the cursor is the last position that was read. One that is moved meanwhile may be shown twice, or not at all,
+as in any list of moving things; within a page it is shown once.
 
-What is read of a key, in the order that makes it true (requests/state):
+The reads of a key, in the order that makes the answer true (requests/state):
 
-    due already      outcome, then row: it may end between the two, and then neither is there: asked again, alone
+    due already      outcome, then row: it may end between the two, and then neither is there: read again, alone
     not yet due      row, then outcome: mostly the row is there, and a row that is not due can only have ended by a cancel
                      or a move that is being applied at this moment
-    ended            the pointer as well: an index that lags may still show what stood under the key before
+    ended            the pointer as well: an index that lags may still show the key's schedule before this one
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
@@ -28,28 +27,29 @@ from clockwork.domain.position import LAST, Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unreadable
-from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
+from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch
+from clockwork.requests import state
+from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import ScheduleView, Status
-from clockwork.requests.state import Reading, ended_view, pending_view
-from clockwork.settings.model import IntakeSettings
 
 POINTERS_PER_QUERY: Final = 1_000
 LOOKED_AT_MAX: Final = 5_000
-"""Schedules read for one page: what a filter leaves out costs as much as what it shows."""
+"""Schedules read for one page: one that a filter leaves out costs as much as one that is shown."""
 QUERIES_MAX: Final = 20
-"""Of the index, for one page."""
+"""Queries of the index for one page."""
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of content. A thousand schedules of 256 KiB would be a quarter of a gigabyte."""
+"""Content of one page. A thousand schedules of 256 KiB would be a quarter of a gigabyte."""
 CHUNK_KEYS: Final = 100
-"""Read together before anything is known of their size; a batch read of DynamoDB."""
+"""Keys of one batch read, as long as their size is unknown; DynamoDB's limit for a batch."""
 CHUNK_KEYS_MAX: Final = 500
 ALONE_AT_ONCE: Final = 8
+"""Keys that are read alone at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListQuery:
-    """Which schedules are wanted; None: any."""
+    """The wanted schedules; None: any."""
 
     client_id: ClientId
     status: Status | None = None
@@ -70,11 +70,11 @@ class ListQuery:
 
     @property
     def filters(self) -> bool:
-        """Whether it leaves out what only a look at a schedule can tell."""
+        """True if a schedule must be read to know whether it is wanted."""
         return (self.status, self.topic, self.ordering_key) != (None, None, None)
 
     def wants(self, view: ScheduleView) -> bool:
-        """Whether a schedule, as it was read, is one of them."""
+        """True if a schedule, as it was read, is one of the wanted."""
         if self.status is not None and view.status is not self.status:
             return False
         if not self.first <= view.position <= self.last:
@@ -94,119 +94,99 @@ class ListPage:
     """Go on behind this position; None: there are no more."""
 
 
-class Lists(Protocol):
-    """Lists the schedules of a client."""
-
-    async def page(self, query: ListQuery, *, after: Position | None, limit: int) -> ListPage:
-        """Those behind `after`, at most `limit`; fewer, even none, does not mean that there are no more.
-
-        Raises: Unavailable.
-        """
-        ...
-
-
 async def count_ahead(search: ScheduleSearch, clock: Clock, client_id: ClientId, *, at_most: int) -> int:
-    """How many schedules of a client are for a time ahead, those that were cancelled included: their end does not touch the
-    index. Looks no further than `at_most`. Raises: Unavailable."""
+    """Counts the schedules of a client whose time is ahead, cancelled ones included: their end does not touch the index.
+    Counts no further than `at_most`. Raises: Unavailable."""
     return await search.count_pointers(client_id, first=first_at(clock.now_ms()), at_most=at_most)
 
 
-class Listing:
-    """Implements `Lists`."""
+async def list_page(
+    context: RequestContext, query: ListQuery, deadline: RequestDeadline, *, after: Position | None, limit: int
+) -> ListPage:
+    """The schedules behind `after`, at most `limit`; fewer, even none, does not mean that there are no more.
 
-    def __init__(
-        self, search: ScheduleSearch, store: ScheduleStore, clock: Clock, rng: random.Random, settings: IntakeSettings
-    ) -> None:
-        self._search = search
-        self._clock = clock
-        self._rng = rng
-        self._settings = settings
-        self._reading = Reading(store, clock, retention_ms=settings.retention_ms)
+    Raises: Unavailable.
+    """
+    found = _Found(query, limit)
+    start: Position | None = query.first if after is None else max(query.first, Position(after + 1))
+    for _ in range(QUERIES_MAX):
+        if start is None or start > query.last:
+            return found.page(None)
+        page = await context.search.list_pointers(
+            query.client_id, first=start, last=query.last, pointers_max=found.pointers_wanted
+        )
+        pointers = [pointer for pointer in page.pointers if _may_be(context, query, pointer)]
+        while pointers:
+            chunk, pointers = pointers[: found.chunk_keys], pointers[found.chunk_keys :]
+            full_at = found.add(chunk, await _views(context, chunk, query.status, deadline))
+            if full_at is not None:
+                nothing_behind = not pointers and full_at == chunk[-1].position and page.next_first is None
+                return found.page(None if nothing_behind else full_at)
+            if found.looked_at >= LOOKED_AT_MAX or deadline.spent_s > context.settings.request_timeout_ms / 2_000:
+                return found.page(chunk[-1].position)
+        start = page.next_first
+    return found.page(Position(start - 1) if start is not None else None)
 
-    async def page(self, query: ListQuery, *, after: Position | None, limit: int) -> ListPage:
-        """See `Lists`."""
-        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.kept():
-            first = query.first if after is None else max(query.first, Position(after + 1))
-            return await self._page(query, first, limit, patience)
 
-    async def _page(self, query: ListQuery, first: Position, limit: int, patience: RequestDeadline) -> ListPage:
-        found = _Found(query, limit)
-        start: Position | None = first
-        for _ in range(QUERIES_MAX):
-            if start is None or start > query.last:
-                return found.page(None)
-            page = await self._search.list_pointers(
-                query.client_id, first=start, last=query.last, pointers_max=found.pointers_wanted
-            )
-            pointers = [pointer for pointer in page.pointers if self._may_be(query, pointer)]
-            while pointers:
-                chunk, pointers = pointers[: found.chunk_keys], pointers[found.chunk_keys :]
-                full_at = found.add(chunk, await self._look(chunk, query.status, patience))
-                if full_at is not None:
-                    nothing_behind = not pointers and full_at == chunk[-1].position and page.next_first is None
-                    return found.page(None if nothing_behind else full_at)
-                if found.looked_at >= LOOKED_AT_MAX or patience.spent_s > self._settings.request_timeout_ms / 2_000:
-                    return found.page(chunk[-1].position)
-            start = page.next_first
-        return found.page(Position(start - 1) if start is not None else None)
+def _may_be(context: RequestContext, query: ListQuery, pointer: Pointer) -> bool:
+    """An ordering key has one shard, so most of the others need not be read."""
+    return query.ordering_key is None or pointer.shard == shard_of(query.ordering_key, context.settings.shards)
 
-    def _may_be(self, query: ListQuery, pointer: Pointer) -> bool:
-        """An ordering key has one shard, so most of the others need not be read."""
-        return query.ordering_key is None or pointer.shard == shard_of(query.ordering_key, self._settings.shards)
 
-    async def _look(
-        self, listed: Sequence[Pointer], status: Status | None, patience: RequestDeadline
-    ) -> list[ScheduleView | None]:
-        """The present state of each; None: it is not there any more, or certainly not in this state."""
-        now_ms = self._clock.now_ms()
-        due = {pointer for pointer in listed if due_ms_of(pointer.position) <= now_ms}
-        rows: dict[Pointer, Row | BrokenRow] = {}
-        match status:
-            case None:
-                rows = await self._rows([p for p in listed if p not in due])
-                outcomes = await self._outcomes([p for p in listed if p not in rows], now_ms)
-                rows |= await self._rows([p for p in listed if p in due and p not in outcomes])
-            case Status.PENDING:
-                rows = await self._rows(listed)
-                outcomes = await self._outcomes([p for p in listed if p in rows and p in due], now_ms)
-            case _:
-                outcomes = await self._outcomes(listed, now_ms)
-        moved = {p for p in listed if status is Status.PENDING and p not in rows and p not in due}
-        present = await self._search.read_pointers([_name(p) for p in listed if p in outcomes or p in moved])
-        views: dict[Pointer, ScheduleView] = {}
-        alone: list[Pointer] = []
-        for pointer in listed:
-            now, outcome = present.get(_name(pointer)), outcomes.get(pointer)
-            if (now is not None and now.position != pointer.position) or _superseded(outcome):
-                alone.append(pointer)
-            elif outcome is not None and now is not None:
-                views[pointer] = ended_view(pointer, outcome)
-            elif outcome is None and pointer in rows:
-                views[pointer] = pending_view(pointer, rows[pointer])
-            elif outcome is None and status is None and not self._reading.is_processed(pointer):
-                alone.append(pointer)
-        seen = await gather_bounded(lambda pointer: self._alone(pointer, patience), alone, at_once=ALONE_AT_ONCE)
-        again = dict(zip(alone, seen, strict=True))
-        return [views.get(pointer) or again.get(pointer) for pointer in listed]
+async def _views(
+    context: RequestContext, listed: Sequence[Pointer], status: Status | None, deadline: RequestDeadline
+) -> list[ScheduleView | None]:
+    """The present state of each; None: it is not there any more, or certainly not in this state."""
+    now_ms = context.clock.now_ms()
+    due = {pointer for pointer in listed if due_ms_of(pointer.position) <= now_ms}
+    rows: dict[Pointer, Row | BrokenRow] = {}
+    match status:
+        case None:
+            rows = await _rows(context, [p for p in listed if p not in due])
+            outcomes = await _outcomes(context, [p for p in listed if p not in rows], now_ms)
+            rows |= await _rows(context, [p for p in listed if p in due and p not in outcomes])
+        case Status.PENDING:
+            rows = await _rows(context, listed)
+            outcomes = await _outcomes(context, [p for p in listed if p in rows and p in due], now_ms)
+        case _:
+            outcomes = await _outcomes(context, listed, now_ms)
+    moved = {p for p in listed if status is Status.PENDING and p not in rows and p not in due}
+    present = await context.search.read_pointers([_name(p) for p in listed if p in outcomes or p in moved])
+    views: dict[Pointer, ScheduleView] = {}
+    alone: list[Pointer] = []
+    for pointer in listed:
+        now, outcome = present.get(_name(pointer)), outcomes.get(pointer)
+        if (now is not None and now.position != pointer.position) or _superseded(outcome):
+            alone.append(pointer)
+        elif outcome is not None and now is not None:
+            views[pointer] = state.ended_view(pointer, outcome)
+        elif outcome is None and pointer in rows:
+            views[pointer] = state.pending_view(pointer, rows[pointer])
+        elif outcome is None and status is None and not state.retention_over(context, pointer):
+            alone.append(pointer)
 
-    async def _alone(self, pointer: Pointer, patience: RequestDeadline) -> ScheduleView | None:
-        """What a read of this key alone shows."""
+    async def read_alone(pointer: Pointer) -> ScheduleView | None:
         try:
-            return await self._reading.view(pointer.client_id, pointer.schedule_key, patience)
+            return await state.read_state(context, pointer.client_id, pointer.schedule_key, deadline)
         except Unreadable:
-            # Whoever asks for it by its key is told so; here it would hide all others.
+            # A read of this key alone answers so; here the error would hide all other schedules.
             return None
 
-    async def _rows(self, pointers: Sequence[Pointer]) -> dict[Pointer, Row | BrokenRow]:
-        found = await self._search.read_rows_at([(p.shard, p.position) for p in pointers])
-        return {p: row for p in pointers if (row := found.get((p.shard, p.position))) is not None}
+    read = await gather_bounded(read_alone, alone, at_once=ALONE_AT_ONCE)
+    again = dict(zip(alone, read, strict=True))
+    return [views.get(pointer) or again.get(pointer) for pointer in listed]
 
-    async def _outcomes(self, pointers: Sequence[Pointer], now_ms: int) -> dict[Pointer, Outcome]:
-        """Those that are not expired: TTL deletes late."""
-        found = await self._search.read_outcomes([_place(p) for p in pointers])
-        outcomes = ((p, found.get(_place(p))) for p in pointers)
-        return {p: o for p, o in outcomes if o is not None and o.expires_at_s * 1_000 > now_ms}
+
+async def _rows(context: RequestContext, pointers: Sequence[Pointer]) -> dict[Pointer, Row | BrokenRow]:
+    found = await context.search.read_rows_at([(p.shard, p.position) for p in pointers])
+    return {p: row for p in pointers if (row := found.get((p.shard, p.position))) is not None}
+
+
+async def _outcomes(context: RequestContext, pointers: Sequence[Pointer], now_ms: int) -> dict[Pointer, Outcome]:
+    """The outcomes that are not expired: TTL deletes late."""
+    found = await context.search.read_outcomes([_outcome_key(p) for p in pointers])
+    outcomes = ((p, found.get(_outcome_key(p))) for p in pointers)
+    return {p: o for p, o in outcomes if o is not None and o.expires_at_s * 1_000 > now_ms}
 
 
 class _Found:
@@ -216,7 +196,7 @@ class _Found:
         self._query = query
         self._limit = limit
         self._views: dict[KeyName, ScheduleView] = {}
-        """Each key once: an index that lags may show one where it was and where it is."""
+        """By key, so each is shown once: an index that lags may show it where it was and where it is."""
         self._shown_bytes = 0
         self._read_bytes = 0
         self.looked_at = 0
@@ -227,8 +207,8 @@ class _Found:
 
     @property
     def chunk_keys(self) -> int:
-        """How many to read together: what is missing if all of them are shown, more if many are not, and not more than a
-        few megabytes."""
+        """Keys of the next batch read: the missing ones if all of them are shown, more if many are left out, and not more
+        than a few megabytes."""
         if self.looked_at == 0:
             return CHUNK_KEYS if self._query.filters else min(CHUNK_KEYS, self._limit)
         each_bytes = self._read_bytes // self.looked_at + 1
@@ -236,7 +216,7 @@ class _Found:
         return min(CHUNK_KEYS_MAX, missing, max(PAGE_BYTES_MAX // 2 // each_bytes, 1))
 
     def add(self, chunk: Sequence[Pointer], views: Sequence[ScheduleView | None]) -> Position | None:
-        """Returns the last position that found a place if the page is full now."""
+        """Returns the last position of the page if it is full now."""
         for pointer, view in zip(chunk, views, strict=True):
             self.looked_at += 1
             size_bytes = view.schedule.size_bytes if view is not None and view.schedule is not None else 0
@@ -257,7 +237,7 @@ def _name(pointer: Pointer) -> KeyName:
     return (pointer.client_id, pointer.schedule_key)
 
 
-def _place(pointer: Pointer) -> OutcomePlace:
+def _outcome_key(pointer: Pointer) -> OutcomePlace:
     return (pointer.client_id, pointer.schedule_key, pointer.position)
 
 

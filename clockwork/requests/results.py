@@ -1,18 +1,16 @@
-"""What the engine is asked by its callers, and what it answers: the vocabulary of the edge, without HTTP in it.
-
-`turn`: the request came as a command, whose turn this is (`requests.dedup`)."""
+"""Questions and answers of the request service, without HTTP."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Outcome, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.requests.dedup import CommandDedup
+from clockwork.errors import LimitState
 
 
 class Status(StrEnum):
@@ -25,19 +23,19 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a request conflicts with what is there; the first four are the schedule's state."""
+    """Why a request conflicts with the stored schedule; the first four are its state."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
     CANCELLED = "cancelled"
     IN_FLIGHT = "in_flight"
-    """Too close to its time to call: nothing is promised, ask again."""
+    """Too close to its due time: it may be cancelled or delivered. Ask again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewSchedule:
-    """A create after validation and defaults; ids, version and times of our own come later."""
+    """A create after validation and defaults; version, position and delivery id are given when it is accepted."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
@@ -73,7 +71,7 @@ class ScheduleView:
     outcome: Outcome | None
     """None while pending."""
     discarded_at_ms: int | None = None
-    """Its dead letter needs nothing any more; see `operations.dead_letters`."""
+    """When its dead letter was discarded (`operations.discard`); None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +79,16 @@ class Created:
     """The schedule is durable."""
 
     view: ScheduleView
+    limits: tuple[LimitState, ...] = ()
+    """The client's limits after this create."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The same request was accepted before; this is what became of it."""
+    """The same request was accepted before; the view is the schedule's present state."""
 
     view: ScheduleView
+    limits: tuple[LimitState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,113 +100,75 @@ class KeyTaken:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """It will never be delivered; cancelled now or before."""
+    """The schedule will never be delivered; cancelled now or before."""
 
     view: ScheduleView
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """It stands as it was asked for, in the place of what stood there before."""
+    """The schedule stands as the request wants it; it was written by this request."""
 
     view: ScheduleView
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """It is as it was asked for already, maybe by the same request before: nothing was written."""
+    """The schedule stood as the request wants it, maybe by the same request before: nothing was written."""
 
     view: ScheduleView
 
 
 @dataclass(frozen=True, slots=True)
 class VersionDiffers:
-    """It has another version than the request wants to change."""
+    """The request's version condition does not hold."""
 
     view: ScheduleView
 
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """Nothing was ever accepted under this key, or it is forgotten by now."""
+    """No schedule was ever accepted under this key, or its retention is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """It cannot be cancelled (or changed), and why."""
+    """The schedule is in a state in which the request cannot be carried out."""
 
     reason: Reason
     view: ScheduleView
 
 
+CreateResult = Created | Repeated | KeyTaken
+CancelResult = Cancelled | VersionDiffers | NotFound | Refused
+ChangeResult = Changed | Unchanged | VersionDiffers | NotFound | Refused
+Declined = KeyTaken | VersionDiffers | NotFound | Refused
+"""Results of a request that was understood and could not be carried out."""
+
 Change = Callable[[Schedule], Schedule]
-"""From a pending schedule to what it should be; its key, version and ids stay. Pure, so that it can be asked again after
-somebody else has changed the schedule. Raises: InvalidInput."""
-
-IfVersion = frozenset[int]
-"""The versions of which one must be there still; a request without such a wish has None instead."""
+"""From a pending schedule to the wanted one; key, version and ids stay. Pure, so that it can be applied again after another
+request has changed the schedule. Raises: InvalidInput."""
 
 
-class Accepts(Protocol):
-    """Takes schedules and finds them again."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionCondition:
+    """The versions that a request may act on (`If-Match`, `If-None-Match`, `ifVersion`)."""
 
-    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
-        """Raises: InvalidInput (no such topic), Unavailable (it may have been accepted), CommandAlreadyProcessed."""
-        ...
+    any_of: frozenset[int] | None = None
+    """None: any version."""
+    none_of: frozenset[int] | None = frozenset()
+    """None: no version at all, so that no existing schedule is acted on (`If-None-Match: *`)."""
 
-    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
-        """What `create` answers where it makes nothing new; None: it would. Raises: Unavailable, CommandAlreadyProcessed."""
-        ...
+    def holds(self, version: int) -> bool:
+        return (self.any_of is None or version in self.any_of) and not self.excludes(version)
 
-    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
-        """Raises: Unavailable."""
-        ...
+    def excludes(self, version: int) -> bool:
+        return self.none_of is None or version in self.none_of
 
-
-class Cancels(Protocol):
-    """Cancels pending schedules."""
-
-    async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
-    ) -> Cancelled | NotFound | Refused:
-        """Raises: Unavailable (it may have been cancelled), CommandAlreadyProcessed."""
-        ...
+    def held_before(self, version: int) -> bool:
+        """True if the condition names versions, and names the one before: then the change from there to here may be this
+        request's own."""
+        return self.any_of is not None and self.holds(version - 1) and not self.excludes(version)
 
 
-class Reschedules(Protocol):
-    """Changes pending schedules."""
-
-    async def change(
-        self,
-        client_id: ClientId,
-        schedule_key: ScheduleKey,
-        change: Change,
-        *,
-        if_version: IfVersion | None = None,
-        turn: CommandDedup | None = None,
-    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
-        """Raises: InvalidInput (by `change`, or the new topic does not exist), Unavailable (it may have been changed),
-        CommandAlreadyProcessed."""
-        ...
-
-    async def fire(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
-    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
-        """Makes it due now. Raises: Unavailable (it may have been done)."""
-        ...
-
-
-class Rearms(Protocol):
-    """Gives failed schedules another chance."""
-
-    async def rearm(
-        self,
-        client_id: ClientId,
-        schedule_key: ScheduleKey,
-        *,
-        due_ms: int | None = None,
-        if_version: IfVersion | None = None,
-    ) -> Changed | Unchanged | VersionDiffers | NotFound | Refused:
-        """Makes a failed one pending again, due at `due_ms` or now. Raises: InvalidInput (its topic does not exist),
-        Unavailable (it may have been done)."""
-        ...
+ANY_VERSION: Final = VersionCondition()

@@ -1,48 +1,301 @@
-"""What is done with requests about schedules, whichever way they come in: over HTTP or as commands."""
+"""The request service: all that a caller can ask about schedules, whichever way the request came in.
 
-import random
-from dataclasses import dataclass
-from functools import partial
-from typing import Self
+Rights, rate limits, the limit of pending schedules, time limits and metrics are applied here; the use cases below know none
+of them. A front door (HTTP, the commands topic) parses, calls the service and renders the result.
+"""
 
-from clockwork.clock import Clock, ClockTrust
-from clockwork.ports.delivery import Publisher
-from clockwork.ports.store import ScheduleStore
-from clockwork.requests.cancel import Canceller
-from clockwork.requests.create import Intake
-from clockwork.requests.dedup import CommandDedup, TurnOf
-from clockwork.requests.reschedule import Rescheduler
-from clockwork.requests.retry_failed import Rearmer
-from clockwork.requests.waker import Waker
-from clockwork.settings.model import IntakeSettings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from clockwork.domain.position import Position
+from clockwork.domain.rights import Principal, Right, authorize
+from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.errors import Forbidden, InvalidInput, LimitState, SearchOff, TooManyPending, TooManyRequests
+from clockwork.ports.store import KeyName
+from clockwork.requests import state
+from clockwork.requests.batch import ITEM_MS, run_batch
+from clockwork.requests.cancel import cancel_schedule
+from clockwork.requests.context import RequestContext
+from clockwork.requests.create import create_schedule, find_repeat
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.history import HistoryPage, history_page
+from clockwork.requests.listing import ListPage, ListQuery, list_page
+from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
+from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.requests.reschedule import Wish, reschedule
+from clockwork.requests.results import (
+    ANY_VERSION,
+    Cancelled,
+    CancelResult,
+    Change,
+    Changed,
+    ChangeResult,
+    Created,
+    CreateResult,
+    KeyTaken,
+    NewSchedule,
+    NotFound,
+    Repeated,
+    ScheduleView,
+    Status,
+    Unchanged,
+    VersionCondition,
+)
+from clockwork.requests.retry_failed import retry_failed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Requests:
-    """One node's."""
+class RequestService:
+    """One node's. Every method raises: Forbidden, Unavailable (a write may have happened: the same request again settles
+    it), Unreadable; and with a `command`: CommandAlreadyProcessed."""
 
-    intake: Intake
-    canceller: Canceller
-    rescheduler: Rescheduler
-    rearmer: Rearmer
-    turn_of: TurnOf
+    context: RequestContext
+    rate_limits: CreateLimits = NO_LIMITS
+    pending: PendingLimit = NO_PENDING_LIMIT
 
-    @classmethod
-    def on(
-        cls,
-        store: ScheduleStore,
-        publisher: Publisher,
-        waker: Waker,
-        clock: Clock,
-        trust: ClockTrust,
-        rng: random.Random,
-        settings: IntakeSettings,
-    ) -> Self:
-        """On these tables and topics."""
-        return cls(
-            intake=Intake(store, publisher, waker, clock, trust, rng, settings),
-            canceller=Canceller(store, waker, clock, rng, settings),
-            rescheduler=Rescheduler(store, publisher, waker, clock, trust, rng, settings),
-            rearmer=Rearmer(store, publisher, waker, clock, trust, rng, settings),
-            turn_of=partial(CommandDedup, store, clock, rng, settings.retention_ms),
-        )
+    # --- one schedule
+
+    async def create(
+        self,
+        principal: Principal,
+        new: NewSchedule,
+        *,
+        accepted_us: int | None = None,
+        command: CommandDedup | None = None,
+    ) -> CreateResult:
+        """Accepts a schedule. `accepted_us`: it is an item of a batch, which has reserved this time of acceptance.
+
+        Raises: InvalidInput (its topic does not exist), TooManyRequests.
+        """
+        if accepted_us is None:
+            self.context.tracer.create(new.client_id, new.topic)
+        context = self.context
+        limits: tuple[LimitState, ...] = ()
+        try:
+            authorize(principal, Right.CREATE, new.client_id, new.topic)
+            limits = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
+            ahead_ms = new.due_ms - context.clock.now_ms()
+            try:
+                async with (
+                    self.pending.room(new.client_id, ahead_ms=ahead_ms) as room,
+                    context.deadline() as deadline,
+                ):
+                    limits += room.limits
+                    result = await create_schedule(context, new, deadline, accepted_us=accepted_us, command=command)
+                    room.used = isinstance(result, Created)
+            except TooManyRequests as full:
+                # A schedule that was accepted before stays accepted, and a repeat is answered so.
+                async with context.deadline() as deadline:
+                    known = await find_repeat(context, new, deadline, command=command)
+                if known is None:
+                    full.limits = limits + full.limits
+                    context.telemetry.limited("pending")
+                    raise
+                result = known
+        except (InvalidInput, Forbidden, TooManyRequests) as error:
+            # A command over a rate limit, or whose client is being counted, is not rejected: it waits.
+            waits = isinstance(error, TooManyRequests) and not isinstance(error, TooManyPending)
+            if command is None or not waits:
+                self.count_rejected()
+            raise
+        match result:
+            case Created(view):
+                context.telemetry.schedule("created")
+                return Created(view, limits)
+            case Repeated(view):
+                context.telemetry.schedule("repeated")
+                return Repeated(view, limits)
+            case KeyTaken():
+                self.count_rejected()
+                return result
+
+    async def find(self, principal: Principal, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        """The present state of a key. None: no schedule was ever accepted under it, or its retention is over."""
+        authorize(principal, Right.READ, client_id)
+        return await self.state_of(client_id, schedule_key)
+
+    async def state_of(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        """The same, for callers that check the rights themselves."""
+        async with self.context.deadline() as deadline:
+            return await state.read_state(self.context, client_id, schedule_key, deadline)
+
+    async def cancel(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> CancelResult:
+        """Cancels the schedule that is pending under the key."""
+        authorize(principal, Right.CANCEL, client_id)
+        async with self.context.deadline() as deadline:
+            result = await cancel_schedule(
+                self.context, client_id, schedule_key, deadline, condition=condition, command=command
+            )
+        if isinstance(result, Cancelled):
+            self.context.telemetry.schedule("cancelled")
+        return result
+
+    async def reschedule(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> ChangeResult:
+        """Changes the schedule that is pending under the key. Raises: InvalidInput (by `change`, or the new topic does not
+        exist)."""
+        authorize(principal, Right.CREATE, client_id)
+
+        def covered(schedule: Schedule) -> Schedule:
+            # Also where the topic stays as it is: the record would be this principal's.
+            changed = change(schedule)
+            authorize(principal, Right.CREATE, client_id, changed.topic)
+            return changed
+
+        wish = Wish(change=covered, condition=condition, command=command)
+        async with self.context.deadline() as deadline:
+            return self._counted(await reschedule(self.context, client_id, schedule_key, deadline, wish))
+
+    async def fire(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+    ) -> ChangeResult:
+        """Makes the pending schedule due now; one that is due already stays as it is."""
+        authorize(principal, Right.CREATE, client_id)
+        now_ms = self.context.clock.now_ms()
+
+        def due_now(schedule: Schedule) -> Schedule:
+            return replace(schedule, due_ms=min(schedule.due_ms, now_ms))
+
+        wish = Wish(change=due_now, condition=condition, command=None)
+        async with self.context.deadline() as deadline:
+            return self._counted(await reschedule(self.context, client_id, schedule_key, deadline, wish))
+
+    async def retry_failed(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        due_ms: int | None = None,
+        condition: VersionCondition = ANY_VERSION,
+    ) -> ChangeResult:
+        """Makes the schedule that failed under the key pending again, due at `due_ms` (epoch milliseconds; None: now).
+
+        Raises: InvalidInput (its topic does not exist), TooManyRequests.
+        """
+        authorize(principal, Right.CREATE, client_id)
+        ahead_ms = 0 if due_ms is None else due_ms - self.context.clock.now_ms()
+        try:
+            async with self.pending.room(client_id, ahead_ms=ahead_ms) as room:
+                result = await self._retry_failed(client_id, schedule_key, due_ms, condition)
+                room.used = isinstance(result, Changed)
+        except TooManyRequests:
+            view = await self.state_of(client_id, schedule_key)
+            if view is not None and view.status is Status.FAILED and condition.holds(view.version):
+                self.context.telemetry.limited("pending")
+                raise
+            # No schedule becomes pending by it: it may be the same request again.
+            result = await self._retry_failed(client_id, schedule_key, due_ms, condition)
+        return self._counted(result)
+
+    # --- many
+
+    async def list_schedules(
+        self, principal: Principal, query: ListQuery, *, after: Position | None, limit: int
+    ) -> ListPage:
+        """The schedules of a client behind `after`, at most `limit`. Raises: SearchOff."""
+        if not self.context.lists:
+            raise SearchOff
+        authorize(principal, Right.READ, query.client_id)
+        async with self.context.deadline() as deadline:
+            return await list_page(self.context, query, deadline, after=after, limit=limit)
+
+    async def history(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        after: Position | None,
+        limit: int,
+    ) -> HistoryPage | NotFound:
+        """The ends of all schedules that stood under the key, behind `after`, at most `limit`."""
+        authorize(principal, Right.READ, client_id)
+        async with self.context.deadline():
+            return await history_page(self.context, client_id, schedule_key, after=after, limit=limit)
+
+    async def create_batch(
+        self, principal: Principal, items: Sequence[NewSchedule | InvalidInput]
+    ) -> list[CreateResult | Exception]:
+        """Accepts each schedule as `create` does, those of one lane in the order given. An item that could not be read is
+        its own result. See `batch`."""
+        timeout_ms = self._batch_timeout_ms(len(items))
+        all_stored_by_ms = self.context.clock.now_ms() + timeout_ms
+        acceptances = [self.context.acceptance.next_us() for _ in items]
+
+        async def create(item: tuple[int, NewSchedule | InvalidInput]) -> CreateResult:
+            accepted_us, new = item
+            if isinstance(new, InvalidInput):
+                self.count_rejected()
+                raise new
+            return await self.create(principal, new, accepted_us=accepted_us)
+
+        def queues(item: tuple[int, NewSchedule | InvalidInput]) -> list[Hashable]:
+            _, new = item
+            if isinstance(new, InvalidInput):
+                return []
+            key, lane = ("key", new.client_id, new.schedule_key), ("lane", new.topic, new.ordering_key)
+            return [key, lane] if new.due_ms <= all_stored_by_ms else [key]
+
+        return await run_batch(create, list(zip(acceptances, items, strict=True)), queues=queues, timeout_ms=timeout_ms)
+
+    async def cancel_batch(
+        self, principal: Principal, items: Sequence[KeyName | InvalidInput]
+    ) -> list[CancelResult | Exception]:
+        """Cancels each as `cancel` does. An item that could not be read is its own result."""
+
+        async def cancel(item: KeyName | InvalidInput) -> CancelResult:
+            if isinstance(item, InvalidInput):
+                raise item
+            return await self.cancel(principal, *item)
+
+        def queues(item: KeyName | InvalidInput) -> list[Hashable]:
+            return [] if isinstance(item, InvalidInput) else [item]
+
+        return await run_batch(cancel, items, queues=queues, timeout_ms=self._batch_timeout_ms(len(items)))
+
+    def count_rejected(self) -> None:
+        """Counts a create that a front door could not read."""
+        self.context.telemetry.schedule("rejected")
+
+    # --- within
+
+    async def _retry_failed(
+        self, client_id: ClientId, schedule_key: ScheduleKey, due_ms: int | None, condition: VersionCondition
+    ) -> ChangeResult:
+        async with self.context.deadline() as deadline:
+            return await retry_failed(
+                self.context, client_id, schedule_key, deadline, due_ms=due_ms, condition=condition
+            )
+
+    def _counted(self, result: ChangeResult) -> ChangeResult:
+        match result:
+            case Changed():
+                self.context.telemetry.schedule("rescheduled")
+            case Unchanged():
+                self.context.telemetry.schedule("repeated")
+        return result
+
+    def _batch_timeout_ms(self, items: int) -> int:
+        return self.context.settings.request_timeout_ms + ITEM_MS * items

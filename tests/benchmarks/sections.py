@@ -20,7 +20,6 @@ from clockwork.domain.schedule import Outcome, Row
 from clockwork.firing import cleanup
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Completed
-from clockwork.http import body as requests
 from clockwork.kafka.produce import ProducerIdentity, encode_batch
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
@@ -86,7 +85,7 @@ def _record_sections() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def _body_sections() -> Iterator[tuple[str, Callable[[], object]]]:
-    for size in (requests.ON_LOOP_BYTES_MAX - 300, PAYLOAD_BYTES_MAX - 100):
+    for size in (json_body.ON_LOOP_BYTES_MAX - 300, PAYLOAD_BYTES_MAX - 100):
         for name, data in (("text", "x" * size), ("numbers", list(range(size // 7)))):
             document = {
                 "clientId": "shop",
@@ -96,7 +95,7 @@ def _body_sections() -> Iterator[tuple[str, Callable[[], object]]]:
                 "delivery": {"topic": "t"},
             }
             body = json_body.compact(document)
-            if len(body) <= requests.ON_LOOP_BYTES_MAX:
+            if len(body) <= json_body.ON_LOOP_BYTES_MAX:
                 yield f"create of {len(body):,} bytes of {name}: read", partial(_create, body)
             yield f"answer of {len(body):,} bytes of {name}: spell", partial(json_body.compact, document)
 

@@ -26,12 +26,11 @@ from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.settlement import completed
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import ShardLease, Takeover
-from clockwork.requests import cancel
+from clockwork.requests import cancel, state
 from clockwork.requests import hold as holding
-from clockwork.requests.cancel import Canceller
-from clockwork.requests.hold import Decide, Holding
+from clockwork.requests.context import RequestContext
+from clockwork.requests.hold import Held, HoldAttempts
 from clockwork.requests.results import NotFound, Reason, Refused
-from clockwork.requests.state import Reading, ended_view, pending_view
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
 from tests.simulation.store_world import HostStore
 
@@ -179,18 +178,14 @@ async def bound_of_the_answer(self: ShardPass, lease: ShardLease, *, records_max
 # --- holds, cancels, retries
 
 
-async def look_before_hold(self: Holding, pointer: Pointer, decide: Decide) -> Any:
-    hold = RequestId(f"{self._rng.getrandbits(128):032x}")
-    try:
-        state = await self._store.read_shard(pointer.shard)
-        row = await self._store.hold(pointer.shard, pointer.position, hold)
-        if state.frontier_ms >= holding._free_until_ms(row, epoch=state.epoch):
-            return holding._Verdict.TOO_LATE
-        return await decide(row, hold)
-    except ConditionFailed:
-        return holding._Verdict.LOST
-    except TransactionConflict:
-        return holding._Verdict.CONFLICT
+async def look_before_hold(self: HoldAttempts) -> Held:
+    context, pointer = self._context, self._pointer
+    by = RequestId(f"{context.rng.getrandbits(128):032x}")
+    shard = await context.store.read_shard(pointer.shard)
+    row = await context.store.hold(pointer.shard, pointer.position, by)
+    if shard.frontier_ms >= holding._free_until_ms(row, epoch=shard.epoch):
+        raise holding.TooLate
+    return Held(row, by)
 
 
 def announcements_forgotten(self: ShardPass, lease: ShardLease, left_out: Any, now_ms: int) -> None:
@@ -231,21 +226,21 @@ def one_hold_per_request(text: str) -> Any:
 
 
 async def cancel_whatever_is_there_now(
-    self: Canceller, client_id: Any, schedule_key: Any, patience: Any, command: Any
+    context: RequestContext, client_id: Any, schedule_key: Any, deadline: Any, *, condition: Any, command: Any
 ) -> Any:
     while True:
         try:
-            pointer = await self._store.read_pointer(client_id, schedule_key)
+            pointer = await context.store.read_pointer(client_id, schedule_key)
             if pointer is None:
                 return NotFound()
-            end = await self._settle(pointer, patience, command)
+            end = await cancel._cancel_row(context, pointer, deadline, command)
         except StoreUnavailable:
-            await patience.pause("")
+            await deadline.pause("")
             continue
         if isinstance(end, Row | BrokenRow):
-            return Refused(Reason.IN_FLIGHT, pending_view(pointer, end))
+            return Refused(Reason.IN_FLIGHT, state.pending_view(pointer, end))
         if end.state is not EndState.SUPERSEDED:
-            return cancel._answer(pointer, end)
+            return cancel._result(pointer, end)
 
 
 def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
@@ -287,17 +282,17 @@ async def last_outcome_stands(self: HostStore, outcomes: Sequence[Outcome]) -> N
 # --- answers
 
 
-async def none_seen_is_none_there(self: Reading, client_id: Any, schedule_key: Any, patience: Any) -> Any:
-    pointer = await self._store.read_pointer(client_id, schedule_key)
-    return None if pointer is None else await self.view_at(pointer)
+async def none_seen_is_none_there(context: RequestContext, client_id: Any, schedule_key: Any, deadline: Any) -> Any:
+    pointer = await context.store.read_pointer(client_id, schedule_key)
+    return None if pointer is None else await state.view_at(context, pointer)
 
 
-async def state_from_the_row(self: Reading, pointer: Pointer) -> Any:
-    row = await self._store.read_row(pointer.shard, pointer.position)
+async def state_from_the_row(context: RequestContext, pointer: Pointer) -> Any:
+    row = await context.store.read_row(pointer.shard, pointer.position)
     if row is not None:
-        return pending_view(pointer, row)
-    outcome = await self.outcome_at(pointer)
-    return None if outcome is None or outcome.state is EndState.SUPERSEDED else ended_view(pointer, outcome)
+        return state.pending_view(pointer, row)
+    outcome = await state.outcome_at(context, pointer)
+    return None if outcome is None or outcome.state is EndState.SUPERSEDED else state.ended_view(pointer, outcome)
 
 
 async def create_over_anything(

@@ -7,7 +7,7 @@ from typing import Any
 from clockwork.domain.schedule import BrokenRow, Outcome, Row
 from clockwork.errors import ConditionFailed, StoreUnavailable
 from clockwork.requests import reschedule
-from clockwork.requests.reschedule import Rescheduler
+from clockwork.requests.context import RequestContext
 from clockwork.requests.results import NotFound
 from tests.simulation.store_world import HostStore
 
@@ -47,29 +47,31 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
     return transaction
 
 
-async def change_whatever_is_there_now(self: Rescheduler, client_id: Any, key: Any, wish: Any, patience: Any) -> Any:
+async def change_whatever_is_there_now(
+    context: RequestContext, client_id: Any, key: Any, deadline: Any, wish: Any
+) -> Any:
     """A try whose answer was lost is forgotten."""
     while True:
         try:
-            pointer = await self._store.read_pointer(client_id, key)
+            pointer = await context.store.read_pointer(client_id, key)
             if pointer is None:
                 return NotFound()
-            move, present = None, await self._present(pointer, patience)
+            move, present = None, await reschedule._present(context, pointer, deadline)
             if isinstance(present, Row | BrokenRow):
-                step = await self._prepare(pointer, present, wish, None)
-                if not isinstance(step, reschedule._Move):
+                step = await reschedule._prepare(context, pointer, present, wish, None)
+                if not isinstance(step, reschedule.Move):
                     return step
-                move, present = step, await self._settle(step, wish, patience)
-            if (answer := self._answer(pointer, move, present, wish)) is not None:
+                move, present = step, await reschedule._replace_row(context, step, wish, deadline)
+            if (answer := reschedule._result(context, pointer, move, present, wish)) is not None:
                 return answer
         except StoreUnavailable:
             pass  # the break: what was tried is not asked for
-        await patience.pause("")
+        await deadline.pause("")
 
 
-def same_delivery_id(self: Rescheduler, pointer: Any, present: Any, wanted: Any) -> Any:
-    move = _move(self, pointer, present, wanted)
+def same_delivery_id(context: RequestContext, pointer: Any, present: Any, wanted: Any) -> Any:
+    move = _move(context, pointer, present, wanted)
     return replace(move, row=replace(move.row, schedule=replace(move.row.schedule, delivery_id=present.delivery_id)))
 
 
-_move = Rescheduler._move
+_move = reschedule._move

@@ -19,12 +19,9 @@ from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import Takeover
-from clockwork.requests import hold
-from clockwork.requests.cancel import Canceller
+from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.hold import Holding
-from clockwork.requests.reschedule import Rescheduler
-from clockwork.requests.state import Reading
+from clockwork.requests.hold import HoldAttempts
 from tests.simulation import breaks, breaks_of_changes, breaks_of_commands, store_world
 from tests.simulation.command_world import CommandWorld, HostCommandLog
 from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
@@ -159,13 +156,13 @@ MUTATIONS: Final = (
         name="look before hold",
         seeds=120,
         theme=Theme.CANCELS,
-        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
     ),
     Mutation(
         name="look before hold, of changes",
         seeds=120,
         theme=Theme.CHANGES,
-        patches=lambda: [(Holding, "_hold_look_decide", breaks.look_before_hold)],
+        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
     ),
     Mutation(
         name="change leaves the old row",
@@ -189,13 +186,13 @@ MUTATIONS: Final = (
         name="change made twice after a lost answer",
         seeds=160,
         theme=Theme.CHANGES,
-        patches=lambda: [(Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now)],
+        patches=lambda: [(service, "reschedule", breaks_of_changes.change_whatever_is_there_now)],
     ),
     Mutation(
         name="same delivery id for another due time",
         seeds=20,
         theme=Theme.CHANGES,
-        patches=lambda: [(Rescheduler, "_move", breaks_of_changes.same_delivery_id)],
+        patches=lambda: [(reschedule, "_move", breaks_of_changes.same_delivery_id)],
     ),
     Mutation(
         name="hold ignored",
@@ -266,13 +263,13 @@ MUTATIONS: Final = (
         name="nothing seen taken for 404",
         seeds=160,
         theme=Theme.CANCELS,
-        patches=lambda: [(Reading, "view", breaks.none_seen_is_none_there)],
+        patches=lambda: [(state, "read_state", breaks.none_seen_is_none_there)],
     ),
     Mutation(
         name="state from the row",
         seeds=80,
         theme=Theme.COMMITS,
-        patches=lambda: [(Reading, "view_at", breaks.state_from_the_row)],
+        patches=lambda: [(state, "view_at", breaks.state_from_the_row)],
     ),
     Mutation(
         name="commands committed before they are carried out",
@@ -309,11 +306,12 @@ RARE: Final = (
     _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
     _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
     _scripted(
-        "cancel goes on with the next schedule of its key", (Canceller, "_cancel", breaks.cancel_whatever_is_there_now)
+        "cancel goes on with the next schedule of its key",
+        (service, "cancel_schedule", breaks.cancel_whatever_is_there_now),
     ),
     _scripted(
         "change made again over the next one",
-        (Rescheduler, "_change", breaks_of_changes.change_whatever_is_there_now),
+        (service, "reschedule", breaks_of_changes.change_whatever_is_there_now),
     ),
     _scripted("renewed and epoch only read", (Takeover, "renew", breaks.renew_and_only_read)),
     _scripted(
@@ -322,7 +320,10 @@ RARE: Final = (
     _scripted("announced times forgotten", (ShardPass, "_forget_ended_waits", breaks.announcements_forgotten)),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
-    _scripted("commands without an effect are not noted", (CommandDedup, "close", breaks_of_commands.nothing_to_note)),
+    _scripted(
+        "commands without an effect are not noted",
+        (CommandDedup, "record_processed", breaks_of_commands.nothing_to_note),
+    ),
     _scripted(
         "commands have their effect whatever was noted meanwhile",
         (HostStore, "_move_note", breaks_of_commands.move_whatever_was_read),

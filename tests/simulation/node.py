@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.commands.worker import CommandWork
+from clockwork.commands.worker import CommandWorker
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey
@@ -19,12 +19,13 @@ from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
-from clockwork.http.schedules import ScheduleHandlers
+from clockwork.kafka.wakeups import WakeupSender
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.requests.results import NewSchedule
-from clockwork.requests.service import Requests
-from clockwork.requests.waker import Waker
+from clockwork.requests.context import RequestContext
+from clockwork.requests.results import ANY_VERSION, NewSchedule, VersionCondition
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
+from clockwork.stores.memory.search import MemoryScheduleSearch
 from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLog
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership
@@ -41,7 +42,6 @@ PASSES_AT_ONCE: Final = 2
 TAKEOVERS_AT_ONCE: Final = 2
 """Both small, so that runs reach them."""
 REQUEST_TIMEOUT_MS: Final = 3_000
-BODY_BYTES_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,23 +109,24 @@ class Node:
             return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, runner)
 
         self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
-        self._waker = Waker(self._ownership, self.supervisor.tell)
-        requests = Requests.on(self.store, self.publisher, self._waker, clock, host.guard, rng, intake)
-        self.intake, self.canceller = requests.intake, requests.canceller
-        self.rescheduler, self.rearmer = requests.rescheduler, requests.rearmer
-        self._commands = HostCommandLog(worlds.commands, host) if profile.commanded else None
-        self._command_work = CommandWork(
-            handlers=ScheduleHandlers(
-                intake=self.intake,
-                canceller=self.canceller,
-                rescheduler=self.rescheduler,
-                rearmer=self.rearmer,
-                telemetry=telemetry,
+        self._waker = WakeupSender(self._ownership, self.supervisor.tell)
+        self.requests = RequestService(
+            context=RequestContext(
+                store=self.store,
+                search=MemoryScheduleSearch(self.store),
                 clock=clock,
-                cluster=CLUSTER,
-                body_bytes_max=BODY_BYTES_MAX,
-            ),
-            turn_of=requests.turn_of,
+                trust=host.guard,
+                rng=rng,
+                settings=intake,
+                waker=self._waker,
+                topic_exists=self.publisher.topic_exists,
+                telemetry=telemetry,
+            )
+        )
+        self._commands = HostCommandLog(worlds.commands, host) if profile.commanded else None
+        self._command_worker = CommandWorker(
+            requests=self.requests,
+            cluster=CLUSTER,
             publisher=self.publisher,
             rng=rng,
             principal=lambda: ANYONE,
@@ -147,7 +148,7 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 side = [group.create_task(self._ping()), group.create_task(self._waker.run())]
                 if self._commands is not None:
-                    side.append(group.create_task(self._commands.run(self._command_work.work)))
+                    side.append(group.create_task(self._commands.run(self._command_worker.work)))
                 work = group.create_task(self._work())
                 await self._stop.wait()
                 work.cancel()
@@ -239,18 +240,21 @@ Call = CreateCall | CancelCall | FindCall | ChangeCall | FireCall | RearmCall
 
 
 async def answer(node: Node, call: Call) -> object:
-    """What the HTTP edge would do with a request."""
+    """The request service's answer to a call of the workload."""
+    requests, nobody = node.requests, ANYONE
     match call:
         case CreateCall(new):
-            return await node.intake.create(new)
+            return await requests.create(nobody, new)
         case CancelCall(client_id, schedule_key):
-            return await node.canceller.cancel(client_id, schedule_key)
+            return await requests.cancel(nobody, client_id, schedule_key)
         case FindCall(client_id, schedule_key):
-            return await node.intake.find(client_id, schedule_key)
+            return await requests.find(nobody, client_id, schedule_key)
         case ChangeCall():
-            versions = None if call.if_version is None else frozenset({call.if_version})
-            return await node.rescheduler.change(call.client_id, call.schedule_key, call, if_version=versions)
+            condition = (
+                ANY_VERSION if call.if_version is None else VersionCondition(any_of=frozenset({call.if_version}))
+            )
+            return await requests.reschedule(nobody, call.client_id, call.schedule_key, call, condition=condition)
         case FireCall(client_id, schedule_key):
-            return await node.rescheduler.fire(client_id, schedule_key)
+            return await requests.fire(nobody, client_id, schedule_key)
         case RearmCall(client_id, schedule_key):
-            return await node.rearmer.rearm(client_id, schedule_key)
+            return await requests.retry_failed(nobody, client_id, schedule_key)

@@ -5,8 +5,10 @@ import random
 from collections import Counter
 from typing import Any
 
+from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import SCHEDULE_KEY
-from clockwork.domain.schedule import EndState, Failure, Row
+from clockwork.domain.rights import ANYONE
+from clockwork.domain.schedule import ClientId, EndState, Failure, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
@@ -20,16 +22,26 @@ from clockwork.firing.takeover import ShardLease, Takeover
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
+from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
-from clockwork.ports.telemetry import NoTelemetry
+from clockwork.ports.telemetry import NoTelemetry, Telemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
-from clockwork.requests.history import History
-from clockwork.requests.listing import Listing
-from clockwork.requests.service import Requests
-from clockwork.requests.waker import Waker
+from clockwork.requests.context import RequestContext
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.results import (
+    ANY_VERSION,
+    CancelResult,
+    Change,
+    ChangeResult,
+    CreateResult,
+    NewSchedule,
+    ScheduleView,
+    VersionCondition,
+)
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.pauses import MemoryPauses
 from clockwork.stores.memory.search import MemoryScheduleSearch
@@ -55,14 +67,6 @@ class CountingStore(MemoryScheduleStore):
         return found
 
 
-class _NoOwnership:
-    async def run(self, on_assignment: Any, on_wakeup: Any) -> None:
-        raise AssertionError("not in this test")
-
-    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
-        raise AssertionError("not in this test")
-
-
 class Engine:
     """Everything of a node but its loops: passes are made by the test, one by one."""
 
@@ -71,6 +75,7 @@ class Engine:
         *,
         limits: DestinationRateLimits | None = None,
         tracer: Tracer = NO_TRACER,
+        telemetry: Telemetry | None = None,
         request_timeout_ms: int = 60_000,
         clock: ManualClock | None = None,
         **settings: Any,
@@ -87,7 +92,7 @@ class Engine:
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)
-        telemetry = NoTelemetry()
+        telemetry = telemetry or NoTelemetry()
         self.takeover = Takeover(
             self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
         )
@@ -107,20 +112,75 @@ class Engine:
             self.settings,
             pauses=self.pause_watch.current,
         )
-        waker = Waker(_NoOwnership(), self._wake)
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms)
-        requests = Requests.on(self.store, self.publisher, waker, self.clock, self.trust, rng, intake_settings)
-        self.intake, self.canceller = requests.intake, requests.canceller
-        self.rescheduler, self.rearmer = requests.rescheduler, requests.rearmer
-        self.turn_of = requests.turn_of
-        self.letters = DeadLetterAdmin(MemoryDeadLetters(self.kafka), self.intake, dead_letter_topics(self.settings))
-        self.discarder = Discarder(self.store, self.clock, rng, intake_settings)
+        self.context = RequestContext(
+            store=self.store,
+            search=MemoryScheduleSearch(self.store),
+            clock=self.clock,
+            trust=self.trust,
+            rng=rng,
+            settings=intake_settings,
+            waker=DirectWaker(self._wake),
+            topic_exists=self._topic_exists,
+            telemetry=telemetry,
+            tracer=tracer,
+        )
+        self.requests = RequestService(context=self.context)
+        self.letters = DeadLetterAdmin(MemoryDeadLetters(self.kafka), self.requests, dead_letter_topics(self.settings))
+        self.discarder = Discarder(self.context)
         self.pauser = PauseAdmin(self.pauses, self.clock, rng, intake_settings)
-        search = MemoryScheduleSearch(self.store)
-        self.listing = Listing(search, self.store, self.clock, rng, intake_settings)
-        self.survey = ShardAdmin(self.store, waker, self.clock, rng, intake_settings)
-        self.scan = PendingScan(self.store, search, self.clock, rng, intake_settings)
-        self.history = History(search, self.store, self.clock, rng, intake_settings)
+        self.survey = ShardAdmin(self.store, self.context.waker, self.clock, rng, intake_settings)
+        self.scan = PendingScan(self.store, self.context.search, self.clock, rng, intake_settings)
+
+    # --- requests in nobody's name
+
+    async def create(self, new: NewSchedule, *, command: CommandDedup | None = None) -> CreateResult:
+        return await self.requests.create(ANYONE, new, command=command)
+
+    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+        return await self.requests.state_of(client_id, schedule_key)
+
+    async def cancel(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> CancelResult:
+        return await self.requests.cancel(ANYONE, client_id, schedule_key, condition=condition, command=command)
+
+    async def change(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        change: Change,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> ChangeResult:
+        return await self.requests.reschedule(
+            ANYONE, client_id, schedule_key, change, condition=condition, command=command
+        )
+
+    async def fire(self, client_id: ClientId, schedule_key: ScheduleKey) -> ChangeResult:
+        return await self.requests.fire(ANYONE, client_id, schedule_key)
+
+    async def retry(
+        self,
+        client_id: ClientId,
+        schedule_key: ScheduleKey,
+        *,
+        due_ms: int | None = None,
+        condition: VersionCondition = ANY_VERSION,
+    ) -> ChangeResult:
+        return await self.requests.retry_failed(ANYONE, client_id, schedule_key, due_ms=due_ms, condition=condition)
+
+    def dedup(self, client_id: ClientId, schedule_key: ScheduleKey, place: CommandOffset) -> CommandDedup:
+        """The guard of the command at this place."""
+        return CommandDedup(self.context, client_id, schedule_key, place)
+
+    # --- firing
 
     async def own(self) -> ShardLease:
         """Takes the shard over."""
@@ -148,7 +208,9 @@ class Engine:
         """Schedule keys that a read_committed consumer has seen, in order."""
         return [dict(record.headers)[SCHEDULE_KEY].decode() for record in self.kafka.read_committed(topic)]
 
-    def _wake(self, shard: ShardId, wakeup: WakeUp) -> bool:
+    async def _topic_exists(self, topic: str) -> bool:
+        return await self.publisher.topic_exists(topic)
+
+    def _wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         self.woken.append((shard, wakeup))
         self.was_woken.set()
-        return True

@@ -1,4 +1,4 @@
-"""An HTTP edge over an engine of a few lines, for the tests of the edge."""
+"""The HTTP edge of a node whose store and broker are the twins in memory, for the tests of the edge."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,40 +9,20 @@ import aiohttp
 from yarl import URL
 
 from clockwork.access.gate import Authenticator, Gate
-from clockwork.domain.position import new_position
-from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
-from clockwork.domain.sharding import shard_of
+from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
 from clockwork.observability.metrics import PrometheusTelemetry
-from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.history import Remembers
-from clockwork.requests.listing import Lists
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
-from clockwork.requests.results import (
-    Cancelled,
-    Change,
-    Changed,
-    Created,
-    IfVersion,
-    KeyTaken,
-    NewSchedule,
-    NotFound,
-    Refused,
-    Repeated,
-    ScheduleView,
-    Status,
-    Unchanged,
-    VersionDiffers,
-)
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import ConnectionSettings, HttpSettings
+from tests.support import builders
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
 from tests.support.waiting import until
 
 NOW_MS: Final = 1_800_000_000_000
 DUE_MS: Final = NOW_MS + 60_000
-
-
-ChangeAnswer = Changed | Unchanged | VersionDiffers | NotFound | Refused
 
 
 class StillClock:
@@ -62,126 +42,6 @@ class FakeReadiness:
 
     def details(self) -> dict[str, object]:
         return {"kafka": {"connected": True}}
-
-
-@dataclass
-class FakeEngine:
-    """Accepts in memory; `error` and `cancel_answer` are what a test wants to happen next."""
-
-    views: dict[tuple[str, str], ScheduleView] = field(default_factory=dict)
-    digests: dict[tuple[str, str], str] = field(default_factory=dict)
-    news: list[NewSchedule] = field(default_factory=list)
-    error: BaseException | None = None
-    cancel_answer: Cancelled | NotFound | Refused | None = None
-    change_answer: ChangeAnswer | None = None
-    if_versions: list[IfVersion | None] = field(default_factory=list)
-    due_asked: list[int | None] = field(default_factory=list)
-    """By retries."""
-
-    async def create(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Created | Repeated | KeyTaken:
-        if self.error is not None:
-            raise self.error
-        self.news.append(new)
-        key = (new.client_id, new.schedule_key)
-        if key in self.views:
-            return Repeated(self.views[key]) if self.digests[key] == new.digest else KeyTaken(self.views[key])
-        self.digests[key] = new.digest
-        self.views[key] = view_of(new)
-        return Created(self.views[key])
-
-    async def known(self, new: NewSchedule, *, turn: CommandDedup | None = None) -> Repeated | KeyTaken | None:
-        key = (new.client_id, new.schedule_key)
-        if (view := self.views.get(key)) is None:
-            return None
-        if self.digests[key] == new.digest:
-            return Repeated(view)
-        return KeyTaken(view) if view.status is Status.PENDING else None
-
-    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
-        if self.error is not None:
-            raise self.error
-        return self.views.get((client_id, schedule_key))
-
-    async def cancel(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, turn: CommandDedup | None = None
-    ) -> Cancelled | NotFound | Refused:
-        if self.error is not None:
-            raise self.error
-        if self.cancel_answer is not None:
-            return self.cancel_answer
-        view = self.views.get((client_id, schedule_key))
-        return NotFound() if view is None else Cancelled(view)
-
-    async def change(
-        self,
-        client_id: ClientId,
-        schedule_key: ScheduleKey,
-        change: Change,
-        *,
-        if_version: IfVersion | None = None,
-        turn: CommandDedup | None = None,
-    ) -> ChangeAnswer:
-        if self.error is not None:
-            raise self.error
-        self.if_versions.append(if_version)
-        view = self.views.get((client_id, schedule_key))
-        if self.change_answer is not None or view is None or view.schedule is None:
-            return self.change_answer or NotFound()
-        if if_version is not None and view.version not in if_version:
-            return VersionDiffers(view)
-        wanted = change(view.schedule)
-        if wanted == view.schedule:
-            return Unchanged(view)
-        position = new_position(due_ms=wanted.due_ms, accepted_us=NOW_MS * 1_000, random=8)
-        changed = replace(view, schedule=wanted, version=view.version + 1, position=position)
-        self.views[client_id, schedule_key] = changed
-        return Changed(changed)
-
-    async def fire(
-        self, client_id: ClientId, schedule_key: ScheduleKey, *, if_version: IfVersion | None = None
-    ) -> ChangeAnswer:
-        return await self.change(client_id, schedule_key, lambda s: replace(s, due_ms=NOW_MS), if_version=if_version)
-
-    async def rearm(
-        self,
-        client_id: ClientId,
-        schedule_key: ScheduleKey,
-        *,
-        due_ms: int | None = None,
-        if_version: IfVersion | None = None,
-    ) -> ChangeAnswer:
-        self.due_asked.append(due_ms)
-        return await self.fire(client_id, schedule_key, if_version=if_version)
-
-
-def view_of(new: NewSchedule) -> ScheduleView:
-    return ScheduleView(
-        client_id=new.client_id,
-        schedule_key=new.schedule_key,
-        position=new_position(due_ms=new.due_ms, accepted_us=NOW_MS * 1_000, random=7),
-        shard=shard_of(new.ordering_key, 64),
-        schedule=Schedule(
-            client_id=new.client_id,
-            schedule_key=new.schedule_key,
-            ordering_key=new.ordering_key,
-            due_ms=new.due_ms,
-            topic=new.topic,
-            guarantee=new.guarantee,
-            task_data=new.task_data,
-            data_form=new.data_form,
-            headers=new.headers,
-            traceparent=new.traceparent,
-            deadline_ms=new.deadline_ms,
-            on_late=new.on_late,
-            retry=new.retry,
-            created_at_ms=NOW_MS,
-            version=1,
-            delivery_id="d" * 32,
-        ),
-        status=Status.PENDING,
-        version=1,
-        outcome=None,
-    )
 
 
 def a_request(**changes: Any) -> dict[str, Any]:
@@ -211,7 +71,7 @@ class Answer:
 
 @dataclass
 class Edge:
-    engine: FakeEngine
+    engine: Engine
     readiness: FakeReadiness
     telemetry: PrometheusTelemetry
     server: HttpServer
@@ -233,6 +93,35 @@ class Edge:
             assert {"type", "title", "detail"} <= answer.json.keys()
         return answer
 
+    async def stored(self, key: str = "order-1", client: str = "shop") -> Schedule:
+        """The content of what stands under a key."""
+        view = await self.engine.find(ClientId(client), ScheduleKey(key))
+        assert view is not None
+        assert view.schedule is not None
+        return view.schedule
+
+    async def row(self, key: str = "order-1", client: str = "shop") -> Row:
+        """The row of the schedule that is pending under a key."""
+        pointer = self.engine.store.pointers[ClientId(client), ScheduleKey(key)]
+        row = await self.engine.store.read_row(pointer.shard, pointer.position)
+        assert isinstance(row, Row)
+        return row
+
+    async def ends(self, state: EndState, key: str = "order-1", **how: Any) -> None:
+        """The schedule that is pending under a key ends so."""
+        row = await self.row(key)
+        await self.engine.store.put_outcomes([builders.outcome(row, state, expires_at_s=2**40, **how)])
+        await self.engine.store.delete_rows(row.shard, [row.position])
+
+    async def in_flight(self, key: str = "order-1") -> None:
+        """The owner of its shard may be firing it."""
+        row = await self.row(key)
+        await self.engine.store.raise_frontier(row.shard, epoch=0, frontier_ms=row.due_ms)
+
+    def keys(self) -> list[str]:
+        """All keys under which a schedule was accepted."""
+        return sorted(key for _, key in self.engine.store.pointers)
+
     async def shows(self, line: str) -> None:
         """Waits until the metrics show this."""
 
@@ -250,19 +139,18 @@ class Edge:
 
 @asynccontextmanager
 async def open_edge(
-    engine: FakeEngine | None = None,
+    engine: Engine | None = None,
     *,
     authenticator: Authenticator | None = None,
     connections: ConnectionSettings | None = None,
     creates_per_second: int = 0,
     bytes_per_second: int = 0,
     pending: PendingLimit = NO_PENDING_LIMIT,
-    request_timeout_ms: int = 60_000,
-    lists: Lists | None = None,
-    history: Remembers | None = None,
+    lists: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
-    engine, readiness, telemetry = engine or FakeEngine(), FakeReadiness(), PrometheusTelemetry()
+    """With an `engine` of its own clock; else it is `NOW_MS`."""
+    engine, readiness, telemetry = engine or Engine(clock=ManualClock(NOW_MS)), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
     gate = Gate(authenticator, telemetry)
@@ -272,22 +160,9 @@ async def open_edge(
         telemetry=telemetry,
         monotonic_ns=lambda: now_ns[0],
     )
-    app = make_app(
-        engine,
-        engine,
-        http,
-        readiness,
-        telemetry,
-        StillClock(),
-        rescheduler=engine,
-        rearmer=engine,
-        gate=gate,
-        limits=limits,
-        pending=pending,
-        request_timeout_ms=request_timeout_ms,
-        lists=lists,
-        history=history,
-    )
+    context = replace(engine.context, telemetry=telemetry, lists=lists)
+    requests = RequestService(context=context, rate_limits=limits, pending=pending)
+    app = make_app(requests, http, readiness, telemetry, gate=gate)
     async with (
         HttpServer(app, http, connections=connections) as server,
         aiohttp.ClientSession(auto_decompress=False) as session,

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 from clockwork.__main__ import clockwork
 from clockwork.client import Retries
 from clockwork.http.openapi_parts import PENDING
-from clockwork.http.problems import Problem
+from clockwork.http.responses import problem_response
+from clockwork.schema.problems import Problem
 
 FAST = Retries(initial_ms=1, wait_ms_max=2)
 DROP = "drop"
@@ -67,7 +68,7 @@ class Stub:
             request.transport.close()
             return web.Response()
         if isinstance(answer, Problem):
-            return answer.response()
+            return problem_response(answer)
         if isinstance(answer, Raw):
             headers = {"Content-Type": answer.content_type, **answer.headers}
             return web.Response(status=answer.status, body=answer.body, headers=headers)

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from clockwork.commands.worker import CommandWork
+from clockwork.commands.worker import CommandWorker
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.rights import ANYONE, Principal
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import StoreUnavailable
-from clockwork.http.schedules import ScheduleHandlers
 from clockwork.kafka.memory.commands import MemoryCommandLog
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.results import NewSchedule, ScheduleView
+from clockwork.requests.service import RequestService
 from clockwork.schema.schedule import read_schedule
 from tests.support import builders
 from tests.support.engine import Engine
@@ -34,29 +34,16 @@ class Desk:
     def __init__(
         self, *, limits: CreateLimits = NO_LIMITS, pending: PendingLimit = NO_PENDING_LIMIT, kafka_partitions: int = 1
     ) -> None:
-        self.engine = Engine()
-        self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.telemetry = PrometheusTelemetry()
+        self.engine = Engine(telemetry=self.telemetry)
+        self.log = MemoryCommandLog(kafka_partitions=kafka_partitions)
         self.principal: Principal | None = ANYONE
         for topic in (REPLIES, "other"):
             self.engine.kafka.create_topic(topic)
-        engine = self.engine
-        handlers = ScheduleHandlers(
-            intake=engine.intake,
-            canceller=engine.canceller,
-            rescheduler=engine.rescheduler,
-            rearmer=engine.rearmer,
-            telemetry=self.telemetry,
-            clock=engine.clock,
+        self.worker = CommandWorker(
+            requests=RequestService(context=self.engine.context, rate_limits=limits, pending=pending),
             cluster="clockwork",
-            body_bytes_max=1_000_000,
-            limits=limits,
-            pending=pending,
-        )
-        self.work = CommandWork(
-            handlers=handlers,
-            turn_of=engine.turn_of,
-            publisher=engine.publisher,
+            publisher=self.engine.publisher,
             rng=random.Random(5),
             principal=lambda: self.principal,
             topic="clockwork-commands",
@@ -102,7 +89,7 @@ class Desk:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(self.log.run(self.work.work), name="commands")
+            task = group.create_task(self.log.run(self.worker.work), name="commands")
             try:
                 async with asyncio.timeout(60):
                     yield
@@ -115,7 +102,7 @@ class Desk:
 
     async def now(self) -> ScheduleView | None:
         """What stands under `KEY`."""
-        return await self.engine.intake.find(ClientId("shop"), ScheduleKey("order-1"))
+        return await self.engine.find(ClientId("shop"), ScheduleKey("order-1"))
 
     async def data(self) -> bytes:
         """Its content."""

@@ -15,9 +15,9 @@ from clockwork.errors import Unauthenticated
 from clockwork.http.operations import AdminParts
 from clockwork.http.server import HttpServer, make_app
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.ports.tracing import NO_TRACER, Tracer
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import HttpSettings
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
@@ -93,20 +93,13 @@ def app_of(
     engine: Engine,
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
-    tracer: Tracer = NO_TRACER,
     pending: PendingLimit = NO_PENDING_LIMIT,
 ) -> web.Application:
     return make_app(
-        engine.intake,
-        engine.canceller,
+        RequestService(context=engine.context, rate_limits=limits, pending=pending),
         HttpSettings(port=0),
         FakeReadiness(),
         NoTelemetry(),
-        engine.clock,
-        rescheduler=engine.rescheduler,
-        rearmer=engine.rearmer,
-        lists=engine.listing,
-        history=engine.history,
         gate=gate,
         admin=AdminParts(
             pausing=engine.pauser,
@@ -115,9 +108,6 @@ def app_of(
             survey=engine.survey,
             scan=engine.scan,
         ),
-        limits=limits,
-        pending=pending,
-        tracer=tracer,
     )
 
 
@@ -127,9 +117,8 @@ async def open_service(
     *,
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
-    tracer: Tracer = NO_TRACER,
     pending: PendingLimit = NO_PENDING_LIMIT,
 ) -> AsyncIterator[Service]:
     engine = engine or Engine()
-    async with HttpServer(app_of(engine, gate, limits, tracer, pending), HttpSettings(port=0)) as server:
+    async with HttpServer(app_of(engine, gate, limits, pending), HttpSettings(port=0)) as server:
         yield Service(engine, f"http://127.0.0.1:{server.port}")

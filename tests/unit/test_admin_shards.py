@@ -91,7 +91,7 @@ async def test_what_a_fenced_owner_still_delivers_is_known_to_the_next_and_was_n
     engine.at_due()
     await engine.shard_pass.raise_frontier(lease)
     await engine.survey.fence(SHARD)
-    refused = await engine.canceller.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
+    refused = await engine.cancel(sent.schedule.client_id, sent.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
     await engine.one_pass(lease)
     assert engine.arrived() == ["sent"]
@@ -113,7 +113,7 @@ async def test_a_cancel_believes_no_wait_that_was_said_before_the_fence() -> Non
     await engine.one_pass(lease)
     await engine.survey.fence(SHARD)
     await engine.shard_pass.answer_wanted(lease, waiting.position)
-    refused = await engine.canceller.cancel(waiting.schedule.client_id, waiting.schedule.schedule_key)
+    refused = await engine.cancel(waiting.schedule.client_id, waiting.schedule.schedule_key)
     assert not isinstance(refused, Cancelled)
 
 

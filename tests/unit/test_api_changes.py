@@ -1,4 +1,4 @@
-"""PUT, fire and retry of a schedule, over a fake engine."""
+"""PUT, fire and retry of a schedule; conditions on its version in every method."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,12 +6,14 @@ from urllib.parse import quote
 
 import pytest
 
-from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.requests.results import Reason, Refused
+from clockwork.domain.schedule import ClientId, EndState, ScheduleKey
+from clockwork.requests.results import Created
 from clockwork.schema.change import read_put
 from clockwork.schema.render import request_of
 from clockwork.schema.schedule import read_schedule
-from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge, view_of
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
+from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
 
 ONE = "/schedule/shop/order-1"
 GIVEN = {
@@ -35,10 +37,13 @@ async def test_what_a_put_omits_stays_and_its_answer_bears_the_next_version(edge
     created = await edge.post(a_request(**GIVEN))
     answer = await put(edge, {"scheduleTime": DUE_MS + 1_000})
     assert (answer.status, answer.headers["ETag"]) == (200, '"2"')
+    # Another due time is another delivery.
+    assert answer.json.pop("deliveryId") != created.json.pop("deliveryId")
     assert answer.json == created.json | {"scheduleTime": DUE_MS + 1_000, "version": 2}
 
 
 async def test_delivery_is_merged_field_by_field_and_its_headers_are_replaced_as_a_whole(edge: Edge) -> None:
+    edge.engine.kafka.create_topic("mails")
     await edge.post(a_request(**GIVEN))
     answer = await put(edge, {"delivery": {"headers": {"c": "3"}}})
     assert answer.json["delivery"] == {"topic": "orders", "guarantee": "at_least_once", "headers": {"c": "3"}}
@@ -52,7 +57,7 @@ async def test_what_is_said_about_lateness_and_refusals_is_merged_too_and_stays_
     await edge.post(a_request(delivery={"topic": "orders", **said}))
     moved = (await put(edge, {"scheduleTime": DUE_MS + 1_000})).json["delivery"]
     assert {name: moved[name] for name in said} == said
-    later = await put(edge, {"delivery": {"deadline": 2_000, "onLate": None, "retry": {"attempts": 5}}})
+    later = await put(edge, {"delivery": {"deadline": 2_000, "retry": {"attempts": 5}}})
     assert (later.status, later.json["delivery"]["deadline"], later.json["delivery"]["onLate"]) == (200, 2_000, "drop")
     # A policy is one field: what a new one does not say is as at create, not as it was.
     assert later.json["delivery"]["retry"] == {
@@ -64,6 +69,29 @@ async def test_what_is_said_about_lateness_and_refusals_is_merged_too_and_stays_
     }
     kept = await put(edge, {"delivery": {"onLate": "dead_letter"}})
     assert (kept.json["delivery"]["deadline"], kept.json["delivery"]["onLate"]) == (2_000, "dead_letter")
+
+
+async def test_a_policy_of_null_is_removed(edge: Edge) -> None:
+    policies = {"deadline": 1_000, "onLate": "drop", "retry": {"attempts": 3}}
+    await edge.post(a_request(delivery={"topic": "orders", **policies}))
+    without = await put(edge, {"delivery": {"onLate": None, "retry": None}})
+    assert without.json["delivery"] == {
+        "topic": "orders",
+        "guarantee": "exactly_once",
+        "headers": {},
+        "deadline": 1_000,
+        "onLate": "deliver",
+    }
+    none = await put(edge, {"delivery": {"deadline": None}})
+    assert none.json["delivery"] == {"topic": "orders", "guarantee": "exactly_once", "headers": {}}
+    again = await put(edge, {"delivery": {"deadline": None, "onLate": None, "retry": None}})
+    assert (again.status, again.json["version"]) == (200, none.json["version"])
+
+
+async def test_a_deadline_that_another_policy_needs_is_not_removed_alone(edge: Edge) -> None:
+    await edge.post(a_request(delivery={"topic": "orders", "deadline": 1_000, "onLate": "drop"}))
+    answer = await put(edge, {"delivery": {"deadline": None}})
+    assert (answer.status, answer.fields) == (400, ["delivery.deadline"])
 
 
 async def test_what_is_to_be_dropped_when_late_needs_a_deadline_wherever_it_comes_from(edge: Edge) -> None:
@@ -83,7 +111,6 @@ async def test_what_is_to_be_dropped_when_late_needs_a_deadline_wherever_it_come
         {"clientId": "shop", "scheduleKey": "order-1"},
         {"scheduleTime": None, "orderingKey": None, "taskDataEncoding": None, "delivery": None},
         {"delivery": {"topic": None, "guarantee": None, "headers": None}},
-        {"delivery": {"deadline": None, "onLate": None, "retry": None}},
         {"taskData": {"n": [1, 2.5, -0.0, 1e300, "ü"]}},
         {"scheduleTime": DUE_MS, "delivery": {"headers": {"b": "2", "a": "1"}}},
     ],
@@ -153,26 +180,83 @@ async def test_the_size_is_that_of_data_and_headers_together_though_a_put_names_
     assert (await put(edge, {"taskData": "x" * 262_145})).status == 413
 
 
+CONDITIONAL = [
+    ("GET", ONE, {}),
+    ("PUT", ONE, {"json": {"taskData": 2}}),
+    ("POST", f"{ONE}/fire", {}),
+    ("POST", f"{ONE}/retry", {}),
+    ("DELETE", ONE, {}),
+    ("DELETE", "/schedule", {"json": {"clientId": "shop", "scheduleKey": "order-1"}}),
+]
+
+
+async def ready_for(edge: Edge, path: str) -> None:
+    """A schedule of version 1 that the call acts on."""
+    await edge.post(a_request())
+    if path.endswith("/retry"):
+        await edge.ends(EndState.FAILED)
+
+
+@pytest.mark.parametrize(("method", "path", "given"), CONDITIONAL)
 @pytest.mark.parametrize(
-    ("header", "versions"),
+    ("header", "holds"),
     [
-        ('"3"', {3}),
-        ('"3", "4"', {3, 4}),
-        ('W/"3"', set()),
-        ('"three"', set()),
-        (f'"{"9" * 400}"', set()),
-        ("*", None),
+        ('"1"', True),
+        ('"3", "1"', True),
+        ("*", True),
+        ('"3"', False),
+        ('W/"1"', False),
+        ('"three"', False),
+        (f'"{"9" * 400}"', False),
     ],
 )
-async def test_if_match_names_the_versions_that_may_be_changed(edge: Edge, header: str, versions: set[int]) -> None:
-    await edge.post(a_request())
-    for method, path in (("PUT", ONE), ("POST", f"{ONE}/fire"), ("POST", f"{ONE}/retry")):
-        answer = await edge.ask(method, path, json={}, headers={"If-Match": header})
-        assert edge.engine.if_versions[-1] == (None if versions is None else frozenset(versions))
-        assert answer.status == (200 if versions is None else 412)
-    if versions is not None:
-        assert answer.json["schedule"]["version"] == 1
+async def test_if_match_names_the_versions_that_may_be_acted_on(
+    edge: Edge, method: str, path: str, given: Any, header: str, holds: bool
+) -> None:
+    await ready_for(edge, path)
+    before = await edge.ask("GET", ONE)
+    answer = await edge.ask(method, path, headers={"If-Match": header}, **given)
+    assert answer.status == (200 if holds else 412)
+    if not holds:
+        assert answer.json["schedule"] == before.json
         assert answer.headers["ETag"] == '"1"'
+        assert (await edge.ask("GET", ONE)).json == before.json
+
+
+@pytest.mark.parametrize(("method", "path", "given"), CONDITIONAL)
+@pytest.mark.parametrize(
+    ("header", "holds"),
+    [("*", False), ('"1"', False), ('W/"1"', False), ('"3", "1"', False), ('"3"', True), ('"one"', True)],
+)
+async def test_if_none_match_names_the_versions_that_may_not_be_acted_on(
+    edge: Edge, method: str, path: str, given: Any, header: str, holds: bool
+) -> None:
+    await ready_for(edge, path)
+    before = await edge.ask("GET", ONE)
+    answer = await edge.ask(method, path, headers={"If-None-Match": header}, **given)
+    assert answer.status == (200 if holds else 304 if method == "GET" else 412)
+    if not holds:
+        assert answer.headers["ETag"] == '"1"'
+        assert (await edge.ask("GET", ONE)).json == before.json
+    if answer.status == 304:
+        assert answer.body == b""
+
+
+@pytest.mark.parametrize("state", [EndState.DELIVERED, EndState.FAILED])
+async def test_a_conditional_cancel_of_an_ended_schedule_is_refused_for_its_end(edge: Edge, state: EndState) -> None:
+    await edge.post(a_request())
+    await edge.ends(state)
+    answer = await edge.ask("DELETE", ONE, headers={"If-Match": '"9"'})
+    assert (answer.status, answer.json["reason"]) == (409, state.value)
+
+
+async def test_the_same_conditional_cancel_again_is_answered_as_the_first(edge: Edge) -> None:
+    await edge.post(a_request())
+    headers = {"If-Match": '"1"'}
+    first = await edge.ask("DELETE", ONE, headers=headers)
+    again = await edge.ask("DELETE", ONE, headers=headers)
+    assert (first.status, again.status, again.json) == (200, 200, first.json)
+    assert (await edge.ask("DELETE", "/schedule/shop/none", headers=headers)).status == 404
 
 
 @pytest.mark.parametrize("header", ["3", "", ",", '"٣"'])
@@ -181,14 +265,26 @@ async def test_an_if_match_that_is_no_version_is_bad_input(edge: Edge, header: s
     assert (answer.status, answer.fields) == (400, ["If-Match"])
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-async def test_a_refused_change_says_why_and_shows_the_schedule(edge: Edge, reason: Reason) -> None:
+@pytest.mark.parametrize("state", [EndState.DELIVERED, EndState.FAILED, EndState.CANCELLED])
+async def test_a_change_of_an_ended_schedule_says_how_it_ended(edge: Edge, state: EndState) -> None:
     await edge.post(a_request())
-    edge.engine.change_answer = Refused(reason, edge.engine.views["shop", "order-1"])
-    for method, path in (("PUT", ONE), ("POST", f"{ONE}/fire"), ("POST", f"{ONE}/retry")):
+    await edge.ends(state)
+    calls = [("PUT", ONE), ("POST", f"{ONE}/fire")] + [("POST", f"{ONE}/retry")] * (state is not EndState.FAILED)
+    for method, path in calls:
         answer = await edge.ask(method, path, json={})
-        assert (answer.status, answer.json["reason"]) == (409, reason.value)
+        assert (answer.status, answer.json["reason"]) == (409, state.value)
         assert answer.json["schedule"]["scheduleKey"] == "order-1"
+
+
+async def test_a_change_in_flight_and_a_retry_of_what_has_not_failed_say_so(edge: Edge) -> None:
+    await edge.post(a_request())
+    await edge.in_flight()
+    for method, path in (("PUT", ONE), ("POST", f"{ONE}/fire")):
+        answer = await edge.ask(method, path, **({"json": {"taskData": 2}} if method == "PUT" else {}))
+        assert (answer.status, answer.json["reason"]) == (409, "in_flight")
+    retried = await edge.ask("POST", f"{ONE}/retry")
+    assert (retried.status, retried.json["reason"]) == (409, "pending")
+    assert "only what failed" in retried.json["detail"]
 
 
 async def test_fire_and_retry_need_no_body_and_take_no_other_than_theirs(edge: Edge) -> None:
@@ -196,10 +292,11 @@ async def test_fire_and_retry_need_no_body_and_take_no_other_than_theirs(edge: E
     fired = await edge.ask("POST", f"{ONE}/fire")
     assert (fired.status, fired.json["scheduleTime"]) == (200, NOW_MS)
     assert (await edge.ask("POST", f"{ONE}/fire", json={"at": 1})).fields == ["body"]
-    for document in (None, {"scheduleTime": DUE_MS}, {"scheduleTime": None}):
+    for document, due_ms in ((None, NOW_MS), ({"scheduleTime": DUE_MS}, DUE_MS), ({"scheduleTime": None}, NOW_MS)):
+        await edge.ends(EndState.FAILED)
         given = {} if document is None else {"json": document}
-        assert (await edge.ask("POST", f"{ONE}/retry", **given)).status == 200
-    assert edge.engine.due_asked == [None, DUE_MS, None]
+        retried = await edge.ask("POST", f"{ONE}/retry", **given)
+        assert (retried.status, retried.json["scheduleTime"]) == (200, due_ms)
     wrong = await edge.ask("POST", f"{ONE}/retry", json={"scheduleTime": -1, "topic": "x"})
     assert (wrong.status, sorted(wrong.fields)) == (400, ["scheduleTime", "topic"])
     assert (await edge.ask("POST", f"{ONE}/retry", json=[])).fields == ["body"]
@@ -232,23 +329,20 @@ async def test_changes_are_counted_and_labelled_by_their_route(edge: Edge) -> No
 async def test_a_traceparent_of_the_create_stays_unless_the_caller_sends_his_own(edge: Edge) -> None:
     ours = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     await edge.post(a_request(), headers={"traceparent": ours})
-
-    def kept() -> str | None:
-        schedule = edge.engine.views["shop", "order-1"].schedule
-        assert schedule is not None
-        return schedule.traceparent
-
     await put(edge, {"taskData": "new"})
-    assert kept() == ours
+    assert (await edge.stored()).traceparent == ours
     await put(edge, {"delivery": {"headers": {"TraceParent": "theirs"}}})
-    assert kept() is None
+    assert (await edge.stored()).traceparent is None
 
 
-def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() -> None:
+async def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() -> None:
     for data, encoding in (("AA==", "base64"), ("text", "json"), ({"b": 1e16, "a": [None, 0.1]}, "json"), (7, "json")):
         delivery = {"topic": "orders", "deadline": 5, "onLate": "drop", "retry": {"factor": 1.15, "jitter": 0.07}}
         document = a_request(taskData=data, taskDataEncoding=encoding, delivery=delivery)
-        schedule = view_of(read_schedule(document, cluster="c", now_ms=NOW_MS, traceparent=None)).schedule
+        new = read_schedule(document, cluster="c", now_ms=NOW_MS, traceparent=None)
+        created = await Engine(clock=ManualClock(NOW_MS)).create(new)
+        assert isinstance(created, Created)
+        schedule = created.view.schedule
         assert schedule is not None
         for body in ({}, request_of(schedule)):
             change = read_put(

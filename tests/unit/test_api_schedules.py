@@ -1,4 +1,4 @@
-"""POST, GET and DELETE of a schedule, over a fake engine."""
+"""POST, GET and DELETE of a schedule."""
 
 import asyncio
 import base64
@@ -10,11 +10,14 @@ from urllib.parse import quote
 
 import pytest
 
-from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import EndState, Failure, Outcome, Receipt
-from clockwork.errors import FieldError, InvalidInput, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.requests.results import Reason, Refused, ScheduleView, Status
+from clockwork.domain.schedule import EndState, Failure, Receipt
+from clockwork.errors import StoreThrottled, TransactionConflict, Unreadable
+from tests.support import builders
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Edge, a_request, open_edge
+
+ONE = "/schedule/shop/order-1"
 
 
 @pytest.fixture
@@ -23,16 +26,14 @@ async def edge() -> AsyncIterator[Edge]:
         yield opened
 
 
-def outcome_of(view: ScheduleView, **given: Any) -> Outcome:
-    return Outcome(
-        client_id=view.client_id,
-        schedule_key=view.schedule_key,
-        position=view.position,
-        schedule=view.schedule,
-        at_ms=due_ms_of(view.position) + 25,
-        expires_at_s=NOW_MS // 1_000 + 10_000,
-        **given,
-    )
+def fail_all(engine: Engine, error: Exception) -> None:
+    """Reads of pointers and creates raise."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    engine.store.read_pointer = fail  # type: ignore[method-assign]
+    engine.store.create = fail  # type: ignore[method-assign]
 
 
 async def test_a_create_answers_the_whole_schedule_its_version_and_its_place(edge: Edge) -> None:
@@ -41,8 +42,9 @@ async def test_a_create_answers_the_whole_schedule_its_version_and_its_place(edg
     assert answer.headers["ETag"] == '"1"'
     assert answer.headers["Location"] == "/schedule/shop/order-1"
     assert "Server" not in answer.headers
-    shard = answer.json.pop("shard")
-    assert isinstance(shard, int)
+    shard, delivery_id = answer.json.pop("shard"), answer.json.pop("deliveryId")
+    assert shard == (await edge.row()).shard
+    assert len(delivery_id) == 32
     assert answer.json == {
         "clientId": "shop",
         "scheduleKey": "order-1",
@@ -54,7 +56,6 @@ async def test_a_create_answers_the_whole_schedule_its_version_and_its_place(edg
         "status": "pending",
         "version": 1,
         "createdAt": NOW_MS,
-        "deliveryId": "d" * 32,
     }
 
 
@@ -84,7 +85,7 @@ async def test_task_data_is_stored_as_the_record_will_have_it_and_answered_as_it
 ) -> None:
     answer = await edge.post(a_request(taskData=given))
     assert answer.status == 201
-    assert edge.engine.news[-1].task_data == stored
+    assert (await edge.stored()).task_data == stored
     assert answer.json["taskData"] == given
     assert (await edge.ask("GET", "/schedule/shop/order-1")).json == answer.json
 
@@ -93,7 +94,7 @@ async def test_base64_is_stored_as_its_bytes_and_answered_as_base64(edge: Edge) 
     given = base64.b64encode(bytes(range(256))).decode()
     answer = await edge.post(a_request(taskData=given, taskDataEncoding="base64"))
     assert answer.status == 201
-    assert edge.engine.news[-1].task_data == bytes(range(256))
+    assert (await edge.stored()).task_data == bytes(range(256))
     assert (answer.json["taskData"], answer.json["taskDataEncoding"]) == (given, "base64")
 
 
@@ -156,22 +157,28 @@ async def test_a_delete_with_a_wrong_body_names_every_wrong_field(edge: Edge) ->
     assert (await edge.ask("DELETE", "/schedule")).fields == ["body"]
 
 
-@pytest.mark.parametrize("reason", [Reason.DELIVERED, Reason.FAILED, Reason.IN_FLIGHT])
-async def test_a_refused_cancel_says_why_and_shows_the_schedule(edge: Edge, reason: Reason) -> None:
+@pytest.mark.parametrize("state", [EndState.DELIVERED, EndState.FAILED])
+async def test_a_cancel_of_an_ended_schedule_says_how_it_ended(edge: Edge, state: EndState) -> None:
     await edge.post(a_request())
-    edge.engine.cancel_answer = Refused(reason, edge.engine.views["shop", "order-1"])
-    answer = await edge.ask("DELETE", "/schedule/shop/order-1")
-    assert (answer.status, answer.json["reason"]) == (409, reason.value)
+    await edge.ends(state)
+    answer = await edge.ask("DELETE", ONE)
+    assert (answer.status, answer.json["reason"]) == (409, state.value)
+    assert answer.json["schedule"]["status"] == state.value
+
+
+async def test_a_cancel_of_a_schedule_in_flight_says_so(edge: Edge) -> None:
+    await edge.post(a_request())
+    await edge.in_flight()
+    answer = await edge.ask("DELETE", ONE)
+    assert (answer.status, answer.json["reason"]) == (409, "in_flight")
     assert answer.json["schedule"]["status"] == "pending"
 
 
 async def test_a_delivered_schedule_says_where_when_and_how_late(edge: Edge) -> None:
     await edge.post(a_request())
-    view = edge.engine.views["shop", "order-1"]
     receipt = Receipt(kafka_partition=3, offset=2**40, at_ms=DUE_MS + 25)
-    ended = replace(view, status=Status.DELIVERED, outcome=outcome_of(view, state=EndState.DELIVERED, receipt=receipt))
-    edge.engine.views["shop", "order-1"] = ended
-    answer = await edge.ask("GET", "/schedule/shop/order-1")
+    await edge.ends(EndState.DELIVERED, where=receipt, at_ms=DUE_MS + 25)
+    answer = await edge.ask("GET", ONE)
     assert answer.json["status"] == "delivered"
     assert answer.json["delivered"] == {
         "topic": "orders",
@@ -184,38 +191,37 @@ async def test_a_delivered_schedule_says_where_when_and_how_late(edge: Edge) -> 
 
 async def test_a_failed_schedule_says_why_and_one_that_could_not_be_read_still_has_a_state(edge: Edge) -> None:
     await edge.post(a_request())
-    view = edge.engine.views["shop", "order-1"]
+    row = await edge.row()
     failure = Failure(reason="unreadable", attempts=0)
-    outcome = replace(outcome_of(view, state=EndState.FAILED, failure=failure), schedule=None)
-    edge.engine.views["shop", "order-1"] = replace(view, status=Status.FAILED, outcome=outcome, schedule=None)
-    answer = await edge.ask("GET", "/schedule/shop/order-1")
+    outcome = builders.outcome(row, EndState.FAILED, failure=failure, at_ms=DUE_MS + 25, expires_at_s=2**40)
+    await edge.engine.store.put_outcomes([replace(outcome, schedule=None)])
+    answer = await edge.ask("GET", ONE)
     assert answer.status == 200
     assert answer.json["failed"] == {"reason": "unreadable", "at": DUE_MS + 25, "attempts": 0}
     assert answer.json["scheduleTime"] == DUE_MS
 
 
-async def test_bad_input_that_only_the_engine_can_know_of_is_400_as_well(edge: Edge) -> None:
-    edge.engine.error = InvalidInput([FieldError("delivery.topic", "does not exist")])
-    answer = await edge.post(a_request())
+async def test_a_missing_topic_is_bad_input(edge: Edge) -> None:
+    answer = await edge.post(a_request(delivery={"topic": "nowhere"}))
     assert (answer.status, answer.fields) == (400, ["delivery.topic"])
 
 
 @pytest.mark.parametrize("error", [StoreThrottled("host-7 is slow"), Unreadable("item x"), TransactionConflict()])
-async def test_what_cannot_be_settled_now_is_503_with_retry_after_and_names_no_internals(
-    edge: Edge, error: Exception
-) -> None:
-    edge.engine.error = error
-    for method, path in (("GET", "/schedule/a/b"), ("DELETE", "/schedule/a/b")):
-        answer = await edge.ask(method, path)
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-        assert b"host-7" not in answer.body
-    assert (await edge.post(a_request())).status == 503
+async def test_what_cannot_be_settled_now_is_503_with_retry_after_and_names_no_internals(error: Exception) -> None:
+    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=100)
+    fail_all(engine, error)
+    async with open_edge(engine) as edge:
+        for method, path in (("GET", "/schedule/a/b"), ("DELETE", "/schedule/a/b")):
+            answer = await edge.ask(method, path)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert b"host-7" not in answer.body
+        assert (await edge.post(a_request())).status == 503
 
 
 async def test_an_error_nobody_foresaw_is_500_without_details_and_logged_with_them(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edge.engine.error = KeyError("the secret of the house")
+    fail_all(edge.engine, KeyError("the secret of the house"))
     answer = await edge.post(a_request())
     assert answer.status == 500
     assert b"secret" not in answer.body
@@ -241,15 +247,15 @@ async def test_a_well_formed_traceparent_is_kept_and_any_other_ignored(
 ) -> None:
     answer = await edge.post(a_request(), headers={"traceparent": traceparent})
     assert answer.status == 201
-    assert edge.engine.news[-1].traceparent == (traceparent if kept else None)
+    assert (await edge.stored()).traceparent == (traceparent if kept else None)
 
 
 async def test_the_callers_own_traceparent_header_stands_alone(edge: Edge) -> None:
     ours = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     delivery = {"topic": "orders", "headers": {"Traceparent": "theirs"}}
     await edge.post(a_request(delivery=delivery), headers={"traceparent": ours})
-    assert edge.engine.news[-1].traceparent is None
-    assert edge.engine.news[-1].headers == (("Traceparent", "theirs"),)
+    assert (await edge.stored()).traceparent is None
+    assert (await edge.stored()).headers == (("Traceparent", "theirs"),)
 
 
 async def test_requests_are_counted_by_route_and_schedules_by_what_became_of_them(edge: Edge) -> None:

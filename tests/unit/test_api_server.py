@@ -9,9 +9,9 @@ from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import CannotStart
 from clockwork.http.server import HttpServer, make_app
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.requests.results import ScheduleView
 from clockwork.settings.model import HttpSettings
-from tests.unit.api_edge import Edge, FakeEngine, FakeReadiness, StillClock, open_edge
+from tests.support.engine import Engine
+from tests.unit.api_edge import Edge, FakeReadiness, open_edge
 
 WAIT_S = 60.0
 """Ends a test that hangs; none takes this long."""
@@ -123,7 +123,7 @@ async def test_what_is_no_http_is_a_400_problem(edge: Edge, rest: bytes) -> None
     answer = await raw(edge, HEAD + rest)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answer
     assert b"\r\nContent-Type: application/problem+json\r\n" in answer
-    assert edge.engine.news == []
+    assert edge.keys() == []
 
 
 @pytest.mark.parametrize("rest", [b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"Content-Length: 50\r\n\r\n{}"])
@@ -134,7 +134,7 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_error_of_
     # Once this later request is answered, the earlier one has been dealt with.
     assert (await edge.ask("GET", "/livez")).status == 200
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
-    assert edge.engine.news == []
+    assert edge.keys() == []
 
 
 async def test_expect_100_continue_is_honoured(edge: Edge) -> None:
@@ -142,33 +142,28 @@ async def test_expect_100_continue_is_honoured(edge: Edge) -> None:
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 400 ")
 
 
-class SlowEngine(FakeEngine):
-    """Finds nothing, once it is allowed to."""
+class Slow:
+    """An engine whose store answers when it is allowed to: nothing is there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.engine = Engine()
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
         self.cancelled = asyncio.Event()
+        self.engine.store.read_pointer = self._read_pointer  # type: ignore[method-assign]
 
-    async def find(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
+    async def _read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> None:
         self.asked.set()
         try:
             await self.go_on.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return None
 
 
-def a_server(engine: FakeEngine, **settings: int) -> HttpServer:
+def a_server(engine: Engine, **settings: int) -> HttpServer:
     http = HttpSettings(port=0, **settings)  # type: ignore[arg-type]
-    return HttpServer(
-        make_app(
-            engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
-        ),
-        http,
-    )
+    return HttpServer(make_app(engine.requests, http, FakeReadiness(), NoTelemetry()), http)
 
 
 async def _until_closed(port: int) -> None:
@@ -181,19 +176,19 @@ async def _until_closed(port: int) -> None:
 
 
 async def test_stopping_refuses_new_connections_and_finishes_what_is_in_flight() -> None:
-    engine = SlowEngine()
-    server = a_server(engine)
+    slow = Slow()
+    server = a_server(slow.engine)
     await server.start()
     port = server.port
     idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
-        await engine.asked.wait()
+        await slow.asked.wait()
         stopping = tasks.create_task(server.stop(), name="stop")
         await _until_closed(port)
         assert not stopping.done()
-        engine.go_on.set()
+        slow.go_on.set()
         answer = await reader.read()
         await idle_reader.read()
     assert answer.startswith(b"HTTP/1.1 404 ")
@@ -202,20 +197,20 @@ async def test_stopping_refuses_new_connections_and_finishes_what_is_in_flight()
 
 
 async def test_stopping_cancels_what_does_not_finish_in_time() -> None:
-    engine = SlowEngine()
-    server = a_server(engine, drain_timeout_ms=100)
+    slow = Slow()
+    server = a_server(slow.engine, drain_timeout_ms=100)
     await server.start()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /schedule/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(WAIT_S):
-        await engine.asked.wait()
+        await slow.asked.wait()
         await server.stop()
-        await engine.cancelled.wait()
+        await slow.cancelled.wait()
     writer.close()
 
 
 async def test_start_and_stop_may_be_called_in_any_number() -> None:
-    server = a_server(FakeEngine())
+    server = a_server(Engine())
     await server.stop()
     await server.start()
     port = server.port
@@ -229,13 +224,7 @@ async def test_start_and_stop_may_be_called_in_any_number() -> None:
 
 async def test_an_address_that_is_taken_stops_the_start_with_the_name_of_the_setting(edge: Edge) -> None:
     http = HttpSettings(port=edge.server.port)
-    engine = FakeEngine()
-    server = HttpServer(
-        make_app(
-            engine, engine, http, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
-        ),
-        http,
-    )
+    server = HttpServer(make_app(Engine().requests, http, FakeReadiness(), NoTelemetry()), http)
     with pytest.raises(CannotStart, match="CLOCKWORK_HTTP_PORT"):
         await server.start()
     await server.stop()

@@ -13,8 +13,8 @@ from clockwork import client as c
 from clockwork.client.aio import AsyncClient
 from clockwork.client.schedules import batches, epoch_ms
 from clockwork.errors import FieldError
-from clockwork.http import problems
 from clockwork.http.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
+from clockwork.schema import problems
 from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
 from tests.unit.client_stub import DROP, FAST, Asked, Raw, Stub, open_stub, results
 
@@ -67,7 +67,7 @@ async def test_create_get_and_cancel_work_against_the_service_itself() -> None:
             await _create(client, data={"a": 2})
         assert taken.value.schedule == created
         assert await client.get("shop", "order-1") == created
-        assert await client.cancel("shop", "order-1") == created
+        assert await client.cancel("shop", "order-1") == created.model_copy(update={"status": "cancelled"})
         with pytest.raises(c.NotFound):
             await client.get("shop", "none")
         with pytest.raises(c.InvalidSchedule) as invalid:

@@ -131,7 +131,7 @@ async def test_a_history_has_every_end_and_every_move(client: AsyncClient, servi
 
 
 async def test_a_service_without_an_index_says_that_it_does_not_list() -> None:
-    async with open_edge() as edge, AsyncClient(f"http://127.0.0.1:{edge.server.port}") as client:
+    async with open_edge(lists=False) as edge, AsyncClient(f"http://127.0.0.1:{edge.server.port}") as client:
         with pytest.raises(c.NotSupported):
             _ = [each async for each in client.list("shop")]
 

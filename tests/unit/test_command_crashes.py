@@ -55,7 +55,7 @@ async def test_an_answer_never_goes_where_the_principal_may_not_write_also_when_
 
 async def test_who_may_not_ask_is_not_shown_what_is_there_when_the_command_is_read_again() -> None:
     desk = Desk()
-    await desk.engine.intake.create(desk.over_http("SECRET"))
+    await desk.engine.create(desk.over_http("SECRET"))
     desk.principal = replace(ANYONE, clients=names_of(["other-client"]))
     desk.cancel()
     await desk.settle()
@@ -145,7 +145,7 @@ async def test_what_another_node_has_carried_out_does_not_become_a_dead_letter()
     # This one was frozen with rights of yesterday.
     desk = Desk()
     place = desk.create()
-    await desk.engine.intake.create(desk.over_http(1), turn=desk.engine.turn_of(*NAME, place))
+    await desk.engine.create(desk.over_http(1), command=desk.engine.dedup(*NAME, place))
     desk.principal = NOTHING
     await desk.settle()
     assert desk.dead() == []
@@ -164,7 +164,7 @@ async def test_a_note_whose_answer_was_lost_leaves_the_command_s_answer_as_it_wa
     ask: Callable[[Desk], object], status: int, lose: Callable[[Desk, str], None]
 ) -> None:
     desk = Desk()
-    await desk.engine.intake.create(desk.over_http("A"))
+    await desk.engine.create(desk.over_http("A"))
     lose(desk, "note_command")
     ask(desk)
     await desk.settle()
@@ -173,7 +173,7 @@ async def test_a_note_whose_answer_was_lost_leaves_the_command_s_answer_as_it_wa
 
 async def test_a_cancel_whose_answer_was_lost_is_answered_as_its_own() -> None:
     desk = Desk()
-    await desk.engine.intake.create(desk.over_http("A"))
+    await desk.engine.create(desk.over_http("A"))
     unanswered(desk, "cancel")
     desk.cancel()
     await desk.settle()
@@ -188,22 +188,22 @@ async def test_a_cancel_whose_answer_was_lost_is_answered_as_its_own() -> None:
 async def test_a_cancel_by_command_does_not_take_another_s_of_the_same_moment_for_its_own() -> None:
     # Both write the same outcome, and only one of them a note. Without it, who is frozen with this command goes on later.
     desk = Desk()
-    await desk.engine.intake.create(desk.over_http("A"))
+    await desk.engine.create(desk.over_http("A"))
     store = desk.engine.store
     real = store.read_command_note
 
     async def then_cancelled_over_http(*names: Any) -> Any:
         setattr(store, "read_command_note", real)  # noqa: B010
-        assert isinstance(await desk.engine.canceller.cancel(*NAME), Cancelled)
+        assert isinstance(await desk.engine.cancel(*NAME), Cancelled)
         return await real(*names)
 
     setattr(store, "read_command_note", then_cancelled_over_http)  # noqa: B010
     place = desk.cancel()
     await desk.settle()
     assert desk.statuses() == [200]
-    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
+    assert isinstance(await desk.engine.create(desk.over_http("B")), Created)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+        await desk.engine.cancel(*NAME, command=desk.engine.dedup(*NAME, place))
     view = await desk.now()
     assert view is not None
     assert view.status is Status.PENDING
@@ -223,7 +223,7 @@ async def test_a_note_that_is_seen_before_the_rest_of_its_transaction_is_no_404(
 
     monkeypatch.setattr(store, "_apply", item_by_item)
     place = desk.create()
-    await desk.engine.intake.create(desk.over_http(1), turn=desk.engine.turn_of(*NAME, place))
+    await desk.engine.create(desk.over_http(1), command=desk.engine.dedup(*NAME, place))
     await desk.settle()
     assert desk.statuses() == [200]
 
@@ -236,6 +236,6 @@ async def test_a_client_s_commands_in_two_kafka_partitions_have_their_effect_onc
     assert desk.statuses() == [404]
     desk.put(json.dumps({"command": "cancel", "schedule": KEY}).encode(), kafka_partition=1)
     await desk.settle()
-    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
+    assert isinstance(await desk.engine.create(desk.over_http("B")), Created)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+        await desk.engine.cancel(*NAME, command=desk.engine.dedup(*NAME, place))

@@ -89,7 +89,7 @@ async def test_a_cancel_read_again_does_not_cancel_what_was_created_after_it_ove
     desk.create("A")
     desk.cancel()
     await desk.settle()
-    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), Created)
+    assert isinstance(await desk.engine.create(desk.over_http("B")), Created)
     desk.read_again(begin=1)
     await desk.settle()
     view = await desk.now()
@@ -121,15 +121,15 @@ async def test_a_zombie_that_read_the_pointer_before_loses_to_what_stands_there_
     for step in steps:
         step()
     await desk.settle()
-    await desk.engine.intake.create(desk.over_http("C"))
-    turn = desk.engine.turn_of(*NAME, first)
+    await desk.engine.create(desk.over_http("C"))
+    dedup = desk.engine.dedup(*NAME, first)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.intake.create(desk.over_http("A"), turn=turn)
+        await desk.engine.create(desk.over_http("A"), command=dedup)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.canceller.cancel(*NAME, turn=turn)
+        await desk.engine.cancel(*NAME, command=dedup)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
-    assert not turn.had_effect
+        await desk.engine.change(*NAME, _an_hour_later, command=dedup)
+    assert not dedup.had_effect
     assert await desk.data() == b"C"
 
 
@@ -140,13 +140,13 @@ async def test_a_command_whose_answer_was_lost_is_still_answered_as_its_own() ->
     await desk.settle()
     later = replace(place, offset=1)
     unanswered(desk, "reschedule")
-    turn = desk.engine.turn_of(*NAME, later)
-    moved = await desk.engine.rescheduler.change(*NAME, _an_hour_later, turn=turn)
+    dedup = desk.engine.dedup(*NAME, later)
+    moved = await desk.engine.change(*NAME, _an_hour_later, command=dedup)
     assert isinstance(moved, Changed)
-    assert turn.had_effect
+    assert dedup.had_effect
     last = replace(place, offset=2)
     unanswered(desk, "cancel")
-    assert isinstance(await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, last)), Cancelled)
+    assert isinstance(await desk.engine.cancel(*NAME, command=desk.engine.dedup(*NAME, last)), Cancelled)
 
 
 async def test_a_command_without_an_effect_never_has_one_later() -> None:
@@ -154,7 +154,7 @@ async def test_a_command_without_an_effect_never_has_one_later() -> None:
     desk.cancel(replyTo=None)
     await desk.settle()
     assert await desk.now() is None
-    await desk.engine.intake.create(desk.over_http("B"))
+    await desk.engine.create(desk.over_http("B"))
     desk.read_again()
     await desk.settle()
     view = await desk.now()
@@ -169,19 +169,19 @@ async def test_a_node_that_was_frozen_at_any_step_does_not_cancel_what_another_o
 ) -> None:
     # The other one looked before the schedule was created, and this one after that.
     desk = Desk()
-    await desk.engine.intake.create(desk.over_http("B"))
+    await desk.engine.create(desk.over_http("B"))
     store, place = desk.engine.store, desk.cancel()
     real = getattr(store, frozen_at)
 
     async def meanwhile(*given: object, **named: object) -> object:
         monkeypatch.undo()
-        assert await desk.engine.turn_of(*NAME, place).close()
+        assert await desk.engine.dedup(*NAME, place).record_processed()
         found: object = await real(*given, **named)
         return found
 
     monkeypatch.setattr(store, frozen_at, meanwhile)
     with pytest.raises(CommandAlreadyProcessed):
-        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+        await desk.engine.cancel(*NAME, command=desk.engine.dedup(*NAME, place))
     view = await desk.now()
     assert view is not None
     assert view.status is Status.PENDING
@@ -198,8 +198,8 @@ async def test_a_node_that_finds_nothing_to_do_says_what_another_one_has_done_wi
     async def then_created_and_cancelled(*names: Any) -> Any:
         monkeypatch.undo()
         found = await real(*names)
-        await desk.engine.intake.create(desk.over_http("B"))
-        await desk.engine.canceller.cancel(*NAME, turn=desk.engine.turn_of(*NAME, place))
+        await desk.engine.create(desk.over_http("B"))
+        await desk.engine.cancel(*NAME, command=desk.engine.dedup(*NAME, place))
         return found
 
     monkeypatch.setattr(desk.engine.store, "read_pointer", then_created_and_cancelled)
@@ -236,7 +236,7 @@ async def test_what_was_answered_is_not_carried_out_again_even_if_it_had_no_effe
     desk.cancel()
     await desk.settle()
     assert desk.statuses() == [404]
-    await desk.engine.intake.create(desk.over_http("B"))
+    await desk.engine.create(desk.over_http("B"))
     desk.log.committed[0] = 0
     assert desk.log.noted[0] == 1, "noted before the answer was sent"
     await desk.settle()
@@ -264,8 +264,8 @@ async def test_over_http_nothing_is_ever_over() -> None:
     desk = Desk()
     desk.create("A")
     await desk.settle()
-    assert isinstance(await desk.engine.intake.create(desk.over_http("B")), KeyTaken)
-    assert isinstance(await desk.engine.canceller.cancel(*NAME), Cancelled)
+    assert isinstance(await desk.engine.create(desk.over_http("B")), KeyTaken)
+    assert isinstance(await desk.engine.cancel(*NAME), Cancelled)
 
 
 def _an_hour_later(schedule: Schedule) -> Schedule:

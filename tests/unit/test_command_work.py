@@ -297,7 +297,7 @@ async def test_a_client_that_waits_holds_up_its_own_commands_and_not_those_of_ot
     other = json.dumps({"command": "create", "schedule": {**desk.body(), "clientId": "other"}}).encode()
     desk.put(other, key=b"other")
     async with desk.running():
-        while await desk.engine.intake.find(ClientId("other"), ScheduleKey("order-1")) is None:  # noqa: ASYNC110
+        while await desk.engine.find(ClientId("other"), ScheduleKey("order-1")) is None:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert await desk.now() is None
         waiting.set()

@@ -14,7 +14,7 @@ from clockwork.errors import Unreadable
 from clockwork.kafka.dead_letters import _polled
 from clockwork.operations.dead_letters import DeadLetterCursor
 from tests.support.engine import Engine
-from tests.unit.test_engine_rearm import KEY, failed
+from tests.unit.test_requests_retry_failed import KEY, failed
 
 
 def letter(client_id: bytes, schedule_key: bytes) -> DeadLetter:
@@ -44,14 +44,14 @@ async def test_a_letter_whose_schedule_cannot_be_read_leaves_the_others_on_the_p
 ) -> None:
     engine = Engine(topic_wait_ms=0)
     other = "other"
-    find = engine.intake.find
+    read_pointer = engine.store.read_pointer
 
     async def damaged(client_id: Any, schedule_key: Any) -> Any:
         if schedule_key == other:
             raise Unreadable("newer")
-        return await find(client_id, schedule_key)
+        return await read_pointer(client_id, schedule_key)
 
-    monkeypatch.setattr(engine.intake, "find", damaged)
+    monkeypatch.setattr(engine.store, "read_pointer", damaged)
     row = await failed(engine)
     engine.letters._log = _Log([letter(row.schedule.client_id.encode(), key.encode()) for key in (KEY, other)])
     page = await engine.letters.page(DeadLetterCursor(topic=engine.letters.topics[0]), letters_max=10)

@@ -8,12 +8,12 @@ import pytest
 from clockwork.domain.schedule import EndState, Outcome
 from clockwork.errors import ConditionFailed, StoreUnavailable, Unavailable
 from clockwork.operations.dead_letters import Discarded, NotOpen
-from clockwork.requests.results import Cancelled, Changed, Created, NotFound, Status
+from clockwork.requests.results import Cancelled, Changed, Created, NotFound, Status, VersionCondition
 from tests.support.builders import CLIENT, DUE_MS
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.test_engine_cancel import new
-from tests.unit.test_engine_rearm import KEY, fail, failed, rearm
+from tests.unit.test_requests_cancel import new
+from tests.unit.test_requests_retry_failed import KEY, fail, failed, retry
 
 
 async def discard(engine: Engine, delivery_id: str) -> Any:
@@ -23,12 +23,12 @@ async def discard(engine: Engine, delivery_id: str) -> Any:
 async def test_what_is_discarded_is_answered_as_before_and_the_first_time_counts() -> None:
     engine = Engine()
     row = await failed(engine)
-    before = await engine.intake.find(CLIENT, KEY)
+    before = await engine.find(CLIENT, KEY)
     engine.at_due()
     assert await discard(engine, row.schedule.delivery_id) == Discarded(DUE_MS)
     engine.at_due(late_ms=5_000)
     assert await discard(engine, row.schedule.delivery_id) == Discarded(DUE_MS)
-    after = await engine.intake.find(CLIENT, KEY)
+    after = await engine.find(CLIENT, KEY)
     assert before is not None
     assert after is not None
     assert (after.status, after.version, after.outcome) == (Status.FAILED, before.version, before.outcome)
@@ -40,7 +40,7 @@ async def test_a_cleanup_that_is_repeated_does_not_take_the_mark_off() -> None:
     row = await failed(engine)
     await discard(engine, row.schedule.delivery_id)
     await engine.fail(row)
-    view = await engine.intake.find(CLIENT, KEY)
+    view = await engine.find(CLIENT, KEY)
     assert view is not None
     assert view.discarded_at_ms is not None
 
@@ -56,19 +56,19 @@ async def test_an_unknown_or_forgotten_key_is_not_found() -> None:
 
 async def test_what_is_not_failed_with_this_delivery_is_left_alone() -> None:
     engine = Engine()
-    created = await engine.intake.create(new())
+    created = await engine.create(new())
     assert isinstance(created, Created)
     assert created.view.schedule is not None
     first = created.view.schedule.delivery_id
     assert await discard(engine, first) == NotOpen(Status.PENDING)
     row = await fail(engine)
     assert await discard(engine, "another") == NotOpen(Status.FAILED)
-    await rearm(engine)
+    await retry(engine)
     assert await discard(engine, first) == NotOpen(Status.PENDING)
     await fail(engine)
     assert await discard(engine, row.schedule.delivery_id) == NotOpen(Status.FAILED)
-    await rearm(engine)
-    assert isinstance(await engine.canceller.cancel(CLIENT, KEY), Cancelled)
+    await retry(engine)
+    assert isinstance(await engine.cancel(CLIENT, KEY), Cancelled)
     assert await discard(engine, first) == NotOpen(Status.CANCELLED)
     assert [pointer.discarded_at_ms for pointer in engine.store.pointers.values()] == [None]
 
@@ -93,9 +93,11 @@ async def test_a_discarded_schedule_is_armed_all_the_same_and_its_next_failure_i
     engine = Engine()
     row = await failed(engine)
     await discard(engine, row.schedule.delivery_id)
-    assert isinstance(await rearm(engine, if_version=frozenset({row.schedule.version})), Changed)
+    assert isinstance(
+        await retry(engine, condition=VersionCondition(any_of=frozenset({row.schedule.version}))), Changed
+    )
     again = await fail(engine)
-    view = await engine.intake.find(CLIENT, KEY)
+    view = await engine.find(CLIENT, KEY)
     assert view is not None
     assert (view.status, view.discarded_at_ms) == (Status.FAILED, None)
     assert await discard(engine, row.schedule.delivery_id) == NotOpen(Status.FAILED)
@@ -106,9 +108,9 @@ async def test_another_schedule_under_the_key_begins_without_the_mark() -> None:
     engine = Engine()
     row = await failed(engine)
     await discard(engine, row.schedule.delivery_id)
-    assert isinstance(await engine.intake.create(new(digest="another")), Created)
+    assert isinstance(await engine.create(new(digest="another")), Created)
     again = await fail(engine)
-    view = await engine.intake.find(CLIENT, KEY)
+    view = await engine.find(CLIENT, KEY)
     assert view is not None
     assert view.discarded_at_ms is None
     assert isinstance(await discard(engine, again.schedule.delivery_id), Discarded)
@@ -129,7 +131,7 @@ def interposed(engine: Engine, method: str, first: Callable[[], Awaitable[object
 async def test_a_retry_between_the_look_and_the_mark_wins_and_the_discard_says_so() -> None:
     engine = Engine()
     row = await failed(engine)
-    interposed(engine, "discard", lambda: rearm(engine))
+    interposed(engine, "discard", lambda: retry(engine))
     assert await discard(engine, row.schedule.delivery_id) == NotOpen(Status.PENDING)
     (pointer,) = engine.store.pointers.values()
     assert pointer.discarded_at_ms is None
@@ -140,7 +142,7 @@ async def test_another_schedule_between_the_look_and_the_mark_is_not_marked() ->
     row = await failed(engine)
 
     async def create_and_fail() -> None:
-        assert isinstance(await engine.intake.create(new(digest="another")), Created)
+        assert isinstance(await engine.create(new(digest="another")), Created)
         await fail(engine)
 
     interposed(engine, "discard", create_and_fail)
@@ -153,7 +155,7 @@ async def test_a_mark_between_the_look_and_the_write_of_a_retry_does_not_stop_it
     engine = Engine()
     row = await failed(engine)
     interposed(engine, "create", lambda: discard(engine, row.schedule.delivery_id))
-    assert isinstance(await rearm(engine), Changed)
+    assert isinstance(await retry(engine), Changed)
     (pointer,) = engine.store.pointers.values()
     assert (pointer.rearmed, pointer.discarded_at_ms) == (True, None)
 

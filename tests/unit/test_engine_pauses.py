@@ -172,8 +172,8 @@ async def test_a_paused_schedule_can_be_cancelled_and_moved_and_is_then_never_de
         of = {there.schedule.schedule_key: there.schedule for there in engine.store.rows.values()}  # type: ignore[union-attr]
         gone, moved = of["gone"], of["moved"]
         later_ms = engine.clock.now_ms() + 10_000
-        assert isinstance(await engine.canceller.cancel(gone.client_id, gone.schedule_key), Cancelled)
-        changed = await engine.rescheduler.change(
+        assert isinstance(await engine.cancel(gone.client_id, gone.schedule_key), Cancelled)
+        changed = await engine.change(
             moved.client_id, moved.schedule_key, lambda schedule: replace(schedule, due_ms=later_ms)
         )
         assert isinstance(changed, Changed)
@@ -196,7 +196,7 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
     await engine.passes(lease)
     # Here the requests' deadline is shorter than the two seconds after which the answer would be `in_flight`.
     with pytest.raises(Unavailable):
-        await engine.canceller.cancel(due.schedule.client_id, due.schedule.schedule_key)
+        await engine.cancel(due.schedule.client_id, due.schedule.schedule_key)
     assert list(engine.store.rows) == [(due.shard, due.position)]
 
 

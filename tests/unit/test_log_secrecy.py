@@ -141,7 +141,7 @@ async def test_a_defect_that_quotes_what_it_met_is_logged_without_it(
         except type(defect) as error:
             raise RuntimeError("while accepting") from error
 
-    monkeypatch.setattr(engine.intake, "create", fail)
+    monkeypatch.setattr(engine.store, "create", fail)
     async with open_service(engine) as service, aiohttp.ClientSession() as session:
         assert await Caller(service, session).ask("POST", "/schedule", json=marked()) == 500
     assert_nothing_said(said, but_events={"request.failed"})

@@ -22,7 +22,8 @@ from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HttpSettings, KafkaSecuritySettings
 from clockwork.tls import CertFiles, CertWatch, client_context, server_context
 from tests.support.certificates import Pair, ca_file, issue
-from tests.unit.api_edge import FakeEngine, FakeReadiness, StillClock
+from tests.support.engine import Engine
+from tests.unit.api_edge import FakeReadiness
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,7 @@ def trusting(ca: trustme.CA, folder: Path) -> ssl.SSLContext:
 
 def a_server(context: ssl.SSLContext) -> HttpServer:
     settings = HttpSettings(port=0)
-    engine = FakeEngine()
-    app = make_app(
-        engine, engine, settings, FakeReadiness(), NoTelemetry(), StillClock(), rescheduler=engine, rearmer=engine
-    )
-    return HttpServer(app, settings, context)
+    return HttpServer(make_app(Engine().requests, settings, FakeReadiness(), NoTelemetry()), settings, context)
 
 
 async def serial_shown(port: int, context: ssl.SSLContext) -> int:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from clockwork.errors import CannotStart, StoreUnavailable
+from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.http.tracing import tracing
 from clockwork.observability.tracing import OtelTracer, open_tracer
 from clockwork.ports.tracing import NO_TRACER
@@ -56,7 +56,7 @@ async def create(url: str, *, traceparent: str | None = TRACEPARENT, path: str =
 
 async def test_a_create_is_a_part_of_its_callers_trace_and_says_whose_it_is() -> None:
     traced = Traced()
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url) == 201
     span = traced.only(SpanKind.SERVER)
     assert span.name == "POST /schedule"
@@ -75,7 +75,7 @@ async def test_a_create_is_a_part_of_its_callers_trace_and_says_whose_it_is() ->
 @pytest.mark.parametrize("traceparent", [None, "nonsense", f"00-{0:032x}-{0:016x}-01"])
 async def test_a_create_without_a_trace_begins_one(traceparent: str | None) -> None:
     traced = Traced()
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url, traceparent=traceparent) == 201
         traced.engine.clock.set_ms(DUE_MS)
         await service.deliver()
@@ -85,7 +85,7 @@ async def test_a_create_without_a_trace_begins_one(traceparent: str | None) -> N
 
 async def test_a_batch_of_creates_is_one_span_and_other_calls_are_none() -> None:
     traced = Traced()
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url, path="/schedules") == 200
         async with aiohttp.ClientSession(service.url) as session:
             for path in ("/schedule/shop/order-1", "/readyz"):
@@ -99,11 +99,11 @@ async def test_a_create_that_could_not_be_answered_is_an_error_without_its_messa
 ) -> None:
     traced = Traced()
 
-    async def fail(*_: object, **__: object) -> None:
-        raise StoreUnavailable(MARK)
+    async def fail(_: str) -> bool:
+        raise BrokerUnavailable(MARK)
 
-    monkeypatch.setattr(traced.engine.intake, "create", fail)
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    monkeypatch.setattr(traced.engine.publisher, "topic_exists", fail)
+    async with open_service(traced.engine) as service:
         assert await create(service.url) == 503
     span = traced.only(SpanKind.SERVER)
     assert span.status.status_code is StatusCode.ERROR
@@ -114,7 +114,7 @@ async def test_a_create_that_could_not_be_answered_is_an_error_without_its_messa
 async def test_a_delivery_is_a_trace_of_its_own_from_its_due_time_and_linked_to_the_create(guarantee: str) -> None:
     # Not a child: days lie between, and a trace is looked at as a whole.
     traced = Traced()
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url, delivery={"topic": builders.TOPIC, "guarantee": guarantee}) == 201
         traced.engine.clock.set_ms(DUE_MS + 40)
         await service.deliver()
@@ -146,7 +146,7 @@ async def test_a_delivery_is_a_trace_of_its_own_from_its_due_time_and_linked_to_
 async def test_what_failed_is_an_error_with_its_reason(on_late: str) -> None:
     traced = Traced()
     late = {"topic": builders.TOPIC, "deadline": 0, "onLate": on_late}
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url, delivery=late) == 201
         traced.engine.clock.set_ms(DUE_MS + 1)
         await service.deliver()
@@ -163,7 +163,7 @@ async def test_no_payload_no_key_and_no_header_is_in_any_span() -> None:
         "taskData": {MARK: MARK},
         "delivery": {"topic": builders.TOPIC, "headers": {f"x-{MARK}": MARK}},
     }
-    async with open_service(traced.engine, tracer=traced.tracer) as service:
+    async with open_service(traced.engine) as service:
         assert await create(service.url, **marked) == 201
         assert await create(service.url, **marked | {"unknown": MARK}) == 400
         traced.engine.clock.set_ms(DUE_MS)

@@ -1,14 +1,23 @@
-"""Errors as clients see them: one problem document (RFC 9457) each, whatever went wrong."""
+"""Errors as clients see them: one problem document (RFC 9457) each, over HTTP and in the replies to commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
-
-from clockwork.errors import FieldError
-from clockwork.schema import json as json_body
+from clockwork.errors import (
+    ClockworkError,
+    FieldError,
+    Forbidden,
+    InvalidInput,
+    LimitState,
+    SearchOff,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+from clockwork.requests.results import Declined, KeyTaken, NotFound, Reason, Refused, VersionDiffers
+from clockwork.schema.schedule import TooLarge, answer
 
 TYPE_PREFIX = "urn:clockwork:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -16,11 +25,11 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One error, before it is an answer: a batch puts many of them into one."""
+    """One error, before it is rendered: alone as a response, in a batch as one result of many, or as a reply."""
 
     status: HTTPStatus
     kind: str
-    """Last part of `type`; stable, for programs."""
+    """The last part of `type`; stable, for programs."""
     title: str
     """The same for every problem of the kind."""
     detail: str
@@ -39,14 +48,6 @@ class Problem:
         if self.errors:
             document["errors"] = [{"field": e.field, "message": e.message} for e in self.errors]
         return document | dict(self.more)
-
-    def response(self) -> web.Response:
-        return web.Response(
-            status=self.status.value,
-            body=json_body.compact(self.document()),
-            content_type=MEDIA_TYPE,
-            headers=self.headers,
-        )
 
 
 def invalid_input(errors: Sequence[FieldError]) -> Problem:
@@ -114,6 +115,21 @@ def too_many(detail: str, *, retry_after_s: int, headers: Mapping[str, str]) -> 
     )
 
 
+def rate_limit_headers(limits: Sequence[LimitState]) -> dict[str, str]:
+    """The headers of draft-ietf-httpapi-ratelimit-headers-10: `RateLimit-Policy` names each limit with its quota (`q`) for
+    a window (`w`, seconds), `RateLimit` says what is left (`r`) and when the quota is whole again (`t`, seconds)."""
+    policies, states = [], []
+    for each in limits:
+        window = f";w={each.window_s}" if each.window_s is not None else ""
+        unit = f';qu="{each.unit}"' if each.unit is not None else ""
+        policies.append(f'"{each.name}";q={each.quota}{window}{unit}')
+        if each.left is not None:
+            reset = f";t={each.reset_s}" if each.reset_s is not None else ""
+            states.append(f'"{each.name}";r={each.left}{reset}')
+    headers = {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
+    return {name: value for name, value in headers.items() if value}
+
+
 def schedule_not_found() -> Problem:
     return Problem(
         status=HTTPStatus.NOT_FOUND,
@@ -142,7 +158,7 @@ def version_differs(version: int, schedule: Mapping[str, Any]) -> Problem:
         status=HTTPStatus.PRECONDITION_FAILED,
         kind="version-differs",
         title="The schedule has another version",
-        detail=f"Its version is {version}, which If-Match does not name.",
+        detail=f"Its version is {version}, which the request's condition does not allow.",
         more={"schedule": schedule},
         headers={"ETag": f'"{version}"'},
     )
@@ -160,7 +176,7 @@ def unavailable(detail: str, *, retry_after_s: int = 1, more: Mapping[str, Any] 
 
 
 def internal(error_id: str) -> Problem:
-    """Without a detail of what happened: that is in the log, under this id."""
+    """Without a detail of the mistake: that is in the log, under this id."""
     return Problem(
         status=HTTPStatus.INTERNAL_SERVER_ERROR,
         kind="internal",
@@ -171,7 +187,7 @@ def internal(error_id: str) -> Problem:
 
 
 def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
-    """What the HTTP server itself refuses: unknown paths, methods, and the like."""
+    """A refusal by the HTTP server itself: unknown paths, methods, and the like."""
     return Problem(
         status=status,
         kind=status.phrase.lower().replace(" ", "-").replace("'", ""),
@@ -179,3 +195,66 @@ def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
         detail=status.description or status.phrase,
         headers={"Allow": ", ".join(sorted(allow))} if allow else {},
     )
+
+
+def search_off() -> Problem:
+    return Problem(
+        status=HTTPStatus.NOT_IMPLEMENTED,
+        kind="search-off",
+        title="This cluster does not list schedules",
+        detail="It runs with CLOCKWORK_SEARCH=off, so there is no index to list from. Ask for each schedule by its key.",
+    )
+
+
+# --- from the results and errors of a request
+
+_REFUSED: Mapping[Reason, str] = {
+    Reason.PENDING: "Another schedule is pending under this key.",
+    Reason.DELIVERED: "It was delivered already.",
+    Reason.FAILED: "It failed already.",
+    Reason.CANCELLED: "It was cancelled already.",
+    Reason.IN_FLIGHT: "It is too close to its time to say whether it will be delivered. Ask again.",
+}
+_RETRY_REFUSED: Mapping[Reason, str] = {
+    Reason.PENDING: "It is pending: only what failed can be armed again.",
+    Reason.FAILED: "Its stored content cannot be read, so it cannot be armed again.",
+}
+
+
+def of_declined(result: Declined, *, retry: bool = False) -> Problem:
+    """`404`, `409` or `412`. `retry`: the request was a retry of a failed schedule."""
+    match result:
+        case NotFound():
+            return schedule_not_found()
+        case VersionDiffers(view):
+            return version_differs(view.version, answer(view))
+        case KeyTaken(view):
+            return conflict(Reason.PENDING.value, _REFUSED[Reason.PENDING], answer(view))
+        case Refused(reason, view):
+            texts = {**_REFUSED, **_RETRY_REFUSED} if retry else _REFUSED
+            return conflict(reason.value, texts[reason], answer(view))
+
+
+def of_error(error: ClockworkError) -> Problem:
+    """The problem of a request that raised."""
+    match error:
+        case TooLarge():
+            return too_large(str(error), error.errors)
+        case InvalidInput():
+            return invalid_input(error.errors)
+        case Unauthenticated():
+            return unauthenticated(str(error))
+        case Forbidden():
+            return forbidden(str(error), error.errors)
+        case TooManyRequests():
+            headers = rate_limit_headers(error.limits)
+            return too_many(str(error), retry_after_s=error.retry_after_s, headers=headers)
+        case SearchOff():
+            return search_off()
+        case Unavailable():
+            # The class's sentence; the error's message may name hosts.
+            why = (type(error).__doc__ or "The service is not available.").strip().splitlines()[0]
+            return unavailable(f"{why} The same request again settles it.")
+        case _:
+            # Contested, Unreadable, …: the stored state is one that this node cannot settle now.
+            return unavailable("The stored state could not be read or settled. Try again.")

@@ -1,7 +1,7 @@
 """Wake-ups on their way to a shard's owner: told directly if it is in this process, else a record on the ownership topic.
 
-A wake-up is a hint, so it never delays an answer and never fails a request: it is queued, sent beside, and dropped when
-the queue is full or Kafka is away. The next scan of the shard finds what it would have told.
+A wake-up never delays an answer and never fails a request: it is queued, sent in the background, and dropped when the queue
+is full or Kafka is away. The owner's next scan of the shard finds what the wake-up would have said.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 
 QUEUED_MAX: Final = 10_000
 SENDERS: Final = 8
-"""Records under way at once."""
+"""Records being sent at the same time."""
 
 
-class Waker:
-    """Sends wake-ups; `run` must be running for those that leave the process."""
+class WakeupSender:
+    """See `ports.ownership.Waker`. `run` must be running for wake-ups that leave the process."""
 
     def __init__(self, ownership: ShardOwnership, tell_here: Callable[[ShardId, WakeUp], bool]) -> None:
+        """`tell_here` tells an owner in this process; False: there is none."""
         self._ownership = ownership
         self._tell_here = tell_here
         self._queue: asyncio.Queue[tuple[ShardId, WakeUp]] = asyncio.Queue(QUEUED_MAX)
 
     def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
-        """Returns at once."""
         if self._tell_here(shard, wakeup):
             return
         try:
@@ -40,7 +40,7 @@ class Waker:
             log.debug("Wake-up dropped", extra={"event": "wakeup.dropped", "shard": shard})
 
     async def run(self) -> None:
-        """Sends what is queued, until cancelled."""
+        """Sends the queued wake-ups, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for n in range(SENDERS):
                 group.create_task(self._send_all(), name=f"wake-ups-{n}")

@@ -45,8 +45,8 @@ def new(key: str = "a", *, digest: str = "d1", due_ms: int = DUE_MS) -> NewSched
 
 async def test_the_same_create_again_is_the_same_schedule() -> None:
     engine = Engine()
-    first = await engine.intake.create(new())
-    again = await engine.intake.create(new())
+    first = await engine.create(new())
+    again = await engine.create(new())
     assert isinstance(first, Created)
     assert isinstance(again, Repeated)
     assert again.view.position == first.view.position
@@ -54,8 +54,8 @@ async def test_the_same_create_again_is_the_same_schedule() -> None:
 
 async def test_another_create_under_a_pending_key_is_refused_with_what_is_there() -> None:
     engine = Engine()
-    first = await engine.intake.create(new())
-    other = await engine.intake.create(new(digest="d2"))
+    first = await engine.create(new())
+    other = await engine.create(new(digest="d2"))
     assert isinstance(first, Created)
     assert isinstance(other, KeyTaken)
     assert other.view.position == first.view.position
@@ -63,54 +63,54 @@ async def test_another_create_under_a_pending_key_is_refused_with_what_is_there(
 
 async def test_a_key_is_free_again_after_its_schedule_has_ended_and_its_version_goes_on() -> None:
     engine = Engine()
-    await engine.intake.create(new())
-    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
-    reused = await engine.intake.create(new(digest="d2"))
+    await engine.create(new())
+    assert isinstance(await engine.cancel(builders.CLIENT, KEY), Cancelled)
+    reused = await engine.create(new(digest="d2"))
     assert isinstance(reused, Created)
     assert reused.view.version == 2
 
 
 async def test_a_late_repeat_of_a_cancelled_create_brings_nothing_back() -> None:
     engine = Engine()
-    await engine.intake.create(new())
-    await engine.canceller.cancel(builders.CLIENT, KEY)
-    again = await engine.intake.create(new())
+    await engine.create(new())
+    await engine.cancel(builders.CLIENT, KEY)
+    again = await engine.create(new())
     assert isinstance(again, Repeated)
     assert again.view.status is Status.CANCELLED
 
 
 async def test_a_repeat_is_recognised_though_its_topic_is_gone_and_the_clock_is_not_trusted() -> None:
     engine = Engine()
-    await engine.intake.create(new())
+    await engine.create(new())
     engine.kafka.delete_topic(builders.TOPIC)
     engine.trust.is_trusted = False
-    assert isinstance(await engine.intake.create(new()), Repeated)
+    assert isinstance(await engine.create(new()), Repeated)
 
 
 async def test_another_create_under_a_pending_key_is_told_first_that_its_topic_is_missing() -> None:
     engine = Engine()
-    await engine.intake.create(new())
+    await engine.create(new())
     engine.kafka.delete_topic(builders.TOPIC)
     with pytest.raises(InvalidInput):
-        await engine.intake.create(new(digest="d2"))
+        await engine.create(new(digest="d2"))
 
 
 async def test_a_repeat_is_recognised_while_its_schedule_is_being_moved() -> None:
     # The pointer is read, then a change moves what it points to: that nothing stands there says nothing about the topic.
     engine = Engine()
-    await engine.intake.create(new())
+    await engine.create(new())
     engine.kafka.delete_topic(builders.TOPIC)
     read_pointer = engine.store.read_pointer
 
     async def moved_meanwhile(client_id: ClientId, key: ScheduleKey) -> Pointer | None:
         pointer = await read_pointer(client_id, key)
         setattr(engine.store, "read_pointer", read_pointer)  # noqa: B010  # a method, which types do not let us assign
-        await engine.rescheduler.change(client_id, key, lambda s: replace(s, due_ms=s.due_ms + 1))
+        await engine.change(client_id, key, lambda s: replace(s, due_ms=s.due_ms + 1))
         return pointer
 
     setattr(engine.store, "read_pointer", moved_meanwhile)  # noqa: B010
 
-    again = await engine.intake.create(new())
+    again = await engine.create(new())
 
     assert isinstance(again, Repeated)
     assert again.view.version == 2
@@ -119,23 +119,23 @@ async def test_a_repeat_is_recognised_while_its_schedule_is_being_moved() -> Non
 async def test_what_is_due_before_the_next_scan_wakes_its_shard_and_what_is_later_does_not() -> None:
     engine = Engine()
     now_ms = engine.clock.now_ms()
-    await engine.intake.create(new("soon", due_ms=now_ms + 100))
-    await engine.intake.create(new("late", due_ms=now_ms + 3_600_000))
+    await engine.create(new("soon", due_ms=now_ms + 100))
+    await engine.create(new("late", due_ms=now_ms + 3_600_000))
     assert [wakeup for _, wakeup in engine.woken] == [NewlyDue(now_ms + 100)]
 
 
 async def test_a_cancel_right_after_the_create_finds_it() -> None:
     engine = Engine()
-    await engine.intake.create(new())
-    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
-    view = await engine.intake.find(builders.CLIENT, KEY)
+    await engine.create(new())
+    assert isinstance(await engine.cancel(builders.CLIENT, KEY), Cancelled)
+    view = await engine.find(builders.CLIENT, KEY)
     assert view is not None
     assert view.status is Status.CANCELLED
-    assert isinstance(await engine.canceller.cancel(builders.CLIENT, KEY), Cancelled)
+    assert isinstance(await engine.cancel(builders.CLIENT, KEY), Cancelled)
 
 
 async def test_a_cancel_of_what_was_never_heard_of_says_so() -> None:
-    assert isinstance(await Engine().canceller.cancel(builders.CLIENT, ScheduleKey("nobody")), NotFound)
+    assert isinstance(await Engine().cancel(builders.CLIENT, ScheduleKey("nobody")), NotFound)
 
 
 async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None:
@@ -145,7 +145,7 @@ async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None
     lease = await engine.own()
     engine.at_due(late_ms=-100)
     await engine.shard_pass.raise_frontier(lease)
-    answer = await engine.canceller.cancel(builders.CLIENT, KEY)
+    answer = await engine.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
 
@@ -157,7 +157,7 @@ async def test_a_cancel_of_a_delivered_schedule_says_where_it_is() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     await lease.cleanup.finish()
-    answer = await engine.canceller.cancel(builders.CLIENT, KEY)
+    answer = await engine.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert answer.reason is Reason.DELIVERED
     assert answer.view.outcome is not None
@@ -175,7 +175,7 @@ async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_
     assert (await engine.one_pass(lease)).more_now
     await engine.one_pass(lease)
     async with asyncio.TaskGroup() as group:
-        cancelling = group.create_task(engine.canceller.cancel(builders.CLIENT, KEY))
+        cancelling = group.create_task(engine.cancel(builders.CLIENT, KEY))
         await engine.was_woken.wait()
         await engine.shard_pass.answer_wanted(lease, lost.position)
     assert engine.woken == [(SHARD, Wanted(lost.position))]
@@ -211,7 +211,7 @@ async def test_an_expired_key_whose_row_is_still_to_be_delivered_is_found() -> N
     stale = replace(builders.pointer(wanted), expires_at_s=1)
     await engine.store.create(wanted, stale, replaces_version=None)
     engine.clock.advance_ms(100 * 86_400_000)
-    view = await engine.intake.find(ClientId(builders.CLIENT), KEY)
+    view = await engine.find(ClientId(builders.CLIENT), KEY)
     assert view is not None
     assert view.status is Status.PENDING
 
@@ -222,5 +222,5 @@ async def test_a_key_of_which_only_the_pointer_is_left_is_forgotten_after_retent
     await engine.put(wanted)
     await engine.store.delete_rows(SHARD, [wanted.position])
     engine.clock.advance_ms(100 * 86_400_000)
-    assert await engine.intake.find(builders.CLIENT, KEY) is None
-    assert isinstance(await engine.intake.create(new(digest="d9")), Created)
+    assert await engine.find(builders.CLIENT, KEY) is None
+    assert isinstance(await engine.create(new(digest="d9")), Created)

@@ -22,12 +22,13 @@ from clockwork.requests.results import (
     Repeated,
     Status,
     Unchanged,
+    VersionCondition,
     VersionDiffers,
 )
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, row, schedule
 from tests.support.engine import SHARDS, Engine
-from tests.unit.test_engine_cancel import new
+from tests.unit.test_requests_cancel import new
 
 KEY = ScheduleKey("a")
 LATER_MS = DUE_MS + 3_600_000
@@ -38,14 +39,14 @@ def to(**fields: Any) -> Callable[[Schedule], Schedule]:
 
 
 async def created(engine: Engine) -> Schedule:
-    answer = await engine.intake.create(new())
+    answer = await engine.create(new())
     assert isinstance(answer, Created)
     assert answer.view.schedule is not None
     return answer.view.schedule
 
 
 async def put(engine: Engine, **fields: Any) -> Any:
-    return await engine.rescheduler.change(CLIENT, KEY, to(**fields))
+    return await engine.change(CLIENT, KEY, to(**fields))
 
 
 def lose_answer(engine: Engine, method: str, *, applied: bool = True) -> None:
@@ -66,7 +67,7 @@ async def test_a_put_moves_the_schedule_and_get_shows_it_where_it_stands_now() -
     before = await created(engine)
     answer = await put(engine, due_ms=LATER_MS, task_data=b"[]")
     assert isinstance(answer, Changed)
-    assert await engine.intake.find(CLIENT, KEY) == answer.view
+    assert await engine.find(CLIENT, KEY) == answer.view
     assert answer.view.version == 2
     after = answer.view.schedule
     assert after == replace(
@@ -112,7 +113,7 @@ async def test_a_late_repeat_of_the_create_finds_the_moved_schedule_and_brings_n
     engine = Engine()
     await created(engine)
     moved = await put(engine, due_ms=LATER_MS)
-    again = await engine.intake.create(new())
+    again = await engine.create(new())
     assert isinstance(again, Repeated)
     assert again.view == moved.view
 
@@ -136,7 +137,7 @@ async def test_a_cancel_and_a_put_after_a_put_find_it_where_it_stands_now() -> N
     await put(engine, due_ms=LATER_MS)
     second = await put(engine, due_ms=LATER_MS + 1)
     assert second.view.version == 3
-    cancelled = await engine.canceller.cancel(CLIENT, KEY)
+    cancelled = await engine.cancel(CLIENT, KEY)
     assert isinstance(cancelled, Cancelled)
     assert cancelled.view.position == second.view.position
     assert not engine.store.rows
@@ -158,7 +159,7 @@ async def test_what_has_ended_or_never_was_cannot_be_changed() -> None:
     engine = Engine()
     assert isinstance(await put(engine, due_ms=LATER_MS), NotFound)
     await created(engine)
-    await engine.canceller.cancel(CLIENT, KEY)
+    await engine.cancel(CLIENT, KEY)
     answer = await put(engine, due_ms=LATER_MS)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.CANCELLED, Status.CANCELLED)
@@ -171,7 +172,7 @@ async def test_a_delivered_schedule_says_so_to_a_put_and_to_a_fire() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     await lease.cleanup.finish()
-    for answer in (await put(engine, due_ms=LATER_MS), await engine.rescheduler.fire(CLIENT, KEY)):
+    for answer in (await put(engine, due_ms=LATER_MS), await engine.fire(CLIENT, KEY)):
         assert isinstance(answer, Refused)
         assert answer.reason is Reason.DELIVERED
 
@@ -179,9 +180,9 @@ async def test_a_delivered_schedule_says_so_to_a_put_and_to_a_fire() -> None:
 async def test_a_version_that_is_not_there_any_more_is_not_changed() -> None:
     engine = Engine()
     await created(engine)
-    first = await engine.rescheduler.change(CLIENT, KEY, to(due_ms=LATER_MS), if_version=frozenset({1}))
+    first = await engine.change(CLIENT, KEY, to(due_ms=LATER_MS), condition=VersionCondition(any_of=frozenset({1})))
     assert isinstance(first, Changed)
-    stale = await engine.rescheduler.change(CLIENT, KEY, to(task_data=b"[]"), if_version=frozenset({1}))
+    stale = await engine.change(CLIENT, KEY, to(task_data=b"[]"), condition=VersionCondition(any_of=frozenset({1})))
     assert isinstance(stale, VersionDiffers)
     assert stale.view == first.view
 
@@ -190,14 +191,14 @@ async def test_the_same_put_again_with_the_version_that_it_changed_is_recognised
     # Its first answer was lost on the way to the client. One change later it is not believed any more.
     engine = Engine()
     await created(engine)
-    change, one = to(due_ms=LATER_MS), frozenset({1})
-    first = await engine.rescheduler.change(CLIENT, KEY, change, if_version=one)
-    again = await engine.rescheduler.change(CLIENT, KEY, change, if_version=one)
+    change, one = to(due_ms=LATER_MS), VersionCondition(any_of=frozenset({1}))
+    first = await engine.change(CLIENT, KEY, change, condition=one)
+    again = await engine.change(CLIENT, KEY, change, condition=one)
     assert isinstance(first, Changed)
     assert isinstance(again, Unchanged)
     assert again.view == first.view
     await put(engine, task_data=b"[]")
-    assert isinstance(await engine.rescheduler.change(CLIENT, KEY, change, if_version=one), VersionDiffers)
+    assert isinstance(await engine.change(CLIENT, KEY, change, condition=one), VersionDiffers)
 
 
 @pytest.mark.parametrize("applied", [True, False])
@@ -208,7 +209,7 @@ async def test_a_reschedule_whose_answer_is_lost_is_made_once(applied: bool) -> 
     answer = await put(engine, due_ms=LATER_MS)
     assert isinstance(answer, Changed)
     assert answer.view.version == 2
-    assert await engine.intake.find(CLIENT, KEY) == answer.view
+    assert await engine.find(CLIENT, KEY) == answer.view
     assert len(engine.store.rows) == 1
 
 
@@ -229,7 +230,7 @@ async def test_a_reschedule_whose_answer_is_lost_is_not_made_again_over_the_next
     ours = await put(engine, due_ms=LATER_MS)
     assert isinstance(ours, Changed)
     assert ours.view.version == 2
-    now = await engine.intake.find(CLIENT, KEY)
+    now = await engine.find(CLIENT, KEY)
     assert now is not None
     assert (now.version, now.schedule and now.schedule.due_ms) == (3, LATER_MS + 1)
 
@@ -261,8 +262,8 @@ async def test_a_put_never_goes_on_with_the_next_schedule_of_its_key() -> None:
 
     async def ended_and_reused(*given: Any, **named: Any) -> None:
         engine.store.reschedule = real  # type: ignore[method-assign]
-        assert isinstance(await engine.canceller.cancel(CLIENT, KEY), Cancelled)
-        assert isinstance(await engine.intake.create(new(digest="d2")), Created)
+        assert isinstance(await engine.cancel(CLIENT, KEY), Cancelled)
+        assert isinstance(await engine.create(new(digest="d2")), Created)
         raise StoreUnavailable("no answer", outcome_unknown=True)
 
     engine.store.reschedule = ended_and_reused  # type: ignore[method-assign]
@@ -305,14 +306,14 @@ async def test_a_fired_schedule_is_due_now_and_delivered_by_the_next_pass() -> N
     shard = shard_of(OrderingKey("a"), SHARDS)
     await engine.put(row(schedule(schedule_key="a", ordering_key="a", due_ms=LATER_MS), shard=shard))
     engine.at_due()
-    answer = await engine.rescheduler.fire(CLIENT, KEY)
+    answer = await engine.fire(CLIENT, KEY)
     assert isinstance(answer, Changed)
     assert answer.view.schedule is not None
     assert answer.view.schedule.due_ms == DUE_MS
     assert engine.woken == [(shard, NewlyDue(DUE_MS))]
     lease = await engine.takeover.run(shard)
     assert (await engine.one_pass(lease)).fired == 1
-    again = await engine.rescheduler.fire(CLIENT, KEY)
+    again = await engine.fire(CLIENT, KEY)
     assert isinstance(again, Unchanged | Refused)
 
 
@@ -320,4 +321,4 @@ async def test_firing_what_is_due_already_changes_nothing() -> None:
     engine = Engine()
     await created(engine)
     engine.at_due(late_ms=500)
-    assert isinstance(await engine.rescheduler.fire(CLIENT, KEY), Unchanged)
+    assert isinstance(await engine.fire(CLIENT, KEY), Unchanged)

@@ -1,16 +1,14 @@
 """Histories on the twins: what was accepted last comes first, until retention ends."""
 
-import random
-
 from clockwork.domain.position import Position
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import EndState, Outcome, ScheduleKey
-from clockwork.requests.history import History
-from clockwork.settings.model import IntakeSettings
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.requests.history import HistoryPage
+from clockwork.requests.results import NotFound
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
 
 KEY = ScheduleKey("a")
 
@@ -19,10 +17,11 @@ class Told:
     """A history over a store that the test fills."""
 
     def __init__(self) -> None:
-        self.clock = ManualClock(DUE_MS)
-        self.store = MemoryScheduleStore(shards=8)
-        search = MemoryScheduleSearch(self.store)
-        self.history = History(search, self.store, self.clock, random.Random(7), IntakeSettings(shards=8))
+        self.engine = Engine(clock=ManualClock(DUE_MS))
+        self.clock, self.store = self.engine.clock, self.engine.store
+
+    async def page(self, after: Position | None = None, limit: int = 100) -> HistoryPage | NotFound:
+        return await self.engine.requests.history(ANYONE, CLIENT, KEY, after=after, limit=limit)
 
     def ended(self, state: EndState, *, due_ms: int, version: int = 1, expires_at_s: int = 2_000_000_000) -> Outcome:
         """The next schedule under the key, and its end."""
@@ -36,8 +35,8 @@ class Told:
         found: list[Outcome] = []
         after: Position | None = None
         while True:
-            page = await self.history.page(CLIENT, KEY, after=after, limit=limit)
-            assert page is not None
+            page = await self.page(after, limit)
+            assert isinstance(page, HistoryPage)
             found += page.outcomes
             after = page.next_after
             if after is None:
@@ -65,7 +64,7 @@ async def test_ends_that_are_older_than_retention_are_not_told_though_they_are_s
 
 async def test_a_key_that_was_never_heard_of_has_no_history_and_a_pending_one_an_empty_one() -> None:
     told = Told()
-    assert await told.history.page(CLIENT, KEY, after=None, limit=1) is None
+    assert await told.page() == NotFound()
 
     row = builders.row(schedule(schedule_key=KEY))
     await told.store.create(row, pointer(row), replaces_version=None)

@@ -9,22 +9,22 @@ import pytest
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, EndState, OrderingKey, Outcome, Pointer, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.errors import Unavailable
 from clockwork.ports.store import KeyName, PointerPage
 from clockwork.requests import listing
-from clockwork.requests.listing import Listing, ListQuery, count_ahead
+from clockwork.requests.listing import ListPage, ListQuery, count_ahead
 from clockwork.requests.results import ScheduleView, Status
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings
 from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
-from tests.support.clocks import ManualClock
+from tests.support.engine import SHARDS, Engine
 from tests.support.virtual_time import in_virtual_time
 
-SHARDS = 8
 ALL = ListQuery(client_id=CLIENT)
 RETENTION_MS = IntakeSettings().retention_ms
 
@@ -50,16 +50,14 @@ class Lists:
     """The engine's lists over a store that the test fills."""
 
     def __init__(self, *, request_timeout_ms: int = 60_000) -> None:
-        self.clock = ManualClock(DUE_MS - 60_000)
-        self.store = MemoryScheduleStore(shards=SHARDS)
+        engine = Engine(request_timeout_ms=request_timeout_ms)
+        self.clock, self.store = engine.clock, engine.store
         self.search = LaggingSearch(self.store)
-        self.listing = Listing(
-            self.search,
-            self.store,
-            self.clock,
-            random.Random(7),
-            IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms),
-        )
+        context = replace(engine.context, search=self.search)
+        self.requests = RequestService(context=context)
+
+    async def page(self, query: ListQuery, *, after: Position | None, limit: int) -> ListPage:
+        return await self.requests.list_schedules(ANYONE, query, after=after, limit=limit)
 
     async def put(self, key: str, *, due_ms: int = DUE_MS, version: int = 1, **fields: object) -> Row:
         wanted = replace(schedule(schedule_key=key, due_ms=due_ms, version=version), **fields)  # type: ignore[arg-type]
@@ -80,7 +78,7 @@ class Lists:
         views: list[ScheduleView] = []
         after: Position | None = None
         while True:
-            page = await self.listing.page(query, after=after, limit=limit)
+            page = await self.page(query, after=after, limit=limit)
             assert len(page.views) <= limit
             views += page.views
             if page.next_after is None:
@@ -269,7 +267,7 @@ async def test_a_page_ends_when_enough_was_looked_at_and_the_next_one_goes_on(
         await lists.put(f"k-{n}", topic=Topic("rare" if n == 33 else "t"))
     query = replace(ALL, topic=Topic("rare"))
 
-    first = await lists.listing.page(query, after=None, limit=100)
+    first = await lists.page(query, after=None, limit=100)
 
     assert (first.views, first.next_after is None) == ((), False)
     assert (await lists.states(query)).keys() == {"k-33"}
@@ -282,7 +280,7 @@ async def test_a_page_ends_when_it_has_many_bytes_and_the_next_one_goes_on(
     for n in range(12):
         await lists.put(f"k-{n}", task_data=b"x" * 4_000)
 
-    page = await lists.listing.page(ALL, after=None, limit=100)
+    page = await lists.page(ALL, after=None, limit=100)
 
     assert 1 <= len(page.views) < 12
     assert len(await lists.all()) == 12
@@ -292,7 +290,7 @@ async def test_the_last_page_says_that_it_is_the_last(lists: Lists) -> None:
     for n in range(4):
         await lists.put(f"k-{n}")
 
-    page = await lists.listing.page(ALL, after=None, limit=4)
+    page = await lists.page(ALL, after=None, limit=4)
 
     assert (len(page.views), page.next_after) == (4, None)
 
@@ -306,9 +304,9 @@ async def test_a_search_that_is_silent_ends_at_the_deadline() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    lists.listing._search = Silent(lists.store)
+    lists.requests = RequestService(context=replace(lists.requests.context, search=Silent(lists.store)))
     with pytest.raises(Unavailable):
-        await lists.listing.page(ALL, after=None, limit=1)
+        await lists.page(ALL, after=None, limit=1)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -321,7 +319,7 @@ async def test_what_nobody_touches_is_listed_once_while_all_else_changes(seed: i
     seen: list[str] = []
     after: Position | None = None
     while True:
-        page = await lists.listing.page(replace(ALL, status=status), after=after, limit=chance.randrange(1, 15))
+        page = await lists.page(replace(ALL, status=status), after=after, limit=chance.randrange(1, 15))
         seen += [view.schedule_key for view in page.views]
         after = page.next_after
         if after is None:
