@@ -27,8 +27,8 @@ from rich.progress import Progress, TextColumn
 from clockwork.cli.connection import Connection, ServiceCommand, connected, pages
 from clockwork.cli.load import load_command
 from clockwork.client.transport import Transport
-from clockwork.schema.admin_documents import PendingDocument
-from clockwork.schema.documents import PageDocument, ScheduleDocument
+from clockwork.schema.operations import PendingDocument
+from clockwork.schema.schedule import PageDocument, ScheduleDocument
 
 _CREATE_FIELDS: Final = {
     "client_id",

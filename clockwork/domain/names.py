@@ -1,4 +1,4 @@
-"""Legal names of clients, keys and topics: one rule for requests, settings and stored rows."""
+"""Legal names of clients, keys and topics, and the size of a batch: one rule for requests, settings and stored rows."""
 
 import re
 from typing import Final
@@ -9,6 +9,8 @@ KEY_BYTES_MAX: Final = 512
 TOPIC_CHARS_MAX: Final = 249
 """Kafka's own limit."""
 TOPIC: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{TOPIC_CHARS_MAX}}}", re.ASCII)
+BATCH_ITEMS_MAX: Final = 1_000
+"""Most items of one request."""
 
 
 def is_client_id(text: str) -> bool:

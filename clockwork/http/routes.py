@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
-from clockwork.domain import names
 from clockwork.schema import problems
 from clockwork.schema.problems import InternalDocument, InvalidDocument, ProblemDocument
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA
@@ -226,6 +225,15 @@ KEYED_CALL: Final[Mapping[int, Answer]] = {
     ),
 }
 
+ADMIN_CALL: Final[Mapping[int, Answer]] = {
+    **KEYED_CALL,
+    403: problem(
+        "The key does not have the right `admin` (or, for the content of schedules, `read`); or the request comes from "
+        "another site.",
+        model=InvalidDocument,
+    ),
+}
+
 CALL_WITH_BODY: Final[Mapping[int, Answer]] = {
     **KEYED_CALL,
     413: problem(
@@ -235,4 +243,5 @@ CALL_WITH_BODY: Final[Mapping[int, Answer]] = {
     415: problem("The body is not `application/json` in UTF-8, or is compressed."),
 }
 
+ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 NOT_FOUND: Final = problem("No schedule is known under this key.")

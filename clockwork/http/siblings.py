@@ -27,7 +27,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from clockwork.errors import CannotStart
-from clockwork.http.node_pages import Metrics, Readiness
+from clockwork.http.node_pages import LIVEZ, METRICS, READYZ, Metrics, Readiness
 from clockwork.http.responses import problem_response
 from clockwork.schema import problems
 
@@ -99,12 +99,14 @@ class SiblingHandlers:
 
     sibling: Sibling
 
+    @LIVEZ
     async def livez(self, _: web.Request) -> web.Response:
         """Whether each process that lives turns its loop."""
         if silent := _silent(await self._ask_all("/state")):
             return problem_response(problems.unavailable("; ".join(silent), more={"reasons": silent}))
         return _json({"status": "alive"})
 
+    @READYZ
     async def readyz(self, _: web.Request) -> web.Response:
         """Whether each process that lives can do what its role does."""
         answers = await self._ask_all("/state")
@@ -119,6 +121,7 @@ class SiblingHandlers:
             return problem_response(problems.unavailable("; ".join(reasons), more=more))
         return _json({"status": "ready", "reasons": [], "details": details})
 
+    @METRICS
     async def show_metrics(self, _: web.Request) -> web.Response:
         """The series of all."""
         answers = await self._ask_all("/metrics")

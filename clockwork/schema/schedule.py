@@ -136,9 +136,7 @@ KEY_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": names.KEY_BY
 TOPIC_SCHEMA: Final = {"type": "string", "pattern": f"^{names.TOPIC.pattern}$"}
 
 ClientIdText = Annotated[str, in_requests(client_id_of), WithJsonSchema(CLIENT_ID_SCHEMA)]
-KeyText = Annotated[
-    str, in_requests(key_of), WithJsonSchema({**KEY_SCHEMA, "description": "1 to 512 bytes of UTF-8."})
-]
+KeyText = Annotated[str, in_requests(key_of), WithJsonSchema({**KEY_SCHEMA, "description": "1 to 512 bytes of UTF-8."})]
 TopicName = Annotated[str, AfterValidator(_topic), WithJsonSchema(TOPIC_SCHEMA)]
 DueMs = Annotated[
     int,

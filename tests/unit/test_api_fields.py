@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.schedule import DataForm, Guarantee
+from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule
 from clockwork.errors import InvalidInput
-from clockwork.requests.results import NewSchedule
 from clockwork.schema import json as json_body
 from clockwork.schema.schedule import AHEAD_MS_MAX, HEADERS_MAX, STORED_BYTES_MAX, TooLarge, read_schedule
 from clockwork.schema.times import due_ms_of_input

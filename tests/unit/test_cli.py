@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 
 from clockwork.errors import FieldError
-from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.schema import problems
 from clockwork.settings.sources import load_settings
 from tests.unit.client_stub import Stub, open_stub, run_command

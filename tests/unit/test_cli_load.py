@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-
 from clockwork.http.openapi_parts import PENDING
+
 from clockwork.schema import problems
 from tests.unit.client_stub import Asked, Stub, open_stub, results, run_command
 

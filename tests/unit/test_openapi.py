@@ -8,11 +8,11 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from clockwork.http.openapi_calls import CALLS
 from openapi_spec_validator import validate
 
 import clockwork
 from clockwork.http.openapi import document, routes_of
-from clockwork.http.openapi_calls import CALLS
 from clockwork.http.server import make_app
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HttpSettings
