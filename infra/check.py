@@ -72,11 +72,11 @@ def check(make: Sequence[str]) -> list[Ended]:
     return ended
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Ends with 1 if a part failed."""
     parser = argparse.ArgumentParser(prog="python -m infra.check", description=__doc__)
     parser.add_argument("make", nargs="*", default=["make"], help="the command of make; default: make")
-    make: list[str] = parser.parse_args().make
+    make: list[str] = parser.parse_args(arguments).make
     began_s = time.monotonic()
     ended = check(make)
     lines = ["", "    wall        CPU", *map(str, ended), f"{time.monotonic() - began_s:8.1f} s  in all"]

@@ -27,7 +27,7 @@ class LocalServices:
     Logs go to `log_dir`, else beside the data; those of a failed start are kept.
 
     To break things on purpose, each on its port and with its data: stop (in order), kill (as a power cut would) and
-    pause (frozen, connections open). `start_kafka` and `restart_kafka` return when it answers again. DynamoDB
+    pause (frozen, connections open). `start_kafka` returns when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
     With `secure`, Kafka listens on a second port, with TLS and users. Without `dynamodb`, Kafka runs alone.
@@ -116,10 +116,6 @@ class LocalServices:
 
     async def kill_kafka(self) -> None:
         await self._opened_kafka().kill()
-
-    async def restart_kafka(self) -> None:
-        await self.stop_kafka()
-        await self.start_kafka()
 
     def pause_kafka(self) -> None:
         self._opened_kafka().pause()

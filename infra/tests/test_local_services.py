@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ ANSWER_SECONDS_MAX = 60.0
 GONE_SECONDS_MAX = 60.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """Services that another process runs, by their addresses."""
+
+    kafka_brokers: str
+    dynamodb_endpoint: str
+
+
 @pytest.fixture(scope="module")
 async def own_services() -> AsyncIterator[LocalServices]:
     async with LocalServices() as services:
@@ -42,7 +51,7 @@ async def own_services() -> AsyncIterator[LocalServices]:
 
 
 @contextlib.asynccontextmanager
-async def dynamodb(services: LocalServices, **config: Any) -> AsyncIterator[Any]:
+async def dynamodb(services: LocalServices | Running, **config: Any) -> AsyncIterator[Any]:
     session = get_session()
     async with session.create_client(
         "dynamodb",
@@ -77,13 +86,13 @@ async def create_table(client: Any) -> None:
     )
 
 
-async def write_in_transaction(services: LocalServices, value: bytes) -> None:
+async def write_in_transaction(services: LocalServices | Running, value: bytes) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=services.kafka_brokers, transactional_id="local-services")
     async with asyncio.timeout(ANSWER_SECONDS_MAX), producer, producer.transaction():
         await producer.send_and_wait(TOPIC, value)
 
 
-async def read_all(services: LocalServices) -> list[bytes]:
+async def read_all(services: LocalServices | Running) -> list[bytes]:
     """Every committed record of the topic. Its end is asked for as one who reads uncommitted: a commit is answered before
     the broker has written its marks everywhere, and until then a read_committed end lies before the transaction."""
     partition = TopicPartition(TOPIC, 0)
@@ -131,29 +140,20 @@ async def test_nothing_is_written_outside_the_services_own_folders(own_services:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_kafka_comes_back_on_its_port_with_its_records(own_services: LocalServices, end: str) -> None:
+async def test_kafka_refuses_connections_until_it_comes_back_on_its_port_with_its_records(
+    own_services: LocalServices, end: str
+) -> None:
     await write_in_transaction(own_services, end.encode())
     brokers = own_services.kafka_brokers
+    host, port = brokers.split(":")
 
-    if end == "stop":
-        await own_services.restart_kafka()
-    else:
-        await own_services.kill_kafka()
-        await own_services.start_kafka()
+    await (own_services.stop_kafka() if end == "stop" else own_services.kill_kafka())
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(host, int(port))
+    await own_services.start_kafka()
 
     assert own_services.kafka_brokers == brokers
     assert end.encode() in await read_all(own_services)
-
-
-async def test_a_stopped_kafka_refuses_connections_until_it_is_started(own_services: LocalServices) -> None:
-    host, port = own_services.kafka_brokers.split(":")
-    await own_services.stop_kafka()
-
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection(host, int(port))
-
-    await own_services.start_kafka()
-    await read_all(own_services)
 
 
 async def test_a_paused_kafka_answers_nothing_until_it_is_resumed(own_services: LocalServices) -> None:
@@ -176,21 +176,6 @@ async def test_a_paused_dynamodb_answers_nothing_until_it_is_resumed(own_service
         own_services.resume_dynamodb()
     async with dynamodb(own_services) as client:
         await client.list_tables()
-
-
-async def test_data_in_a_folder_of_its_own_is_there_at_the_next_start(tmp_path: Path) -> None:
-    async with LocalServices(data_dir=tmp_path / "data", log_dir=tmp_path / "logs") as services:
-        await create_topic(services)
-        await write_in_transaction(services, b"kept")
-        async with dynamodb(services) as client:
-            await create_table(client)
-            await client.put_item(TableName=TABLE, Item={"id": {"S": "kept"}})
-
-    async with LocalServices(data_dir=tmp_path / "data", log_dir=tmp_path / "logs") as services:
-        assert await read_all(services) == [b"kept"]
-        async with dynamodb(services) as client:
-            found = await client.get_item(TableName=TABLE, Key={"id": {"S": "kept"}})
-    assert found["Item"] == {"id": {"S": "kept"}}
 
 
 @pytest.mark.parametrize(
@@ -274,31 +259,38 @@ async def test_the_foreground_command_leaves_nothing_behind_however_it_ends(
     assert names(tmp_path) == []
 
 
-async def test_the_foreground_command_ends_with_a_reason_when_a_service_dies(tmp_path: Path) -> None:
-    async with foreground(tmp_path) as command:
-        command.javas[0].kill()
+async def test_the_foreground_command_takes_ports_and_folders_with_their_data_and_says_why_it_ends(
+    tmp_path: Path,
+) -> None:
+    # One start after another on the same folders, the second by the command: its data is there. Then a service dies.
+    data, logs, temporary = (tmp_path / name for name in ("data", "logs", "tmp"))
+    temporary.mkdir()
+    async with LocalServices(data_dir=data, log_dir=logs) as services:
+        await create_topic(services)
+        await write_in_transaction(services, b"kept")
+        async with dynamodb(services) as client:
+            await create_table(client)
+            await client.put_item(TableName=TABLE, Item={"id": {"S": "kept"}})
+    kafka_port, dynamodb_port = free_port(), free_port()
+    ports = ["--kafka-port", str(kafka_port), "--dynamodb-port", str(dynamodb_port)]
 
+    async with foreground(temporary, *ports, "--data-dir", str(data), "--log-dir", str(logs)) as command:
+        brokers, endpoint = f"127.0.0.1:{kafka_port}", f"http://127.0.0.1:{dynamodb_port}"
+        assert command.lines == {"KAFKA_BROKERS": brokers, "DYNAMODB_ENDPOINT": endpoint}
+        assert names(logs) == ["dynamodb.log", "kafka.log"]
+        assert names(temporary) == []
+        again = Running(kafka_brokers=brokers, dynamodb_endpoint=endpoint)
+        assert await read_all(again) == [b"kept"]
+        async with dynamodb(again) as client:
+            found = await client.get_item(TableName=TABLE, Key={"id": {"S": "kept"}})
+        assert found["Item"] == {"id": {"S": "kept"}}
+
+        command.javas[0].kill()
         async with asyncio.timeout(GONE_SECONDS_MAX):
             _, said = await command.process.communicate()
         assert command.process.returncode == 1
         assert b"ran out of memory or was killed" in said
         assert await command.all_gone()
-
-
-async def test_the_foreground_command_takes_the_ports_and_folders_it_is_given(tmp_path: Path) -> None:
-    kafka_port, dynamodb_port = free_port(), free_port()
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    arguments = ["--kafka-port", str(kafka_port), "--dynamodb-port", str(dynamodb_port)]
-    folders = ["--data-dir", str(tmp_path / "data"), "--log-dir", str(tmp_path / "logs")]
-
-    async with foreground(temporary, *arguments, *folders) as command:
-        assert command.lines == {
-            "KAFKA_BROKERS": f"127.0.0.1:{kafka_port}",
-            "DYNAMODB_ENDPOINT": f"http://127.0.0.1:{dynamodb_port}",
-        }
-        assert names(tmp_path / "logs") == ["dynamodb.log", "kafka.log"]
-        assert names(temporary) == []
 
 
 async def test_without_a_network_the_first_start_says_what_it_needs_it_for(tmp_path: Path) -> None:

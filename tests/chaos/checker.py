@@ -12,6 +12,7 @@ from tests.chaos import checker_of_changes as changes
 from tests.chaos import checker_of_commands as commands
 from tests.chaos.aftermath import Remains
 from tests.chaos.history import ABSENT, EXPIRED, FINAL, Asked, Content, History, Seen
+from tests.support.promises import InLane, out_of_order
 from tests.support.reader import Arrived
 
 
@@ -155,67 +156,38 @@ def _early(history: History, arrived: Arrivals, ahead_ms: Callable[[int], int]) 
                 yield f"{key}: {due_ms - record.timestamp_ms} ms early at {record.place}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _InLane:
-    """The version of a schedule that was delivered."""
-
-    asked: Asked
-    offset: int
-    due_ms: int
-    known_ms: int | None
-    """When a client knew at the latest that it stands."""
-    not_before_ms: int
-    """When it was asked for, at the earliest."""
-
-
 def _out_of_order(history: History, arrived: Arrivals, skew_ms: int) -> Iterator[str]:
-    """Of each lane, in the order of arrival. a belongs before b if its position is lower and it was accepted before b was
-    due; acceptance by different clocks, so all of it less the skew. What was changed stands where its last version does:
-    behind what was accepted before that, among those of its due time."""
-    lanes: dict[tuple[str, str], list[_InLane]] = defaultdict(list)
+    """Breaks of the lanes' order. A schedule that was changed stands where its last version does: behind what was accepted
+    before the change, among those of its due time."""
+    lanes: dict[tuple[str, str], list[InLane]] = defaultdict(list)
     for key, records in arrived.items():
         asked = history.asked.get(key)
         if asked is None or (final := asked.final) is None or final.state != "delivered":
             continue
         offsets = [record.offset for record in records if changes.shows(record, final.content)]
         if offsets:
-            lanes[asked.topic, asked.lane].append(_in_lane(asked, min(offsets)))
+            lanes[asked.topic, asked.lane].append(
+                InLane(
+                    schedule_key=key,
+                    offset=min(offsets),
+                    due_ms=asked.due_last_ms,
+                    accepted_by_ms=asked.known_ms(asked.version),
+                    sent_at_ms=asked.not_before_ms(asked.version),
+                )
+            )
     for lane in lanes.values():
-        latest: _InLane | None = None
-        last_sent_of: dict[int, _InLane] = {}
-        for one in sorted(lane, key=lambda one: one.offset):
-            if one.known_ms is not None:
-                # The latest due time so far is enough: it is the one that is hardest to come after.
-                if latest is not None and one.due_ms < latest.due_ms and one.known_ms < latest.due_ms - skew_ms:
-                    yield f"{_shown(one, arrived)} after {_shown(latest, arrived)}"
-                same = last_sent_of.get(one.due_ms)
-                if same is not None and one.known_ms < min(same.not_before_ms, one.due_ms) - skew_ms:
-                    yield f"{_shown(one, arrived)} after {_shown(same, arrived)}"
-            if latest is None or one.due_ms > latest.due_ms:
-                latest = one
-            same = last_sent_of.get(one.due_ms)
-            if same is None or one.not_before_ms > same.not_before_ms:
-                last_sent_of[one.due_ms] = one
+        for late, before in out_of_order(lane, skew_ms=skew_ms):
+            yield f"{_shown(late, history, arrived)} after {_shown(before, history, arrived)}"
 
 
-def _in_lane(asked: Asked, offset: int) -> _InLane:
-    return _InLane(
-        asked=asked,
-        offset=offset,
-        due_ms=asked.due_last_ms,
-        known_ms=asked.known_ms(asked.version),
-        not_before_ms=asked.not_before_ms(asked.version),
-    )
-
-
-def _shown(one: _InLane, arrived: Arrivals) -> str:
-    asked = one.asked
+def _shown(one: InLane, history: History, arrived: Arrivals) -> str:
+    asked = history.asked[one.schedule_key]
     places = [
         f"{record.timestamp_ms}@{record.kafka_partition}/{record.offset}" for record in arrived[asked.schedule_key]
     ]
     return (
         f"{asked.schedule_key} v{asked.version} ({asked.guarantee}, shard {asked.shard}, due {one.due_ms}, "
-        f"sent {one.not_before_ms}, accepted {one.known_ms}, arrived {places})"
+        f"sent {one.sent_at_ms}, accepted {one.accepted_by_ms}, arrived {places})"
     )
 
 

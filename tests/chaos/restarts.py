@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
+from tests.support.commands import CommandExit, clockwork
 from tests.support.load import Load
 from tests.support.nodes import Cluster, ClusterNode, now_ms, opened_cluster
 from tests.support.reader import Arrived, CommittedReader, read_all
@@ -179,7 +180,8 @@ async def _leave(
     before = await _shards(nodes)
     from_ms, stopped_ms = await _stop(nodes, name, load, for_good=for_good)
     if not for_good:
-        assert await leave(cluster, name) == 0
+        left = await leave(cluster, name)
+        assert left.code == 0, left.stderr
     del nodes[name]
     return await _delivers_again(
         nodes, name, load, reader, before=before, from_ms=from_ms, stopped_ms=stopped_ms, back_ms=now_ms()
@@ -228,12 +230,10 @@ async def _rebalances(nodes: dict[str, ClusterNode], but: str) -> int:
     return int(sum([await node.metric(REBALANCES) for name, node in nodes.items() if name != but]))
 
 
-async def leave(cluster: Cluster, name: str) -> int | None:
-    """`python -m clockwork leave`; its exit code."""
-    more = {"CLOCKWORK_INSTANCE_ID": name}
-    command = (sys.executable, "-m", "clockwork", "leave")
-    process = await asyncio.create_subprocess_exec(*command, env=cluster.environment(more))
-    return await process.wait()
+async def leave(cluster: Cluster, name: str | None) -> CommandExit:
+    """Runs `python -m clockwork leave`, for the member of this name or without one."""
+    more = {"CLOCKWORK_INSTANCE_ID": name} if name is not None else {}
+    return await clockwork("leave", settings=cluster.environment(more))
 
 
 async def _run(folder: Path) -> Report:

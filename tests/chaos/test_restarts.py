@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import LocalServices
-from tests.chaos.restarts import SETTINGS, restarts
+from tests.chaos.restarts import SETTINGS, leave, restarts
 from tests.support.node_fixtures import tell
 from tests.support.nodes import opened_cluster
 
@@ -21,6 +21,10 @@ async def test_a_rolling_restart_of_static_members_moves_no_shard_and_a_leave_ha
     # How late anything was is shown, and not asserted: a machine that pauses is late without a defect.
     async with opened_cluster(services, tmp_path, SETTINGS) as cluster:
         report = await restarts(cluster)
+        assert (await leave(cluster, report.removed.name)).code == 0, "to leave again changes nothing"
+        nameless = await leave(cluster, None)
+        assert nameless.code == 2
+        assert "CLOCKWORK_INSTANCE_ID" in nameless.stderr
     tell(report.text())
     assert not report.broken
     # By SIGUSR1 a node says so itself; the group knew it until then.

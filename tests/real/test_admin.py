@@ -2,29 +2,17 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.local.node import REPOSITORY
+from tests.support.commands import admin
 from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms, opened_cluster, soon_ms
 from tests.support.reader import read_all, reading
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes]
-
-
-async def admin(node: ClusterNode, *arguments: str) -> str:
-    """Runs `clockwork admin …` against a node; what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork", "--url", node.client.url, "admin", *arguments,
-        cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    told, wrong = await process.communicate()
-    assert process.returncode == 0, wrong.decode()
-    return told.decode()
 
 
 async def create_all(node: ClusterNode, bodies: list[dict[str, Any]]) -> None:
@@ -170,7 +158,7 @@ async def test_a_fenced_shard_is_taken_over_again_by_its_owner_and_delivers_on(
     topic = await shared.topic()
 
     async def shown(shard: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(await admin(shared_node, "shards", "--json"))["shards"][int(shard)]
+        found: dict[str, Any] = (await shared_node.client.shards())[int(shard)]
         return found
 
     for number in range(2):

@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import sys
 
 import pytest
 
 from clockwork.domain.record import DEAD_REASON
-from infra.local.node import REPOSITORY
+from tests.support.commands import admin
 from tests.support.nodes import Cluster, ClusterNode, soon_ms
 from tests.support.reader import read_all
 
@@ -89,12 +88,6 @@ async def test_letters_lie_in_the_clusters_topic_while_the_clients_is_missing_an
 
 
 async def listed(node: ClusterNode, *arguments: str) -> list[tuple[str, str]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "clockwork", "--url", node.client.url,
-        "admin", "dead-letters", "list", "--json", *arguments,
-        cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    told, wrong = await process.communicate()
-    assert process.returncode == 0, wrong.decode()
-    found = map(json.loads, told.decode().splitlines())
+    told = await admin(node, "dead-letters", "list", "--json", *arguments)
+    found = map(json.loads, told.splitlines())
     return sorted((each["deadLetterTopic"], each["scheduleKey"]) for each in found)

@@ -1,71 +1,25 @@
 """Commands and settings of `python -m clockwork`: exit codes, and the one line that says what to change."""
 
 import asyncio
-import os
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-import pytest
-
-from infra.local.node import OURS, REPOSITORY
+from tests.support.commands import clockwork
 from tests.support.nodes import Cluster
 from tests.support.tables import tables_of
 
-COMMAND_S_MAX = 60.0
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CommandExit:
-    """How a command ended."""
-
-    code: int | None
-    stdout: str
-    stderr: str
-
-
-async def clockwork(*arguments: str, settings: Mapping[str, str]) -> CommandExit:
-    """Runs `python -m clockwork` with these settings only, to its end."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "clockwork",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=REPOSITORY,
-        env={**inherited, **settings},
-    )
-    try:
-        async with asyncio.timeout(COMMAND_S_MAX):
-            stdout, stderr = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"CLOCKWORK_SHARDS": "many"}, ["CLOCKWORK_SHARDS"]),
-        ({"CLOCKWORK_FRONTIER_LEAD_MS": "5001", "CLOCKWORK_RETENTION_MS": "-1"}, ["FRONTIER_LEAD_MS", "RETENTION_MS"]),
-        ({"CLOCKWORK_SCAN_INTERVALL_MS": "1000"}, ["CLOCKWORK_SCAN_INTERVALL_MS", "CLOCKWORK_SCAN_INTERVAL_MS"]),
-        ({"KAFKA_BROKERS": "no-port"}, ["KAFKA_BROKERS"]),
-    ],
-    ids=["wrong", "two wrong", "unknown", "no port"],
-)
-async def test_a_wrong_setting_stops_the_start_with_one_line_that_names_it(
-    settings: dict[str, str], named: list[str]
-) -> None:
-    # Before anything is opened: no service runs for this test.
+async def test_wrong_settings_stop_the_start_with_one_line_that_names_each() -> None:
+    # Before anything is opened: no service runs for this test. Which values are wrong, tests of the settings show.
+    settings = {
+        "CLOCKWORK_SHARDS": "many",
+        "CLOCKWORK_FRONTIER_LEAD_MS": "5001",
+        "CLOCKWORK_SCAN_INTERVALL_MS": "1000",
+        "KAFKA_BROKERS": "no-port",
+    }
     ended = await clockwork(settings=settings)
     assert ended.code == 2
     (line,) = ended.stderr.strip().splitlines()
     assert line.startswith("clockwork: settings: ")
-    assert all(name in line for name in named)
+    assert all(name in line for name in (*settings, "CLOCKWORK_SCAN_INTERVAL_MS"))
 
 
 async def test_a_port_that_is_taken_stops_the_start_with_one_line_that_names_it(cluster: Cluster) -> None:

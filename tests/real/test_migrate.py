@@ -1,7 +1,5 @@
 """`python -m infra.migrate`: from a table as the first Clockwork left it, over the API of a running node."""
 
-import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +10,7 @@ from clockwork.clock import ClockGuard, SystemClock
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from tests.support.commands import run_module
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import read_all
 from tests.unit.test_migrate import an_item
@@ -50,21 +49,10 @@ async def first_table(cluster: Cluster, items: list[Mapping[str, object]]) -> st
 
 async def migrate(cluster: Cluster, node: ClusterNode, folder: Path, *arguments: str) -> tuple[int, list[str]]:
     """Exit code, and the lines that it said."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "infra.migrate",
-        *arguments,
-        "--url",
-        node.client.url,
-        "--progress",
-        str(folder / "note"),
-        env=cluster.environment(),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode().splitlines()
+    where = ("--url", node.client.url, "--progress", str(folder / "note"))
+    ended = await run_module("infra.migrate", *arguments, *where, settings=cluster.environment())
+    assert ended.code is not None
+    return ended.code, ended.stderr.splitlines()
 
 
 async def test_what_is_pending_in_the_first_clockwork_is_delivered_by_this_one_and_only_once(

@@ -1,7 +1,6 @@
 """A Kafka that asks who we are: TLS, SCRAM and ACLs, and what a node with a wrong password does."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from infra.local import LocalServices
 from infra.local.kafka import SecureListener
 from infra.local.ports import free_port
 from tests.support.certificates import ca_file, issue
+from tests.support.commands import clockwork
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
 from tests.support.reader import reading
 from tests.support.waiting import until
@@ -137,18 +137,10 @@ async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(s
 
 
 async def test_check_names_each_right_that_is_missing_in_a_line_of_its_own(secure: Secure) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "clockwork",
-        "check",
-        env=secure.cluster.environment(secure.environment),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await process.communicate()
+    ended = await clockwork("check", settings=secure.cluster.environment(secure.environment))
     name = secure.cluster.name
-    denied = [line.partition(":")[2] for line in said.decode().splitlines() if "Kafka denies this user" in line]
-    assert process.returncode == 2
+    denied = [line.partition(":")[2] for line in ended.stderr.splitlines() if "Kafka denies this user" in line]
+    assert ended.code == 2
     wanted = [f"group {name}", f"transactional id {name}-shard-0", *(f"topic {name}-{each}" for each in INTERNAL)]
     assert [line.removeprefix(" Kafka denies this user the ").partition(":")[0] for line in denied] == wanted
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.faults import Throttle
-from tests.support.ledger import lateness_text
 from tests.support.load import Load
 from tests.support.nodes import Cluster, node_here
+from tests.support.promises import lateness_text
 from tests.support.proxy import proxy_to
 from tests.support.reader import read_all
 from tests.support.under_load import audit, under_load, until_delivers

@@ -11,9 +11,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from clockwork.domain.record import DEAD_ATTEMPTS, DEAD_REASON, DEAD_TOPIC
 from tests.support.client import Client
-from tests.support.ledger import lateness_text
 from tests.support.load import Load
 from tests.support.nodes import Cluster, ClusterNode, node_here, now_ms, soon_ms
+from tests.support.promises import lateness_text
 from tests.support.reader import Arrived, read_all, reading
 
 pytestmark = [pytest.mark.processes]

@@ -95,6 +95,13 @@ class Client:
     async def retry(self, client_id: str, schedule_key: str, body: Mapping[str, Any] | None = None) -> Answered:
         return await self._ask("POST", f"{_path(client_id, schedule_key)}/retry", json=body)
 
+    async def shards(self) -> list[dict[str, Any]]:
+        """All shards, by their numbers."""
+        answered = await self._ask("GET", "/admin/shards")
+        assert answered.status == 200, answered
+        found: list[dict[str, Any]] = answered.body["shards"]
+        return found
+
     async def livez(self) -> Answered:
         return await self._ask_once("GET", "/livez")
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
 from tests.support.client import NO_ANSWER, Answered, Client
-from tests.support.ledger import Ledger
 from tests.support.nodes import Cluster, now_ms
+from tests.support.promises import Ledger
 
 GIVE_UP_S: Final = 60.0
 AGAIN_S: Final = 0.05

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from tests.support.ledger import lateness_text
 from tests.support.load import Load
 from tests.support.nodes import Cluster
+from tests.support.promises import lateness_text
 from tests.support.reader import CommittedReader, read_all, reading
 from tests.support.waiting import until
 

@@ -1,6 +1,7 @@
-"""What was asked for and answered; and whether what arrived keeps the promises made by those answers.
+"""The promises that answers make, and whether the records keep them.
 
-Knows nothing of how the schedules came about: workloads write into it, `broken` judges.
+A workload writes into a `Ledger` and need not know how it is judged. `out_of_order` is the rule of lanes by itself: chaos,
+which changes schedules and skews clocks, judges by the same one.
 """
 
 from collections import defaultdict
@@ -10,6 +11,39 @@ from typing import Any
 
 from tests.support.client import Answered
 from tests.support.reader import Arrived
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InLane:
+    """A schedule that was delivered, as one of its lane; times in epoch milliseconds."""
+
+    schedule_key: str
+    offset: int
+    due_ms: int
+    accepted_by_ms: int | None
+    """When its acceptance was known at the latest; None: it never was."""
+    sent_at_ms: int
+    """When it was asked for, at the earliest."""
+
+
+def out_of_order(lane: Iterable[InLane], *, skew_ms: int = 0) -> Iterator[tuple[InLane, InLane]]:
+    """Pairs of which the first arrived after the second and belongs before it: its position is lower for certain, and it
+    was accepted before the other was due. `skew_ms`: the largest difference between two clocks that accepted them."""
+    latest: InLane | None = None
+    last_sent: dict[int, InLane] = {}
+    for one in sorted(lane, key=lambda each: each.offset):
+        if one.accepted_by_ms is not None:
+            # The latest due time so far is enough: it is the one that is hardest to come after.
+            if latest is not None and one.due_ms < latest.due_ms and one.accepted_by_ms < latest.due_ms - skew_ms:
+                yield one, latest
+            same = last_sent.get(one.due_ms)
+            if same is not None and one.accepted_by_ms < min(same.sent_at_ms, one.due_ms) - skew_ms:
+                yield one, same
+        if latest is None or one.due_ms > latest.due_ms:
+            latest = one
+        same = last_sent.get(one.due_ms)
+        if same is None or one.sent_at_ms > same.sent_at_ms:
+            last_sent[one.due_ms] = one
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,22 +114,22 @@ class Ledger:
         ]
 
     def _out_of_order(self, arrived: dict[str, list[Arrived]]) -> Iterator[str]:
-        lanes: dict[tuple[str, str], list[tuple[int, Promise]]] = defaultdict(list)
+        lanes: dict[tuple[str, str], list[InLane]] = defaultdict(list)
         for key, records in arrived.items():
             if key in self.promises and records:
                 promise = self.promises[key]
-                lanes[promise.topic, promise.ordering_key].append((records[0].offset, promise))
+                lanes[promise.topic, promise.ordering_key].append(
+                    InLane(
+                        schedule_key=key,
+                        offset=records[0].offset,
+                        due_ms=promise.due_ms,
+                        accepted_by_ms=promise.accepted_at_ms,
+                        sent_at_ms=promise.sent_at_ms,
+                    )
+                )
         for lane in lanes.values():
-            in_order = [promise for _, promise in sorted(lane, key=lambda pair: pair[0])]
-            for place, later in enumerate(in_order):
-                for earlier in in_order[place + 1 :]:
-                    if _stands_before(earlier, later) and earlier.accepted_at_ms < later.due_ms:
-                        yield f"{earlier.schedule_key} arrived after {later.schedule_key}, in one lane"
-
-
-def _stands_before(a: Promise, b: Promise) -> bool:
-    """Its position is lower, for certain."""
-    return a.due_ms < b.due_ms or (a.due_ms == b.due_ms and a.accepted_at_ms < b.sent_at_ms)
+            for late, before in out_of_order(lane):
+                yield f"{late.schedule_key} arrived after {before.schedule_key}, in one lane"
 
 
 def _of_one(promise: Promise, records: list[Arrived], dead_letters: list[Arrived]) -> Iterator[str]:

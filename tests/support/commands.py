@@ -1,0 +1,57 @@
+"""Runs commands of the repository as processes, to their end."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from infra.local.node import OURS, REPOSITORY
+from tests.support.nodes import ClusterNode
+
+COMMAND_S_MAX: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandExit:
+    """How a command ended."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+async def run_module(module: str, *arguments: str, settings: Mapping[str, str] | None = None) -> CommandExit:
+    """Runs `python -m …` with these settings of a node and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+        env={**inherited, **(settings or {})},
+    )
+    try:
+        async with asyncio.timeout(COMMAND_S_MAX):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
+
+
+async def clockwork(*arguments: str, settings: Mapping[str, str] | None = None) -> CommandExit:
+    """Runs `python -m clockwork …`."""
+    return await run_module("clockwork", *arguments, settings=settings)
+
+
+async def admin(node: ClusterNode, *arguments: str) -> str:
+    """Runs `clockwork admin …` against a node; returns what it printed."""
+    ended = await clockwork("--url", node.client.url, "admin", *arguments)
+    assert ended.code == 0, ended.stderr
+    return ended.stdout
