@@ -1,8 +1,8 @@
 """`GET /openapi.json`, made once at the start from the routes of the application and the models that they name; and
 `GET /docs`, the same as a page.
 
-The examples are requests and answers that a test saw, kept in `examples.json`: by operation and status, and for problems
-that many calls share by status alone (tests/unit/test_openapi_examples.py compares and renews them).
+The examples are requests and answers that a test saw, kept in `static/examples.json` by operation and status, or by status
+alone for problems that many calls share (tests/unit/test_openapi_examples.py compares them).
 
 The page is Swagger UI, whose files are in `static` (Apache-2.0; version and licence beside them): it loads nothing from
 other hosts, so it works in a closed network, and no third party learns of it. A page of our own would save 2 MB of the
@@ -41,6 +41,7 @@ from clockwork.schema import json as json_body
 
 _SCHEMAS: Final = "#/components/schemas/"
 _MEDIA_TYPES: Final = {"css": "text/css", "js": "text/javascript"}
+EXAMPLES_FILE: Final = "static/examples.json"
 _FILES: Final = ("page.js", "swagger-ui-bundle.js", "swagger-ui.css")
 _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, show, change, cancel."},
@@ -183,9 +184,6 @@ def _examples() -> Mapping[str, Any]:
     """Recorded requests and answers: `{operation: {"request" or status: {name: body}}}`, and `{"problems": {status: …}}`."""
     text = (resources.files("clockwork.http") / EXAMPLES_FILE).read_bytes()
     return dict(json.loads(text))
-
-
-EXAMPLES_FILE: Final = "examples.json"
 
 
 # --- models

@@ -41,6 +41,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "string_type": "should be a string",
     "model_type": "should be an object",
     "dict_type": "should be an object",
+    "list_type": "should be an array",
 }
 _NO_CONTEXT: Final = object()
 _Form = TypeVar("_Form", bound=BaseModel)
@@ -90,7 +91,9 @@ def _field_error(error: ErrorDetails) -> FieldError:
         message = f"should be {error['ctx']['expected']}"
     elif error["type"] == "value_error":
         message = str(error["ctx"]["error"])
-    elif error["type"] in {"string_type", "model_type"} and error["input"] is None:
+    elif error["type"] == "too_long":
+        message = f"has {error['ctx']['actual_length']} items; at most {error['ctx']['max_length']} are taken"
+    elif error["type"] in {"string_type", "model_type", "list_type"} and error["input"] is None:
         message = "is required, and null counts as absent"
     else:
         message = _MESSAGES.get(error["type"], error["msg"])
