@@ -59,14 +59,14 @@ def _schedule_answer(description: str, *headers: str) -> Answer:
 
 _CONDITIONS: Final = (
     Parameter(
-        name=hdrs.IF_MATCH,
+        name="If-Match",
         where="header",
         description="Only if this is still the version, in quotes; else 412.",
         schema={"type": "string"},
         example='"3"',
     ),
     Parameter(
-        name=hdrs.IF_NONE_MATCH,
+        name="If-None-Match",
         where="header",
         description="Only if the version, in quotes, is another; `*`: only if there is no schedule. Else 304 (GET) or 412.",
         schema={"type": "string"},

@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from clockwork.http.server import HttpServer, make_app
 from clockwork.node.readiness import Role
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.rate_limits import CreateLimits
+from clockwork.requests.service import RequestService
 from clockwork.settings.model import HttpSettings
 from tests.support.clocks import ManualClock
 from tests.support.engine import SHARDS, Engine
@@ -118,6 +119,10 @@ async def record() -> dict[str, Any]:
     async with _recording(engine, app_of(engine, gate, limits), examples) as recorder:
         await recorder.ask("createSchedule", None, 201, body=_create("limited"))
         await recorder.ask("createSchedule", "quota", 429, body=_create("limited-2"), common=True)
+    without_index = RequestService(context=replace(engine.context, lists=False))
+    app = make_app(without_index, HttpSettings(port=0), readiness(Role.ALL), NoTelemetry())
+    async with _recording(engine, app, examples) as recorder:
+        await recorder.ask("listSchedules", "off", 501, query={"clientId": "shop"})
     for role_readiness, status in ((readiness(Role.ALL), 200), (readiness(Role.ALL, store_error="no answer"), 503)):
         app = make_app(engine.requests, HttpSettings(port=0), role_readiness, NoTelemetry())
         async with _recording(engine, app, examples) as recorder:
