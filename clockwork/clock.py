@@ -55,9 +55,9 @@ class ClockTrust(Protocol):
 class ClockGuard:
     """Compares a node's clock with the store's, by the server time in its answers (DynamoDB: the `Date` header).
 
-    The server time has whole seconds: the server's clock stood in [date, date + 1 s) at some moment between sending and
-    receiving. Between two comparisons the monotonic clock stands in for the server's: a wall clock that jumps is not
-    trusted again before the next comparison has judged the jump.
+    The server time is cut to its resolution: the server's clock stood in [server, server + resolution) at some moment
+    between sending and receiving. Between two comparisons the monotonic clock stands in for the server's: a wall clock
+    that jumps is not trusted again before the next comparison has judged the jump.
     """
 
     def __init__(self, clock: Clock, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -67,15 +67,15 @@ class ClockGuard:
         self._checked_at_s = 0.0
         self._checked_wall_ms = 0
 
-    def observe(self, *, sent_ms: int, received_ms: int, date_ms: int) -> None:
-        """Compares by one answer. All three are epoch milliseconds: sent and received by this node's clock, date by
-        the store's."""
+    def observe(self, *, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None:
+        """Compares by one answer. The first three are epoch milliseconds: sent and received by this node's clock, and the
+        time that the store stated, in steps of `resolution_ms`."""
         if not 0 <= received_ms - sent_ms <= ANSWER_MS_MAX:
             return
-        if date_ms > received_ms:
-            self._skew_ms = received_ms - date_ms
-        elif date_ms < sent_ms - 1_000:
-            self._skew_ms = sent_ms - 1_000 - date_ms
+        if server_ms > received_ms:
+            self._skew_ms = received_ms - server_ms
+        elif server_ms < sent_ms - resolution_ms:
+            self._skew_ms = sent_ms - resolution_ms - server_ms
         else:
             self._skew_ms = 0
         self._checked_at_s = self._monotonic_s()

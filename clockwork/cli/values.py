@@ -10,7 +10,7 @@ import click
 
 from clockwork.client import RetryPolicy, When
 from clockwork.errors import InvalidInput
-from clockwork.schema.json import parse
+from clockwork.schema.json import compact, parse
 from clockwork.schema.times import time_ms_of_input
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -85,9 +85,11 @@ def when(at: int | None, after: timedelta | None, *, required: bool = False) -> 
 def strict_json(content: bytes) -> Any:
     """A JSON value, as strictly as the service reads it. Raises: ValueError, with a message without the field's name."""
     try:
-        return parse(content)
+        value = parse(content)
     except InvalidInput as error:
         raise ValueError("; ".join(each.message for each in error.errors)) from error
+    compact(value)  # which tells of a part that cannot be used
+    return value
 
 
 # --- the content of a schedule

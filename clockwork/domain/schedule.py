@@ -138,6 +138,17 @@ class Schedule(ScheduleContent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RowName:
+    """The name of a row: its place, and its key. A store finds the row by the one or by the other."""
+
+    shard: ShardId
+    position: Position
+    client_id: ClientId | None
+    schedule_key: ScheduleKey | None
+    """Both None for a row whose key cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
     """The retry mark of a row that is due and waits."""
 
@@ -163,6 +174,15 @@ class Row:
     def due_ms(self) -> int:
         return due_ms_of(self.position)
 
+    @property
+    def name(self) -> RowName:
+        return RowName(
+            shard=self.shard,
+            position=self.position,
+            client_id=self.schedule.client_id,
+            schedule_key=self.schedule.schedule_key,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BrokenRow:
@@ -184,6 +204,16 @@ class BrokenRow:
     def due_ms(self) -> int:
         return due_ms_of(self.position)
 
+    @property
+    def name(self) -> RowName:
+        key_is_read = self.client_id is not None and self.schedule_key is not None
+        return RowName(
+            shard=self.shard,
+            position=self.position,
+            client_id=self.client_id if key_is_read else None,
+            schedule_key=self.schedule_key if key_is_read else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pointer:
@@ -203,6 +233,13 @@ class Pointer:
     it."""
     discarded_at_ms: int | None = None
     """Time of the first discard of its dead letter (`operations.dead_letters`). None: not discarded."""
+
+    @property
+    def row_name(self) -> RowName:
+        """The name of the row that it points to, if that is still there."""
+        return RowName(
+            shard=self.shard, position=self.position, client_id=self.client_id, schedule_key=self.schedule_key
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import EXPIRED, BrokenRow, EndState, Guarantee, Outcome, Row, outcome_expiry_s
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Contested, Unavailable
-from clockwork.ports.store import ScheduleStore
+from clockwork.ports.store import End, ScheduleStore
 
 log = logging.getLogger(__name__)
 
@@ -156,18 +156,16 @@ class Cleanup:
         return chunk
 
     async def _write(self, chunk: list[Completed]) -> None:
-        exactly_once: list[Outcome] = []
-        first_stands: list[Outcome] = []
-        for one in chunk:
-            outcome = outcome_of(one, retention_ms=self._retention_ms)
-            if outcome is not None:
-                (exactly_once if one.guarantee is Guarantee.EXACTLY_ONCE else first_stands).append(outcome)
-        if exactly_once:
-            await self._store.put_outcomes(exactly_once)
-        if first_stands:
-            await self._store.put_outcomes_if_absent(first_stands)
         await self._push_pointers(chunk)
-        await self._store.delete_rows(self._shard, [one.row.position for one in chunk])
+        ends = [
+            End(
+                row=one.row,
+                outcome=outcome_of(one, retention_ms=self._retention_ms),
+                first_stands=one.guarantee is Guarantee.AT_LEAST_ONCE,
+            )
+            for one in chunk
+        ]
+        await self._store.finish(self._shard, ends)
 
     async def _push_pointers(self, chunk: list[Completed]) -> None:
         """Keeps the pointer of a row that fired later than one retention after its due time as long as its outcome."""

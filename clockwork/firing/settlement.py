@@ -162,7 +162,7 @@ class Settlement:
         )
         lease.announced_not_before_ms[row.position] = at_ms
         try:
-            await self._store.set_retry(row.shard, row.position, retry, drop_hold=False)
+            await self._store.set_retry(row.name, retry, drop_hold=False)
         except TransactionConflict:
             # A cancel is deciding over the row right now; if it loses, the next pass is refused once more.
             return

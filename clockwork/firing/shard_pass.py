@@ -148,7 +148,7 @@ class ShardPass:
         read: its cancel may have it then."""
         if position in lease.cleanup or not self._trust.trusted():
             return  # delivered: its outcome will answer. And a wrong clock must not announce how long a row waits.
-        row = await self._store.read_row(lease.shard, position)
+        row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
         until_ms = lease.blocked_lanes.get(row.schedule.lane)
@@ -263,7 +263,7 @@ class ShardPass:
             retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
             lease.announced_not_before_ms[mark.row.position] = at_ms
             try:
-                await self._store.set_retry(lease.shard, mark.row.position, retry, drop_hold=True)
+                await self._store.set_retry(mark.row.name, retry, drop_hold=True)
             except TransactionConflict:
                 # Its cancel is being decided at this moment; if it loses, the next pass sees the hold again.
                 return
@@ -276,7 +276,7 @@ class ShardPass:
 
         async def one(planned: PlannedDelivery) -> bool | None:
             try:
-                return await self._store.drop_hold(planned.row.shard, planned.row.position)
+                return await self._store.drop_hold(planned.row.name)
             except TransactionConflict:
                 return None
 

@@ -17,9 +17,8 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.record import TRACEPARENT
 from clockwork.errors import InvalidInput
-from clockwork.http import many
-from clockwork.http.body import body_of, only
-from clockwork.http.responses import problem_of
+from clockwork.http.body import body_of, single_header
+from clockwork.http.responses import json_list_response, problem_of
 from clockwork.http.routes import CALL_WITH_BODY, MANY, Answer, route
 from clockwork.requests.results import CancelResult, Created, CreateResult, Declined
 from clockwork.requests.service import RequestService
@@ -60,7 +59,7 @@ class BatchHandlers:
             read_schedule,
             cluster=self.cluster,
             now_ms=self.requests.context.clock.now_ms(),
-            traceparent=only(request, TRACEPARENT),
+            traceparent=single_header(request, TRACEPARENT),
         )
         items = await self._read(request, read)
         return await _answer(await self.requests.create_batch(principal_of(request), items))
@@ -85,7 +84,7 @@ class BatchHandlers:
 
 
 async def _answer(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
-    return await many.listed("results", _documents(results))
+    return await json_list_response("results", _documents(results))
 
 
 def _documents(results: Sequence[CreateResult | CancelResult | Exception]) -> Iterator[dict[str, Any]]:

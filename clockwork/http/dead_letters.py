@@ -1,4 +1,4 @@
-"""GET /admin/dead-letters, and one of them."""
+"""The calls under /admin/dead-letters."""
 
 import base64
 import binascii
@@ -14,10 +14,9 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import many
 from clockwork.http import query as queries
-from clockwork.http.body import Refusal, body_of
-from clockwork.http.path import in_path
+from clockwork.http.body import Refusal, body_of, path_parameter
+from clockwork.http.responses import json_list_response
 from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, NOT_FOUND, Answer, Parameter, problem, route
 from clockwork.operations.dead_letters import (
     DeadLetterAdmin,
@@ -44,7 +43,7 @@ from clockwork.schema.schedule import topic_of
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
 DISCARD_BYTES_MAX: Final = 16 * 1024
-"""Of a body that names one letter, in any spelling."""
+"""Limit of a body that names one letter, in any spelling."""
 IN_TOPIC: Final = "deadLetterTopic"
 _IN_TOPIC: Final = Parameter(
     name=IN_TOPIC,
@@ -57,7 +56,7 @@ _IN_TOPIC: Final = Parameter(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LetterHandlers:
-    """What was given up."""
+    """The calls about dead letters."""
 
     letters: DeadLetterAdmin
     discards: Discarder
@@ -86,7 +85,7 @@ class LetterHandlers:
         next_from = page.next_from
         if next_from is not None and only not in (None, next_from.topic):
             next_from = None
-        return await many.listed("deadLetters", documents, cursor=_sealed(next_from))
+        return await json_list_response("deadLetters", documents, cursor=_encode_cursor(next_from))
 
     @route(
         "GET",
@@ -104,7 +103,7 @@ class LetterHandlers:
     )
     async def one(self, request: web.Request) -> web.Response:
         topic = self._topic(queries.read_query(request, (_IN_TOPIC,))) or self.letters.topics[0]
-        place = in_path(request, "partition", number_of), in_path(request, "offset", number_of)
+        place = path_parameter(request, "partition", number_of), path_parameter(request, "offset", number_of)
         view = await self.letters.one(topic, *place)
         if view is None:
             raise Refusal(letter_not_found())
@@ -145,7 +144,7 @@ class LetterHandlers:
                 return web.Response(body=json_body.compact(document), content_type="application/json")
 
     def _topic(self, given: Mapping[str, Any]) -> Topic | None:
-        """The one that is asked for. Raises: InvalidInput: nobody reads other topics with the rights of a node."""
+        """The topic that the query names. Raises: InvalidInput: a node's rights must not open other topics to a caller."""
         topic = given.get(IN_TOPIC)
         if topic is not None and topic not in self.letters.topics:
             raise InvalidInput([FieldError(IN_TOPIC, f"should be one of {', '.join(self.letters.topics)}")])
@@ -154,7 +153,7 @@ class LetterHandlers:
     def _start(self, cursor: str | None, only: Topic | None) -> DeadLetterCursor:
         if cursor is None:
             return DeadLetterCursor(topic=only or self.letters.topics[0])
-        start = _opened(cursor)
+        start = _decode_cursor(cursor)
         if start.topic not in self.letters.topics or only not in (None, start.topic):
             raise InvalidInput([FieldError("cursor", "is not one that was given out for this query")])
         return start
@@ -164,15 +163,15 @@ def letter_not_found() -> Problem:
     return problems.not_found(
         "dead-letter-not-found",
         "There is no such dead letter",
-        "There is none at this place, or its retention has ended.",
+        "There is none at this offset, or its retention has ended.",
     )
 
 
 def letter_not_open(other: NotOpen) -> Problem:
-    """The schedule of a letter that somebody wants to discard is `other` by now."""
+    """The refusal to discard a letter whose schedule is `other` by now."""
     match other:
         case NotOpen(Status.FAILED, readable=False):
-            since = "failed and cannot be read, so that nobody can tell with which delivery"
+            since = "failed, and cannot be read, so that its delivery is not known"
         case NotOpen(Status.FAILED):
             since = "failed, with another delivery"
         case _:
@@ -181,13 +180,13 @@ def letter_not_open(other: NotOpen) -> Problem:
         status=HTTPStatus.CONFLICT,
         kind="dead-letter-not-open",
         title="The dead letter is not open",
-        detail=f"What stands under its key is {since}. There is nothing to discard.",
+        detail=f"The schedule under its key is {since}. There is nothing to discard.",
         more={"reason": other.status.value},
     )
 
 
 def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
-    """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
+    """The document of a letter. The client's content is in it only for a principal that may read that client's schedules."""
     letter, present = view.letter, view.present
     told: dict[str, Any] = {
         "clientId": letter.client_id,
@@ -234,14 +233,14 @@ def number_of(text: str) -> int:
 # --- cursors: the topic, and the offsets in its Kafka partitions
 
 
-def _sealed(start: DeadLetterCursor | None) -> str | None:
+def _encode_cursor(start: DeadLetterCursor | None) -> str | None:
     if start is None:
         return None
     offsets = {str(number): start.offsets[number] for number in sorted(start.offsets)}
     return base64.urlsafe_b64encode(json_body.compact([start.topic, offsets])).decode()
 
 
-def _opened(cursor: str) -> DeadLetterCursor:
+def _decode_cursor(cursor: str) -> DeadLetterCursor:
     try:
         if len(cursor) > _CURSOR_CHARS_MAX:
             raise ValueError("too long")

@@ -1,4 +1,4 @@
-"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history."""
+"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history: the answers that come page by page."""
 
 import re
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.http import many
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, key_in_path
+from clockwork.http.responses import json_list_response
 from clockwork.http.routes import KEYED_CALL, MANY, NOT_FOUND, ONE, SCHEDULES, Answer, Parameter, problem, route
 from clockwork.requests.listing import ListQuery
 from clockwork.requests.results import NotFound, Status
@@ -94,10 +94,10 @@ class ListHandlers:
             due_from_ms=given.get("dueFrom"),
             due_to_ms=given.get("dueTo"),
         )
-        after = queries.opened(cursor, given)
+        after = queries.decode_cursor(cursor, given)
         page = await self.requests.list_schedules(principal_of(request), query, after=after, limit=limit)
         documents = (render_schedule(view) for view in page.views)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, given))
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, given))
 
     @route(
         "GET",
@@ -109,14 +109,14 @@ class ListHandlers:
         parameters=queries.PAGING,
         answers={200: Answer(description="A page.", model=HistoryDocument), 404: NOT_FOUND, **KEYED_CALL},
     )
-    async def past(self, request: web.Request) -> web.Response:
+    async def history(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
         given = queries.read_query(request, queries.PAGING)
         query = {"history of": [client_id, schedule_key]}
-        after = queries.opened(given.get("cursor"), query)
+        after = queries.decode_cursor(given.get("cursor"), query)
         limit = given.get("limit", queries.LIMIT_DEFAULT)
         page = await self.requests.history(principal_of(request), client_id, schedule_key, after=after, limit=limit)
         if isinstance(page, NotFound):
             raise Refusal(problems.of_declined(page))
         documents = (render_history(outcome) for outcome in page.outcomes)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, query))
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, query))

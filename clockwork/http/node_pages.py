@@ -34,6 +34,14 @@ class Metrics(Telemetry, Protocol):
         ...
 
 
+class Pages(Protocol):
+    """The node's own pages, of one process or of all."""
+
+    async def livez(self, request: web.Request, /) -> web.Response: ...
+    async def readyz(self, request: web.Request, /) -> web.Response: ...
+    async def show_metrics(self, request: web.Request, /) -> web.Response: ...
+
+
 LIVEZ: Final = route(
     "GET",
     "/livez",

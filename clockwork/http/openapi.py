@@ -47,7 +47,7 @@ _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, show, change, cancel."},
     {"name": MANY, "description": "Batches and lists."},
     {"name": ADMIN, "description": "The service itself: for operators."},
-    {"name": NODE, "description": "The node itself."},
+    {"name": NODE, "description": "The node's own pages: health, metrics, this document."},
 )
 _ABOUT: Final = (
     "Clockwork delivers a payload to a Kafka topic at a time: never early, never lost, once, in order. Times are epoch "

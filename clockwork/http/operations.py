@@ -1,7 +1,7 @@
-"""The calls under /admin: about the service itself, for those whose key has the right `admin`.
+"""The calls under /admin: about the service itself, for keys with the right `admin`.
 
-Every one of them is registered here and nowhere else, so none can be without the check. The right covers no schedule's
-content: where an answer would show some, the key needs `read` for its client besides.
+Every call is registered here, with the check, and nowhere else. The right covers no schedule's content: for an answer with
+content the key also needs `read` for its client.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from aiohttp import web
 from clockwork.access.gate import principal_of
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
+from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
-from clockwork.http.path import in_path
 from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, Handler, add_routes, route
 from clockwork.http.shards import ShardHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
@@ -29,7 +29,7 @@ from clockwork.schema.schedule import client_id_of, topic_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdminParts:
-    """What the calls are answered by."""
+    """The parts of the service that answer the calls."""
 
     pausing: PauseAdmin
     letters: DeadLetterAdmin
@@ -70,7 +70,7 @@ _RESUMED: Final = "Delivery goes on within seconds. The same call again changes 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PauseHandlers:
-    """What is paused. Each answers all of it, as it is then."""
+    """The calls about pauses. Each answers with all pauses, as they are after it."""
 
     pausing: PauseAdmin
 
@@ -84,7 +84,7 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def show(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.show())
+        return _pauses_response(await self.pausing.show())
 
     @route(
         "PUT",
@@ -96,7 +96,7 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def pause_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.CLIENT, in_path(request, "clientId", client_id_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.CLIENT, _client(request)))
 
     @route(
         "DELETE",
@@ -108,7 +108,7 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def resume_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.CLIENT, in_path(request, "clientId", client_id_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.CLIENT, _client(request)))
 
     @route(
         "PUT",
@@ -120,7 +120,7 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def pause_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.TOPIC, in_path(request, "topic", topic_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.TOPIC, _topic(request)))
 
     @route(
         "DELETE",
@@ -132,10 +132,18 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def resume_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.TOPIC, in_path(request, "topic", topic_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.TOPIC, _topic(request)))
 
 
-def _shown(pauses: Pauses) -> web.Response:
+def _client(request: web.Request) -> str:
+    return path_parameter(request, "clientId", client_id_of)
+
+
+def _topic(request: web.Request) -> str:
+    return path_parameter(request, "topic", topic_of)
+
+
+def _pauses_response(pauses: Pauses) -> web.Response:
     document = {
         kind: [{"name": name, "since": names[name]} for name in sorted(names)]
         for kind, names in (("clients", pauses.clients), ("topics", pauses.topics))

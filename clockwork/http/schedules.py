@@ -12,7 +12,7 @@ from aiohttp import ETag, hdrs, web
 from clockwork.access.gate import principal_of
 from clockwork.domain.record import TRACEPARENT
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http.body import Refusal, body_of, key_in_path, only
+from clockwork.http.body import Refusal, body_of, key_in_path, single_header
 from clockwork.http.responses import json_response
 from clockwork.http.routes import (
     CALL_WITH_BODY,
@@ -113,7 +113,7 @@ class ScheduleHandlers:
             read_schedule,
             cluster=self.cluster,
             now_ms=self.requests.context.clock.now_ms(),
-            traceparent=only(request, TRACEPARENT),
+            traceparent=single_header(request, TRACEPARENT),
         )
         try:
             new = await read_json(await self._body(request), read)

@@ -1,4 +1,4 @@
-"""GET /admin/shards, fencing one, and GET /admin/schedules: the shards and what is in them."""
+"""The calls under /admin/shards, and GET /admin/schedules: the shards and their pending schedules."""
 
 import base64
 import binascii
@@ -13,9 +13,9 @@ from clockwork.domain.position import LAST, Position
 from clockwork.domain.rights import Right
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import FieldError, Forbidden, InvalidInput
-from clockwork.http import many
 from clockwork.http import query as queries
-from clockwork.http.path import in_path
+from clockwork.http.body import path_parameter
+from clockwork.http.responses import json_list_response
 from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, route
 from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor
 from clockwork.operations.shards import ShardAdmin, ShardView
@@ -29,7 +29,7 @@ _POSITION_BYTES: Final = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardHandlers:
-    """The shards."""
+    """The calls about shards."""
 
     survey: ShardAdmin
     scan: PendingScan
@@ -59,7 +59,7 @@ class ShardHandlers:
         answers={200: Answer(description="The shard, fenced.", model=ShardDocument), **ADMIN_CALL},
     )
     async def fence(self, request: web.Request) -> web.Response:
-        shard = in_path(request, "shard", _shard_below(self.survey.count))
+        shard = path_parameter(request, "shard", _shard_below(self.survey.count))
         return _json(_document_of(await self.survey.fence(shard)))
 
     @route(
@@ -79,13 +79,15 @@ class ShardHandlers:
     async def schedules(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
         if Right.READ not in principal.rights:
-            # Their content is not the service's but their clients'.
+            # The content of schedules belongs to their clients; the right `admin` does not cover it.
             raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
         given = queries.read_query(request, queries.PAGING)
-        start = _opened(given.get("cursor"), shards=self.survey.count)
+        start = _decode_cursor(given.get("cursor"), shards=self.survey.count)
         page = await self.scan.page(start, limit=given.get("limit", queries.LIMIT_DEFAULT))
         documents = (render_schedule(view) for view in page.views if principal.clients.cover(view.client_id))
-        return await many.listed("schedules", documents, unreadable=page.unreadable, cursor=_sealed(page.next_from))
+        return await json_list_response(
+            "schedules", documents, unreadable=page.unreadable, cursor=_encode_cursor(page.next_from)
+        )
 
 
 def _shard_below(count: int) -> Callable[[str], ShardId]:
@@ -111,14 +113,14 @@ def _json(document: Any) -> web.Response:
     return web.Response(body=json_body.compact(document), content_type="application/json")
 
 
-def _sealed(place: ScanCursor | None) -> str | None:
+def _encode_cursor(place: ScanCursor | None) -> str | None:
     if place is None:
         return None
     parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
     return base64.urlsafe_b64encode(parts).decode()
 
 
-def _opened(cursor: str | None, *, shards: int) -> ScanCursor:
+def _decode_cursor(cursor: str | None, *, shards: int) -> ScanCursor:
     if cursor is None:
         return SCAN_START
     try:

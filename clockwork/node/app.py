@@ -1,7 +1,7 @@
 """The composition root: everything that a node is made of, put together by hand, opened in order, closed in reverse.
 
 How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reasons why not yet), then the adapters open,
-then tables and topics are made or checked for as long as it takes DynamoDB and Kafka to answer, then the group is joined.
+then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
 within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
@@ -28,7 +28,7 @@ from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue, WakeUp
-from clockwork.errors import Unavailable
+from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
@@ -39,8 +39,7 @@ from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.siblings import Sibling, answering_siblings
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
@@ -50,22 +49,21 @@ from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
-    dynamo_settings,
     http_tls,
-    kafka_settings,
+    kafka_context,
     leave_as,
     prepare_resources,
     watched_certificates,
 )
+from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
+from clockwork.ports.store import Stores
 from clockwork.requests.context import RequestContext
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
-from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores import open_stores
 from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
@@ -91,6 +89,7 @@ class Node:
 
     settings: Settings
     role: Role
+    stores: Stores
     http: HttpServer
     readiness: NodeReadiness
     waker: WakeupSender
@@ -148,11 +147,11 @@ class Node:
         self.supervisor.tell(shard, wakeup)
 
     async def _prepare(self) -> None:
-        """Makes or checks tables and topics, for as long as it takes DynamoDB and Kafka to answer."""
+        """Makes or checks store and topics, for as long as it takes the store and Kafka to answer."""
         backoff_state = Backoff(random.SystemRandom(), PREPARE_BACKOFF)
         while True:
             try:
-                await prepare_resources(self.settings, fires=self.role.fires)
+                await prepare_resources(self.settings, self.stores, fires=self.role.fires)
                 if self.role.fires:
                     await self.pauses.begin()
             except Unavailable as error:
@@ -172,18 +171,24 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
 
     Raises: CannotStart.
     """
+    if settings.store.in_process and role is not Role.ALL:
+        raise CannotStart(
+            f"--role {role} does not work with CLOCKWORK_STORE={settings.store.kind}: no other node can share what is "
+            "accepted; leave the role out"
+        )
     clock = SystemClock()
     guard = ClockGuard(clock)
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
-    kafka = kafka_settings(settings)
+    kafka = kafka_context(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
-        store = await stack.enter_async_context(
-            DynamoScheduleStore(dynamo_settings(settings), clock=clock, observe=guard.observe, telemetry=telemetry)
+        stores = await stack.enter_async_context(
+            open_stores(settings, clock=clock, observe=guard.observe, telemetry=telemetry)
         )
+        store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
         destination_waits = DestinationWaits(
@@ -193,7 +198,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
         )
         settlement = Settlement(store, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer)
-        pauses = PauseWatch(DynamoPauses(store.client), telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
+        pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         shard_pass = ShardPass(
             store,
             TransactionalDelivery(takeover, settlement, telemetry),
@@ -218,7 +223,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
         context = RequestContext(
             store=store,
-            search=DynamoScheduleSearch(store.client),
+            search=stores.search,
             clock=clock,
             trust=guard,
             rng=rng,
@@ -227,7 +232,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             topic_exists=publisher.topic_exists,
             telemetry=telemetry,
             tracer=tracer,
-            lists=settings.dynamo.search == "on",
+            lists=stores.lists,
         )
         count = partial(count_ahead, context.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
@@ -239,8 +244,8 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             telemetry,
             accepts=role.accepts,
             gate=access.gate,
-            sibling=sibling,
-            admin=admin_parts(settings, store, requests),
+            pages=SiblingPages(sibling=sibling) if sibling is not None else None,
+            admin=admin_parts(settings, stores, requests),
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -251,6 +256,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         yield Node(
             settings=settings,
             role=role,
+            stores=stores,
             http=http,
             readiness=readiness,
             waker=waker,
@@ -284,23 +290,23 @@ def _readiness(
 
 def _make_commands(
     role: Role,
-    kafka: KafkaSettings,
+    kafka: KafkaContext,
     requests: RequestService,
     publisher: KafkaPublisher,
     telemetry: PrometheusTelemetry,
     access: Access,
 ) -> Commands | None:
     """The commands front door, if it is open."""
-    if not (kafka.commands and role.accepts):
+    if not (kafka.settings.commands and role.accepts):
         return None
     worker = CommandWorker(
         requests=requests,
-        cluster=kafka.cluster,
+        cluster=kafka.settings.cluster,
         publisher=publisher,
         rng=requests.context.rng,
         principal=access.principal_of_commands,
-        topic=kafka.commands_topic,
-        dead_letter_topic=kafka.dead_letters_topic,
+        topic=kafka.settings.commands_topic,
+        dead_letter_topic=kafka.settings.dead_letters_topic,
     )
     return partial(KafkaCommandLog(kafka, telemetry).run, worker.work)
 

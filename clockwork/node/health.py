@@ -29,12 +29,12 @@ class HealthWatch:
 
     @property
     def store_error(self) -> str | None:
-        """Why DynamoDB counts as away; None if it answered last."""
+        """Why the store counts as away; None if it answered last."""
         return self._store_error
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._ping(), name="watch-dynamodb")
+            group.create_task(self._ping(), name="watch-store")
             group.create_task(self._loop_lag(), name="watch-loop")
 
     async def _ping(self) -> None:
@@ -43,11 +43,11 @@ class HealthWatch:
                 await self._store.ping()
             except Unavailable as error:
                 if self._store_error is None:
-                    log.warning("DynamoDB is away", extra={"event": "dynamodb.away", "error": str(error)})
+                    log.warning("The store is away", extra={"event": "dynamodb.away", "error": str(error)})
                 self._store_error = str(error)
             else:
                 if self._store_error is not None:
-                    log.info("DynamoDB answers", extra={"event": "dynamodb.back"})
+                    log.info("The store answers", extra={"event": "dynamodb.back"})
                 self._store_error = None
             self._report_clock()
             await asyncio.sleep(PING_INTERVAL_S if self._store_error is None else PING_AGAIN_S)

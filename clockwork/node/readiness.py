@@ -48,9 +48,9 @@ class NodeReadiness:
         if self.preparing is not None:
             found.append(self.preparing)
         if self.watch.store_error is not None:
-            found.append(f"DynamoDB: {self.watch.store_error}")
+            found.append(f"the store: {self.watch.store_error}")
         if not self.guard.trusted():
-            found.append("clock: too far from DynamoDB's, or not compared lately")
+            found.append("clock: too far from the store's, or not compared lately")
         if self.role is Role.WORKER and not self.publisher.connected():
             found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
         elif self.role is Role.WORKER and (trouble := self.group_trouble()) is not None:
@@ -63,8 +63,8 @@ class NodeReadiness:
             "role": self.role,
             "kafka": "up" if self.publisher.connected() else "down",
             "kafkaTrouble": self.publisher.trouble(),
-            "dynamodb": "up" if self.watch.store_error is None else "down",
-            "dynamodbTrouble": self.watch.store_error,
+            "store": "up" if self.watch.store_error is None else "down",
+            "storeTrouble": self.watch.store_error,
             "clock": "trusted" if self.guard.trusted() else "not trusted",
             "clockSkewMs": self.guard.skew_ms,
             "group": self._group(),

@@ -1,54 +1,62 @@
-"""What a node stands on: tables, topics, certificates, and how the settings describe them to the adapters."""
+"""The resources of a node: store, topics, certificates, and how the settings describe them to the adapters."""
 
 import logging
 import ssl
+from contextlib import AbstractAsyncContextManager
 
+from clockwork.clock import SystemClock
 from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
-from clockwork.kafka.client import KafkaSettings
-from clockwork.kafka.leave import leave_group
+from clockwork.kafka.client import KafkaContext
+from clockwork.kafka.ownership import leave_group
 from clockwork.kafka.security import kafka_cert_files, kafka_security
 from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.findings import merged
+from clockwork.ports.store import Stores
+from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import HTTP_CERT, HTTP_KEY, Settings
-from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from clockwork.stores import open_stores
 from clockwork.tls import CertFiles, server_context
 
 log = logging.getLogger(__name__)
 
 
-async def prepare_resources(settings: Settings, *, fires: bool) -> None:
-    """What a node does with tables and topics at its start. Raises: CannotStart, Unavailable."""
-    if settings.dynamo.create_resources:
-        await _make_resources(settings)
-    await check_resources(settings, fires=fires)
+async def prepare_resources(settings: Settings, stores: Stores, *, fires: bool) -> None:
+    """Makes or checks store and topics at the start of a node (`fires`: of one that delivers). Warnings go to the log.
+
+    Raises: CannotStart (one line for each thing that is wrong, and what to do), Unavailable.
+    """
+    if settings.kafka.create_resources:
+        await _make_resources(settings, stores)
+    await _check_resources(settings, stores, fires=fires)
 
 
 async def init_resources(settings: Settings) -> None:
     """`python -m clockwork init`: makes what is missing, then checks. Raises: CannotStart, Unavailable."""
-    await _make_resources(settings)
-    # Whoever makes topics has rights of another kind than a node's.
-    await check_resources(settings, fires=False)
+    async with _stores(settings) as stores:
+        await _make_resources(settings, stores)
+        # The rights to make topics are other ones than a node's.
+        await _check_resources(settings, stores, fires=False)
 
 
-async def _make_resources(settings: Settings) -> None:
-    await create_tables(dynamo_settings(settings))
-    await init_cluster(dynamo_settings(settings), shards=settings.intake.shards)
-    await create_internal_topics(kafka_settings(settings))
+async def check_resources(settings: Settings) -> None:
+    """`python -m clockwork check`: what the start of a node that delivers checks. Raises: CannotStart, Unavailable."""
+    async with _stores(settings) as stores:
+        await _check_resources(settings, stores, fires=True)
 
 
-async def check_resources(settings: Settings, *, fires: bool = True) -> None:
-    """`python -m clockwork check`, and the start of a node (`fires`: of one that delivers). Warnings go to the log.
+def _stores(settings: Settings) -> AbstractAsyncContextManager[Stores]:
+    """The store, for a command: no metrics, and no clock that is compared."""
+    return open_stores(settings, clock=SystemClock(), observe=lambda **_: None, telemetry=NoTelemetry())
 
-    Raises: CannotStart (one line for each thing that is wrong, and what to do), Unavailable.
-    """
-    found = merged(
-        [
-            await check_tables(dynamo_settings(settings), shards=settings.intake.shards),
-            await check_kafka(kafka_settings(settings), fires=fires),
-        ]
-    )
+
+async def _make_resources(settings: Settings, stores: Stores) -> None:
+    await stores.init()
+    await create_internal_topics(kafka_context(settings))
+
+
+async def _check_resources(settings: Settings, stores: Stores, *, fires: bool) -> None:
+    found = merged([await stores.check(), await check_kafka(kafka_context(settings), fires=fires)])
     for warning in found.warnings:
         log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
     if found.problems:
@@ -66,25 +74,10 @@ async def leave_for_good(settings: Settings) -> None:
 
 async def leave_as(settings: Settings, instance_id: str) -> None:
     """Removes one static member, whose shards are then assigned to others. Raises: Unavailable."""
-    there = await leave_group(kafka_settings(settings), instance_id)
+    there = await leave_group(kafka_context(settings), instance_id)
     log.info(
         "Left for good",
         extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
-    )
-
-
-def dynamo_settings(settings: Settings) -> DynamoClientSettings:
-    """The store's settings, as the environment gives them."""
-    chosen = settings.dynamo
-    return DynamoClientSettings(
-        region=chosen.region,
-        endpoint=chosen.endpoint,
-        access_key=chosen.access_key,
-        secret_key=chosen.secret_key.get_secret_value() if chosen.secret_key is not None else None,
-        schedules_table=chosen.schedules_table,
-        executions_table=chosen.executions_table,
-        keys_table=chosen.keys_table,
-        search=chosen.search == "on",
     )
 
 
@@ -102,7 +95,7 @@ def http_cert_files(settings: Settings) -> CertFiles | None:
 
 
 def watched_certificates(
-    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaSettings
+    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaContext
 ) -> list[tuple[ssl.SSLContext, CertFiles]]:
     """Those that are loaded again when they change."""
     found = [
@@ -112,18 +105,8 @@ def watched_certificates(
     return [(context, files) for context, files in found if context is not None and files is not None]
 
 
-def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them. Raises: CannotStart."""
-    chosen = settings.kafka
-    return KafkaSettings(
-        brokers=",".join(chosen.brokers),
-        cluster=chosen.cluster,
-        shards=chosen.shards,
-        consumer_group=chosen.consumer_group,
-        commands=settings.access.commands == "on",
-        client_dead_letters=tuple(sorted(set(settings.dead_letters.of_clients().values()))),
-        instance_id=chosen.instance_id,
-        session_timeout_ms=chosen.session_timeout_ms,
-        heartbeat_interval_ms=chosen.heartbeat_interval_ms,
-        security=kafka_security(settings.kafka_security, region=settings.dynamo.region),
+def kafka_context(settings: Settings) -> KafkaContext:
+    """The settings' Kafka, with its certificates and credentials loaded. Raises: CannotStart."""
+    return KafkaContext(
+        settings=settings.kafka, security=kafka_security(settings.kafka_security, region=settings.dynamo.region)
     )

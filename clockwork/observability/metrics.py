@@ -32,6 +32,7 @@ from clockwork.ports.telemetry import (
     Limit,
     Malformed,
     RequestResult,
+    StoreResult,
 )
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -82,8 +83,10 @@ class PrometheusTelemetry:
         self._takeover = histogram("clockwork_takeover_seconds", "Time to become the owner of a shard")
         self._batch = histogram("clockwork_batch_records", "Records in one Kafka transaction", buckets=_RECORDS)
         self._commit = histogram("clockwork_kafka_commit_seconds", "Time of one Kafka transaction, begin to commit")
-        self._dynamodb = histogram("clockwork_dynamodb_seconds", "Time of one DynamoDB call", "operation", "result")
-        self._skew = gauge("clockwork_clock_skew_seconds", "This node's clock less DynamoDB's, as far as certain")
+        self._store_call = histogram(
+            "clockwork_store_seconds", "Time of one call to the store", "store", "operation", "result"
+        )
+        self._skew = gauge("clockwork_clock_skew_seconds", "This node's clock less the store's, as far as certain")
         self._loop_lag = histogram("clockwork_loop_lag_seconds", "Delay of the event loop", buckets=_LOOP_LAG_S)
         self._malformed = counter("clockwork_malformed_total", "Stored rows or records that cannot be read", "what")
         self._auth = counter("clockwork_auth_total", "Results of checked keys and tokens", "result")
@@ -171,8 +174,8 @@ class PrometheusTelemetry:
         self._batch.observe(records)
         self._commit.observe(commit_seconds)
 
-    def dynamodb(self, *, operation: str, result: str, seconds: float) -> None:
-        self._dynamodb.labels(operation, result).observe(seconds)
+    def store_call(self, *, store: str, operation: str, result: StoreResult, seconds: float) -> None:
+        self._store_call.labels(store, operation, result).observe(seconds)
 
     def clock_skew(self, seconds: float) -> None:
         self._skew.set(seconds)

@@ -1,14 +1,27 @@
-"""The store of schedules: the tables, and many keys at once."""
+"""The store of schedules, as one opened bundle: the schedules, the search over many keys, the pauses, and the checks at a
+start. `stores.open_stores` opens one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
+from clockwork.domain.schedule import (
+    BrokenRow,
+    ClientId,
+    Outcome,
+    Pointer,
+    RequestId,
+    Retry,
+    Row,
+    RowName,
+    ScheduleKey,
+)
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.findings import Findings
+from clockwork.ports.operations import PauseStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,10 +33,23 @@ class Page:
     """Read on after this position; None: the shard ends here."""
 
 
-class ScheduleStore(Protocol):
-    """The three tables. Every read is strongly consistent; every multi-item write is one atomic transaction.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """A row that has ended, and the outcome that it leaves."""
 
-    A transaction is atomic for its writer only: another reader may see one of its items and not yet the next.
+    row: Row | BrokenRow
+    outcome: Outcome | None
+    """None for a row whose key cannot be read."""
+    first_stands: bool
+    """True if an outcome that is stored already stays (at_least_once). False: it is overwritten: all writers write
+    the same (exactly_once)."""
+
+
+class ScheduleStore(Protocol):
+    """Rows, pointers, outcomes, notes of commands, and the state of each shard.
+
+    Every read is strongly consistent; every write of several items is one atomic transaction, but for `finish`. A
+    transaction is atomic for its writer only: another reader may see one of its items and not yet the next.
     A write that raises `StoreUnavailable(outcome_unknown=True)` may have been applied, or may be applied later.
     A write refused because of the store's own earlier copy of it (a library's repeat after a lost answer) is reported
     as the success that it was: by owner, hold, or the transaction's token.
@@ -32,11 +58,11 @@ class ScheduleStore(Protocol):
     # --- keys
 
     async def read_pointer(self, client_id: ClientId, schedule_key: ScheduleKey) -> Pointer | None:
-        """The pointer of a key, expired or not. Raises: Unreadable."""
+        """Reads the pointer of a key, expired or not. Raises: Unreadable."""
         ...
 
     async def read_outcome(self, client_id: ClientId, schedule_key: ScheduleKey, position: Position) -> Outcome | None:
-        """How the schedule at this position ended, expired or not. Raises: Unreadable."""
+        """Reads the outcome of the schedule at this position, expired or not. Raises: Unreadable."""
         ...
 
     async def create(
@@ -51,7 +77,7 @@ class ScheduleStore(Protocol):
         ...
 
     async def read_command_note(self, client_id: ClientId, schedule_key: ScheduleKey) -> CommandNote | None:
-        """What the key remembers of commands, expired or not. Raises: Unreadable."""
+        """Reads the note of commands of a key, expired or not. Raises: Unreadable."""
         ...
 
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
@@ -59,8 +85,8 @@ class ScheduleStore(Protocol):
         ...
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
-        """Notes in the pointer, if it stands as given (version and position), that what failed there needs nothing any
-        more; its expiry stays. Returns since when that is so: the first time counts.
+        """Marks in the pointer, if it stands as given (version and position), that its failed schedule needs nothing any
+        more; its expiry stays. Returns the time of the mark, in epoch ms: the first mark counts.
 
         Raises: ConditionFailed (another pointer is there, or none).
         """
@@ -72,11 +98,11 @@ class ScheduleStore(Protocol):
 
     # --- rows, as a cancel or reschedule sees them
 
-    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        """One row."""
+    async def read_row(self, name: RowName) -> Row | BrokenRow | None:
+        """Reads one row; None: it does not exist."""
         ...
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+    async def hold(self, name: RowName, request: RequestId) -> Row | BrokenRow:
         """Marks the row as wanted by `request`, over any other's hold, and returns it as it is then. Sent once, never
         repeated by the library: a late copy would put a hold back that the owner took off.
 
@@ -84,11 +110,9 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
-    ) -> None:
-        """Deletes the row at `outcome.position` if it still bears this hold, and puts the outcome `cancelled`. By command
-        also moves the `note`.
+    async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
+        """Deletes the row if it still bears this hold, and puts its outcome, `cancelled`. By command also moves the
+        `note`.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """
@@ -96,7 +120,7 @@ class ScheduleStore(Protocol):
 
     async def reschedule(
         self,
-        shard: ShardId,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: RequestId,
@@ -105,9 +129,8 @@ class ScheduleStore(Protocol):
         replaces_version: int,
         note: NoteChange | None = None,
     ) -> None:
-        """Deletes the row at `outcome.position` if it still bears this hold, puts the outcome `superseded`, the new
-        row, and the pointer if its version is `replaces_version`. The new row may be in another shard. By command also
-        moves the `note`.
+        """Deletes the named row if it still bears this hold, puts its outcome, `superseded`, the new row, and the pointer
+        if its version is `replaces_version`. The new row may be in another shard. By command also moves the `note`.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """
@@ -116,7 +139,7 @@ class ScheduleStore(Protocol):
     # --- a shard, as its owner sees it
 
     async def read_shard(self, shard: ShardId) -> ShardState:
-        """The shard's item. Raises: Unreadable if it is not there: that is an error, never a zero."""
+        """Reads the shard's item. Raises: Unreadable if it does not exist: that is an error, never a zero."""
         ...
 
     async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
@@ -128,43 +151,39 @@ class ScheduleStore(Protocol):
         ...
 
     async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
-        """Raises the frontier to at least `frontier_ms`; returns what is stored then. Never lowers it.
+        """Raises the frontier to at least `frontier_ms`; returns the stored one. Never lowers it.
 
         Raises: Fenced (the epoch is another one).
         """
         ...
 
     async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
-        """Rows in position order behind `after` (None: from the lowest), at most `rows_max` and about 1 MB. Rows that
-        cannot be read are in it as `BrokenRow`. Not a snapshot: each row is as it was at its own moment."""
+        """Reads rows in position order behind `after` (None: from the lowest), at most `rows_max` and about 1 MB. Rows
+        that cannot be read are in it as `BrokenRow`. Not a snapshot: each row is as it was at its own moment."""
         ...
 
-    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
+    async def drop_hold(self, name: RowName) -> bool:
         """Takes any hold off the row. False: the row is gone. Raises: TransactionConflict."""
         ...
 
-    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+    async def set_retry(self, name: RowName, retry: Retry, *, drop_hold: bool) -> bool:
         """Sets `retry` on the row (and takes any hold off). False: the row is gone. Raises: TransactionConflict."""
         ...
 
     async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
-        """Those of the rows that exist; any number of positions."""
+        """Reads the rows that exist at these positions, any number of them."""
         ...
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Puts each outcome over what is there: for exactly_once, where all writers write the same. Any number."""
-        ...
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        """Puts the outcomes of rows of this shard and deletes the rows; any number, no two of one position.
 
-    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
-        """Puts each outcome unless there is one: for at_least_once, where the first one stands. Any number."""
-        ...
-
-    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
-        """Deletes rows, those that are gone included. Any number."""
+        When it returns, every outcome stands and every row is gone. At no moment is a row gone whose outcome does not
+        stand. Some may be finished when it raises. May be repeated freely, by a zombie too.
+        """
         ...
 
     async def ping(self) -> None:
-        """One cheap request, so that the clock is compared and readiness is known. Raises: StoreUnavailable."""
+        """Makes one cheap request, so that the clock is compared and readiness is known. Raises: StoreUnavailable."""
         ...
 
 
@@ -184,33 +203,55 @@ class PointerPage:
 
 class ScheduleSearch(Protocol):
     """Many keys at once, for lists and histories. Only `list_pointers` and `count_pointers` may lag; the rest is
-    strongly consistent, each item as it was at its own moment. What cannot be read is left out and logged."""
+    strongly consistent, each item as it was at its own moment. Items that cannot be read are left out and logged."""
 
     async def list_pointers(
         self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
     ) -> PointerPage:
-        """Pointers to positions from `first` to `last`, both included, about `pointers_max`; expired ones too. What was
-        written a few seconds ago may be missing, or still stand where it stood before; whatever did not change meanwhile
-        is there, once."""
+        """Reads pointers to positions from `first` to `last`, both included, about `pointers_max`; expired ones too. A
+        pointer written a few seconds ago may be missing, or still stand at its earlier position; a pointer that did not
+        change meanwhile is there, once."""
         ...
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
-        """How many pointers of a client there are to positions from `first` on, as `list_pointers` would show them. Looks
-        no further than `at_most`, and costs no more than that many (and a few)."""
+        """Counts the pointers of a client to positions from `first` on, as `list_pointers` would show them. Reads no
+        further than `at_most`, and costs no more than that many (and a few)."""
         ...
 
     async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
-        """Those of the pointers that exist, expired or not."""
+        """Reads the pointers that exist, expired or not."""
         ...
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
-        """Those of the rows that exist, in any shards."""
+        """Reads the rows that exist, in any shards."""
         ...
 
     async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
-        """Those of the outcomes that exist, expired or not."""
+        """Reads the outcomes that exist, expired or not."""
         ...
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
-        """The positions of all outcomes under a key, in any order."""
+        """Reads the positions of all outcomes under a key, in any order."""
         ...
+
+
+class ObserveServerTime(Protocol):
+    """Takes the time that the store stated in an answer; `ClockGuard.observe` is one."""
+
+    def __call__(self, *, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stores:
+    """One opened store, by everything that is asked of it. Its opener closes it."""
+
+    schedules: ScheduleStore
+    search: ScheduleSearch
+    lists: bool
+    """True if `search` can list and count a client's pointers."""
+    pauses: PauseStore
+    init: Callable[[], Awaitable[None]]
+    """Makes the tables and, once in the cluster's life, its shards. May be repeated, and done by several nodes at once.
+    Raises: StoreUnavailable, CannotStart."""
+    check: Callable[[], Awaitable[Findings]]
+    """Finds out whether a node may work on the store as it is. Raises: StoreUnavailable."""

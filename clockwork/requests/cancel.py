@@ -110,7 +110,7 @@ async def _decide(context: RequestContext, pointer: Pointer, held: Held, command
     if command is not None:
         await command.check()
     note = command.change(expires_at_s=outcome.expires_at_s) if command is not None else None
-    await context.store.cancel(pointer.shard, outcome, hold=held.by, note=note)
+    await context.store.cancel(pointer.row_name, outcome, hold=held.by, note=note)
     if command is not None:
         command.had_effect = True
     return outcome

@@ -61,7 +61,7 @@ class HoldAttempts:
         Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, StoreUnavailable.
         """
         by = RequestId(f"{self._context.rng.getrandbits(128):032x}")
-        row = await self._context.store.hold(self._pointer.shard, self._pointer.position, by)
+        row = await self._context.store.hold(self._pointer.row_name, by)
         shard = await self._context.store.read_shard(self._pointer.shard)
         if shard.frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
             raise TooLate
@@ -74,7 +74,7 @@ class HoldAttempts:
         Raises: StoreUnavailable, Unavailable (the deadline has passed).
         """
         # The row first, then the outcome: in the other order a row that ends in between would look lost.
-        row = await self._context.store.read_row(self._pointer.shard, self._pointer.position)
+        row = await self._context.store.read_row(self._pointer.row_name)
         outcome = await state.outcome_at(self._context, self._pointer)
         if outcome is not None:
             return outcome

@@ -119,7 +119,7 @@ async def _present(context: RequestContext, pointer: Pointer, deadline: RequestD
     """The outcome of the schedule at this position; its row, if it has not ended."""
     while True:
         # The row first, then the outcome: in the other order a row that ends in between would look lost.
-        row = await context.store.read_row(pointer.shard, pointer.position)
+        row = await context.store.read_row(pointer.row_name)
         end = await state.outcome_at(context, pointer)
         if end is not None:
             return end
@@ -213,7 +213,7 @@ async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -
     if wish.command is not None:
         await wish.command.check()
     await context.store.reschedule(
-        old.shard,
+        old.row_name,
         superseded,
         hold=held.by,
         row=move.row,

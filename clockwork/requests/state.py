@@ -47,7 +47,7 @@ async def view_at(context: RequestContext, pointer: Pointer) -> ScheduleView | N
     retention is over."""
     outcome = await outcome_at(context, pointer)
     if outcome is None:
-        row = await context.store.read_row(pointer.shard, pointer.position)
+        row = await context.store.read_row(pointer.row_name)
         if row is not None:
             return pending_view(pointer, row)
         # It ended between the two reads, or its transaction is still being applied.
@@ -75,7 +75,7 @@ async def forgotten(context: RequestContext, pointer: Pointer) -> bool:
     for pause_s in (FORGOTTEN_PAUSE_S, 0.0):
         if not retention_over(context, pointer):
             return False
-        if await context.store.read_row(pointer.shard, pointer.position) is not None:
+        if await context.store.read_row(pointer.row_name) is not None:
             return False
         if await outcome_at(context, pointer) is not None:
             return False

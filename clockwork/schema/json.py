@@ -31,8 +31,6 @@ _LEVELS_MAX: Final = 200
 _BRACKET_OR_STRING: Final = re.compile(r'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _DEEP_PART: Final = "9" * 99
 """Stands for what is nested too deeply; no reader takes it as a number."""
-
-
 ON_LOOP_BYTES_MAX: Final = 32 * 1024
 """A body up to this size is parsed on the event loop: 20 ms at worst, 1 ms usually."""
 
@@ -125,7 +123,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                document[name] = InvalidValue(f"has more than one value under the name {shortened(name)!r}")
+                document[name] = InvalidValue(f"has the name {shortened(name)!r} twice in one object")
             seen.add(name)
     return document
 

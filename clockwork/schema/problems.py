@@ -191,12 +191,14 @@ def internal(error_id: str) -> Problem:
 
 
 def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
-    """A refusal by the HTTP server itself: unknown paths, methods, and the like."""
+    """The refusals of the HTTP server itself: unknown paths, methods, and the like."""
+    # Python's phrase for it changed with 3.13, to RFC 9110's.
+    phrase = "URI Too Long" if status is HTTPStatus.REQUEST_URI_TOO_LONG else status.phrase
     return Problem(
         status=status,
-        kind=status.phrase.lower().replace(" ", "-").replace("'", ""),
-        title=status.phrase,
-        detail=status.description or status.phrase,
+        kind=phrase.lower().replace(" ", "-").replace("'", ""),
+        title=phrase,
+        detail=status.description or phrase,
         headers={"Allow": ", ".join(sorted(allow))} if allow else {},
     )
 

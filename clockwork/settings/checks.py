@@ -33,7 +33,9 @@ from clockwork.settings.model import (
 
 def problems_of(settings: Settings) -> Iterator[str]:
     """One line for each contradiction; for settings whose single values are right."""
-    yield from _store_problems(settings.dynamo)
+    if settings.store.in_process and settings.processes.count > 1:
+        yield f"CLOCKWORK_PROCESSES: must be 1 with CLOCKWORK_STORE={settings.store.kind}, which one process keeps"
+    yield from _dynamo_problems(settings.dynamo)
     yield from _kafka_problems(settings.kafka)
     yield from _retry_problems(settings.runner)
     yield from _access_problems(settings.access, search=settings.dynamo.search)
@@ -42,7 +44,7 @@ def problems_of(settings: Settings) -> Iterator[str]:
     yield from _dead_letter_problems(settings.dead_letters, settings.kafka.cluster)
 
 
-def _store_problems(dynamo: DynamoSettings) -> Iterator[str]:
+def _dynamo_problems(dynamo: DynamoSettings) -> Iterator[str]:
     if (dynamo.access_key is None) != (dynamo.secret_key is None):
         missing = "AWS_ACCESS_KEY" if dynamo.access_key is None else "AWS_SECRET_KEY"
         yield f"{missing}: AWS_ACCESS_KEY and AWS_SECRET_KEY belong together, set both or neither"

@@ -162,7 +162,7 @@ API: Final = Dashboard(
             ),
             Panel(
                 title="Answers that are no success",
-                text="4xx are the clients', 5xx ours: 503 says that DynamoDB or Kafka did not answer in time.",
+                text="4xx are the clients', 5xx ours: 503 says that the store or Kafka did not answer in time.",
                 unit="ops",
                 queries=(_per_second("clockwork_requests_total", "route, status", ', status!~"2.."'),),
             ),
@@ -190,16 +190,16 @@ DEPENDENCIES: Final = Dashboard(
     rows=(
         (
             Panel(
-                title="DynamoDB: time of a call",
-                text="Of every copy that is sent, repeats among them.",
+                title="Store: time of a call",
+                text="99th percentile of a call, its repeats included.",
                 unit="s",
-                queries=quantiles("clockwork_dynamodb_seconds", by="operation", of=(0.99,)),
+                queries=quantiles("clockwork_store_seconds", by="operation", of=(0.99,)),
             ),
             Panel(
-                title="DynamoDB: calls that did not succeed",
+                title="Store: calls that did not succeed",
                 text="condition_failed and conflict are everyday life; throttled, rejected and unavailable are not.",
                 unit="ops",
-                queries=(_per_second("clockwork_dynamodb_seconds_count", "operation, result", ', result!="ok"'),),
+                queries=(_per_second("clockwork_store_seconds_count", "store, operation, result", ', result!="ok"'),),
             ),
         ),
         (
@@ -218,7 +218,7 @@ DEPENDENCIES: Final = Dashboard(
         ),
         (
             Panel(
-                title="Clock, less DynamoDB's",
+                title="Clock, less the store's",
                 text="As far as it is certain. Past 2 s a node neither fires nor accepts.",
                 unit="s",
                 queries=(Query(expr=f"clockwork_clock_skew_seconds{{{JOB}}}", legend="{{instance}}"),),

@@ -16,7 +16,6 @@ from typing import Any, Final
 from clockwork.client import AsyncClient, CallFailed
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.errors import CannotStart, Unavailable
-from clockwork.node.resources import dynamo_settings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.schema.times import due_ms_of_input
 from clockwork.settings.model import Settings
@@ -74,7 +73,7 @@ async def _import(job: Job, settings: Settings) -> Counts:
             f"--table {job.table} is SCHEDULE_DB: this Clockwork needs a table of its own (infra/migration.md)"
         )
     clock = SystemClock()
-    store = DynamoClient(dynamo_settings(settings), clock, ClockGuard(clock).observe, NoTelemetry())
+    store = DynamoClient(settings.dynamo, clock, ClockGuard(clock).observe, NoTelemetry())
     api_key = os.environ.get(API_KEY, "").removeprefix("\ufeff").strip() or None
     async with store as client, AsyncClient(job.url, api_key=api_key) as service:
         return await transfer(job, ScannedRows(client, job.table), service, _report)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.http.siblings import PROCESS_UP
+from clockwork.node.siblings import PROCESS_UP
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.ports.telemetry import DeliveryResult, Malformed, RequestResult
 from infra.grafana.__main__ import path_of, text_of
@@ -39,7 +39,7 @@ def exposed() -> dict[str, set[str]]:
     """Every series' name, with the names of its labels."""
     telemetry = PrometheusTelemetry()
     telemetry.request(route="r", status=200, seconds=1)
-    telemetry.dynamodb(operation="query", result="ok", seconds=1)
+    telemetry.store_call(store="dynamodb", operation="query", result="ok", seconds=1)
     telemetry.due(ShardId(1), rows=1, oldest_seconds=1)
     telemetry.lateness(next(iter(Guarantee)), 1)
     found: dict[str, set[str]] = {}

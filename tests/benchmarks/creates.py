@@ -13,8 +13,8 @@ from typing import Final
 from clockwork.domain.schedule import Row
 from clockwork.stores.dynamodb import transactions
 from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import ACTIONS_MAX, TRANSACTIONS_AT_ONCE
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.group_commit import ACTIONS_MAX, TRANSACTIONS_AT_ONCE
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.raw_http import post, send_all
 from tests.benchmarks.stub import stub_dynamo

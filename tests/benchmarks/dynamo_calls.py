@@ -44,8 +44,8 @@ async def cpu_us(put: Put, *, at_once: int) -> float:
 async def beside_the_library(bench: Bench) -> None:
     async with bench.cluster() as cluster, AsyncExitStack() as stack:
         settings = dynamo_settings(cluster)
-        await create_tables(settings)
         ours = await stack.enter_async_context(dynamo(cluster))
+        await create_tables(ours)
         library = await stack.enter_async_context(
             AioSession().create_client(
                 "dynamodb",

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from clockwork.stores.dynamodb.wire import DynamoWire, WireAnswer
+from clockwork.stores.dynamodb.client import HttpTransport, Response
 from tests.support.client import Client
 from tests.support.nodes import Cluster, node_here
 
@@ -40,7 +40,7 @@ class Meter:
     def total(self, *, reads: bool) -> float:
         return sum(units for name, units in self.units.items() if (name.split()[0] in READS) == reads)
 
-    def note(self, operation: str, asked: Any, answer: WireAnswer) -> None:
+    def note(self, operation: str, asked: Any, answer: Response) -> None:
         if answer.status >= 300:
             self.requests[operation] += 1
             return
@@ -77,9 +77,9 @@ def _value_bytes(attribute: dict[str, Any]) -> int:
 async def metered_node(cluster: Cluster) -> AsyncIterator[tuple[Client, Meter]]:
     """Counts from its start on; `clear` forgets that."""
     meter = Meter()
-    send = DynamoWire.send
+    send = HttpTransport.send
 
-    async def counted(self: DynamoWire, operation: str, body: bytes) -> WireAnswer:
+    async def counted(self: HttpTransport, operation: str, body: bytes) -> Response:
         if operation in UNCOUNTED:
             return await send(self, operation, body)
         asked = orjson.loads(body) | {"ReturnConsumedCapacity": "TOTAL"}
@@ -88,6 +88,6 @@ async def metered_node(cluster: Cluster) -> AsyncIterator[tuple[Client, Meter]]:
         return answer
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DynamoWire, "send", counted)
+        patch.setattr(HttpTransport, "send", counted)
         async with node_here(cluster) as (_, client):
             yield client, meter

@@ -20,7 +20,7 @@ from clockwork.domain.schedule import Outcome, Row
 from clockwork.firing import cleanup
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Completed
-from clockwork.kafka.produce import ProducerIdentity, encode_batch
+from clockwork.kafka.send import ProducerIdentity, encode_batch
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 from clockwork.stores.dynamodb import attributes as dynamo_fields
@@ -118,7 +118,7 @@ def _outcome_values(done: list[Completed]) -> list[Outcome]:
 
 
 def _outcomes(done: list[Completed]) -> object:
-    """As `Cleanup._write` and `Grouped` do it."""
+    """As `Cleanup._write` and `BatchedWrites` do it."""
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(done)]
     return list(dynamo_batch._cut(puts))
 

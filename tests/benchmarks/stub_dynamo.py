@@ -20,7 +20,7 @@ import orjson
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.index import INDEX, INDEX_KEY
+from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TARGET: Final = re.compile(rb"\r\nx-amz-target: *DynamoDB_\d+\.(\w+)", re.IGNORECASE)

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
+from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Guarantee, OrderingKey, Row
 from clockwork.domain.sharding import shard_of
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings, KafkaSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.batching import write_all
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.local import LocalServices
 from tests.benchmarks.report import Report
 from tests.support import builders
@@ -129,25 +130,26 @@ async def dynamo(cluster: Cluster, endpoint: str | None = None) -> AsyncIterator
         yield client
 
 
-def dynamo_settings(cluster: Cluster, endpoint: str | None = None) -> DynamoClientSettings:
-    return DynamoClientSettings(
+def dynamo_settings(cluster: Cluster, endpoint: str | None = None) -> DynamoSettings:
+    return DynamoSettings(
         region="us-east-1",
         endpoint=endpoint or cluster.services.dynamodb_endpoint,
         access_key="local",
-        secret_key="local",
+        secret_key=SecretStr("local"),
         schedules_table=cluster.settings["SCHEDULE_DB"],
         executions_table=cluster.settings["PARTITION_EXEC_DB"],
         keys_table=cluster.settings["SCHEDULE_KEY_DB"],
     )
 
 
-def kafka_settings(cluster: Cluster) -> KafkaSettings:
-    return KafkaSettings(
-        brokers=cluster.services.kafka_brokers,
+def kafka_context(cluster: Cluster) -> KafkaContext:
+    settings = KafkaSettings(
+        brokers=(cluster.services.kafka_brokers,),
         cluster=cluster.name,
         shards=shards_of(cluster),
         consumer_group=cluster.name,
     )
+    return KafkaContext(settings=settings)
 
 
 def row_of(

@@ -1,4 +1,8 @@
-"""The stores that a contract is run on, and faults between the store and DynamoDB."""
+"""The stores that a contract is run on, and faults between the store and DynamoDB.
+
+One set of tables serves all tests of a session: it is emptied before each. One transport serves all clients, since to open
+one costs a quarter of a second.
+"""
 
 import json
 import uuid
@@ -7,39 +11,67 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from aiohttp import SocketTimeoutError
+from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.ports.store import ScheduleStore
+from clockwork.domain.ownership import ShardState
+from clockwork.domain.sharding import ShardId
+from clockwork.ports.operations import PauseStore
+from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb import codec
+from clockwork.stores.dynamodb.attributes import Item
+from clockwork.stores.dynamodb.batching import write_all
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, HttpTransport, Response, Transport
+from clockwork.stores.dynamodb.opening import stores_on
 from clockwork.stores.dynamodb.schema import create_tables, init_cluster
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.dynamodb.wire import DynamoClientSettings, WireAnswer
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.stores.memory.running import new_memory_stores
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
 
 SHARDS: Final = 4
+LIMITS: Final = CallLimits(connect_timeout_s=10, read_timeout_s=30)
+"""Long, because a busy machine must not fail a test."""
 
 
-def settings_for(endpoint: str) -> DynamoClientSettings:
-    """For tables of one test's own. Time-outs are long, because a busy machine must not fail a test."""
+def observe_nothing(**_: int) -> None:
+    """For tests that are not about the clock."""
+
+
+def new_tables(endpoint: str) -> DynamoSettings:
+    """Names of tables that no other test has."""
     name = uuid.uuid4().hex[:12]
-    return DynamoClientSettings(
+    return DynamoSettings(
         region="us-east-1",
         endpoint=endpoint,
         access_key="local",
-        secret_key="local",
+        secret_key=SecretStr("local"),
         schedules_table=f"{name}-schedules",
         executions_table=f"{name}-partitionExecutions",
         keys_table=f"{name}-scheduleKeys",
-        connect_timeout_s=10,
-        read_timeout_s=30,
     )
 
 
-Send = Callable[[str, bytes], Awaitable[WireAnswer]]
+def client_on(transport: Transport, settings: DynamoSettings) -> DynamoClient:
+    """A client of these tables that uses an open transport."""
+    client = DynamoClient(settings, SystemClock(), observe_nothing, NoTelemetry(), limits=LIMITS)
+    client.transport = transport
+    return client
+
+
+def store_on(
+    transport: Transport, settings: DynamoSettings, observe: ObserveServerTime = observe_nothing
+) -> DynamoScheduleStore:
+    """A store on these tables that uses an open transport."""
+    store = DynamoScheduleStore(settings, SystemClock(), observe, NoTelemetry(), limits=LIMITS)
+    store.client.transport = store.pinger.transport = transport
+    return store
+
+
+Send = Callable[[str, bytes], Awaitable[Response]]
 
 
 class Faults:
@@ -50,86 +82,142 @@ class Faults:
     """
 
     def __init__(self, client: DynamoClient) -> None:
-        self._wire = client.wire
+        self._transport = client.transport
         self._line: dict[str, list[Send]] = {}
         self.sent: dict[str, int] = {}
-        client.wire = self
+        client.transport = self
 
     def lose_answer(self, operation: str, times: int = 1) -> None:
-        """DynamoDB does it, and nobody hears of it."""
+        """DynamoDB does it, and its answer is lost."""
         self._line.setdefault(operation, []).extend([self._send_and_forget] * times)
 
     def lose_request(self, operation: str, times: int = 1) -> None:
-        """Nothing arrives, and nobody can know that."""
+        """The request is lost, which looks the same to the sender."""
         self._line.setdefault(operation, []).extend([_time_out] * times)
 
     def pass_on(self, operation: str, times: int = 1) -> None:
         """No fault for these."""
-        self._line.setdefault(operation, []).extend([self._wire.send] * times)
+        self._line.setdefault(operation, []).extend([self._transport.send] * times)
 
     def answer(self, operation: str, code: str, *, status: int = 400, times: int = 1, **more: object) -> None:
         """DynamoDB is not asked; this error is the answer."""
         body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "made up", **more}
-        self._answer(operation, WireAnswer(status, None, json.dumps(body).encode()), times)
+        self._answer(operation, Response(status, None, json.dumps(body).encode()), times)
 
     def answer_ok(self, operation: str, body: str) -> None:
         """DynamoDB is not asked; this is the answer."""
-        self._answer(operation, WireAnswer(200, None, body.encode()), 1)
+        self._answer(operation, Response(200, None, body.encode()), 1)
 
     def heal(self) -> None:
         """No fault waits any more."""
         self._line.clear()
 
-    def _answer(self, operation: str, answer: WireAnswer, times: int) -> None:
-        async def made_up(_operation: str, _body: bytes) -> WireAnswer:
+    def _answer(self, operation: str, answer: Response, times: int) -> None:
+        async def made_up(_operation: str, _body: bytes) -> Response:
             return answer
 
         self._line.setdefault(operation, []).extend([made_up] * times)
 
-    async def send(self, operation: str, body: bytes) -> WireAnswer:
-        """As `Wire` wants it."""
+    async def send(self, operation: str, body: bytes) -> Response:
+        """See `Transport`."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
         waiting = self._line.get(operation)
-        send = waiting.pop(0) if waiting else self._wire.send
+        send = waiting.pop(0) if waiting else self._transport.send
         return await send(operation, body)
 
-    async def _send_and_forget(self, operation: str, body: bytes) -> WireAnswer:
-        await self._wire.send(operation, body)
+    async def _send_and_forget(self, operation: str, body: bytes) -> Response:
+        await self._transport.send(operation, body)
         return await _time_out(operation, body)
 
 
-async def _time_out(_operation: str, _body: bytes) -> WireAnswer:
+async def _time_out(_operation: str, _body: bytes) -> Response:
     raise SocketTimeoutError("made up")
 
 
-@pytest.fixture
-async def dynamo_settings(services: "LocalServices") -> DynamoClientSettings:
-    """Tables of a new cluster of this test's own."""
-    settings = settings_for(services.dynamodb_endpoint)
-    await create_tables(settings)
-    await init_cluster(settings, shards=SHARDS)
+@pytest.fixture(scope="session")
+async def transport(services: "LocalServices") -> AsyncIterator[HttpTransport]:
+    """An open connection to DynamoDB Local, for any tables."""
+    async with HttpTransport(new_tables(services.dynamodb_endpoint), SystemClock(), LIMITS) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def session_tables(services: "LocalServices", transport: HttpTransport) -> DynamoSettings:
+    """The tables of one cluster, for the tests that only put items into them."""
+    settings = new_tables(services.dynamodb_endpoint)
+    client = client_on(transport, settings)
+    await create_tables(client)
+    await init_cluster(client, shards=SHARDS)
     return settings
 
 
 @pytest.fixture
-async def dynamo_store(dynamo_settings: DynamoClientSettings) -> AsyncIterator[DynamoScheduleStore]:
+async def dynamo_settings(session_tables: DynamoSettings, transport: HttpTransport) -> DynamoSettings:
+    """The tables of a cluster in which nothing has happened yet."""
+    await _empty(client_on(transport, session_tables))
+    return session_tables
+
+
+@pytest.fixture
+def dynamo_store(dynamo_settings: DynamoSettings, transport: HttpTransport) -> DynamoScheduleStore:
     """The store on the real service."""
-    clock = SystemClock()
-    guard = ClockGuard(clock)
-    async with DynamoScheduleStore(dynamo_settings, clock, guard.observe, NoTelemetry()) as store:
-        yield store
+    return store_on(transport, dynamo_settings, ClockGuard(SystemClock()).observe)
 
 
 @pytest.fixture
 def faults(dynamo_store: DynamoScheduleStore) -> Faults:
-    """What happens between `stores.dynamodb.store` and DynamoDB."""
+    """Faults between `stores.dynamodb.store` and DynamoDB."""
     return Faults(dynamo_store.client)
 
 
 @pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])
-def store(request: pytest.FixtureRequest) -> ScheduleStore:
+def stores(request: pytest.FixtureRequest) -> Stores:
     """Each store in turn, with `SHARDS` shards and nothing in it."""
-    if request.param == "memory":
-        return MemoryScheduleStore(shards=SHARDS)
-    made: ScheduleStore = request.getfixturevalue("dynamo_store")
-    return made
+    if request.param == "dynamo":
+        return stores_on(request.getfixturevalue("dynamo_store"), shards=SHARDS)
+    clock = SystemClock()
+    return new_memory_stores(
+        shards=SHARDS, lists=True, clock=clock, observe=ClockGuard(clock).observe, telemetry=NoTelemetry()
+    )
+
+
+@pytest.fixture
+def store(stores: Stores) -> ScheduleStore:
+    return stores.schedules
+
+
+@pytest.fixture
+def search(stores: Stores) -> ScheduleSearch:
+    return stores.search
+
+
+@pytest.fixture
+def pauses(stores: Stores) -> PauseStore:
+    return stores.pauses
+
+
+async def _empty(client: DynamoClient) -> None:
+    """Deletes every item but those of a new cluster, and sets its shards back."""
+    settings = client.settings
+    blank = ShardState(epoch=0, owner="", frontier_ms=0)
+    kept = [codec.shard_item(ShardId(number), blank) for number in range(SHARDS)] + [codec.cluster_item(SHARDS)]
+    for table, names, puts in (
+        (settings.schedules_table, ("partitionId", "scheduleTime"), []),
+        (settings.keys_table, ("clientKey", "position"), []),
+        (settings.executions_table, ("partitionId",), kept),
+    ):
+        keys = [{name: item[name] for name in names} for item in puts]
+        gone = [key for key in await _all_keys(client, table, names) if key not in keys]
+        requests = [{"DeleteRequest": {"Key": key}} for key in gone] + [{"PutRequest": {"Item": item}} for item in puts]
+        await write_all(client, table, requests)
+
+
+async def _all_keys(client: DynamoClient, table: str, names: tuple[str, ...]) -> list[Item]:
+    found: list[Item] = []
+    more: Item = {}
+    while True:
+        answer = await client.call("scan", TableName=table, ConsistentRead=True, **more)
+        found += [{name: item[name] for name in names} for item in answer["Items"]]
+        if "LastEvaluatedKey" not in answer:
+            return found
+        more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}

@@ -1,21 +1,10 @@
-"""`PauseStore`, on the twin in memory and on DynamoDB."""
+"""`PauseStore`, on each store."""
 
 import pytest
 
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.errors import ConditionFailed
 from clockwork.ports.operations import PauseStore
-from clockwork.stores.dynamodb.pauses import DynamoPauses
-from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.memory.pauses import MemoryPauses
-
-
-@pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])
-def pauses(request: pytest.FixtureRequest) -> PauseStore:
-    if request.param == "memory":
-        return MemoryPauses()
-    store: DynamoScheduleStore = request.getfixturevalue("dynamo_store")
-    return DynamoPauses(store.client)
 
 
 async def test_what_was_written_last_is_read_and_an_older_version_replaces_nothing(pauses: PauseStore) -> None:

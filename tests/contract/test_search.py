@@ -8,24 +8,15 @@ import pytest
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
+from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.contract.store_fixtures import SHARDS
-from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, row, schedule
+from tests.support.builders import CLIENT, DUE_MS, end, outcome, pointer, row, schedule
 from tests.support.waiting import until
 
 FIRST = first_at(0)
-
-
-@pytest.fixture
-def search(store: ScheduleStore) -> ScheduleSearch:
-    if isinstance(store, MemoryScheduleStore):
-        return MemoryScheduleSearch(store)
-    assert isinstance(store, DynamoScheduleStore)
-    return DynamoScheduleSearch(store.client)
 
 
 async def put(store: ScheduleStore, rows: Sequence[Row]) -> list[Pointer]:
@@ -100,14 +91,13 @@ async def test_an_outcome_is_not_listed_and_a_moved_schedule_only_where_it_stand
 ) -> None:
     ended, moved = row(schedule(due_ms=DUE_MS)), row(schedule(due_ms=DUE_MS + 1))
     await put(store, [ended, moved])
-    await store.put_outcomes([outcome(ended)])
-    await store.delete_rows(ended.shard, [ended.position])
-    await store.hold(moved.shard, moved.position, RequestId("r"))
+    await store.finish(ended.shard, [end(ended)])
+    await store.hold(moved.name, RequestId("r"))
     old = moved.schedule
     new = row(schedule(client_id=old.client_id, schedule_key=old.schedule_key, due_ms=DUE_MS - 5, version=2))
     superseded = outcome(moved, EndState.SUPERSEDED)
     await store.reschedule(
-        moved.shard, superseded, hold=RequestId("r"), row=new, pointer=pointer(new), replaces_version=1
+        moved.name, superseded, hold=RequestId("r"), row=new, pointer=pointer(new), replaces_version=1
     )
 
     await until_listed(search, [pointer(new), pointer(ended)])
@@ -119,7 +109,8 @@ async def test_many_items_are_read_at_once_and_absent_ones_are_left_out(
     # More than one call's worth, over several shards; the same twice in one question, too.
     rows = [row(schedule(), shard=n % SHARDS) for n in range(230)]
     pointers = await put(store, rows)
-    await store.put_outcomes([outcome(each) for each in rows[:120]])
+    for shard in range(SHARDS):
+        await store.finish(ShardId(shard), [end(each) for each in rows[:120] if each.shard == shard])
     absent = row(schedule())
 
     asked = [*rows, absent, rows[0]]
@@ -127,7 +118,7 @@ async def test_many_items_are_read_at_once_and_absent_ones_are_left_out(
     found = await search.read_rows_at([(r.shard, r.position) for r in asked])
     outcomes = await search.read_outcomes([(*name, r.position) for name, r in zip(names, asked, strict=True)])
 
-    assert found == {(r.shard, r.position): r for r in rows}
+    assert found == {(r.shard, r.position): r for r in rows[120:]}
     assert await search.read_pointers(names) == {(p.client_id, p.schedule_key): p for p in pointers}
     assert outcomes == {(*name, r.position): outcome(r) for name, r in zip(names[:120], rows[:120], strict=True)}
     assert await search.read_rows_at([]) == {}
@@ -139,8 +130,7 @@ async def test_the_ends_of_a_key_are_found_and_its_pointer_is_none_of_them(
     key = ScheduleKey("a")
     ends = [row(schedule(schedule_key=key, due_ms=due_ms, version=n)) for n, due_ms in enumerate((DUE_MS, 1, 5_000))]
     await put(store, [ends[0], row(schedule(schedule_key="a/0")), row(schedule(schedule_key="b"))])
-    await store.put_outcomes([outcome(each) for each in ends])
-    await store.put_outcomes([outcome(row(schedule(schedule_key="a/0")))])
+    await store.finish(ends[0].shard, [end(each) for each in [*ends, row(schedule(schedule_key="a/0"))]])
     place = CommandOffset(kafka_partition=0, offset=0, at_ms=0)
     note = NoteChange(before=(), after=CommandNote(offsets=(place,), by="a", expires_at_s=2_000_000_000))
     await store.note_command(CLIENT, key, note)  # is no end
@@ -154,7 +144,7 @@ async def test_what_cannot_be_read_is_left_out_and_hides_nothing_else(dynamo_sto
     search = DynamoScheduleSearch(dynamo_store.client)
     damaged, whole = row(schedule(schedule_key="damaged")), row(schedule(schedule_key="whole"))
     await put(dynamo_store, [damaged, whole])
-    await dynamo_store.put_outcomes([outcome(damaged), outcome(whole)])
+    await dynamo_store.finish(damaged.shard, [end(damaged), end(whole)])
     await until_listed(search, sorted([pointer(damaged), pointer(whole)], key=lambda p: p.position))
     for at in ("0", f"{damaged.position // 10**24}.{damaged.position % 10**24:024d}"):
         await dynamo_store.client.call(

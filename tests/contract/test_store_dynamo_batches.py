@@ -9,7 +9,7 @@ from clockwork.domain.schedule import Row
 from clockwork.errors import StoreThrottled
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
-from tests.support.builders import outcome, pointer, row, schedule
+from tests.support.builders import end, gone, outcome, pointer, row, schedule
 
 pytestmark = pytest.mark.real
 
@@ -22,21 +22,20 @@ async def _created(store: DynamoScheduleStore) -> Row:
 
 async def test_what_a_batch_leaves_undone_is_sent_again(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
     rows = [await _created(dynamo_store) for _ in range(3)]
-    ended = [outcome(r) for r in rows]
     table = dynamo_store.client.settings.schedules_table
     undone = [
         {"DeleteRequest": {"Key": {"partitionId": {"S": str(r.shard)}, "scheduleTime": {"N": text_of(r.position)}}}}
         for r in rows[1:]
     ]
     faults.answer_ok("BatchWriteItem", json.dumps({"UnprocessedItems": {table: undone}}))
-    await dynamo_store.delete_rows(rows[0].shard, [r.position for r in rows])
+    await dynamo_store.finish(rows[0].shard, [gone(r) for r in rows])
     left = await dynamo_store.read_rows(rows[0].shard, [r.position for r in rows])
     # The first one was said to be done and was not: only what is left undone is sent again.
     assert list(left) == [rows[0].position]
 
     faults.answer("BatchWriteItem", "ProvisionedThroughputExceededException", times=4)
-    await dynamo_store.put_outcomes(ended)
-    for one in ended:
+    await dynamo_store.finish(rows[0].shard, [end(r) for r in rows])
+    for one in map(outcome, rows):
         assert await dynamo_store.read_outcome(one.client_id, one.schedule_key, one.position) == one
 
 
@@ -59,6 +58,27 @@ async def test_a_batch_that_is_never_done_is_throttled_in_the_end(
 ) -> None:
     monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
     faults.answer("BatchWriteItem", "ThrottlingException", times=1_000)
+    rows = [row(schedule()) for _ in range(30)]
 
     with pytest.raises(StoreThrottled):
-        await dynamo_store.put_outcomes([outcome(row(schedule())) for _ in range(30)])
+        await dynamo_store.finish(rows[0].shard, [end(each) for each in rows])
+
+
+@pytest.mark.parametrize("first_stands", [False, True])
+async def test_a_row_stays_as_long_as_its_outcome_cannot_be_put(
+    dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch, first_stands: bool
+) -> None:
+    # A row that is gone without an outcome would be a schedule that cannot be explained; so the delete comes last.
+    monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
+    created = await _created(dynamo_store)
+    ends = [end(created, first_stands=first_stands)]
+    operation = "BatchExecuteStatement" if first_stands else "BatchWriteItem"
+    faults.answer(operation, "ThrottlingException", times=100)
+
+    with pytest.raises(StoreThrottled):
+        await dynamo_store.finish(created.shard, ends)
+
+    assert await dynamo_store.read_row(created.name) == created
+    faults.heal()
+    await dynamo_store.finish(created.shard, ends)
+    assert await dynamo_store.read_row(created.name) is None

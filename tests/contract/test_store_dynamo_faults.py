@@ -12,12 +12,13 @@ from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb.client import Transport
 from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from infra.local.ports import free_port
-from tests.contract.store_fixtures import Faults
-from tests.support.builders import outcome, pointer, row
+from tests.contract.store_fixtures import Faults, observe_nothing, store_on
+from tests.support.builders import end, outcome, pointer, row
 
 pytestmark = pytest.mark.real
 
@@ -43,7 +44,7 @@ async def test_a_create_whose_answer_was_lost_is_repeated_and_succeeds(
     created = await _created(dynamo_store)
 
     assert faults.sent[TRANSACTION] == 2
-    assert await dynamo_store.read_row(created.shard, created.position) == created
+    assert await dynamo_store.read_row(created.name) == created
 
 
 async def test_a_cancel_and_a_reschedule_whose_answers_were_lost_succeed(
@@ -51,22 +52,22 @@ async def test_a_cancel_and_a_reschedule_whose_answers_were_lost_succeed(
 ) -> None:
     moved = await _created(dynamo_store)
     new = row(replace(moved.schedule, version=2), shard=SHARD)
-    await dynamo_store.hold(moved.shard, moved.position, MINE)
+    await dynamo_store.hold(moved.name, MINE)
     faults.lose_answer(TRANSACTION)
     await dynamo_store.reschedule(
-        moved.shard,
+        moved.name,
         outcome(moved, EndState.SUPERSEDED),
         hold=MINE,
         row=new,
         pointer=pointer(new),
         replaces_version=1,
     )
-    await dynamo_store.hold(new.shard, new.position, MINE)
+    await dynamo_store.hold(new.name, MINE)
     faults.lose_answer(TRANSACTION)
 
-    await dynamo_store.cancel(new.shard, outcome(new, EndState.CANCELLED), hold=MINE)
+    await dynamo_store.cancel(new.name, outcome(new, EndState.CANCELLED), hold=MINE)
 
-    assert await dynamo_store.read_row(new.shard, new.position) is None
+    assert await dynamo_store.read_row(new.name) is None
 
 
 async def test_a_take_over_whose_answer_was_lost_is_recognised_by_its_owner(
@@ -106,7 +107,7 @@ async def test_reads_are_repeated_when_their_answers_get_lost(
     faults.answer("GetItem", "InternalServerError", status=500)
     faults.lose_request("Query")
 
-    assert await dynamo_store.read_row(created.shard, created.position) == created
+    assert await dynamo_store.read_row(created.name) == created
     assert (await dynamo_store.read_page(created.shard, after=None, rows_max=1)).rows == (created,)
     assert faults.sent["GetItem"] == 3
 
@@ -128,11 +129,11 @@ async def test_a_hold_is_never_repeated_and_its_outcome_is_unknown(
             faults.answer("UpdateItem", "InternalServerError", status=500)
 
     with pytest.raises(StoreUnavailable) as caught:
-        await dynamo_store.hold(created.shard, created.position, MINE)
+        await dynamo_store.hold(created.name, MINE)
 
     assert caught.value.outcome_unknown
     assert faults.sent["UpdateItem"] == 1
-    found = await dynamo_store.read_row(created.shard, created.position)
+    found = await dynamo_store.read_row(created.name)
     assert found == (replace(created, hold=MINE) if happened == "done" else created)
 
 
@@ -143,7 +144,7 @@ async def test_a_throttled_hold_was_not_done_and_is_not_repeated(
     faults.answer("UpdateItem", "ProvisionedThroughputExceededException")
 
     with pytest.raises(StoreThrottled) as caught:
-        await dynamo_store.hold(created.shard, created.position, MINE)
+        await dynamo_store.hold(created.name, MINE)
 
     assert not caught.value.outcome_unknown
     assert faults.sent["UpdateItem"] == 1
@@ -177,7 +178,7 @@ async def test_a_throttled_create_did_not_happen(dynamo_store: DynamoScheduleSto
         await dynamo_store.create(created, pointer(created), replaces_version=None)
 
     assert not caught.value.outcome_unknown
-    assert await dynamo_store.read_row(created.shard, created.position) is None
+    assert await dynamo_store.read_row(created.name) is None
 
 
 async def test_a_throttled_repeat_does_not_take_back_that_the_first_copy_may_be_done(
@@ -191,7 +192,7 @@ async def test_a_throttled_repeat_does_not_take_back_that_the_first_copy_may_be_
         await dynamo_store.create(created, pointer(created), replaces_version=None)
 
     assert caught.value.outcome_unknown
-    assert await dynamo_store.read_row(created.shard, created.position) == created
+    assert await dynamo_store.read_row(created.name) == created
 
 
 async def test_a_repeat_that_conflicts_may_conflict_with_its_own_first_copy(
@@ -254,9 +255,9 @@ async def test_a_conflict_of_one_item_is_told_to_who_decides_by_it(
     faults.answer("UpdateItem", "TransactionConflictException", times=2)
 
     with pytest.raises(TransactionConflict):
-        await dynamo_store.hold(created.shard, created.position, MINE)
+        await dynamo_store.hold(created.name, MINE)
     with pytest.raises(TransactionConflict):
-        await dynamo_store.drop_hold(created.shard, created.position)
+        await dynamo_store.drop_hold(created.name)
 
 
 async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
@@ -272,28 +273,26 @@ async def test_writes_that_decide_nothing_wait_for_a_transaction_in_their_way(
     faults.answer("BatchWriteItem", "TransactionConflictException", times=2)
 
     await dynamo_store.push_pointer_expiry(created, expires_at_s=3_000_000_000)
-    await dynamo_store.put_outcomes_if_absent([ended])
-    await dynamo_store.delete_rows(created.shard, [created.position])
+    await dynamo_store.finish(created.shard, [end(created, ended, first_stands=True)])
 
     pushed = await dynamo_store.read_pointer(created.schedule.client_id, created.schedule.schedule_key)
     assert pushed == replace(pointer(created, expires_at_s=3_000_000_000), discarded_at_ms=5)
     assert await dynamo_store.read_outcome(ended.client_id, ended.schedule_key, ended.position) == ended
-    assert await dynamo_store.read_row(created.shard, created.position) is None
+    assert await dynamo_store.read_row(created.name) is None
 
 
-async def test_a_missing_table_is_said_by_name(dynamo_settings: DynamoClientSettings) -> None:
+async def test_a_missing_table_is_said_by_name(dynamo_settings: DynamoSettings, transport: Transport) -> None:
     elsewhere = replace(dynamo_settings, schedules_table="nothing-here")
-    async with DynamoScheduleStore(elsewhere, SystemClock(), _observe_nothing, NoTelemetry()) as store:
-        with pytest.raises(Rejected, match="ResourceNotFoundException"):
-            await store.read_page(SHARD, after=None, rows_max=1)
+    with pytest.raises(Rejected, match="ResourceNotFoundException"):
+        await store_on(transport, elsewhere).read_page(SHARD, after=None, rows_max=1)
 
 
 async def test_a_store_that_is_not_there_is_unavailable_and_nothing_was_written(
-    dynamo_settings: DynamoClientSettings,
+    dynamo_settings: DynamoSettings,
 ) -> None:
     nowhere = replace(dynamo_settings, endpoint=f"http://127.0.0.1:{free_port()}")
     created = row()
-    async with DynamoScheduleStore(nowhere, SystemClock(), _observe_nothing, NoTelemetry()) as store:
+    async with DynamoScheduleStore(nowhere, SystemClock(), observe_nothing, NoTelemetry()) as store:
         with pytest.raises(StoreUnavailable) as caught:
             await store.create(created, pointer(created), replaces_version=None)
 
@@ -304,29 +303,26 @@ async def test_a_store_that_is_not_there_is_unavailable_and_nothing_was_written(
 
 
 async def test_the_clock_is_compared_with_answers_and_not_with_repeated_ones(
-    dynamo_settings: DynamoClientSettings,
+    dynamo_settings: DynamoSettings, transport: Transport
 ) -> None:
     seen: list[tuple[int, int, int]] = []
 
-    def observe(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-        seen.append((sent_ms, received_ms, date_ms))
+    def observe(*, sent_ms: int, received_ms: int, server_ms: int, resolution_ms: int) -> None:
+        assert resolution_ms == 1_000
+        seen.append((sent_ms, received_ms, server_ms))
 
-    async with DynamoScheduleStore(dynamo_settings, SystemClock(), observe, NoTelemetry()) as store:
-        faults = Faults(store.client)
-        await store.ping()
-        faults.lose_request("GetItem")
-        await store.read_row(SHARD, row().position)
-        with pytest.raises(ConditionFailed):  # an error is an answer as well
-            await store.hold(SHARD, row().position, MINE)
+    store = store_on(transport, dynamo_settings, observe)
+    faults = Faults(store.client)
+    await store.ping()
+    faults.lose_request("GetItem")
+    await store.read_row(row().name)
+    with pytest.raises(ConditionFailed):  # an error is an answer as well
+        await store.hold(row().name, MINE)
 
     assert len(seen) == 2
-    for sent_ms, received_ms, date_ms in seen:
-        assert sent_ms - 2_000 <= date_ms <= received_ms + 1_000
-        assert date_ms % 1_000 == 0
-
-
-def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-    """These tests are not about the clock."""
+    for sent_ms, received_ms, server_ms in seen:
+        assert sent_ms - 2_000 <= server_ms <= received_ms + 1_000
+        assert server_ms % 1_000 == 0
 
 
 async def test_a_repeat_is_recognised_also_when_its_token_is_forgotten(
@@ -340,14 +336,14 @@ async def test_a_repeat_is_recognised_also_when_its_token_is_forgotten(
     for created in (old, lone):
         for _ in range(2):
             await dynamo_store.create(created, pointer(created), replaces_version=None)
-        await dynamo_store.hold(created.shard, created.position, MINE)
+        await dynamo_store.hold(created.name, MINE)
 
     for _ in range(2):
-        await dynamo_store.cancel(lone.shard, cancelled, hold=MINE)
+        await dynamo_store.cancel(lone.name, cancelled, hold=MINE)
         await dynamo_store.reschedule(
-            old.shard, superseded, hold=MINE, row=new, pointer=pointer(new), replaces_version=1
+            old.name, superseded, hold=MINE, row=new, pointer=pointer(new), replaces_version=1
         )
 
-    assert await dynamo_store.read_row(new.shard, new.position) == new
+    assert await dynamo_store.read_row(new.name) == new
     with pytest.raises(ConditionFailed):  # another cancel of the same row is not that one
-        await dynamo_store.cancel(lone.shard, replace(cancelled, at_ms=cancelled.at_ms + 1), hold=MINE)
+        await dynamo_store.cancel(lone.name, replace(cancelled, at_ms=cancelled.at_ms + 1), hold=MINE)

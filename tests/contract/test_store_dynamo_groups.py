@@ -13,7 +13,7 @@ from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import SHARDS, Faults
-from tests.support.builders import outcome, pointer, row, schedule
+from tests.support.builders import DUE_MS, end, outcome, pointer, row, schedule
 
 pytestmark = pytest.mark.real
 
@@ -32,7 +32,7 @@ async def _create_all(store: DynamoScheduleStore, rows: list[Row]) -> list[BaseE
 
 
 async def _stored(store: DynamoScheduleStore, rows: list[Row]) -> list[bool]:
-    return [await store.read_row(one.shard, one.position) == one for one in rows]
+    return [await store.read_row(one.name) == one for one in rows]
 
 
 def _too_large() -> Outcome:
@@ -143,7 +143,7 @@ async def test_a_group_without_an_answer_is_unknown_to_each_of_its_members(
     assert all(isinstance(one, StoreUnavailable) and one.outcome_unknown for one in told)
 
 
-async def test_who_gives_up_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+async def test_a_request_that_is_cancelled_cancels_no_other(dynamo_store: DynamoScheduleStore) -> None:
     rows = [row() for _ in range(MANY)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
@@ -169,12 +169,11 @@ async def test_those_whose_carrier_gave_up_go_together_again(dynamo_store: Dynam
 # --- outcomes and deletes
 
 
-async def test_the_tidy_ups_of_one_moment_share_their_calls(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+async def test_the_cleanups_of_one_moment_share_their_calls(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
     rows = [row(shard=ShardId(n % SHARDS)) for n in range(40)]
     assert await _create_all(dynamo_store, rows) == [None] * 40
 
-    await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows))
-    await asyncio.gather(*(dynamo_store.delete_rows(one.shard, [one.position]) for one in rows))
+    await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one)]) for one in rows))
 
     assert faults.sent[BATCH] == 4
     assert not any(await _stored(dynamo_store, rows))
@@ -184,19 +183,19 @@ async def test_the_tidy_ups_of_one_moment_share_their_calls(dynamo_store: Dynamo
 
 
 async def test_an_outcome_that_is_too_large_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
-    outcomes = [outcome(row()) for _ in range(10)]
-    outcomes[3] = _too_large()
+    rows = [row() for _ in range(10)]
+    ends = [end(one, _too_large() if one is rows[3] else None) for one in rows]
 
-    told = await asyncio.gather(*(dynamo_store.put_outcomes([one]) for one in outcomes), return_exceptions=True)
+    told = await asyncio.gather(*(dynamo_store.finish(one.row.shard, [one]) for one in ends), return_exceptions=True)
 
     assert isinstance(told[3], Rejected)
     assert told[:3] + told[4:] == [None] * 9
 
 
-async def test_a_tidy_up_that_is_cancelled_takes_nobody_with_it(dynamo_store: DynamoScheduleStore) -> None:
+async def test_a_cleanup_that_is_cancelled_cancels_no_other(dynamo_store: DynamoScheduleStore) -> None:
     rows = [row() for _ in range(10)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(dynamo_store.put_outcomes([outcome(one)])) for one in rows]
+        tasks = [group.create_task(dynamo_store.finish(one.shard, [end(one)])) for one in rows]
         await asyncio.sleep(0)
         tasks[0].cancel()
 
@@ -213,20 +212,22 @@ async def test_rows_of_four_hundred_kilobytes_get_their_outcomes_and_go(dynamo_s
             "put_item", TableName=dynamo_store.client.settings.schedules_table, Item=codec.row_item(large)
         )
 
-    await dynamo_store.put_outcomes([outcome(row()), outcome(delivered)])
-    await dynamo_store.cancel(cancelled.shard, outcome(cancelled, EndState.CANCELLED), hold=RequestId("r"))
+    await dynamo_store.finish(delivered.shard, [end(row()), end(delivered)])
+    await dynamo_store.cancel(cancelled.name, outcome(cancelled, EndState.CANCELLED), hold=RequestId("r"))
 
     for large, ended in ((delivered, outcome(delivered)), (cancelled, outcome(cancelled, EndState.CANCELLED))):
         name = large.schedule.client_id, large.schedule.schedule_key
         assert await dynamo_store.read_outcome(*name, large.position) == replace(ended, schedule=None)
-    assert await dynamo_store.read_row(cancelled.shard, cancelled.position) is None
+        assert await dynamo_store.read_row(large.name) is None
 
 
-async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+async def test_throttling_of_cleanups_is_raised_to_all_of_them(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
     faults.answer(BATCH, "ThrottlingException", times=1_000)
     rows = [row() for _ in range(3)]
 
-    told = await asyncio.gather(*(dynamo_store.put_outcomes([outcome(one)]) for one in rows), return_exceptions=True)
+    told = await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one)]) for one in rows), return_exceptions=True)
 
     assert all(isinstance(one, StoreThrottled) for one in told)
 
@@ -236,11 +237,11 @@ async def test_throttled_tidy_ups_are_told_to_all(dynamo_store: DynamoScheduleSt
 
 async def _held(store: DynamoScheduleStore, rows: list[Row]) -> None:
     assert await _create_all(store, rows) == [None] * len(rows)
-    await asyncio.gather(*(store.hold(one.shard, one.position, HOLD) for one in rows))
+    await asyncio.gather(*(store.hold(one.name, HOLD) for one in rows))
 
 
 async def _cancel_all(store: DynamoScheduleStore, rows: list[Row], hold: RequestId) -> list[BaseException | None]:
-    cancels = (store.cancel(one.shard, outcome(one, EndState.CANCELLED), hold=hold) for one in rows)
+    cancels = (store.cancel(one.name, outcome(one, EndState.CANCELLED), hold=hold) for one in rows)
     return await asyncio.gather(*cancels, return_exceptions=True)
 
 
@@ -265,7 +266,7 @@ async def test_a_cancel_whose_hold_was_taken_off_fails_alone(dynamo_store: Dynam
     await _held(dynamo_store, rows)
     taken = rows[10:13]
     for one in taken:
-        assert await dynamo_store.drop_hold(one.shard, one.position)
+        assert await dynamo_store.drop_hold(one.name)
 
     told = await _cancel_all(dynamo_store, rows, HOLD)
 
@@ -305,14 +306,14 @@ async def test_first_outcomes_of_one_moment_share_their_calls_and_stand(
     dynamo_store: DynamoScheduleStore, faults: Faults
 ) -> None:
     rows = [row() for _ in range(40)]
-    first = [outcome(one) for one in rows]
-    later = [replace(one, at_ms=one.at_ms + 1) for one in first]
+    first = [end(one, first_stands=True) for one in rows]
+    later = [end(one, outcome(one, at_ms=DUE_MS + 6), first_stands=True) for one in rows]
 
-    await asyncio.gather(*(dynamo_store.put_outcomes_if_absent([one]) for one in first[:30]))
-    await asyncio.gather(*(dynamo_store.put_outcomes_if_absent([one]) for one in [*later[:30], *first[30:]]))
+    await asyncio.gather(*(dynamo_store.finish(one.row.shard, [one]) for one in first[:30]))
+    await asyncio.gather(*(dynamo_store.finish(one.row.shard, [one]) for one in [*later[:30], *first[30:]]))
 
     assert faults.sent["BatchExecuteStatement"] == 4
-    for one in first:
+    for one in map(outcome, rows):
         assert await dynamo_store.read_outcome(one.client_id, one.schedule_key, one.position) == one
 
 
@@ -320,22 +321,20 @@ async def test_an_insert_that_is_throttled_is_sent_again_and_the_others_are_not(
     dynamo_store: DynamoScheduleStore, faults: Faults
 ) -> None:
     faults.answer_ok("BatchExecuteStatement", '{"Responses": [{}, {"Error": {"Code": "ThrottlingError"}}]}')
-    first, second = outcome(row()), outcome(row())
+    rows = [row(), row()]
+    first, second = map(outcome, rows)
 
-    await asyncio.gather(dynamo_store.put_outcomes_if_absent([first]), dynamo_store.put_outcomes_if_absent([second]))
+    await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one, first_stands=True)]) for one in rows))
 
     assert await dynamo_store.read_outcome(first.client_id, first.schedule_key, first.position) is None  # made up
     assert await dynamo_store.read_outcome(second.client_id, second.schedule_key, second.position) == second
 
 
 async def test_an_insert_that_is_refused_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
-    large, small = _too_large(), outcome(row())
+    of = row()
+    ends = [end(of, first_stands=True), end(of, _too_large(), first_stands=True)]
 
-    told = await asyncio.gather(
-        dynamo_store.put_outcomes_if_absent([small]),
-        dynamo_store.put_outcomes_if_absent([large]),
-        return_exceptions=True,
-    )
+    told = await asyncio.gather(*(dynamo_store.finish(of.shard, [one]) for one in ends), return_exceptions=True)
 
     assert told[0] is None
     assert isinstance(told[1], Rejected)

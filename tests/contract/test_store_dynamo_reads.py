@@ -9,7 +9,7 @@ import pytest
 from clockwork.domain.schedule import Pointer, Row
 from clockwork.errors import StoreThrottled
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.batching import READS_AT_ONCE, GroupedReads
+from clockwork.stores.dynamodb.batching import READS_AT_ONCE, BatchedReads
 from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
@@ -77,18 +77,18 @@ async def test_what_is_left_undone_is_read_alone_and_throttled_alone(
     faults.answer_ok("BatchGetItem", orjson.dumps(answer).decode())
     faults.answer("GetItem", "ThrottlingException", times=1_000)
 
-    reads = (dynamo_store.read_row(one.shard, one.position) for one in (sound, throttled))
+    reads = (dynamo_store.read_row(one.name) for one in (sound, throttled))
     told = await asyncio.gather(*reads, return_exceptions=True)
 
     assert told[0] == sound
     assert isinstance(told[1], StoreThrottled)
     faults.heal()
-    assert await dynamo_store.read_row(throttled.shard, throttled.position) == throttled
+    assert await dynamo_store.read_row(throttled.name) == throttled
 
 
 async def test_a_key_that_is_rejected_fails_alone(dynamo_store: DynamoScheduleStore) -> None:
     table = dynamo_store.client.settings.keys_table
-    reads = GroupedReads(dynamo_store.client, table, name=lambda item: str(item["clientKey"]["S"]))
+    reads = BatchedReads(dynamo_store.client, table, name=lambda item: str(item["clientKey"]["S"]))
     (known,) = await _created(dynamo_store, 1)
     sound = codec.pointer_key(known.schedule.client_id, known.schedule.schedule_key)
     too_long = {**sound, "clientKey": {"S": "x" * 3_000}}

@@ -11,7 +11,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
-from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
+from tests.support.builders import DUE_MS, gone, outcome, pointer, row, row_name, schedule
 
 pytestmark = pytest.mark.real
 
@@ -62,7 +62,7 @@ async def test_a_damaged_row_is_shown_as_broken_with_all_that_can_be_read(
     assert (found.client_id is None) == ("clientId" in attributes)
     assert found.schedule_key is not None
     assert json.loads(found.raw)["partitionId"] == {"S": "1"}
-    assert await dynamo_store.read_row(SHARD, at) == found
+    assert await dynamo_store.read_row(row_name(at, shard=SHARD)) == found
     assert await dynamo_store.read_rows(SHARD, [at]) == {at: found}
 
 
@@ -74,7 +74,7 @@ async def test_a_broken_row_among_good_ones_holds_up_none_and_can_be_deleted(dyn
     await dynamo_store.create(behind, pointer(behind), replaces_version=None)
 
     page = await dynamo_store.read_page(SHARD, after=None, rows_max=10)
-    await dynamo_store.delete_rows(SHARD, [at])
+    await dynamo_store.finish(SHARD, [gone(each) for each in page.rows if each.position == at])
 
     assert [type(r) for r in page.rows] == [Row, BrokenRow, Row]
     assert (await dynamo_store.read_page(SHARD, after=None, rows_max=10)).rows == (before, behind)
@@ -82,7 +82,7 @@ async def test_a_broken_row_among_good_ones_holds_up_none_and_can_be_deleted(dyn
 
 async def test_a_broken_row_can_be_held_and_cancelled(dynamo_store: DynamoScheduleStore) -> None:
     at = await _write_by_hand(dynamo_store, taskData=None, retry={"S": "soon"})
-    broken = await dynamo_store.read_row(SHARD, at)
+    broken = await dynamo_store.read_row(row_name(at, shard=SHARD))
     assert isinstance(broken, BrokenRow)
     assert broken.client_id is not None
     assert broken.schedule_key is not None
@@ -96,11 +96,11 @@ async def test_a_broken_row_can_be_held_and_cancelled(dynamo_store: DynamoSchedu
         expires_at_s=2_000_000_000,
     )
 
-    held = await dynamo_store.hold(SHARD, at, RequestId("mine"))
-    assert held == await dynamo_store.read_row(SHARD, at)
-    await dynamo_store.cancel(SHARD, cancelled, hold=RequestId("mine"))
+    held = await dynamo_store.hold(broken.name, RequestId("mine"))
+    assert held == await dynamo_store.read_row(row_name(at, shard=SHARD))
+    await dynamo_store.cancel(broken.name, cancelled, hold=RequestId("mine"))
 
-    assert await dynamo_store.read_row(SHARD, at) is None
+    assert await dynamo_store.read_row(row_name(at, shard=SHARD)) is None
     assert await dynamo_store.read_outcome(broken.client_id, broken.schedule_key, at) == cancelled
 
 
@@ -117,7 +117,7 @@ async def test_a_row_of_a_newer_format_is_told_apart_and_keeps_its_lane(dynamo_s
 async def test_an_attribute_that_this_version_does_not_know_is_no_damage(dynamo_store: DynamoScheduleStore) -> None:
     at = await _write_by_hand(dynamo_store, note={"S": "from an operator"})
 
-    assert isinstance(await dynamo_store.read_row(SHARD, at), Row)
+    assert isinstance(await dynamo_store.read_row(row_name(at, shard=SHARD)), Row)
 
 
 @pytest.mark.parametrize("rows_max", [1, 2, 10])
@@ -157,7 +157,7 @@ async def test_a_row_with_another_fraction_than_ours_is_shown_where_it_stands(
     await _put(dynamo_store, codec.row_item(row(shard=SHARD)) | {"scheduleTime": {"N": "1700000000000.5"}})
 
     (found,) = (await dynamo_store.read_page(SHARD, after=None, rows_max=10)).rows
-    await dynamo_store.delete_rows(SHARD, [at])
+    await dynamo_store.finish(SHARD, [gone(found)])
 
     assert found.position == at
     assert text_of(at).startswith("1700000000000.5")

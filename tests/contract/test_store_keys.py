@@ -9,7 +9,7 @@ from clockwork.domain.position import position_of
 from clockwork.domain.schedule import DataForm, EndState, Guarantee, Row
 from clockwork.errors import ConditionFailed, Contested
 from clockwork.ports.store import ScheduleStore
-from tests.support.builders import outcome, pointer, row, schedule
+from tests.support.builders import end, outcome, pointer, row, schedule
 
 CREATORS = 200
 """Creates of one key at the same moment."""
@@ -29,7 +29,7 @@ async def test_a_created_schedule_is_read_back_whole(store: ScheduleStore) -> No
 
     await store.create(created, pointer(created), replaces_version=None)
 
-    assert await store.read_row(created.shard, created.position) == created
+    assert await store.read_row(created.name) == created
     assert await store.read_pointer(wanted.client_id, wanted.schedule_key) == pointer(created)
 
 
@@ -38,7 +38,7 @@ async def test_empty_task_data_is_kept(store: ScheduleStore) -> None:
 
     await store.create(created, pointer(created), replaces_version=None)
 
-    assert await store.read_row(created.shard, created.position) == created
+    assert await store.read_row(created.name) == created
 
 
 async def test_what_was_never_there_is_absent(store: ScheduleStore) -> None:
@@ -47,7 +47,7 @@ async def test_what_was_never_there_is_absent(store: ScheduleStore) -> None:
 
     assert await store.read_pointer(*names) is None
     assert await store.read_outcome(*names, unknown.position) is None
-    assert await store.read_row(unknown.shard, unknown.position) is None
+    assert await store.read_row(unknown.name) is None
 
 
 async def test_keys_that_look_alike_when_joined_are_different_keys(store: ScheduleStore) -> None:
@@ -67,7 +67,7 @@ async def test_the_same_create_again_is_the_same_create(store: ScheduleStore) ->
     # Also if so much time has passed that no token is remembered: here, played by another expiry, hence another token.
     await store.create(created, pointer(created, expires_at_s=2_000_000_001), replaces_version=None)
 
-    assert await store.read_row(created.shard, created.position) == created
+    assert await store.read_row(created.name) == created
 
 
 async def test_a_create_does_not_take_a_key_that_has_a_pointer(store: ScheduleStore) -> None:
@@ -78,7 +78,7 @@ async def test_a_create_does_not_take_a_key_that_has_a_pointer(store: ScheduleSt
     with pytest.raises(ConditionFailed):
         await store.create(second, pointer(second), replaces_version=None)
 
-    assert await store.read_row(second.shard, second.position) is None
+    assert await store.read_row(second.name) is None
     assert await store.read_pointer(first.schedule.client_id, first.schedule.schedule_key) == pointer(first)
 
 
@@ -93,7 +93,7 @@ async def test_a_create_takes_over_exactly_the_version_that_it_names(store: Sche
         await store.create(third, pointer(third), replaces_version=1)
 
     assert await store.read_pointer(first.schedule.client_id, first.schedule.schedule_key) == pointer(second)
-    assert await store.read_row(third.shard, third.position) is None
+    assert await store.read_row(third.name) is None
 
 
 async def test_a_create_that_takes_over_needs_a_pointer_to_take(store: ScheduleStore) -> None:
@@ -102,7 +102,7 @@ async def test_a_create_that_takes_over_needs_a_pointer_to_take(store: ScheduleS
     with pytest.raises(ConditionFailed):
         await store.create(created, pointer(created), replaces_version=1)
 
-    assert await store.read_row(created.shard, created.position) is None
+    assert await store.read_row(created.name) is None
 
 
 async def test_of_many_creates_of_one_key_at_once_one_wins(store: ScheduleStore) -> None:
@@ -123,7 +123,7 @@ async def test_of_many_creates_of_one_key_at_once_one_wins(store: ScheduleStore)
     won = await asyncio.gather(*(create(candidate) for candidate in rows))
 
     winners = [candidate for candidate, winner in zip(rows, won, strict=True) if winner]
-    there = [r for r in rows if await store.read_row(r.shard, r.position) is not None]
+    there = [r for r in rows if await store.read_row(r.name) is not None]
     assert len(winners) == 1
     assert there == winners
     assert await store.read_pointer(rows[0].schedule.client_id, rows[0].schedule.schedule_key) == pointer(winners[0])
@@ -168,7 +168,7 @@ async def test_what_is_discarded_is_so_since_the_first_time_and_lives_no_longer_
     await store.push_pointer_expiry(created, expires_at_s=2_000)
     assert await store.read_pointer(*names) == replace(there, discarded_at_ms=7, expires_at_s=2_000)
     # Nor does an outcome that is put once more take it off.
-    await store.put_outcomes([outcome(created, EndState.FAILED)])
+    await store.finish(created.shard, [end(created, outcome(created, EndState.FAILED))])
     assert await store.discard(there, at_ms=9) == 7
 
 
@@ -193,54 +193,64 @@ async def test_nothing_is_discarded_where_another_pointer_stands_or_none(store: 
 
 @pytest.mark.parametrize("state", list(EndState))
 async def test_an_outcome_is_read_back_whole(store: ScheduleStore, state: EndState) -> None:
-    ended = outcome(row(schedule(headers=(("h", "v"),), task_data=b"\x00\xff")), state)
+    of = row(schedule(headers=(("h", "v"),), task_data=b"\x00\xff"))
+    ended = outcome(of, state)
 
-    await store.put_outcomes([ended])
+    await store.finish(of.shard, [end(of, ended)])
 
     assert await store.read_outcome(ended.client_id, ended.schedule_key, ended.position) == ended
 
 
 async def test_outcomes_of_one_key_stand_side_by_side(store: ScheduleStore) -> None:
     of = schedule()
-    earlier, later = outcome(row(of)), outcome(row(of), EndState.CANCELLED)
+    rows = row(of), row(of)
+    earlier, later = outcome(rows[0]), outcome(rows[1], EndState.CANCELLED)
 
-    await store.put_outcomes([earlier, later])
+    await store.finish(rows[0].shard, [end(rows[0], earlier), end(rows[1], later)])
 
     assert await store.read_outcome(of.client_id, of.schedule_key, earlier.position) == earlier
     assert await store.read_outcome(of.client_id, of.schedule_key, later.position) == later
     assert await store.read_pointer(of.client_id, of.schedule_key) is None
 
 
-async def test_any_number_of_outcomes_is_put_each_over_what_is_there(store: ScheduleStore) -> None:
+async def test_any_number_of_rows_is_finished_and_each_outcome_put_over_a_stored_one(store: ScheduleStore) -> None:
     rows = [row() for _ in range(130)]
-    await store.put_outcomes([outcome(r, at_ms=1) for r in rows[:3]])
-    ended = [outcome(r) for r in rows]
+    await store.finish(rows[0].shard, [end(r, outcome(r, at_ms=1)) for r in rows[:3]])
+    for created in rows:
+        await store.create(created, pointer(created), replaces_version=None)
 
-    # One of them twice, as when two chunks of a tidy-up overlap.
-    await store.put_outcomes([*ended, ended[7]])
-    await store.put_outcomes([])
+    # Overlapping, as when a zombie's cleanup runs beside the present owner's.
+    await store.finish(rows[0].shard, [end(r) for r in rows])
+    await store.finish(rows[0].shard, [end(r) for r in rows[:40]])
+    await store.finish(rows[0].shard, [])
 
-    for one in ended:
+    for one in map(outcome, rows):
         assert await store.read_outcome(one.client_id, one.schedule_key, one.position) == one
+    assert await store.read_rows(rows[0].shard, [r.position for r in rows]) == {}
 
 
 async def test_large_outcomes_are_put_as_well(store: ScheduleStore) -> None:
-    ended = [outcome(row(schedule(task_data=bytes([n]) * 256 * 1024))) for n in range(30)]
+    rows = [row(schedule(task_data=bytes([n]) * 256 * 1024)) for n in range(30)]
 
-    await store.put_outcomes(ended)
+    await store.finish(rows[0].shard, [end(each) for each in rows])
 
-    for one in ended:
+    for one in map(outcome, rows):
         assert await store.read_outcome(one.client_id, one.schedule_key, one.position) == one
 
 
-async def test_the_first_outcome_stands_where_it_is_put_if_absent(store: ScheduleStore) -> None:
-    of = row()
+async def test_the_first_outcome_stands_where_it_is_to_stand(store: ScheduleStore) -> None:
+    of, other = row(), row()
     first, second = outcome(of, at_ms=1), outcome(of, EndState.FAILED)
 
-    await store.put_outcomes_if_absent([first])
-    await store.put_outcomes_if_absent([second])
+    await store.finish(of.shard, [end(of, first, first_stands=True)])
+    # Beside one that is overwritten, so that each end is judged by itself.
+    await store.finish(of.shard, [end(other, outcome(other, at_ms=1))])
+    await store.finish(of.shard, [end(other), end(of, second, first_stands=True)])
 
     assert await store.read_outcome(first.client_id, first.schedule_key, first.position) == first
+    assert await store.read_outcome(other.schedule.client_id, other.schedule.schedule_key, other.position) == outcome(
+        other
+    )
 
 
 async def test_positions_of_38_digits_with_trailing_zeros_are_found_again(store: ScheduleStore) -> None:
@@ -256,10 +266,9 @@ async def test_positions_of_38_digits_with_trailing_zeros_are_found_again(store:
         ended = outcome(created)
 
         await store.create(created, pointer(created), replaces_version=None)
-        await store.put_outcomes([ended])
 
-        assert await store.read_row(created.shard, at) == created, text
-        assert await store.read_outcome(ended.client_id, ended.schedule_key, at) == ended, text
+        assert await store.read_row(created.name) == created, text
         assert (await store.read_page(created.shard, after=None, rows_max=1)).rows == (created,), text
-        await store.delete_rows(created.shard, [at])
-        assert await store.read_row(created.shard, at) is None, text
+        await store.finish(created.shard, [end(created)])
+        assert await store.read_outcome(ended.client_id, ended.schedule_key, at) == ended, text
+        assert await store.read_row(created.name) is None, text

@@ -26,13 +26,13 @@ async def _create(store: ScheduleStore, at: Row, note: NoteChange) -> None:
 
 
 async def _cancel(store: ScheduleStore, at: Row, note: NoteChange) -> None:
-    await store.cancel(at.shard, outcome(at, EndState.CANCELLED), hold=MINE, note=note)
+    await store.cancel(at.name, outcome(at, EndState.CANCELLED), hold=MINE, note=note)
 
 
 async def _reschedule(store: ScheduleStore, at: Row, note: NoteChange) -> None:
     new = replace(at, position=Position(at.position + 1))
     await store.reschedule(
-        at.shard,
+        at.name,
         replace(outcome(at, EndState.SUPERSEDED), moved_to=new.position),
         hold=MINE,
         row=new,
@@ -46,11 +46,11 @@ EFFECTS: list[Effect] = [_create, _cancel, _reschedule]
 
 
 async def _ready(store: ScheduleStore, effect: Effect) -> Row:
-    """What `effect` can be done to."""
+    """A row that `effect` can be done to."""
     at = row()
     if effect is not _create:
         await store.create(at, pointer(at), replaces_version=None)
-        await store.hold(at.shard, at.position, MINE)
+        await store.hold(at.name, MINE)
     return at
 
 
@@ -62,7 +62,7 @@ async def _stands(store: ScheduleStore, at: Row) -> tuple[object, ...]:
     names = (at.schedule.client_id, at.schedule.schedule_key)
     return (
         await store.read_pointer(*names),
-        await store.read_row(at.shard, at.position),
+        await store.read_row(at.name),
         await store.read_outcome(*names, at.position),
     )
 
@@ -82,7 +82,7 @@ async def test_an_effect_by_command_moves_the_note_in_its_transaction(store: Sch
 
 @pytest.mark.parametrize("effect", EFFECTS)
 @pytest.mark.parametrize("read", [FIRST, replace(SECOND, before=(replace(PLACE, offset=16),))])
-async def test_whoever_has_read_another_note_has_no_effect_at_all(
+async def test_a_command_that_has_read_another_note_has_no_effect_at_all(
     store: ScheduleStore, effect: Effect, read: NoteChange
 ) -> None:
     # The command was answered as one without an effect, while this node was frozen.
@@ -107,7 +107,7 @@ async def test_a_note_stays_as_it_is_where_the_effect_is_refused(store: Schedule
         other = row(replace(at.schedule, delivery_id="other"))
         await store.create(other, pointer(other), replaces_version=None)
     else:
-        await store.drop_hold(at.shard, at.position)
+        await store.drop_hold(at.name)
     with pytest.raises(ConditionFailed):
         await effect(store, at, FIRST)
     assert await _note(store, at) is None
@@ -144,8 +144,8 @@ async def test_a_cancel_of_another_that_wrote_the_same_outcome_is_not_taken_for_
     # Two cancels of one millisecond write the same; the other one, over HTTP, has moved no note.
     at = await _ready(store, _cancel)
     theirs = RequestId("theirs")
-    await store.hold(at.shard, at.position, theirs)
-    await store.cancel(at.shard, outcome(at, EndState.CANCELLED), hold=theirs)
+    await store.hold(at.name, theirs)
+    await store.cancel(at.name, outcome(at, EndState.CANCELLED), hold=theirs)
 
     with pytest.raises(ConditionFailed):
         await _cancel(store, at, FIRST)

@@ -13,7 +13,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, Unreadable
 from clockwork.ports.store import ScheduleStore
 from tests.contract.store_fixtures import SHARDS
-from tests.support.builders import DUE_MS, outcome, pointer, row, schedule
+from tests.support.builders import DUE_MS, end, pointer, row, schedule
 
 SHARD: Final = ShardId(1)
 OWNERS: Final = 50
@@ -157,8 +157,7 @@ async def test_a_page_sees_every_write_that_was_answered_before(store: ScheduleS
         created = row(shard=SHARD)
         await store.create(created, pointer(created), replaces_version=None)
         assert (await store.read_page(SHARD, after=None, rows_max=5)).rows == (created,)
-        await store.put_outcomes([outcome(created)])
-        await store.delete_rows(SHARD, [created.position])
+        await store.finish(SHARD, [end(created)])
         assert (await store.read_page(SHARD, after=None, rows_max=5)).rows == ()
 
 

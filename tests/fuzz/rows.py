@@ -200,7 +200,7 @@ async def check(damage: Damage, at: str | None, tally: Tally) -> None:
 
 
 async def _became(engine: Engine, bad: Row | BrokenRow) -> str:
-    there = await engine.store.read_row(bad.shard, bad.position)
+    there = await engine.store.read_row(bad.name)
     if there is None:
         letters = [dict(one.headers) for one in engine.kafka.read_committed(engine.settings.dead_letter_topic)]
         outcomes = [one for one in engine.store.outcomes.values() if one.position == bad.position]

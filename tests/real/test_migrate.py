@@ -5,11 +5,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.support.commands import run_module
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import read_all
@@ -24,8 +25,11 @@ ROWS = 1_200
 async def first_table(cluster: Cluster, items: list[Mapping[str, object]]) -> str:
     """A table of the first Clockwork's, with these items."""
     name, clock = f"first-{uuid4().hex[:8]}", SystemClock()
-    settings = DynamoClientSettings(
-        region="us-east-1", endpoint=cluster.services.dynamodb_endpoint, access_key="local", secret_key="local"
+    settings = DynamoSettings(
+        region="us-east-1",
+        endpoint=cluster.services.dynamodb_endpoint,
+        access_key="local",
+        secret_key=SecretStr("local"),
     )
     async with DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
         await client.call(

@@ -110,7 +110,7 @@ async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(
             ready = await node.client.readyz()
             return ready.status == 503 and any(name in reason for reason in ready.body["reasons"])
 
-        await until(lambda: reasons("DynamoDB"), "DynamoDB named")
+        await until(lambda: reasons("the store"), "the store named")
         assert (await node.client.livez()).status == 200
         await dynamodb.open()
         await until(lambda: reasons("topics"), "Kafka named")

@@ -10,7 +10,7 @@ from clockwork.domain import marker
 from clockwork.domain.planning import Action, PlannedDelivery, Planner
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row
+from clockwork.domain.schedule import BrokenRow, EndState, Outcome, Pointer, RequestId, Retry, Row, RowName
 from clockwork.errors import (
     BrokerUnavailable,
     ConditionFailed,
@@ -20,12 +20,13 @@ from clockwork.errors import (
     TransactionConflict,
 )
 from clockwork.firing import shard_pass
-from clockwork.firing.cleanup import Cleanup, Completed
+from clockwork.firing.cleanup import Cleanup
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.settlement import completed
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import ShardLease, Takeover
+from clockwork.ports.store import End
 from clockwork.requests import cancel, state
 from clockwork.requests import hold as holding
 from clockwork.requests.context import RequestContext
@@ -182,7 +183,7 @@ async def look_before_hold(self: HoldAttempts) -> Held:
     context, pointer = self._context, self._pointer
     by = RequestId(f"{context.rng.getrandbits(128):032x}")
     shard = await context.store.read_shard(pointer.shard)
-    row = await context.store.hold(pointer.shard, pointer.position, by)
+    row = await context.store.hold(pointer.row_name, by)
     if shard.frontier_ms >= holding._free_until_ms(row, epoch=shard.epoch):
         raise holding.TooLate
     return Held(row, by)
@@ -196,20 +197,20 @@ async def holds_ignored(self: ShardPass, planner: Planner) -> list[PlannedDelive
     return list(planner.deliveries)
 
 
-async def drop_hold_and_fire(self: HostStore, shard: Any, position: Any) -> bool:
-    await _drop_hold(self, shard, position)
+async def drop_hold_and_fire(self: HostStore, name: Any) -> bool:
+    await _drop_hold(self, name)
     return True
 
 
-async def drop_hold_through_conflict(self: HostStore, shard: Any, position: Any) -> bool:
+async def drop_hold_through_conflict(self: HostStore, name: Any) -> bool:
     try:
-        return await _drop_hold(self, shard, position)
+        return await _drop_hold(self, name)
     except TransactionConflict:
         return True
 
 
-def held_by_anybody(self: HostStore, shard: Any, outcome: Outcome, hold: Any) -> None:
-    if (shard, outcome.position) not in self.rows:
+def held_by_anybody(self: HostStore, name: RowName, outcome: Outcome, hold: Any) -> None:
+    if (name.shard, name.position) not in self.rows:
         raise ConditionFailed
 
 
@@ -243,9 +244,9 @@ async def cancel_whatever_is_there_now(
             return cancel._result(pointer, end)
 
 
-def upsert(self: HostStore, shard: Any, position: Any, retry: Retry | None, *, drop_hold: bool) -> bool:
-    there = _change_row(self, shard, position, retry, drop_hold=drop_hold)
-    if not there and (row := self.world.rows.ever.get((shard, position))) is not None:
+def upsert(self: HostStore, name: RowName, retry: Retry | None, *, drop_hold: bool) -> bool:
+    there = _change_row(self, name, retry, drop_hold=drop_hold)
+    if not there and (row := self.world.rows.ever.get((name.shard, name.position))) is not None:
         self._insert(replace(row, retry=retry))
     return True
 
@@ -265,9 +266,9 @@ def block_no_lane(self: Planner, lane: Any, until_ms: int) -> None:
     self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
 
 
-async def delete_first(self: Cleanup, chunk: list[Completed]) -> None:
-    await self._store.delete_rows(self._shard, [done.row.position for done in chunk])
-    await _write(self, chunk)
+async def delete_first(self: HostStore, shard: Any, ends: Sequence[End]) -> None:
+    await self.delete_rows(shard, [end.row.position for end in ends])
+    await _finish(self, shard, ends)
 
 
 async def lane_at_once(self: AcknowledgedDelivery, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
@@ -288,7 +289,7 @@ async def none_seen_is_none_there(context: RequestContext, client_id: Any, sched
 
 
 async def state_from_the_row(context: RequestContext, pointer: Pointer) -> Any:
-    row = await context.store.read_row(pointer.shard, pointer.position)
+    row = await context.store.read_row(pointer.row_name)
     if row is not None:
         return state.pending_view(pointer, row)
     outcome = await state.outcome_at(context, pointer)
@@ -309,8 +310,8 @@ _raise_frontier = ShardPass.raise_frontier
 _read = ShardPass._read
 _takeover = Takeover.run
 _marker_entries = Cleanup.marker_entries
-_write = Cleanup._write
 _drop_hold = HostStore.drop_hold
+_finish = HostStore.finish
 _change_row = HostStore._change_row
 _create = HostStore.create
 cancel_free_until = holding._free_until_ms

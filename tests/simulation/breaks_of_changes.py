@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from clockwork.domain.schedule import BrokenRow, Outcome, Row
+from clockwork.domain.schedule import BrokenRow, Outcome, Row, RowName
 from clockwork.errors import ConditionFailed, StoreUnavailable
 from clockwork.requests import reschedule
 from clockwork.requests.context import RequestContext
@@ -17,7 +17,7 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
 
     async def transaction(
         self: HostStore,
-        shard: Any,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: Any,
@@ -26,20 +26,20 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
         replaces_version: int,
         note: Any = None,
     ) -> None:
-        place, name = (shard, outcome.position), (pointer.client_id, pointer.schedule_key)
+        place, key = (name.shard, name.position), (pointer.client_id, pointer.schedule_key)
 
         def effect() -> None:
-            there = self.pointers[name]
-            self._check_free(place, (*name, outcome.position), (row.shard, row.position), name)
+            there = self.pointers[key]
+            self._check_free(place, (*key, outcome.position), (row.shard, row.position), key)
             if there.position == row.position:
                 return
             if on_condition:
-                self._check_held(shard, outcome, hold)
+                self._check_held(name, outcome, hold)
             if there.version != replaces_version:
                 raise ConditionFailed
             writes = self._put_row(row) | self._put_pointer(pointer)
             writes |= self._delete_row(*place) if deletes else {}
-            writes |= self._move_note(name, note)
+            writes |= self._move_note(key, note)
             self._apply(writes | (self._put_outcome(outcome) if puts_outcome else {}))
 
         await self._serve("reschedule", effect)

@@ -4,8 +4,9 @@ from typing import Any
 
 from clockwork.domain.command_notes import NoteChange
 from clockwork.ports.commands import CommandBatch, CommandRecord
+from clockwork.ports.store import KeyName
 from clockwork.requests.dedup import CommandDedup
-from clockwork.stores.memory.store import KeyName, Place, Write
+from clockwork.stores.memory.store import Place, Write
 from tests.simulation.command_world import COMMANDS, RECORDS_MAX, CommandWorld, HostCommandLog
 from tests.simulation.store_world import HostStore
 

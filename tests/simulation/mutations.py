@@ -246,7 +246,7 @@ MUTATIONS: Final = (
         name="row deleted before its outcome",
         seeds=20,
         theme=Theme.COMMITS,
-        patches=lambda: [(Cleanup, "_write", breaks.delete_first)],
+        patches=lambda: [(HostStore, "finish", breaks.delete_first)],
     ),
     Mutation(
         name="left out when the answer comes",

@@ -25,7 +25,7 @@ from clockwork.requests.context import RequestContext
 from clockwork.requests.results import ANY_VERSION, VersionCondition
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLog
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership

@@ -14,11 +14,11 @@ from typing import Any, Final, TypeVar
 
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, text_of
-from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row
+from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, RequestId, Row, RowName
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.ports.store import Page
-from clockwork.stores.memory.store import MemoryScheduleStore, OutcomePlace, Place, RowPlace, Write
+from clockwork.ports.store import End, OutcomePlace, Page, RowPlace
+from clockwork.stores.memory.store import MemoryScheduleStore, Place, Write, place_of_outcome
 from tests.simulation.clocks import TrueTime
 from tests.simulation.faults import StoreFaults
 from tests.simulation.host import Host
@@ -274,7 +274,9 @@ class HostStore(MemoryScheduleStore):
             self.world.send(_Request(host=host, operation=operation, effect=effect, answered=answered))
             answer = await answered
             if answer.date_ms is not None and copy == 1:
-                host.guard.observe(sent_ms=sent_ms, received_ms=host.clock.now_ms(), date_ms=answer.date_ms)
+                host.guard.observe(
+                    sent_ms=sent_ms, received_ms=host.clock.now_ms(), server_ms=answer.date_ms, resolution_ms=1_000
+                )
             error = answer.error
             if isinstance(error, StoreUnavailable) and copy < copies_max:
                 answer_lost = answer_lost or error.outcome_unknown
@@ -309,22 +311,50 @@ class HostStore(MemoryScheduleStore):
         assert isinstance(page, Page)
         return page
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Any:
-        row = await super().hold(shard, position, request)
-        self.world.trace.note("held", self._host, shard, text_of(position), row.retry if isinstance(row, Row) else None)
+    async def hold(self, name: RowName, request: RequestId) -> Any:
+        row = await super().hold(name, request)
+        retry = row.retry if isinstance(row, Row) else None
+        self.world.trace.note("held", self._host, name.shard, text_of(name.position), retry)
         return row
 
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        """In DynamoDB's three steps, each in parts: a crash, a lost answer or another node's write may come between any
+        two of them."""
+        overwriting = [end.outcome for end in ends if end.outcome is not None and not end.first_stands]
+        if_absent = [end.outcome for end in ends if end.outcome is not None and end.first_stands]
+        await self.put_outcomes(overwriting)
+        await self.put_outcomes_if_absent(if_absent)
+        await self.delete_rows(shard, [end.row.position for end in ends])
+
     async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        for part in self.world.parts(outcomes):
-            await super().put_outcomes(part)
+        def put(outcome: Outcome) -> None:
+            self.outcomes[place_of_outcome(outcome)] = outcome
+
+        await self._step("put_outcomes", outcomes, place_of_outcome, put)
 
     async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
-        for part in self.world.parts(outcomes):
-            await super().put_outcomes_if_absent(part)
+        def put(outcome: Outcome) -> None:
+            self.outcomes.setdefault(place_of_outcome(outcome), outcome)
+
+        await self._step("put_outcomes_if_absent", outcomes, place_of_outcome, put)
 
     async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
-        for part in self.world.parts(positions):
-            await super().delete_rows(shard, part)
+        def delete(position: Position) -> None:
+            self._remove(shard, position)
+
+        await self._step("delete_rows", positions, lambda position: (shard, position), delete)
+
+    async def _step(
+        self, operation: str, items: Sequence[_T], place: Callable[[_T], Place], write: Callable[[_T], None]
+    ) -> None:
+        for part in self.world.parts(items):
+
+            def effect(part: Sequence[_T] = part) -> None:
+                self._check_undisturbed(*map(place, part))
+                for item in part:
+                    write(item)
+
+            await self._serve(operation, effect)
 
 
 class _Walk:

@@ -1,4 +1,4 @@
-"""What the twin of the store once got wrong, so that the engine was blamed (seeds 101147 and 101411 of their day)."""
+"""Errors that the twin of the store once had, so that the engine was blamed (seeds 101147 and 101411 of their day)."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,14 @@ from tests.support import builders
 
 
 class HalfApplied(MemoryScheduleStore):
-    """A transaction is decided, and only its first item applied, until `finish`."""
+    """A transaction is decided, and only its first item applied, until `apply_rest`."""
 
     def _apply(self, writes: Mapping[Place, Write]) -> None:
         first, *self._rest = writes.values()
         self.busy |= writes.keys()
         first()
 
-    def finish(self) -> None:
+    def apply_rest(self) -> None:
         for write in self._rest:
             write()
         self.busy.clear()
@@ -33,6 +33,6 @@ async def test_a_create_repeated_while_it_is_being_applied_is_not_answered_befor
     assert not store.rows
     with pytest.raises(TransactionConflict):
         await store.create(row, builders.pointer(row), replaces_version=None)
-    store.finish()
+    store.apply_rest()
     await store.create(row, builders.pointer(row), replaces_version=None)
     assert list(store.rows.values()) == [row]

@@ -21,10 +21,12 @@ from clockwork.domain.schedule import (
     RequestId,
     Retry,
     Row,
+    RowName,
     Schedule,
     ScheduleKey,
 )
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.store import End
 
 DUE_MS: Final = 1_700_000_000_000
 """When schedules are due, if the test does not care."""
@@ -170,3 +172,18 @@ def outcome(
         failure=failure,
         expires_at_s=expires_at_s,
     )
+
+
+def end(of: Row, how: Outcome | None = None, *, first_stands: bool = False) -> End:
+    """The end of a row, with its outcome; delivered, if the test does not care."""
+    return End(row=of, outcome=how if how is not None else outcome(of), first_stands=first_stands)
+
+
+def gone(of: Row | BrokenRow) -> End:
+    """The end of a row that leaves no outcome."""
+    return End(row=of, outcome=None, first_stands=False)
+
+
+def row_name(at: Position, *, shard: int = SHARD) -> RowName:
+    """The name of a row whose key is not known."""
+    return RowName(shard=ShardId(shard), position=at, client_id=None, schedule_key=None)

@@ -42,9 +42,7 @@ from clockwork.requests.results import (
 )
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
-from clockwork.stores.memory.pauses import MemoryPauses
-from clockwork.stores.memory.search import MemoryScheduleSearch
-from clockwork.stores.memory.store import MemoryScheduleStore
+from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
 
@@ -197,8 +195,7 @@ class Engine:
         """Its topic has refused it too often."""
         failure = Failure(reason="record_too_large", attempts=8)
         ended = builders.outcome(row, EndState.FAILED, failure=failure, expires_at_s=2**40)
-        await self.store.put_outcomes([ended])
-        await self.store.delete_rows(row.shard, [row.position])
+        await self.store.finish(row.shard, [builders.end(row, ended)])
 
     def at_due(self, late_ms: int = 0) -> None:
         self.clock.set_ms(builders.DUE_MS + late_ms)

@@ -10,7 +10,7 @@ import pytest
 
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaWire
-from clockwork.stores.dynamodb.wire import DynamoWire, WireAnswer
+from clockwork.stores.dynamodb.client import HttpTransport, Response
 
 
 class Throttle:
@@ -24,16 +24,16 @@ class Throttle:
         """Of the requests that are refused."""
         self.refused: Counter[str] = Counter()
         rng = random.Random(seed)
-        real = DynamoWire.send
+        real = HttpTransport.send
 
-        async def send(wire: DynamoWire, operation: str, body: bytes) -> WireAnswer:
+        async def send(wire: HttpTransport, operation: str, body: bytes) -> Response:
             if rng.random() >= self.share:
                 return await real(wire, operation, body)
             self.refused[operation] += 1
             code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
-            return WireAnswer(400, None, json.dumps({"__type": code, "message": "made up"}).encode())
+            return Response(400, None, json.dumps({"__type": code, "message": "made up"}).encode())
 
-        patch.setattr(DynamoWire, "send", send)
+        patch.setattr(HttpTransport, "send", send)
 
 
 class LostAnswers:

@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pydantic import SecretStr
+
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Row
 from clockwork.domain.sharding import shard_of
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient
 from tests.support import builders
 from tests.support.nodes import Cluster
 
@@ -94,12 +96,12 @@ class Tables:
 async def tables_of(cluster: Cluster) -> AsyncIterator[Tables]:
     """For the length of a block."""
     clock = SystemClock()
-    settings = DynamoClientSettings(
+    settings = DynamoSettings(
         region="us-east-1",
         endpoint=cluster.services.dynamodb_endpoint,
         access_key="local",
-        secret_key="local",
-        read_timeout_s=60,  # whole tables are read here
+        secret_key=SecretStr("local"),
     )
-    async with DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
+    limits = CallLimits(read_timeout_s=60)  # whole tables are read here
+    async with DynamoClient(settings, clock, ClockGuard(clock).observe, NoTelemetry(), limits=limits) as client:
         yield Tables(client, cluster)

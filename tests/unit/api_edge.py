@@ -103,15 +103,15 @@ class Edge:
     async def row(self, key: str = "order-1", client: str = "shop") -> Row:
         """The row of the schedule that is pending under a key."""
         pointer = self.engine.store.pointers[ClientId(client), ScheduleKey(key)]
-        row = await self.engine.store.read_row(pointer.shard, pointer.position)
+        row = await self.engine.store.read_row(pointer.row_name)
         assert isinstance(row, Row)
         return row
 
     async def ends(self, state: EndState, key: str = "order-1", **how: Any) -> None:
         """The schedule that is pending under a key ends so."""
         row = await self.row(key)
-        await self.engine.store.put_outcomes([builders.outcome(row, state, expires_at_s=2**40, **how)])
-        await self.engine.store.delete_rows(row.shard, [row.position])
+        ended = builders.outcome(row, state, expires_at_s=2**40, **how)
+        await self.engine.store.finish(row.shard, [builders.end(row, ended)])
 
     async def in_flight(self, key: str = "order-1") -> None:
         """The owner of its shard may be firing it."""

@@ -207,7 +207,7 @@ async def _schedules(r: Recorder) -> None:
 
 async def _row(r: Recorder, key: str) -> Any:
     pointer = r.engine.store.pointers[ClientId("shop"), ScheduleKey(key)]
-    return await r.engine.store.read_row(pointer.shard, pointer.position)
+    return await r.engine.store.read_row(pointer.row_name)
 
 
 async def _many(r: Recorder) -> None:

@@ -146,7 +146,7 @@ async def test_a_history_tells_of_every_end_the_last_accepted_first(edge: Edge) 
     for version, state in enumerate(EndState, start=1):
         row = builders.row(builders.schedule(schedule_key="a/b", version=version))
         edge.engine.store.pointers[row.schedule.client_id, row.schedule.schedule_key] = builders.pointer(row)
-        await edge.engine.store.put_outcomes([builders.outcome(row, state)])
+        await edge.engine.store.finish(row.shard, [builders.end(row, builders.outcome(row, state))])
 
     answer = await edge.ask("GET", f"/schedule/{builders.CLIENT}/a%2Fb/history?limit=4")
 

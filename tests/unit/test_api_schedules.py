@@ -194,7 +194,7 @@ async def test_a_failed_schedule_says_why_and_one_that_could_not_be_read_still_h
     row = await edge.row()
     failure = Failure(reason="unreadable", attempts=0)
     outcome = builders.outcome(row, EndState.FAILED, failure=failure, at_ms=DUE_MS + 25, expires_at_s=2**40)
-    await edge.engine.store.put_outcomes([replace(outcome, schedule=None)])
+    await edge.engine.store.finish(row.shard, [builders.end(row, replace(outcome, schedule=None))])
     answer = await edge.ask("GET", ONE)
     assert answer.status == 200
     assert answer.json["failed"] == {"reason": "unreadable", "at": DUE_MS + 25, "attempts": 0}

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.pauses import NOTHING_PAUSED
 from clockwork.domain.position import text_of
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.pauses import DynamoPauses
 from clockwork.stores.dynamodb.schema import check_tables
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.benchmarks.figures import Finding, Goal, quantile, spread
 from tests.benchmarks.metered import kilobytes
 from tests.benchmarks.report import Report, distribution, table
@@ -98,11 +99,11 @@ def test_the_stub_keeps_rows_in_order_and_gives_them_up() -> None:
 
 async def test_a_node_finds_the_tables_of_the_stub_as_it_wants_them() -> None:
     # Else no node starts beside it, whatever a new check asks for.
-    settings = DynamoClientSettings(
+    settings = DynamoSettings(
         region="us-east-1",
         endpoint="http://127.0.0.1:1",
         access_key="local",
-        secret_key="local",
+        secret_key=SecretStr("local"),
         schedules_table="p-schedules",
         executions_table="p-executions",
         keys_table="p-keys",
@@ -111,7 +112,7 @@ async def test_a_node_finds_the_tables_of_the_stub_as_it_wants_them() -> None:
     server = await loop.create_server(lambda: Connection(Tables(prefix="p", shards=4), 0.0), "127.0.0.1", 0)
     async with server:
         here = replace(settings, endpoint=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        assert (await check_tables(here, shards=4)).problems == ()
         clock = SystemClock()
         async with DynamoClient(here, clock, ClockGuard(clock).observe, NoTelemetry()) as client:
+            assert (await check_tables(client, shards=4)).problems == ()
             assert await DynamoPauses(client).read_pauses() == NOTHING_PAUSED

@@ -1,4 +1,4 @@
-"""A node's time never steps back, and is trusted only while it agrees with DynamoDB's."""
+"""A node's time never steps back, and is trusted only while it agrees with the store's."""
 
 import time
 
@@ -26,13 +26,15 @@ class Node:
         self.clock.advance_ms(ms)
         self.monotonic.advance_ms(ms)
 
-    def ask(self, *, way_there_ms: int = 0, way_back_ms: int = 0) -> None:
-        """One request: the server stamps it with its time, cut to whole seconds."""
+    def ask(self, *, way_there_ms: int = 0, way_back_ms: int = 0, resolution_ms: int = 1_000) -> None:
+        """One request: the server states its time, cut to its resolution."""
         sent_ms = self.clock.now_ms()
         self.pass_time(way_there_ms)
-        date_ms = self.server_ms // 1_000 * 1_000
+        server_ms = self.server_ms // resolution_ms * resolution_ms
         self.pass_time(way_back_ms)
-        self.guard.observe(sent_ms=sent_ms, received_ms=self.clock.now_ms(), date_ms=date_ms)
+        self.guard.observe(
+            sent_ms=sent_ms, received_ms=self.clock.now_ms(), server_ms=server_ms, resolution_ms=resolution_ms
+        )
 
 
 # --- the system's clock
@@ -90,20 +92,21 @@ def test_a_clock_that_is_right_shows_no_skew_at_any_point_of_a_second(into_secon
     st.integers(0, 999),
     st.integers(0, ANSWER_MS_MAX // 2),
     st.integers(0, ANSWER_MS_MAX // 2),
+    st.sampled_from([1, 1_000]),
 )
-def test_the_skew_is_never_overstated_and_missed_by_a_second_and_the_way_at_most(
-    ahead_ms: int, into_second_ms: int, way_there_ms: int, way_back_ms: int
+def test_the_skew_is_never_overstated_and_missed_by_the_resolution_and_the_way_at_most(
+    ahead_ms: int, into_second_ms: int, way_there_ms: int, way_back_ms: int, resolution_ms: int
 ) -> None:
     node = Node(ahead_ms=ahead_ms)
     node.pass_time(into_second_ms)
 
-    node.ask(way_there_ms=way_there_ms, way_back_ms=way_back_ms)
+    node.ask(way_there_ms=way_there_ms, way_back_ms=way_back_ms, resolution_ms=resolution_ms)
 
     skew_ms = node.guard.skew_ms
     assert skew_ms is not None
     assert abs(skew_ms) <= abs(ahead_ms)
     assert skew_ms * ahead_ms >= 0
-    assert abs(ahead_ms - skew_ms) <= 1_000 + way_there_ms + way_back_ms
+    assert abs(ahead_ms - skew_ms) <= resolution_ms + way_there_ms + way_back_ms
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_trust_ends_one_millisecond_past_the_limit_in_either_direction(skew_ms: 
     ours_ms = NOW_MS + skew_ms + (1_000 if skew_ms > 0 else 0)
     node.clock.set_ms(ours_ms)
 
-    node.guard.observe(sent_ms=ours_ms, received_ms=ours_ms, date_ms=NOW_MS)
+    node.guard.observe(sent_ms=ours_ms, received_ms=ours_ms, server_ms=NOW_MS, resolution_ms=1_000)
 
     assert node.guard.skew_ms == skew_ms
     assert node.guard.trusted() is trusted
@@ -126,7 +129,9 @@ def test_a_slow_answer_says_nothing_about_the_time() -> None:
     node = Node()
     node.ask()
 
-    node.guard.observe(sent_ms=NOW_MS, received_ms=NOW_MS + ANSWER_MS_MAX + 1, date_ms=NOW_MS + 60_000)
+    node.guard.observe(
+        sent_ms=NOW_MS, received_ms=NOW_MS + ANSWER_MS_MAX + 1, server_ms=NOW_MS + 60_000, resolution_ms=1_000
+    )
 
     assert node.guard.skew_ms == 0
 
@@ -134,7 +139,7 @@ def test_a_slow_answer_says_nothing_about_the_time() -> None:
 def test_an_answer_that_is_just_fast_enough_counts() -> None:
     node = Node()
 
-    node.guard.observe(sent_ms=NOW_MS, received_ms=NOW_MS + ANSWER_MS_MAX, date_ms=NOW_MS)
+    node.guard.observe(sent_ms=NOW_MS, received_ms=NOW_MS + ANSWER_MS_MAX, server_ms=NOW_MS, resolution_ms=1_000)
 
     assert node.guard.trusted()
 
@@ -142,7 +147,7 @@ def test_an_answer_that_is_just_fast_enough_counts() -> None:
 def test_an_answer_received_before_it_was_sent_says_nothing() -> None:
     node = Node()
 
-    node.guard.observe(sent_ms=NOW_MS + 1, received_ms=NOW_MS, date_ms=NOW_MS)
+    node.guard.observe(sent_ms=NOW_MS + 1, received_ms=NOW_MS, server_ms=NOW_MS, resolution_ms=1_000)
 
     assert node.guard.skew_ms is None
 

@@ -18,7 +18,7 @@ from clockwork.requests.listing import count_ahead
 from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.results import Status
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.unit.api_edge import a_request
 from tests.unit.command_desk import DEAD_LETTERS, KEY, REPLIES, Desk
 from tests.unit.counting import FakeCount, count_again_after, counting, no_patience

@@ -192,8 +192,16 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
         *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
         *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),
-        *(("KAFKA_BROKERS", v) for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1")),
+        *(
+            ("KAFKA_BROKERS", v)
+            for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1", "a b:1")
+        ),
         *(("DYNAMODB_ENDPOINT", v) for v in ("localhost:8000", "ftp://h", "http://", "http://user:pw@h:1")),
+        *(
+            ("DYNAMODB_ENDPOINT", v)
+            for v in ("http://a b:1", "http://h_1:1", "http://h:x", "http://h:65536", "http://h:0")
+        ),
+        *(("AWS_REGION", v) for v in ("eu central 1", "-x", "x-", "1", "x" * 64, "eu_central")),
         *(("SCHEDULE_DB", v) for v in ("ab", "a b c", "x" * 256)),
         ("CLOCKWORK_RETRY_ATTEMPTS", "0"),
         ("CLOCKWORK_INSTANCE_ID", "a b"),
@@ -406,3 +414,12 @@ def test_the_default_file_says_what_the_defaults_are_and_leaves_out_no_name() ->
 
 def test_the_local_file_can_be_loaded() -> None:
     assert load_settings({"CLOCKWORK_CONFIG": str(CONFIG / "local.toml")}).kafka.create_resources is True
+
+
+def test_a_store_in_memory_is_kept_by_one_process() -> None:
+    assert load_settings({}).store.kind == "dynamodb"
+    loaded = load_settings({"CLOCKWORK_STORE": "memory"})
+    assert loaded.store.in_process
+    assert loaded.kafka.create_resources, "nothing is there to be spared"
+    assert "CLOCKWORK_PROCESSES: must be 1" in refusal({"CLOCKWORK_STORE": "memory", "CLOCKWORK_PROCESSES": "2"})
+    assert "CLOCKWORK_STORE: " in refusal({"CLOCKWORK_STORE": "mongodb"})

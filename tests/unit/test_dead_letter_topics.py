@@ -14,7 +14,7 @@ from clockwork.firing.dead_letters import FALLBACK_MS
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, broken_row, row, schedule
-from tests.support.engine import SHARD, Engine
+from tests.support.engine import Engine
 from tests.support.plans import BOUND_MS, fired, lane_row, plan, planner, refused
 
 OWN = "shop-dead"
@@ -232,10 +232,10 @@ async def test_a_dead_letter_that_neither_topic_takes_is_left_to_a_cancel() -> N
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    await engine.store.hold(SHARD, waiting_row.position, RequestId("a-cancel"))
+    await engine.store.hold(waiting_row.name, RequestId("a-cancel"))
     engine.at_due(late_ms=5)
     await engine.one_pass(lease)
-    found = await engine.store.read_row(SHARD, waiting_row.position)
+    found = await engine.store.read_row(waiting_row.name)
     assert isinstance(found, Row)
     assert found.retry is not None
     assert found.retry.at_ms > lease.frontier_ms
@@ -266,7 +266,7 @@ async def test_a_topic_that_gets_deliveries_too_holds_up_these_and_not_the_dead_
     delivery = row(schedule(schedule_key="delivery", topic=OWN))
     await passes(engine, worn_out("a"), delivery)
     assert engine.arrived(engine.kafka.dead_letters_topic) == ["a"]
-    assert await engine.store.read_row(SHARD, delivery.position) is not None
+    assert await engine.store.read_row(delivery.name) is not None
 
 
 async def test_a_row_that_cannot_be_read_goes_to_its_clients_topic_if_that_much_of_it_can(counted: list[str]) -> None:

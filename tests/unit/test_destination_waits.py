@@ -14,7 +14,7 @@ from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import PaceSettings
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
-from tests.support.engine import SHARD, Engine
+from tests.support.engine import Engine
 
 TOPIC = Topic("orders")
 NOW_MS = 1_700_000_000_000
@@ -182,9 +182,9 @@ async def test_a_held_row_that_waits_for_its_topics_rate_limit_can_be_cancelled(
     await engine.put(first, second)
     lease = await engine.own()
     engine.at_due()
-    await engine.store.hold(SHARD, second.position, RequestId("r"))
+    await engine.store.hold(second.name, RequestId("r"))
     await engine.one_pass(lease)
-    stored = await engine.store.read_row(SHARD, second.position)
+    stored = await engine.store.read_row(second.name)
     retry = getattr(stored, "retry", None)
     assert isinstance(retry, Retry)
     assert (retry.epoch, retry.attempts, getattr(stored, "hold", "?")) == (lease.epoch, 0, None)

@@ -81,6 +81,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
     node = Node(
         settings=load_settings({}),
         role=Role.ALL,
+        stores=parts["watch"],
         http=http,
         readiness=readiness,
         supervisor=shards,

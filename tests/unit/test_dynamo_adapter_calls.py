@@ -1,4 +1,4 @@
-"""What single methods of `DynamoScheduleStore` ask of DynamoDB, and what its errors are called here. No network."""
+"""Requests of single methods of `DynamoScheduleStore`, and the translation of DynamoDB's errors. No network."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from pydantic import SecretStr
 
 from clockwork.clock import SystemClock
 from clockwork.domain.ownership import ShardState
@@ -14,12 +15,12 @@ from clockwork.domain.schedule import EndState, RequestId, Retry
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.client import DynamoClient, backoff_s
-from clockwork.stores.dynamodb.errors import Refused, Rejected, of_answer, was_not_sent
+from clockwork.stores.dynamodb.client import DynamoClient, Response, backoff_s
+from clockwork.stores.dynamodb.errors import MalformedResponse, Refused, Rejected, error_for_response, was_not_sent
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from clockwork.stores.dynamodb.transactions import create_token, token_of
-from clockwork.stores.dynamodb.wire import DynamoClientSettings, MalformedResponse, WireAnswer
 from tests.support.builders import outcome, pointer, row
 
 SHARD = ShardId(1)
@@ -33,7 +34,7 @@ class RecordingClient:
     """Answers every operation with something that fits, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.settings = DynamoClientSettings(region="us-east-1")
+        self.settings = DynamoSettings(region="us-east-1")
         self.calls: list[tuple[str, bool, dict[str, Any]]] = []
 
     async def call(self, operation: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
@@ -61,17 +62,17 @@ READING: dict[str, Call] = {
     "read_pointer": lambda s: s.read_pointer(ROW.schedule.client_id, ROW.schedule.schedule_key),
     "read_outcome": lambda s: s.read_outcome(ROW.schedule.client_id, ROW.schedule.schedule_key, ROW.position),
     "read_command_note": lambda s: s.read_command_note(ROW.schedule.client_id, ROW.schedule.schedule_key),
-    "read_row": lambda s: s.read_row(SHARD, ROW.position),
+    "read_row": lambda s: s.read_row(ROW.name),
     "read_shard": lambda s: s.read_shard(SHARD),
     "read_page": lambda s: s.read_page(SHARD, after=None, rows_max=5),
     "read_rows": lambda s: s.read_rows(SHARD, [ROW.position]),
     "ping": lambda s: s.ping(),
 }
 UPDATING: dict[str, Call] = {
-    "hold": lambda s: s.hold(SHARD, ROW.position, HOLD),
-    "drop_hold": lambda s: s.drop_hold(SHARD, ROW.position),
-    "set_retry": lambda s: s.set_retry(SHARD, ROW.position, RETRY, drop_hold=False),
-    "set_retry and drop": lambda s: s.set_retry(SHARD, ROW.position, RETRY, drop_hold=True),
+    "hold": lambda s: s.hold(ROW.name, HOLD),
+    "drop_hold": lambda s: s.drop_hold(ROW.name),
+    "set_retry": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=False),
+    "set_retry and drop": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=True),
     "raise_epoch": lambda s: s.raise_epoch(SHARD, expected=0, owner="a"),
     "raise_frontier": lambda s: s.raise_frontier(SHARD, epoch=1, frontier_ms=5),
     "discard": lambda s: s.discard(pointer(ROW), at_ms=5),
@@ -80,9 +81,9 @@ UPDATING: dict[str, Call] = {
 TRANSACTIONS: dict[str, Call] = {
     "create": lambda s: s.create(ROW, pointer(ROW), replaces_version=None),
     "take over": lambda s: s.create(ROW, pointer(ROW), replaces_version=4),
-    "cancel": lambda s: s.cancel(SHARD, outcome(ROW, EndState.CANCELLED), hold=HOLD),
+    "cancel": lambda s: s.cancel(ROW.name, outcome(ROW, EndState.CANCELLED), hold=HOLD),
     "reschedule": lambda s: s.reschedule(
-        SHARD, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces_version=1
+        ROW.name, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces_version=1
     ),
 }
 
@@ -170,21 +171,21 @@ LOST: list[BaseException] = [
 class OneAnswer:
     """A wire that always does the same."""
 
-    def __init__(self, happens: BaseException | WireAnswer) -> None:
+    def __init__(self, happens: BaseException | Response) -> None:
         self._happens = happens
         self.sent = 0
 
-    async def send(self, _operation: str, _body: bytes) -> WireAnswer:
+    async def send(self, _operation: str, _body: bytes) -> Response:
         self.sent += 1
         if isinstance(self._happens, BaseException):
             raise self._happens
         return self._happens
 
 
-async def _failure(operation: str, happens: BaseException | WireAnswer) -> tuple[Exception, int]:
-    """What a call raises, and how many copies were sent."""
-    client = DynamoClient(DynamoClientSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
-    client.wire = wire = OneAnswer(happens)
+async def _failure(operation: str, happens: BaseException | Response) -> tuple[Exception, int]:
+    """The error of a call, and the number of copies that were sent."""
+    client = DynamoClient(DynamoSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
+    client.transport = wire = OneAnswer(happens)
     with pytest.raises(ClockworkError) as caught:
         await client.call(operation)
     return caught.value, wire.sent
@@ -200,7 +201,7 @@ async def test_what_was_never_sent_was_not_written(error: BaseException) -> None
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda e: type(e).__name__)
-async def test_after_a_lost_answer_nobody_knows_whether_it_was_written(error: BaseException) -> None:
+async def test_after_a_lost_answer_the_outcome_of_a_write_is_unknown(error: BaseException) -> None:
     of_write, copies = await _failure("put_item", error)
     of_read, _ = await _failure("get_item", error)
 
@@ -216,7 +217,7 @@ async def test_what_the_library_itself_refuses_is_not_tried_again() -> None:
 
 
 async def test_an_answer_that_is_no_json_is_as_good_as_none() -> None:
-    found, copies = await _failure("put_item", WireAnswer(200, None, b"<html>"))
+    found, copies = await _failure("put_item", Response(200, None, b"<html>"))
 
     assert isinstance(found, StoreUnavailable)
     assert found.outcome_unknown
@@ -224,8 +225,8 @@ async def test_an_answer_that_is_no_json_is_as_good_as_none() -> None:
 
 
 async def test_half_a_surrogate_pair_in_one_row_does_not_hide_the_page() -> None:
-    client = DynamoClient(DynamoClientSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
-    client.wire = OneAnswer(WireAnswer(200, None, b'{"Items": [{"a": {"S": "\\ud800"}}, {"a": {"S": "b"}}]}'))
+    client = DynamoClient(DynamoSettings(region="us-east-1"), SystemClock(), lambda **_: None, NoTelemetry())
+    client.transport = OneAnswer(Response(200, None, b'{"Items": [{"a": {"S": "\\ud800"}}, {"a": {"S": "b"}}]}'))
 
     assert (await client.call("query"))["Items"] == [{"a": {"S": "\ud800"}}, {"a": {"S": "b"}}]
 
@@ -247,7 +248,7 @@ async def test_answers_are_named_by_what_they_mean_for_a_write(
     code: str, status: int, expected: type[Exception], unknown: bool | None, copies: int
 ) -> None:
     body = json.dumps({"__type": f"some.where#{code}", "message": "m"}).encode() if code else b"<html>bad gateway"
-    found, sent = await _failure("update_item", WireAnswer(status, None, body))
+    found, sent = await _failure("update_item", Response(status, None, body))
 
     assert type(found) is expected
     assert getattr(found, "outcome_unknown", None) is unknown
@@ -255,7 +256,7 @@ async def test_answers_are_named_by_what_they_mean_for_a_write(
 
 
 def _refusal(code: str, **more: Any) -> ClockworkError:
-    return of_answer(400, {"__type": f"some.where#{code}", **more}, write=True, answer_lost=True)
+    return error_for_response(400, {"__type": f"some.where#{code}", **more}, write=True, answer_lost=True)
 
 
 def test_a_failed_condition_brings_the_item_that_stood_there() -> None:
@@ -270,7 +271,7 @@ def test_a_failed_condition_brings_the_item_that_stood_there() -> None:
 
 
 def test_settings_do_not_show_the_secret_key() -> None:
-    settings = DynamoClientSettings(region="us-east-1", access_key="id", secret_key="hush")
+    settings = DynamoSettings(region="us-east-1", access_key="id", secret_key=SecretStr("hush"))
 
     assert "hush" not in repr(settings)
 

@@ -1,4 +1,4 @@
-"""Values to DynamoDB items and back, and what becomes of items that nobody should have written."""
+"""Values to DynamoDB items and back, and the reading of items that Clockwork did not write."""
 
 import base64
 import contextlib
@@ -167,7 +167,7 @@ def test_reading_a_row_never_raises_whatever_is_in_it(original: Row, data: st.Da
 
 
 def _is_sendable(broken: BrokenRow) -> None:
-    """What a dead letter is made of must go into a record, and what an outcome is keyed by into an item."""
+    """Checks that its dead letter fits into a record, and the key of its outcome into an item."""
     for text in (broken.client_id, broken.schedule_key, *(broken.lane or ())):
         assert text is None or text.encode()
     assert broken.client_id is None or "/" not in broken.client_id

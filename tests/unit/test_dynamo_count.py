@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from clockwork.domain.position import first_at
-from clockwork.stores.dynamodb.index import LIST_BUCKETS
+from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb.codec import LIST_BUCKETS
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from tests.support.builders import CLIENT
 
 
@@ -15,7 +15,7 @@ class IndexOfSizes:
     """Answers counts as an index does that has so many entries in each bucket, `page_max` of them a page."""
 
     def __init__(self, sizes: list[int], *, page_max: int = 1_000) -> None:
-        self.settings = DynamoClientSettings(region="us-east-1")
+        self.settings = DynamoSettings(region="us-east-1")
         self.read = 0
         self._sizes = sizes
         self._page_max = page_max

@@ -1,20 +1,20 @@
 """Rights are asked for by requests that change nothing, whatever the answer."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from clockwork.errors import StoreUnavailable
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.errors import Refused, Rejected
-from clockwork.stores.dynamodb.rights import rights_problems
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
+from clockwork.stores.dynamodb.schema import problems_of_rights
 
 
 class Tables:
     """Answers as DynamoDB does; `denied`: pairs of operation and table."""
 
-    def __init__(self, *denied: tuple[str, str], search: bool = True) -> None:
-        self.settings = DynamoClientSettings(
+    def __init__(self, *denied: tuple[str, str], search: Literal["on", "off"] = "on") -> None:
+        self.settings = DynamoSettings(
             region="r", schedules_table="rows", executions_table="shards", keys_table="keys", search=search
         )
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -33,7 +33,7 @@ class Tables:
 
 
 async def problems(tables: Tables) -> list[str]:
-    return await rights_problems(tables)  # type: ignore[arg-type]
+    return await problems_of_rights(tables)  # type: ignore[arg-type]
 
 
 async def test_where_all_is_allowed_nothing_is_said_and_no_write_could_have_done_anything() -> None:
@@ -56,7 +56,7 @@ async def test_each_denied_operation_is_one_line_that_names_the_right_and_the_ta
 
 
 async def test_an_index_that_is_not_used_is_not_asked_for() -> None:
-    assert len(await problems(Tables(("query", "keys"), search=False))) == 1
+    assert len(await problems(Tables(("query", "keys"), search="off"))) == 1
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable(), Rejected("odd", code="ValidationException")])

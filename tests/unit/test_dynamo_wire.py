@@ -10,11 +10,12 @@ from typing import Final
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
 
 from clockwork.errors import StoreUnavailable
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.wire import DynamoClientSettings, Wire, WireAnswer
+from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, Response, Transport
 from tests.support.clocks import ManualClock
 
 NOW_MS: Final = 1_700_000_000_000
@@ -46,30 +47,29 @@ async def played(
     app.router.add_post("/", handle)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(TestServer(app))
-        settings = DynamoClientSettings(
+        settings = DynamoSettings(
             region="eu-west-1",
             endpoint=str(server.make_url("/")),
             access_key=access_key,
-            secret_key=secret_key,
-            connect_timeout_s=60,
-            read_timeout_s=read_timeout_s,
+            secret_key=SecretStr(secret_key) if secret_key is not None else None,
         )
-        client = DynamoClient(settings, ManualClock(NOW_MS), lambda **_: None, NoTelemetry())
+        limits = CallLimits(connect_timeout_s=60, read_timeout_s=read_timeout_s)
+        client = DynamoClient(settings, ManualClock(NOW_MS), lambda **_: None, NoTelemetry(), limits=limits)
         await stack.enter_async_context(client)
         yield Played(str(settings.endpoint), client, requests)
 
 
-class CountingWire:
+class CountingTransport:
     """Counts the copies of requests that go out."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self.sent = 0
 
-    async def send(self, operation: str, body: bytes) -> WireAnswer:
-        """As `Wire` wants it."""
+    async def send(self, operation: str, body: bytes) -> Response:
+        """See `Transport`."""
         self.sent += 1
-        return await self._wire.send(operation, body)
+        return await self._transport.send(operation, body)
 
 
 @pytest.fixture
@@ -140,8 +140,8 @@ async def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_set() -
 
     async with played(silent, read_timeout_s=0.2) as dynamodb:
         # Counted where they are sent: a server that stood still meanwhile need not have seen each of them.
-        counted = CountingWire(dynamodb.client.wire)
-        dynamodb.client.wire = counted
+        counted = CountingTransport(dynamodb.client.transport)
+        dynamodb.client.transport = counted
         with pytest.raises(StoreUnavailable) as caught:
             await dynamodb.client.call("put_item")
 

@@ -8,7 +8,7 @@ from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine
 
-WRITES = ("raise_frontier", "drop_hold", "set_retry", "put_outcomes", "delete_rows")
+WRITES = ("raise_frontier", "drop_hold", "set_retry", "finish")
 
 
 async def test_a_row_is_not_fired_a_millisecond_early_and_is_fired_on_time() -> None:
@@ -90,7 +90,7 @@ async def test_the_outcome_says_where_the_record_is_and_the_row_is_gone() -> Non
     assert outcome is not None
     assert outcome.receipt is not None
     assert (outcome.state, outcome.receipt.offset, outcome.at_ms) == (EndState.DELIVERED, 0, DUE_MS + 3)
-    assert await engine.store.read_row(SHARD, fired.position) is None
+    assert await engine.store.read_row(fired.name) is None
 
 
 async def test_a_new_owner_fires_nothing_that_the_marker_names() -> None:
@@ -136,11 +136,11 @@ async def test_a_held_row_fires_after_its_hold_was_dropped() -> None:
     engine = Engine()
     held = row(schedule(schedule_key="a"))
     await engine.put(held)
-    await engine.store.hold(SHARD, held.position, RequestId("r"))
+    await engine.store.hold(held.name, RequestId("r"))
     lease = await engine.own()
     engine.at_due()
     await engine.one_pass(lease)
-    stored = await engine.store.read_row(SHARD, held.position)
+    stored = await engine.store.read_row(held.name)
     assert stored is not None
     assert getattr(stored, "hold", None) is None
     assert engine.arrived() == ["a"]
@@ -161,7 +161,7 @@ async def test_a_refused_record_waits_and_holds_back_its_lane_only() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     assert engine.arrived() == ["other"]
-    stored = await engine.store.read_row(SHARD, first.position)
+    stored = await engine.store.read_row(first.name)
     assert getattr(stored, "retry", None) == Retry(at_ms=DUE_MS + 1_000, epoch=lease.epoch, attempts=1)
     engine.kafka.refuse = lambda record: None
     engine.at_due(late_ms=1_000)
@@ -200,7 +200,7 @@ async def test_a_missing_topic_waits_as_a_whole_and_no_row_pays() -> None:
     engine.at_due()
     await engine.one_pass(lease)
     assert engine.arrived() == ["other"]
-    stored = await engine.store.read_row(SHARD, lost.position)
+    stored = await engine.store.read_row(lost.name)
     assert getattr(stored, "retry", "no row") is None
     engine.kafka.create_topic("gone")
     engine.at_due(late_ms=20_000)

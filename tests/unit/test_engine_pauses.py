@@ -21,7 +21,7 @@ from clockwork.requests.results import Cancelled, Changed
 from clockwork.settings.model import IntakeSettings
 from clockwork.stores.dynamodb.attributes import number
 from clockwork.stores.dynamodb.pauses import FORMAT, pauses_of
-from clockwork.stores.memory.pauses import MemoryPauses
+from clockwork.stores.memory.store import MemoryPauses
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.clocks import ManualClock

@@ -14,7 +14,7 @@ from clockwork.errors import Refusal, RefusalCause
 from clockwork.stores.dynamodb import codec
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
-from tests.support.engine import SHARD, Engine
+from tests.support.engine import Engine
 from tests.support.plans import BOUND_MS, fired, lane_row, plan, planner, refused
 
 EAGER = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=100, max_ms=100))
@@ -134,7 +134,7 @@ async def test_a_dropped_schedule_fails_as_expired_and_nothing_arrives(guarantee
     assert (outcome.failure.reason, outcome.receipt, outcome.at_ms) == (EXPIRED, None, DUE_MS + 1_001)
     assert engine.arrived() == ["other"]
     assert engine.arrived(engine.kafka.dead_letters_topic) == []
-    assert await engine.store.read_row(SHARD, dropped.position) is None
+    assert await engine.store.read_row(dropped.name) is None
 
 
 async def test_a_late_schedule_may_become_a_dead_letter() -> None:
@@ -184,7 +184,7 @@ async def test_a_refused_record_beside_a_dropped_one_is_the_one_that_pays() -> N
     await engine.one_pass(lease)
 
     assert engine.arrived() == ["good"]
-    stored = await engine.store.read_row(SHARD, bad.position)
+    stored = await engine.store.read_row(bad.name)
     assert isinstance(stored, Row)
     assert stored.retry is not None
     assert {dropped.position, good.position} <= lease.cleanup.positions()

@@ -13,18 +13,20 @@ import pytest
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.schedule import Outcome
+from clockwork.domain.sharding import ShardId
 from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Cleanup, Completed
 from clockwork.firing.shard_pass import PAGE_ROWS_MAX
+from clockwork.ports.store import End
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec as dynamo_codec
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.batching import GROUP_REQUESTS_MAX, Grouped
+from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites
 from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 
-SETTINGS: Final = DynamoClientSettings(region="us-east-1")
+SETTINGS: Final = DynamoSettings(region="us-east-1")
 
 
 async def test_others_get_their_turns_while_a_full_page_is_read() -> None:
@@ -59,9 +61,9 @@ class Outcomes(MemoryScheduleStore):
         super().__init__(shards=16)
         self.puts: list[Sequence[Outcome]] = []
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        self.puts.append(outcomes)
-        await super().put_outcomes(outcomes)
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        self.puts.append([end.outcome for end in ends if end.outcome is not None])
+        await super().finish(shard, ends)
 
 
 @pytest.mark.parametrize(("rows", "payload_bytes"), [(2 * CHUNK_ROWS, 100), (9, 250_000), (3, CHUNK_BYTES_MAX + 1)])
@@ -90,11 +92,11 @@ async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group()
         groups.append(requests)
         await asyncio.sleep(0)
 
-    writes = Grouped(write_all)
+    writes = BatchedWrites(write_all)
     async with asyncio.TaskGroup() as tasks:
         for shard in range(64):
             mine = {(shard, n): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)}
             tasks.create_task(writes.write(mine), name=f"shard-{shard}")
     assert sum(len(group) for group in groups) == 64 * 200
-    assert max(len(group) for group in groups) <= GROUP_REQUESTS_MAX
+    assert max(len(group) for group in groups) <= GROUPED_WRITES_MAX
     assert len(groups) < 64, "they still go together"

@@ -18,7 +18,7 @@ from clockwork.requests import pending_quota as pending
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.pending_quota import SOON_MS, PendingLimit
 from clockwork.schema.problems import rate_limit_headers
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time

@@ -52,8 +52,8 @@ def test_a_node_for_which_all_is_there_gives_no_reasons(role: Role) -> None:
     [
         (
             {"store_error": "no answer: refused"},
-            "DynamoDB: no answer: refused",
-            {"dynamodb": "down", "dynamodbTrouble": "no answer: refused"},
+            "the store: no answer: refused",
+            {"store": "down", "storeTrouble": "no answer: refused"},
             set(Role),
         ),
         ({"trusts": False, "skew_ms": 9_000}, "clock:", {"clock": "not trusted", "clockSkewMs": 9_000}, set(Role)),

@@ -210,7 +210,7 @@ async def test_a_key_of_which_only_the_pointer_is_left_is_forgotten_after_retent
     engine = Engine()
     wanted = row(schedule(schedule_key="a", topic=Topic("orders")))
     await engine.put(wanted)
-    await engine.store.delete_rows(SHARD, [wanted.position])
+    await engine.store.finish(SHARD, [builders.gone(wanted)])
     engine.clock.advance_ms(100 * 86_400_000)
     assert await engine.find(builders.CLIENT, KEY) is None
     assert isinstance(await engine.create(new(digest="d9")), Created)

@@ -19,7 +19,7 @@ from clockwork.requests.listing import ListPage, ListQuery, count_ahead
 from clockwork.requests.results import ScheduleView, Status
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings
-from clockwork.stores.memory.search import MemoryScheduleSearch
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.support import builders
 from tests.support.builders import CLIENT, DUE_MS, outcome, pointer, schedule
 from tests.support.engine import SHARDS, Engine

@@ -32,7 +32,7 @@ METRICS = {
     "clockwork_takeover_seconds": ("histogram", set[str]()),
     "clockwork_batch_records": ("histogram", set[str]()),
     "clockwork_kafka_commit_seconds": ("histogram", set[str]()),
-    "clockwork_dynamodb_seconds": ("histogram", {"operation", "result"}),
+    "clockwork_store_seconds": ("histogram", {"store", "operation", "result"}),
     "clockwork_clock_skew_seconds": ("gauge", set[str]()),
     "clockwork_loop_lag_seconds": ("histogram", set[str]()),
     "clockwork_malformed_total": ("counter", {"what"}),
@@ -60,7 +60,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.fenced()
     telemetry.takeover(0.2)
     telemetry.batch(records=3, commit_seconds=0.005)
-    telemetry.dynamodb(operation="Query", result="ok", seconds=0.003)
+    telemetry.store_call(store="dynamodb", operation="Query", result="ok", seconds=0.003)
     telemetry.clock_skew(-0.5)
     telemetry.loop_lag(0.001)
     telemetry.malformed("row")

@@ -1,6 +1,6 @@
 """Single attributes of a DynamoDB item: `{"S": "text"}`, `{"N": "1"}`, `{"B": "base64"}`, `{"M": {…}}`.
 
-Whatever is stored, reading raises `Unreadable` and nothing else. Its message names the attribute, never its value.
+Reading raises `Unreadable` and nothing else, for any stored value. Its message names the attribute, never its value.
 """
 
 import base64
@@ -42,7 +42,7 @@ def value_of(item: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def text(item: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
-    """A text; an empty one only if `empty`."""
+    """Reads a text; an empty one only if `empty`."""
     found = utf8(value_of(item, name, "S"), name)
     if not found and not empty:
         raise Unreadable(f"{name}: empty")
@@ -50,7 +50,7 @@ def text(item: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
 
 
 def utf8(chars: str, name: str) -> str:
-    """JSON can spell half a surrogate pair; such a text could not be sent on."""
+    """Returns the text if it can be encoded. JSON can spell half a surrogate pair; such a text could not be sent on."""
     try:
         chars.encode()
     except UnicodeEncodeError as error:
@@ -59,7 +59,7 @@ def utf8(chars: str, name: str) -> str:
 
 
 def integer(item: Mapping[str, Any], name: str) -> int:
-    """An integer of at most 19 digits; DynamoDB itself would also store fractions and exponents."""
+    """Reads an integer of at most 19 digits; DynamoDB itself would also store fractions and exponents."""
     digits = value_of(item, name, "N")
     if _INTEGER.fullmatch(digits) is None:
         raise Unreadable(f"{name}: not an integer")
@@ -67,7 +67,7 @@ def integer(item: Mapping[str, Any], name: str) -> int:
 
 
 def binary(item: Mapping[str, Any], name: str) -> bytes:
-    """Bytes, which travel as base64."""
+    """Reads bytes, which travel as base64."""
     value = value_of(item, name, "B")
     try:
         return base64.b64decode(value, validate=True)
@@ -81,7 +81,7 @@ def of_bytes(value: bytes) -> Attribute:
 
 
 def mapping(item: Mapping[str, Any], name: str) -> Item:
-    """The attributes inside an attribute."""
+    """Reads the attributes inside an attribute."""
     value = value_of(item, name, "M")
     if not isinstance(value, dict):
         raise Unreadable(f"{name}: not of type M")
@@ -89,7 +89,7 @@ def mapping(item: Mapping[str, Any], name: str) -> Item:
 
 
 def word(item: Mapping[str, Any], name: str, words: type[_Word]) -> _Word:
-    """A text that is one of a closed set."""
+    """Reads a text that is one of a closed set."""
     found = text(item, name)
     try:
         return words(found)
@@ -98,12 +98,12 @@ def word(item: Mapping[str, Any], name: str, words: type[_Word]) -> _Word:
 
 
 def as_json(item: Item) -> bytes:
-    """Any item as JSON, as it came."""
+    """Spells any item as JSON, as it came."""
     # Not ensure_ascii: it would make three bytes of each byte of Cyrillic. Half surrogates become JSON escapes.
     spelled = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
     return spelled.encode(errors="backslashreplace")
 
 
 def size_bytes(part: Item | Sequence[Item]) -> int:
-    """What a part of a request weighs. Spelling it out is several times cheaper than adding it up."""
+    """The size of a part of a request. To spell it out is several times cheaper than to add it up."""
     return len(orjson.dumps(part))

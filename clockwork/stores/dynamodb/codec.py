@@ -1,4 +1,4 @@
-"""Between Clockwork's values and DynamoDB's items. Pure; every name and type of a stored attribute is here.
+"""Conversion between Clockwork's values and DynamoDB's items. Pure; every name and type of a stored attribute is here.
 
     schedules            partitionId S, scheduleTime N   a pending schedule (`Row`)
     scheduleKeys         clientKey S, position N         at "0" the pointer, at "-1" the note of commands,
@@ -6,26 +6,50 @@
     partitionExecutions  partitionId S                   a shard's state; "cluster": the shard count
 
 Every item bears `v`, the format that it was written in. A change of the format takes two releases: first all nodes read
-both, then they write the new one. What is newer than this code is never guessed at.
+both, then they write the new one. The meaning of an item that is newer than this code is never guessed.
 
 Numbers travel as text, so nothing is ever a float. A row may have been damaged or written by hand, and one such row
-must not stop its shard: reading a row never raises. Pointers, outcomes and shards raise `Unreadable`: whoever asked for
-one cannot go on without it.
+must not stop its shard: reading a row never raises. Reading a pointer, an outcome or a shard raises `Unreadable`: its
+caller cannot go on without it.
+
+# The index of lists
+
+The index `byClient` of `scheduleKeys` indexes the pointers, and nothing else. There is one per key, it names the present
+schedule, and it is written when a schedule is created or moved. So a list is one of present states by itself (outcomes, old
+ones under a key that is used again included, have no `listedUnder` and are not in it), and firing, cancelling and cleanup
+write nothing more than without it: the index costs one write unit per create (two for a key that is used again, and for a
+move: the old entry goes), against six that a schedule costs without it. A status is not in the index, because the end of a
+schedule does not touch its pointer; it is read, strongly, from rows and outcomes.
+
+Rejected: an index of the rows (it would be written again at each end, and knows nothing of ended schedules); one of rows
+and outcomes (three writes a schedule, two entries for a schedule under cleanup, one more to tell which of a key's outcomes
+is its present state); a status kept in the pointer (one more conditional write for each delivery, in the path that every
+delivery waits for).
+
+Its keys: `listedUnder` is client and bucket, `current` the position, so each bucket is in the order of due times. Buckets,
+because DynamoDB takes 1,000 write units a second under one partition key, and an index that cannot follow holds up the
+writes to its table: one busy client would be held at 1,000 creates a second. With eight it is 8,000, for eight Queries a
+page instead of one. All attributes are projected: a pointer has some 300 bytes, below the 1 KB of a write unit.
 """
 
+import zlib
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
 from clockwork.domain.destination import Topic
-from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
+from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
+    DataForm,
     EndState,
     Failure,
+    Guarantee,
     Lane,
+    OnLate,
     OrderingKey,
     Outcome,
     Pointer,
@@ -40,8 +64,6 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
-from clockwork.stores.dynamodb.content import content_item, fits_an_outcome, schedule_of
-from clockwork.stores.dynamodb.index import LISTED_UNDER, bucket_of, list_key
 
 FORMAT: Final = 1
 CLUSTER: Final = "cluster"
@@ -49,8 +71,22 @@ CLUSTER: Final = "cluster"
 NOTE_POSITION: Final = "-1"
 """Below all outcomes and the pointer, so that no query for those meets it."""
 RAW_BYTES_MAX: Final = 768 * 1024
-"""Of a broken row's JSON, so that its dead letter stays below Kafka's default limit of 1 MB a record. An item has at
+"""Largest JSON of a broken row, so that its dead letter stays below Kafka's default limit of 1 MB a record. An item has at
 most 400 KB, but as base64 or as escapes it may become several times that."""
+
+INDEX: Final = "byClient"
+LISTED_UNDER: Final = "listedUnder"
+"""The attribute of a pointer that is the DynamoDB partition key of the index. It is written without an index too, so that
+an index which is made later has everything in it."""
+INDEX_KEY: Final = ((LISTED_UNDER, "S"), ("current", "N"))
+LIST_BUCKETS: Final = 8
+"""Buckets of one client. Stored with every pointer, so the number can only be changed by reading both for a while."""
+OUTCOME_CONTENT_BYTES_MAX: Final = 384 * 1024
+"""Largest content of a schedule that its outcome holds. An item of DynamoDB has at most 400 KB, and an outcome holds more
+than a row. No accepted schedule comes near it (256 KiB); a row that was put by hand may, and an outcome that DynamoDB
+refuses for its size would block the cleanup of its shard, and with it the shard, for ever."""
+
+_HEADER_OVERHEAD_BYTES: Final = 4
 
 
 # --- keys
@@ -74,13 +110,87 @@ def outcome_key(client_id: ClientId, schedule_key: ScheduleKey, position: Positi
 
 
 def note_key(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
-    """The primary key of what a key remembers of commands."""
+    """The primary key of the note of commands of a key."""
     return {"clientKey": {"S": f"{client_id}/{schedule_key}"}, "position": {"N": NOTE_POSITION}}
 
 
 def shard_key(shard: ShardId) -> Item:
     """The primary key of a shard's state."""
     return {"partitionId": {"S": str(shard)}}
+
+
+def bucket_of(schedule_key: ScheduleKey) -> int:
+    """The number of the bucket of its client that a key is in."""
+    return zlib.crc32(schedule_key.encode()) % LIST_BUCKETS
+
+
+def list_key(client_id: ClientId, bucket: int) -> Attribute:
+    """The DynamoDB partition key of one bucket of a client. A client id has no "/"."""
+    return {"S": f"{client_id}/{bucket}"}
+
+
+# --- the content of a schedule, the same in a row and in its outcome
+
+
+def content_item(schedule: Schedule) -> Item:
+    """The content of a schedule as attributes, without key and due time: those are in the item's key."""
+    headers = {name: {"S": value} for name, value in schedule.headers}
+    if len(headers) != len(schedule.headers):
+        raise ValueError("two headers of one name")
+    item: Item = {
+        "orderingKey": {"S": schedule.ordering_key},
+        "taskData": fields.of_bytes(schedule.task_data),
+        "taskDataForm": {"S": schedule.data_form.value},
+        "topic": {"S": schedule.topic},
+        "guarantee": {"S": schedule.guarantee.value},
+        "headers": {"M": headers},
+        "createdAt": number(schedule.created_at_ms),
+        "version": number(schedule.version),
+        "deliveryId": {"S": schedule.delivery_id},
+    }
+    if schedule.traceparent is not None:
+        item["traceparent"] = {"S": schedule.traceparent}
+    if schedule.deadline_ms is not None:
+        item["deadline"] = number(schedule.deadline_ms)
+    if schedule.on_late is not OnLate.DELIVER:
+        item["onLate"] = {"S": schedule.on_late.value}
+    if schedule.retry is not None:
+        item["retryPolicy"] = _policy_attribute(schedule.retry)
+    return item
+
+
+def schedule_of(item: Item, client_id: ClientId, schedule_key: ScheduleKey, due_ms: int) -> Schedule:
+    """Reads the content of a schedule. Raises: Unreadable."""
+    headers = fields.mapping(item, "headers")
+    return Schedule(
+        client_id=client_id,
+        schedule_key=schedule_key,
+        ordering_key=OrderingKey(fields.text(item, "orderingKey")),
+        due_ms=due_ms,
+        topic=_topic_of(item),
+        guarantee=fields.word(item, "guarantee", Guarantee),
+        task_data=fields.binary(item, "taskData"),
+        data_form=fields.word(item, "taskDataForm", DataForm),
+        headers=tuple(
+            (fields.utf8(name, "headers"), fields.text(headers, name, empty=True)) for name in sorted(headers)
+        ),
+        traceparent=fields.text(item, "traceparent", empty=True) if "traceparent" in item else None,
+        deadline_ms=fields.integer(item, "deadline") if "deadline" in item else None,
+        on_late=fields.word(item, "onLate", OnLate) if "onLate" in item else OnLate.DELIVER,
+        retry=_policy_of(item),
+        created_at_ms=fields.integer(item, "createdAt"),
+        version=fields.integer(item, "version"),
+        delivery_id=fields.text(item, "deliveryId"),
+    )
+
+
+def fits_an_outcome(schedule: Schedule) -> bool:
+    """True if the outcome of a schedule may hold its content. Depends on nothing else, so that every writer writes the same
+    outcome."""
+    texts = (schedule.ordering_key, schedule.topic, schedule.delivery_id, schedule.traceparent or "")
+    size_bytes = len(schedule.task_data) + sum(len(text.encode()) for text in texts)
+    size_bytes += sum(len(n.encode()) + len(v.encode()) + _HEADER_OVERHEAD_BYTES for n, v in schedule.headers)
+    return size_bytes <= OUTCOME_CONTENT_BYTES_MAX
 
 
 # --- rows
@@ -103,7 +213,8 @@ def row_item(row: Row) -> Item:
 
 
 def position_of_row(item: Item) -> Position | None:
-    """Where a stored row stands. None: at a place where Clockwork never puts one, and which it cannot name exactly."""
+    """The position of a stored row. None: it stands where Clockwork never puts one, at a number that it cannot name
+    exactly."""
     try:
         position = position_of(fields.value_of(item, "scheduleTime", "N"))
     except Unreadable:
@@ -112,7 +223,7 @@ def position_of_row(item: Item) -> Position | None:
 
 
 def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow:
-    """Reads a row, whatever is in it. Never raises."""
+    """Reads a row with any content. Never raises."""
     try:
         _check_format(item)
         return Row(
@@ -197,7 +308,7 @@ def pointer_of(item: Item) -> Pointer:
 
 
 def note_of(item: Item) -> CommandNote:
-    """Reads what a key remembers of commands.
+    """Reads the note of commands of a key.
 
     Raises: Unreadable, NewerFormat.
     """
@@ -210,8 +321,8 @@ def note_of(item: Item) -> CommandNote:
 
 
 def outcome_item(outcome: Outcome) -> Item:
-    """An outcome as it is stored, with the whole content of its schedule, so that it can be answered later; without, if
-    it would be too large an item."""
+    """An outcome as it is stored, with the whole content of its schedule, so that a later request can be answered;
+    without, if the item would be too large."""
     item = (
         outcome_key(outcome.client_id, outcome.schedule_key, outcome.position)
         | _name_item(outcome.client_id, outcome.schedule_key)
@@ -379,3 +490,39 @@ def _raw(item: Item, shard: ShardId, position: Position) -> bytes:
     if len(raw) > RAW_BYTES_MAX:
         return fields.as_json(row_key(shard, position) | {"omitted_bytes": len(raw)})
     return raw
+
+
+def _topic_of(item: Item) -> Topic:
+    """No other name can be asked for: Kafka's protocol ends at 32,767 bytes, and to fail on one row's topic in the middle
+    of a batch would be to fail again at every try."""
+    topic = fields.text(item, "topic")
+    if not is_topic(topic):
+        raise Unreadable("topic: not a legal one")
+    return Topic(topic)
+
+
+def _policy_attribute(policy: RetryPolicy) -> Attribute:
+    return {
+        "M": {
+            "attempts": number(policy.attempts_max),
+            "initial": number(policy.backoff.initial_ms),
+            "max": number(policy.backoff.max_ms),
+            "factorPercent": number(policy.backoff.factor_percent),
+            "jitterPercent": number(policy.jitter_percent),
+        }
+    }
+
+
+def _policy_of(item: Item) -> RetryPolicy | None:
+    if "retryPolicy" not in item:
+        return None
+    inner = fields.mapping(item, "retryPolicy")
+    return RetryPolicy(
+        attempts_max=fields.integer(inner, "attempts"),
+        backoff=BackoffPolicy(
+            initial_ms=fields.integer(inner, "initial"),
+            max_ms=fields.integer(inner, "max"),
+            factor_percent=fields.integer(inner, "factorPercent"),
+        ),
+        jitter_percent=fields.integer(inner, "jitterPercent"),
+    )

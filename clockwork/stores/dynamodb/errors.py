@@ -1,10 +1,10 @@
-"""What DynamoDB, the network and the client library say, in the words of `clockwork.errors`.
+"""Translates errors of DynamoDB, of the network and of the client library into `clockwork.errors`.
 
-The one question behind all of it: may the write have been applied, or be applied later? It may whenever a request was
-sent and no answer came, or an answer of the kind 5xx. A refusal that answers a *repeat* does not take that back: the
-first copy may still be under way. A failed condition does, because every condition here, once it has failed, fails for
-ever (a version, an epoch, a hold that is written once), except where it failed *because* of the first copy; the store
-recognises that by the item that comes back with the failure.
+All of it answers one question: may the write have been applied, or be applied later? It may if a request was sent and no
+response came, or a response 5xx. A refusal of a *repeat* does not settle it: the first copy may still be under way. A
+failed condition does, because every condition here, once it has failed, fails for ever (a version, an epoch, a hold that
+is written once), except where it failed *because* of the first copy; the store recognises that by the item that comes
+back with the failure.
 """
 
 from typing import Any, Final
@@ -14,10 +14,14 @@ from botocore.exceptions import BotoCoreError
 
 from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.wire import MalformedResponse
 
-SILENCE: Final = (aiohttp.ClientError, OSError, MalformedResponse, BotoCoreError)
-"""Whatever is raised instead of an answer; `TimeoutError` is an `OSError`."""
+
+class MalformedResponse(Exception):
+    """A response came that cannot be read."""
+
+
+NO_RESPONSE: Final = (aiohttp.ClientError, OSError, MalformedResponse, BotoCoreError)
+"""Errors of the transport that are raised in place of a response; `TimeoutError` is an `OSError`."""
 
 THROTTLING_CODES: Final = frozenset(
     {
@@ -28,19 +32,19 @@ THROTTLING_CODES: Final = frozenset(
         "ProvisionedThroughputExceeded",
     }
 )
-"""The last two are those of single actions in a cancelled transaction."""
+"""The last two are codes of single actions in a cancelled transaction."""
 IN_PROGRESS_CODE: Final = "TransactionInProgressException"
 """A copy of this very transaction is being applied."""
 
 MESSAGE_CHARS_MAX: Final = 300
-"""Of what others say, in our messages."""
+"""The longest quotation of a foreign message in ours."""
 
 
 class Refused(ConditionFailed):
     """A condition did not hold.
 
-    `items` are what stood there instead, one for each write of the request; None: nothing stood there, it was not the
-    one refused, or it was not asked for. `failed` says of each write whether it was the one.
+    `items` holds the stored item for each write of the request; None: nothing is stored, the write was not the one
+    refused, or its item was not asked for. `failed` tells for each write whether its condition failed.
     """
 
     def __init__(self, items: tuple[Item | None, ...], message: str | None = None, *, failed: tuple[bool, ...]) -> None:
@@ -63,29 +67,29 @@ def code_of(answer: dict[str, Any]) -> str:
 
 
 def was_not_sent(error: BaseException) -> bool:
-    """True if no connection came about, or no request: the other side has not seen it."""
+    """True if no connection was made, or no request: the other side has not seen it."""
     return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError)
 
 
 def error_for_no_response(error: BaseException, *, unknown: bool) -> ClockworkError:
-    """Our error when no answer came. `unknown`: the write, or an earlier copy of it, may have been done."""
+    """Our error where no response came. `unknown`: the write, or an earlier copy of it, may have been done."""
     text = str(error) or type(error).__name__
     return StoreUnavailable(f"no answer from DynamoDB: {text[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)
 
 
-def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: bool) -> ClockworkError:
-    """Our error for DynamoDB's. `answer_lost`: an earlier copy of this request was sent and not answered."""
+def error_for_response(status: int, answer: dict[str, Any], *, write: bool, answer_lost: bool) -> ClockworkError:
+    """Our error for DynamoDB's error response. `answer_lost`: an earlier copy of this request was sent and not answered."""
     code = code_of(answer)
     message = f"DynamoDB answered {code or status}"
     unknown = write and answer_lost
     if code == "ConditionalCheckFailedException":
         return Refused((answer.get("Item"),), message, failed=(True,))
     if code == "TransactionCanceledException":
-        return _of_cancellation(answer.get("CancellationReasons", []), unknown=unknown)
+        return _error_for_cancellation(answer.get("CancellationReasons", []), unknown=unknown)
     if code == "TransactionConflictException":
         return _conflict(message, unknown=unknown)
     if code == IN_PROGRESS_CODE:
-        # Not a conflict with somebody else, of which nothing is written: an earlier copy of ours is being applied.
+        # Not a conflict with another writer, after which nothing is written: an earlier copy of ours is being applied.
         return StoreUnavailable(message, outcome_unknown=True)
     if code in THROTTLING_CODES:
         return StoreThrottled(message, outcome_unknown=unknown)
@@ -95,8 +99,8 @@ def of_answer(status: int, answer: dict[str, Any], *, write: bool, answer_lost: 
     return Rejected(f"{message}: {detail}", code=code, outcome_unknown=unknown)
 
 
-def _of_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> ClockworkError:
-    """A failed condition is the answer whatever else happened: without the conflict it would have failed as well."""
+def _error_for_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> ClockworkError:
+    """A failed condition decides, beside any other reason: without the conflict it would have failed as well."""
     codes = [str(reason.get("Code", "None")) for reason in reasons]
     message = f"DynamoDB cancelled the transaction: {', '.join(codes)}"
     if "ConditionalCheckFailed" in codes:

@@ -1,4 +1,4 @@
-"""`PauseStore` on DynamoDB: one item beside those of the shards. It is made by the first pause: without it nothing is
+"""`PauseStore` on DynamoDB: one item beside those of the shards. The first pause creates it; without it nothing is
 paused."""
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Makes the three tables and the items of a new cluster, and checks them at every start.
+"""Makes the three tables and the items of a new cluster, and checks them, and the node's rights, at every start.
 
 A shard's item must never be made twice: a frontier that is lost and starts again at zero would let a cancel answer
 `cancelled` for a schedule that an owner has read already. So the items are made once, for a new cluster, each only if
-it is not there; the item `cluster` is put last and is what makes the cluster exist. After that nothing is ever put
-there again: what is missing then is an error, for a person to judge.
+it does not exist; the item `cluster` is put last and makes the cluster exist. After that no item is ever put there again:
+a missing one is an error, for a person to judge.
 """
 
 import asyncio
@@ -11,51 +11,52 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from clockwork.clock import SystemClock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import CannotStart, Unreadable
 from clockwork.ports.findings import Findings
-from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import read_all
 from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY
 from clockwork.stores.dynamodb.errors import Refused, Rejected
-from clockwork.stores.dynamodb.index import INDEX, INDEX_KEY
-from clockwork.stores.dynamodb.rights import DENIED, rights_problems
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 EXPIRY_ATTRIBUTE: Final = "expiresAt"
 ACTIVE_SECONDS_MAX: Final = 90
-"""For a table to become usable: on AWS some 10 s."""
-LOOK_SECONDS: Final = 0.5
-"""Between two looks at a table that is being made."""
+"""Time for a table to become usable: on AWS some 10 s."""
+POLL_SECONDS: Final = 0.5
+"""Between two requests for the state of a table that is being made."""
 USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
 """Table states in which requests are served."""
 TABLES_AT_ONCE: Final = 3
 PUTS_AT_ONCE: Final = 8
-"""Of the items of a new cluster."""
+"""Concurrent puts of the items of a new cluster."""
+
+DENIED: Final = frozenset({"AccessDeniedException", "UnauthorizedOperation"})
+NO_NAME: Final = "-"
+"""A name that no shard, and no client with a key, has."""
 
 _ABSENT: Final = "ResourceNotFoundException"
 _BEING_CHANGED: Final = frozenset({"ResourceInUseException", "ValidationException", "LimitExceededException"})
-"""What a table answers if another node has just asked for the same change."""
+"""Error codes of a table if another node has just asked for the same change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
-    """What a table must be like."""
+    """A table as it must be."""
 
     name: str
     key: tuple[tuple[str, str], ...]
     """Name and type: first the DynamoDB partition key, then, if any, the sort key."""
     expires: bool = False
     index: tuple[tuple[str, str], ...] = ()
-    """The key of `stores.dynamodb.index.INDEX`, in the same form; none: the table has no need of it."""
+    """The key of the index `INDEX`, in the same form; empty: the table needs no index."""
 
 
-def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
+def _tables(settings: DynamoSettings) -> tuple[_Table, ...]:
     return (
         _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
         _Table(name=settings.executions_table, key=(("partitionId", "S"),)),
@@ -63,54 +64,42 @@ def _tables(settings: DynamoClientSettings) -> tuple[_Table, ...]:
             name=settings.keys_table,
             key=(("clientKey", "S"), ("position", "N")),
             expires=True,
-            index=INDEX_KEY if settings.search else (),
+            index=INDEX_KEY if settings.search == "on" else (),
         ),
     )
 
 
-async def create_tables(settings: DynamoClientSettings) -> None:
-    """Makes those of the tables that are missing, and returns when all can be used. Any number of nodes may do it at
-    the same time, and again.
+async def create_tables(client: DynamoClient) -> None:
+    """Makes the missing tables, and returns when all can be used. Any number of nodes may do it at the same time, and
+    again.
 
     Raises: StoreUnavailable, CannotStart (a table did not become usable in time).
     """
-    async with _client(settings) as client:
-        await gather_bounded(partial(_create, client), _tables(settings), at_once=TABLES_AT_ONCE)
+    await gather_bounded(partial(_create, client), _tables(client.settings), at_once=TABLES_AT_ONCE)
 
 
-async def init_cluster(settings: DynamoClientSettings, *, shards: int) -> None:
+async def init_cluster(client: DynamoClient, *, shards: int) -> None:
     """Makes the items of a new cluster; of an existing one, checks that it has this shard count. May be repeated after
     a crash, and done by any number of nodes at once.
 
     Raises: StoreUnavailable, CannotStart.
     """
-    async with _client(settings) as client:
-        if not await _cluster_exists(client, shards):
-            await _put_new_cluster(client, shards)
-        missing = await _missing_shards(client, shards)
-    if missing:
-        raise CannotStart(_missing_line(settings, missing))
+    if not await _cluster_exists(client, shards):
+        await _put_new_cluster(client, shards)
+    if missing := await _missing_shards(client, shards):
+        raise CannotStart(_missing_line(client.settings, missing))
 
 
-async def check_tables(settings: DynamoClientSettings, *, shards: int) -> Findings:
-    """Whether this node may work on these tables. Raises: StoreUnavailable."""
+async def check_tables(client: DynamoClient, *, shards: int) -> Findings:
+    """Finds out whether this node may work on these tables. Raises: StoreUnavailable."""
     problems: list[str] = []
     warnings: list[str] = []
-    async with _client(settings) as client:
-        for table in _tables(settings):
-            problems += await _problems_of(client, table, warnings)
-        # Of a table that is not there it is not known what may be done with it, and the items are behind the rights.
-        for look in (partial(rights_problems, client), partial(_problems_of_cluster, client, shards)):
-            problems += [] if problems else await look()
+    for table in _tables(client.settings):
+        problems += await _problems_of(client, table, warnings)
+    # Rights cannot be tried on a missing table, and the items cannot be read without rights.
+    for check in (partial(problems_of_rights, client), partial(_problems_of_cluster, client, shards)):
+        problems += [] if problems else await check()
     return Findings(problems=tuple(problems), warnings=tuple(warnings))
-
-
-def _client(settings: DynamoClientSettings) -> DynamoClient:
-    return DynamoClient(settings, SystemClock(), _observe_nothing, NoTelemetry())
-
-
-def _observe_nothing(*, sent_ms: int, received_ms: int, date_ms: int) -> None:
-    """Making a table says too little about the time: its answers are slow."""
 
 
 # --- tables
@@ -151,7 +140,7 @@ def _index(table: _Table) -> dict[str, Any]:
 
 
 async def _add_index(client: DynamoClient, table: _Table) -> None:
-    """For a table from before there was an index, or from where it was not wanted; DynamoDB fills it by itself."""
+    """Adds the index to a table that was made without it; DynamoDB fills it by itself."""
     described = await _describe(client, table)
     if described is not None and _index_in(described) is None:
         try:
@@ -205,7 +194,7 @@ async def _until_active(client: DynamoClient, table: _Table) -> None:
                 filling = described is not None and bool(table.index) and _is_filling(described)
                 if described is not None and described["TableStatus"] in USABLE and not filling:
                     return
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
     except TimeoutError as error:
         raise CannotStart(f"table {table.name} cannot be used after {ACTIVE_SECONDS_MAX} s") from error
 
@@ -275,6 +264,63 @@ def _spelled(key: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in key)
 
 
+# --- rights
+
+
+async def problems_of_rights(client: DynamoClient) -> list[str]:
+    """Tries each operation that a node needs; one line for each that is denied. Raises: StoreUnavailable.
+
+    DynamoDB has no way to ask for rights, and a missing right would show at the first schedule, or at the first cancel
+    weeks later. So each operation is asked for once, at a key that no item can have, and on a condition that cannot hold:
+    it is refused for its condition if it was allowed. That costs a write unit each. Batches and transactions are not
+    tried: they need the rights of their single actions, but for `BatchGetItem` and `BatchWriteItem`.
+    """
+    settings = client.settings
+    row = {"partitionId": {"S": NO_NAME}, "scheduleTime": {"N": "0"}}
+    shard = {"partitionId": {"S": NO_NAME}}
+    outcome = {"clientKey": {"S": NO_NAME}, "position": {"N": "0"}}
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        *_writes_tried(settings.schedules_table, row, "partitionId", "put_item", "update_item", "delete_item"),
+        ("query", settings.schedules_table, _query_tried("partitionId")),
+        *_writes_tried(settings.executions_table, shard, "partitionId", "update_item"),
+        *_writes_tried(settings.keys_table, outcome, "clientKey", "put_item", "update_item"),
+        ("query", settings.keys_table, _query_tried("clientKey")),
+    ]
+    if settings.search == "on":
+        asked.append(("query", settings.keys_table, {"IndexName": INDEX, **_query_tried(INDEX_KEY[0][0])}))
+    problems = [await _right_problem(client, operation, table, more) for operation, table, more in asked]
+    return [problem for problem in problems if problem is not None]
+
+
+def _writes_tried(
+    table: str, key: dict[str, Any], attribute: str, *operations: str
+) -> list[tuple[str, str, dict[str, Any]]]:
+    never = {"ConditionExpression": f"attribute_exists({attribute})"}
+    return [(name, table, {"Item" if name == "put_item" else "Key": key} | never) for name in operations]
+
+
+def _query_tried(attribute: str) -> dict[str, Any]:
+    return {
+        "KeyConditionExpression": f"{attribute} = :nothing",
+        "ExpressionAttributeValues": {":nothing": {"S": NO_NAME}},
+        "Limit": 1,
+    }
+
+
+async def _right_problem(client: DynamoClient, operation: str, table: str, more: dict[str, Any]) -> str | None:
+    try:
+        await client.call(operation, TableName=table, **more)
+    except Refused:
+        return None  # for its condition, so it was allowed
+    except Rejected as rejected:
+        if rejected.code not in DENIED:
+            raise
+        place = f"index {more['IndexName']} of table {table}" if "IndexName" in more else f"table {table}"
+        right = f"dynamodb:{operation.title().replace('_', '')}"
+        return f"{place}: {right} is denied: grant it as infra/iam/node.json says"
+    return None
+
+
 # --- the items of the cluster
 
 
@@ -295,7 +341,7 @@ async def _cluster_exists(client: DynamoClient, shards: int) -> bool:
 async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
     if not await _looks_unused(client, shards):
         if await _cluster_exists(client, shards):
-            # Another node has made it meanwhile, and somebody works on it already.
+            # Another node has made it meanwhile, and the cluster is in use already.
             return
         raise CannotStart(
             f"table {client.settings.executions_table} has no item `{codec.CLUSTER}`, but the tables have been used: "
@@ -304,14 +350,14 @@ async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
     blank = ShardState(epoch=0, owner="", frontier_ms=0)
     items = [codec.shard_item(ShardId(number), blank) for number in range(shards)]
     await gather_bounded(partial(_put_if_absent, client), items, at_once=PUTS_AT_ONCE)
-    # Last: from now on the cluster exists, and whatever is missing is lost.
+    # Last: from now on the cluster exists, and a missing item is lost.
     await _put_if_absent(client, codec.cluster_item(shards))
     if not await _cluster_exists(client, shards):
         raise CannotStart(f"item `{codec.CLUSTER}` was deleted while the cluster was being made")
 
 
 async def _looks_unused(client: DynamoClient, shards: int) -> bool:
-    """No shard was ever owned, and no schedule is stored."""
+    """True if no shard was ever owned, and no schedule is stored."""
     for item in await _read_shards(client, shards):
         try:
             if codec.shard_state_of(item) != ShardState(epoch=0, owner="", frontier_ms=0):
@@ -331,7 +377,7 @@ async def _put_if_absent(client: DynamoClient, item: Item) -> None:
             ConditionExpression="attribute_not_exists(partitionId)",
         )
     except Refused:
-        # Another node, or this one before a crash, has put it: what stands there stays.
+        # Another node, or this one before a crash, has put it: the stored item stays.
         return
 
 
@@ -345,7 +391,7 @@ async def _missing_shards(client: DynamoClient, shards: int) -> list[int]:
     return [number for number in range(shards) if str(number) not in there]
 
 
-def _missing_line(settings: DynamoClientSettings, missing: list[int]) -> str:
+def _missing_line(settings: DynamoSettings, missing: list[int]) -> str:
     named = ", ".join(str(number) for number in missing[:10]) + (", …" if len(missing) > 10 else "")
     return (
         f"table {settings.executions_table}: the items of {len(missing)} shards are lost ({named}); they are never made "
@@ -353,7 +399,7 @@ def _missing_line(settings: DynamoClientSettings, missing: list[int]) -> str:
     )
 
 
-def _cluster_problem(settings: DynamoClientSettings, item: Item, shards: int) -> str | None:
+def _cluster_problem(settings: DynamoSettings, item: Item, shards: int) -> str | None:
     try:
         stored = codec.shard_count_of(item)
     except Unreadable as error:

@@ -1,4 +1,4 @@
-"""`ScheduleSearch` on DynamoDB: the index `byClient` (see `stores.dynamodb.index`), and batches of strong reads."""
+"""`ScheduleSearch` on DynamoDB: the index `byClient` (see `stores.dynamodb.codec`), and batches of strong reads."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, value_of
 from clockwork.stores.dynamodb.batching import read_all
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.index import INDEX, LIST_BUCKETS, LISTED_UNDER, list_key
+from clockwork.stores.dynamodb.codec import INDEX, LIST_BUCKETS, LISTED_UNDER, list_key
 
 QUERIES_AT_ONCE: Final = LIST_BUCKETS
-MORE_THAN_EVEN: Final = 1.25
-"""Keys are spread evenly over the buckets, but not exactly; what is read of one bucket past the end of another is read
-again for the next page."""
+SHARE_FACTOR: Final = 1.25
+"""Factor over an even share: keys are spread almost evenly over the buckets, and entries of one bucket past the end of
+another are read again for the next page."""
 
 _Read = TypeVar("_Read")
 
@@ -40,10 +40,10 @@ class DynamoScheduleSearch:
         """See `ScheduleSearch`."""
         if first > last:
             return PointerPage(pointers=(), next_first=None)
-        limit = int(pointers_max / LIST_BUCKETS * MORE_THAN_EVEN) + 4
+        limit = int(pointers_max / LIST_BUCKETS * SHARE_FACTOR) + 4
         read = partial(self._bucket, client_id, first=first, last=last, limit=limit)
         answers = await gather_bounded(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
-        # Each bucket is known up to the last entry that was read of it, or to its end.
+        # Each bucket is known up to its last entry that was read, or to its end.
         known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
         horizon = min(known_to, default=last)
         found = _readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))
@@ -52,7 +52,7 @@ class DynamoScheduleSearch:
         return PointerPage(pointers=tuple(pointers), next_first=next_first)
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
-        """See `ScheduleSearch`. It costs what reading them would, some thirty for a read unit; only nothing is sent."""
+        """See `ScheduleSearch`. Costs as much as reading the pointers, some thirty for a read unit; they are not sent."""
         found = 0
         going_on: dict[int, Item] = {bucket: {} for bucket in range(LIST_BUCKETS)}
         while going_on and found < at_most:
@@ -146,13 +146,14 @@ def _row_of(item: Item) -> Row | BrokenRow:
 
 
 def _readable(read: Callable[[Item], _Read], items: Iterable[Item]) -> list[_Read]:
-    """One damaged item must not hide a thousand sound ones; whoever asks for that one alone is told."""
+    """Reads items, leaving out the unreadable ones: one damaged item must not hide a thousand sound ones, and a request for
+    that one alone is answered with its error."""
     found: list[_Read] = []
     for item in items:
         try:
             found.append(read(item))
         except Unreadable as error:
-            # Of a key not even its name: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
+            # The key is not logged: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
             extra = {"event": "dynamodb.left_out_of_list", "error": str(error), "once_per": str(error)}
             log.warning("An item that cannot be read is left out of a list", extra=extra)
     return found

@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for DynamoDB's one kind of request: POST to "/", a JSON body, a handful of headers.
 
-The library's signer takes any request apart and costs 70 µs where this costs 9, a quarter of all that a call costs
-besides the network (`make bench SCENARIO=calls`); a property test holds the two together.
+The library's signer parses any request and costs 70 µs where this costs 9, a quarter of the cost of a call besides the
+network (`make bench SCENARIO=calls`); a property test holds the two together.
 Source: "Create a signed AWS API request", AWS Identity and Access Management User Guide.
 """
 
@@ -17,19 +17,19 @@ _SERVICE: Final = "dynamodb"
 
 
 class Identity(NamedTuple):
-    """Who signs."""
+    """The signer's credentials."""
 
     access_key: str
     secret_key: str
     token: str | None
-    """Of temporary credentials."""
+    """The session token of temporary credentials."""
 
     def __repr__(self) -> str:
         return f"Identity({self.access_key})"
 
 
 class Signer:
-    """Signs requests to one host; the key of a day is derived once."""
+    """Signs requests to one host. The key of a day is derived once."""
 
     def __init__(self, *, host: str, region: str) -> None:
         self._host = host
@@ -38,7 +38,7 @@ class Signer:
         self._key = b""
 
     def headers(self, identity: Identity, *, target: str, body: bytes, now_ms: int) -> Mapping[str, str]:
-        """All headers that DynamoDB wants of a request with this `X-Amz-Target`, its signature among them."""
+        """The headers of a request with this `X-Amz-Target`, its signature among them."""
         stamp = datetime.fromtimestamp(now_ms // 1_000, UTC).strftime("%Y%m%dT%H%M%SZ")
         day = stamp[:8]
         scope = f"{day}/{self._region}/{_SERVICE}/aws4_request"

@@ -3,14 +3,14 @@
 Three rules hold for every line here (docs/design.md, 3 and 4):
 - every read is strongly consistent;
 - every `UpdateItem` has `attribute_exists`, or a condition that implies it: an update would bring a deleted item back
-  (but the note of commands, which comes into being by its first one);
-- a failed condition is believed only after a look at the item that came back with it: an earlier copy of the same
-  request, whose answer was lost, may be what made it fail.
+  (except the note of commands, which its first update creates);
+- a failed condition is believed only after a look at the item that came back with it: the cause may be an earlier copy of
+  the same request, whose answer was lost.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,29 +20,36 @@ from clockwork.clock import Clock
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
+from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import Page
+from clockwork.ports.store import End, ObserveServerTime, OutcomePlace, Page
 from clockwork.ports.telemetry import Telemetry
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec, transactions
 from clockwork.stores.dynamodb.attributes import Item, number
-from clockwork.stores.dynamodb.batching import Grouped, GroupedReads, insert_all, read_all, write_all
-from clockwork.stores.dynamodb.client import DynamoClient, Observe, backoff_s
+from clockwork.stores.dynamodb.batching import (
+    BatchedReads,
+    BatchedWrites,
+    GroupCommit,
+    Transaction,
+    insert_all,
+    read_all,
+    write_all,
+)
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, backoff_s
 from clockwork.stores.dynamodb.errors import Refused
-from clockwork.stores.dynamodb.group_commit import GroupCommit, Member
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 YIELD_EVERY_ROWS: Final = 100
-"""Of a page that is read: heartbeats share the event loop, and a full page takes 7 ms."""
+"""Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
 CONFLICT_ATTEMPTS_MAX: Final = 6
-"""For writes that nobody decides anything by: a transaction in their way is over within milliseconds."""
+"""Attempts of writes on which no decision depends: a transaction in their way is over within milliseconds."""
 
 CONTENTS_PER_READ: Final = 20
-"""Rows, and outcomes: they may have their schedule's content in them, up to 256 KiB each."""
+"""Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
 
 HOLDS_AT_ONCE: Final = 32
-"""A batch of cancels wants a thousand at one moment, and what is due must not stand behind them in the line for a
+"""Concurrent holds. A batch of cancels sends a thousand at one moment, and deliveries must not queue behind them for a
 connection. More than this made DynamoDB Local no faster. (Nor did batches of PartiQL updates.)"""
 
 log = logging.getLogger(__name__)
@@ -55,24 +62,32 @@ class DynamoScheduleStore:
     permission).
     """
 
-    def __init__(self, settings: DynamoClientSettings, clock: Clock, observe: Observe, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        settings: DynamoSettings,
+        clock: Clock,
+        observe: ObserveServerTime,
+        telemetry: Telemetry,
+        *,
+        limits: CallLimits | None = None,
+    ) -> None:
         self._settings = settings
         self._telemetry = telemetry
-        self.client = DynamoClient(settings, clock, observe, telemetry)
-        # A connection of its own, and one try: under load a request waits for a connection, so its answer would say
-        # little about the time; and whether DynamoDB answers should be known at once.
-        alone = replace(settings, connections_max=1, attempts_max=1)
-        self.pinger = DynamoClient(alone, clock, observe, telemetry)
+        self.client = DynamoClient(settings, clock, observe, telemetry, limits=limits)
+        # A connection of its own, and one attempt: under load a request waits for a connection, so its answer would say
+        # little about the time; and readiness should not wait for repeats.
+        alone = replace(limits or CallLimits(), connections_max=1, attempts_max=1)
+        self.pinger = DynamoClient(settings, clock, observe, telemetry, limits=alone)
         self._group_commit = GroupCommit(self.client)
         self._holds = asyncio.Semaphore(HOLDS_AT_ONCE)
-        self._rows = GroupedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
-        self._pointers = GroupedReads(self.client, settings.keys_table, name=_client_key)
-        self._notes = GroupedReads(self.client, settings.keys_table, name=_client_key)
-        self._ends = GroupedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
-        self._shards = GroupedReads(self.client, settings.executions_table, name=_shard_name)
-        self._outcomes = Grouped(partial(write_all, self.client, settings.keys_table))
-        self._first_outcomes = Grouped(partial(insert_all, self.client, settings.keys_table))
-        self._deletes = Grouped(partial(write_all, self.client, settings.schedules_table))
+        self._rows = BatchedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
+        self._pointers = BatchedReads(self.client, settings.keys_table, name=_client_key)
+        self._notes = BatchedReads(self.client, settings.keys_table, name=_client_key)
+        self._ends = BatchedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
+        self._shards = BatchedReads(self.client, settings.executions_table, name=_shard_name)
+        self._outcomes = BatchedWrites(partial(write_all, self.client, settings.keys_table))
+        self._first_outcomes = BatchedWrites(partial(insert_all, self.client, settings.keys_table))
+        self._deletes = BatchedWrites(partial(write_all, self.client, settings.schedules_table))
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -102,12 +117,12 @@ class DynamoScheduleStore:
     async def create(
         self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
     ) -> None:
-        create = Member(
+        create = Transaction(
             key=(pointer.client_id, pointer.schedule_key),
             actions=transactions.create_actions(self._settings, row, pointer, replaces_version, note),
             token=transactions.create_token(row, pointer, replaces_version, note),
             # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
-            ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
+            is_ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
         )
         await self._group_commit.commit(create)
 
@@ -118,20 +133,20 @@ class DynamoScheduleStore:
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
         update = transactions.note_update(self._settings, client_id, schedule_key, note)
         try:
-            await self._undisturbed("update_item", **update)
+            await self._retry_on_conflict("update_item", **update)
         except Refused as refused:
             if not transactions.is_note(refused.items[0], note):
                 raise
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
         update = transactions.discard_update(self._settings, pointer, at_ms)
-        answer = await self._undisturbed("update_item", ReturnValues="UPDATED_NEW", **update)
+        answer = await self._retry_on_conflict("update_item", ReturnValues="UPDATED_NEW", **update)
         return int(answer["Attributes"]["discardedAt"]["N"])
 
     async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
         schedule = pointer_of.schedule
         try:
-            await self._undisturbed(
+            await self._retry_on_conflict(
                 "update_item",
                 TableName=self._settings.keys_table,
                 Key=codec.pointer_key(schedule.client_id, schedule.schedule_key),
@@ -145,42 +160,39 @@ class DynamoScheduleStore:
                 },
             )
         except Refused:
-            # It points elsewhere, or lives long enough: either way there is nothing to push.
+            # It points to another position, or lives long enough: in both cases nothing is to be done.
             return
 
     # --- rows, as a cancel or reschedule sees them
 
-    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        item = await self._rows.get(codec.row_key(shard, position))
-        return codec.row_of(item, shard=shard, position=position) if item else None
+    async def read_row(self, name: RowName) -> Row | BrokenRow | None:
+        item = await self._rows.get(codec.row_key(name.shard, name.position))
+        return codec.row_of(item, shard=name.shard, position=name.position) if item else None
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+    async def hold(self, name: RowName, request: RequestId) -> Row | BrokenRow:
         async with self._holds:
             answer = await self._update_row(
-                shard,
-                position,
+                name,
                 "SET #hold = :hold",
                 once=True,
                 ReturnValues="ALL_NEW",
                 ExpressionAttributeNames={"#hold": "hold"},
                 ExpressionAttributeValues={":hold": {"S": request}},
             )
-        return codec.row_of(answer["Attributes"], shard=shard, position=position)
+        return codec.row_of(answer["Attributes"], shard=name.shard, position=name.position)
 
-    async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
-    ) -> None:
-        cancel = Member(
+    async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
+        cancel = Transaction(
             key=(outcome.client_id, outcome.schedule_key),
-            actions=transactions.cancel_actions(self._settings, shard, outcome, hold, note),
-            token=transactions.token_of("cancel", shard, outcome.position, hold, outcome.at_ms, note),
-            ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
+            actions=transactions.cancel_actions(self._settings, name, outcome, hold, note),
+            token=transactions.token_of("cancel", name.shard, name.position, hold, outcome.at_ms, note),
+            is_ours=lambda refused: transactions.is_cancel(refused.items, outcome, note),
         )
         await self._group_commit.commit(cancel)
 
     async def reschedule(
         self,
-        shard: ShardId,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: RequestId,
@@ -189,13 +201,15 @@ class DynamoScheduleStore:
         replaces_version: int,
         note: NoteChange | None = None,
     ) -> None:
-        change = Member(
+        change = Transaction(
             key=(outcome.client_id, outcome.schedule_key),
             actions=transactions.reschedule_actions(
-                self._settings, shard, outcome, hold, row, pointer, replaces_version, note
+                self._settings, name, outcome, hold, row, pointer, replaces_version, note
             ),
-            token=transactions.token_of("reschedule", shard, outcome.position, hold, row.position, note),
-            ours=lambda refused: transactions.points_at(refused.items[transactions.RESCHEDULE_POINTER], row.position),
+            token=transactions.token_of("reschedule", name.shard, name.position, hold, row.position, note),
+            is_ours=lambda refused: transactions.points_at(
+                refused.items[transactions.RESCHEDULE_POINTER], row.position
+            ),
         )
         await self._group_commit.commit(change)
 
@@ -273,15 +287,12 @@ class DynamoScheduleStore:
             # Ends at a row that has no position to go on from: read on past it.
             parameters = {"ExclusiveStartKey": last}
 
-    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
-        return await self._update_row_if_there(
-            shard, position, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"}
-        )
+    async def drop_hold(self, name: RowName) -> bool:
+        return await self._update_row_if_there(name, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"})
 
-    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
+    async def set_retry(self, name: RowName, retry: Retry, *, drop_hold: bool) -> bool:
         return await self._update_row_if_there(
-            shard,
-            position,
+            name,
             "SET #retry = :retry REMOVE #hold" if drop_hold else "SET #retry = :retry",
             ExpressionAttributeNames={"#retry": "retry"} | ({"#hold": "hold"} if drop_hold else {}),
             ExpressionAttributeValues={":retry": codec.retry_attribute(retry)},
@@ -292,47 +303,39 @@ class DynamoScheduleStore:
         items = await read_all(self.client, self._settings.schedules_table, keys)
         return {row.position: row for row in await self._readable(shard, items)}
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        # One call must not name an item twice, so of two outcomes of one position the later one is put.
-        puts = {
-            (o.client_id, o.schedule_key, o.position): {"PutRequest": {"Item": codec.outcome_item(o)}} for o in outcomes
-        }
-        await self._outcomes.write(puts)
-
-    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
-        # Of two outcomes of one position the first one.
-        items = {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in reversed(outcomes)}
-        await self._first_outcomes.write(items)
-
-    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
+        # The order is the contract: a row that is gone without an outcome would be a schedule that cannot be explained.
+        if overwriting := _outcome_items(end for end in ends if not end.first_stands):
+            await self._outcomes.write({name: {"PutRequest": {"Item": item}} for name, item in overwriting.items()})
+        if first_stands := _outcome_items(end for end in ends if end.first_stands):
+            await self._first_outcomes.write(first_stands)
+        positions = [end.row.position for end in ends]
         await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})
 
     # --- parts
 
-    async def _update_row(
-        self, shard: ShardId, position: Position, update: str, *, once: bool = False, **parameters: Any
-    ) -> dict[str, Any]:
-        """The only way to update a row: it must exist."""
+    async def _update_row(self, name: RowName, update: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
+        """Updates a row on condition that it exists; every update of a row goes through here."""
         return await self.client.call(
             "update_item",
             once=once,
             TableName=self._settings.schedules_table,
-            Key=codec.row_key(shard, position),
+            Key=codec.row_key(name.shard, name.position),
             UpdateExpression=update,
             ConditionExpression="attribute_exists(partitionId)",
             **parameters,
         )
 
-    async def _update_row_if_there(self, shard: ShardId, position: Position, update: str, **parameters: Any) -> bool:
+    async def _update_row_if_there(self, name: RowName, update: str, **parameters: Any) -> bool:
         try:
-            await self._update_row(shard, position, update, **parameters)
+            await self._update_row(name, update, **parameters)
         except Refused:
-            # Gone for good: nobody ever puts a row at this position again.
+            # Gone for good: no row is ever put at this position again.
             return False
         return True
 
-    async def _undisturbed(self, operation: str, **parameters: Any) -> Any:
-        """A write of one item that waits while a transaction is in its way; its answer."""
+    async def _retry_on_conflict(self, operation: str, **parameters: Any) -> Any:
+        """Does a write of one item, waiting while a transaction is in its way; returns its answer."""
         attempt = 1
         while True:
             try:
@@ -350,8 +353,8 @@ class DynamoScheduleStore:
                 await asyncio.sleep(0)
             position = codec.position_of_row(item)
             if position is None:
-                # Written by hand. It has no position that could be named in a marker or deleted by, so firing it would
-                # never end; it is nobody's schedule, and it harms nobody where it is.
+                # Written by hand. It has no position that a marker or a delete could name, so firing it would never end;
+                # it belongs to no client, and does no harm where it is.
                 self._telemetry.malformed("row")
                 at = item.get("scheduleTime", {}).get("N")
                 log.warning(
@@ -361,6 +364,11 @@ class DynamoScheduleStore:
                 continue
             rows.append(codec.row_of(item, shard=shard, position=position))
         return rows
+
+
+def _outcome_items(ends: Iterable[End]) -> dict[OutcomePlace, Item]:
+    outcomes = [end.outcome for end in ends if end.outcome is not None]
+    return {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in outcomes}
 
 
 def _client_key(item: Item) -> str:

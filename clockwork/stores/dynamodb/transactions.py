@@ -1,9 +1,8 @@
 """The transactions of `ScheduleStore`, and its updates of a key: their actions, conditions and tokens. Pure.
 
-Besides the conditions that the protocol asks for, nothing that is final is ever overwritten: a new row and the outcome
-of a cancel or a reschedule are put only where nothing stands. What comes back with a failed condition (`ALL_OLD`) is
-asked for where it is small and tells our own earlier copy from somebody else's write; never for a row, which may have
-hundreds of kilobytes.
+Besides the conditions that the protocol asks for, no final item is ever overwritten: a new row and the outcome of a cancel
+or a reschedule are put only where nothing is stored. The stored item comes back with a failed condition (`ALL_OLD`) where it
+is small and tells our own earlier copy from another writer's; never for a row, which may have hundreds of kilobytes.
 """
 
 import hashlib
@@ -12,13 +11,12 @@ from typing import Final
 
 from clockwork.domain.command_notes import NoteChange, text_of_offsets
 from clockwork.domain.position import Position, position_of, text_of
-from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, ScheduleKey
-from clockwork.domain.sharding import ShardId
+from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, RowName, ScheduleKey
 from clockwork.errors import Unreadable
+from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.wire import DynamoClientSettings
 
 CREATE_POINTER: Final = 0
 """Index of the pointer's Put in a create."""
@@ -36,7 +34,7 @@ def token_of(*parts: object) -> str:
 
 
 def create_actions(
-    settings: DynamoClientSettings,
+    settings: DynamoSettings,
     row: Row,
     pointer: Pointer,
     replaces_version: int | None,
@@ -48,22 +46,22 @@ def create_actions(
 
 
 def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note: NoteChange | None = None) -> str:
-    """A position is never used twice; the rest is what a caller might change between two tries."""
+    """The token of a create. A position is never used twice; the other parts may change between two attempts."""
     changing = (pointer.digest, pointer.version, pointer.expires_at_s, replaces_version, note)
     return token_of("create", row.shard, row.position, *changing)
 
 
 def cancel_actions(
-    settings: DynamoClientSettings, shard: ShardId, outcome: Outcome, hold: RequestId, note: NoteChange | None
+    settings: DynamoSettings, name: RowName, outcome: Outcome, hold: RequestId, note: NoteChange | None
 ) -> list[Item]:
     """Delete the row, put its outcome; by command also move the note."""
-    actions = [_delete_held(settings, shard, outcome.position, hold), _put_outcome(settings, outcome)]
+    actions = [_delete_held(settings, name, hold), _put_outcome(settings, outcome)]
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
 def reschedule_actions(
-    settings: DynamoClientSettings,
-    shard: ShardId,
+    settings: DynamoSettings,
+    name: RowName,
     outcome: Outcome,
     hold: RequestId,
     row: Row,
@@ -73,7 +71,7 @@ def reschedule_actions(
 ) -> list[Item]:
     """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
     actions = [
-        _delete_held(settings, shard, outcome.position, hold),
+        _delete_held(settings, name, hold),
         _put_outcome(settings, outcome),
         _put_row(settings, row),
         _put_pointer(settings, pointer, replaces_version),
@@ -81,9 +79,7 @@ def reschedule_actions(
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
-def note_update(
-    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange
-) -> Item:
+def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> Item:
     """The update that moves a key's note, on condition that it is what was read."""
     condition, before = "attribute_not_exists(#command)", {}
     if note.before:
@@ -105,8 +101,8 @@ def note_update(
     }
 
 
-def discard_update(settings: DynamoClientSettings, pointer: Pointer, at_ms: int) -> Item:
-    """The update that says that what failed needs nothing any more."""
+def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> Item:
+    """The update that marks a failed schedule as discarded."""
     return {
         "TableName": settings.keys_table,
         "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
@@ -123,41 +119,41 @@ def discard_update(settings: DynamoClientSettings, pointer: Pointer, at_ms: int)
 
 
 def points_at(item: Item | None, position: Position) -> bool:
-    """Whether this pointer, which came back with a failure, is the one that our own transaction put."""
+    """True if this pointer, which came back with a failure, is the one that our own transaction put."""
     if item is None:
         return False
     try:
         return position_of(fields.value_of(item, "current", "N")) == position
     except Unreadable:
-        # A pointer that cannot be read is not the one that we wrote; whoever reads it next says so.
+        # A pointer that cannot be read is not the one that we wrote; its next reader reports it.
         return False
 
 
 def is_cancel(items: Sequence[Item | None], outcome: Outcome, note: NoteChange | None) -> bool:
-    """Whether what came back with the failure of a cancel was put by that very cancel. By command the note must say so too:
-    an outcome is the same as another's of the same moment, who has moved no note."""
+    """True if the items that came back with the failure of a cancel were put by that very cancel. By command the note must
+    prove it too: the outcome equals that of another cancel of the same moment, which has moved no note."""
     if not _is_outcome(items[_CANCEL_OUTCOME], outcome):
         return False
     return note is None or is_note(items[_CANCEL_NOTE], note)
 
 
 def _is_outcome(item: Item | None, outcome: Outcome) -> bool:
-    """Whether this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
+    """True if this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
     if item is None:
         return False
     try:
-        # As it is stored: what is too large for an outcome is left out of it.
+        # As it is stored: content that is too large for an outcome is left out.
         return codec.outcome_of(item) == codec.outcome_of(codec.outcome_item(outcome))
     except Unreadable:
         return False
 
 
 def is_note(item: Item | None, note: NoteChange) -> bool:
-    """Whether this note, which came back with a failure, is the one that we wanted to put."""
+    """True if this note, which came back with a failure, is the one that we wanted to put."""
     return item is not None and item.get("by") == {"S": note.after.by}
 
 
-def _put_row(settings: DynamoClientSettings, row: Row) -> Item:
+def _put_row(settings: DynamoSettings, row: Row) -> Item:
     return {
         "Put": {
             "TableName": settings.schedules_table,
@@ -167,7 +163,7 @@ def _put_row(settings: DynamoClientSettings, row: Row) -> Item:
     }
 
 
-def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_version: int | None) -> Item:
+def _put_pointer(settings: DynamoSettings, pointer: Pointer, replaces_version: int | None) -> Item:
     put: Item = {
         "TableName": settings.keys_table,
         "Item": codec.pointer_item(pointer),
@@ -184,12 +180,12 @@ def _put_pointer(settings: DynamoClientSettings, pointer: Pointer, replaces_vers
 
 
 def _notes(
-    settings: DynamoClientSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
+    settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange | None
 ) -> list[Item]:
     return [{"Update": note_update(settings, client_id, schedule_key, note)}] if note is not None else []
 
 
-def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:
+def _put_outcome(settings: DynamoSettings, outcome: Outcome) -> Item:
     return {
         "Put": {
             "TableName": settings.keys_table,
@@ -200,11 +196,11 @@ def _put_outcome(settings: DynamoClientSettings, outcome: Outcome) -> Item:
     }
 
 
-def _delete_held(settings: DynamoClientSettings, shard: ShardId, position: Position, hold: RequestId) -> Item:
+def _delete_held(settings: DynamoSettings, name: RowName, hold: RequestId) -> Item:
     return {
         "Delete": {
             "TableName": settings.schedules_table,
-            "Key": codec.row_key(shard, position),
+            "Key": codec.row_key(name.shard, name.position),
             "ConditionExpression": "#hold = :hold",
             "ExpressionAttributeNames": {"#hold": "hold"},
             "ExpressionAttributeValues": {":hold": {"S": hold}},

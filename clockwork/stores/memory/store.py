@@ -1,35 +1,44 @@
-"""`ScheduleStore` in memory: for tests and simulation, and the contract as a program that can be read.
+"""The ports of `clockwork.ports.store` in memory: for tests and simulation, and the contract as a program to read.
 
 Correct, not convenient: pages end where DynamoDB's end, conditions fail where its conditions fail, a shard that was not
 made is an error. Values are frozen, so they are stored as they are.
 
-Two seams, for a simulation to override; here both do the plain thing:
-- `_serve` stands around every request: delay it, lose it, or lose its answer;
-- `_apply` applies the writes of a transaction that has been decided: apply them one by one, with time in between, and
-  name what is not yet applied in `busy`, so that other writers get `TransactionConflict`, as on DynamoDB.
+A simulation overrides two methods; here both do the plain thing:
+- `_serve` surrounds every request: it can be delayed or lost, or its answer can;
+- `_apply` applies the writes of a decided transaction: they can be applied one by one, with time in between, while `busy`
+  names those still missing, so that other writers get `TransactionConflict`, as on DynamoDB.
 """
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, TypeVar
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import ShardState
+from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
-from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, ScheduleKey
+from clockwork.domain.schedule import (
+    BrokenRow,
+    ClientId,
+    Outcome,
+    Pointer,
+    RequestId,
+    Retry,
+    Row,
+    RowName,
+    ScheduleKey,
+)
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import Page
+from clockwork.ports.store import End, KeyName, OutcomePlace, Page, PointerPage, RowPlace
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
-"""A page ends with the row that passes this."""
+"""A page ends with the row that makes it larger than this."""
 
-KeyName = tuple[ClientId, ScheduleKey]
-RowPlace = tuple[ShardId, Position]
-OutcomePlace = tuple[ClientId, ScheduleKey, Position]
 Place = tuple[object, ...]
-"""An item of any table, as named in `busy`."""
+"""The name of an item of any table, as in `busy`."""
 Write = Callable[[], None]
 """One item's change."""
 
@@ -37,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class MemoryScheduleStore:
-    """The three tables as dictionaries. Opened by nothing; `async with` is not needed."""
+    """`ScheduleStore` over dictionaries. It needs no opening and no closing."""
 
     def __init__(self, *, shards: int) -> None:
         self.rows: dict[RowPlace, Row | BrokenRow] = {}
@@ -48,16 +57,16 @@ class MemoryScheduleStore:
             ShardId(number): ShardState(epoch=0, owner="", frontier_ms=0) for number in range(shards)
         }
         self.busy: set[Place] = set()
-        """Items of transactions that are decided and not yet applied."""
+        """The items of transactions that are decided and not yet applied."""
         self._order: dict[ShardId, list[Position]] = {}
         """The positions of each shard, sorted."""
         self._broken_holds: dict[RowPlace, RequestId] = {}
-        """Holds of rows that cannot be read: what is broken is not lost by a hold."""
+        """The holds of rows that cannot be read; such a row itself is kept as it is."""
 
-    # --- seams
+    # --- overridden by a simulation
 
     async def _serve(self, operation: str, effect: Callable[[], _T]) -> _T:
-        """Does one request. `effect` is what happens at the store, at one moment; it may raise."""
+        """Does one request. `effect` is its effect at the store, at one moment; it may raise."""
         return effect()
 
     def _apply(self, writes: Mapping[Place, Write]) -> None:
@@ -128,40 +137,39 @@ class MemoryScheduleStore:
 
     # --- rows, as a cancel or reschedule sees them
 
-    async def read_row(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        return await self._serve("read_row", lambda: self.rows.get((shard, position)))
+    async def read_row(self, name: RowName) -> Row | BrokenRow | None:
+        return await self._serve("read_row", lambda: self.rows.get((name.shard, name.position)))
 
-    async def hold(self, shard: ShardId, position: Position, request: RequestId) -> Row | BrokenRow:
+    async def hold(self, name: RowName, request: RequestId) -> Row | BrokenRow:
         def effect() -> Row | BrokenRow:
-            row = self._row_to_update(shard, position)
+            place = (name.shard, name.position)
+            row = self._row_to_update(place)
             if row is None:
                 raise ConditionFailed
             if isinstance(row, BrokenRow):
-                self._broken_holds[(shard, position)] = request
+                self._broken_holds[place] = request
                 return row
-            held = self.rows[(shard, position)] = replace(row, hold=request)
+            held = self.rows[place] = replace(row, hold=request)
             return held
 
         return await self._serve("hold", effect)
 
-    async def cancel(
-        self, shard: ShardId, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None
-    ) -> None:
+    async def cancel(self, name: RowName, outcome: Outcome, *, hold: RequestId, note: NoteChange | None = None) -> None:
         def effect() -> None:
-            name = (outcome.client_id, outcome.schedule_key)
-            self._check_free((shard, outcome.position), _place_of_outcome(outcome))
-            self._check_note_free(name, note)
-            if self.outcomes.get(_place_of_outcome(outcome)) == outcome and self._was_moved(name, note):
+            key = (outcome.client_id, outcome.schedule_key)
+            self._check_free((name.shard, name.position), place_of_outcome(outcome))
+            self._check_note_free(key, note)
+            if self.outcomes.get(place_of_outcome(outcome)) == outcome and self._was_moved(key, note):
                 return  # the same call again
-            self._check_held(shard, outcome, hold)
-            noted = self._move_note(name, note)
-            self._apply(self._delete_row(shard, outcome.position) | self._put_outcome(outcome) | noted)
+            self._check_held(name, outcome, hold)
+            noted = self._move_note(key, note)
+            self._apply(self._delete_row(name.shard, name.position) | self._put_outcome(outcome) | noted)
 
         await self._serve("cancel", effect)
 
     async def reschedule(
         self,
-        shard: ShardId,
+        name: RowName,
         outcome: Outcome,
         *,
         hold: RequestId,
@@ -172,15 +180,15 @@ class MemoryScheduleStore:
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
-            self._check_free((shard, outcome.position), _place_of_outcome(outcome), _place_of(row), _name_of(pointer))
+            self._check_free((name.shard, name.position), place_of_outcome(outcome), _place_of(row), _name_of(pointer))
             self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
-            self._check_held(shard, outcome, hold)
+            self._check_held(name, outcome, hold)
             if there is None or there.version != replaces_version or _place_of(row) in self.rows:
                 raise ConditionFailed
             self._apply(
-                self._delete_row(shard, outcome.position)
+                self._delete_row(name.shard, name.position)
                 | self._put_outcome(outcome)
                 | self._put_row(row)
                 | self._put_pointer(pointer)
@@ -233,11 +241,11 @@ class MemoryScheduleStore:
 
         return await self._serve("read_page", effect)
 
-    async def drop_hold(self, shard: ShardId, position: Position) -> bool:
-        return await self._serve("drop_hold", lambda: self._change_row(shard, position, None, drop_hold=True))
+    async def drop_hold(self, name: RowName) -> bool:
+        return await self._serve("drop_hold", lambda: self._change_row(name, None, drop_hold=True))
 
-    async def set_retry(self, shard: ShardId, position: Position, retry: Retry, *, drop_hold: bool) -> bool:
-        return await self._serve("set_retry", lambda: self._change_row(shard, position, retry, drop_hold=drop_hold))
+    async def set_retry(self, name: RowName, retry: Retry, *, drop_hold: bool) -> bool:
+        return await self._serve("set_retry", lambda: self._change_row(name, retry, drop_hold=drop_hold))
 
     async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
         def effect() -> Mapping[Position, Row | BrokenRow]:
@@ -245,29 +253,18 @@ class MemoryScheduleStore:
 
         return await self._serve("read_rows", effect)
 
-    async def put_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+    async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
         def effect() -> None:
-            self._check_undisturbed(*map(_place_of_outcome, outcomes))
-            for outcome in outcomes:
-                self.outcomes[_place_of_outcome(outcome)] = outcome
+            outcomes = [end.outcome for end in ends if end.outcome is not None]
+            self._check_undisturbed(*map(place_of_outcome, outcomes), *((shard, end.row.position) for end in ends))
+            for end in ends:
+                if end.outcome is not None:
+                    place = place_of_outcome(end.outcome)
+                    if not (end.first_stands and place in self.outcomes):
+                        self.outcomes[place] = end.outcome
+                self._remove(shard, end.row.position)
 
-        await self._serve("put_outcomes", effect)
-
-    async def put_outcomes_if_absent(self, outcomes: Sequence[Outcome]) -> None:
-        def effect() -> None:
-            self._check_undisturbed(*map(_place_of_outcome, outcomes))
-            for outcome in outcomes:
-                self.outcomes.setdefault(_place_of_outcome(outcome), outcome)
-
-        await self._serve("put_outcomes_if_absent", effect)
-
-    async def delete_rows(self, shard: ShardId, positions: Sequence[Position]) -> None:
-        def effect() -> None:
-            self._check_undisturbed(*((shard, position) for position in positions))
-            for position in positions:
-                self._remove(shard, position)
-
-        await self._serve("delete_rows", effect)
+        await self._serve("finish", effect)
 
     async def ping(self) -> None:
         await self._serve("ping", lambda: None)
@@ -275,7 +272,7 @@ class MemoryScheduleStore:
     # --- by hand
 
     def put_by_hand(self, row: Row | BrokenRow) -> None:
-        """A row from nowhere, to play damage, or to begin a test with."""
+        """Puts a row without a create, to play damage, or to begin a test with."""
         self._insert(row)
 
     # --- parts
@@ -290,16 +287,16 @@ class MemoryScheduleStore:
             raise TransactionConflict
 
     def _check_undisturbed(self, *places: Place) -> None:
-        """For writes that wait for a transaction in their way, and at last give up."""
+        """Raises for writes that on DynamoDB wait for a transaction in their way and at last give up."""
         if self.busy.intersection(places):
             raise StoreThrottled("a transaction stood in the way for too long")
 
-    def _check_held(self, shard: ShardId, outcome: Outcome, hold: RequestId) -> None:
-        """What a cancel and a reschedule ask for: the row with their hold, and no outcome that stands already."""
-        place = (shard, outcome.position)
+    def _check_held(self, name: RowName, outcome: Outcome, hold: RequestId) -> None:
+        """Checks the condition of a cancel and a reschedule: the row bears their hold, and has no outcome."""
+        place = (name.shard, name.position)
         row = self.rows.get(place)
         held = row.hold if isinstance(row, Row) else self._broken_holds.get(place)
-        if row is None or held != hold or _place_of_outcome(outcome) in self.outcomes:
+        if row is None or held != hold or place_of_outcome(outcome) in self.outcomes:
             raise ConditionFailed
 
     def _check_note_free(self, name: KeyName, note: NoteChange | None) -> None:
@@ -307,8 +304,8 @@ class MemoryScheduleStore:
             self._check_free(_note_place(name))
 
     def _was_moved(self, name: KeyName, note: NoteChange | None) -> bool:
-        """Whether an earlier copy of the call with this note was done. An outcome alone does not tell: two cancels of one
-        moment write the same."""
+        """True if an earlier copy of the call with this note was done. An outcome alone does not prove it: two cancels of
+        one moment write the same."""
         there = self.notes.get(name)
         return note is None or (there is not None and there.by == note.after.by)
 
@@ -324,18 +321,19 @@ class MemoryScheduleStore:
 
         return {_note_place(name): write}
 
-    def _row_to_update(self, shard: ShardId, position: Position) -> Row | BrokenRow | None:
-        self._check_free((shard, position))
-        return self.rows.get((shard, position))
+    def _row_to_update(self, place: RowPlace) -> Row | BrokenRow | None:
+        self._check_free(place)
+        return self.rows.get(place)
 
-    def _change_row(self, shard: ShardId, position: Position, retry: Retry | None, *, drop_hold: bool) -> bool:
-        row = self._row_to_update(shard, position)
+    def _change_row(self, name: RowName, retry: Retry | None, *, drop_hold: bool) -> bool:
+        place = (name.shard, name.position)
+        row = self._row_to_update(place)
         if isinstance(row, Row):
-            self.rows[(shard, position)] = replace(
+            self.rows[place] = replace(
                 row, hold=None if drop_hold else row.hold, retry=retry if retry is not None else row.retry
             )
         elif row is not None and drop_hold:
-            self._broken_holds.pop((shard, position), None)
+            self._broken_holds.pop(place, None)
         return row is not None
 
     def _put_pointer(self, pointer: Pointer) -> dict[Place, Write]:
@@ -346,9 +344,9 @@ class MemoryScheduleStore:
 
     def _put_outcome(self, outcome: Outcome) -> dict[Place, Write]:
         def write() -> None:
-            self.outcomes[_place_of_outcome(outcome)] = outcome
+            self.outcomes[place_of_outcome(outcome)] = outcome
 
-        return {_place_of_outcome(outcome): write}
+        return {place_of_outcome(outcome): write}
 
     def _put_row(self, row: Row) -> dict[Place, Write]:
         return {_place_of(row): lambda: self._insert(row)}
@@ -368,6 +366,63 @@ class MemoryScheduleStore:
             del order[bisect_left(order, position)]
 
 
+class MemoryScheduleSearch:
+    """`ScheduleSearch` over the store's dictionaries. It never lags; tests of a lag override `list_pointers`."""
+
+    def __init__(self, store: MemoryScheduleStore) -> None:
+        self._store = store
+
+    async def list_pointers(
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+    ) -> PointerPage:
+        """See `ScheduleSearch`."""
+        inside = sorted(
+            (p for p in self._store.pointers.values() if p.client_id == client_id and first <= p.position <= last),
+            key=lambda pointer: pointer.position,
+        )
+        page = tuple(inside[:pointers_max])
+        more = len(inside) > len(page)
+        return PointerPage(pointers=page, next_first=Position(page[-1].position + 1) if more else None)
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """See `ScheduleSearch`."""
+        ahead = (p for p in self._store.pointers.values() if p.client_id == client_id and p.position >= first)
+        return sum(1 for _ in islice(ahead, at_most))
+
+    async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`."""
+        return {name: self._store.pointers[name] for name in names if name in self._store.pointers}
+
+    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+        """See `ScheduleSearch`."""
+        return {place: self._store.rows[place] for place in places if place in self._store.rows}
+
+    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+        """See `ScheduleSearch`."""
+        return {place: self._store.outcomes[place] for place in places if place in self._store.outcomes}
+
+    async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
+        """See `ScheduleSearch`."""
+        return [at for client, key, at in self._store.outcomes if (client, key) == (client_id, schedule_key)]
+
+
+class MemoryPauses:
+    """`PauseStore` as one value, shared by all the nodes of a test."""
+
+    def __init__(self) -> None:
+        self.stored = NOTHING_PAUSED
+
+    async def read_pauses(self) -> Pauses:
+        """See `PauseStore`."""
+        return self.stored
+
+    async def write_pauses(self, pauses: Pauses) -> None:
+        """See `PauseStore`."""
+        if self.stored.version != pauses.version - 1:
+            raise ConditionFailed
+        self.stored = pauses
+
+
 def _note_place(name: KeyName) -> Place:
     return ("note", *name)
 
@@ -380,7 +435,7 @@ def _place_of(row: Row | BrokenRow) -> RowPlace:
     return (row.shard, row.position)
 
 
-def _place_of_outcome(outcome: Outcome) -> OutcomePlace:
+def place_of_outcome(outcome: Outcome) -> OutcomePlace:
     return (outcome.client_id, outcome.schedule_key, outcome.position)
 
 
