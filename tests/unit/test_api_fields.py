@@ -34,6 +34,25 @@ def each(*values: Any) -> tuple[Any, ...]:
     return values
 
 
+EVERYTHING: dict[str, Any] = {
+    "clientId": "shop",
+    "scheduleKey": "order-2",
+    "scheduleTime": DUE_MS,
+    "orderingKey": "customer-7",
+    "taskData": "aGVsbG8=",
+    "taskDataEncoding": "base64",
+    "delivery": {
+        "topic": "orders",
+        "guarantee": "at_least_once",
+        "headers": {"source": "web"},
+        "deadline": 60_000,
+        "onLate": "dead_letter",
+        "retry": {"attempts": 5, "initialMs": 500, "maxMs": 20_000, "factor": 1.5, "jitter": 0.25},
+    },
+}
+"""A create with every field, none of them at its default: tests/unit/test_fields_everywhere.py follows each through the
+service, the store, the client and the command line."""
+
 RIGHT: list[dict[str, Any]] = [
     {"clientId": "a"},
     {"clientId": "Az09._-" + "x" * 121},
