@@ -97,6 +97,7 @@ def test_every_field_makes_another_request(name: str) -> None:
 
     other = {
         "topic": "t",
+        "deadline": 1,
         "taskData": "aGVsbA==",
         "guarantee": "exactly_once",
         "onLate": "drop",
