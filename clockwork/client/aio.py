@@ -26,7 +26,7 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
-from clockwork.schema.documents import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
+from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})

@@ -13,8 +13,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
 from clockwork.schema.problems import Problem
+from clockwork.schema.schedule import read_key
 
 BODY_SECONDS_MAX: Final = 30.0
 """Time for a client to send its body."""
@@ -72,7 +72,7 @@ def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
             document[name] = unquote_to_bytes(segment).decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
-    return schemas.read_key(document)
+    return read_key(document)
 
 
 async def body_of(request: web.Request, *, bytes_max: int) -> bytes:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from clockwork.errors import FieldError, InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, path_parameter
 from clockwork.http.responses import json_list_response
+from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, NOT_FOUND, Answer, Parameter, problem, route
 from clockwork.operations.dead_letters import (
     DeadLetterAdmin,
     DeadLetterCursor,
@@ -28,17 +29,29 @@ from clockwork.operations.dead_letters import (
 from clockwork.requests.results import NotFound, Status
 from clockwork.schema import json as json_body
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
+from clockwork.schema.dead_letter import (
+    DeadLetterDocument,
+    DeadLettersDocument,
+    DiscardedDocument,
+    LetterForm,
+    read_letter,
+)
 from clockwork.schema.json import read_json
 from clockwork.schema.problems import Problem
+from clockwork.schema.schedule import topic_of
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
 DISCARD_BYTES_MAX: Final = 16 * 1024
 """Limit of a body that names one letter, in any spelling."""
 IN_TOPIC: Final = "deadLetterTopic"
-_TOPIC: Final[dict[str, queries.Parse]] = {IN_TOPIC: schemas.topic_of}
-_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str, **_TOPIC}
+_IN_TOPIC: Final = Parameter(
+    name=IN_TOPIC,
+    description="Only letters in this topic; by default all.",
+    schema={"type": "string"},
+    example="clockwork-dead-letters",
+    parse=topic_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +61,22 @@ class LetterHandlers:
     letters: DeadLetterAdmin
     discards: Discarder
 
+    @route(
+        "GET",
+        "/admin/dead-letters",
+        name="listDeadLetters",
+        tag=ADMIN,
+        summary="Dead letters",
+        description=(
+            "Pages through the topics of dead letters, the cluster's first, then those of single clients, and shows for "
+            "each letter the present schedule under its key. An open letter's schedule is armed again by "
+            "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`."
+        ),
+        parameters=(*queries.PAGING, _IN_TOPIC),
+        answers={200: Answer(description="A page.", model=DeadLettersDocument), **ADMIN_CALL},
+    )
     async def list(self, request: web.Request) -> web.Response:
-        given = queries.read_query(request, _PARAMETERS)
+        given = queries.read_query(request, (*queries.PAGING, _IN_TOPIC))
         only = self._topic(given)
         start = self._start(given.get("cursor"), only)
         page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
@@ -60,8 +87,22 @@ class LetterHandlers:
             next_from = None
         return await json_list_response("deadLetters", documents, cursor=_encode_cursor(next_from))
 
+    @route(
+        "GET",
+        "/admin/dead-letters/{partition}/{offset}",
+        name="getDeadLetter",
+        tag=ADMIN,
+        summary="One dead letter",
+        description="By its place.",
+        parameters=(replace(_IN_TOPIC, description="The topic that it is in; by default the cluster's."),),
+        answers={
+            200: Answer(description="The letter.", model=DeadLetterDocument),
+            404: problem("There is none at this place."),
+            **ADMIN_CALL,
+        },
+    )
     async def one(self, request: web.Request) -> web.Response:
-        topic = self._topic(queries.read_query(request, _TOPIC)) or self.letters.topics[0]
+        topic = self._topic(queries.read_query(request, (_IN_TOPIC,))) or self.letters.topics[0]
         place = path_parameter(request, "partition", number_of), path_parameter(request, "offset", number_of)
         view = await self.letters.one(topic, *place)
         if view is None:
@@ -69,9 +110,29 @@ class LetterHandlers:
         document = document_of(view, principal_of(request))
         return web.Response(body=json_body.compact(document), content_type="application/json")
 
+    @route(
+        "POST",
+        "/admin/dead-letters/discard",
+        name="discardDeadLetter",
+        tag=ADMIN,
+        summary="Discard a dead letter",
+        description=(
+            "It is then no longer open. The letter stays in its topic until its retention ends, and its schedule is "
+            "`failed` as before. Only while that is failed with this very delivery; the same request again changes nothing. "
+            "A retry of the schedule arms it all the same, and takes the mark off."
+        ),
+        request=LetterForm,
+        answers={
+            **CALL_WITH_BODY,
+            **ADMIN_CALL,
+            200: Answer(description="It is discarded, now or before.", model=DiscardedDocument),
+            404: NOT_FOUND,
+            409: problem("The key has another schedule by now, or its state is another; `reason` is its status."),
+        },
+    )
     async def discard(self, request: web.Request) -> web.Response:
         body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
-        client_id, schedule_key, delivery_id = await read_json(body, schemas.read_letter)
+        client_id, schedule_key, delivery_id = await read_json(body, read_letter)
         match await self.discards.discard(client_id, schedule_key, delivery_id):
             case NotFound():
                 raise Refusal(problems.schedule_not_found())

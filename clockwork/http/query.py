@@ -8,31 +8,28 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from clockwork.domain.position import LAST, Position
-from clockwork.errors import FieldError, InvalidInput
+from clockwork.errors import FieldError, InvalidInput, shortened
+from clockwork.http.routes import Parameter
 from clockwork.schema import json as json_body
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
 PARAMETERS_MAX: Final = 100
 """Limit of the parameters of one query: a list of errors would not help with more."""
-_QUOTED_CHARS_MAX: Final = 100
 _DIGEST_BYTES: Final = 8
 _POSITION_BYTES: Final = 16
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LIMIT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
-Parse = Callable[[str], Any]
-"""Parses the value of a parameter. Raises: ValueError, with a message for the client."""
 
-
-def read_query(request: web.Request, known: Mapping[str, Parse], *, required: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_query(request: web.Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The given parameters, by name. Raises: InvalidInput, naming every wrong one."""
     # The query as it was sent: aiohttp's decoding leaves bytes that are not UTF-8 as they are.
     raw = request.raw_path.partition("?")[2].partition("#")[0]
@@ -44,13 +41,14 @@ def read_query(request: web.Request, known: Mapping[str, Parse], *, required: tu
         raise InvalidInput([FieldError("query", "is not UTF-8 when its percent-encoding is undone")]) from error
     except ValueError as error:
         raise InvalidInput([FieldError("query", f"should have at most {PARAMETERS_MAX} parameters")]) from error
-    errors: dict[str, str] = dict.fromkeys(required, "is required")
+    known = {each.name: each.parse for each in parameters}
+    errors: dict[str, str] = {each.name: "is required" for each in parameters if each.required}
     values: dict[str, Any] = {}
     names = [name for name, _ in pairs]
     for name, text in pairs:
         errors.pop(name, None)
         if name not in known:
-            errors[name[:_QUOTED_CHARS_MAX]] = "is no parameter of this request"
+            errors[shortened(name)] = "is no parameter of this request"
         elif names.count(name) > 1:
             errors[name] = "is given more than once"
         else:
@@ -68,6 +66,22 @@ def limit_of(text: str) -> int:
     if _LIMIT.fullmatch(text) is None or not 1 <= int(text) <= LIMIT_MAX:
         raise ValueError(f"should be 1 to {LIMIT_MAX}")
     return int(text)
+
+
+PAGING: Final = (
+    Parameter(
+        name="limit",
+        description=f"Items of one page; by default {LIMIT_DEFAULT}.",
+        schema={"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
+        example=LIMIT_DEFAULT,
+        parse=limit_of,
+    ),
+    Parameter(
+        name="cursor",
+        description="Cursor of the page before; only with the same other parameters.",
+        schema={"type": "string"},
+    ),
+)
 
 
 def encode_cursor(position: Position | None, query: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from clockwork.http.connection import Connection, ConnectionCount
 from clockwork.http.lists import ListHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
 from clockwork.http.responses import problem_of, problem_response
+from clockwork.http.routes import add_routes
 from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import ScheduleHandlers
 from clockwork.ports.tracing import Tracer
@@ -69,26 +70,12 @@ def make_app(
         schedules = ScheduleHandlers(
             requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
         )
-        app.router.add_post("/schedule", schedules.create)
-        app.router.add_delete("/schedule", schedules.cancel_named_in_body)
-        # The server's default pattern for a name in a path stops at braces, which a key may contain.
-        one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
-        app.router.add_get(one, schedules.find)
-        app.router.add_delete(one, schedules.cancel)
-        app.router.add_put(one, schedules.change)
-        app.router.add_post(f"{one}/fire", schedules.fire)
-        app.router.add_post(f"{one}/retry", schedules.retry)
         batches = BatchHandlers(requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max)
-        app.router.add_post("/schedules", batches.create)
-        app.router.add_post("/schedules/cancel", batches.cancel)
-        lists = ListHandlers(requests=requests)
-        app.router.add_get("/schedules", lists.list)
-        app.router.add_get(f"{one}/history", lists.history)
+        for handlers in (schedules, batches, ListHandlers(requests=requests)):
+            add_routes(app, handlers)
         if admin is not None:
-            admin_calls.add_routes(app, admin)
-    app.router.add_get("/livez", node.livez)
-    app.router.add_get("/readyz", node.readyz)
-    app.router.add_get("/metrics", node.show_metrics)
+            admin_calls.add_admin_routes(app, admin)
+    add_routes(app, node)
     openapi.add_pages(app)
     return app
 

@@ -29,7 +29,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from clockwork.errors import CannotStart
-from clockwork.http.node_pages import Metrics, Readiness
+from clockwork.http.node_pages import LIVEZ, METRICS, READYZ, Metrics, Readiness
 from clockwork.http.responses import problem_response
 from clockwork.schema import problems
 
@@ -101,12 +101,14 @@ class SiblingPages:
 
     sibling: Sibling
 
+    @LIVEZ
     async def livez(self, _: web.Request) -> web.Response:
         """Liveness: `503` if the event loop of a process that runs is not responsive."""
         if silent := _silent(await self._ask_all("/state")):
             return problem_response(problems.unavailable("; ".join(silent), more={"reasons": silent}))
         return _json({"status": "alive"})
 
+    @READYZ
     async def readyz(self, _: web.Request) -> web.Response:
         """Readiness: `503` with the reasons of the processes that run and cannot do the work of their role."""
         answers = await self._ask_all("/state")
@@ -121,6 +123,7 @@ class SiblingPages:
             return problem_response(problems.unavailable("; ".join(reasons), more=more))
         return _json({"status": "ready", "reasons": [], "details": details})
 
+    @METRICS
     async def show_metrics(self, _: web.Request) -> web.Response:
         """The metrics of all processes."""
         answers = await self._ask_all("/metrics")

@@ -20,7 +20,6 @@ from typing import Final, TypeVar
 
 from clockwork.errors import Unavailable
 
-ITEMS_MAX: Final = 1_000
 ITEM_MS: Final = 20
 """What each item adds to the time limit of a request."""
 WAVE: Final = 250

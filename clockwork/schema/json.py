@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
-from clockwork.errors import FieldError, InvalidInput
+from clockwork.errors import FieldError, InvalidInput, shortened
 
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
@@ -26,7 +26,6 @@ _INTEGER_CHARS_MAX: Final = 20
 """Checked before the text is converted."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 """The only spelling of a surrogate, in a pair or alone: decoded UTF-8 has none."""
-_QUOTED_CHARS_MAX: Final = 100
 _LEVELS_MAX: Final = 200
 """Levels that are kept of a text that is nested more deeply than the interpreter can read."""
 _BRACKET_OR_STRING: Final = re.compile(r'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -124,7 +123,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                document[name] = InvalidValue(f"has the name {name[:_QUOTED_CHARS_MAX]!r} twice in one object")
+                document[name] = InvalidValue(f"has the name {shortened(name)!r} twice in one object")
             seen.add(name)
     return document
 

@@ -6,8 +6,9 @@ from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from clockwork.domain.names import is_client_id, is_topic
+
 INTEGER_MAX: Final = 2**63
-_CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 _PAGE_URL: Final = re.compile(
     r"https?://(?:[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?(?:/[^?#\\\s]*)?",
@@ -16,7 +17,6 @@ _PAGE_URL: Final = re.compile(
 _REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII)
 _SERVER: Final = re.compile(r"((?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?", re.ASCII)
 """Hosts that the AWS library calls: no underscore."""
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
 def toml_of(text: bytes) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def topic_rate(value: str) -> str:
 def client_topic(value: str) -> str:
     """A pair `clientId=topic`, unchanged. Raises: ValueError."""
     client, _, topic = value.partition("=")
-    if _CLIENT.fullmatch(client) is None or _TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+    if not (is_client_id(client) and is_topic(topic)):
         raise ValueError(
             "should be clientId=topic[,clientId=topic…], of A-Z a-z 0-9 . _ -, a client of at most 128 and a topic of at "
             "most 249 characters"

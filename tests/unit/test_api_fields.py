@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.schedule import DataForm, Guarantee
+from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule
 from clockwork.errors import InvalidInput
-from clockwork.requests.results import NewSchedule
 from clockwork.schema import json as json_body
 from clockwork.schema.schedule import AHEAD_MS_MAX, HEADERS_MAX, STORED_BYTES_MAX, TooLarge, read_schedule
 from clockwork.schema.times import due_ms_of_input
@@ -34,6 +33,25 @@ def to(topic: str, **more: Any) -> dict[str, Any]:
 def each(*values: Any) -> tuple[Any, ...]:
     return values
 
+
+EVERYTHING: dict[str, Any] = {
+    "clientId": "shop",
+    "scheduleKey": "order-2",
+    "scheduleTime": DUE_MS,
+    "orderingKey": "customer-7",
+    "taskData": "aGVsbG8=",
+    "taskDataEncoding": "base64",
+    "delivery": {
+        "topic": "orders",
+        "guarantee": "at_least_once",
+        "headers": {"source": "web"},
+        "deadline": 60_000,
+        "onLate": "dead_letter",
+        "retry": {"attempts": 5, "initialMs": 500, "maxMs": 20_000, "factor": 1.5, "jitter": 0.25},
+    },
+}
+"""A create with every field, none of them at its default: tests/unit/test_fields_everywhere.py follows each through the
+service, the store, the client and the command line."""
 
 RIGHT: list[dict[str, Any]] = [
     {"clientId": "a"},

@@ -13,8 +13,8 @@ from clockwork import client as c
 from clockwork.client.aio import AsyncClient
 from clockwork.client.schedules import batches, epoch_ms
 from clockwork.errors import FieldError
-from clockwork.http.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from clockwork.schema import problems
+from tests.support.examples import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
 from tests.unit.client_stub import DROP, FAST, Asked, Raw, Stub, open_stub, results
 
