@@ -23,7 +23,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim chaos fuzz bench check format format-check lint types imports rules tools charts audit sbom lock clean
+.PHONY: help setup run demo test sim chaos fuzz bench check format format-check lint types imports rules tools charts examples audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ tools: $(STAMP) ## promtool in .venv/tools, from Debian's package, without root
 
 charts: $(STAMP) ## after a change of the chart: render it (needs helm 3 or Go), check against Kubernetes' schemas, store the result
 	@$(call supply_tools); sh infra/helm/render.sh $(PY) $(VENV)/supply/bin/kubernetes-validate $(VENV)/tools
+
+examples: $(STAMP) ## after a change of an answer: record the examples of the OpenAPI document anew
+	$(PY) -m tests.unit.openapi_recording
 
 audit: $(STAMP) ## known vulnerabilities of what constraints.txt pins; asks a service on the network
 	@$(call supply_tools); $(VENV)/supply/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt

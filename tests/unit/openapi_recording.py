@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -263,5 +264,12 @@ async def _problems(r: Recorder) -> None:
     store.read_pointer = read
 
 
+def main() -> None:
+    """Renews the file."""
+    ArgumentParser(prog="python -m tests.unit.openapi_recording", description=__doc__).parse_args()
+    text = json.dumps(asyncio.run(record()), ensure_ascii=False, indent=1, sort_keys=True)
+    FILE.write_text(f"{text}\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(asyncio.run(record()), ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
+    main()
