@@ -158,7 +158,9 @@ def raw_requests(draw: st.DrawFn) -> RawRequest:
         case 0:
             target = draw(_LINE_BYTES)
         case 1:
-            target = draw(st.sampled_from([b"http://localhost", b"http://h", b"http://[", b"//", b"*", b"h:1"])) + target
+            target = (
+                draw(st.sampled_from([b"http://localhost", b"http://h", b"http://[", b"//", b"*", b"h:1"])) + target
+            )
     headers = draw(st.lists(st.tuples(_HEADER_NAMES.map(str.encode), _HEADER_VALUES), max_size=4))
     if draw(st.integers(0, 4)):
         headers.append((b"Content-Type", b"application/json"))
