@@ -1,7 +1,7 @@
 """Protection against other web sites: a browser must not carry their requests to this node.
 
 A web page may send a `POST` without a body to any address that its reader's machine reaches, `http://127.0.0.1:8080`
-included, and the browser asks nobody first: that is enough to fire a schedule or to fence a shard. And a page may point the
+included, and the browser asks no one first: that is enough to fire a schedule or to fence a shard. And a page may point the
 name of its own host to this node's address once it is loaded (DNS rebinding), after which the browser takes the node for
 the page's own server, and lets the page read every answer. Two checks, before anything else of a request has an effect:
 

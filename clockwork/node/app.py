@@ -4,9 +4,10 @@ How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reas
 then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
-within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
-ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its place in
-the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over at once.
+within the drain time; the group is left last, so that no other node takes a shard that is still being drained. A second
+signal ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its
+place in the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over
+at once.
 """
 
 import asyncio
@@ -75,7 +76,7 @@ TAKEOVERS_AT_ONCE: Final = 16
 """Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
 coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
-"""Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.node.processes`)."""
+"""Standard input, which in one of several processes is a pipe that ends with its parent (`clockwork.node.processes`)."""
 PREPARE_BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=5_000)
 
 

@@ -46,7 +46,7 @@ class ScheduleView:
     outcome: Outcome | None
     """None while pending."""
     discarded_at_ms: int | None = None
-    """When its dead letter was discarded (`operations.discard`); None: it was not."""
+    """Time at which its dead letter was discarded (`operations.dead_letters`); None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,7 +277,7 @@ class FieldErrorDocument(BaseModel):
     field: str
     """Its place, such as `delivery.topic`; `body` for the body as a whole."""
     message: str
-    """What to change."""
+    """Advice: what to change."""
 
 
 class ProblemDocument(BaseModel):

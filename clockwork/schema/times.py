@@ -7,7 +7,7 @@ from typing import Final
 from clockwork.schema.json import InvalidValue
 
 SECONDS_LIKE_MAX: Final = 100_000_000_000
-"""Up to this a number is taken for seconds: as milliseconds it is a time before March 1973, which nobody schedules."""
+"""Up to this a number is taken for seconds: as milliseconds it is a time before March 1973, which is no schedule."""
 _RFC_3339: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}):(\d{2})(?:\.(\d+))?(?:[Zz]|([+-])(\d{2}):(\d{2}))", re.ASCII
 )

@@ -419,7 +419,7 @@ class IntakeSettings:
         ),
     ] = 5_000
     scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
-    """What is due sooner is announced to the shard's owner by a wake-up."""
+    """A schedule that is due sooner is announced to the owner of its shard by a wake-up."""
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
 
 

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same names, in any letter
+"""Sources of settings: the environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same names, in any letter
 case), then the default.
 
 The only reader of the environment. An empty environment variable counts as absent, because compose files and charts make

@@ -25,7 +25,7 @@ class LocalServices:
     """Kafka and DynamoDB Local for the length of a block.
 
     Opening returns when both answer, or raises a LocalServicesError and leaves nothing running. Closing ends both,
-    as does the end of this process, whatever it dies of. Without `data_dir` nothing is kept: DynamoDB's tables live
+    as does the end of this process, however it ends. Without `data_dir` nothing is kept: DynamoDB's tables live
     in memory, Kafka's records in a temporary folder. With it, the next start on that folder finds all that was there.
     Logs go to `log_dir`, else beside the data; those of a failed start are kept.
 

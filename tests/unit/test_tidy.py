@@ -1,6 +1,7 @@
 """Rules of form that no linter has: names of tests, tasks, packages."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,10 @@ FILES: Final = sorted(path for folder in ("clockwork", "infra", "tests") for pat
 
 TEST_NAME_WORDS_MIN: Final = 4
 
+HIDDEN_SUBJECT: Final = re.compile(
+    r'\b(?:whoever|whosoever|somebody|nobody)\b|^ *"""(?:Of|What|Whom|Whose|Which|How|Until|Where|When|Whether) [a-z]',
+    re.I,
+)
 OWNED_TASKS: Final = {"clockwork/kafka/commands.py"}
 """Files whose class keeps its tasks and ends them itself: a commit must outlive the cancellation of its caller, which a task
 group would pass on to it."""
@@ -30,6 +35,19 @@ def test_every_test_is_named_as_a_sentence() -> None:
     ]
 
     assert names == []
+
+
+def test_no_sentence_hides_its_subject() -> None:
+    # docs/glossary.md: the field's terms, subject first. A docstring begins with its noun or its verb.
+    riddles = [
+        f"{_name(path)}:{number}: {line.strip()}"
+        for path in FILES
+        if path.is_relative_to(ROOT / "clockwork")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if HIDDEN_SUBJECT.search(line)
+    ]
+
+    assert riddles == []
 
 
 def test_no_task_is_started_outside_a_task_group() -> None:
