@@ -201,7 +201,10 @@ EVERY_CALL: Final[Mapping[int, Answer]] = {
         "`Host` is not a name of this node (where no key is needed), or a browser carries a write from another site."
     ),
     408: problem("The request took too long to arrive."),
+    414: problem("The path and the query are too long."),
+    431: problem("A header is too long, or there are too many."),
     500: problem("An error in the service; its log has more under `errorId`.", model=InternalDocument),
+    501: problem("A `Transfer-Encoding` other than `chunked`."),
     503: problem("Too many connections are open.", "Retry-After"),
 }
 """Answers of every call: a request gets as far as its handler only if it is HTTP, and a connection is free for it."""
