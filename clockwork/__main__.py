@@ -165,9 +165,9 @@ def run(ctx: click.Context, role: str, processes: str | None, sibling: tuple[int
     The role `api` accepts requests, `worker` delivers, `all` does both. Settings come from the environment and from the
     file that CLOCKWORK_CONFIG names.
     """
-    from clockwork.http.siblings import Sibling
     from clockwork.node.app import Role, run_node
     from clockwork.node.processes import Processes
+    from clockwork.node.siblings import Sibling
 
     async def work(settings: "Settings", environ: Mapping[str, str]) -> int | None:
         count = settings.processes.count

@@ -27,6 +27,7 @@ ClockworkError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class ClockworkError(Exception):
@@ -137,6 +138,15 @@ class FieldError:
 
     field: str
     message: str
+
+
+QUOTED_CHARS_MAX: Final = 100
+"""Characters of a client's own text that an error repeats."""
+
+
+def shortened(text: str) -> str:
+    """A client's text as an error repeats it."""
+    return text if len(text) <= QUOTED_CHARS_MAX else f"{text[:QUOTED_CHARS_MAX]}…"
 
 
 class InvalidInput(ClockworkError):

@@ -1,1 +1,1 @@
-"""What Clockwork runs on: the services around it, on a developer's machine and in tests."""
+"""Surroundings of Clockwork: local services, image, chart, rights, dashboards, alerts, planning."""

@@ -1,4 +1,4 @@
-"""How much of everything a load needs: shards, cores, DynamoDB's units, Kafka partitions. Explained in capacity.md.
+"""Capacity planning: the shards, cores, DynamoDB units and Kafka partitions that a load needs. Explained in capacity.md.
 
 python -m infra.capacity                                     the two loads of capacity.md
 python -m infra.capacity --creates 500 --due 2000 --bytes 3000
@@ -12,51 +12,53 @@ from dataclasses import dataclass
 from typing import Final
 
 KEY_WCU_MAX: Final = 1_000
-"""Of one DynamoDB partition key, a second; every row of a shard has the same one."""
+"""Write units a second of one DynamoDB partition key, which all rows of a shard share."""
 KEY_RCU_MAX: Final = 3_000
+"""Read units a second of one DynamoDB partition key."""
 HEADROOM: Final = 0.7
-"""How much of a limit is planned with: keys hash unevenly, and a backlog must be caught up with beside the load."""
+"""Share of a limit to plan with: keys hash unevenly, and a backlog must be caught up with beside the load."""
 WRITE_BYTES: Final = 1_024
-"""One write unit."""
+"""Bytes of one write unit."""
 READ_BYTES: Final = 4_096
-"""One strongly consistent read unit."""
+"""Bytes of one strongly consistent read unit."""
 TRANSACTION_FACTOR: Final = 2
-"""DynamoDB bills a write in a transaction twice."""
+"""Write units per write in a transaction: DynamoDB bills it twice."""
 PAGES_AGAIN: Final = 2.0
-"""How often a due row is read: rows that are still being tidied up are in the pages of the passes after their own."""
+"""Reads of a due row: while it waits for its cleanup, the pages of later passes contain it again."""
 KAFKA_PARTITION_BYTES: Final = 5_000_000
-"""A second, of one Kafka partition of a client's topic; brokers do more."""
+"""Bytes a second of one Kafka partition of a client's topic; brokers do more."""
 RECORD_OVERHEAD_BYTES: Final = 300
-"""Headers and framing of a record beside its value."""
+"""Bytes of a record's headers and framing, beside its value."""
 INDEX_WCU: Final = 1
-"""Of a create, for the index that lists are read from (`CLOCKWORK_SEARCH=off`: none)."""
+"""Write units of a create in the index that lists are read from (none with `CLOCKWORK_SEARCH=off`)."""
 CORES_PER_NODE: Final = 4
+"""Cores of one node."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
-    """What a node's work costs, from `make bench` (creates-stub, drain-stub). The defaults were measured on two shared
-    virtual cores, where other work was going on; most machines need less."""
+    """Costs of a node's work, from `make bench` (creates-stub, drain-stub). The defaults were measured on two shared
+    virtual cores beside other work; most machines need less."""
 
     create_us: float = 320.0
-    """CPU of a create."""
+    """Microseconds of CPU per create."""
     delivery_us: float = 135.0
-    """CPU of a delivery, exactly_once."""
+    """Microseconds of CPU per delivery, exactly_once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What comes at the busiest moment."""
+    """The load of the busiest moment."""
 
     creates_per_s: float
     due_per_s: float
     row_bytes: int = 1_000
-    """Of a row as DynamoDB counts it: names, keys, task data."""
+    """Bytes of a row as DynamoDB counts them: names, keys, task data."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What the load needs."""
+    """The needs of a load."""
 
     shards: int
     cores: float
@@ -65,11 +67,11 @@ class Plan:
     keys_wcu: int
     rcu: int
     topic_partitions: int
-    """Of the clients' topics together."""
+    """Kafka partitions of the clients' topics together."""
 
 
 def plan(load: Load, measured: Measured) -> Plan:
-    """For the load of one moment, with headroom."""
+    """Plans for the load of one moment, with headroom."""
     units = write_units(load.row_bytes)
     # The row: put by the create's transaction, deleted after its delivery; all of it under its shard's key.
     rows_wcu = units * (load.creates_per_s * TRANSACTION_FACTOR + load.due_per_s)
@@ -93,12 +95,12 @@ def plan(load: Load, measured: Measured) -> Plan:
 
 
 def write_units(row_bytes: int) -> int:
-    """To write or delete an item of this size once."""
+    """Write units for writing or deleting an item of this size once."""
     return math.ceil(row_bytes / WRITE_BYTES)
 
 
 def power_of_two(least: float) -> int:
-    """The shard count is fixed for the cluster's life, so it is rounded up; at least 16, so that nodes share evenly."""
+    """Rounds up, since the shard count is fixed for the cluster's life; at least 16, so that nodes share evenly."""
     return max(16, 1 << math.ceil(math.log2(max(least, 1))))
 
 
@@ -110,7 +112,7 @@ EXAMPLES: Final = {
 
 
 def table(loads: dict[str, Load], measured: Measured) -> list[str]:
-    """Lines of markdown."""
+    """The plans of these loads as lines of a markdown table."""
     head = "| load | creates/s | due/s | shards | cores | nodes of 4 | WCU schedules | WCU scheduleKeys | RCU | topic |"
     lines = [head, "|---|---" + "|---:" * 8 + "|"]
     for name, load in loads.items():
@@ -122,6 +124,7 @@ def table(loads: dict[str, Load], measured: Measured) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

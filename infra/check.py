@@ -22,13 +22,13 @@ TESTS: Final = "test"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a part ended."""
+    """Result of a part."""
 
     name: str
     code: int
     wall_s: float
     cpu_s: float
-    """Of its processes, also those that it has started and waited for."""
+    """CPU time of its processes, including those that it started and waited for."""
 
     def __str__(self) -> str:
         result = "" if self.code == 0 else f"  failed ({self.code})"

@@ -54,10 +54,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TwoEndedSche
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints where the time went, unless it was asked to be quiet."""
+    """Prints figures that tests have noted, and where the time went, unless it was asked to be quiet."""
     if config.get_verbosity() < 0:
         return
     reports = [each for kind in terminalreporter.stats.values() for each in kind if isinstance(each, pytest.TestReport)]
+    if told := timing.told_lines(reports):
+        terminalreporter.write_sep("=", "figures")
+        for line in told:
+            terminalreporter.write_line(line)
     terminalreporter.write_sep("=", "time by folder and by file")
     for line in (*timing.time_lines(reports), timing.cpu_line()):
         terminalreporter.write_line(line)

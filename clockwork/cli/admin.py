@@ -11,7 +11,7 @@ from clockwork.cli.backup import export_command, import_command
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.dead_letters import dead_letters
 from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table
-from clockwork.schema.admin_documents import PausesDocument, ShardDocument, ShardsDocument
+from clockwork.schema.operations import PausesDocument, ShardDocument, ShardsDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -27,18 +27,9 @@ from rich.progress import Progress, TextColumn
 from clockwork.cli.connection import Connection, ServiceCommand, connected, pages
 from clockwork.cli.load import load_command
 from clockwork.client.transport import Transport
-from clockwork.schema.admin_documents import PendingDocument
-from clockwork.schema.documents import PageDocument, ScheduleDocument
+from clockwork.schema.operations import PendingDocument
+from clockwork.schema.schedule import PageDocument, ScheduleDocument, ScheduleForm
 
-_CREATE_FIELDS: Final = {
-    "client_id",
-    "schedule_key",
-    "schedule_time_ms",
-    "ordering_key",
-    "task_data",
-    "task_data_encoding",
-    "delivery",
-}
 _PAGE_ITEMS: Final = "500"
 
 
@@ -88,7 +79,7 @@ def export_command(connection: Connection, file: Path, client_id: str | None) ->
 def export_line(schedule: ScheduleDocument) -> bytes:
     """The create that makes the same schedule again: one line of JSON in UTF-8."""
     document: dict[str, Any] = schedule.model_dump(
-        mode="json", by_alias=True, exclude_unset=True, include=_CREATE_FIELDS
+        mode="json", by_alias=True, exclude_unset=True, include=set(ScheduleForm.model_fields)
     )
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 

@@ -14,7 +14,7 @@ from clockwork.cli.render import cell, instant, json_option, new_table, print_js
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
 from clockwork.client.transport import Transport
-from clockwork.schema.admin_documents import DeadLetterDocument, DeadLettersDocument
+from clockwork.schema.dead_letter import DeadLetterDocument, DeadLettersDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH: Final = "/admin/dead-letters"

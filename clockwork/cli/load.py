@@ -30,6 +30,7 @@ from clockwork.cli.exit_codes import CONFLICT, REFUSED
 from clockwork.cli.render import one_line
 from clockwork.cli.values import strict_json
 from clockwork.client import CallFailed, Client, Conflict, Result, TooMany, Unavailable
+from clockwork.schema.schedule import DeliveryForm, ScheduleForm
 
 ROWS_AT_ONCE: Final = 1_000
 """Rows that are settled together, and then recorded in the progress file."""
@@ -37,7 +38,13 @@ CELL_CHARS_MAX: Final = 2**31 - 1
 """Python's own limit is 131,072, and a payload may be larger. None is better than another one: reading would go on in the
 middle of a cell that is too long, and take its lines for rows. The service refuses what is too large."""
 NUMBER_DIGITS_MAX: Final = 18
-_DELIVERY: Final = ("topic", "guarantee", "deadline", "onLate")
+_DELIVERY: Final = tuple(
+    str(each.alias) for name, each in DeliveryForm.model_fields.items() if name not in {"headers", "retry"}
+)
+_COLUMNS: Final = (
+    *(str(each.alias) for name, each in ScheduleForm.model_fields.items() if name != "delivery"),
+    *_DELIVERY,
+)
 _NUMBERS: Final = ("scheduleTime", "deadline")
 _HEADER: Final = "header."
 
@@ -339,9 +346,9 @@ class ProgressFile:
     epilog="\b\nExamples:\n"
     "  clockwork schedule load schedules.jsonl\n"
     "  clockwork schedule load orders.csv --client-id shop --topic orderTopic --rejected rejected.txt\n\n"
-    "\b\nJSON Lines hold schedules as the HTTP API takes them. The columns of CSV are clientId, scheduleKey,\n"
-    "scheduleTime, orderingKey, taskData, taskDataEncoding, topic, guarantee, deadline, onLate, header.NAME.\n\n"
-    "A load that was interrupted continues where it stopped, and may be repeated at any time: a schedule that was\n"
+    "JSON Lines hold schedules as the HTTP API takes them. The columns of CSV are "
+    f"{', '.join(_COLUMNS)}, header.NAME.\n\n"
+    "A load that was interrupted continues where it stopped, and may be repeated at any time: a schedule that was "
     "accepted is accepted again as the same schedule.",
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))

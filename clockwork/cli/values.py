@@ -10,8 +10,8 @@ import click
 
 from clockwork.client import RetryPolicy, When
 from clockwork.errors import InvalidInput
-from clockwork.schema.json import parse
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.json import compact, parse
+from clockwork.schema.times import time_ms_of_input
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -52,7 +52,7 @@ class Time(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            return due_ms_of_input(int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value)
+            return time_ms_of_input(int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value)
         except ValueError as error:
             self.fail(f"{value!r} {error}", param, ctx)
 
@@ -85,9 +85,11 @@ def when(at: int | None, after: timedelta | None, *, required: bool = False) -> 
 def strict_json(content: bytes) -> Any:
     """A JSON value, as strictly as the service reads it. Raises: ValueError, with a message without the field's name."""
     try:
-        return parse(content)
+        value = parse(content)
     except InvalidInput as error:
         raise ValueError("; ".join(each.message for each in error.errors)) from error
+    compact(value)  # which tells of a part that cannot be used
+    return value
 
 
 # --- the content of a schedule

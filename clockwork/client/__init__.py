@@ -30,10 +30,10 @@ from clockwork.client.errors import (
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
-from clockwork.schema.documents import DeliveredDocument as Delivered
-from clockwork.schema.documents import FailedDocument as Failed
-from clockwork.schema.documents import PastDocument as PastSchedule
-from clockwork.schema.documents import ScheduleDocument as Schedule
+from clockwork.schema.schedule import DeliveredDocument as Delivered
+from clockwork.schema.schedule import FailedDocument as Failed
+from clockwork.schema.schedule import PastDocument as PastSchedule
+from clockwork.schema.schedule import ScheduleDocument as Schedule
 
 __all__ = [
     "AlreadyCancelled",

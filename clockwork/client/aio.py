@@ -26,7 +26,7 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
-from clockwork.schema.documents import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
+from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
@@ -182,7 +182,7 @@ class AsyncClient:
         calls are."""
         results = {index: _failed(index, item) for index, item in batch.items() if not isinstance(item, bytes)}
         waiting = {index: item for index, item in batch.items() if isinstance(item, bytes)}
-        give_up_s = self._http.give_up_s()
+        give_up_s = self._http.give_up_s(len(batch))
         for attempt in count(1):
             if not waiting:
                 break
@@ -196,7 +196,8 @@ class AsyncClient:
         """Sends items in one request. A request that is refused as a whole is halved, until the items that it is refused
         for are alone: they fail, and the others do not."""
         try:
-            answer = await self._http.request("POST", path, body=b'{"schedules":[' + b",".join(items.values()) + b"]}")
+            body = b'{"schedules":[' + b",".join(items.values()) + b"]}"
+            answer = await self._http.request("POST", path, body=body, items=len(items))
         except InvalidSchedule as error:
             if error.status not in _REFUSED_FOR_AN_ITEM:
                 raise

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from clockwork.schema.documents import ScheduleDocument
+from clockwork.schema.schedule import ScheduleDocument
 
 
 @dataclass(frozen=True, slots=True)

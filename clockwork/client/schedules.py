@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from clockwork.client.errors import InvalidSchedule
 from clockwork.clock import Clock
+from clockwork.domain.names import BATCH_ITEMS_MAX as BATCH_ITEMS_MAX
 
 When = int | datetime | timedelta
 """Epoch milliseconds, an aware datetime, or a time from now."""
@@ -16,8 +17,6 @@ Guarantee = Literal["exactly_once", "at_least_once"]
 OnLate = Literal["deliver", "drop", "dead_letter"]
 Status = Literal["pending", "delivered", "cancelled", "failed"]
 
-BATCH_ITEMS_MAX: Final = 1_000
-"""Most items of one request."""
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 """Half of a service's own limit, unless it is configured otherwise."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -22,7 +22,7 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
-from clockwork.schema.documents import PastDocument, ScheduleDocument
+from clockwork.schema.schedule import PastDocument, ScheduleDocument
 
 _Value = TypeVar("_Value")
 _FORKED: Final = "the client was opened by another process, whose thread a fork does not copy: open one after the fork"

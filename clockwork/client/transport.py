@@ -24,6 +24,8 @@ from clockwork.client.schedules import encoded
 _JSON: Final = {"Content-Type": "application/json"}
 _RETRIED: Final = (TooMany, Unavailable)
 _RETRY_AFTER_S_MAX: Final = 10**9
+ITEM_MS: Final = 20
+"""Time that the service adds to a request's limit for each item of a batch."""
 _NO_JSON: Final = object()
 """In the place of an answer's document."""
 _FORKED: Final = "the client was opened by another process: open one after the fork"
@@ -42,7 +44,12 @@ class Retries:
     total_ms: int = 30_000
     """After this no further attempt begins."""
     answer_ms_max: int = 10_000
-    """Time for one answer; longer than the service's own deadline of 5 s, whose 503 says more than silence."""
+    """Time for one answer; longer than the service's own deadline of 5 s, whose 503 says more than silence. A batch has
+    `ITEM_MS` more for each item, as it has in the service."""
+
+    def answer_ms(self, items: int) -> int:
+        """The time for the answer to a batch of so many items; 0: a single call."""
+        return self.answer_ms_max + ITEM_MS * items
 
     def wait_ms(self, attempt: int, retry_after_s: int | None, rng: random.Random) -> float:
         """The wait between the `attempt`-th attempt (from 1) and the next."""
@@ -76,8 +83,7 @@ class Transport:
         self._process_id = os.getpid()
 
     async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=self._retries.answer_ms_max / 1_000)
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        self._session = aiohttp.ClientSession(headers=self._headers)
         self._process_id = os.getpid()
         return self
 
@@ -96,19 +102,21 @@ class Transport:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        items: int = 0,
     ) -> Any:
-        """The JSON of a 2xx answer; None if it has none. `body`: bytes are sent as they are.
+        """The JSON of a 2xx answer; None if it has none. `body`: bytes are sent as they are. `items`: of a batch.
 
         Raises: CallFailed; ValueError, before anything is sent, if there is no JSON for the body.
         """
         url = URL(self._url + path, encoded=True).update_query(query or {})
         data = body if isinstance(body, bytes | None) else encoded(body)
         more = {**(headers or {}), **({} if data is None else _JSON)}
-        give_up_s = self.give_up_s()
+        give_up_s = self.give_up_s(items)
+        timeout = aiohttp.ClientTimeout(total=self._retries.answer_ms(items) / 1_000)
         for attempt in count(1):
             again, retry_after_s = True, None
             try:
-                answer = await self._request_once(method, url, data, more)
+                answer = await self._request_once(method, url, data, more, timeout)
                 retry_after_s = answer.retry_after_s
                 if answer.document is _NO_JSON and 200 <= answer.status < 300:
                     failure: CallFailed = Unavailable(
@@ -127,9 +135,9 @@ class Transport:
                 raise failure
         raise AssertionError("counting never ends")
 
-    def give_up_s(self) -> float:
-        """The loop time after which a call that begins now makes no further attempt."""
-        return asyncio.get_running_loop().time() + self._retries.total_ms / 1_000
+    def give_up_s(self, items: int = 0) -> float:
+        """The loop time after which a call that begins now makes no further attempt. `items`: of a batch."""
+        return asyncio.get_running_loop().time() + (self._retries.total_ms + ITEM_MS * items) / 1_000
 
     async def pause(self, attempt: int, give_up_s: float, retry_after_s: int | None = None) -> bool:
         """Waits before the next attempt; False if there should be none."""
@@ -140,14 +148,18 @@ class Transport:
         await asyncio.sleep(wait_s)
         return True
 
-    async def _request_once(self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str]) -> Answer:
+    async def _request_once(
+        self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str], timeout: aiohttp.ClientTimeout
+    ) -> Answer:
         if self._session is None:
             raise RuntimeError("the client is not open: use it in a `with` block")
         if self._process_id != os.getpid():
             # Two processes on the same connections would read each other's answers.
             raise RuntimeError(_FORKED)
         # No redirects: the API has none, and an API key must not be sent to a host that another one names.
-        async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+        async with self._session.request(
+            method, url, data=data, headers=headers, allow_redirects=False, timeout=timeout
+        ) as response:
             is_json = response.content_type.endswith(("/json", "+json"))
             text = await response.read()
             return Answer(

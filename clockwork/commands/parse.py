@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import FieldError, InvalidInput
-from clockwork.requests.results import ANY_VERSION, Change, NewSchedule, VersionCondition
+from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
+from clockwork.errors import FieldError, InvalidInput, shortened
+from clockwork.requests.results import ANY_VERSION, Change, VersionCondition
 from clockwork.schema import change as changes
-from clockwork.schema import schedule as schemas
+from clockwork.schema.json import whole
+from clockwork.schema.schedule import TooLarge, read_key, read_schedule, topic_of_clients
+from clockwork.schema.validation import MEMBERS_MAX
 
 Kind = Literal["create", "cancel", "reschedule"]
 CORRELATION_BYTES_MAX: Final = 512
 _NAMES: Final = frozenset({"command", "schedule", "replyTo", "correlationId", "ifVersion"})
-_QUOTED_CHARS_MAX: Final = 100
 
 
 class UnknownCommand(InvalidInput):
@@ -69,7 +70,7 @@ def reply_of(document: Any, *, cluster: str) -> ReplyTo | None:
     if not isinstance(topic, str):
         raise InvalidInput([FieldError("replyTo", "should be a string")])
     try:
-        schemas.topic_of_clients(topic, cluster)
+        topic_of_clients(topic, cluster)
     except ValueError as error:
         raise InvalidInput([FieldError("replyTo", str(error))]) from error
     return ReplyTo(topic=Topic(topic), correlation_id=correlation_id if isinstance(correlation_id, str) else None)
@@ -89,9 +90,9 @@ def read_command(
     command: Command | None = None
     try:
         command = _read(kind, schedule, document, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
-    except schemas.TooLarge as error:
+    except TooLarge as error:
         if not errors:
-            raise schemas.TooLarge(_within_schedule(error)) from error
+            raise TooLarge(_within_schedule(error)) from error
     except InvalidInput as error:
         errors += _within_schedule(error)
     if command is not None and record_key != command.client_id.encode():
@@ -102,15 +103,15 @@ def read_command(
 
 
 def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind) -> list[FieldError]:
-    unknown = [name for name in document if name not in _NAMES][: schemas.MEMBERS_MAX]
-    errors = [FieldError(name[:_QUOTED_CHARS_MAX], "is no field of a command") for name in unknown]
+    unknown = [name for name in document if name not in _NAMES][:MEMBERS_MAX]
+    errors = [FieldError(shortened(name), "is no field of a command") for name in unknown]
     correlation_id = document.get("correlationId")
     if correlation_id is not None:
         if not isinstance(correlation_id, str) or len(correlation_id.encode()) > CORRELATION_BYTES_MAX:
             errors.append(FieldError("correlationId", f"should be a string of at most {CORRELATION_BYTES_MAX} bytes"))
         if document.get("replyTo") is None:
             errors.append(FieldError("correlationId", "has no effect without replyTo"))
-    if_version = document.get("ifVersion")
+    if_version = whole(document.get("ifVersion"))
     if if_version is not None:
         if kind != "reschedule":
             errors.append(FieldError("ifVersion", "is for reschedule"))
@@ -124,19 +125,19 @@ def _read(
 ) -> Command:
     asks: NewSchedule | Change | None = None
     if kind == "create":
-        asks = schemas.read_schedule(schedule, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
+        asks = read_schedule(schedule, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
         client_id, schedule_key = asks.client_id, asks.schedule_key
     elif kind == "cancel":
-        client_id, schedule_key = schemas.read_key(schedule)
+        client_id, schedule_key = read_key(schedule)
     else:
         named = (
             {n: v for n, v in schedule.items() if n in ("clientId", "scheduleKey")} if _is_object(schedule) else None
         )
-        client_id, schedule_key = schemas.read_key(named)
+        client_id, schedule_key = read_key(named)
         asks = changes.read_put(
             schedule, client_id=client_id, schedule_key=schedule_key, cluster=cluster, now_ms=now_ms
         )
-    if_version = document.get("ifVersion")
+    if_version = whole(document.get("ifVersion"))
     return Command(
         kind=kind,
         client_id=client_id,

@@ -13,8 +13,9 @@ from clockwork.ports.commands import CommandRecord
 from clockwork.ports.telemetry import CommandName
 from clockwork.requests.results import ScheduleView
 from clockwork.schema import json as json_body
-from clockwork.schema import schedule as schemas
 from clockwork.schema.problems import Problem
+from clockwork.schema.render import render_schedule
+from clockwork.schema.schedule import TooLarge
 
 VALUE_BYTES_MAX: Final = 2 * 1024 * 1024
 """The same as for an HTTP request with one schedule; a compressed record may be larger than its topic's limit."""
@@ -39,7 +40,7 @@ async def read_record(record: CommandRecord, *, cluster: str, now_ms: int) -> Re
     reply: ReplyTo | None = None
     try:
         if len(record.value) > VALUE_BYTES_MAX:
-            raise schemas.TooLarge([FieldError("body", f"is longer than {VALUE_BYTES_MAX} bytes")])
+            raise TooLarge([FieldError("body", f"is longer than {VALUE_BYTES_MAX} bytes")])
         document = await json_body.read_json(record.value, _unchanged)
         kind = commands.kind_of(document) or "unknown"
         reply = commands.reply_of(document, cluster=cluster)
@@ -55,7 +56,7 @@ def view_reply(
     read: ReadCommand, view: ScheduleView, status: int, *, now_ms: int, repeated: bool = False
 ) -> OutRecord | None:
     """The reply that shows a schedule, if one is wanted. `repeated`: it is the present state, not the command's result."""
-    document = {"status": status, "schedule": schemas.answer(view)}
+    document = {"status": status, "schedule": render_schedule(view)}
     return _reply(read, status, document, [_REPEATED] if repeated else [], now_ms)
 
 
@@ -130,7 +131,7 @@ def _reason_of(error: Exception) -> str:
     match error:
         case UnknownCommand():
             return "command_unknown"
-        case schemas.TooLarge():
+        case TooLarge():
             return "command_too_large"
         case InvalidInput() if [each.field for each in error.errors] == ["body"]:
             return "command_not_json"

@@ -51,6 +51,7 @@ from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
+from clockwork.domain.schedule import NewSchedule
 from clockwork.errors import (
     ClockworkError,
     CommandAlreadyProcessed,
@@ -70,7 +71,7 @@ from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined, NewSchedule
+from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
 from clockwork.schema.problems import Problem

@@ -1,11 +1,16 @@
-"""Names of clients and keys of schedules: one rule, for requests and for stored items."""
+"""Legal names of clients, keys and topics, and the size of a batch: one rule for requests, settings and stored rows."""
 
 import re
 from typing import Final
 
 CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 KEY_BYTES_MAX: Final = 512
-"""Length of a `scheduleKey` or `orderingKey` in UTF-8."""
+"""Bytes of UTF-8 in a `scheduleKey` or `orderingKey`."""
+TOPIC_CHARS_MAX: Final = 249
+"""Kafka's own limit."""
+TOPIC: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{TOPIC_CHARS_MAX}}}", re.ASCII)
+BATCH_ITEMS_MAX: Final = 1_000
+"""Most items of one request."""
 
 
 def is_client_id(text: str) -> bool:
@@ -16,3 +21,8 @@ def is_client_id(text: str) -> bool:
 def is_key(text: str) -> bool:
     """True for a legal `scheduleKey` or `orderingKey`."""
     return 1 <= len(text.encode()) <= KEY_BYTES_MAX
+
+
+def is_topic(text: str) -> bool:
+    """True for a name that Kafka takes for a topic."""
+    return TOPIC.fullmatch(text) is not None and text not in {".", ".."}

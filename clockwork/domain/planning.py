@@ -23,15 +23,15 @@ from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
 
 RETRY_SLACK_MS: Final = 30_000
-"""How much farther ahead than the longest back-off a stored `retry` may lie: retry marks also announce other waits,
-and clocks differ."""
+"""Time that a stored `retry` may lie beyond the longest back-off: retry marks also announce other waits, and clocks
+differ."""
 
 PAUSE_CHECK_MS: Final = 5_000
-"""When a paused lane is planned again if nothing was resumed before."""
+"""Delay after which a paused lane is planned again if nothing was resumed before."""
 
 
 class Action(StrEnum):
-    """How a row that fires is to end."""
+    """End that a row is to have."""
 
     DELIVER = "deliver"
     DEAD_LETTER = "dead_letter"
@@ -102,7 +102,7 @@ class BlockedPrefix:
     until_ms: int
     """From here on the rows are read again: the first of the waits ends, or a scan is due."""
     read_since_ms: int
-    """When a pass began to read this prefix, at its lowest position."""
+    """Time at which a pass began to read this prefix, at its lowest position."""
     rows: int
     oldest_due_ms: int | None
     rate_limited: frozenset[Destination] = frozenset()
@@ -111,7 +111,7 @@ class BlockedPrefix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLimits:
-    """How much one pass may take into memory and into one transaction."""
+    """Bounds of one pass: rows and bytes in memory and in one transaction."""
 
     records_max: int
     bytes_max: int
@@ -138,7 +138,7 @@ class Planner:
     retry: RetryPolicy
     limits: BatchLimits
     announced_not_before_ms: Mapping[Position, int] = field(default_factory=dict)
-    """Until when this owner has announced that rows wait, whether or not the retry mark was stored."""
+    """Times until which this owner has announced that rows wait, whether or not the retry mark was stored."""
     rejected_by_client_topic: Container[Position] = frozenset()
     """Rows whose dead letters their client's topic has refused, whatever else it takes."""
     paused: Pauses = NOTHING_PAUSED
@@ -270,7 +270,7 @@ class Planner:
         self._fire(PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure))
 
     def _planned(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
-        """How the row ends now, if only its destination can block it."""
+        """The end of the row now, if only its destination can block it."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
@@ -316,7 +316,7 @@ class Planner:
         return None if wait is None or wait.rate_limited else wait
 
     def _own_wait_until_ms(self, row: Row) -> int:
-        """Until when the row itself waits, by its stored retry mark or by what was announced; 0 if it does not."""
+        """Time until which the row itself waits, by its stored retry mark or by the announced time; 0 if it does not."""
         stored_ms = row.retry.at_ms if row.retry is not None and self._retry_applies(row, row.retry) else 0
         return max(stored_ms, self.announced_not_before_ms.get(row.position, 0))
 

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
+from clockwork.domain.names import KEY_BYTES_MAX, TOPIC_CHARS_MAX
 from clockwork.domain.schedule import BrokenRow, Failure, Schedule
 
 RESERVED_PREFIX: Final = "clockwork-"
 """Prefix of Clockwork's own headers, in any letter case."""
-
-ORDERING_KEY_BYTES_MAX: Final = 512
-TOPIC_CHARS_MAX: Final = 249
-"""Longest topic name that is accepted; a row that was written by hand may have a longer one."""
 
 CLIENT_ID: Final = "clockwork-client-id"
 SCHEDULE_KEY: Final = "clockwork-schedule-key"
@@ -82,7 +79,7 @@ def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_m
     names.append((SCHEDULE_TIME, str(row.due_ms).encode()))
     return OutRecord(
         topic=topic,
-        key=ordering_key.encode() if 0 < len(ordering_key.encode()) <= ORDERING_KEY_BYTES_MAX else None,
+        key=ordering_key.encode() if 0 < len(ordering_key.encode()) <= KEY_BYTES_MAX else None,
         value=row.raw,
         headers=(*names, *_post_mortem(topic_meant[:TOPIC_CHARS_MAX], failure)),
         timestamp_ms=now_ms,

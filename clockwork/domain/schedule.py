@@ -14,9 +14,9 @@ final. Its end is decided by the owner of its shard (Kafka's commit) or by a req
 row on condition of its hold): docs/design.md, sections 4 and 5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import NewType
+from typing import Any, Final, NewType
 
 from clockwork.domain.destination import Destination, Topic
 from clockwork.domain.position import Position, due_ms_of
@@ -78,14 +78,15 @@ class EndState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """A schedule as its client asked for it. Written once, never changed."""
+class ScheduleContent:
+    """The fields of a schedule that its client gives. A field declared here is carried from a create or a change to the
+    accepted schedule without being named again (`fields`)."""
 
     client_id: ClientId
     schedule_key: ScheduleKey
     ordering_key: OrderingKey
     due_ms: int
-    """`scheduleTime`, in epoch milliseconds."""
+    """`scheduleTime`, in epoch milliseconds; may lie in the past: due at once."""
     topic: Topic
     guarantee: Guarantee
     task_data: bytes
@@ -99,6 +100,27 @@ class Schedule:
     on_late: OnLate = OnLate.DELIVER
     retry: RetryPolicy | None = None
     """Retry policy if its record is refused for its content. None: the cluster's."""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields by name: arguments of `Schedule`, and of `dataclasses.replace` of one."""
+        return {name: getattr(self, name) for name in _CONTENT_FIELDS}
+
+
+_CONTENT_FIELDS: Final = tuple(each.name for each in fields(ScheduleContent))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewSchedule(ScheduleContent):
+    """A create after validation and defaults; version, position and delivery id are given when it is accepted."""
+
+    digest: str
+    """Equal for, and only for, the same request again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule(ScheduleContent):
+    """A schedule as it was accepted. Written once, never changed."""
+
     created_at_ms: int
     version: int
     """Number of changes under the key, over all schedules that ever had it."""

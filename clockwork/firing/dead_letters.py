@@ -21,7 +21,7 @@ from clockwork.settings.model import RunnerSettings
 log = logging.getLogger(__name__)
 
 FALLBACK_MS: Final = 600_000
-"""How long a dead letter that its client's topic refused for its content goes to the cluster's topic without being
+"""Time for which a dead letter that its client's topic refused for its content goes to the cluster's topic without being
 offered again. After that the client's topic may have been given a larger limit; and it bounds the memory of rows that
 never fire, since they are cancelled."""
 

@@ -39,7 +39,7 @@ FORGET_MS: Final = 60_000
 
 NS_PER_MS: Final = 1_000_000
 ROUNDS_PER_SECOND: Final = 4
-"""How often in a second a destination over its rate goes on."""
+"""Number of times a second at which a destination over its rate goes on."""
 
 
 class DestinationRateLimits:

@@ -48,7 +48,7 @@ WANTED_MAX: Final = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConcurrencyLimits:
-    """How many passes and take-overs of a node run at the same time, over all its shards."""
+    """Limits of passes and take-overs of a node at the same time, over all its shards."""
 
     passes: asyncio.Semaphore
     takeovers: asyncio.Semaphore

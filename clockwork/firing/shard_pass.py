@@ -49,14 +49,14 @@ HOLDS_AT_ONCE: Final = 16
 RETRY_MARKS_MAX: Final = 64
 """Retry marks written in one pass, before it delivers; the others are written at the next."""
 RETRY_MARK_GRACE_MS: Final = 1_000
-"""How much longer than the frontier a marked row waits: time for its canceller's next try."""
+"""Time that a marked row waits beyond the frontier, for its canceller's next try."""
 CONFLICT_WAIT_MS: Final = 50
-"""When a lane whose row is in a transaction is planned again."""
+"""Delay after which a lane whose row is in a transaction is planned again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PassResult:
-    """What a pass did, for the wait that follows."""
+    """Result of a pass, for the wait that follows."""
 
     fired: int
     """Rows delivered, dead-lettered or dropped."""

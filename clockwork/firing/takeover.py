@@ -37,7 +37,7 @@ class ShardLease:
     """As stored. Another owner may have raised it further; no owner lowers it."""
     cleanup: Cleanup
     announced_not_before_ms: dict[Position, int]
-    """Until when this owner has announced that a row waits. Remembered *before* the retry mark is sent, and kept to
+    """Time until which this owner has announced that a row waits. Remembered *before* the retry mark is sent, and kept to
     whatever becomes of that write: a write whose answer was lost, or an older copy of it, may be applied long after
     the next passes. If the row had fired meanwhile, a cancel would believe the late mark and answer `cancelled` for a
     delivered row. (Found by review and by simulation, outside the model; the same reason for which every hold has an

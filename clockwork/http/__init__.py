@@ -1,1 +1,1 @@
-"""The HTTP edge: what clients send becomes values of the domain, answers and errors become JSON. No adapters here."""
+"""HTTP: requests become calls of the request service, results and errors become JSON answers."""

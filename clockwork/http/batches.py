@@ -5,7 +5,7 @@ An error in the envelope refuses the whole; an error in an item is that item's r
 single request for its stored part (256 KiB of data and headers); its JSON is bounded by the body's limit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -14,20 +14,24 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.record import TRACEPARENT
-from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import many
-from clockwork.http.body import body_of, only
-from clockwork.http.responses import problem_of
-from clockwork.requests.batch import ITEMS_MAX
+from clockwork.errors import InvalidInput
+from clockwork.http.body import body_of, single_header
+from clockwork.http.responses import json_list_response, problem_of
+from clockwork.http.routes import CALL_WITH_BODY, MANY, Answer, route
 from clockwork.requests.results import CancelResult, Created, CreateResult, Declined
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
+from clockwork.schema.batch import BatchDocument, CancelManyForm, CreateManyForm, read_items
 from clockwork.schema.json import read_json
+from clockwork.schema.render import render_schedule
+from clockwork.schema.schedule import read_key, read_schedule
 
-_NAME: Final = "schedules"
-_QUOTED_CHARS_MAX: Final = 100
+_ANSWERS: Final[Mapping[int, Answer]] = {
+    200: Answer(description="A result for each, in the order given.", model=BatchDocument),
+    **CALL_WITH_BODY,
+}
 
 _T = TypeVar("_T")
 
@@ -40,18 +44,38 @@ class BatchHandlers:
     cluster: str
     body_bytes_max: int
 
+    @route(
+        "POST",
+        "/schedules",
+        name="createSchedules",
+        tag=MANY,
+        summary=f"Create up to {BATCH_ITEMS_MAX:,}",
+        description="Each succeeds or fails alone, with the answer of the single call.",
+        request=CreateManyForm,
+        answers=_ANSWERS,
+    )
     async def create(self, request: web.Request) -> web.Response:
         read = partial(
-            schemas.read_schedule,
+            read_schedule,
             cluster=self.cluster,
             now_ms=self.requests.context.clock.now_ms(),
-            traceparent=only(request, TRACEPARENT),
+            traceparent=single_header(request, TRACEPARENT),
         )
         items = await self._read(request, read)
         return await _answer(await self.requests.create_batch(principal_of(request), items))
 
+    @route(
+        "POST",
+        "/schedules/cancel",
+        name="cancelSchedules",
+        tag=MANY,
+        summary=f"Cancel up to {BATCH_ITEMS_MAX:,}",
+        description="Each succeeds or fails alone, with the answer of the single call.",
+        request=CancelManyForm,
+        answers=_ANSWERS,
+    )
     async def cancel(self, request: web.Request) -> web.Response:
-        items = await self._read(request, schemas.read_key)
+        items = await self._read(request, read_key)
         return await _answer(await self.requests.cancel_batch(principal_of(request), items))
 
     async def _read(self, request: web.Request, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
@@ -60,7 +84,7 @@ class BatchHandlers:
 
 
 async def _answer(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
-    return await many.listed("results", _documents(results))
+    return await json_list_response("results", _documents(results))
 
 
 def _documents(results: Sequence[CreateResult | CancelResult | Exception]) -> Iterator[dict[str, Any]]:
@@ -71,32 +95,4 @@ def _documents(results: Sequence[CreateResult | CancelResult | Exception]) -> It
             yield problems.of_declined(result).document()
         else:
             status = HTTPStatus.CREATED if isinstance(result, Created) else HTTPStatus.OK
-            yield {"status": status.value, "schedule": schemas.answer(result.view)}
-
-
-def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
-    """The items of a batch, each as `read` takes it, or the error of that item.
-
-    Raises: InvalidInput: the envelope is wrong.
-    """
-    if not isinstance(document, dict):
-        raise InvalidInput([FieldError("body", "should be a JSON object")])
-    unknown = [name for name in document if name != _NAME][: schemas.MEMBERS_MAX]
-    errors = [FieldError(name[:_QUOTED_CHARS_MAX], "is no field of this request") for name in unknown]
-    items = document.get(_NAME)
-    if items is None:
-        errors.append(FieldError(_NAME, "is required"))
-    elif not isinstance(items, list):
-        errors.append(FieldError(_NAME, "should be an array"))
-    elif len(items) > ITEMS_MAX:
-        errors.append(FieldError(_NAME, f"has {len(items)} items; at most {ITEMS_MAX} are taken"))
-    if errors or not isinstance(items, list):
-        raise InvalidInput(errors)
-    return [_item(item, read) for item in items]
-
-
-def _item(item: Any, read: Callable[[Any], _T]) -> _T | InvalidInput:
-    try:
-        return read(item)
-    except InvalidInput as wrong:
-        return wrong
+            yield {"status": status.value, "schedule": render_schedule(result.view)}

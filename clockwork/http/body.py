@@ -1,9 +1,10 @@
-"""What a request brings: its key, its headers, its body; and what is wrong with them."""
+"""The parts of a request, checked: the parameters in its path, its headers, its body."""
 
 import asyncio
 import re
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import hdrs, web
@@ -12,14 +13,16 @@ from aiohttp.http_exceptions import HttpProcessingError
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
 from clockwork.schema.problems import Problem
+from clockwork.schema.schedule import read_key
 
 BODY_SECONDS_MAX: Final = 30.0
-"""For a client to send its body."""
+"""Time for a client to send its body."""
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _PATH_END: Final = re.compile(rb"[?#]")
+
+_Value = TypeVar("_Value")
 
 
 class Refusal(Exception):
@@ -30,17 +33,32 @@ class Refusal(Exception):
         self.problem = problem
 
 
-def only(request: web.Request, header: str) -> str | None:
-    """A header's value if it is there once."""
+def single_header(request: web.Request, header: str) -> str | None:
+    """The value of a header that is there once; else None."""
     values = request.headers.getall(header, [])
     return values[0] if len(values) == 1 else None
 
 
+def path_parameter(request: web.Request, name: str, parse: Callable[[str], _Value]) -> _Value:
+    """The value of a parameter in the path. `parse` raises ValueError, with a message for the client.
+
+    Raises: InvalidInput, naming the parameter.
+    """
+    try:
+        return parse(request.match_info[name])
+    except ValueError as error:
+        raise InvalidInput([FieldError(name, str(error))]) from error
+
+
 def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
-    """From the path as it was sent: the server's own decoding leaves what is not UTF-8 as it stands, so that two
-    different paths would become one key. Raises: InvalidInput."""
+    """The key of the schedule that the path names.
+
+    Raises: InvalidInput.
+    """
+    # Read from the path as it was sent: aiohttp's decoding leaves bytes that are not UTF-8 as they are, so that two
+    # different paths would become one key.
     raw = request.raw_path.encode("utf-8", "surrogateescape")
-    # Counted from the end, since a proxy may send the whole URL; behind the key may stand what is to be done with it.
+    # Counted from the end, since a proxy may send the whole URL; an action may follow the key.
     resource = request.match_info.route.resource
     pattern = ["{clientId}", "{scheduleKey}"] if resource is None else resource.canonical.split("/")
     begin = pattern.index("{clientId}") - len(pattern)
@@ -54,7 +72,7 @@ def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
             document[name] = unquote_to_bytes(segment).decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
-    return schemas.read_key(document)
+    return read_key(document)
 
 
 async def body_of(request: web.Request, *, bytes_max: int) -> bytes:
@@ -73,7 +91,7 @@ async def body_of(request: web.Request, *, bytes_max: int) -> bytes:
     except TimeoutError as error:
         raise Refusal(problems.of_http(HTTPStatus.REQUEST_TIMEOUT)) from error
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-        # Its framing is broken, or the client went away in the middle: nothing was begun, and nobody may be listening.
+        # The framing is broken, or the client has closed the connection: nothing was begun.
         raise InvalidInput([FieldError("body", "ended before it was complete")]) from error
     return bytes(body)
 

@@ -1,10 +1,10 @@
-"""GET /admin/dead-letters, and one of them."""
+"""The calls under /admin/dead-letters."""
 
 import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,10 +14,10 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import Principal, Right
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http import many
 from clockwork.http import query as queries
-from clockwork.http.body import Refusal, body_of
-from clockwork.http.path import in_path
+from clockwork.http.body import Refusal, body_of, path_parameter
+from clockwork.http.responses import json_list_response
+from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, NOT_FOUND, Answer, Parameter, problem, route
 from clockwork.operations.dead_letters import (
     DeadLetterAdmin,
     DeadLetterCursor,
@@ -29,28 +29,54 @@ from clockwork.operations.dead_letters import (
 from clockwork.requests.results import NotFound, Status
 from clockwork.schema import json as json_body
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
+from clockwork.schema.dead_letter import (
+    DeadLetterDocument,
+    DeadLettersDocument,
+    DiscardedDocument,
+    LetterForm,
+    read_letter,
+)
 from clockwork.schema.json import read_json
 from clockwork.schema.problems import Problem
+from clockwork.schema.schedule import topic_of
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
 DISCARD_BYTES_MAX: Final = 16 * 1024
-"""Of a body that names one letter, in any spelling."""
+"""Limit of a body that names one letter, in any spelling."""
 IN_TOPIC: Final = "deadLetterTopic"
-_TOPIC: Final[dict[str, queries.Parse]] = {IN_TOPIC: schemas.topic_of}
-_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str, **_TOPIC}
+_IN_TOPIC: Final = Parameter(
+    name=IN_TOPIC,
+    description="Only letters in this topic; by default all.",
+    schema={"type": "string"},
+    example="clockwork-dead-letters",
+    parse=topic_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LetterHandlers:
-    """What was given up."""
+    """The calls about dead letters."""
 
     letters: DeadLetterAdmin
     discards: Discarder
 
+    @route(
+        "GET",
+        "/admin/dead-letters",
+        name="listDeadLetters",
+        tag=ADMIN,
+        summary="Dead letters",
+        description=(
+            "Pages through the topics of dead letters, the cluster's first, then those of single clients, and shows for "
+            "each letter the present schedule under its key. An open letter's schedule is armed again by "
+            "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`."
+        ),
+        parameters=(*queries.PAGING, _IN_TOPIC),
+        answers={200: Answer(description="A page.", model=DeadLettersDocument), **ADMIN_CALL},
+    )
     async def list(self, request: web.Request) -> web.Response:
-        given = queries.read_query(request, _PARAMETERS)
+        given = queries.read_query(request, (*queries.PAGING, _IN_TOPIC))
         only = self._topic(given)
         start = self._start(given.get("cursor"), only)
         page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
@@ -59,20 +85,54 @@ class LetterHandlers:
         next_from = page.next_from
         if next_from is not None and only not in (None, next_from.topic):
             next_from = None
-        return await many.listed("deadLetters", documents, cursor=_sealed(next_from))
+        return await json_list_response("deadLetters", documents, cursor=_encode_cursor(next_from))
 
+    @route(
+        "GET",
+        "/admin/dead-letters/{partition}/{offset}",
+        name="getDeadLetter",
+        tag=ADMIN,
+        summary="One dead letter",
+        description="By its place.",
+        parameters=(replace(_IN_TOPIC, description="The topic that it is in; by default the cluster's."),),
+        answers={
+            200: Answer(description="The letter.", model=DeadLetterDocument),
+            404: problem("There is none at this place."),
+            **ADMIN_CALL,
+        },
+    )
     async def one(self, request: web.Request) -> web.Response:
-        topic = self._topic(queries.read_query(request, _TOPIC)) or self.letters.topics[0]
-        place = in_path(request, "partition", number_of), in_path(request, "offset", number_of)
+        topic = self._topic(queries.read_query(request, (_IN_TOPIC,))) or self.letters.topics[0]
+        place = path_parameter(request, "partition", number_of), path_parameter(request, "offset", number_of)
         view = await self.letters.one(topic, *place)
         if view is None:
             raise Refusal(letter_not_found())
         document = document_of(view, principal_of(request))
         return web.Response(body=json_body.compact(document), content_type="application/json")
 
+    @route(
+        "POST",
+        "/admin/dead-letters/discard",
+        name="discardDeadLetter",
+        tag=ADMIN,
+        summary="Discard a dead letter",
+        description=(
+            "It is then no longer open. The letter stays in its topic until its retention ends, and its schedule is "
+            "`failed` as before. Only while that is failed with this very delivery; the same request again changes nothing. "
+            "A retry of the schedule arms it all the same, and takes the mark off."
+        ),
+        request=LetterForm,
+        answers={
+            **CALL_WITH_BODY,
+            **ADMIN_CALL,
+            200: Answer(description="It is discarded, now or before.", model=DiscardedDocument),
+            404: NOT_FOUND,
+            409: problem("The key has another schedule by now, or its state is another; `reason` is its status."),
+        },
+    )
     async def discard(self, request: web.Request) -> web.Response:
         body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
-        client_id, schedule_key, delivery_id = await read_json(body, schemas.read_letter)
+        client_id, schedule_key, delivery_id = await read_json(body, read_letter)
         match await self.discards.discard(client_id, schedule_key, delivery_id):
             case NotFound():
                 raise Refusal(problems.schedule_not_found())
@@ -84,7 +144,7 @@ class LetterHandlers:
                 return web.Response(body=json_body.compact(document), content_type="application/json")
 
     def _topic(self, given: Mapping[str, Any]) -> Topic | None:
-        """The one that is asked for. Raises: InvalidInput: nobody reads other topics with the rights of a node."""
+        """The topic that the query names. Raises: InvalidInput: a node's rights must not open other topics to a caller."""
         topic = given.get(IN_TOPIC)
         if topic is not None and topic not in self.letters.topics:
             raise InvalidInput([FieldError(IN_TOPIC, f"should be one of {', '.join(self.letters.topics)}")])
@@ -93,7 +153,7 @@ class LetterHandlers:
     def _start(self, cursor: str | None, only: Topic | None) -> DeadLetterCursor:
         if cursor is None:
             return DeadLetterCursor(topic=only or self.letters.topics[0])
-        start = _opened(cursor)
+        start = _decode_cursor(cursor)
         if start.topic not in self.letters.topics or only not in (None, start.topic):
             raise InvalidInput([FieldError("cursor", "is not one that was given out for this query")])
         return start
@@ -103,15 +163,15 @@ def letter_not_found() -> Problem:
     return problems.not_found(
         "dead-letter-not-found",
         "There is no such dead letter",
-        "There is none at this place, or its retention has ended.",
+        "There is none at this offset, or its retention has ended.",
     )
 
 
 def letter_not_open(other: NotOpen) -> Problem:
-    """The schedule of a letter that somebody wants to discard is `other` by now."""
+    """The refusal to discard a letter whose schedule is `other` by now."""
     match other:
         case NotOpen(Status.FAILED, readable=False):
-            since = "failed and cannot be read, so that nobody can tell with which delivery"
+            since = "failed, and cannot be read, so that its delivery is not known"
         case NotOpen(Status.FAILED):
             since = "failed, with another delivery"
         case _:
@@ -120,13 +180,13 @@ def letter_not_open(other: NotOpen) -> Problem:
         status=HTTPStatus.CONFLICT,
         kind="dead-letter-not-open",
         title="The dead letter is not open",
-        detail=f"What stands under its key is {since}. There is nothing to discard.",
+        detail=f"The schedule under its key is {since}. There is nothing to discard.",
         more={"reason": other.status.value},
     )
 
 
 def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
-    """A letter; with what a client entrusted to us only for those who may read that client's schedules."""
+    """The document of a letter. The client's content is in it only for a principal that may read that client's schedules."""
     letter, present = view.letter, view.present
     told: dict[str, Any] = {
         "clientId": letter.client_id,
@@ -173,14 +233,14 @@ def number_of(text: str) -> int:
 # --- cursors: the topic, and the offsets in its Kafka partitions
 
 
-def _sealed(start: DeadLetterCursor | None) -> str | None:
+def _encode_cursor(start: DeadLetterCursor | None) -> str | None:
     if start is None:
         return None
     offsets = {str(number): start.offsets[number] for number in sorted(start.offsets)}
     return base64.urlsafe_b64encode(json_body.compact([start.topic, offsets])).decode()
 
 
-def _opened(cursor: str) -> DeadLetterCursor:
+def _decode_cursor(cursor: str) -> DeadLetterCursor:
     try:
         if len(cursor) > _CURSOR_CHARS_MAX:
             raise ValueError("too long")

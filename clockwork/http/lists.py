@@ -1,4 +1,4 @@
-"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history."""
+"""GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history: the answers that come page by page."""
 
 import re
 from dataclasses import dataclass
@@ -7,58 +7,24 @@ from typing import Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.http import many
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, key_in_path
+from clockwork.http.responses import json_list_response
+from clockwork.http.routes import KEYED_CALL, MANY, NOT_FOUND, ONE, SCHEDULES, Answer, Parameter, problem, route
 from clockwork.requests.listing import ListQuery
 from clockwork.requests.results import NotFound, Status
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
-from clockwork.schema import render as shown
-from clockwork.schema import schedule as schemas
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.render import render_history, render_schedule
+from clockwork.schema.schedule import CLIENT_ID_SCHEMA, HistoryDocument, PageDocument, client_id_of, key_of, topic_of
+from clockwork.schema.times import time_ms_of_input
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _STATUSES: Final = ", ".join(status.value for status in Status)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListHandlers:
-    """The calls that answer page by page."""
-
-    requests: RequestService
-
-    async def list(self, request: web.Request) -> web.Response:
-        given = queries.read_query(request, _LIST_PARAMETERS, required=("clientId",))
-        cursor, limit = given.pop("cursor", None), given.pop("limit", queries.LIMIT_DEFAULT)
-        query = ListQuery(
-            client_id=given["clientId"],
-            status=given.get("status"),
-            topic=given.get("topic"),
-            ordering_key=given.get("orderingKey"),
-            due_from_ms=given.get("dueFrom"),
-            due_to_ms=given.get("dueTo"),
-        )
-        after = queries.opened(cursor, given)
-        page = await self.requests.list_schedules(principal_of(request), query, after=after, limit=limit)
-        documents = (schemas.answer(view) for view in page.views)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, given))
-
-    async def past(self, request: web.Request) -> web.Response:
-        client_id, schedule_key = key_in_path(request)
-        given = queries.read_query(request, _PAGE_PARAMETERS)
-        query = {"history of": [client_id, schedule_key]}
-        after = queries.opened(given.get("cursor"), query)
-        limit = given.get("limit", queries.LIMIT_DEFAULT)
-        page = await self.requests.history(principal_of(request), client_id, schedule_key, after=after, limit=limit)
-        if isinstance(page, NotFound):
-            raise Refusal(problems.of_declined(page))
-        documents = (shown.past(outcome) for outcome in page.outcomes)
-        return await many.listed("schedules", documents, cursor=queries.sealed(page.next_after, query))
-
-
 def _time(text: str) -> int:
-    return due_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
+    return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
 
 
 def _status(text: str) -> Status:
@@ -68,12 +34,89 @@ def _status(text: str) -> Status:
         raise ValueError(f"should be one of {_STATUSES}") from error
 
 
-_PAGE_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str}
-_LIST_PARAMETERS: Final[dict[str, queries.Parse]] = {
-    "clientId": schemas.client_id_of,
-    "status": _status,
-    "topic": schemas.topic_of,
-    "orderingKey": schemas.key_of,
-    "dueFrom": _time,
-    "dueTo": _time,
-} | _PAGE_PARAMETERS
+_TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
+_LIST_PARAMETERS: Final = (
+    Parameter(
+        name="clientId",
+        description="The schedules' client.",
+        schema=CLIENT_ID_SCHEMA,
+        required=True,
+        example="shop",
+        parse=client_id_of,
+    ),
+    Parameter(
+        name="status",
+        description="Only schedules in this state.",
+        schema={"type": "string", "enum": [status.value for status in Status]},
+        parse=_status,
+    ),
+    Parameter(name="topic", description="Only schedules for this topic.", schema={"type": "string"}, parse=topic_of),
+    Parameter(
+        name="orderingKey",
+        description="Only schedules with this ordering key.",
+        schema={"type": "string"},
+        parse=key_of,
+    ),
+    Parameter(name="dueFrom", description="Due at this time or later.", schema=_TIME, parse=_time),
+    Parameter(name="dueTo", description="Due before this time.", schema=_TIME, parse=_time),
+    *queries.PAGING,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListHandlers:
+    """The calls that answer page by page."""
+
+    requests: RequestService
+
+    @route(
+        "GET",
+        "/schedules",
+        name="listSchedules",
+        tag=MANY,
+        summary="List a client's schedules",
+        description="The present state of each key, of all states unless filtered. May lag by 5 s.",
+        parameters=_LIST_PARAMETERS,
+        answers={
+            200: Answer(description="A page.", model=PageDocument),
+            501: problem("This cluster keeps no index to list from."),
+            **KEYED_CALL,
+        },
+    )
+    async def list(self, request: web.Request) -> web.Response:
+        given = queries.read_query(request, _LIST_PARAMETERS)
+        cursor, limit = given.pop("cursor", None), given.pop("limit", queries.LIMIT_DEFAULT)
+        query = ListQuery(
+            client_id=given["clientId"],
+            status=given.get("status"),
+            topic=given.get("topic"),
+            ordering_key=given.get("orderingKey"),
+            due_from_ms=given.get("dueFrom"),
+            due_to_ms=given.get("dueTo"),
+        )
+        after = queries.decode_cursor(cursor, given)
+        page = await self.requests.list_schedules(principal_of(request), query, after=after, limit=limit)
+        documents = (render_schedule(view) for view in page.views)
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, given))
+
+    @route(
+        "GET",
+        f"{ONE}/history",
+        name="getHistory",
+        tag=SCHEDULES,
+        summary="All schedules that a key had",
+        description="Newest first, until retention ends; a change leaves a `superseded` one where it moved it away from.",
+        parameters=queries.PAGING,
+        answers={200: Answer(description="A page.", model=HistoryDocument), 404: NOT_FOUND, **KEYED_CALL},
+    )
+    async def history(self, request: web.Request) -> web.Response:
+        client_id, schedule_key = key_in_path(request)
+        given = queries.read_query(request, queries.PAGING)
+        query = {"history of": [client_id, schedule_key]}
+        after = queries.decode_cursor(given.get("cursor"), query)
+        limit = given.get("limit", queries.LIMIT_DEFAULT)
+        page = await self.requests.history(principal_of(request), client_id, schedule_key, after=after, limit=limit)
+        if isinstance(page, NotFound):
+            raise Refusal(problems.of_declined(page))
+        documents = (render_history(outcome) for outcome in page.outcomes)
+        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, query))

@@ -1,33 +1,35 @@
-"""The calls under /admin: about the service itself, for those whose key has the right `admin`.
+"""The calls under /admin: about the service itself, for keys with the right `admin`.
 
-Every one of them is registered here and nowhere else, so none can be without the check. The right covers no schedule's
-content: where an answer would show some, the key needs `read` for its client besides.
+Every call is registered here, with the check, and nowhere else. The right covers no schedule's content: for an answer with
+content the key also needs `read` for its client.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from clockwork.access.gate import principal_of
 from clockwork.domain.pauses import PauseKind, Pauses
 from clockwork.domain.rights import authorize_service
+from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
-from clockwork.http.path import in_path
+from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, Handler, add_routes, route
 from clockwork.http.shards import ShardHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.schema import json as json_body
-from clockwork.schema import schedule as schemas
-
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from clockwork.schema.operations import PausesDocument
+from clockwork.schema.schedule import client_id_of, topic_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdminParts:
-    """What the calls are answered by."""
+    """The parts of the service that answer the calls."""
 
     pausing: PauseAdmin
     letters: DeadLetterAdmin
@@ -36,29 +38,17 @@ class AdminParts:
     scan: PendingScan
 
 
-def add_routes(app: web.Application, parts: AdminParts) -> None:
+def add_admin_routes(app: web.Application, parts: AdminParts) -> None:
     """All calls under /admin."""
     pauses = PauseHandlers(pausing=parts.pausing)
     letters = LetterHandlers(letters=parts.letters, discards=parts.discards)
     shards = ShardHandlers(survey=parts.survey, scan=parts.scan)
-    calls: list[tuple[str, str, Answering]] = [
-        (hdrs.METH_GET, "/admin/pauses", pauses.show),
-        (hdrs.METH_PUT, "/admin/pauses/clients/{clientId:[^/]+}", pauses.pause_client),
-        (hdrs.METH_DELETE, "/admin/pauses/clients/{clientId:[^/]+}", pauses.resume_client),
-        (hdrs.METH_PUT, "/admin/pauses/topics/{topic:[^/]+}", pauses.pause_topic),
-        (hdrs.METH_DELETE, "/admin/pauses/topics/{topic:[^/]+}", pauses.resume_topic),
-        (hdrs.METH_GET, "/admin/dead-letters", letters.list),
-        (hdrs.METH_POST, "/admin/dead-letters/discard", letters.discard),
-        (hdrs.METH_GET, "/admin/dead-letters/{partition:[^/]+}/{offset:[^/]+}", letters.one),
-        (hdrs.METH_GET, "/admin/shards", shards.list),
-        (hdrs.METH_POST, "/admin/shards/{shard:[^/]+}/fence", shards.fence),
-        (hdrs.METH_GET, "/admin/schedules", shards.schedules),
-    ]
-    for method, path, answering in calls:
-        app.router.add_route(method, path, _for_admins(answering))
+    for handlers in (pauses, letters, shards):
+        add_routes(app, handlers, wrap=_for_admins)
 
 
-def _for_admins(answering: Answering) -> Answering:
+def _for_admins(answering: Handler) -> Handler:
+    @wraps(answering)
     async def admitted(request: web.Request) -> web.StreamResponse:
         authorize_service(principal_of(request))
         return await answering(request)
@@ -66,29 +56,94 @@ def _for_admins(answering: Answering) -> Answering:
     return admitted
 
 
+_ANSWERS: Final[Mapping[int, Answer]] = {
+    200: Answer(description="All paused clients and topics, after the call.", model=PausesDocument),
+    **ADMIN_CALL,
+}
+_PAUSED: Final = (
+    "Within seconds every node holds back the due schedules concerned, in place and in order; schedules behind them in the "
+    "same lane wait too. Nothing is lost, no attempt is counted. Deadlines (`onLate`) are applied when delivery goes on. "
+    "Cancels and changes work as for any waiting schedule. The same call again changes nothing."
+)
+_RESUMED: Final = "Delivery goes on within seconds. The same call again changes nothing."
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PauseHandlers:
-    """What is paused. Each answers all of it, as it is then."""
+    """The calls about pauses. Each answers with all pauses, as they are after it."""
 
     pausing: PauseAdmin
 
+    @route(
+        "GET",
+        "/admin/pauses",
+        name="listPauses",
+        tag=ADMIN,
+        summary="Paused clients and topics",
+        description="Clients and topics whose schedules are held back.",
+        answers=_ANSWERS,
+    )
     async def show(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.show())
+        return _pauses_response(await self.pausing.show())
 
+    @route(
+        "PUT",
+        "/admin/pauses/clients/{clientId}",
+        name="pauseClient",
+        tag=ADMIN,
+        summary="Pause the delivery of a client's schedules",
+        description=_PAUSED,
+        answers=_ANSWERS,
+    )
     async def pause_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.CLIENT, in_path(request, "clientId", schemas.client_id_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.CLIENT, _client(request)))
 
+    @route(
+        "DELETE",
+        "/admin/pauses/clients/{clientId}",
+        name="resumeClient",
+        tag=ADMIN,
+        summary="Resume the delivery of a client's schedules",
+        description=_RESUMED,
+        answers=_ANSWERS,
+    )
     async def resume_client(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.CLIENT, in_path(request, "clientId", schemas.client_id_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.CLIENT, _client(request)))
 
+    @route(
+        "PUT",
+        "/admin/pauses/topics/{topic}",
+        name="pauseTopic",
+        tag=ADMIN,
+        summary="Pause the delivery to a topic",
+        description=_PAUSED,
+        answers=_ANSWERS,
+    )
     async def pause_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.pause(PauseKind.TOPIC, in_path(request, "topic", schemas.topic_of)))
+        return _pauses_response(await self.pausing.pause(PauseKind.TOPIC, _topic(request)))
 
+    @route(
+        "DELETE",
+        "/admin/pauses/topics/{topic}",
+        name="resumeTopic",
+        tag=ADMIN,
+        summary="Resume the delivery to a topic",
+        description=_RESUMED,
+        answers=_ANSWERS,
+    )
     async def resume_topic(self, request: web.Request) -> web.Response:
-        return _shown(await self.pausing.resume(PauseKind.TOPIC, in_path(request, "topic", schemas.topic_of)))
+        return _pauses_response(await self.pausing.resume(PauseKind.TOPIC, _topic(request)))
 
 
-def _shown(pauses: Pauses) -> web.Response:
+def _client(request: web.Request) -> str:
+    return path_parameter(request, "clientId", client_id_of)
+
+
+def _topic(request: web.Request) -> str:
+    return path_parameter(request, "topic", topic_of)
+
+
+def _pauses_response(pauses: Pauses) -> web.Response:
     document = {
         kind: [{"name": name, "since": names[name]} for name in sorted(names)]
         for kind, names in (("clients", pauses.clients), ("topics", pauses.topics))

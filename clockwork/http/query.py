@@ -1,40 +1,37 @@
-"""What stands behind the `?` of a list: its parameters, each known, well-formed and given once; and its cursors.
+"""The query of a list: its parameters, each known, well-formed and given once; and its cursors.
 
-A cursor is the position that the page before ended at, with a digest of the query that it belongs to: with other filters
-it would go on somewhere in another list, and nobody would see that something was left out.
+A cursor is the position at which the page before ended, with a digest of the query that it belongs to: with other filters it
+would go on somewhere in another list, and the gap would not be seen.
 """
 
 import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from clockwork.domain.position import LAST, Position
-from clockwork.errors import FieldError, InvalidInput
+from clockwork.errors import FieldError, InvalidInput, shortened
+from clockwork.http.routes import Parameter
 from clockwork.schema import json as json_body
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
 PARAMETERS_MAX: Final = 100
-"""Of one query; more is no mistake that a list of errors would help with."""
-_QUOTED_CHARS_MAX: Final = 100
+"""Limit of the parameters of one query: a list of errors would not help with more."""
 _DIGEST_BYTES: Final = 8
 _POSITION_BYTES: Final = 16
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LIMIT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
-Parse = Callable[[str], Any]
-"""The value of a parameter. Raises: ValueError, with a message for the client."""
 
-
-def read_query(request: web.Request, known: Mapping[str, Parse], *, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The parameters that are there, by name. Raises: InvalidInput, naming all that is wrong."""
-    # As it was sent: the server's own decoding leaves what is not UTF-8 as it stands.
+def read_query(request: web.Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """The given parameters, by name. Raises: InvalidInput, naming every wrong one."""
+    # The query as it was sent: aiohttp's decoding leaves bytes that are not UTF-8 as they are.
     raw = request.raw_path.partition("?")[2].partition("#")[0]
     if _BAD_ESCAPE.search(raw):
         raise InvalidInput([FieldError("query", "has a % that is not followed by two hexadecimal digits")])
@@ -44,13 +41,14 @@ def read_query(request: web.Request, known: Mapping[str, Parse], *, required: tu
         raise InvalidInput([FieldError("query", "is not UTF-8 when its percent-encoding is undone")]) from error
     except ValueError as error:
         raise InvalidInput([FieldError("query", f"should have at most {PARAMETERS_MAX} parameters")]) from error
-    errors: dict[str, str] = dict.fromkeys(required, "is required")
+    known = {each.name: each.parse for each in parameters}
+    errors: dict[str, str] = {each.name: "is required" for each in parameters if each.required}
     values: dict[str, Any] = {}
     names = [name for name, _ in pairs]
     for name, text in pairs:
         errors.pop(name, None)
         if name not in known:
-            errors[name[:_QUOTED_CHARS_MAX]] = "is no parameter of this request"
+            errors[shortened(name)] = "is no parameter of this request"
         elif names.count(name) > 1:
             errors[name] = "is given more than once"
         else:
@@ -64,31 +62,47 @@ def read_query(request: web.Request, known: Mapping[str, Parse], *, required: tu
 
 
 def limit_of(text: str) -> int:
-    """A `limit`. Raises: ValueError."""
+    """The value of `limit`. Raises: ValueError."""
     if _LIMIT.fullmatch(text) is None or not 1 <= int(text) <= LIMIT_MAX:
         raise ValueError(f"should be 1 to {LIMIT_MAX}")
     return int(text)
 
 
-def sealed(position: Position | None, query: Mapping[str, Any]) -> str | None:
-    """The cursor that goes on behind a position, for this query; None at the end."""
+PAGING: Final = (
+    Parameter(
+        name="limit",
+        description=f"Items of one page; by default {LIMIT_DEFAULT}.",
+        schema={"type": "integer", "minimum": 1, "maximum": LIMIT_MAX},
+        example=LIMIT_DEFAULT,
+        parse=limit_of,
+    ),
+    Parameter(
+        name="cursor",
+        description="Cursor of the page before; only with the same other parameters.",
+        schema={"type": "string"},
+    ),
+)
+
+
+def encode_cursor(position: Position | None, query: Mapping[str, Any]) -> str | None:
+    """The cursor of the page behind a position, for this query; None at the end."""
     if position is None:
         return None
     return base64.urlsafe_b64encode(_digest(query) + position.to_bytes(_POSITION_BYTES, "big")).decode()
 
 
-def opened(cursor: str | None, query: Mapping[str, Any]) -> Position | None:
-    """Where to go on. Raises: InvalidInput, naming `cursor`."""
+def decode_cursor(cursor: str | None, query: Mapping[str, Any]) -> Position | None:
+    """The position behind which the page begins. Raises: InvalidInput, naming `cursor`."""
     if cursor is None:
         return None
     try:
-        sealed_bytes = base64.b64decode(cursor, altchars=b"-_", validate=True)
+        decoded = base64.b64decode(cursor, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise _refused("is not one that was given out") from error
-    position = int.from_bytes(sealed_bytes[_DIGEST_BYTES:], "big")
-    if len(sealed_bytes) != _DIGEST_BYTES + _POSITION_BYTES or position > LAST:
+    position = int.from_bytes(decoded[_DIGEST_BYTES:], "big")
+    if len(decoded) != _DIGEST_BYTES + _POSITION_BYTES or position > LAST:
         raise _refused("is not one that was given out")
-    if sealed_bytes[:_DIGEST_BYTES] != _digest(query):
+    if decoded[:_DIGEST_BYTES] != _digest(query):
         raise _refused("belongs to another query: only limit may change between two pages")
     return Position(position)
 

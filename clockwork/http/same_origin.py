@@ -1,7 +1,7 @@
 """Protection against other web sites: a browser must not carry their requests to this node.
 
 A web page may send a `POST` without a body to any address that its reader's machine reaches, `http://127.0.0.1:8080`
-included, and the browser asks nobody first: that is enough to fire a schedule or to fence a shard. And a page may point the
+included, and the browser asks no one first: that is enough to fire a schedule or to fence a shard. And a page may point the
 name of its own host to this node's address once it is loaded (DNS rebinding), after which the browser takes the node for
 the page's own server, and lets the page read every answer. Two checks, before anything else of a request has an effect:
 
@@ -28,6 +28,7 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from clockwork.errors import shortened
 from clockwork.http.body import Refusal
 from clockwork.schema import problems
 from clockwork.settings.model import HttpSettings
@@ -40,7 +41,6 @@ _USUAL_PORTS: Final = {"http": 80, "https": 443}
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{0,5}))?", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)", re.ASCII)
 """A request target that holds a whole URL. Its authority counts then, and `Host` does not (RFC 9112, 3.2.2)."""
-_QUOTED_CHARS_MAX: Final = 100
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class SameOrigin:
             raise _refusal(
                 "unknown-host",
                 "The node is not known by this name",
-                f"Host {given[:_QUOTED_CHARS_MAX]!a} is not a name of this node. While CLOCKWORK_AUTH is none, Host should "
+                f"Host {shortened(given)!a} is not a name of this node. While CLOCKWORK_AUTH is none, Host should "
                 "be an IP address, localhost, or a name in CLOCKWORK_HTTP_HOSTS.",
             )
         if request.method in _READS:
@@ -144,7 +144,7 @@ def _of_another_site(header: str, values: Iterable[str]) -> Refusal:
     return _refusal(
         "other-site",
         "A write from another site",
-        f"{header} {', '.join(values)[:_QUOTED_CHARS_MAX]!a}: only the node's own pages may write to it. "
+        f"{header} {shortened(', '.join(values))!a}: only the node's own pages may write to it. "
         "Behind a proxy, CLOCKWORK_UI_URL is the address that browsers know.",
     )
 

@@ -12,8 +12,20 @@ from aiohttp import ETag, hdrs, web
 from clockwork.access.gate import principal_of
 from clockwork.domain.record import TRACEPARENT
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.http.body import Refusal, body_of, key_in_path, only
+from clockwork.http.body import Refusal, body_of, key_in_path, single_header
 from clockwork.http.responses import json_response
+from clockwork.http.routes import (
+    CALL_WITH_BODY,
+    KEYED_CALL,
+    NOT_FOUND,
+    ONE,
+    QUOTA_HEADERS,
+    SCHEDULES,
+    Answer,
+    Parameter,
+    problem,
+    route,
+)
 from clockwork.requests.results import (
     CancelResult,
     ChangeResult,
@@ -28,15 +40,46 @@ from clockwork.requests.results import (
     VersionDiffers,
 )
 from clockwork.requests.service import RequestService
-from clockwork.schema import change as changes
 from clockwork.schema import problems
-from clockwork.schema import schedule as schemas
+from clockwork.schema.change import ChangeForm, NothingForm, RearmForm, read_nothing, read_put, read_retry
 from clockwork.schema.json import read_json
+from clockwork.schema.problems import ConflictDocument, StaleDocument
+from clockwork.schema.render import render_schedule
+from clockwork.schema.schedule import KeyForm, ScheduleDocument, ScheduleForm, read_key, read_schedule
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """The limit of a body with one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
 time in proportion, so the limit is not that of a batch of a thousand."""
 _VERSION_CHARS_MAX: Final = 18
+
+
+def _schedule_answer(description: str, *headers: str) -> Answer:
+    return Answer(description=description, model=ScheduleDocument, headers=("ETag", *headers))
+
+
+_CONDITIONS: Final = (
+    Parameter(
+        name="If-Match",
+        where="header",
+        description="Only if this is still the version, in quotes; else 412.",
+        schema={"type": "string"},
+        example='"3"',
+    ),
+    Parameter(
+        name="If-None-Match",
+        where="header",
+        description="Only if the version, in quotes, is another; `*`: only if there is no schedule. Else 304 (GET) or 412.",
+        schema={"type": "string"},
+    ),
+)
+_STALE: Final = problem("`If-Match` or `If-None-Match` rules the version out.", "ETag", model=StaleDocument)
+_GONE_ON: Final = problem("It has ended, or is too close to its time to say.", model=ConflictDocument)
+_CANCEL_ANSWERS: Final[Mapping[int, Answer]] = {
+    200: _schedule_answer("It will never be delivered; cancelled now or before."),
+    404: NOT_FOUND,
+    409: _GONE_ON,
+    412: _STALE,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +90,30 @@ class ScheduleHandlers:
     cluster: str
     body_bytes_max: int
 
+    @route(
+        "POST",
+        "/schedule",
+        name="createSchedule",
+        tag=SCHEDULES,
+        summary="Create a schedule",
+        description=(
+            "`201` means that it is durable. The same request again is the same schedule and answers `200` with its "
+            "present state, so a lost answer is settled by sending it again."
+        ),
+        request=ScheduleForm,
+        answers={
+            200: _schedule_answer("The same request again: the schedule's present state.", *QUOTA_HEADERS),
+            201: _schedule_answer("Created, and durable.", "Location", *QUOTA_HEADERS),
+            409: problem("Another schedule is pending under this key.", model=ConflictDocument),
+            **CALL_WITH_BODY,
+        },
+    )
     async def create(self, request: web.Request) -> web.Response:
         read = partial(
-            schemas.read_schedule,
+            read_schedule,
             cluster=self.cluster,
             now_ms=self.requests.context.clock.now_ms(),
-            traceparent=only(request, TRACEPARENT),
+            traceparent=single_header(request, TRACEPARENT),
         )
         try:
             new = await read_json(await self._body(request), read)
@@ -61,6 +122,22 @@ class ScheduleHandlers:
             raise
         return _created(await self.requests.create(principal_of(request), new))
 
+    @route(
+        "GET",
+        ONE,
+        name="getSchedule",
+        tag=SCHEDULES,
+        summary="State and content",
+        description="Strongly consistent: never behind an answer that was given before.",
+        parameters=_CONDITIONS,
+        answers={
+            200: _schedule_answer("The schedule."),
+            304: Answer(description="`If-None-Match` names the version.", media_type=None, headers=("ETag",)),
+            404: NOT_FOUND,
+            412: _STALE,
+            **KEYED_CALL,
+        },
+    )
     async def find(self, request: web.Request) -> web.Response:
         condition = condition_of(request)
         view = await self.requests.find(principal_of(request), *key_in_path(request))
@@ -72,20 +149,61 @@ class ScheduleHandlers:
             return web.Response(status=HTTPStatus.NOT_MODIFIED.value, headers=_etag(view))
         return _shown(view)
 
+    @route(
+        "DELETE",
+        ONE,
+        name="cancelSchedule",
+        tag=SCHEDULES,
+        summary="Cancel",
+        description="The answer is the truth: after `200` it is never delivered; `in_flight` promises nothing.",
+        parameters=_CONDITIONS,
+        answers={**_CANCEL_ANSWERS, **KEYED_CALL},
+    )
     async def cancel(self, request: web.Request) -> web.Response:
         condition = condition_of(request)
         return _answer(await self.requests.cancel(principal_of(request), *key_in_path(request), condition=condition))
 
+    @route(
+        "DELETE",
+        "/schedule",
+        name="cancelScheduleNamedInBody",
+        tag=SCHEDULES,
+        summary="Cancel, named in the body",
+        description="The same as `DELETE /schedule/{clientId}/{scheduleKey}`.",
+        request=KeyForm,
+        parameters=_CONDITIONS,
+        answers={**_CANCEL_ANSWERS, **CALL_WITH_BODY},
+    )
     async def cancel_named_in_body(self, request: web.Request) -> web.Response:
         condition = condition_of(request)
-        key = await read_json(await self._body(request), schemas.read_key)
+        key = await read_json(await self._body(request), read_key)
         return _answer(await self.requests.cancel(principal_of(request), *key, condition=condition))
 
+    @route(
+        "PUT",
+        ONE,
+        name="changeSchedule",
+        tag=SCHEDULES,
+        summary="Reschedule or change",
+        description=(
+            "Omitted fields stay; `delivery` is merged field by field, its `headers` and `retry` as a whole. An optional "
+            "field without a default, such as `deadline`, is removed by null."
+        ),
+        request=ChangeForm,
+        parameters=_CONDITIONS,
+        answers={
+            200: _schedule_answer("The changed schedule."),
+            404: NOT_FOUND,
+            409: _GONE_ON,
+            412: _STALE,
+            **CALL_WITH_BODY,
+        },
+    )
     async def change(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
         condition = condition_of(request)
         read = partial(
-            changes.read_put,
+            read_put,
             client_id=client_id,
             schedule_key=schedule_key,
             cluster=self.cluster,
@@ -96,14 +214,50 @@ class ScheduleHandlers:
             await self.requests.reschedule(principal_of(request), client_id, schedule_key, change, condition=condition)
         )
 
+    @route(
+        "POST",
+        f"{ONE}/fire",
+        name="fireSchedule",
+        tag=SCHEDULES,
+        summary="Deliver now",
+        description="A change of `scheduleTime` to now; a schedule that is due stays as it is.",
+        request=NothingForm,
+        request_required=False,
+        parameters=_CONDITIONS,
+        answers={
+            200: _schedule_answer("It is due now."),
+            404: NOT_FOUND,
+            409: _GONE_ON,
+            412: _STALE,
+            **CALL_WITH_BODY,
+        },
+    )
     async def fire(self, request: web.Request) -> web.Response:
         key, condition = key_in_path(request), condition_of(request)
-        await read_json(await self._body_if_any(request), changes.read_nothing)
+        await read_json(await self._body_if_any(request), read_nothing)
         return _answer(await self.requests.fire(principal_of(request), *key, condition=condition))
 
+    @route(
+        "POST",
+        f"{ONE}/retry",
+        name="retrySchedule",
+        tag=SCHEDULES,
+        summary="Arm a failed schedule again",
+        description="With a new due time, by default now; the same request again does not arm it twice.",
+        request=RearmForm,
+        request_required=False,
+        parameters=_CONDITIONS,
+        answers={
+            200: _schedule_answer("It is pending again."),
+            404: NOT_FOUND,
+            409: problem("It has not failed.", model=ConflictDocument),
+            412: _STALE,
+            **CALL_WITH_BODY,
+        },
+    )
     async def retry(self, request: web.Request) -> web.Response:
         key, condition = key_in_path(request), condition_of(request)
-        read = partial(changes.read_retry, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
+        read = partial(read_retry, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
         due_ms = await read_json(await self._body_if_any(request), read)
         result = await self.requests.retry_failed(principal_of(request), *key, due_ms=due_ms, condition=condition)
         return _answer(result, retry=True)
@@ -162,7 +316,7 @@ def _answer(result: CancelResult | ChangeResult, *, retry: bool = False) -> web.
 def _shown(
     view: ScheduleView, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return json_response(schemas.answer(view), status.value, {**_etag(view), **(headers or {})})
+    return json_response(render_schedule(view), status.value, {**_etag(view), **(headers or {})})
 
 
 def _etag(view: ScheduleView) -> dict[str, str]:

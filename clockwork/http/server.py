@@ -1,4 +1,4 @@
-"""The HTTP server of a node: its routes, what happens around every request, and how it starts and stops."""
+"""The HTTP server of a node: its routes, the middlewares around every request, start and stop."""
 
 import asyncio
 import logging
@@ -14,22 +14,26 @@ from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
-from clockwork.http.connection import Connection, Places
+from clockwork.http.connection import Connection, ConnectionCount
 from clockwork.http.lists import ListHandlers
-from clockwork.http.node_pages import Metrics, NodePages, Readiness
+from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
 from clockwork.http.responses import problem_of, problem_response
+from clockwork.http.routes import add_routes
 from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import ScheduleHandlers
-from clockwork.http.siblings import Sibling, SiblingHandlers
-from clockwork.http.tracing import tracing
+from clockwork.ports.tracing import Tracer
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import ConnectionSettings, HttpSettings
 from clockwork.tls import HANDSHAKE_S_MAX
 
 UNMATCHED: Final = "unmatched"
-"""Label of requests for no route of ours: paths come from outside and must not become labels."""
+"""Label of requests without a route: their paths come from outside and must not become labels."""
 BACKLOG: Final = 1_024
 """Connections that may wait to be accepted: a burst, or a short pause of the event loop."""
+
+TRACED_PATHS: Final = frozenset({"/schedule", "/schedules"})
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
+"""Headers that say which trace a request belongs to (W3C Trace Context)."""
 
 TELEMETRY: Final = web.AppKey("telemetry", Metrics)
 
@@ -44,51 +48,57 @@ def make_app(
     *,
     accepts: bool = True,
     gate: Gate | None = None,
-    sibling: Sibling | None = None,
+    pages: Pages | None = None,
     admin: admin_calls.AdminParts | None = None,
 ) -> web.Application:
-    """The application with all routes; without `accepts` only the node's own, for a worker. Without a `gate` everybody may
-    call, without `admin` there are no calls under /admin. With a `sibling` the node's own pages speak for all processes of
-    the node.
+    """The application with all routes.
+
+    accepts: False for a worker: only the node's own pages.
+    gate: None admits every caller.
+    pages: the node's own pages where several processes share the port; None: those of this process.
+    admin: None leaves out the calls under /admin.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
-    node = SiblingHandlers(sibling=sibling) if sibling else NodePages(readiness=readiness, metrics=telemetry)
+    node = pages or NodePages(readiness=readiness, metrics=telemetry)
     admission = authentication(gate or Gate(None, telemetry), telemetry)
     own_site, tracer = same_origin(settings), requests.context.tracer
-    app = web.Application(middlewares=[*tracing(tracer), _around(telemetry), own_site, admission], client_max_size=0)
+    app = web.Application(middlewares=[*tracing(tracer), _metered(telemetry), own_site, admission], client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
         schedules = ScheduleHandlers(
             requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
         )
-        app.router.add_post("/schedule", schedules.create)
-        app.router.add_delete("/schedule", schedules.cancel_named_in_body)
-        # The server's default pattern for a name in a path stops at braces, which a key may contain.
-        one = "/schedule/{clientId:[^/]+}/{scheduleKey:[^/]+}"
-        app.router.add_get(one, schedules.find)
-        app.router.add_delete(one, schedules.cancel)
-        app.router.add_put(one, schedules.change)
-        app.router.add_post(f"{one}/fire", schedules.fire)
-        app.router.add_post(f"{one}/retry", schedules.retry)
         batches = BatchHandlers(requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max)
-        app.router.add_post("/schedules", batches.create)
-        app.router.add_post("/schedules/cancel", batches.cancel)
-        pages = ListHandlers(requests=requests)
-        app.router.add_get("/schedules", pages.list)
-        app.router.add_get(f"{one}/history", pages.past)
+        for handlers in (schedules, batches, ListHandlers(requests=requests)):
+            add_routes(app, handlers)
         if admin is not None:
-            admin_calls.add_routes(app, admin)
-    app.router.add_get("/livez", node.livez)
-    app.router.add_get("/readyz", node.readyz)
-    app.router.add_get("/metrics", node.show_metrics)
+            admin_calls.add_admin_routes(app, admin)
+    add_routes(app, node)
     openapi.add_pages(app)
     return app
 
 
-def _around(telemetry: Metrics) -> Middleware:
-    """Every request: an answer whatever happens, and a figure."""
+def tracing(tracer: Tracer) -> list[Middleware]:
+    """The middleware that makes a span of each request that creates, as a part of its caller's trace; none if traces are
+    off."""
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method != hdrs.METH_POST or request.path not in TRACED_PATHS:
+            return await handler(request)
+        carried = {name: value for name in TRACE_HEADERS if (value := request.headers.get(name)) is not None}
+        with tracer.request(method=request.method, route=request.path, carried=carried) as answered:
+            response = await handler(request)
+            answered(response.status)
+            return response
+
+    return [trace] if tracer.active else []
+
+
+def _metered(telemetry: Metrics) -> Middleware:
+    """The middleware that turns every error into an answer, and counts and times the request."""
 
     @web.middleware
     async def answer_always(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -118,8 +128,8 @@ async def _set_headers(_: web.BaseRequest, response: web.StreamResponse) -> None
 class HttpServer:
     """Serves an application from `start` until `stop`. Both may be called twice; `stop` without `start` does nothing.
 
-    Stopping: no new connections; idle ones are closed; requests in flight are finished, within the drain time-out;
-    what is left then is cancelled. The engine must outlive it. `shares_port`: with the other processes of this node.
+    `stop` accepts no new connections, closes idle ones, lets requests finish within the drain time, and cancels the
+    rest. The application's parts must outlive it. `shares_port`: other processes of this node listen there too.
     """
 
     def __init__(
@@ -133,7 +143,7 @@ class HttpServer:
     ) -> None:
         self._app = app
         self._settings = settings
-        self._places = Places(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
+        self._connections = ConnectionCount(settings=connections or ConnectionSettings(), telemetry=app[TELEMETRY])
         self._tls = tls
         self._shares_port = shares_port
         self._runner: web.AppRunner | None = None
@@ -141,7 +151,7 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; differs from the settings' if that is 0."""
+        """The port that the server listens on; the settings may say 0, for any."""
         if self._listener is None:
             raise RuntimeError("the HTTP server is not started")
         return int(self._listener.sockets[0].getsockname()[1])
@@ -174,13 +184,13 @@ class HttpServer:
             raise CannotStart(
                 f"CLOCKWORK_HTTP_HOST, CLOCKWORK_HTTP_PORT: cannot listen on {host}:{port}: {error.strerror}"
             ) from error
-        said = {"host": host, "port": self.port, "tls": self._tls is not None}
-        log.info("HTTP server listens", extra={"event": "http.listening", **said})
+        fields = {"host": host, "port": self.port, "tls": self._tls is not None}
+        log.info("HTTP server listens", extra={"event": "http.listening", **fields})
 
     def _new_connection(self) -> Connection:
         if self._runner is None or self._runner.server is None:
             raise RuntimeError("a connection to a server that is not started")
-        return Connection(self._runner.server, self._places)
+        return Connection(self._runner.server, self._connections)
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None

@@ -1,4 +1,4 @@
-"""GET /admin/shards, fencing one, and GET /admin/schedules: the shards and what is in them."""
+"""The calls under /admin/shards, and GET /admin/schedules: the shards and their pending schedules."""
 
 import base64
 import binascii
@@ -13,43 +13,81 @@ from clockwork.domain.position import LAST, Position
 from clockwork.domain.rights import Right
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import FieldError, Forbidden, InvalidInput
-from clockwork.http import many
 from clockwork.http import query as queries
-from clockwork.http.path import in_path
+from clockwork.http.body import path_parameter
+from clockwork.http.responses import json_list_response
+from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, route
 from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor
 from clockwork.operations.shards import ShardAdmin, ShardView
 from clockwork.schema import json as json_body
-from clockwork.schema import schedule as schemas
+from clockwork.schema.operations import PendingDocument, ShardDocument, ShardsDocument
+from clockwork.schema.render import render_schedule
 
 _SHARD_BYTES: Final = 4
 _POSITION_BYTES: Final = 16
-_PARAMETERS: Final[dict[str, queries.Parse]] = {"limit": queries.limit_of, "cursor": str}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardHandlers:
-    """The shards."""
+    """The calls about shards."""
 
     survey: ShardAdmin
     scan: PendingScan
 
+    @route(
+        "GET",
+        "/admin/shards",
+        name="listShards",
+        tag=ADMIN,
+        summary="All shards",
+        description="Owner, progress and lag of each.",
+        answers={200: Answer(description="The shards.", model=ShardsDocument), **ADMIN_CALL},
+    )
     async def list(self, request: web.Request) -> web.Response:
         return _json({"shards": [_document_of(view) for view in await self.survey.shards()]})
 
+    @route(
+        "POST",
+        "/admin/shards/{shard}/fence",
+        name="fenceShard",
+        tag=ADMIN,
+        summary="Make a shard's owner take it over anew",
+        description=(
+            "Raises the shard's epoch: its owner finds itself fenced, drops its state of the shard, and takes the shard "
+            "over again. Nothing is lost or sent twice. It does not move the shard to another node: stop its node for that."
+        ),
+        answers={200: Answer(description="The shard, fenced.", model=ShardDocument), **ADMIN_CALL},
+    )
     async def fence(self, request: web.Request) -> web.Response:
-        shard = in_path(request, "shard", _shard_below(self.survey.count))
+        shard = path_parameter(request, "shard", _shard_below(self.survey.count))
         return _json(_document_of(await self.survey.fence(shard)))
 
+    @route(
+        "GET",
+        "/admin/schedules",
+        name="scanPending",
+        tag=ADMIN,
+        summary="All pending schedules",
+        description=(
+            "Schedules of the clients that the key covers, for which it also needs the right `read`; shard after shard. "
+            "Each as it was at its own moment; one that is changed meanwhile may be listed or not. A page may be short, or "
+            "empty, before the end."
+        ),
+        parameters=queries.PAGING,
+        answers={200: Answer(description="A page.", model=PendingDocument), **ADMIN_CALL},
+    )
     async def schedules(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
         if Right.READ not in principal.rights:
-            # Their content is not the service's but their clients'.
+            # The content of schedules belongs to their clients; the right `admin` does not cover it.
             raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
-        given = queries.read_query(request, _PARAMETERS)
-        start = _opened(given.get("cursor"), shards=self.survey.count)
+        given = queries.read_query(request, queries.PAGING)
+        start = _decode_cursor(given.get("cursor"), shards=self.survey.count)
         page = await self.scan.page(start, limit=given.get("limit", queries.LIMIT_DEFAULT))
-        documents = (schemas.answer(view) for view in page.views if principal.clients.cover(view.client_id))
-        return await many.listed("schedules", documents, unreadable=page.unreadable, cursor=_sealed(page.next_from))
+        documents = (render_schedule(view) for view in page.views if principal.clients.cover(view.client_id))
+        return await json_list_response(
+            "schedules", documents, unreadable=page.unreadable, cursor=_encode_cursor(page.next_from)
+        )
 
 
 def _shard_below(count: int) -> Callable[[str], ShardId]:
@@ -75,14 +113,14 @@ def _json(document: Any) -> web.Response:
     return web.Response(body=json_body.compact(document), content_type="application/json")
 
 
-def _sealed(place: ScanCursor | None) -> str | None:
+def _encode_cursor(place: ScanCursor | None) -> str | None:
     if place is None:
         return None
     parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
     return base64.urlsafe_b64encode(parts).decode()
 
 
-def _opened(cursor: str | None, *, shards: int) -> ScanCursor:
+def _decode_cursor(cursor: str | None, *, shards: int) -> ScanCursor:
     if cursor is None:
         return SCAN_START
     try:

@@ -1,16 +1,16 @@
-"""Is this Kafka one that the service can keep its promises on? Asked at every start, and by `python -m clockwork check`.
+"""Checks of a Kafka: can the service keep its promises on it? Made at every start, and by `python -m clockwork check`.
 
-What is a problem and what a warning. A problem makes a promise untrue or stops the work: brokers that are too old, topics
-that are missing or of the wrong shape, rights that are denied, fewer replicas in sync than a write asks for, and three
-replicas of which one may acknowledge alone: whoever pays for three expects that the loss of one costs nothing, and one
-setting away it does not. Fewer than three replicas are a warning: on a developer's machine there is one broker.
+Problems and warnings. A problem makes a promise untrue or stops the work: brokers that are too old, topics that are missing
+or of the wrong shape, rights that are denied, fewer replicas in sync than a write asks for, and three replicas of which one
+may acknowledge alone: three are paid for so that the loss of one costs nothing, and one setting away it does not. Fewer
+than three replicas are a warning: on a developer's machine there is one broker.
 
-Clients' own topics of dead letters are only ever warned of: they are the clients', who may make or delete them at any time,
-and what they do not take goes to the cluster's.
+Clients' own topics of dead letters only ever cause warnings: the clients may create or delete them at any time, and dead
+letters that they do not take go to the cluster's topic.
 
-What is not known is no problem: the right to look at a topic's settings is not needed for anything else, and coordinators
-may be away for a moment. Requests here only look; of rights they show those that a look needs as well: a right to write
-shows at the first write.
+An unknown fact is no problem: the right to look at a topic's settings is not needed for anything else, and coordinators
+may be away for a moment. The requests only look, and no lookup creates a topic, whatever the brokers are set to. Of the
+rights they show those that a look needs as well: a missing right to write shows at the first write.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,27 +23,27 @@ from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import JoinGroupRequest
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from clockwork.domain.sharding import ShardId
-from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, KafkaSettings, KafkaWire, Pulse, Wire
-from clockwork.kafka.leave import LeaveGroupRequest
-from clockwork.kafka.topics import IN_SYNC_MIN, REPLICAS, internal_topics
+from clockwork.kafka import codes
+from clockwork.kafka.aiokafka_internals import TopicLookup
+from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer, Wire
+from clockwork.kafka.ownership import LeaveGroupRequest
+from clockwork.kafka.topics import IN_SYNC_MIN, REPLICAS, caps_in_sync_min, internal_topics
 from clockwork.ports.findings import Findings, merged
-from clockwork.settings.model import DEAD_LETTER_TOPICS
+from clockwork.settings.model import DEAD_LETTER_TOPICS, KafkaSettings
 
 KAFKA_MIN: Final = "Kafka 2.4"
-"""Static members that others may remove (KIP-345) came last of what is used: JoinGroup 5, LeaveGroup 3."""
-GROUP_FORBIDDEN: Final = 30
-TRANSACTIONAL_ID_FORBIDDEN: Final = 53
+"""The first version with all that is used: JoinGroup 5 and LeaveGroup 3, for static members that others may remove
+(KIP-345)."""
 RIGHTS: Final = "grant it as infra/kafka/acls.yaml says"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Needed:
-    """A request that is sent, and the version from which on it can do what it is sent for."""
+    """A request that is sent, and the lowest version of it that serves its purpose."""
 
     name: str
     request: Any
@@ -54,7 +54,7 @@ def _needed(settings: KafkaSettings) -> tuple[_Needed, ...]:
     group: tuple[Any, ...] = (settings.consumer_group, 1, 1, "", settings.instance_id or "", "consumer", [])
     return (
         _Needed(name="Produce", request=ProduceRequest("t", -1, 1, []), version=3),
-        _Needed(name="Metadata", request=MetadataRequest([], allow_auto_topic_creation=False), version=4),
+        _Needed(name="Metadata", request=TopicLookup([]), version=4),
         _Needed(name="JoinGroup", request=JoinGroupRequest(*group), version=5 if settings.instance_id else 1),
         _Needed(name="LeaveGroup", request=LeaveGroupRequest(settings.consumer_group, ""), version=3),
         _Needed(name="InitProducerId", request=InitProducerIdRequest("t", 1), version=0),
@@ -63,30 +63,31 @@ def _needed(settings: KafkaSettings) -> tuple[_Needed, ...]:
     )
 
 
-async def check_kafka(settings: KafkaSettings, *, fires: bool = True) -> Findings:
-    """Everything at once. `fires`: whether it is for a node that delivers, and so joins the group.
+async def check_kafka(kafka: KafkaContext, *, fires: bool = True) -> Findings:
+    """Makes all checks. `fires`: for a node that delivers, and so joins the group.
 
     Raises: BrokerUnavailable.
     """
-    wire = KafkaWire(settings, Pulse(), role="check")
+    wire = KafkaWire(kafka, LastAnswer(), role="check")
     try:
-        return await check_by(wire, settings, fires=fires)
+        return await check_by(wire, kafka.settings, fires=fires)
     finally:
         await wire.close()
 
 
 async def check_by(wire: Wire, settings: KafkaSettings, *, fires: bool) -> Findings:
     """See `check_kafka`."""
-    versions = Findings(problems=tuple(version_problems(await wire.request(ApiVersionRequest()), settings)))
+    answer = await wire.request(ApiVersionRequest())
+    versions = Findings(problems=tuple(version_problems(answer, settings)))
     if versions.problems:
-        # Whatever else is asked may mean something else there.
+        # Other requests may mean something else there.
         return versions
     rights = Findings(problems=tuple(await _denied(wire, settings))) if fires else Findings()
-    return merged([rights, await topic_findings(wire, settings)])
+    return merged([rights, await topic_findings(wire, settings, in_sync_capped=caps_in_sync_min(answer))])
 
 
 def version_problems(answer: Any, settings: KafkaSettings) -> Iterable[str]:
-    """One line, if a broker does not know what it will be asked."""
+    """One line, if a broker does not know the requests that will be sent."""
     known = {key: (lowest, highest) for key, lowest, highest in answer.api_versions}
     unfit = []
     for needed in _needed(settings):
@@ -108,61 +109,74 @@ async def _denied(wire: Wire, settings: KafkaSettings) -> Iterable[str]:
     own_id = settings.transactional_id(ShardId(0))
     transactions = await wire.request(FindCoordinatorRequest(own_id, CoordinationType.TRANSACTION))
     found = []
-    if group.error_code == GROUP_FORBIDDEN:
+    if group.error_code == codes.GROUP_FORBIDDEN:
         found.append(f"Kafka denies this user the group {settings.consumer_group}: {RIGHTS}")
-    if transactions.error_code == TRANSACTIONAL_ID_FORBIDDEN:
+    if transactions.error_code == codes.TRANSACTIONAL_ID_FORBIDDEN:
         found.append(f"Kafka denies this user the transactional id {own_id}: {RIGHTS}")
     return found
 
 
-async def topic_findings(wire: Wire, settings: KafkaSettings) -> Findings:
-    """The internal topics, and clients' own of dead letters: there, and in the right shape? Raises: BrokerUnavailable."""
+async def topic_findings(wire: Wire, settings: KafkaSettings, *, in_sync_capped: bool) -> Findings:
+    """Checks the internal topics, and the clients' own topics of dead letters: existence and shape. `in_sync_capped`: see
+    `caps_in_sync_min`. Raises: BrokerUnavailable."""
     plans = internal_topics(settings)
     names = [plan.name for plan in plans]
-    answer = await wire.request(MetadataRequest(names, allow_auto_topic_creation=False))
-    codes = {name: error_code for error_code, name, *_ in answer.topics}
-    there = {name: parts for error_code, name, _internal, parts in answer.topics if error_code == NONE}
+    answer = await wire.request(TopicLookup(names))
+    error_codes = {name: error_code for error_code, name, *_ in answer.topics}
+    found = _existing(answer)
     problems = [
         f"Kafka denies this user the topic {name}: {RIGHTS}"
-        if codes.get(name) == TOPIC_FORBIDDEN
+        if error_codes.get(name) == codes.TOPIC_FORBIDDEN
         else f"Kafka topic {name} is missing: run `python -m clockwork init`"
         for name in names
-        if name not in there
+        if name not in found
     ]
     problems += [
-        f"Kafka topic {name} has {len(there[name])} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}: set it to that"
+        f"Kafka topic {name} has {len(found[name])} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}: set it to that"
         for name in (settings.shards_topic, settings.deliveries_topic)
-        if name in there and len(there[name]) != settings.shards
+        if name in found and len(found[name]) != settings.shards
     ]
-    kept = [plan.name for plan in plans if plan.must_last and plan.name in there]
-    configs = await _configs(wire, kept)
-    shapes = [_shape(settings, name, replicas_of(there[name]), configs.get(name)) for name in kept]
-    return merged([Findings(problems=tuple(problems)), *shapes, await _client_findings(wire, settings)])
+    lasting = {plan.name: found[plan.name] for plan in plans if plan.must_last and plan.name in found}
+    shapes = await _shapes(wire, settings, lasting, in_sync_capped=in_sync_capped)
+    clients = await _client_findings(wire, settings, in_sync_capped=in_sync_capped)
+    return merged([Findings(problems=tuple(problems)), *shapes, clients])
 
 
-async def _client_findings(wire: Wire, settings: KafkaSettings) -> Findings:
-    """Clients' own topics of dead letters. Apart from the others: a broker is not asked for topics in vain."""
-    if not settings.client_dead_letters:
+def _existing(answer: Any) -> dict[str, list[tuple[Any, ...]]]:
+    """The Kafka partitions of the topics that exist, by topic."""
+    return {name: parts for error_code, name, _internal, parts in answer.topics if error_code == codes.NONE}
+
+
+async def _client_findings(wire: Wire, settings: KafkaSettings, *, in_sync_capped: bool) -> Findings:
+    """Checks the clients' own topics of dead letters, if there are any."""
+    if not settings.client_dead_letter_topics:
         return Findings()
-    request = MetadataRequest(list(settings.client_dead_letters), allow_auto_topic_creation=False)
-    answer = await wire.request(request)
-    instead = f"until then what is meant for it goes to {settings.dead_letters_topic}"
+    answer = await wire.request(TopicLookup(list(settings.client_dead_letter_topics)))
+    instead = f"until then its dead letters go to {settings.dead_letters_topic}"
     warnings = []
     for error_code, name, *_ in answer.topics:
-        if error_code == TOPIC_FORBIDDEN:
+        if error_code == codes.TOPIC_FORBIDDEN:
             warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka denies this user the topic {name}: {RIGHTS}; {instead}")
-        elif error_code != NONE:
-            warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka topic {name} is missing: have it made; {instead}")
-    there = {name: parts for error_code, name, _internal, parts in answer.topics if error_code == NONE}
-    configs = await _configs(wire, sorted(there))
-    shapes = [_shape(settings, name, replicas_of(there[name]), configs.get(name)) for name in sorted(there)]
-    for shape in shapes:
+        elif error_code != codes.NONE:
+            warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka topic {name} is missing: have it created; {instead}")
+    found = _existing(answer)
+    for shape in await _shapes(wire, settings, dict(sorted(found.items())), in_sync_capped=in_sync_capped):
         warnings += [*shape.problems, *shape.warnings]
     return Findings(warnings=tuple(warnings))
 
 
+async def _shapes(
+    wire: Wire, settings: KafkaSettings, topics: Mapping[str, list[tuple[Any, ...]]], *, in_sync_capped: bool
+) -> list[Findings]:
+    configs = await _configs(wire, list(topics))
+    return [
+        _shape(settings, name, replicas_of(parts), configs.get(name), in_sync_capped=in_sync_capped)
+        for name, parts in topics.items()
+    ]
+
+
 async def _configs(wire: Wire, names: list[str]) -> dict[str, Mapping[str, str]]:
-    """Of those topics whose settings may be looked at."""
+    """The settings of those topics whose settings may be looked at, by topic."""
     wanted = ["cleanup.policy", "message.timestamp.type", "min.insync.replicas"]
     resources = [(ConfigResourceType.TOPIC, name, wanted) for name in names]
     if not resources:
@@ -171,17 +185,19 @@ async def _configs(wire: Wire, names: list[str]) -> dict[str, Mapping[str, str]]
     return {
         resource[3]: {entry[0]: entry[1] for entry in resource[4]}
         for resource in answer.resources
-        if resource[0] == NONE
+        if resource[0] == codes.NONE
     }
 
 
 def replicas_of(kafka_partitions: Iterable[tuple[Any, ...]]) -> int:
-    """How many replicas each Kafka partition has; of several numbers the lowest."""
+    """The number of replicas of each Kafka partition; if they differ, the lowest."""
     return min((len(replicas) for _error, _number, _leader, replicas, *_ in kafka_partitions), default=0)
 
 
-def _shape(settings: KafkaSettings, name: str, replicas: int, config: Mapping[str, str] | None) -> Findings:
-    """Of a topic whose records must last."""
+def _shape(
+    settings: KafkaSettings, name: str, replicas: int, config: Mapping[str, str] | None, *, in_sync_capped: bool
+) -> Findings:
+    """Checks one topic whose records must last."""
     problems, warnings = [], []
     wanted = {
         settings.deliveries_topic: ("cleanup.policy", "compact"),
@@ -193,7 +209,7 @@ def _shape(settings: KafkaSettings, name: str, replicas: int, config: Mapping[st
     if config is None:
         warnings.append(f"Kafka topic {name}: its settings may not be looked at: grant DescribeConfigs on it")
     in_sync_min = int((config or {}).get("min.insync.replicas", min(replicas, IN_SYNC_MIN)))
-    if in_sync_min > replicas:
+    if in_sync_min > replicas and not in_sync_capped:
         problems.append(
             f"Kafka topic {name}: min.insync.replicas is {in_sync_min}, and there are {replicas} replicas, so no write is "
             f"taken: set it to {max(1, replicas - 1)}"
@@ -201,10 +217,10 @@ def _shape(settings: KafkaSettings, name: str, replicas: int, config: Mapping[st
     elif replicas >= REPLICAS and in_sync_min < IN_SYNC_MIN:
         problems.append(
             f"Kafka topic {name}: min.insync.replicas is {in_sync_min} of {replicas}, so one broker's loss may take "
-            f"what was acknowledged: set it to {IN_SYNC_MIN}"
+            f"acknowledged records: set it to {IN_SYNC_MIN}"
         )
     if replicas < REPLICAS:
         warnings.append(
-            f"Kafka topic {name} has {replicas} replicas: what is in it is lost with its brokers; {REPLICAS} are advised"
+            f"Kafka topic {name} has {replicas} replicas: its records are lost with its brokers; {REPLICAS} are advised"
         )
     return Findings(problems=tuple(problems), warnings=tuple(warnings))

@@ -1,101 +1,110 @@
 """CommandLog on a consumer group of its own: `<KAFKA_CONSUMER_GROUP>-commands`.
 
-Read committed: what a producer sends inside its transaction is seen when that commits, and never if it does not.
+Read committed: a record sent inside a producer's transaction is seen when that commits, and never if it does not.
 
-Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up nobody
-but itself, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
-all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats what another
-member does; the effects of both are one (`domain.command_notes`), and only the present member's commit is taken.
+Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up
+itself alone, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
+all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats commands
+that another member works off; the effects of both are one (`domain.command_notes`), and only the present member's commit
+is taken.
 
-What is noted between effects and answers stands in the metadata of a commit that does not move the offset. Nothing else
-depends on offsets: reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
+`ports.RecordEffects` writes the metadata of a commit that does not move the offset. Nothing else depends on offsets:
+reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
+from clockwork.concurrency import Backoff
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.client import KafkaSettings
-from clockwork.kafka.ownership import BACKOFF_S_INITIAL, BACKOFF_S_MAX, JOIN_MARGIN_MS, leave
+from clockwork.kafka.aiokafka_internals import committed_offset
+from clockwork.kafka.client import RNG, KafkaContext
+from clockwork.kafka.ownership import BACKOFF, group_connection, stop_consumer
 from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 POLL_MS: Final = 500
-"""How long one poll waits. Not a latency: a record ends the wait."""
+"""Longest wait of one poll. No latency follows from it: a record ends the wait."""
 RECORDS_MAX: Final = 200
-"""Of one batch: what may be read again after a crash, and how much work one commit pays for."""
+"""Records of one batch: as many may be read again after a crash, and one commit pays for them."""
 FETCH_BYTES_MAX: Final = 1_048_576
-"""Of one Kafka partition: bounds what is held in memory."""
+"""Bytes of one Kafka partition that are held in memory."""
 POLL_INTERVAL_MS_MAX: Final = 300_000
 """A member that has not polled for so long gives its Kafka partitions to others; longer than any usual outage."""
 LOOK_S: Final = 1.0
-"""How often a member without work looks for errors of its membership."""
+"""Interval at which a member without Kafka partitions looks for errors of its membership."""
+COMMIT_S_MAX: Final = 3.0
+"""Longest wait of a cancelled task for the answer to its commit; Kafka answers within milliseconds, or is away."""
 _NOTED: Final = re.compile(r"effects before (\d{1,19})")
 
 
 class KafkaCommandLog:
     """See `ports.CommandLog`."""
 
-    def __init__(self, settings: KafkaSettings, telemetry: Telemetry) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaContext, telemetry: Telemetry) -> None:
+        self._kafka = kafka
         self._telemetry = telemetry
 
     async def run(self, work: ProcessBatch) -> None:
         listener = _Listener()
-        backoff_s = BACKOFF_S_INITIAL
+        backoff = Backoff(RNG, BACKOFF)
         while True:
             listener.reset()
             try:
                 await self._stay(listener, work)
             except* (KafkaError, OSError, TimeoutError) as errors:
                 if listener.generation:
-                    backoff_s = BACKOFF_S_INITIAL
-                if backoff_s == BACKOFF_S_INITIAL:
-                    # Once per outage, not once per try.
-                    extra = {"event": "commands.lost", "group": self._settings.commands_group, "error": repr(errors)}
-                    log.warning("Out of the commands' group; trying again", extra=extra)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+                    backoff.reset()
+                if backoff.failures_in_row == 0:
+                    # Once per outage, not once per attempt.
+                    group = self._kafka.settings.commands_group
+                    extra = {"event": "commands.lost", "group": group, "error": repr(errors)}
+                    log.warning("Not in the commands' group; joining again", extra=extra)
+            await backoff.wait()
 
     async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
+        commits = Commits()
         try:
             await consumer.start()
-            let_commits_end_alone(consumer)
             # Not in the constructor: start() would then wait for the first assignment, however long that takes.
-            consumer.subscribe([self._settings.commands_topic], listener=listener)
+            consumer.subscribe([self._kafka.settings.commands_topic], listener=listener)
             while True:
-                await self._one_assignment(consumer, listener, work)
+                await self._one_assignment(consumer, commits, listener, work)
         finally:
-            await leave(consumer)
+            await stop_consumer(consumer)
+            await commits.close()
 
-    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: ProcessBatch) -> None:
-        """Until the next one."""
+    async def _one_assignment(
+        self, consumer: AIOKafkaConsumer, commits: "Commits", listener: "_Listener", work: ProcessBatch
+    ) -> None:
+        """Works until the next assignment."""
         generation = listener.generation
         assigned = listener.assigned
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
-                        self._one_partition(consumer, listener, generation, where, work),
+                        self._one_partition(consumer, commits, listener, generation, where, work),
                         name=f"commands {where.partition}",
                     )
                     for where in assigned
                 ]
                 while listener.generation == generation:
-                    # An error of the membership is told to whoever polls, and a member without work does not.
-                    consumer._coordinator.check_errors()
+                    if not assigned:
+                        # Raises the errors of the membership, which aiokafka tells only to those who poll.
+                        await consumer.getmany(timeout_ms=0)
                     await listener.wait(LOOK_S)
                 for task in tasks:
                     task.cancel()
@@ -106,6 +115,7 @@ class KafkaCommandLog:
     async def _one_partition(
         self,
         consumer: AIOKafkaConsumer,
+        commits: "Commits",
         listener: "_Listener",
         generation: int,
         where: TopicPartition,
@@ -117,14 +127,22 @@ class KafkaCommandLog:
                 polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=RECORDS_MAX)
                 records = polled.get(where, [])
                 if not records:
-                    self._show_lag(consumer, where, consumer_at=None)
+                    self._show_lag(consumer, where, next_offset=None)
                     continue
-                end = records[-1].offset + 1
-                self._show_lag(consumer, where, consumer_at=records[0].offset)
+                begin, end = records[0].offset, records[-1].offset + 1
+                self._show_lag(consumer, where, next_offset=begin)
                 over = sum(record.offset < noted for record in records)
                 batch = CommandBatch(records=tuple(_record(record) for record in records), over=over)
-                await work(batch, _Note(consumer, where, begin=records[0].offset, end=end))
-                await consumer.commit({where: end})
+
+                async def note_effects(begin: int = begin, end: int = end) -> None:
+                    """See `ports.RecordEffects`. Raises: BrokerUnavailable."""
+                    try:
+                        await commits.run(consumer.commit({where: (begin, f"effects before {end}")}))
+                    except (OSError, TimeoutError) as error:
+                        raise BrokerUnavailable(f"offsets could not be committed: {error!r}") from error
+
+                await work(batch, note_effects)
+                await commits.run(consumer.commit({where: end}))
         except KafkaError:
             # After a revocation every call fails, and that is how this task learns of it.
             if listener.generation == generation:
@@ -136,68 +154,70 @@ class KafkaCommandLog:
         The consumer would begin there by itself, but not if the task before this one, in the moment before it was
         cancelled, took records that were fetched for the new assignment already: they would be skipped.
         """
-        found = (await consumer._coordinator.fetch_committed_offsets([where])).get(where)
-        if found is None or found.offset < 0:
+        found = await committed_offset(consumer, where)
+        if found is None:
             await consumer.seek_to_beginning(where)
             return 0
         consumer.seek(where, found.offset)
         form = _NOTED.fullmatch(found.metadata or "")
         return int(form[1]) if form is not None else 0
 
-    def _show_lag(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, consumer_at: int | None) -> None:
+    def _show_lag(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, next_offset: int | None) -> None:
         if where in consumer.assignment():
             high = consumer.highwater(where) or 0
             # With nothing to read all is read, whatever control records stand at the end.
-            self._telemetry.commands_lag(where.partition, 0 if consumer_at is None else max(0, high - consumer_at))
+            self._telemetry.commands_lag(where.partition, 0 if next_offset is None else max(0, high - next_offset))
 
     def _consumer(self) -> AIOKafkaConsumer:
-        settings = self._settings
-        connection = settings.connection("commands")
-        connection["request_timeout_ms"] = settings.rebalance_timeout_ms + JOIN_MARGIN_MS
         return AIOKafkaConsumer(
-            **connection,
-            group_id=settings.commands_group,
+            **group_connection(self._kafka, "commands"),
+            group_id=self._kafka.settings.commands_group,
             partition_assignment_strategy=(RangePartitionAssignor,),
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
-            session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=settings.heartbeat_interval_ms,
-            rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
         )
 
 
-def let_commits_end_alone(consumer: Any) -> None:
-    """aiokafka shields the request of a commit: when its task is cancelled, as at a revocation, it goes on without anybody
-    who waits. That the member has lost its place by then is no news, and must not be logged as an exception that nobody
-    retrieved, which is what a defect looks like. Whoever does wait is told as ever."""
-    ask = consumer._coordinator._do_commit_offsets
+class Commits:
+    """The commits of one membership, each in a task of its own, which a revocation does not cancel.
 
-    async def asked(*arguments: Any) -> None:
-        if (shielded := asyncio.current_task()) is not None:
-            shielded.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await ask(*arguments)
+    aiokafka shields the request of a commit. If its task were cancelled, the request would go on without a caller; that
+    the member has lost its place by then is no news, and would be logged as an exception that was never retrieved, which
+    is the look of a defect.
+    """
 
-    consumer._coordinator._do_commit_offsets = asked
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
 
-
-class _Note:
-    """Implements `ports.RecordEffects` for one batch."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, begin: int, end: int) -> None:
-        self._consumer = consumer
-        self._where = where
-        self._begin = begin
-        self._end = end
-
-    async def __call__(self) -> None:
-        """Raises: BrokerUnavailable."""
+    async def run(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Waits for the commit, and raises its error. When cancelled, waits for its answer for up to `COMMIT_S_MAX` first;
+        then leaves it alone."""
+        task = asyncio.get_running_loop().create_task(commit, name="commit offsets")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
         try:
-            await self._consumer.commit({self._where: (self._begin, f"effects before {self._end}")})
-        except (OSError, TimeoutError) as error:
-            raise BrokerUnavailable(f"offsets could not be committed: {error!r}") from error
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await asyncio.wait([task], timeout=COMMIT_S_MAX)
+            raise
+        await task
+
+    async def close(self) -> None:
+        """Ends the commits that were left alone. To be called when the consumer is closed: their requests have failed then,
+        and they only wait to repeat them."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # Retrieved, so that it is not logged: a caller that still waits gets it all the same.
+        if not task.cancelled():
+            task.exception()
 
 
 def _record(record: Any) -> CommandRecord:
@@ -210,19 +230,20 @@ def _record(record: Any) -> CommandRecord:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Records facts; the loop acts."""
+    """Records the assignments; the loop acts on them."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self.generation = 0
-        """Counts what was revoked and assigned; 0: nothing yet."""
+        """The number of revocations and assignments so far."""
         self.assigned: frozenset[TopicPartition] = frozenset()
 
     def reset(self) -> None:
+        """Begins a new membership."""
         self.generation, self.assigned = 0, frozenset()
 
     async def wait(self, seconds: float) -> None:
-        """For a change, or so long."""
+        """Waits for a change, at most so long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -1,11 +1,10 @@
-"""`DeadLetterLog` on Kafka: a consumer without a group, for each request one, with `read_committed`.
+"""`DeadLetterLog` on Kafka: a consumer without a group, one for each request, with `read_committed`.
 
-No group, because nothing is to be remembered: where to read on is the caller's to say. One consumer for each request
-costs some round trips, which a person who looks at dead letters does not notice; one that stays open would fetch ahead
-whatever is written, on every node, for nobody.
+No group, because nothing is to be remembered: the caller says where to read on. One consumer for each request costs some
+round trips, which a person who looks at dead letters does not notice; one that stays open would fetch every new dead letter
+ahead, on every node, without a reader.
 
-A topic is looked up first. Clients may delete theirs, and aiokafka asks for what it is to read in a way that lets a broker
-make a topic.
+A topic is looked up first: clients may delete theirs, and a consumer would wait for a missing one until it times out.
 """
 
 import asyncio
@@ -16,40 +15,42 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.dead_letters import DeadLetter, dead_letter
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.client import NONE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC_OR_PARTITION, KafkaSettings, KafkaWire, Pulse
+from clockwork.kafka import codes
+from clockwork.kafka.aiokafka_internals import TopicLookup
+from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
 from clockwork.ports.operations import DeadLetterPage
 
 log = logging.getLogger(__name__)
 
 CONSUMERS_AT_ONCE: Final = 2
-"""Of one node: each has connections and buffers of its own."""
+"""Consumers of one node at the same time: each has connections and buffers of its own."""
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page ends with the letter that passes this."""
 FETCH_BYTES_MAX: Final = 256 * 1024
-"""Of one Kafka partition, ahead of what is asked for; a longer letter comes all the same, alone."""
+"""Bytes of one Kafka partition that are fetched ahead; a longer letter comes all the same, alone."""
 KAFKA_PARTITIONS_AT_ONCE: Final = 100
-"""Of a topic that are read side by side, the lowest first: all of them are named in what a page ends with, a cursor in a URL
-that has to fit into a line of a request."""
+"""Kafka partitions of a topic that are read side by side, the lowest first: the cursor at the end of a page names all of
+them, and it is part of a URL, which has to fit into a line of a request."""
 POLL_MS: Final = 200
 POLL_LETTERS: Final = 50
 READ_S_MAX: Final = 4.0
-"""For one request, below the deadline of those who ask. What was read until then is a page."""
+"""Longest time for one request, below the callers' deadline. The letters read until then are a page."""
 STOP_S_MAX: Final = 1.0
+"""Longest time for a consumer to stop."""
 
 
 class KafkaDeadLetters:
     """See `DeadLetterLog`."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._places = asyncio.Semaphore(CONSUMERS_AT_ONCE)
+    def __init__(self, kafka: KafkaContext) -> None:
+        self._kafka = kafka
+        self._consumers = asyncio.Semaphore(CONSUMERS_AT_ONCE)
 
     async def read_letters(self, topic: Topic, start: Mapping[int, int], *, letters_max: int) -> DeadLetterPage:
         """See `DeadLetterLog`."""
@@ -59,7 +60,7 @@ class KafkaDeadLetters:
             if consumer is None:
                 return DeadLetterPage(letters=(), next_from=None)
             begin_s = asyncio.get_running_loop().time()
-            ends, at = await _sought(consumer, start)
+            ends, at = await _seek(consumer, start)
             while block := _block(at, ends):
                 spent_s = asyncio.get_running_loop().time() - begin_s
                 if len(letters) >= letters_max or page_bytes > PAGE_BYTES_MAX or spent_s > READ_S_MAX:
@@ -69,7 +70,7 @@ class KafkaDeadLetters:
                 found = [_letter(record) for record in await _polled(consumer, {w: at[w] for w in left}, most)]
                 letters += found
                 page_bytes += sum(len(letter.value) for letter in found)
-                # Asked for also where nothing came: offsets have holes where transactions ended.
+                # Also where no letter came: offsets have holes where transactions ended.
                 at |= {where: await consumer.position(where) for where in left}
             letters.sort(
                 key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)
@@ -83,7 +84,7 @@ class KafkaDeadLetters:
             where = TopicPartition(topic, kafka_partition)
             if consumer is None or where not in consumer.assignment():
                 return None
-            ends, at = await _sought(consumer, {kafka_partition: offset})
+            ends, at = await _seek(consumer, {kafka_partition: offset})
             while at[where] <= offset < ends[where]:
                 for record in await _polled(consumer, {where: at[where]}, 1):
                     return _letter(record) if record.offset == offset else None
@@ -92,37 +93,36 @@ class KafkaDeadLetters:
 
     @asynccontextmanager
     async def _consumer(self, topic: Topic) -> AsyncIterator[Any]:
-        """One that has all Kafka partitions of the topic; None if it is missing. Raises: BrokerUnavailable."""
-        async with self._places:
-            if not await self._is_there(topic):
+        """A consumer with all Kafka partitions of the topic; None if it is missing. Raises: BrokerUnavailable."""
+        async with self._consumers:
+            if not await self._exists(topic):
                 yield None
                 return
             async with self._reading(topic) as consumer:
                 yield consumer
 
-    async def _is_there(self, topic: Topic) -> bool:
+    async def _exists(self, topic: Topic) -> bool:
         """Raises: BrokerUnavailable."""
-        wire = KafkaWire(self._settings, Pulse(), role="dead-letters")
+        wire = KafkaWire(self._kafka, LastAnswer(), role="dead-letters")
         try:
-            answer = await wire.request(MetadataRequest([topic], allow_auto_topic_creation=False))
+            answer = await wire.request(TopicLookup([topic]))
         finally:
             await wire.close()
         ((error_code, *_),) = answer.topics
-        if error_code not in (NONE, UNKNOWN_TOPIC_OR_PARTITION):
-            why = "Kafka denies it" if error_code == TOPIC_FORBIDDEN else f"error code {error_code}"
+        if error_code not in (codes.NONE, codes.UNKNOWN_TOPIC_OR_PARTITION):
+            why = "Kafka denies it" if error_code == codes.TOPIC_FORBIDDEN else f"error code {error_code}"
             raise BrokerUnavailable(f"{topic} could not be read: {why}")
-        return bool(error_code == NONE)
+        return bool(error_code == codes.NONE)
 
     @asynccontextmanager
     async def _reading(self, topic: Topic) -> AsyncIterator[Any]:
-        settings = self._settings
         consumer = AIOKafkaConsumer(
             topic,
-            **settings.connection("dead-letters"),
+            **self._kafka.connection("dead-letters"),
             group_id=None,
             isolation_level="read_committed",
             enable_auto_commit=False,
-            # For a place that retention has removed meanwhile.
+            # For an offset that retention has removed meanwhile.
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
         )
@@ -141,12 +141,13 @@ async def _stop(consumer: Any) -> None:
         async with asyncio.timeout(STOP_S_MAX):
             await consumer.stop()
     except (KafkaError, OSError, TimeoutError):
-        # It holds no place in any group; what is left of it ends with its connections.
+        # It is in no group; its tasks end with its connections.
         return
 
 
-async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, int], dict[Any, int]]:
-    """Where the topic ends now, and where reading begins, by Kafka partition, the lowest first."""
+async def _seek(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, int], dict[Any, int]]:
+    """Moves the consumer to where reading begins. Returns the topic's present ends, and these places, by Kafka partition,
+    the lowest first."""
     assigned = sorted(consumer.assignment())
     ends: dict[Any, int] = await consumer.end_offsets(assigned)
     begins: dict[Any, int] = await consumer.beginning_offsets(assigned)
@@ -160,23 +161,23 @@ async def _sought(consumer: Any, start: Mapping[int, int]) -> tuple[dict[Any, in
 
 def _block(at: Mapping[Any, int], ends: Mapping[Any, int]) -> list[Any]:
     """The lowest Kafka partition that is not read to its end, and those after it that are read beside it; none above them
-    was begun. Empty: all are read."""
+    has been begun. Empty: all are read."""
     order = list(at)
     first = next((i for i, where in enumerate(order) if at[where] < ends[where]), len(order))
     return order[first : first + KAFKA_PARTITIONS_AT_ONCE]
 
 
 async def _polled(consumer: Any, at: Mapping[Any, int], most: int) -> list[Any]:
-    """Up to `most` records from these places on. The position of a Kafka partition is behind what it gave.
+    """Up to `most` records from these places on. The position of a Kafka partition is then behind its last record.
 
     A header's name that is not UTF-8, which no letter of ours has, is an error to aiokafka: of the whole poll, and of the
-    batch that the record came in. What stands before it is then taken record by record, and it is stepped over.
+    batch that the record came in. The records before it are then taken one by one, and it is skipped.
     """
     try:
         polled = await consumer.getmany(*at, timeout_ms=POLL_MS, max_records=most)
         return [record for records in polled.values() for record in records]
     except UnicodeDecodeError:
-        # Which one it was nobody says, and records of the others may be lost with it.
+        # The error does not tell the Kafka partition, and records of the others may be lost with it.
         for where, offset in at.items():
             consumer.seek(where, offset)
     found: list[Any] = []

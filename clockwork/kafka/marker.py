@@ -1,6 +1,6 @@
-"""Finding the last committed marker of a shard.
+"""The last committed marker of a shard, and how it is found.
 
-What must hold (docs/design.md, 5): read after the init that fenced the old owner, with `read_committed`, up to an
+Requirement (docs/design.md, 5): it is read after the init that fenced the old owner, with `read_committed`, up to an
 end of the Kafka partition that was taken after that init. The end is the high watermark. The last stable offset alone
 would not do: it stands before a transaction that is still open or still being settled, and to stop there would miss its
 marker; so reading waits until the last stable offset has come up to that end.
@@ -8,8 +8,8 @@ marker; so reading waits until the last stable offset has come up to that end.
 The topic is compacted, but the newest part is not, and every transaction takes two offsets (its marker, and Kafka's
 own record that it ended), aborted ones included. So reading starts a few offsets before the end and, if nothing
 committed is there, farther back in growing windows, down to the start. Offsets and records are asked for directly, on
-the shard's own connection: a consumer would bring its own connections, background tasks and a position to manage for
-what is three requests, 64 times at once when a node starts.
+the shard's own connection: a consumer would bring its own connections, background tasks and a position to manage in
+place of three requests, 64 times at once when a node starts.
 """
 
 import asyncio
@@ -22,18 +22,22 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from clockwork.concurrency import Backoff
 from clockwork.domain import marker
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.client import NONE, Wire
+from clockwork.kafka import codes
+from clockwork.kafka.client import RNG, Wire
 from clockwork.kafka.topics import TopicDirectory
 
 FIRST_WINDOW: Final = 16
-"""Offsets: the last eight transactions, about."""
+"""Offsets of the first look: the last eight transactions, about."""
 WINDOW_FACTOR: Final = 8
 FETCH_BYTES_MAX: Final = 4_194_304
-POLL_S_INITIAL: Final = 0.005
-POLL_S_MAX: Final = 0.1
+FETCH_WAIT_MS: Final = 100
+"""Longest time for which a broker may hold an empty answer back; only on a new leader that is still catching up."""
+BACKOFF: Final = BackoffPolicy(initial_ms=5, max_ms=100)
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 
@@ -58,19 +62,17 @@ class MarkerReader:
 
     async def _read_with_retries(self) -> bytes | None:
         # A leader may be elected anew at any step; then all of it again, as the end is another leader's.
-        poll_s = POLL_S_INITIAL
+        backoff = Backoff(RNG, BACKOFF)
         while True:
             try:
                 return await self._read()
             except BrokerUnavailable:
-                await asyncio.sleep(poll_s)
-                poll_s = min(poll_s * 2, POLL_S_MAX)
+                await backoff.wait()
 
     async def _read(self) -> bytes | None:
         asked_at_s = asyncio.get_running_loop().time()
         # Asked anew: a leader that was deposed may not have the last marker.
-        leaders = (await self._directory.layout(self._topic, since_s=asked_at_s)).leaders
-        self._leader = leaders[self._shard] if self._shard < len(leaders) else -1
+        self._leader = (await self._directory.layout(self._topic, since_s=asked_at_s)).leader_of(self._shard)
         if self._leader < 0:
             raise BrokerUnavailable(f"{self._topic}/{self._shard} has no leader")
         end = await self._settled_end()
@@ -80,10 +82,9 @@ class MarkerReader:
     async def _settled_end(self) -> int:
         """The high watermark, once no transaction below it is open any more."""
         end = await self._offset(_LATEST, READ_UNCOMMITTED)
-        poll_s = POLL_S_INITIAL
+        backoff = Backoff(RNG, BACKOFF)
         while await self._offset(_LATEST, READ_COMMITTED) < end:
-            await asyncio.sleep(poll_s)
-            poll_s = min(poll_s * 2, POLL_S_MAX)
+            await backoff.wait()
         return end
 
     async def _search(self, start: int, end: int) -> bytes | None:
@@ -120,7 +121,7 @@ class MarkerReader:
 
     async def _fetch(self, position: int) -> Any:
         request = FetchRequest(
-            POLL_MS_FETCH,
+            FETCH_WAIT_MS,
             1,
             FETCH_BYTES_MAX,
             READ_COMMITTED,
@@ -136,12 +137,8 @@ class MarkerReader:
         return _Read(records)
 
 
-POLL_MS_FETCH: Final = 100
-"""How long a broker may hold an empty answer back; only on a new leader that is still catching up."""
-
-
 class _Read:
-    """A fetched stretch, unpacked: `next_fetch_offset` is known only after the last record was taken."""
+    """Fetched records, unpacked: `next_fetch_offset` is known only after the last record was taken."""
 
     def __init__(self, records: Any) -> None:
         try:
@@ -155,5 +152,5 @@ class _Read:
 
 
 def _raise_for(code: int, what: str) -> None:
-    if code != NONE:
+    if code != codes.NONE:
         raise BrokerUnavailable(f"marker topic, {what}: error code {code}")

@@ -1,17 +1,21 @@
-"""ShardOwnership on a consumer group: whose Kafka partitions of the ownership topic are assigned to whom.
+"""ShardOwnership on a consumer group: the assignment of the ownership topic's Kafka partitions is that of the shards.
 
-What a rebalance guarantees, and what it does not:
+Guarantees of a rebalance, and their limits:
 
 - Within one generation of the group, no shard has two owners. But a node learns late that a generation has ended: at
   its next heartbeat, or never, if it is paused or cut off. So an assignment is permission to *try*: the take-over's
   fences (transactional id, epoch) decide, and a node that keeps its last assignment while Kafka is away does no harm.
 - Every rebalance revokes everything and mostly gives it back (eager protocol; aiokafka has no cooperative one). The
   revocation is therefore not reported: only the new assignment, whole, once it is known.
-- Nobody waits for us: the callbacks return at once, and a runner that lost its shard drains while its new owner is
-  already fencing it.
+- The group never waits for us: the callbacks return at once, and a runner that lost its shard drains while its new
+  owner is already fencing it.
 
 Records of the topic are wake-ups, read from the end of the log: those that come while a shard changes hands are lost,
 which costs one scan interval. Offsets are never committed.
+
+A static member that stops keeps its place until its session ends, so that a restart moves no shard. When a node will not
+come back, that wait is lateness for nothing. Any client may remove a member by its instance id (KIP-345): `leave_group`
+does, with version 3 of LeaveGroup, which aiokafka does not have.
 """
 
 import asyncio
@@ -20,30 +24,41 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.client import CoordinationType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
+from clockwork.concurrency import Backoff
 from clockwork.domain import wakeup as wakeup_value
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Unreadable
-from clockwork.kafka.client import KafkaSettings, close_client
+from clockwork.kafka import codes
+from clockwork.kafka.aiokafka_internals import abandon_consumer
+from clockwork.kafka.client import RNG, KafkaContext, KafkaWire, LastAnswer
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 POLL_MS: Final = 500
-"""How long one poll waits for wake-ups. Not a latency: a record ends the wait."""
+"""Longest wait of one poll for wake-ups. No latency follows from it: a record ends the wait."""
 WAKEUPS_MAX: Final = 500
-"""Wake-ups of one poll, so that decoding them is a short section of the event loop that heartbeats share."""
+"""Wake-ups of one poll: to decode them must not keep the event loop, which heartbeats share, for long."""
 POLL_INTERVAL_MS_MAX: Final = 60_000
 """A member that has not polled for so long is stuck, whatever its heartbeats say, and leaves."""
-BACKOFF_S_INITIAL: Final = 0.1
-BACKOFF_S_MAX: Final = 2.0
+BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=2_000)
+"""Between attempts to join the group."""
 LEAVE_S_MAX: Final = 3.0
-"""How long leaving may take; then the session time-out does it."""
+"""Longest time to leave the group in an orderly way; then the session time-out ends the membership."""
 JOIN_MARGIN_MS: Final = 5_000
 """A join is answered only when all have joined; so its request waits longer than the rebalance may take."""
+REMOVE_S_MAX: Final = 15.0
+"""Longest time for the removal of a static member, while the group may be without a coordinator."""
+REMOVE_BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=500)
 
 
 class KafkaOwnership:
@@ -51,19 +66,19 @@ class KafkaOwnership:
 
     def __init__(
         self,
-        settings: KafkaSettings,
+        kafka: KafkaContext,
         telemetry: Telemetry,
         *,
         send_wakeup: Callable[[ShardId, bytes], Awaitable[None]],
     ) -> None:
-        self._settings = settings
+        self._kafka = kafka
         self._telemetry = telemetry
         self._send_wakeup = send_wakeup
         self._malformed_seen: set[str] = set()
         self._trouble: str | None = "not joined yet"
 
     def trouble(self) -> str | None:
-        """Why this node is not in the group; None while it is, with shards or without."""
+        """The reason for which this node is not in the group; None while it is, with shards or without."""
         return self._trouble
 
     async def run(
@@ -76,7 +91,7 @@ class KafkaOwnership:
             on_assignment(shards)
 
         listener = _Listener(self._telemetry, joined)
-        backoff_s = BACKOFF_S_INITIAL
+        backoff = Backoff(RNG, BACKOFF)
         while True:
             listener.assigned = False
             try:
@@ -84,15 +99,12 @@ class KafkaOwnership:
             except (KafkaError, OSError, TimeoutError) as error:
                 self._trouble = repr(error)
                 if listener.assigned:
-                    backoff_s = BACKOFF_S_INITIAL
-                if backoff_s == BACKOFF_S_INITIAL:
-                    # Once per outage, not once per try.
-                    log.warning(
-                        "Out of the consumer group; trying again",
-                        extra={"event": "group.lost", "group": self._settings.consumer_group, "error": repr(error)},
-                    )
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+                    backoff.reset()
+                if backoff.failures_in_row == 0:
+                    # Once per outage, not once per attempt.
+                    extra = {"event": "group.lost", "group": self._kafka.settings.consumer_group, "error": repr(error)}
+                    log.warning("Not in the consumer group; joining again", extra=extra)
+            await backoff.wait()
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         try:
@@ -106,28 +118,23 @@ class KafkaOwnership:
         try:
             await consumer.start()
             # Not in the constructor: start() would then wait for the first assignment, however long that takes.
-            consumer.subscribe([self._settings.shards_topic], listener=listener)
+            consumer.subscribe([self._kafka.settings.shards_topic], listener=listener)
             while True:
                 polled = await consumer.getmany(timeout_ms=POLL_MS, max_records=WAKEUPS_MAX)
                 for where, records in polled.items():
                     self._hand_over(ShardId(where.partition), records, on_wakeup)
         finally:
-            await leave(consumer)
+            await stop_consumer(consumer)
 
     def _consumer(self) -> AIOKafkaConsumer:
-        settings = self._settings
-        connection = settings.connection("ownership")
-        connection["request_timeout_ms"] = settings.rebalance_timeout_ms + JOIN_MARGIN_MS
+        settings = self._kafka.settings
         return AIOKafkaConsumer(
-            **connection,
+            **group_connection(self._kafka, "ownership"),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance_id,
             partition_assignment_strategy=(RangePartitionAssignor,),
             enable_auto_commit=False,
             auto_offset_reset="latest",
-            session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=settings.heartbeat_interval_ms,
-            rebalance_timeout_ms=settings.rebalance_timeout_ms,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
         )
 
@@ -141,7 +148,7 @@ class KafkaOwnership:
             on_wakeup(shard, wakeup)
 
     def _note_malformed(self, error: Unreadable) -> None:
-        """Skipped: the scan finds what it was about. Counted each time, logged once per cause."""
+        """Counts a wake-up that is skipped, and logs it once per cause: the scan finds the schedules that it announced."""
         self._telemetry.malformed("wakeup")
         cause = type(error.__cause__ or error).__name__
         if cause not in self._malformed_seen:
@@ -157,7 +164,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._on_assignment = on_assignment
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Not reported: what matters is what is assigned next; until then the owner's fences hold."""
+        """Not reported: the next assignment follows, and until then the owner's fences hold."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self.assigned = True
@@ -165,7 +172,19 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._on_assignment(frozenset(ShardId(where.partition) for where in assigned))
 
 
-async def leave(consumer: AIOKafkaConsumer) -> None:
+def group_connection(kafka: KafkaContext, role: str) -> dict[str, Any]:
+    """The arguments that every member of a consumer group takes."""
+    settings, rebalance_ms = kafka.settings, kafka.timeouts.rebalance_ms
+    return {
+        **kafka.connection(role),
+        "request_timeout_ms": rebalance_ms + JOIN_MARGIN_MS,
+        "session_timeout_ms": settings.session_timeout_ms,
+        "heartbeat_interval_ms": settings.heartbeat_interval_ms,
+        "rebalance_timeout_ms": rebalance_ms,
+    }
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leaves the group (a static member stays in it: it means to come back) and closes, within a bounded time."""
     try:
         async with asyncio.timeout(LEAVE_S_MAX):
@@ -176,17 +195,80 @@ async def leave(consumer: AIOKafkaConsumer) -> None:
             "Leaving the consumer group took too long; its session will time out",
             extra={"event": "group.leave_timed_out"},
         )
-        await _drop(consumer)
+        await abandon_consumer(consumer)
 
 
-async def _drop(consumer: AIOKafkaConsumer) -> None:
-    """What is left of stop() when Kafka does not answer: ends the consumer's own tasks without asking anybody."""
-    names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
-    tasks = [task for name in names if (task := getattr(consumer._coordinator, name, None)) is not None]
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=LEAVE_S_MAX)
-    if consumer._fetcher is not None:
-        await consumer._fetcher.close()
-    await close_client(consumer._client)
+# --- removal of a static member
+
+
+class _LeaveGroupResponse(Response):  # type: ignore[misc]  # aiokafka has no types
+    API_KEY = 13
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        (
+            "members",
+            Array(
+                ("member_id", String("utf-8")),
+                ("group_instance_id", String("utf-8")),
+                ("error_code", Int16),
+            ),
+        ),
+    )
+
+
+class _LeaveGroup(RequestStruct):  # type: ignore[misc]
+    API_KEY = 13
+    API_VERSION = 3
+    RESPONSE_TYPE = _LeaveGroupResponse
+    SCHEMA = Schema(
+        ("group", String("utf-8")),
+        ("members", Array(("member_id", String("utf-8")), ("group_instance_id", String("utf-8")))),
+    )
+
+
+class LeaveGroupRequest(Request[_LeaveGroup]):  # type: ignore[misc]  # aiokafka has no types
+    """The request that removes one static member."""
+
+    API_KEY = 13
+
+    def __init__(self, group: str, instance_id: str) -> None:
+        self._group = group
+        self._instance_id = instance_id
+
+    def build(self, request_struct_class: Any) -> Any:
+        return request_struct_class(self._group, [("", self._instance_id)])
+
+
+async def leave_group(kafka: KafkaContext, instance_id: str) -> bool:
+    """Removes the static member of this name; its shards are assigned to others at once. False: there is none.
+
+    Raises: BrokerUnavailable.
+    """
+    group = kafka.settings.consumer_group
+    wire = KafkaWire(kafka, LastAnswer(), role="leave")
+    backoff = Backoff(RNG, REMOVE_BACKOFF)
+    try:
+        async with asyncio.timeout(REMOVE_S_MAX):
+            while True:
+                code = await _remove_member(wire, group, instance_id)
+                if code in (codes.NONE, codes.UNKNOWN_MEMBER):
+                    return code == codes.NONE
+                if code not in codes.COORDINATOR_AWAY:
+                    raise BrokerUnavailable(f"{instance_id} could not leave: error code {code}")
+                await backoff.wait()
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"the group {group} has no coordinator") from error
+    finally:
+        await wire.close()
+
+
+async def _remove_member(wire: KafkaWire, group: str, instance_id: str) -> int:
+    """One attempt; returns Kafka's error code."""
+    found = await wire.request(FindCoordinatorRequest(group, CoordinationType.GROUP))
+    if found.error_code != codes.NONE:
+        return int(found.error_code)
+    answer = await wire.request(LeaveGroupRequest(group, instance_id), node_id=found.coordinator_id, coordinator=True)
+    given = [answer.error_code, *(code for _, _, code in answer.members)]
+    return int(next((code for code in given if code != codes.NONE), codes.NONE))

@@ -1,7 +1,8 @@
 """Records outside any transaction: `at_least_once` deliveries, wake-ups.
 
-One idempotent producer for all. Records for one Kafka partition go in order, one batch at a time; what comes while a
-batch is on its way goes together with the next. A pump per Kafka partition lives as long as there is something to send.
+One idempotent producer for all. Records for one Kafka partition go in order, one batch at a time; the records that come
+while a batch is on its way go together with the next. Each Kafka partition has a task that sends, as long as there is
+something to send.
 
 A batch whose fate is unknown when time runs out leaves its sequence numbers unknown too. Then the next batch to that
 Kafka partition begins with a new producer id, from zero; other Kafka partitions do not notice.
@@ -10,40 +11,39 @@ Kafka partition begins with a new producer id, from zero; other Kafka partitions
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
+from clockwork.concurrency import Backoff
 from clockwork.domain.record import OutRecord
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Refusal
-from clockwork.kafka import client as codes
-from clockwork.kafka.client import KafkaSettings, Wire
-from clockwork.kafka.produce import (
+from clockwork.kafka import codes
+from clockwork.kafka.client import RNG, KafkaContext, Wire
+from clockwork.kafka.send import (
     NO_ANSWER,
-    RECORD_REASONS,
-    TOPIC_REASONS,
-    TRANSIENT_REASONS,
-    Line,
+    NOT_SENT_YET,
+    BatchSender,
+    PartitionQueue,
+    ProduceFailed,
     ProducerIdentity,
-    Producing,
     TopicPartition,
-    missing_among,
+    Transfer,
     partition_for,
-    receipt_of,
-    refused_record,
-    refused_topic,
+    record_refusal,
+    refusal_by_layout,
     too_large,
-    topic_refusal,
 )
 from clockwork.kafka.topics import TopicDirectory
 
 BATCH_RECORDS_MAX: Final = 1_000
+"""Records that one task takes from the queue at once."""
 WAITING_MAX: Final = 20_000
-"""Records of one Kafka partition that wait; more are turned away, as memory must end somewhere."""
-BACKOFF_S_INITIAL: Final = 0.01
-BACKOFF_S_MAX: Final = 0.2
+"""Records that may wait for one Kafka partition; more are turned away, as memory must be bounded."""
+BACKOFF: Final = BackoffPolicy(initial_ms=10, max_ms=200)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,135 +51,124 @@ class _Waiting:
     record: OutRecord
     done: asyncio.Future[Receipt]
     deadline_s: float
-    """Loop time at which its sender stops waiting."""
+    """Loop time at which its caller stops waiting."""
 
 
 class PlainSender:
     """The producer without transactions. `run` must be running for anything to be sent."""
 
-    def __init__(self, settings: KafkaSettings, directory: TopicDirectory, wire: Wire) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaContext, directory: TopicDirectory, wire: Wire) -> None:
+        self._sends_timeout_s = kafka.timeouts.sends_ms / 1_000
         self._directory = directory
         self._wire = wire
-        self._producing = Producing(settings, wire, directory)
+        self._sender = BatchSender(kafka, wire, directory)
         self._queues: dict[TopicPartition, deque[_Waiting]] = {}
         self._identities: dict[TopicPartition, ProducerIdentity] = {}
         self._identity: ProducerIdentity | None = None
         self._identifying = asyncio.Lock()
-        self._pumps: asyncio.TaskGroup | None = None
+        self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Until cancelled; then what is under way is dropped, and its senders are told."""
+        """Runs until cancelled; then drops the batches under way, and tells their callers."""
         try:
-            async with asyncio.TaskGroup() as self._pumps:
+            async with asyncio.TaskGroup() as self._tasks:
                 await asyncio.Event().wait()
         finally:
-            self._pumps = None
+            self._tasks = None
             for queue in self._queues.values():
-                _fail(queue, BrokerUnavailable("the sender was closed"))
+                _fail(queue, "the sender was closed")
             self._queues.clear()
 
     async def close(self) -> None:
+        """Closes the connections."""
         await self._wire.close()
 
     async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Receipt:
         """See `ports.Publisher.send`; the default partitioner chooses, if `kafka_partition` is None."""
+        now_s = asyncio.get_running_loop().time()
         layout = await self._directory.layout(record.topic)
-        if refusal := topic_refusal(record.topic, layout):
+        if refusal_by_layout(record.topic, layout):
+            layout = await self._directory.layout(record.topic, since_s=now_s)
+        if refusal := refusal_by_layout(record.topic, layout):
             raise DeliveryRefused([refusal], begun=False)
-        if await too_large(self._settings, self._directory, record):
-            raise DeliveryRefused([refused_record(0, record.topic, codes.MESSAGE_TOO_LARGE)], begun=False)
+        if await too_large(self._directory, record, since_s=now_s):
+            raise DeliveryRefused([record_refusal(0, record.topic, codes.MESSAGE_TOO_LARGE)], begun=False)
         number = partition_for(record, layout) if kafka_partition is None else kafka_partition
         done = self._enqueue((record.topic, number), record)
         try:
-            async with asyncio.timeout(self._settings.sends_timeout_ms / 1_000):
+            async with asyncio.timeout(self._sends_timeout_s):
                 return await done
         except TimeoutError as error:
             raise BrokerUnavailable(f"a record for {record.topic} was not acknowledged in time") from error
 
     def _enqueue(self, where: TopicPartition, record: OutRecord) -> asyncio.Future[Receipt]:
-        if self._pumps is None:
+        if self._tasks is None:
             raise BrokerUnavailable("the sender is closed")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(
-            record=record,
-            done=loop.create_future(),
-            deadline_s=loop.time() + self._settings.sends_timeout_ms / 1_000,
-        )
+        waiting = _Waiting(record=record, done=loop.create_future(), deadline_s=loop.time() + self._sends_timeout_s)
         queue = self._queues.get(where)
         if queue is None:
             queue = self._queues[where] = deque()
-            self._pumps.create_task(self._pump(where, queue), name=f"send to {where[0]}/{where[1]}")
+            self._tasks.create_task(self._send_all(where, queue), name=f"send to {where[0]}/{where[1]}")
         if len(queue) >= WAITING_MAX:
             raise BrokerUnavailable(f"{len(queue)} records wait for {where[0]} already")
         queue.append(waiting)
         return waiting.done
 
-    async def _pump(self, where: TopicPartition, queue: deque[_Waiting]) -> None:
-        # Whoever waits has been queued before this task first runs, so it does not end at once.
+    async def _send_all(self, where: TopicPartition, queue: deque[_Waiting]) -> None:
+        # The first record was queued before this task first runs, so it does not end at once.
         while queue:
             batch = [queue.popleft() for _ in range(min(len(queue), BATCH_RECORDS_MAX))]
             batch = [waiting for waiting in batch if not waiting.done.done()]
             if not batch:
                 continue
             try:
-                await self._send(where, batch)
+                await self._send_batch(where, batch)
             finally:
-                # Only if it was cancelled is anybody of the batch still waiting.
-                _fail(batch, BrokerUnavailable("the sender was closed"))
-        # No await since the queue was seen empty: nobody can have been queued in between.
+                # Only if it was cancelled is a caller of the batch still waiting.
+                _fail(batch, "the sender was closed")
+        # No await since the queue was seen empty: no record can have been queued in between.
         del self._queues[where]
 
-    async def _send(self, where: TopicPartition, batch: list[_Waiting]) -> None:
-        """Settles every one of the batch."""
-        deadline_s = max(waiting.deadline_s for waiting in batch)
+    async def _send_batch(self, where: TopicPartition, batch: list[_Waiting]) -> None:
+        """Settles every record of the batch."""
+
+        def refuse(refusal: Refusal) -> None:
+            if refusal.index is None:
+                # A batch that was appended and not acknowledged may be lost with its topic, its sequence numbers with it.
+                self._forget_identity(where)
+                _refuse(batch, refusal)
+            else:
+                # To its caller it is a refusal of one record.
+                _refuse([batch[refusal.index]], replace(refusal, index=0))
+
+        queue: PartitionQueue | None = None
         try:
-            async with asyncio.timeout_at(deadline_s):
+            async with asyncio.timeout_at(max(waiting.deadline_s for waiting in batch)):
                 identity = await self._identity_for(where)
                 limits = await self._directory.limits(where[0])
-                line = Line(where, limit_bytes=limits.record_bytes_max)
+                queue = PartitionQueue(where, limit_bytes=limits.record_bytes_max)
                 for index, waiting in enumerate(batch):
-                    line.append(index, waiting.record)
-                await self._send_line(line, identity, batch)
-        except (TimeoutError, BrokerUnavailable) as error:
-            self._forget(where)
-            # The connections may lead to brokers that have moved.
-            await self._wire.reset()
-            _fail(batch, BrokerUnavailable(f"records for {where[0]} were not acknowledged: {error!r}"))
+                    queue.append(index, waiting.record)
+                transfer = Transfer(
+                    self._sender,
+                    self._directory,
+                    identity,
+                    {where: queue},
+                    backoff=BACKOFF,
+                    on_receipt=lambda index, receipt: _succeed(batch[index], receipt),
+                    on_refusal=refuse,
+                )
+                await transfer.run()
+        except (TimeoutError, BrokerUnavailable, ProduceFailed) as error:
+            self._forget_identity(where)
+            if queue is None or queue.last_code in (NO_ANSWER, NOT_SENT_YET):
+                # The connections may lead to brokers that have moved. They stay where a broker did answer: records for other
+                # topics are on their way on them.
+                await self._wire.reset()
+            _fail(batch, f"records for {where[0]} were not acknowledged: {error!r}")
 
-    async def _send_line(self, line: Line, identity: ProducerIdentity, batch: list[_Waiting]) -> None:
-        """Raises: BrokerUnavailable."""
-        loop = asyncio.get_running_loop()
-        backoff_s = BACKOFF_S_INITIAL
-        while line:
-            asked_at_s = loop.time()
-            head = line.head()
-            answer = (await self._producing.once([line], identity))[line.where]
-            if answer.code == codes.NONE:
-                identity.advance(line.where, len(head))
-                for nth, (index, record) in enumerate(line.take(len(head))):
-                    _succeed(batch[index], receipt_of(line.where, record, answer, nth))
-            elif answer.code in RECORD_REASONS and len(head) > 1:
-                self._directory.forget_limits(line.where[0])
-                line.split(len(head))
-            elif answer.code in RECORD_REASONS:
-                index, record = line.take(1)[0]
-                _refuse([batch[index]], refused_record(0, record.topic, answer.code))
-            elif answer.code in TOPIC_REASONS:
-                line.clear()
-                _refuse(batch, refused_topic(line.where[0], answer.code))
-            elif answer.code in TRANSIENT_REASONS or answer.code == NO_ANSWER:
-                for refusal in await missing_among(self._directory, [line.where[0]], since_s=asked_at_s):
-                    # Whatever was appended and not acknowledged is lost with its topic; its numbers with it.
-                    self._forget(line.where)
-                    line.clear()
-                    _refuse(batch, refusal)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
-            else:
-                raise BrokerUnavailable(f"produce to {line.where[0]}: error code {answer.code}")
-
-    def _forget(self, where: TopicPartition) -> None:
+    def _forget_identity(self, where: TopicPartition) -> None:
         """The next batch there begins with a new producer id. The old one goes on elsewhere until it is needed."""
         lost = self._identities.pop(where, None)
         if lost is self._identity:
@@ -194,7 +183,7 @@ class PlainSender:
         return self._identities[where]
 
     async def _new_identity(self) -> ProducerIdentity:
-        backoff_s = BACKOFF_S_INITIAL
+        backoff = Backoff(RNG, BACKOFF)
         while True:
             try:
                 # Without a transactional id any broker gives out a producer id; the time limit must be positive.
@@ -204,8 +193,7 @@ class PlainSender:
             except BrokerUnavailable:
                 # The caller's time limit ends this; until then brokers may have moved.
                 await self._wire.reset()
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
+            await backoff.wait()
 
 
 def _succeed(waiting: _Waiting, receipt: Receipt) -> None:
@@ -219,7 +207,7 @@ def _refuse(batch: Iterable[_Waiting], refusal: Refusal) -> None:
             waiting.done.set_exception(DeliveryRefused([refusal], begun=False))
 
 
-def _fail(batch: Iterable[_Waiting], error: BrokerUnavailable) -> None:
+def _fail(batch: Iterable[_Waiting], why: str) -> None:
     for waiting in batch:
         if not waiting.done.done():
-            waiting.done.set_exception(BrokerUnavailable(str(error)))
+            waiting.done.set_exception(BrokerUnavailable(why))

@@ -1,7 +1,7 @@
 """Publisher on Kafka: puts together the metadata cache, the plain sender, and one transactional producer per shard.
 
-Opening does not wait for Kafka: a node must start, accept and be told apart from a dead one while Kafka is away. Each
-part connects when first asked, and again after it lost its connection.
+Opening does not wait for Kafka: while it is away, a node must start, accept, and look different from a dead one. Each
+part connects at its first request, and again after it lost its connection.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.client import KafkaSettings, KafkaWire, Pulse
+from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
 from clockwork.kafka.plain import PlainSender
 from clockwork.kafka.topics import TopicDirectory, TopicState
 from clockwork.kafka.transactional import KafkaShardPublisher
@@ -24,12 +24,12 @@ from clockwork.kafka.transactional import KafkaShardPublisher
 class KafkaPublisher:
     """See `ports.Publisher`. `async with` opens and closes it; shards that are still open then are closed too."""
 
-    def __init__(self, settings: KafkaSettings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaContext, clock: Clock) -> None:
+        self._kafka = kafka
         self._clock = clock
-        self._pulse = Pulse()
-        self._directory = TopicDirectory(settings, self._pulse, self._wire("topics"))
-        self._sender = PlainSender(settings, self._directory, self._wire("sender"))
+        self._last_answer = LastAnswer()
+        self._directory = TopicDirectory(kafka, self._last_answer, self._wire("topics"))
+        self._sender = PlainSender(kafka, self._directory, self._wire("sender"))
         self._open: set[KafkaShardPublisher] = set()
         self._stack = contextlib.AsyncExitStack()
 
@@ -49,7 +49,7 @@ class KafkaPublisher:
 
     async def open_shard(self, shard: ShardId) -> KafkaShardPublisher:
         publisher = KafkaShardPublisher(
-            self._settings,
+            self._kafka,
             self._directory,
             self._wire(f"shard-{shard}"),
             shard,
@@ -68,12 +68,16 @@ class KafkaPublisher:
         return await self._sender.send(record)
 
     async def send_wakeup(self, shard: ShardId, value: bytes) -> None:
-        """Puts a wake-up on the shard's own Kafka partition of the ownership topic.
+        """Sends a wake-up to the shard's own Kafka partition of the ownership topic.
 
         Raises: DeliveryRefused, BrokerUnavailable.
         """
         record = OutRecord(
-            topic=self._settings.shards_topic, key=None, value=value, headers=(), timestamp_ms=self._clock.now_ms()
+            topic=self._kafka.settings.shards_topic,
+            key=None,
+            value=value,
+            headers=(),
+            timestamp_ms=self._clock.now_ms(),
         )
         await self._sender.send(record, kafka_partition=int(shard))
 
@@ -87,11 +91,11 @@ class KafkaPublisher:
         return self._directory.connected()
 
     def trouble(self) -> str | None:
-        """Why it did not answer when last asked; None if it did."""
+        """The reason for which Kafka did not answer when last asked; None if it did."""
         return self._directory.trouble
 
     def _wire(self, role: str) -> KafkaWire:
-        return KafkaWire(self._settings, self._pulse, role=role)
+        return KafkaWire(self._kafka, self._last_answer, role=role)
 
     async def _close_shards(self) -> None:
         async with asyncio.TaskGroup() as closing:

@@ -1,130 +1,467 @@
-"""The records of one transaction on their way, and the waits between tries."""
+"""Produce requests: records in queues and batches, the judgement of a broker's answer, and the refusals that follow.
+
+A broker judges whole batches: its limit holds for a batch's bytes, and a refusal names no record. So batches are built
+here, never larger than the topic's limit where that is known; and a batch of several records that was refused for
+one of them is sent again record by record. A refused batch was not appended and its sequence number not used, so
+this disturbs neither order nor idempotence, and the verdict on each record is exact.
+
+There is one batch at a time on the way to each Kafka partition: order is then kept without a word about retries.
+
+    send_round ──► answer ──► judge ──► APPENDED         receipts; the next batch
+                                        RETRY            after a back-off, unless the topic turns out to be missing
+                                        SPLIT            its records one by one
+                                        RECORD_REFUSED   a refusal; the next batch
+                                        TOPIC_REFUSED    a refusal; nothing more for this topic
+                                        FAILED           ProduceFailed ends the transfer
+"""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from clockwork.concurrency import Backoff
+from clockwork.domain.record import OutRecord
+from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Receipt
-from clockwork.errors import BrokerUnavailable, DeliveryUnknown, Fenced, Refusal
-from clockwork.kafka import client as codes
-from clockwork.kafka.client import FENCED_CODES
-from clockwork.kafka.produce import (
-    NO_ANSWER,
-    NONE_YET,
-    RECORD_REASONS,
-    TOPIC_REASONS,
-    TRANSIENT_REASONS,
-    Answer,
-    Line,
-    ProducerIdentity,
-    Producing,
-    TopicPartition,
-    missing_among,
-    receipt_of,
-    refused_for_now,
-    refused_record,
-    refused_topic,
+from clockwork.domain.sharding import murmur2
+from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
+from clockwork.kafka import codes
+from clockwork.kafka.client import RNG, KafkaContext, Wire
+from clockwork.kafka.topics import (
+    TopicDirectory,
+    TopicLayout,
+    TopicState,
 )
-from clockwork.kafka.topics import TopicDirectory
 
-BACKOFF_S_INITIAL: Final = 0.001
-"""The wait behind another transaction of ours, whose end the broker is still writing: mostly one or two ms."""
-BACKOFF_S_MAX: Final = 0.05
+TopicPartition = tuple[str, int]
+"""A topic's name and the number of one of its Kafka partitions."""
+
+RECORD_BYTES_MAX: Final = 1_048_576
+"""A larger record is refused before it is sent, whatever its topic would allow."""
+BATCH_BYTES_MAX: Final = 900_000
+"""Below the brokers' default limit of 1,048,588 bytes for a batch."""
+REQUEST_BYTES_MAX: Final = 8_000_000
+"""Bytes of all batches in one request; the rest goes with the next. Brokers take 100 MB."""
+BATCH_OVERHEAD_BYTES: Final = 61
+"""The header of a batch in Kafka's format 2."""
+ESTIMATE_SLACK_BYTES: Final = 32
+"""By so much, at most, aiokafka's estimate of a record's size is too high."""
+_SEQUENCE_END: Final = 2**31
+
+RECORD_REASONS: Final = {
+    codes.MESSAGE_TOO_LARGE: "record_too_large",
+    codes.RECORD_LIST_TOO_LARGE: "record_too_large",
+    codes.CORRUPT_MESSAGE: "record_invalid",
+    codes.INVALID_TIMESTAMP: "record_invalid",
+    codes.UNSUPPORTED_FOR_MESSAGE_FORMAT: "record_invalid",
+    codes.POLICY_VIOLATION: "record_invalid",
+    codes.INVALID_RECORD: "record_invalid",
+}
+TOPIC_REASONS: Final = {codes.TOPIC_FORBIDDEN: "topic_forbidden", codes.INVALID_TOPIC: "topic_missing"}
+TRANSIENT_REASONS: Final = {
+    codes.UNKNOWN_TOPIC_OR_PARTITION: "leader_unavailable",
+    codes.LEADER_NOT_AVAILABLE: "leader_unavailable",
+    codes.NOT_LEADER: "leader_unavailable",
+    codes.REPLICA_NOT_AVAILABLE: "leader_unavailable",
+    codes.FENCED_LEADER_EPOCH: "leader_unavailable",
+    codes.UNKNOWN_LEADER_EPOCH: "leader_unavailable",
+    codes.STORAGE_ERROR: "leader_unavailable",
+    codes.NOT_ENOUGH_REPLICAS: "not_enough_replicas",
+    codes.NOT_ENOUGH_REPLICAS_AFTER_APPEND: "not_enough_replicas",
+    codes.REQUEST_TIMED_OUT: "timed_out",
+}
+NO_ANSWER: Final = -2
+"""In place of an error code: the broker said nothing, and the batch may have been appended."""
+NOT_SENT_YET: Final = -3
 
 
-class Trying:
-    """What is known about the tries of one request, and the wait before the next: 1 ms, doubling."""
-
-    def __init__(self) -> None:
-        self.unanswered = 0
-        """Tries that may have been carried out without our knowing."""
-        self.last_error: BrokerUnavailable | None = None
-        self._wait_s = BACKOFF_S_INITIAL
-
-    async def wait(self) -> None:
-        await asyncio.sleep(self._wait_s)
-        self._wait_s = min(self._wait_s * 2, BACKOFF_S_MAX)
-
-    def __str__(self) -> str:
-        return f" ({self.last_error})" if self.last_error else ""
+# --- batches
 
 
-class Sending:
-    """The records of one transaction on their way: goes on until each is placed or refused.
+@dataclass(kw_only=True, slots=True)
+class ProducerIdentity:
+    """A producer as brokers know it, and the next sequence number for each Kafka partition."""
 
-    It goes on after a refusal, although the transaction cannot be committed any more: the next one should leave out
-    all the culprits at once.
+    producer_id: int
+    producer_epoch: int
+    transactional_id: str | None = None
+    sequences: dict[TopicPartition, int] = field(default_factory=lambda: defaultdict(int))
+
+    def advance(self, where: TopicPartition, records: int) -> None:
+        """Counts the records of an appended batch."""
+        self.sequences[where] = (self.sequences[where] + records) % _SEQUENCE_END
+
+
+class PartitionQueue:
+    """Records on their way to one Kafka partition, in order. Each has an index by which its fate is reported."""
+
+    def __init__(self, where: TopicPartition, *, limit_bytes: int | None) -> None:
+        self.where = where
+        self.last_code = NOT_SENT_YET
+        """The last answer that asked for a repeat; `NOT_SENT_YET` if there was none."""
+        self._limit_bytes = min(BATCH_BYTES_MAX, limit_bytes or BATCH_BYTES_MAX)
+        self._waiting: deque[tuple[int, OutRecord]] = deque()
+        self._head: list[tuple[int, OutRecord]] = []
+        self._one_by_one = 0
+        """So many of the next records are sent one by one: the batch they were in was refused."""
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def append(self, index: int, record: OutRecord) -> None:
+        """Puts a record at the end."""
+        self._waiting.append((index, record))
+
+    def head(self) -> list[tuple[int, OutRecord]]:
+        """The records of the next batch; the same ones until `take` or `split`: a repeat must be byte for byte equal."""
+        if not self._head:
+            self._head = self._cut()
+        return self._head
+
+    def _cut(self) -> list[tuple[int, OutRecord]]:
+        batch: list[tuple[int, OutRecord]] = []
+        size_bytes = BATCH_OVERHEAD_BYTES
+        for index, record in self._waiting:
+            size_bytes += wire_bytes(record) - BATCH_OVERHEAD_BYTES
+            if batch and (self._one_by_one or size_bytes > self._limit_bytes):
+                break
+            batch.append((index, record))
+        return batch
+
+    def take(self, count: int) -> list[tuple[int, OutRecord]]:
+        """Removes the records of the batch that was answered, and returns them."""
+        self._one_by_one = max(0, self._one_by_one - count)
+        self._head = []
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def split(self, count: int) -> None:
+        """Has the next `count` records sent one by one."""
+        self._one_by_one = count
+        self._head = []
+
+    def clear(self) -> None:
+        """Removes all records: none of them is sent."""
+        self._waiting.clear()
+        self._head = []
+
+
+def wire_bytes(record: OutRecord) -> int:
+    """The size of a batch of this record alone, at most: brokers compare it with the topic's limit."""
+    return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers)))
+
+
+def partition_for(record: OutRecord, layout: TopicLayout) -> int:
+    """Kafka's default partitioner; without a key any Kafka partition that has a leader."""
+    if record.key is not None:
+        return (murmur2(record.key) & 0x7FFFFFFF) % len(layout.leaders)
+    return random.choice(layout.available or range(len(layout.leaders)))
+
+
+def encode_batch(records: Sequence[OutRecord], identity: ProducerIdentity, where: TopicPartition) -> bytes:
+    """A batch as it is stored; the same bytes every time, so that a repeat is recognised by its sequence number."""
+    builder = DefaultRecordBatchBuilder(
+        2,
+        0,
+        is_transactional=int(identity.transactional_id is not None),
+        producer_id=identity.producer_id,
+        producer_epoch=identity.producer_epoch,
+        base_sequence=identity.sequences[where],
+        batch_size=2**31 - 1,
+    )
+    for nth, record in enumerate(records):
+        builder.append(nth, record.timestamp_ms, record.key, record.value, list(record.headers))
+    return bytes(builder.build())
+
+
+# --- answers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProduceAnswer:
+    """A broker's answer to one batch."""
+
+    code: int
+    """Kafka's error code, or `NO_ANSWER`."""
+    base_offset: int = -1
+    append_time_ms: int = -1
+    """The time that the broker put on the records; -1: it left ours."""
+
+
+class Verdict(Enum):
+    """The consequence of an answer for the batch that it is about."""
+
+    APPENDED = auto()
+    RETRY = auto()
+    """A repeat of the batch is due: nothing is wrong with it or its topic, or there was no answer."""
+    SPLIT = auto()
+    """At least one of its records is refused for its content: each again, alone."""
+    RECORD_REFUSED = auto()
+    TOPIC_REFUSED = auto()
+    FAILED = auto()
+    """The producer is fenced, or the code is one that no retry helps against."""
+
+
+def judge(answer: ProduceAnswer, head: Sequence[object]) -> Verdict:
+    """Judges the answer to the batch `head`, whether it was sent in a transaction or not."""
+    if answer.code == codes.NONE:
+        return Verdict.APPENDED
+    if answer.code in RECORD_REASONS:
+        return Verdict.SPLIT if len(head) > 1 else Verdict.RECORD_REFUSED
+    if answer.code in TOPIC_REASONS:
+        return Verdict.TOPIC_REFUSED
+    if answer.code == NO_ANSWER or answer.code in TRANSIENT_REASONS:
+        return Verdict.RETRY
+    return Verdict.FAILED
+
+
+class ProduceFailed(Exception):
+    """A batch got an answer that ends its producer."""
+
+    def __init__(self, where: TopicPartition, code: int) -> None:
+        super().__init__(f"produce to {where[0]}/{where[1]}: error code {code}")
+        self.code = code
+
+
+class BatchSender:
+    """Sends the next batch of each queue, once."""
+
+    def __init__(self, kafka: KafkaContext, wire: Wire, directory: TopicDirectory) -> None:
+        self._wire = wire
+        self._directory = directory
+        self._append_timeout_ms = kafka.timeouts.request_ms * 2 // 3
+        """Longest wait of a leader for its replicas: shorter than ours for the leader."""
+
+    async def send_round(
+        self, queues: Iterable[PartitionQueue], identity: ProducerIdentity
+    ) -> Mapping[TopicPartition, ProduceAnswer]:
+        """Sends one request to each leader, with the heads of as many queues as fit. Queues that did not fit are not in the
+        result. Never raises BrokerUnavailable: silence is the answer `NO_ANSWER`."""
+        queues = list(queues)
+        try:
+            layouts = await self._directory.layouts({queue.where[0] for queue in queues})
+        except BrokerUnavailable:
+            return {queue.where: ProduceAnswer(code=NO_ANSWER) for queue in queues}
+        answers: dict[TopicPartition, ProduceAnswer] = {}
+        by_leader: dict[int, dict[TopicPartition, bytes]] = defaultdict(dict)
+        size_bytes: dict[int, int] = defaultdict(int)
+        for queue in queues:
+            leader = layouts[queue.where[0]].leader_of(queue.where[1])
+            if leader < 0:
+                answers[queue.where] = ProduceAnswer(code=codes.LEADER_NOT_AVAILABLE)
+            elif size_bytes[leader] < REQUEST_BYTES_MAX:
+                batch = encode_batch([record for _, record in queue.head()], identity, queue.where)
+                by_leader[leader][queue.where] = batch
+                size_bytes[leader] += len(batch)
+        async with asyncio.TaskGroup() as requests:
+            tasks = [
+                requests.create_task(self._to_leader(leader, batches, identity), name=f"produce to {leader}")
+                for leader, batches in by_leader.items()
+            ]
+        for task in tasks:
+            answers |= task.result()
+        return answers
+
+    async def _to_leader(
+        self, leader: int, batches: Mapping[TopicPartition, bytes], identity: ProducerIdentity
+    ) -> dict[TopicPartition, ProduceAnswer]:
+        topics: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        for (topic, number), batch in batches.items():
+            topics[topic].append((number, batch))
+        request = ProduceRequest(
+            transactional_id=identity.transactional_id,
+            required_acks=-1,
+            timeout=self._append_timeout_ms,
+            topics=list(topics.items()),
+        )
+        answers = {where: ProduceAnswer(code=NO_ANSWER) for where in batches}
+        try:
+            response = await self._wire.request(request, node_id=leader)
+        except BrokerUnavailable:
+            return answers
+        for topic, kafka_partitions in response.topics:
+            for number, code, base_offset, append_time_ms, *_ in kafka_partitions:
+                answers[(topic, number)] = ProduceAnswer(
+                    code=code, base_offset=base_offset, append_time_ms=append_time_ms
+                )
+        return answers
+
+
+class Transfer:
+    """The records of some queues on their way: goes on until each is appended or refused.
+
+    It goes on after a refusal, also inside a transaction, which cannot be committed any more then: the next one should
+    leave out all the culprits at once.
     """
 
     def __init__(
         self,
-        producing: Producing,
+        sender: BatchSender,
         directory: TopicDirectory,
         identity: ProducerIdentity,
-        lines: Mapping[TopicPartition, Line],
+        queues: Mapping[TopicPartition, PartitionQueue],
+        *,
+        backoff: BackoffPolicy,
+        on_receipt: Callable[[int, Receipt], None],
+        on_refusal: Callable[[Refusal], None],
     ) -> None:
-        self.lines = lines
-        self.receipt: dict[int, Receipt] = {}
-        self.refusals: list[Refusal] = []
-        self._producing = producing
+        """Both callbacks only take note. `on_receipt` gets the record's index; `on_refusal` one refusal of a record, or of
+        a topic, whose records left in the queues are not sent then. A topic may be refused twice."""
+        self.queues = queues
+        self._sender = sender
         self._directory = directory
         self._identity = identity
+        self._backoff = Backoff(RNG, backoff)
+        self._on_receipt = on_receipt
+        self._on_refusal = on_refusal
 
     async def run(self) -> None:
-        """Raises: Fenced, DeliveryUnknown. Has no time limit of its own."""
+        """Has no time limit of its own. Raises: ProduceFailed."""
         loop = asyncio.get_running_loop()
-        trying = Trying()
-        while waiting := [line for line in self.lines.values() if line]:
+        while waiting := [queue for queue in self.queues.values() if queue]:
             asked_at_s = loop.time()
-            answers = await self._producing.once(waiting, self._identity)
-            again = [line for line in waiting if line.where in answers and self._judge(line, answers[line.where])]
+            answers = await self._sender.send_round(waiting, self._identity)
+            again = {
+                queue.where[0]
+                for queue in waiting
+                if queue.where in answers and self._apply(queue, answers[queue.where]) is Verdict.RETRY
+            }
             if again:
-                await self._refuse_missing({line.where[0] for line in again}, asked_at_s)
-                await trying.wait()
+                for refusal in await find_missing(self._directory, again, since_s=asked_at_s):
+                    self._refuse_topic(refusal)
+                await self._backoff.wait()
 
-    async def blame_what_is_stuck(self) -> bool:
-        """Time ran out: adds to the refusals what the brokers said, or did not say, about topics. False: nothing is
-        known against any topic; it was just too much, or Kafka is away."""
-        stuck = {line.where[0]: line.last_code for line in self.lines.values() if line}
-        if NO_ANSWER in stuck.values():
+    async def attribute_timeout(self) -> list[Refusal]:
+        """Time ran out: the topics that the brokers' answers, or the silence of single leaders, blame for it. Empty: nothing
+        is known against any topic; it was just too much, or Kafka is away."""
+        unsent = {queue.where[0]: queue.last_code for queue in self.queues.values() if queue}
+        if NO_ANSWER in unsent.values():
             try:
-                await self._directory.layouts(stuck, since_s=asyncio.get_running_loop().time())
+                await self._directory.layouts(unsent, since_s=asyncio.get_running_loop().time())
             except BrokerUnavailable:
                 # It is not those topics then, but all of Kafka.
-                stuck = {topic: code for topic, code in stuck.items() if code != NO_ANSWER}
-        self.refusals += [refused_for_now(topic, code) for topic, code in stuck.items() if code != NONE_YET]
-        return bool(self.refusals)
+                unsent = {topic: code for topic, code in unsent.items() if code != NO_ANSWER}
+        return [transient_refusal(topic, code) for topic, code in unsent.items() if code != NOT_SENT_YET]
 
-    def _judge(self, line: Line, answer: Answer) -> bool:
-        """Draws the consequence of one batch's answer. True: to be sent again."""
-        batch = line.head()
-        if answer.code == codes.NONE:
-            self._identity.advance(line.where, len(batch))
-            for nth, (index, record) in enumerate(line.take(len(batch))):
-                self.receipt[index] = receipt_of(line.where, record, answer, nth)
-        elif answer.code in RECORD_REASONS and len(batch) > 1:
-            self._directory.forget_limits(line.where[0])
-            line.split(len(batch))
-        elif answer.code in RECORD_REASONS:
-            self.refusals.append(refused_record(line.take(1)[0][0], line.where[0], answer.code))
-        elif answer.code in TOPIC_REASONS:
-            self._refuse(refused_topic(line.where[0], answer.code))
-        elif answer.code in TRANSIENT_REASONS or answer.code == NO_ANSWER:
-            line.last_code = answer.code
-            return True
-        elif answer.code in FENCED_CODES:
-            raise Fenced(f"{self._identity.transactional_id}: fenced, or aborted by the broker's time limit")
-        else:
-            raise DeliveryUnknown(f"{self._identity.transactional_id}: produce, error code {answer.code}")
-        return False
+    def _apply(self, queue: PartitionQueue, answer: ProduceAnswer) -> Verdict:
+        batch = queue.head()
+        topic = queue.where[0]
+        verdict = judge(answer, batch)
+        match verdict:
+            case Verdict.APPENDED:
+                self._identity.advance(queue.where, len(batch))
+                for nth, (index, record) in enumerate(queue.take(len(batch))):
+                    self._on_receipt(index, _receipt(queue.where, record, answer, nth))
+            case Verdict.RETRY:
+                queue.last_code = answer.code
+            case Verdict.SPLIT:
+                self._directory.forget_limits(topic)
+                queue.split(len(batch))
+            case Verdict.RECORD_REFUSED:
+                [(index, _record)] = queue.take(1)
+                self._on_refusal(record_refusal(index, topic, answer.code))
+            case Verdict.TOPIC_REFUSED:
+                self._refuse_topic(refusal_by_code(topic, answer.code))
+            case Verdict.FAILED:
+                raise ProduceFailed(queue.where, answer.code)
+        return verdict
 
-    async def _refuse_missing(self, topics: Iterable[str], since_s: float) -> None:
-        for refusal in await missing_among(self._directory, topics, since_s=since_s):
-            self._refuse(refusal)
+    def _refuse_topic(self, refusal: Refusal) -> None:
+        for queue in self.queues.values():
+            if queue.where[0] == refusal.destination:
+                queue.clear()
+        self._on_refusal(refusal)
 
-    def _refuse(self, refusal: Refusal) -> None:
-        if refusal not in self.refusals:
-            self.refusals.append(refusal)
-        for line in self.lines.values():
-            if line.where[0] == refusal.destination:
-                line.clear()
+
+def _receipt(where: TopicPartition, record: OutRecord, answer: ProduceAnswer, nth: int) -> Receipt:
+    """The place of the `nth` record of an appended batch."""
+    at_ms = record.timestamp_ms if answer.append_time_ms < 0 else answer.append_time_ms
+    return Receipt(kafka_partition=where[1], offset=answer.base_offset + nth, at_ms=at_ms)
+
+
+# --- refusals
+
+
+def record_refusal(index: int, topic: str, code: int) -> Refusal:
+    """The refusal of a record for its content or size."""
+    return Refusal(cause=RefusalCause.RECORD, reason=RECORD_REASONS[code], destination=topic, index=index)
+
+
+def refusal_by_code(topic: str, code: int) -> Refusal:
+    """The refusal of a topic that takes nothing from us."""
+    return Refusal(cause=RefusalCause.DESTINATION, reason=TOPIC_REASONS[code], destination=topic)
+
+
+def transient_refusal(topic: str, code: int) -> Refusal:
+    """The refusal of a topic that takes nothing at present, for reasons of its brokers or replicas."""
+    return Refusal(cause=RefusalCause.TRANSIENT, reason=TRANSIENT_REASONS.get(code, "timed_out"), destination=topic)
+
+
+def refusal_by_layout(topic: str, layout: TopicLayout) -> Refusal | None:
+    """The refusal that the topic's metadata amount to; None if records could be sent there."""
+    if layout.state is TopicState.PRESENT:
+        return None
+    if layout.state is TopicState.UNSETTLED:
+        return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=topic)
+    return Refusal(cause=RefusalCause.DESTINATION, reason=f"topic_{layout.state}", destination=topic)
+
+
+async def find_missing(directory: TopicDirectory, topics: Iterable[str], *, since_s: float) -> list[Refusal]:
+    """Refusals of those topics that are gone or forbidden by metadata read at loop time `since_s` or later; none if Kafka
+    is silent."""
+    try:
+        layouts = await directory.layouts(set(topics), since_s=since_s)
+    except BrokerUnavailable:
+        return []
+    return [refusal for topic, layout in layouts.items() if (refusal := refusal_by_layout(topic, layout))]
+
+
+async def not_writable_reason(directory: TopicDirectory, where: TopicPartition, layout: TopicLayout) -> Refusal | None:
+    """The refusal of a Kafka partition that would not take a record now; None if it would. Raises: BrokerUnavailable.
+
+    Asked before a transaction touches it, and never left to the broker: a transaction ends only when every Kafka
+    partition in it has written that it ended, aborted or not. One without a leader or without enough replicas would
+    keep the shard's transactional id busy, and with it every other topic of the shard.
+    """
+    if await _not_writable(directory, where, layout, since_s=None) is None:
+        return None
+    # Nothing is refused by cached facts alone: a topic that is put right takes records from the next attempt on.
+    now_s = asyncio.get_running_loop().time()
+    layout = await directory.layout(where[0], since_s=now_s)
+    if refusal := refusal_by_layout(where[0], layout):
+        return refusal
+    return await _not_writable(directory, where, layout, since_s=now_s)
+
+
+async def _not_writable(
+    directory: TopicDirectory, where: TopicPartition, layout: TopicLayout, *, since_s: float | None
+) -> Refusal | None:
+    topic, number = where
+    leader = layout.leader_of(number)
+    if leader < 0:
+        return transient_refusal(topic, codes.LEADER_NOT_AVAILABLE)
+    in_sync, replicas = layout.in_sync[number], layout.replicas[number]
+    in_sync_min = (await directory.limits(topic, since_s=since_s)).in_sync_min or 1
+    if in_sync >= in_sync_min:
+        return None
+    # More than there are replicas are asked for: most brokers are content with all of them.
+    if in_sync == replicas and await directory.leader_caps_in_sync_min(leader):
+        return None
+    return transient_refusal(topic, codes.NOT_ENOUGH_REPLICAS)
+
+
+async def too_large(directory: TopicDirectory, record: OutRecord, *, since_s: float) -> bool:
+    """True if the record alone is certainly over ours or its topic's limit, as it was at loop time `since_s` or later; the
+    broker judges records close to it."""
+    least_bytes = wire_bytes(record) - ESTIMATE_SLACK_BYTES
+    for limit_since_s in (None, since_s):
+        limits = await directory.limits(record.topic, since_s=limit_since_s)
+        if least_bytes <= min(RECORD_BYTES_MAX, limits.record_bytes_max or RECORD_BYTES_MAX):
+            return False
+    return True

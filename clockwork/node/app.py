@@ -4,9 +4,10 @@ How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reas
 then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
 
 How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
-within the drain time; the group is left last, so that nobody takes a shard that is still being drained. A second signal
-ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its place in
-the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over at once.
+within the drain time; the group is left last, so that no other node takes a shard that is still being drained. A second
+signal ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its
+place in the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over
+at once.
 """
 
 import asyncio
@@ -39,8 +40,7 @@ from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
 from clockwork.http.server import HttpServer, make_app
-from clockwork.http.siblings import Sibling, answering_siblings
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
@@ -51,11 +51,12 @@ from clockwork.node.readiness import NodeReadiness as NodeReadiness
 from clockwork.node.readiness import Role as Role
 from clockwork.node.resources import (
     http_tls,
-    kafka_settings,
+    kafka_context,
     leave_as,
     prepare_resources,
     watched_certificates,
 )
+from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.ports.store import Stores
@@ -75,7 +76,7 @@ TAKEOVERS_AT_ONCE: Final = 16
 """Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
 coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
-"""Of a process of a node: standard input, a pipe that ends with its parent (`clockwork.node.processes`)."""
+"""Standard input, which in one of several processes is a pipe that ends with its parent (`clockwork.node.processes`)."""
 PREPARE_BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=5_000)
 
 
@@ -181,7 +182,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
-    kafka = kafka_settings(settings)
+    kafka = kafka_context(settings)
     https = http_tls(settings)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings.log.tracing))
@@ -244,7 +245,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             telemetry,
             accepts=role.accepts,
             gate=access.gate,
-            sibling=sibling,
+            pages=SiblingPages(sibling=sibling) if sibling is not None else None,
             admin=admin_parts(settings, stores, requests),
         )
         if sibling is not None:
@@ -290,23 +291,23 @@ def _readiness(
 
 def _make_commands(
     role: Role,
-    kafka: KafkaSettings,
+    kafka: KafkaContext,
     requests: RequestService,
     publisher: KafkaPublisher,
     telemetry: PrometheusTelemetry,
     access: Access,
 ) -> Commands | None:
     """The commands front door, if it is open."""
-    if not (kafka.commands and role.accepts):
+    if not (kafka.settings.commands and role.accepts):
         return None
     worker = CommandWorker(
         requests=requests,
-        cluster=kafka.cluster,
+        cluster=kafka.settings.cluster,
         publisher=publisher,
         rng=requests.context.rng,
         principal=access.principal_of_commands,
-        topic=kafka.commands_topic,
-        dead_letter_topic=kafka.dead_letters_topic,
+        topic=kafka.settings.commands_topic,
+        dead_letter_topic=kafka.settings.dead_letters_topic,
     )
     return partial(KafkaCommandLog(kafka, telemetry).run, worker.work)
 

@@ -3,7 +3,7 @@
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.http.operations import AdminParts
 from clockwork.kafka.dead_letters import KafkaDeadLetters
-from clockwork.node.resources import kafka_settings
+from clockwork.node.resources import kafka_context
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
@@ -19,7 +19,7 @@ def admin_parts(settings: Settings, stores: Stores, requests: RequestService) ->
     return AdminParts(
         pausing=PauseAdmin(stores.pauses, context.clock, context.rng, settings.intake),
         letters=DeadLetterAdmin(
-            KafkaDeadLetters(kafka_settings(settings)), requests, dead_letter_topics(settings.runner)
+            KafkaDeadLetters(kafka_context(settings)), requests, dead_letter_topics(settings.runner)
         ),
         discards=Discarder(context),
         survey=ShardAdmin(stores.schedules, context.waker, context.clock, context.rng, settings.intake),

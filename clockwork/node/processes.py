@@ -1,7 +1,7 @@
 """Several processes of one node, because one Python process uses one core: `--processes n`, `CLOCKWORK_PROCESSES`.
 
 A parent process that does nothing else starts n times `python -m clockwork`. Each is a whole node: a group member with its
-own share of the shards. They share the HTTP port (`http.siblings` answers for all of them) and their end:
+own share of the shards. They share the HTTP port (`node.siblings` answers for all of them) and their end:
 
                      ┌──── died: after a back-off, once more ────┐
     parent ──start──►│ process 0 … n-1 ──refused to start (2)──► all others drain; 2

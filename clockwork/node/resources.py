@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from clockwork.clock import SystemClock
 from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
-from clockwork.kafka.client import KafkaSettings
-from clockwork.kafka.leave import leave_group
+from clockwork.kafka.client import KafkaContext
+from clockwork.kafka.ownership import leave_group
 from clockwork.kafka.security import kafka_cert_files, kafka_security
 from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.findings import merged
@@ -52,11 +52,11 @@ def _stores(settings: Settings) -> AbstractAsyncContextManager[Stores]:
 
 async def _make_resources(settings: Settings, stores: Stores) -> None:
     await stores.init()
-    await create_internal_topics(kafka_settings(settings))
+    await create_internal_topics(kafka_context(settings))
 
 
 async def _check_resources(settings: Settings, stores: Stores, *, fires: bool) -> None:
-    found = merged([await stores.check(), await check_kafka(kafka_settings(settings), fires=fires)])
+    found = merged([await stores.check(), await check_kafka(kafka_context(settings), fires=fires)])
     for warning in found.warnings:
         log.warning("Works, and could be safer", extra={"event": "check.warning", "warning": warning})
     if found.problems:
@@ -74,7 +74,7 @@ async def leave_for_good(settings: Settings) -> None:
 
 async def leave_as(settings: Settings, instance_id: str) -> None:
     """Removes one static member, whose shards are then assigned to others. Raises: Unavailable."""
-    there = await leave_group(kafka_settings(settings), instance_id)
+    there = await leave_group(kafka_context(settings), instance_id)
     log.info(
         "Left for good",
         extra={"event": "group.left_for_good", "instance_id": instance_id, "was_member": there},
@@ -95,7 +95,7 @@ def http_cert_files(settings: Settings) -> CertFiles | None:
 
 
 def watched_certificates(
-    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaSettings
+    settings: Settings, https: ssl.SSLContext | None, kafka: KafkaContext
 ) -> list[tuple[ssl.SSLContext, CertFiles]]:
     """Those that are loaded again when they change."""
     found = [
@@ -105,18 +105,8 @@ def watched_certificates(
     return [(context, files) for context, files in found if context is not None and files is not None]
 
 
-def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Kafka's settings, as the environment gives them. Raises: CannotStart."""
-    chosen = settings.kafka
-    return KafkaSettings(
-        brokers=",".join(chosen.brokers),
-        cluster=chosen.cluster,
-        shards=chosen.shards,
-        consumer_group=chosen.consumer_group,
-        commands=settings.access.commands == "on",
-        client_dead_letters=tuple(sorted(set(settings.dead_letters.of_clients().values()))),
-        instance_id=chosen.instance_id,
-        session_timeout_ms=chosen.session_timeout_ms,
-        heartbeat_interval_ms=chosen.heartbeat_interval_ms,
-        security=kafka_security(settings.kafka_security, region=settings.dynamo.region),
+def kafka_context(settings: Settings) -> KafkaContext:
+    """The settings' Kafka, with its certificates and credentials loaded. Raises: CannotStart."""
+    return KafkaContext(
+        settings=settings.kafka, security=kafka_security(settings.kafka_security, region=settings.dynamo.region)
     )

@@ -74,7 +74,7 @@ class OtelTracer:
             "clockwork.shard": row.shard,
         }
         if receipt is not None:
-            # Of a dead letter these are where it is, which is not the topic that it was for.
+            # A dead letter has the partition and offset of the dead-letter topic, not of the topic that it was for.
             attributes["messaging.destination.partition.id"] = str(receipt.kafka_partition)
             attributes["messaging.kafka.offset"] = receipt.offset
         span = self._tracer.start_span(
@@ -105,7 +105,7 @@ def _whose(client_id: ClientId, topic: Topic) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_tracer(tracing: Literal["off", "otlp"]) -> AsyncIterator[Tracer]:
-    """What the setting asks for; at the end the last spans are sent. Raises: CannotStart."""
+    """Opens the tracer that the setting names; sends the last spans at the end. Raises: CannotStart."""
     if tracing == "off":
         yield NO_TRACER
         return

@@ -55,6 +55,6 @@ class PauseAdmin:
                         await self._store.write_pauses(pauses)
                     return pauses
                 except (Contested, StoreUnavailable) as error:
-                    # Somebody else's change, or an earlier copy of this one: the next round reads which.
+                    # Another caller's change, or an earlier copy of this one: the next round reads which.
                     why = f"the pauses could not be changed in time: {error}"
                 await patience.pause(why)

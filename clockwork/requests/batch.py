@@ -20,9 +20,8 @@ from typing import Final, TypeVar
 
 from clockwork.errors import Unavailable
 
-ITEMS_MAX: Final = 1_000
 ITEM_MS: Final = 20
-"""What each item adds to the time limit of a request."""
+"""Milliseconds that each item adds to the time limit of a request."""
 WAVE: Final = 250
 STARTED_PER_TURN: Final = 50
 """Items started in one turn of the event loop, which heartbeats share: their first steps take a few milliseconds."""

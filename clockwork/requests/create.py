@@ -11,7 +11,7 @@ differently long, and must not reorder them.
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.position import RANDOM_DIGITS, acceptance_of, accepted_ms_of, new_position
-from clockwork.domain.schedule import Pointer, Row, Schedule
+from clockwork.domain.schedule import NewSchedule, Pointer, Row, Schedule
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import (
@@ -26,7 +26,7 @@ from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.results import Created, CreateResult, KeyTaken, NewSchedule, Repeated, ScheduleView, Status
+from clockwork.requests.results import Created, CreateResult, KeyTaken, Repeated, ScheduleView, Status
 
 
 async def create_schedule(
@@ -128,19 +128,7 @@ def _row(
     replaces: Pointer | None = None,
 ) -> Row:
     schedule = Schedule(
-        client_id=new.client_id,
-        schedule_key=new.schedule_key,
-        ordering_key=new.ordering_key,
-        due_ms=new.due_ms,
-        topic=new.topic,
-        guarantee=new.guarantee,
-        task_data=new.task_data,
-        data_form=new.data_form,
-        headers=new.headers,
-        traceparent=new.traceparent,
-        deadline_ms=new.deadline_ms,
-        on_late=new.on_late,
-        retry=new.retry,
+        **new.fields(),
         created_at_ms=context.clock.now_ms(),
         version=replaces.version + 1 if replaces is not None else 1,
         delivery_id=new_delivery_id(context),

@@ -30,7 +30,7 @@ TRIES_MAX: Final = 3
 LONG_DUE_MS: Final = 1_000
 """A row that is due for longer than this waits for its lane, so its owner is asked to answer the hold."""
 WAITING_ROW_MS: Final = 2_000
-"""How long the owner of a waiting row may take to answer."""
+"""Time for the owner of a waiting row to answer."""
 
 
 class TooLate(Contested):

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.destination import Topic
 from clockwork.domain.position import Position
-from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, Outcome, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, Outcome, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import LimitState
 
@@ -34,29 +32,6 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NewSchedule:
-    """A create after validation and defaults; version, position and delivery id are given when it is accepted."""
-
-    client_id: ClientId
-    schedule_key: ScheduleKey
-    ordering_key: OrderingKey
-    due_ms: int
-    """Epoch milliseconds; may lie in the past: due at once."""
-    topic: Topic
-    guarantee: Guarantee
-    task_data: bytes
-    data_form: DataForm
-    headers: tuple[tuple[str, str], ...]
-    """Sorted by name."""
-    traceparent: str | None
-    deadline_ms: int | None = None
-    on_late: OnLate = OnLate.DELIVER
-    retry: RetryPolicy | None = None
-    digest: str
-    """Equal for, and only for, the same request again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleView:
     """One schedule and its state, as last read."""
 
@@ -71,7 +46,7 @@ class ScheduleView:
     outcome: Outcome | None
     """None while pending."""
     discarded_at_ms: int | None = None
-    """When its dead letter was discarded (`operations.discard`); None: it was not."""
+    """Time at which its dead letter was discarded (`operations.dead_letters`); None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from clockwork.domain.position import Position
 from clockwork.domain.rights import Principal, Right, authorize
-from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, NewSchedule, Schedule, ScheduleKey
 from clockwork.errors import Forbidden, InvalidInput, LimitState, SearchOff, TooManyPending, TooManyRequests
 from clockwork.ports.store import KeyName
 from clockwork.requests import state
@@ -33,7 +33,6 @@ from clockwork.requests.results import (
     Created,
     CreateResult,
     KeyTaken,
-    NewSchedule,
     NotFound,
     Repeated,
     ScheduleView,

@@ -1,64 +1,96 @@
 """The bodies of a `PUT` and of a `retry`.
 
-A `PUT` is the create that would have been sent, had the client known then what it knows now: what it names is laid over
-what is there, and the whole is validated exactly as a create is. So there is one set of rules, also for those that two
-fields decide together (`taskData` and its encoding, the sizes, `onLate` and its deadline), of which a `PUT` may name only
-one. `delivery` is merged field by field; `headers` and `retry` are one field each, and replaced as a whole.
+A `PUT` is the create that would have been sent with today's knowledge: its fields are laid over those of the stored
+schedule, and the whole is validated exactly as a create is. So there is one set of rules, also for those about two fields
+(`taskData` and its encoding, the sizes, `onLate` and its deadline), of which a `PUT` may name only one. `delivery` is merged
+field by field; `headers` and `retry` are one field each, and replaced as a whole.
 
-That needs the schedule that is there, which may be another one by the time it is changed. So a body is validated twice:
-when it is read, over a schedule that nothing is wrong with, so that bad input is told whatever is stored; and by the
-engine, over the one that is changed.
+The stored schedule may be another one by the time it is changed. So a body is validated twice: when it is read, over a
+schedule without faults, so that bad input is reported independently of the stored schedule; and when the change is applied,
+over the schedule that is changed.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Annotated, Any, Final, Optional
+
+from pydantic import BaseModel, Field, create_model
 
 from clockwork.domain.record import TRACEPARENT
-from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, NewSchedule, Schedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.requests.results import NewSchedule
-from clockwork.schema import render as shown
-from clockwork.schema import schedule as schemas
+from clockwork.schema.schedule import Context, DeliveryForm, DueMs, ScheduleForm, TooLarge, document_of, read_schedule
+from clockwork.schema.validation import FORM, read_form
 
 _FAULTLESS: Final[Mapping[str, Any]] = {
     "scheduleTime": 0,
     "taskData": "",
     "delivery": {"topic": "any", "deadline": 0},
 }
-_NULLABLE: Final = frozenset({"scheduleTime", "orderingKey", "taskDataEncoding", "delivery"})
-_NULLABLE_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"})
-_REMOVABLE_IN_DELIVERY: Final = frozenset({"deadline", "onLate", "retry"})
-"""Policies: `null` removes the stored one."""
+_NULL_IS_ABSENT: Final = frozenset({"scheduleTime", "orderingKey", "taskDataEncoding", "delivery"})
+_NULL_IS_ABSENT_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"})
+"""Fields that every schedule has. Any other that is null is removed from the stored schedule (but `taskData` is null)."""
+
+
+def _all_optional(model: type[BaseModel], name: str, doc: str, **more: Any) -> type[BaseModel]:
+    """The model with every field optional."""
+    fields: dict[str, Any] = {
+        each: (
+            Optional[info.rebuild_annotation()],  # noqa: UP045 - the annotation is a value here
+            Field(default=None, alias=info.alias, description=info.description),
+        )
+        for each, info in model.model_fields.items()
+    }
+    return create_model(name, __config__=FORM, __doc__=doc, **{**fields, **more})
+
+
+_DeliveryChangeForm = _all_optional(
+    DeliveryForm, "DeliveryChangeForm", "Changes of the delivery; a field that is left out stays as it is."
+)
+ChangeForm: Final = _all_optional(
+    ScheduleForm,
+    "ChangeForm",
+    "Changes of a pending schedule; a field that is left out stays as it is. `clientId` and `scheduleKey` only as in the "
+    "path.",
+    delivery=(_DeliveryChangeForm | None, None),
+)
+"""Describes the body of a `PUT`; it is read by `read_put`, over the stored schedule."""
+
+
+class RearmForm(BaseModel):
+    """Due time of a failed schedule that is armed again."""
+
+    model_config = FORM
+
+    schedule_time_ms: Annotated[DueMs | None, Field(alias="scheduleTime")] = None
+    """By default now."""
+
+
+class NothingForm(BaseModel):
+    """An empty object."""
+
+    model_config = FORM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PutChange:
-    """The change that a `PUT` asks for. Implements the engine's `Change`."""
+    """The change that a `PUT` asks for: a `requests.results.Change`."""
 
     given: Mapping[str, Any]
-    """The body, without what counts as absent."""
+    """The body, without the fields that count as absent."""
     cluster: str
     now_ms: int
 
     def __call__(self, schedule: Schedule) -> Schedule:
         """Raises: InvalidInput, TooLarge."""
-        new = _validated(_laid_over(shown.request_of(schedule), self.given), self.cluster, self.now_ms)
-        own_traceparent = any(name.lower() == TRACEPARENT for name, _ in new.headers)
-        return replace(
-            schedule,
-            ordering_key=new.ordering_key,
-            due_ms=new.due_ms,
-            topic=new.topic,
-            guarantee=new.guarantee,
-            task_data=new.task_data,
-            data_form=new.data_form,
-            headers=new.headers,
-            deadline_ms=new.deadline_ms,
-            on_late=new.on_late,
-            retry=new.retry,
-            traceparent=None if own_traceparent else schedule.traceparent,
-        )
+        # The stored time is not checked again: it was accepted, maybe in another form.
+        present = {**document_of(schedule), "scheduleTime": 0}
+        wanted = _validated(_laid_over(present, self.given), self.cluster, self.now_ms)
+        own_traceparent = any(name.lower() == TRACEPARENT for name, _ in wanted.headers)
+        fields = wanted.fields() | {"traceparent": None if own_traceparent else schedule.traceparent}
+        if "scheduleTime" not in self.given:
+            fields["due_ms"] = schedule.due_ms
+        return replace(schedule, **fields)
 
 
 def read_put(document: Any, *, client_id: ClientId, schedule_key: ScheduleKey, cluster: str, now_ms: int) -> PutChange:
@@ -74,7 +106,7 @@ def read_put(document: Any, *, client_id: ClientId, schedule_key: ScheduleKey, c
     given = _without_absent({name: value for name, value in document.items() if name not in names})
     try:
         _validated(_laid_over({**_FAULTLESS, **names}, given), cluster, now_ms)
-    except schemas.TooLarge:
+    except TooLarge:
         if not wrong:
             raise
     except InvalidInput as invalid:
@@ -86,35 +118,22 @@ def read_put(document: Any, *, client_id: ClientId, schedule_key: ScheduleKey, c
 
 def read_retry(document: Any, *, cluster: str, now_ms: int) -> int | None:
     """The due time that a `retry` asks for; None: now. Raises: InvalidInput."""
-    if not isinstance(document, dict):
-        raise InvalidInput([FieldError("body", "should be a JSON object")])
-    unknown = sorted(document.keys() - {"scheduleTime"})
-    errors = [FieldError(name, "is no field of this request") for name in unknown[: schemas.MEMBERS_MAX]]
-    due_ms = document.get("scheduleTime")
-    if due_ms is not None:
-        names = {"clientId": "any", "scheduleKey": "any"}
-        try:
-            due_ms = _validated({**_FAULTLESS, **names, "scheduleTime": due_ms}, cluster, now_ms).due_ms
-        except InvalidInput as invalid:
-            errors += invalid.errors
-    if errors:
-        raise InvalidInput(errors)
-    return due_ms
+    return read_form(RearmForm, document, Context(cluster=cluster, now_ms=now_ms)).schedule_time_ms
 
 
 def read_nothing(document: Any) -> None:
-    """The body of a request that says all by its path. Raises: InvalidInput."""
+    """The body of a request whose path says everything. Raises: InvalidInput."""
     if document != {}:
         raise InvalidInput([FieldError("body", "should be absent, or an empty JSON object")])
 
 
 def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the fields that are null: an optional field that is null counts as absent, and here all are optional. But
-    `taskData` may be null, and a policy that is null is removed."""
-    given = {name: value for name, value in document.items() if value is not None or name not in _NULLABLE}
+    given = {name: value for name, value in document.items() if value is not None or name not in _NULL_IS_ABSENT}
     if isinstance(delivery := given.get("delivery"), dict):
         given["delivery"] = {
-            name: value for name, value in delivery.items() if value is not None or name not in _NULLABLE_IN_DELIVERY
+            name: value
+            for name, value in delivery.items()
+            if value is not None or name not in _NULL_IS_ABSENT_IN_DELIVERY
         }
     return given
 
@@ -122,12 +141,9 @@ def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
 def _laid_over(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**present, **given}
     if isinstance(delivery := given.get("delivery"), dict):
-        laid_over = {**present["delivery"], **delivery}
-        merged["delivery"] = {
-            name: value for name, value in laid_over.items() if value is not None or name not in _REMOVABLE_IN_DELIVERY
-        }
+        merged["delivery"] = {**present["delivery"], **delivery}
     return merged
 
 
 def _validated(document: dict[str, Any], cluster: str, now_ms: int) -> NewSchedule:
-    return schemas.read_schedule(document, cluster=cluster, now_ms=now_ms, traceparent=None)
+    return read_schedule(document, cluster=cluster, now_ms=now_ms, traceparent=None)

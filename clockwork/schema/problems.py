@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from clockwork.errors import (
     ClockworkError,
@@ -17,7 +19,9 @@ from clockwork.errors import (
     Unavailable,
 )
 from clockwork.requests.results import Declined, KeyTaken, NotFound, Reason, Refused, VersionDiffers
-from clockwork.schema.schedule import TooLarge, answer
+from clockwork.schema.render import render_schedule
+from clockwork.schema.schedule import ScheduleDocument, TooLarge
+from clockwork.schema.validation import DOCUMENT
 
 TYPE_PREFIX = "urn:clockwork:problem:"
 MEDIA_TYPE = "application/problem+json"
@@ -187,12 +191,14 @@ def internal(error_id: str) -> Problem:
 
 
 def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
-    """A refusal by the HTTP server itself: unknown paths, methods, and the like."""
+    """The refusals of the HTTP server itself: unknown paths, methods, and the like."""
+    # Python's phrase for it changed with 3.13, to RFC 9110's.
+    phrase = "URI Too Long" if status is HTTPStatus.REQUEST_URI_TOO_LONG else status.phrase
     return Problem(
         status=status,
-        kind=status.phrase.lower().replace(" ", "-").replace("'", ""),
-        title=status.phrase,
-        detail=status.description or status.phrase,
+        kind=phrase.lower().replace(" ", "-").replace("'", ""),
+        title=phrase,
+        detail=status.description or phrase,
         headers={"Allow": ", ".join(sorted(allow))} if allow else {},
     )
 
@@ -227,12 +233,12 @@ def of_declined(result: Declined, *, retry: bool = False) -> Problem:
         case NotFound():
             return schedule_not_found()
         case VersionDiffers(view):
-            return version_differs(view.version, answer(view))
+            return version_differs(view.version, render_schedule(view))
         case KeyTaken(view):
-            return conflict(Reason.PENDING.value, _REFUSED[Reason.PENDING], answer(view))
+            return conflict(Reason.PENDING.value, _REFUSED[Reason.PENDING], render_schedule(view))
         case Refused(reason, view):
             texts = {**_REFUSED, **_RETRY_REFUSED} if retry else _REFUSED
-            return conflict(reason.value, texts[reason], answer(view))
+            return conflict(reason.value, texts[reason], render_schedule(view))
 
 
 def of_error(error: ClockworkError) -> Problem:
@@ -258,3 +264,69 @@ def of_error(error: ClockworkError) -> Problem:
         case _:
             # Contested, Unreadable, …: the stored state is one that this node cannot settle now.
             return unavailable("The stored state could not be read or settled. Try again.")
+
+
+# --- the documents, as models
+
+
+class FieldErrorDocument(BaseModel):
+    """One wrong field of a request."""
+
+    model_config = DOCUMENT
+
+    field: str
+    """Its place, such as `delivery.topic`; `body` for the body as a whole."""
+    message: str
+    """Advice: what to change."""
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = DOCUMENT
+
+    type: str
+    """A stable name of the kind of problem, for programs."""
+    title: str
+    """The same for every problem of the kind."""
+    status: int
+    """The HTTP status."""
+    detail: str
+    """Details of this one."""
+
+
+class InvalidDocument(ProblemDocument):
+    """A request with wrong fields: all of them at once."""
+
+    errors: list[FieldErrorDocument] | None = None
+    """Absent if the request could not be read as HTTP."""
+
+
+class ConflictDocument(ProblemDocument):
+    """The schedule's state does not allow the request."""
+
+    reason: Literal["pending", "delivered", "failed", "cancelled", "in_flight"]
+    """The state, or `in_flight`: too close to its time to say; ask again."""
+    schedule: ScheduleDocument
+
+
+class StaleDocument(ProblemDocument):
+    """The schedule has another version."""
+
+    schedule: ScheduleDocument
+    """The present one."""
+
+
+class InternalDocument(ProblemDocument):
+    """An error in the service; the outcome is unknown, and the same request again settles it."""
+
+    error_id: str | None = None
+    """Finds the details in the service's log."""
+
+
+class UnreadyDocument(ProblemDocument):
+    """The node cannot do what its role does."""
+
+    reasons: list[str] | None = None
+    """Absent if no connection was free."""
+    details: dict[str, Any] | None = None

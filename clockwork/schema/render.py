@@ -1,15 +1,28 @@
-"""The parts of an answer: what a schedule is, and how it ended."""
+"""Answers: a schedule with its state, and an ended one of a key's history. Their models are in `schedule`."""
 
 from typing import Any
 
 from clockwork.domain.position import accepted_ms_of, due_ms_of
-from clockwork.domain.schedule import DataForm, EndState, Outcome, Schedule
-from clockwork.schema import policies
-from clockwork.schema.data_forms import answered_data
+from clockwork.domain.schedule import EndState, Outcome, Schedule
+from clockwork.requests.results import ScheduleView
+from clockwork.schema.schedule import document_of
 
 
-def past(outcome: Outcome) -> dict[str, Any]:
-    """A schedule that has ended, as a history shows it; `superseded`: it was moved, and what it became stands there too."""
+def render_schedule(view: ScheduleView) -> dict[str, Any]:
+    """A schedule and its state, as every answer shows it: a `ScheduleDocument`."""
+    document = {
+        "clientId": view.client_id,
+        "scheduleKey": view.schedule_key,
+        "scheduleTime": due_ms_of(view.position),
+    }
+    document |= _content(view.schedule)
+    document |= {"status": view.status.value, "version": view.version, "shard": view.shard}
+    return document if view.outcome is None else document | _ending(view.outcome)
+
+
+def render_history(outcome: Outcome) -> dict[str, Any]:
+    """An ended schedule in a key's history: a `PastDocument`. `superseded`: it was moved, and the moved one is listed
+    too."""
     schedule = outcome.schedule
     identity = {
         "clientId": outcome.client_id,
@@ -19,36 +32,21 @@ def past(outcome: Outcome) -> dict[str, Any]:
     }
     state: dict[str, Any] = {"status": outcome.state.value, "endedAt": outcome.at_ms}
     version = {"version": schedule.version} if schedule is not None else {}
-    return identity | content(schedule) | state | version | ending(outcome)
+    return identity | _content(schedule) | state | version | _ending(outcome)
 
 
-def content(schedule: Schedule | None) -> dict[str, Any]:
-    """What was asked for; nothing of what could not be read."""
+def _content(schedule: Schedule | None) -> dict[str, Any]:
+    """The content of a schedule; empty if it could not be read."""
     if schedule is None:
         return {}
-    return request_of(schedule) | {"createdAt": schedule.created_at_ms, "deliveryId": schedule.delivery_id}
+    document = document_of(schedule)
+    document["createdAt"] = schedule.created_at_ms
+    document["deliveryId"] = schedule.delivery_id
+    return document
 
 
-def request_of(schedule: Schedule) -> dict[str, Any]:
-    """The request that would create this schedule, with every field named."""
-    return {
-        "clientId": schedule.client_id,
-        "scheduleKey": schedule.schedule_key,
-        "scheduleTime": schedule.due_ms,
-        "orderingKey": schedule.ordering_key,
-        "taskData": answered_data(schedule),
-        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
-        "delivery": {
-            "topic": schedule.topic,
-            "guarantee": schedule.guarantee.value,
-            "headers": dict(schedule.headers),
-        }
-        | policies.shown(schedule),
-    }
-
-
-def ending(outcome: Outcome) -> dict[str, Any]:
-    """How it ended, where there is more to tell than that."""
+def _ending(outcome: Outcome) -> dict[str, Any]:
+    """The receipt of a delivered schedule, the reason of a failed one; empty for the others."""
     if outcome.state is EndState.DELIVERED and outcome.receipt is not None:
         delivered = {
             "topic": outcome.schedule.topic if outcome.schedule is not None else None,

@@ -1,51 +1,52 @@
-"""What clients send and what they are answered, to and from the values of the domain.
+"""A schedule as JSON: its create, its answer, and the way between both and the values of the domain.
 
-Every wrong field is named at once: fields are checked by pydantic in strict mode (no number becomes a text, no text a
-number), and what only two fields together decide (`taskData` and its encoding, the sizes) is checked after that.
+The form of a create and the document of an answer are one family of models: a field that both have alike is declared once,
+in `_KeyFields`, `_Fields` or `_DeliveryFields`; where a create may leave out what an answer always says, both stand beside
+each other. `read_schedule` and `document_of` are each other's inverse. The body of a `PUT` (`change.ChangeForm`) and the
+OpenAPI document are derived from here.
+
+Every wrong field is named at once: fields are checked by pydantic in strict mode, and rules about two fields together
+(`taskData` and its encoding, the sizes, the policies) after that.
 """
 
+import base64
+import binascii
 import hashlib
+import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-)
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic.alias_generators import to_camel
 
 from clockwork.domain import names
 from clockwork.domain.destination import Topic
-from clockwork.domain.position import due_ms_of
 from clockwork.domain.record import RESERVED_PREFIX, TRACEPARENT
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, ScheduleKey
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.schedule import (
+    ClientId,
+    DataForm,
+    Guarantee,
+    NewSchedule,
+    OnLate,
+    OrderingKey,
+    Schedule,
+    ScheduleKey,
+)
 from clockwork.errors import FieldError, InvalidInput
-from clockwork.requests.results import NewSchedule, ScheduleView
 from clockwork.schema import json as json_body
-from clockwork.schema import policies
-from clockwork.schema import render as shown
-from clockwork.schema.data_forms import stored_data
-from clockwork.schema.times import due_ms_of_input
+from clockwork.schema.times import SECONDS_LIKE_MAX, due_ms_of_input
+from clockwork.schema.validation import DOCUMENT, FORM, in_requests, read_form, validated
 
 AHEAD_MS_MAX: Final = 3_653 * 86_400_000
 """Ten years, leap days included."""
 STORED_BYTES_MAX: Final = 256 * 1024
 """`taskData` and headers together; a DynamoDB item holds 400 KB, and the rest of a row has its bounds too."""
+TASK_DATA_LEVELS_MAX: Final = 64
 HEADERS_MAX: Final = 100
 HEADER_NAME_BYTES_MAX: Final = 256
-MEMBERS_MAX: Final = 100
-"""Names in one object of a request, `taskData` aside: more is no mistake that a list of errors would help with."""
-_QUOTED_CHARS_MAX: Final = 100
 
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, the four fields of version 00, which every later version begins with."""
 
@@ -54,43 +55,41 @@ class TooLarge(InvalidInput):
     """`taskData` and headers are larger than a schedule may be."""
 
 
+# --- rules of single fields
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Context:
-    """What the validity of a field depends on besides the request."""
+class Context:
+    """The part of a field's validity that does not depend on the request."""
 
     cluster: str
     now_ms: int
 
 
-def _context(info: ValidationInfo) -> _Context:
-    if not isinstance(info.context, _Context):
-        raise TypeError("a schedule is validated without its context")
-    return info.context
-
-
 def client_id_of(value: str) -> str:
-    """A legal `clientId`. Raises: ValueError, as the two below."""
+    """A legal `clientId`. Raises: ValueError, with a message for the client."""
     if not names.is_client_id(value):
         raise ValueError("should be 1 to 128 of A-Z a-z 0-9 . _ -")
     return value
 
 
 def key_of(value: str) -> str:
-    """A legal `scheduleKey` or `orderingKey`."""
+    """A legal `scheduleKey` or `orderingKey`. Raises: ValueError, with a message for the client."""
     if not names.is_key(value):
         raise ValueError(f"should be 1 to {names.KEY_BYTES_MAX} bytes of UTF-8")
     return value
 
 
 def topic_of(value: str) -> str:
-    """A name that Kafka would take."""
-    if not _TOPIC.fullmatch(value) or value in {".", ".."}:
+    """A name that Kafka takes for a topic. Raises: ValueError, with a message for the client."""
+    if not names.is_topic(value):
         raise ValueError("should be a Kafka topic name: 1 to 249 of A-Z a-z 0-9 . _ -, and neither . nor ..")
     return value
 
 
 def topic_of_clients(value: str, cluster: str) -> str:
-    """The same, and nobody's own."""
+    """A topic that clients may deliver to: neither Kafka's own nor Clockwork's. Raises: ValueError, with a message for the
+    client."""
     topic_of(value)
     if value.startswith("__"):
         raise ValueError("topics that begin with __ are Kafka's own")
@@ -100,14 +99,22 @@ def topic_of_clients(value: str, cluster: str) -> str:
 
 
 def _topic(value: str, info: ValidationInfo) -> str:
-    return topic_of_clients(value, _context(info).cluster)
+    return topic_of_clients(value, info.context.cluster) if isinstance(info.context, Context) else value
 
 
 def _due_ms(value: object, info: ValidationInfo) -> int:
+    if not isinstance(info.context, Context):
+        raise TypeError("a schedule is validated without its context")
     due_ms = due_ms_of_input(value)
-    if due_ms > _context(info).now_ms + AHEAD_MS_MAX:
+    if due_ms > info.context.now_ms + AHEAD_MS_MAX:
         raise ValueError("should be at most 10 years ahead")
     return due_ms
+
+
+def _deadline_ms(value: int) -> int:
+    if not 0 <= value <= AHEAD_MS_MAX:
+        raise ValueError(f"should be 0 to {AHEAD_MS_MAX}")
+    return value
 
 
 def _header_name(value: str) -> str:
@@ -124,76 +131,232 @@ def _few(value: object) -> object:
     return value
 
 
-ClientIdText = Annotated[
-    str, AfterValidator(client_id_of), WithJsonSchema({"type": "string", "pattern": f"^{names.CLIENT_ID.pattern}$"})
-]
-KeyText = Annotated[
-    str,
-    AfterValidator(key_of),
-    WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": names.KEY_BYTES_MAX, "description": "1 to 512 bytes of UTF-8."}
-    ),
-]
-TopicName = Annotated[str, AfterValidator(_topic), WithJsonSchema({"type": "string", "pattern": f"^{_TOPIC.pattern}$"})]
-_HeaderName = Annotated[str, AfterValidator(_header_name)]
+CLIENT_ID_SCHEMA: Final = {"type": "string", "pattern": f"^{names.CLIENT_ID.pattern}$"}
+KEY_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": names.KEY_BYTES_MAX}
+TOPIC_SCHEMA: Final = {"type": "string", "pattern": f"^{names.TOPIC.pattern}$"}
+
+ClientIdText = Annotated[str, in_requests(client_id_of), WithJsonSchema(CLIENT_ID_SCHEMA)]
+KeyText = Annotated[str, in_requests(key_of), WithJsonSchema({**KEY_SCHEMA, "description": "1 to 512 bytes of UTF-8."})]
+TopicName = Annotated[str, AfterValidator(_topic), WithJsonSchema(TOPIC_SCHEMA)]
 DueMs = Annotated[
     int,
     BeforeValidator(_due_ms),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}],
-            "description": "Epoch milliseconds, or RFC 3339 with an offset; at most 10 years ahead; the past is now.",
+            "anyOf": [
+                {"type": "integer", "const": 0},
+                {"type": "integer", "exclusiveMinimum": SECONDS_LIKE_MAX},
+                {"type": "string", "format": "date-time"},
+            ],
+            "description": "Epoch milliseconds, or RFC 3339 with an offset; at most 10 years ahead. A past time, and 0, is "
+            "due at once. Smaller numbers look like seconds, and are refused.",
         }
     ),
 ]
-_STRICT: Final = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+_Whole = BeforeValidator(json_body.whole)
+_DeadlineMs = Annotated[
+    int,
+    _Whole,
+    in_requests(_deadline_ms),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": AHEAD_MS_MAX}),
+]
+_HeaderName = Annotated[str, AfterValidator(_header_name)]
+GuaranteeName = Literal["exactly_once", "at_least_once"]
+OnLateName = Literal["deliver", "drop", "dead_letter"]
+StatusName = Literal["pending", "delivered", "cancelled", "failed"]
+
+# --- fields that a create and an answer have alike
+
+_SHARED: Final = ConfigDict(alias_generator=to_camel, use_attribute_docstrings=True)
 
 
-class KeyForm(BaseModel):
-    """Names one schedule."""
+class _KeyFields(BaseModel):
+    model_config = _SHARED
 
-    model_config = _STRICT
-
-    client_id: Annotated[ClientIdText, Field(alias="clientId")]
-    schedule_key: Annotated[KeyText, Field(alias="scheduleKey")]
+    client_id: ClientIdText
+    schedule_key: KeyText
 
 
-class LetterForm(KeyForm):
-    """Names one dead letter."""
+class _Fields(_KeyFields):
+    ordering_key: KeyText | None = None
+    """Order is kept per topic and ordering key; by default the `scheduleKey`."""
+    task_data_encoding: Literal["json", "base64"] | None = None
+    """By default `json`: a string is its bytes, anything else compact JSON."""
 
-    delivery_id: Annotated[str, Field(alias="deliveryId", min_length=1)]
-    """Of the delivery that was given up, as the letter says."""
 
-
-class DeliveryForm(BaseModel):
-    """Where a schedule goes, how surely, and what if it cannot go there in time."""
-
-    model_config = _STRICT
+class _DeliveryFields(BaseModel):
+    model_config = _SHARED
 
     topic: TopicName
-    """It must exist; names that begin with `__` or with the cluster's prefix are refused."""
-    guarantee: Literal["exactly_once", "at_least_once"] | None = None
+    """An existing Kafka topic; names that begin with `__` or with the cluster's prefix are refused."""
+    deadline_ms: Annotated[_DeadlineMs | None, Field(alias="deadline")] = None
+    """Milliseconds after `scheduleTime` from which the schedule is late; by default never."""
+    on_late: OnLateName | None = None
+    """Action for a late schedule; by default `deliver`: it is delivered all the same."""
+
+
+# --- a create
+
+
+class KeyForm(_KeyFields):
+    """The key of one schedule."""
+
+    model_config = FORM
+
+
+class RetryForm(BaseModel):
+    """Attempts and waits for a record that its topic refuses for its content."""
+
+    model_config = FORM
+
+    attempts: Annotated[int | None, Field(ge=1, le=100), _Whole] = None
+    initial_ms: Annotated[int | None, Field(ge=100, le=3_600_000), _Whole] = None
+    max_ms: Annotated[int | None, Field(ge=100, le=86_400_000), _Whole] = None
+    factor: Annotated[float | None, Field(ge=1, le=10)] = None
+    """Two decimals are kept."""
+    jitter: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Share of a wait that may be left off at random; two decimals are kept."""
+
+
+class DeliveryForm(_DeliveryFields):
+    """Destination, guarantee and policies of a delivery."""
+
+    model_config = FORM
+
+    guarantee: GuaranteeName | None = None
     """By default `exactly_once`."""
     headers: Annotated[dict[_HeaderName, str] | None, BeforeValidator(_few)] = None
-    """Of the record, at most 100; names that begin with `clockwork-` are reserved."""
-    deadline: Annotated[int | None, Field(ge=0, le=AHEAD_MS_MAX)] = None
-    """Milliseconds after `scheduleTime`."""
-    on_late: Annotated[policies.OnLateName | None, Field(alias="onLate")] = None
-    """What becomes of it once the deadline has passed; by default `deliver`, all the same."""
-    retry: policies.RetryForm | None = None
+    """Headers of the record, at most 100; names that begin with `clockwork-` are reserved."""
+    retry: RetryForm | None = None
+    """By default the cluster's policy."""
 
 
-class ScheduleForm(KeyForm):
-    """A schedule, as it is created."""
+class ScheduleForm(_Fields):
+    """A schedule to create."""
 
-    due_ms: Annotated[DueMs, Field(alias="scheduleTime")]
-    ordering_key: Annotated[KeyText | None, Field(alias="orderingKey")] = None
-    """By default the `scheduleKey`. Order is kept per topic and ordering key."""
-    task_data: Annotated[Any, Field(alias="taskData")]
-    """Any JSON value, `null` included: only its absence is an error."""
-    task_data_encoding: Annotated[Literal["json", "base64"] | None, Field(alias="taskDataEncoding")] = None
-    """By default `json`: a string is its bytes, anything else compact JSON."""
+    model_config = FORM
+
+    schedule_time_ms: Annotated[DueMs, Field(alias="scheduleTime")]
+    task_data: Any
+    """The payload: any JSON value, `null` included; only its absence is an error."""
     delivery: DeliveryForm
+
+
+# --- an answer
+
+
+class RetryDocument(BaseModel):
+    """Attempts and waits for a record that its topic refuses for its content."""
+
+    model_config = DOCUMENT
+
+    attempts: int
+    initial_ms: int
+    max_ms: int
+    factor: float
+    jitter: float
+    """Share of a wait that may be left off at random."""
+
+
+class DeliveryDocument(_DeliveryFields):
+    """Destination, guarantee and policies of a delivery."""
+
+    model_config = DOCUMENT
+
+    guarantee: GuaranteeName
+    headers: dict[str, str]
+    """The caller's own headers."""
+    retry: RetryDocument | None = None
+    """Absent: the cluster's policy."""
+
+
+class DeliveredDocument(BaseModel):
+    """Place and time of a delivered record."""
+
+    model_config = DOCUMENT
+
+    topic: str | None
+    """null only where the stored content could not be read."""
+    partition: int
+    """The Kafka partition."""
+    offset: int
+    at_ms: Annotated[int, Field(alias="at")]
+    """The record's timestamp, in epoch milliseconds."""
+    lateness_ms: int
+    """`at` less `scheduleTime`."""
+
+
+class FailedDocument(BaseModel):
+    """Reason for giving up a schedule; its dead letter has the same."""
+
+    model_config = DOCUMENT
+
+    reason: str
+    """A short stable code, such as `topic_missing` or `record_too_large`."""
+    at_ms: Annotated[int, Field(alias="at")]
+    """In epoch milliseconds."""
+    attempts: int
+
+
+class _ContentDocument(_Fields):
+    """The content is absent only where the stored one could not be read."""
+
+    model_config = DOCUMENT
+
+    schedule_time_ms: Annotated[int, Field(alias="scheduleTime")]
+    """Due time, in epoch milliseconds."""
+    task_data: Any = None
+    """The payload as it was given: any JSON value, or base64 text."""
+    delivery: DeliveryDocument | None = None
+    created_at_ms: Annotated[int | None, Field(alias="createdAt")] = None
+    """In epoch milliseconds."""
+    delivery_id: str | None = None
+    """One for each due time that was set; the record's header `clockwork-delivery-id`."""
+    delivered: DeliveredDocument | None = None
+    """Once it is delivered."""
+    failed: FailedDocument | None = None
+    """Once it failed."""
+
+
+class ScheduleDocument(_ContentDocument):
+    """A schedule and its state."""
+
+    status: StatusName
+    version: int
+    """Number of changes under this key; also the `ETag`, in quotes."""
+    shard: int
+
+
+class PastDocument(_ContentDocument):
+    """One schedule of a key's history: its end, or the change that moved it away from here (`superseded`)."""
+
+    status: Literal["delivered", "cancelled", "failed", "superseded"]
+    ended_at_ms: Annotated[int, Field(alias="endedAt")]
+    """In epoch milliseconds."""
+    version: int | None = None
+
+
+class PageDocument(BaseModel):
+    """A page of schedules."""
+
+    model_config = DOCUMENT
+
+    schedules: list[ScheduleDocument]
+    cursor: str | None
+    """Asks for the next page; null at the end."""
+
+
+class HistoryDocument(BaseModel):
+    """A page of a key's history, newest first."""
+
+    model_config = DOCUMENT
+
+    schedules: list[PastDocument]
+    cursor: str | None
+    """Asks for the next page; null at the end."""
+
+
+# --- from a create to the domain's value
 
 
 def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str | None) -> NewSchedule:
@@ -201,103 +364,88 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
 
     Raises: InvalidInput, TooLarge (nothing else is wrong).
     """
-    errors, form = _validated(ScheduleForm, document, _Context(cluster=cluster, now_ms=now_ms))
+    context = Context(cluster=cluster, now_ms=now_ms)
+    errors, form = validated(ScheduleForm, document, context, inner="delivery")
     task_data, data_form = b"", DataForm.JSON
     if isinstance(document, dict) and "taskData" in document:
         try:
-            task_data, data_form = stored_data(document["taskData"], document.get("taskDataEncoding"))
+            task_data, data_form = _stored_data(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
     if form is not None:
-        errors += policies.wrong_policies(form.delivery)
+        errors += _wrong_policies(form.delivery)
     if errors or form is None:
         raise InvalidInput(errors)
-    headers = tuple(sorted((form.delivery.headers or {}).items()))
+    delivery = form.delivery
+    headers = tuple(sorted((delivery.headers or {}).items()))
     _check_size(task_data, headers)
     ordering_key = form.schedule_key if form.ordering_key is None else form.ordering_key
-    guarantee = Guarantee(form.delivery.guarantee or Guarantee.EXACTLY_ONCE)
+    guarantee = Guarantee(delivery.guarantee or Guarantee.EXACTLY_ONCE)
+    on_late = OnLate(delivery.on_late or OnLate.DELIVER)
+    retry = _policy_of(delivery.retry) if delivery.retry is not None else None
     return NewSchedule(
         client_id=ClientId(form.client_id),
         schedule_key=ScheduleKey(form.schedule_key),
         ordering_key=OrderingKey(ordering_key),
-        due_ms=form.due_ms,
-        topic=Topic(form.delivery.topic),
+        due_ms=form.schedule_time_ms,
+        topic=Topic(delivery.topic),
         guarantee=guarantee,
         task_data=task_data,
         data_form=data_form,
         headers=headers,
         traceparent=_kept_traceparent(traceparent, headers),
-        deadline_ms=form.delivery.deadline,
-        on_late=policies.on_late_of(form.delivery),
-        retry=policies.policy_of(form.delivery.retry) if form.delivery.retry is not None else None,
-        digest=_digest(form, document["taskData"], task_data, data_form, ordering_key, guarantee, headers),
+        deadline_ms=delivery.deadline_ms,
+        on_late=on_late,
+        retry=retry,
+        digest=_digest(
+            {
+                "clientId": form.client_id,
+                "scheduleKey": form.schedule_key,
+                "orderingKey": ordering_key,
+                "scheduleTime": form.schedule_time_ms,
+                "topic": delivery.topic,
+                "guarantee": guarantee.value,
+                "headers": headers,
+            },
+            json_body.canonical(document["taskData"]) if data_form is DataForm.JSON else task_data,
+            data_form,
+            # Fields that few creates have are part of the digest only where they are given.
+            {} if delivery.deadline_ms is None else {"deadline": delivery.deadline_ms, "onLate": on_late.value},
+            {} if retry is None else {"retry": _numbers_of(retry)},
+        ),
     )
 
 
 def read_key(document: Any) -> tuple[ClientId, ScheduleKey]:
-    """Which schedule is meant. Raises: InvalidInput."""
-    errors, form = _validated(KeyForm, document)
-    if errors or form is None:
-        raise InvalidInput(errors)
+    """The key of the schedule that a request is about. Raises: InvalidInput."""
+    form = read_form(KeyForm, document)
     return ClientId(form.client_id), ScheduleKey(form.schedule_key)
 
 
-def read_letter(document: Any) -> tuple[ClientId, ScheduleKey, str]:
-    """Which dead letter is meant: by key and delivery id. Raises: InvalidInput."""
-    errors, form = _validated(LetterForm, document)
-    if errors or form is None:
-        raise InvalidInput(errors)
-    return ClientId(form.client_id), ScheduleKey(form.schedule_key), form.delivery_id
+def _stored_data(value: Any, encoding: object) -> tuple[bytes, DataForm]:
+    """The record's value, and the form in which it was given. Raises: ValueError, with a message for the client."""
+    if isinstance(value, json_body.InvalidValue):
+        raise ValueError(value.message)
+    if encoding == "base64":
+        return _decoded(value), DataForm.BASE64
+    if isinstance(value, str):
+        return value.encode(), DataForm.TEXT
+    if json_body.deeper_than(value, TASK_DATA_LEVELS_MAX):
+        raise ValueError(f"should be nested at most {TASK_DATA_LEVELS_MAX} deep")
+    return json_body.compact(value), DataForm.JSON
 
 
-# --- errors, as clients read them
-
-_Form = TypeVar("_Form", bound=BaseModel)
-
-_MESSAGES: Final[Mapping[str, str]] = {
-    "missing": "is required",
-    "extra_forbidden": "is no field of this request",
-    "string_type": "should be a string",
-    "model_type": "should be an object",
-    "dict_type": "should be an object",
-}
-
-
-def _validated(
-    model: type[_Form], document: Any, context: _Context | None = None
-) -> tuple[list[FieldError], _Form | None]:
-    if not isinstance(document, dict):
-        return [FieldError("body", "should be a JSON object")], None
-    for name, inner in (("body", document), ("delivery", document.get("delivery"))):
-        if isinstance(inner, dict) and len(inner) > MEMBERS_MAX:
-            return [FieldError(name, f"should have at most {MEMBERS_MAX} names")], None
+def _decoded(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("should be a string, as taskDataEncoding is base64")
     try:
-        return [], model.model_validate(document, context=context)
-    except ValidationError as error:
-        return [_field_error(each) for each in error.errors(include_url=False)], None
-
-
-def _field_error(error: ErrorDetails) -> FieldError:
-    # pydantic marks an error of a mapping's key by a last step "[key]"; a header may really be called that, but then it
-    # is not the last of four.
-    path = error["loc"][:3] if len(error["loc"]) == 4 else error["loc"]
-    field = ".".join(str(step) for step in path)
-    if error["type"] == "literal_error":
-        message = f"should be {error['ctx']['expected']}"
-    elif error["type"] == "value_error":
-        message = str(error["ctx"]["error"])
-    elif error["type"] in {"string_type", "model_type"} and error["input"] is None:
-        message = "is required, and null counts as absent"
-    else:
-        message = _MESSAGES.get(error["type"], error["msg"])
-    return FieldError(_shortened(field), message)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
-
-
-# --- what fields decide together
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("should be base64 (RFC 4648, 4), with its padding") from error
+    # Stray bits behind the last byte would be lost, and the answer would differ from the request.
+    if base64.b64encode(data).decode() != value:
+        raise ValueError("should be base64 (RFC 4648, 4), without stray bits or blanks")
+    return data
 
 
 def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
@@ -308,56 +456,91 @@ def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
 
 
 def _kept_traceparent(value: str | None, headers: tuple[tuple[str, str], ...]) -> str | None:
-    """A malformed one is ignored, as W3C asks; one among the caller's own headers is meant, and stands alone."""
+    """The request's traceparent if it is well-formed (W3C: else it is ignored) and not among the caller's headers."""
     if value is None or any(name.lower() == TRACEPARENT for name, _ in headers):
         return None
     return value if _TRACEPARENT.fullmatch(value) else None
 
 
-def _digest(
-    form: ScheduleForm,
-    given: Any,
-    task_data: bytes,
-    data_form: DataForm,
-    ordering_key: str,
-    guarantee: Guarantee,
-    headers: tuple[tuple[str, str], ...],
-) -> str:
-    """Stored with the schedule: may never change for the same fields."""
-    data = json_body.canonical(given) if data_form is DataForm.JSON else task_data
-    fields = {
-        "clientId": form.client_id,
-        "scheduleKey": form.schedule_key,
-        "orderingKey": ordering_key,
-        "scheduleTime": form.due_ms,
-        "topic": form.delivery.topic,
-        "guarantee": guarantee.value,
-        "headers": headers,
-        "taskDataForm": data_form.value,
-        "taskData": hashlib.sha256(data).hexdigest(),
-    }
-    # Said by few; a digest without them is as it was before there were any.
-    if form.delivery.deadline is not None:
-        fields |= {"deadline": form.delivery.deadline, "onLate": policies.on_late_of(form.delivery).value}
-    if form.delivery.retry is not None:
-        fields["retry"] = policies.numbers_of(policies.policy_of(form.delivery.retry))
+def _wrong_policies(delivery: DeliveryForm) -> list[FieldError]:
+    """Errors that only two fields together make."""
+    errors: list[FieldError] = []
+    if delivery.on_late not in (None, "deliver") and delivery.deadline_ms is None:
+        errors.append(FieldError("delivery.deadline", f"is required with onLate {delivery.on_late!r}"))
+    if delivery.retry is not None:
+        backoff = _policy_of(delivery.retry).backoff
+        if backoff.initial_ms > backoff.max_ms:
+            errors.append(FieldError("delivery.retry.maxMs", f"should be at least initialMs, {backoff.initial_ms}"))
+    return errors
+
+
+_RETRY_DEFAULTS: Final = {"attempts": 8, "initial_ms": 1_000, "max_ms": 60_000, "factor": 2.0, "jitter": 0.0}
+"""Values of a `retry` that leaves them out."""
+
+
+def _policy_of(form: RetryForm) -> RetryPolicy:
+    given = {**_RETRY_DEFAULTS, **form.model_dump(exclude_none=True)}
+    return RetryPolicy(
+        attempts_max=given["attempts"],
+        backoff=BackoffPolicy(
+            initial_ms=given["initial_ms"],
+            max_ms=given["max_ms"],
+            factor_percent=round(given["factor"] * 100),
+        ),
+        jitter_percent=round(given["jitter"] * 100),
+    )
+
+
+def _numbers_of(policy: RetryPolicy) -> list[int]:
+    """A policy as the digest has it: the order is fixed."""
+    backoff = policy.backoff
+    return [policy.attempts_max, backoff.initial_ms, backoff.max_ms, backoff.factor_percent, policy.jitter_percent]
+
+
+def _digest(fields: dict[str, Any], data: bytes, data_form: DataForm, *optional: dict[str, Any]) -> str:
+    """The digest of a create. It is stored, so it may never change for the same fields."""
+    fields |= {"taskDataForm": data_form.value, "taskData": hashlib.sha256(data).hexdigest()}
+    for each in optional:
+        fields |= each
     return hashlib.sha256(json_body.canonical(fields)).hexdigest()
 
 
-# --- answers
+# --- from the domain's value to the create that makes it
 
 
-def answer(view: ScheduleView) -> dict[str, Any]:
-    """A schedule and its state, as every answer shows it."""
-    identity = {
-        "clientId": view.client_id,
-        "scheduleKey": view.schedule_key,
-        "scheduleTime": due_ms_of(view.position),
+def document_of(schedule: Schedule) -> dict[str, Any]:
+    """The create that makes this schedule, with every field named; an answer repeats it."""
+    delivery: dict[str, Any] = {
+        "topic": schedule.topic,
+        "guarantee": schedule.guarantee.value,
+        "headers": dict(schedule.headers),
     }
-    state = {"status": view.status.value, "version": view.version, "shard": view.shard}
-    return (
-        identity
-        | shown.content(view.schedule)
-        | state
-        | (shown.ending(view.outcome) if view.outcome is not None else {})
-    )
+    if schedule.deadline_ms is not None:
+        delivery |= {"deadline": schedule.deadline_ms, "onLate": schedule.on_late.value}
+    if (policy := schedule.retry) is not None:
+        delivery["retry"] = {
+            "attempts": policy.attempts_max,
+            "initialMs": policy.backoff.initial_ms,
+            "maxMs": policy.backoff.max_ms,
+            "factor": policy.backoff.factor_percent / 100,
+            "jitter": policy.jitter_percent / 100,
+        }
+    return {
+        "clientId": schedule.client_id,
+        "scheduleKey": schedule.schedule_key,
+        "scheduleTime": schedule.due_ms,
+        "orderingKey": schedule.ordering_key,
+        "taskData": _given_data(schedule),
+        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
+        "delivery": delivery,
+    }
+
+
+def _given_data(schedule: Schedule) -> Any:
+    match schedule.data_form:
+        case DataForm.JSON:
+            return json.loads(schedule.task_data)
+        case DataForm.TEXT:
+            return schedule.task_data.decode()
+        case DataForm.BASE64:
+            return base64.b64encode(schedule.task_data).decode()

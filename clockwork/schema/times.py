@@ -4,26 +4,49 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from clockwork.schema.json import InvalidValue
+
+SECONDS_LIKE_MAX: Final = 100_000_000_000
+"""Up to this a number is taken for seconds: as milliseconds it is a time before March 1973, which is no schedule."""
 _RFC_3339: Final = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}):(\d{2})(?:\.(\d{1,30}))?(?:[Zz]|([+-])(\d{2}):(\d{2}))", re.ASCII
+    r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}):(\d{2})(?:\.(\d+))?(?:[Zz]|([+-])(\d{2}):(\d{2}))", re.ASCII
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM: Final = "should be epoch milliseconds or an RFC 3339 time with an offset, such as 2030-01-31T12:00:00Z"
 
 
 def due_ms_of_input(value: object) -> int:
-    """Epoch milliseconds of a `scheduleTime`. Part of a millisecond counts as a whole one: nothing is ever early.
+    """Epoch milliseconds of a `scheduleTime`; 0 is at once.
 
     Raises: ValueError, with a message for the client.
     """
-    if value is None:
-        raise ValueError("is required, and null counts as absent")
-    if isinstance(value, str):
-        at_ms = _parsed_ms(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        at_ms = value
-    else:
-        raise ValueError(_FORM)
+    at_ms = time_ms_of_input(value)
+    if not isinstance(value, str) and 0 < at_ms <= SECONDS_LIKE_MAX:
+        raise ValueError("looks like seconds; milliseconds are meant (0 is at once)")
+    return at_ms
+
+
+def time_ms_of_input(value: object) -> int:
+    """Epoch milliseconds of any time. Part of a millisecond counts as a whole one: nothing is ever early.
+
+    Raises: ValueError, with a message for the client.
+    """
+    match value:
+        case None:
+            raise ValueError("is required, and null counts as absent")
+        case InvalidValue(message):
+            raise ValueError(message)
+        case str():
+            at_ms = _parsed_ms(value)
+        case bool():
+            raise ValueError(_FORM)
+        case int():
+            at_ms = value
+        # 1.0 is an integer as well (JSON Schema 2020-12, 6.1.1).
+        case float() if value.is_integer():
+            at_ms = int(value)
+        case _:
+            raise ValueError(_FORM)
     if at_ms < 0:
         raise ValueError("should not be before 1970-01-01T00:00:00Z")
     return at_ms

@@ -19,6 +19,7 @@ from clockwork.settings.parsing import (
     http_url,
     listed,
     page_url,
+    region_name,
     safe_url,
     switch,
     topic_rate,
@@ -228,9 +229,9 @@ class StoreSettings:
 class DynamoSettings:
     """DynamoDB: the tables and how to reach them."""
 
-    region: Annotated[str, Field(alias="AWS_REGION", min_length=1, description="AWS region of the tables")] = (
-        "us-east-1"
-    )
+    region: Annotated[
+        str, AfterValidator(region_name), Field(alias="AWS_REGION", description="AWS region of the tables")
+    ] = "us-east-1"
     access_key: Annotated[
         str | None, Field(alias="AWS_ACCESS_KEY", description="AWS access key; absent: the usual AWS credential chain")
     ] = None
@@ -314,20 +315,39 @@ class KafkaSettings:
     ] = None
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
+    commands: bool = False
+    """Follows from `CLOCKWORK_COMMANDS`: there is a commands topic."""
+    client_dead_letter_topics: tuple[str, ...] = ()
+    """Follows from `CLOCKWORK_DEAD_LETTER_TOPICS`: the clients' own topics of dead letters."""
 
     @property
     def shards_topic(self) -> str:
-        """The ownership topic."""
+        """The ownership topic: one Kafka partition per shard; its records are wake-ups."""
         return f"{self.cluster}-shards"
 
     @property
     def deliveries_topic(self) -> str:
-        """The markers."""
+        """The markers: one Kafka partition per shard, compacted."""
         return f"{self.cluster}-deliveries"
 
     @property
     def dead_letters_topic(self) -> str:
+        """The dead letters of all clients that have no topic of their own for them."""
         return f"{self.cluster}-dead-letters"
+
+    @property
+    def commands_topic(self) -> str:
+        """The commands, which the nodes read; only with `commands`."""
+        return f"{self.cluster}-commands"
+
+    @property
+    def commands_group(self) -> str:
+        """The consumer group of the nodes that read commands."""
+        return f"{self.consumer_group}-commands"
+
+    def transactional_id(self, shard: int) -> str:
+        """The id of a shard's producer. Fixed, so that a new owner's init fences the old one at the broker."""
+        return f"{self.cluster}-shard-{shard}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,7 +419,7 @@ class IntakeSettings:
         ),
     ] = 5_000
     scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
-    """What is due sooner is announced to the shard's owner by a wake-up."""
+    """A schedule that is due sooner is announced to the owner of its shard by a wake-up."""
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
 
 

@@ -1,4 +1,4 @@
-"""What single texts must look like, an address for example: used by the settings, before anything is opened."""
+"""Checks of single texts, an address for example, made on settings before anything is opened."""
 
 import re
 import tomllib
@@ -6,18 +6,21 @@ from ipaddress import IPv6Address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from clockwork.domain.names import is_client_id, is_topic
+
 INTEGER_MAX: Final = 2**63
-_CLIENT: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 _PAGE_URL: Final = re.compile(
     r"https?://(?:[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?(?:/[^?#\\\s]*)?",
     re.ASCII | re.IGNORECASE,
 )
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII)
+_SERVER: Final = re.compile(r"((?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?", re.ASCII)
+"""Hosts that the AWS library calls: no underscore."""
 
 
 def toml_of(text: bytes) -> dict[str, Any]:
-    """A TOML file; a byte order mark at its beginning is ignored. Raises: ValueError."""
+    """The content of a TOML file, with or without a byte order mark. Raises: ValueError."""
     try:
         return tomllib.loads(text.decode("utf-8-sig"))
     except RecursionError as error:
@@ -25,12 +28,13 @@ def toml_of(text: bytes) -> dict[str, Any]:
 
 
 def text_of(value: object) -> str | None:
-    """A TOML value as it would stand in the environment; None: it could not."""
+    """A TOML value as it would stand in the environment; None if the environment could not hold it."""
     match value:
         case bool():
             return "true" if value else "false"
         case int() if abs(value) > INTEGER_MAX:
-            return None  # of more digits than Python spells, maybe; no setting is so large
+            # Python refuses to spell integers of very many digits, and no setting is so large.
+            return None
         case int() | float() | str():
             return str(value)
         case list() if value and all(isinstance(v, str) for v in value):
@@ -40,7 +44,7 @@ def text_of(value: object) -> str | None:
 
 
 def switch(value: object) -> object:
-    """`on` or `off`, in any letter case, from the other words for them: a YAML file makes `off` false."""
+    """The word `on` or `off`, in any letter case, for the other words for them: a YAML file makes `off` false."""
     if not isinstance(value, str):
         return value
     text = value.lower()
@@ -50,28 +54,39 @@ def switch(value: object) -> object:
 
 
 def listed(value: object) -> object:
-    """`a, b` as a list."""
+    """The texts of `a, b`; any other type is returned unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def brokers_of(value: object) -> object:
-    """`host:port, host:port` as a list; gaps stay, for `broker` to refuse them."""
+    """The addresses of `host:port, host:port`; empty ones stay, for `broker` to refuse them."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 def broker(value: str) -> str:
-    """Raises: ValueError."""
+    """The address of a broker, unchanged. Raises: ValueError."""
     parts = urlsplit(f"//{value}")
-    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value:
+    if not parts.hostname or not parts.port or parts.netloc != value or "@" in value or _has_blank(value):
         raise ValueError("should be host:port[,host:port…]")
     return value
 
 
+def region_name(value: str) -> str:
+    """The name of an AWS region, unchanged. Raises: ValueError."""
+    if _REGION.fullmatch(value) is None:
+        raise ValueError("should be the name of a region, such as eu-central-1")
+    return value
+
+
 def http_url(value: str) -> str:
-    """Raises: ValueError."""
+    """An http or https URL, unchanged. Raises: ValueError."""
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None or _has_blank(value):
         raise ValueError("should be http://host:port or https://host, without a user in it")
+    if ":" not in parts.hostname and _SERVER.fullmatch(parts.hostname) is None:
+        raise ValueError("should have a host of A-Z a-z 0-9 - and dots")
+    if parts.port == 0:
+        raise ValueError("should have a port from 1 to 65535")
     return value
 
 
@@ -102,15 +117,19 @@ def host_name(value: str) -> str:
 
 
 def safe_url(value: str) -> str:
-    """https, or http to this machine itself. Raises: ValueError."""
+    """An https URL, or an http one of this machine, unchanged. Raises: ValueError."""
     parts = urlsplit(http_url(value))
     if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
         raise ValueError("should be https://host")
     return value
 
 
+def _has_blank(value: str) -> bool:
+    return any(character.isspace() for character in value)
+
+
 def topic_rate(value: str) -> str:
-    """`topic=per second`. Raises: ValueError."""
+    """A rate limit `topic=per second`, unchanged. Raises: ValueError."""
     topic, _, rate = value.partition("=")
     if not topic or not rate.isascii() or not rate.isdigit() or not 0 <= int(rate) <= 1_000_000:
         raise ValueError("should be topic=number[,topic=number…], up to 1000000 a second, 0 for no limit")
@@ -118,9 +137,9 @@ def topic_rate(value: str) -> str:
 
 
 def client_topic(value: str) -> str:
-    """`clientId=topic`. Raises: ValueError."""
+    """A pair `clientId=topic`, unchanged. Raises: ValueError."""
     client, _, topic = value.partition("=")
-    if _CLIENT.fullmatch(client) is None or _TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+    if not (is_client_id(client) and is_topic(topic)):
         raise ValueError(
             "should be clientId=topic[,clientId=topic…], of A-Z a-z 0-9 . _ -, a client of at most 128 and a topic of at "
             "most 249 characters"

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same names, in any letter
+"""Sources of settings: the environment, then the TOML file that `CLOCKWORK_CONFIG` names (the same names, in any letter
 case), then the default.
 
 The only reader of the environment. An empty environment variable counts as absent, because compose files and charts make
@@ -82,17 +82,21 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
+    dead_letter_topics = settings.dead_letters.of_clients()
     local = dynamo.endpoint is not None or settings.store.in_process
     create = dynamo.create_resources if dynamo.create_resources is not None else local
     return replace(
         settings,
         http=replace(settings.http, checks_host=settings.access.auth == "none"),
         dynamo=replace(dynamo, create_resources=create),
-        kafka=replace(kafka, create_resources=create),
+        kafka=replace(
+            kafka,
+            create_resources=create,
+            commands=settings.access.commands == "on",
+            client_dead_letter_topics=tuple(sorted(set(dead_letter_topics.values()))),
+        ),
         runner=replace(
-            settings.runner,
-            dead_letter_topic=kafka.dead_letters_topic,
-            dead_letter_topics=settings.dead_letters.of_clients(),
+            settings.runner, dead_letter_topic=kafka.dead_letters_topic, dead_letter_topics=dead_letter_topics
         ),
     )
 

@@ -1,6 +1,6 @@
 """The words that dashboards are made of: a query, a panel, a row of panels, a dashboard; and their JSON.
 
-Written as code because a dashboard that is edited by hand in JSON is reviewed by nobody: 20 of its lines say what 1 line
+Written as code because a dashboard that is edited by hand in JSON cannot be reviewed: 20 of its lines say what 1 line
 here does. `python -m infra.grafana` writes the files; a test compares.
 """
 
@@ -28,7 +28,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panel:
-    """What one picture shows, and how to read it."""
+    """Content of one panel, and how to read it."""
 
     title: str
     text: str
@@ -65,7 +65,7 @@ JOB: Final = 'job=~"$job"'
 
 
 def as_json(dashboard: Dashboard) -> dict[str, Any]:
-    """What Grafana imports."""
+    """A dashboard as Grafana imports it."""
     panels: list[dict[str, Any]] = []
     y = 0
     for row in dashboard.rows:

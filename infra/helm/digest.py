@@ -1,4 +1,4 @@
-"""`python -m infra.helm.digest`: what the stored rendering was made of, and what it is, as one number."""
+"""`python -m infra.helm.digest`: one number of the chart, its examples and the stored rendering."""
 
 import argparse
 import hashlib
@@ -10,7 +10,7 @@ PARTS = ("clockwork/**/*", "examples/*.yaml", "rendered/*.yaml")
 
 
 def digest() -> str:
-    """Of chart, examples and rendering: file by file, name and contents."""
+    """SHA-256 of chart, examples and rendering, file by file, name and contents, in hexadecimal."""
     found = hashlib.sha256()
     for path in sorted(file for part in PARTS for file in FOLDER.glob(part)):
         if path.is_file():

@@ -1,1 +1,1 @@
-"""What a node may do in Kafka."""
+"""Rights of a node in Kafka."""

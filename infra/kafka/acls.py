@@ -34,7 +34,7 @@ def rights(
     topics: Sequence[str] = (),
     dead_letter_topics: Sequence[str] = (),
 ) -> Iterator[Right]:
-    """What `who` may do; a topic that ends in `*` is a prefix."""
+    """The rights of a node or of `init`; a topic that ends in `*` is a prefix."""
     many = {EACH_TOPIC: topics, EACH_DEAD_LETTER_TOPIC: dead_letter_topics}
     for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))[who]:
         name = entry["name"]
@@ -52,13 +52,14 @@ def rights(
 
 
 def command(right: Right, principal: str) -> str:
-    """One line for a shell; `--bootstrap-server` and the administrator's own credentials are for the caller to add."""
+    """The shell command that grants the right; the caller adds `--bootstrap-server` and the administrator's credentials."""
     words = ["kafka-acls.sh", "--add", "--allow-principal", principal, "--operation", right.operation]
     words += [f"--{right.resource}", right.name, "--resource-pattern-type", right.pattern]
     return shlex.join(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.kafka.acls", description=__doc__)
     parser.add_argument("--principal", required=True, help="e.g. User:clockwork")
     parser.add_argument("--cluster", default="clockwork", help="CLOCKWORK_CLUSTER")

@@ -1,4 +1,4 @@
-"""Our side of a keeper: a command that runs for as long as we hold the pipe. See keeper.py."""
+"""The parent's side of a keeper: a command that runs no longer than this process holds the pipe. See keeper.py."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ class Child:
         running ──pause──► paused ──resume──► running
         running or paused ──stop, kill, its own end, our own end──► ended
 
-    Signals to a command that has ended are dropped: its end is seen in `code` and by `wait`, by whoever cares.
+    Signals to a command that has ended are dropped: `code` and `wait` tell of its end.
     """
 
     def __init__(self, keeper: asyncio.subprocess.Process, pipe: int) -> None:
@@ -38,9 +38,9 @@ class Child:
         scratch: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Self:
-        """Start the command, its output appended to the log (None: shown where ours is). `env`: its whole environment,
-        ours if None. `scratch` is removed if we vanish without a word."""
-        # A pipe of our own, not asyncio's: nothing of it is left for the loop to close after the process is gone.
+        """Starts the command, its output appended to the log (None: it goes to this process's own). `env` is its whole
+        environment, None for this process's. The keeper removes `scratch` if this process is killed."""
+        # A pipe made here, not asyncio's: nothing of it is left for the loop to close after the process is gone.
         reading, writing = os.pipe()
         try:
             with log_path.open("ab") if log_path is not None else contextlib.nullcontext() as log:
@@ -70,7 +70,7 @@ class Child:
     async def running(
         cls, command: list[str], *, log_path: Path, cwd: Path, scratch: Path | None = None
     ) -> AsyncIterator[Self]:
-        """A command that does not outlive the block."""
+        """Runs the command for the length of the block at most."""
         child = await cls.start(command, log_path=log_path, cwd=cwd, scratch=scratch)
         try:
             yield child
@@ -79,11 +79,11 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """The command's exit code, 128 + n after signal n; None while it lives."""
+        """Exit code of the command, 128 + n after signal n; None while it lives."""
         return self._keeper.returncode
 
     async def wait(self, seconds_max: float | None = None) -> int | None:
-        """The exit code, or None if the command still lives after that time."""
+        """Waits for the exit code, None if the command still lives after that time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 return await self._keeper.wait()
@@ -96,7 +96,7 @@ class Child:
         self._signal(signal.SIGCONT)
 
     async def stop(self, seconds_max: float | None = None, *, number: signal.Signals = signal.SIGTERM) -> None:
-        """Let the command end by itself, and kill it when it takes too long."""
+        """Sends the signal, waits for the command's end, and kills it when it takes too long."""
         self._signal(number)
         # A paused command gets its signal only when it goes on.
         self._signal(signal.SIGCONT)
@@ -104,7 +104,7 @@ class Child:
         await self.kill()
 
     async def kill(self) -> None:
-        """End the command at once. Safe when it has ended, and twice."""
+        """Ends the command at once. Safe when it has ended, and twice."""
         self._signal(signal.SIGKILL)
         await self._keeper.wait()
         if self._pipe >= 0:

@@ -104,7 +104,8 @@ class Demo:
                 group.create_task(one(key), name=f"cancel-{key}")
 
     async def disturb(self, log_path: Path) -> None:
-        """A second node joins, is killed, and comes back. With the store in memory there can be no second node."""
+        """Starts a second node, kills it, and starts it again. Not with the store in memory: a second node would have an
+        empty one of its own, and the shards that it takes would stand still."""
         if self._running.dynamodb_endpoint is None:
             return
         environment = node_environment(
@@ -171,6 +172,8 @@ async def _reader(running: Running) -> AsyncIterator[AIOKafkaConsumer]:
 async def run(console: Console) -> bool:
     """One demo. True if every promise held. Raises: LocalServicesError."""
     running = find_running()
+    if running.dynamodb_endpoint is None:
+        console.print("The store is memory: no second node joins and is killed.")
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="clockwork-demo-") as folder:
         async with aiohttp.ClientSession() as session, _reader(running) as consumer:

@@ -1,11 +1,10 @@
-"""DynamoDB Local: in memory, or in a file when the data shall outlive the process."""
+"""DynamoDB Local: in memory, or in a file for data that should outlive the process."""
 
 from pathlib import Path
 
 import aiohttp
 
 from infra.local.jars import DYNAMODB
-from infra.local.java import java_command
 from infra.local.service import Service
 
 HOST = "127.0.0.1"
@@ -13,7 +12,7 @@ ANSWER_SECONDS_MAX = 2.0
 LIST_TABLES_HEADERS = {
     "Content-Type": "application/x-amz-json-1.0",
     "X-Amz-Target": "DynamoDB_20120810.ListTables",
-    # It wants the form of a signature and checks nothing of it but the access key, which names an account.
+    # It asks for the form of a signature, and checks only the access key, which names an account.
     "Authorization": (
         "AWS4-HMAC-SHA256 Credential=local/20260101/local/dynamodb/aws4_request, SignedHeaders=host, Signature=none"
     ),
@@ -21,7 +20,10 @@ LIST_TABLES_HEADERS = {
 
 
 class DynamoDB(Service):
+    """DynamoDB Local as a child process."""
+
     name = "DynamoDB Local"
+    bundle = DYNAMODB
     port_option = "--dynamodb-port (or dynamodb_port=)"
     heap_mb = 512
 
@@ -30,8 +32,6 @@ class DynamoDB(Service):
         self._in_memory = in_memory
 
     async def prepare(self, port: int) -> list[str]:
-        scratch = self.home / "tmp"
-        scratch.mkdir(exist_ok=True)
         storage = ["-inMemory"] if self._in_memory else ["-dbPath", str(self.home)]
         # One database for every region and access key: a client with other settings still sees the same tables.
         main = [
@@ -42,7 +42,7 @@ class DynamoDB(Service):
             "-port",
             str(port),
         ]
-        return java_command(DYNAMODB.folder, self.heap_mb, scratch, [], main)
+        return self.server_command([], main)
 
     async def answers(self, port: int) -> bool:
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""Why the local services do not run, one class per thing that the reader can do about it.
+"""Errors of the local services, one class per thing that the reader can do about it.
 
     LocalServicesError
     ├── UnsupportedPlatform   use another machine, or infra/compose.yaml

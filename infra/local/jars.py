@@ -1,26 +1,44 @@
-"""The jars of both services: fetched once (fetch.py), then only read.
+"""The jars of the services, each fetched once and then only read; `python -m infra.local.jars` fetches all of them.
 
     <cache>/kafka-4.1.0/*.jar
+    <cache>/kafka-4.1.0.<digest>.aot
     <cache>/dynamodb-local-3.1.0/*.jar
 
-A folder is complete or absent, and never touched again: a later start needs neither jgo nor a network.
+A folder of jars is complete or absent, and never touched again: a later start needs neither jgo nor a network.
+
+jgo resolves a Maven coordinate in pure Python, but it builds its folder anew at each call, so two processes at once
+break each other's, and an interrupted download stays behind as if it were whole. Hence everything happens under a lock in
+a staging folder, with a Maven repository of its own (the user's ~/.m2 is left alone), each jar is read through once, and
+only a complete folder is renamed into place.
+
+The `.aot` file is Java's own ahead-of-time cache: the classes that Kafka loads at its start, parsed and linked. With it
+Kafka takes a third of the processor time to start, which counts in tests that stop and kill it. `service.py` records it at
+the first start.
 """
 
+import argparse
+import fcntl
+import hashlib
 import importlib.util
 import logging
 import os
+import shutil
 import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.child import Child, log_end
-from infra.local.errors import JarsUnavailable, PackagesMissing
-from infra.local.java import INSTALL_HINT
+from infra.local.errors import JarsUnavailable, LocalServicesError, PackagesMissing
+from infra.local.java import INSTALL_HINT, OPTIONS, find_java
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE_VARIABLE = "CLOCKWORK_LOCAL_CACHE"
 FETCH_SECONDS_MAX = 900.0
-"""It takes a minute on a fair connection, ten on a slow one; a dead one must not hold a test run for ever."""
+"""Deadline of all downloads: they take a minute on a fair connection, ten on a slow one, for ever on a dead one."""
+REASON_LENGTH_MAX = 200
 
 logger = logging.getLogger("infra.local")
 
@@ -30,49 +48,151 @@ class Bundle:
     """The jars that one service needs."""
 
     name: str
-    """The folder's name; it changes with the contents, so that an old cache is not taken for the new one."""
+    """Name of the folder; it changes with the contents, so that an old cache is not taken for the new one."""
 
     coordinates: tuple[str, ...]
-    """Each is resolved on its own: jgo lets one coordinate's managed versions change another's dependencies."""
+    """Maven coordinates, each resolved alone: jgo lets one coordinate's managed versions change another's dependencies."""
+
+    archived: bool
+    """True if Java can make an ahead-of-time cache of these jars."""
 
     @property
     def folder(self) -> Path:
         return cache() / self.name
+
+    @property
+    def archive(self) -> Path:
+        """The file of the ahead-of-time cache, there or not.
+
+        Java refuses a cache that was made with another runtime, other options or other jars (it compares their times),
+        and then starts slowly. So all of these are part of the name.
+        """
+        files = [find_java().resolve(), *sorted(self.folder.glob("*.jar"))]
+        made_of = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        digest = hashlib.sha256(repr((OPTIONS, made_of)).encode()).hexdigest()
+        return cache() / f"{self.name}.{digest[:16]}.aot"
 
 
 KAFKA = Bundle(
     name="kafka-4.1.0",
     # The second is what Kafka's own archive adds: without it slf4j drops every line, the fatal ones too.
     coordinates=("org.apache.kafka:kafka_2.13:4.1.0", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"),
+    archived=True,
 )
 DYNAMODB = Bundle(
     name="dynamodb-local-3.1.0",
     coordinates=("software.amazon.dynamodb:DynamoDBLocal:3.1.0",),
+    # A manifest among them has the jars' own folder on the class path, which Java's cache does not allow.
+    archived=False,
 )
 BUNDLES = (KAFKA, DYNAMODB)
 
 
 def cache() -> Path:
-    """Where the jars are kept. Not in the virtual environment, which people delete more often."""
+    """The folder of the jars. Not in the virtual environment, which people delete more often."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else REPOSITORY / ".cache" / "local-services"
 
 
-async def ensure_jars(log_path: Path, scratch: Path | None) -> None:
-    """Fetch what is missing; return at once when nothing is."""
-    if all(bundle.folder.exists() for bundle in BUNDLES):
+async def ensure_jars(bundles: Sequence[Bundle], log_path: Path, scratch: Path | None) -> None:
+    """Fetches the bundles that are missing; returns at once when none is. Raises: PackagesMissing, JarsUnavailable."""
+    missing = [bundle.name for bundle in bundles if not bundle.folder.exists()]
+    if not missing:
         return
     if importlib.util.find_spec("jgo") is None:
         raise PackagesMissing(f"the local services need the package jgo, which is missing: {INSTALL_HINT}")
-    logger.info("fetching Kafka and DynamoDB Local into %s, once (about 100 MB)", cache())
-    # A process, not a thread: Ctrl-C during the first minute should end it at once, which a thread does not let one do.
-    command = [sys.executable, "-m", "infra.local.fetch"]
+    logger.info("fetching %s into %s, once (some 50 MB each)", " and ".join(missing), cache())
+    # A process, not a thread: Ctrl-C during the first minute should end it at once, and a thread cannot be ended.
+    command = [sys.executable, "-m", "infra.local.jars", *missing]
     async with Child.running(command, log_path=log_path, cwd=REPOSITORY, scratch=scratch) as child:
         code = await child.wait(FETCH_SECONDS_MAX)
     if code is None:
         raise JarsUnavailable(
-            f"fetching Kafka and DynamoDB Local from Maven Central did not end within {FETCH_SECONDS_MAX:.0f} s: "
+            f"fetching {' and '.join(missing)} from Maven Central did not end within {FETCH_SECONDS_MAX:.0f} s: "
             f"is there a network? (log: {log_path})"
         )
     if code != 0:
         raise JarsUnavailable(log_end(log_path, lines_max=1) or f"fetching the jars failed (log: {log_path})")
+
+
+def fetch(bundle: Bundle) -> None:
+    """Puts the bundle's folder in place, unless another process did so during the wait for the lock."""
+    with _staging() as staging:
+        if bundle.folder.exists():
+            return
+        complete = staging / bundle.name
+        complete.mkdir()
+        for coordinate in bundle.coordinates:
+            for jar in _resolve(coordinate, staging):
+                shutil.copyfile(jar, complete / jar.name)
+                _check(complete / jar.name)
+        complete.rename(bundle.folder)
+
+
+@contextmanager
+def _staging() -> Iterator[Path]:
+    """An empty folder for one process at a time; the kernel releases the lock when its holder ends, however it does."""
+    cache().mkdir(parents=True, exist_ok=True)
+    staging = cache() / "staging"
+    with (cache() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Before, not only after: the last holder may have been killed.
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _resolve(coordinate: str, staging: Path) -> list[Path]:
+    """The jars of one coordinate and of its dependencies. Raises: JarsUnavailable."""
+    from jgo.env import EnvironmentBuilder
+    from jgo.maven import MavenContext, PythonResolver
+
+    # It warns of each native library that it is no jar.
+    logging.getLogger("jgo").setLevel(logging.ERROR)
+    try:
+        maven = MavenContext(resolver=PythonResolver(), repo_cache=staging / "maven", local_repos=[])
+        environment = EnvironmentBuilder(context=maven, cache_dir=staging / "jgo").from_endpoint(coordinate)
+    except Exception as error:  # jgo has no errors of its own: it raises requests', OSError, RuntimeError, ValueError.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH_MAX]
+        raise JarsUnavailable(
+            f"cannot fetch {coordinate}: the first start needs Maven Central once, later ones no network ({reason})"
+        ) from error
+    jars = sorted(Path(environment.path).glob("*/*.jar"))
+    if not jars:
+        raise JarsUnavailable(f"cannot fetch {coordinate}: jgo resolved it to no jar at all")
+    return jars
+
+
+def _check(jar: Path) -> None:
+    """Reads the jar through: jgo only warns of a download that does not match its checksum. Raises: JarsUnavailable."""
+    try:
+        with zipfile.ZipFile(jar) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        damaged = "its directory"
+    if damaged is not None:
+        raise JarsUnavailable(f"{jar.name} arrived damaged ({damaged}): try again")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local.jars", description="Fetch the jars of the services.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(b.name for b in BUNDLES)}; default: all")
+    names = parser.parse_args().names
+    if unknown := set(names) - {bundle.name for bundle in BUNDLES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    try:
+        for bundle in BUNDLES:
+            if not names or bundle.name in names:
+                fetch(bundle)
+    except (LocalServicesError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

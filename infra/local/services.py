@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,17 +13,19 @@ from typing import Self
 from infra.local import dynamodb, kafka
 from infra.local.dynamodb import DynamoDB
 from infra.local.errors import LocalServicesError
-from infra.local.jars import ensure_jars
+from infra.local.jars import cache, ensure_jars
 from infra.local.java import find_java
 from infra.local.kafka import Kafka, SecureListener
 from infra.local.service import Service
+
+logger = logging.getLogger("infra.local")
 
 
 class LocalServices:
     """Kafka and DynamoDB Local for the length of a block.
 
     Opening returns when both answer, or raises a LocalServicesError and leaves nothing running. Closing ends both,
-    as does the end of this process, whatever it dies of. Without `data_dir` nothing is kept: DynamoDB's tables live
+    as does the end of this process, however it ends. Without `data_dir` nothing is kept: DynamoDB's tables live
     in memory, Kafka's records in a temporary folder. With it, the next start on that folder finds all that was there.
     Logs go to `log_dir`, else beside the data; those of a failed start are kept.
 
@@ -30,7 +33,8 @@ class LocalServices:
     pause (frozen, connections open). `start_kafka` returns when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
-    With `secure`, Kafka listens on a second port, with TLS and users. Without `dynamodb`, Kafka runs alone.
+    With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
+    Without `dynamodb`, Kafka runs alone.
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class LocalServices:
         dynamodb_port: int | None = None,
         log_dir: Path | str | None = None,
         secure: SecureListener | None = None,
+        kafka_settings: Mapping[str, str] | None = None,
         dynamodb: bool = True,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
         self._kafka_port = kafka_port
         self._secure = secure
+        self._kafka_settings = kafka_settings
         self._with_dynamodb = dynamodb
         self._dynamodb_port = dynamodb_port
         self._kafka: Kafka | None = None
@@ -68,6 +74,7 @@ class LocalServices:
             log_path=self._log_dir / "kafka.log",
             scratch=self._scratch,
             secure=self._secure,
+            settings=self._kafka_settings,
         )
         if self._with_dynamodb:
             self._dynamodb = DynamoDB(
@@ -78,7 +85,9 @@ class LocalServices:
                 in_memory=self._data_dir is None,
             )
         try:
-            await ensure_jars(self._log_dir / "jars.log", self._scratch)
+            bundles = [service.bundle for service in self._services()]
+            await ensure_jars(bundles, self._log_dir / "jars.log", self._scratch)
+            await self._ensure_archives()
             with _first_error():
                 async with asyncio.TaskGroup() as starting:
                     for service in self._services():
@@ -145,6 +154,25 @@ class LocalServices:
         self._kafka = self._dynamodb = None
         if self._scratch is not None:
             _remove(self._scratch, spare=self._log_dir if keep_logs else None)
+
+    async def _ensure_archives(self) -> None:
+        """Records the ahead-of-time caches that are missing: at the first start with these jars and this Java."""
+        archived = [service for service in self._services() if service.bundle.archived]
+        missing = [service for service in archived if not service.bundle.archive.exists()]
+        if not missing:
+            return
+        logger.info(
+            "preparing quick starts of %s, once (some ten seconds)", " and ".join(service.name for service in missing)
+        )
+        # Beside the caches, so that a file is put in place by renaming it; removed even if this process is killed.
+        folder = Path(tempfile.mkdtemp(prefix="recording-", dir=cache()))
+        try:
+            with _first_error():
+                async with asyncio.TaskGroup() as recording:
+                    for service in missing:
+                        recording.create_task(service.recorder(folder).record(), name=f"record {service.name}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _services(self) -> list[Service]:
         return [service for service in (self._kafka, self._dynamodb) if service is not None]

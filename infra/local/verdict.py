@@ -1,4 +1,4 @@
-"""What was asked for, what arrived, and whether that is what was promised."""
+"""Verdict on a demo: the schedules that were asked for, the records that arrived, and the promises kept or broken."""
 
 import asyncio
 from collections import defaultdict
@@ -26,7 +26,7 @@ class Verdict:
 
     planned: dict[str, Planned] = field(default_factory=dict)
     arrivals: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Per ordering key, the schedule keys in the order of their arrival."""
+    """Schedule keys in the order of their arrival, by ordering key."""
     killed_at_ms: int | None = None
     all_answered: bool = False
     everything_settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,7 +47,7 @@ class Verdict:
         self.arrivals[self.planned[key].ordering_key].append(key)
 
     def settled(self) -> int:
-        """How many have arrived, or will never."""
+        """Number of schedules that have arrived, or never will."""
         return sum(1 for p in self.planned.values() if p.arrived_at_ms or p.cancel_answer == "cancelled")
 
     def check_settled(self) -> None:
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def out_of_order(self) -> int:
-        """Pairs of one ordering key that arrived the wrong way round, though the earlier one was accepted in time."""
+        """Number of pairs of one ordering key that arrived in the wrong order, though the later one was accepted in time."""
         wrong = 0
         for keys in self.arrivals.values():
             for earlier, later in pairwise(keys):
@@ -79,7 +79,7 @@ class Verdict:
 
     @property
     def false_cancels(self) -> int:
-        """Answered `cancelled` and delivered all the same, or `delivered` and never seen."""
+        """Number of schedules answered `cancelled` and delivered all the same, or `delivered` and never seen."""
         return sum(
             (p.cancel_answer == "cancelled") == bool(p.arrived_at_ms)
             for p in self.planned.values()
@@ -95,7 +95,7 @@ class Verdict:
 
 
 def percentile(values: list[int], share: float) -> int:
-    """Of sorted values, by the nearest rank; 0 of none."""
+    """The value at this share of sorted values, by the nearest rank; 0 of none."""
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0
 
 

@@ -1,4 +1,4 @@
-"""The planning page and its script say the same, and the arithmetic is that of the protocol's writes."""
+"""The planning page shows the script's output, and the script's arithmetic is that of the protocol's writes."""
 
 from pathlib import Path
 

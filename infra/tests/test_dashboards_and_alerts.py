@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
-from clockwork.http.siblings import PROCESS_UP
+from clockwork.node.siblings import PROCESS_UP
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.ports.telemetry import DeliveryResult, Malformed, RequestResult
 from infra.grafana.__main__ import path_of, text_of

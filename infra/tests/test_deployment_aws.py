@@ -1,4 +1,4 @@
-"""Rights, tables and topics that are written down for AWS and Kafka are those that the code needs."""
+"""Rights, tables and topics in the files for AWS and Kafka are those that the code needs."""
 
 import ast
 import json
@@ -12,9 +12,8 @@ import yaml
 from botocore import xform_name
 from botocore.session import Session
 
-from clockwork.kafka.client import KafkaSettings
 from clockwork.kafka.topics import REPLICAS, internal_topics, safe_config
-from clockwork.settings.model import DynamoSettings
+from clockwork.settings.model import DynamoSettings, KafkaSettings
 from clockwork.stores.dynamodb import schema as dynamo_tables
 from infra.kafka.acls import FILE, command, main, rights
 
@@ -41,7 +40,7 @@ WRAPPERS: Final = {
     "BatchExecuteStatement",
     "ExecuteTransaction",
 }
-"""Rights are asked for by what is in them."""
+"""Operations that need no right of their own, only those of their contents."""
 
 
 def actions(policy: str) -> set[str]:
@@ -61,7 +60,7 @@ def words_in_adapters() -> set[str]:
 
 
 def needed() -> set[str]:
-    """What IAM asks for: each operation by its name, a transaction or a PartiQL statement by what is in it."""
+    """The actions that IAM must allow: each operation by its name, a transaction or a PartiQL statement by its contents."""
     words = words_in_adapters()
     model = Session().get_service_model("dynamodb")
     called = {name for name in model.operation_names if xform_name(name) in words}
@@ -122,7 +121,7 @@ def _plain(value: Any) -> Any:
 
 
 class Recorder:
-    """In the place of the client: takes what `init` would ask DynamoDB for."""
+    """In the place of the client: records the calls that `init` makes."""
 
     def __init__(self, settings: DynamoSettings) -> None:
         self.settings = settings
@@ -187,7 +186,7 @@ def indexes_made(made: dict[str, Any]) -> set[tuple[Any, ...]]:
 
 
 def test_terraform_makes_the_topics_that_init_makes() -> None:
-    settings = KafkaSettings(brokers="x:1", cluster="${var.cluster}", shards=64, consumer_group="g", commands=True)
+    settings = KafkaSettings(cluster="${var.cluster}", shards=64, consumer_group="g", commands=True)
     path = TERRAFORM / "topics" / "main.tf"
     topics = {topic["name"]: topic for topic in blocks(path, "resource", "kafka_topic").values()}
     plans = internal_topics(settings)
@@ -216,7 +215,7 @@ def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> No
     entries = [entry for who in yaml.safe_load(FILE.read_text(encoding="utf-8")).values() for entry in who]
     assert all(len(entry["for"]) > 20 for entry in entries)
     found = list(rights("node", cluster="c", group="g", topics=["orders", "mail-*"], dead_letter_topics=["shop-dead"]))
-    settings = KafkaSettings(brokers="x:1", cluster="c", shards=1, consumer_group="g", commands=True)
+    settings = KafkaSettings(cluster="c", shards=1, consumer_group="g", commands=True)
     names = {right.name for right in found if right.resource == "topic"}
     assert names == {plan.name for plan in internal_topics(settings)} | {"orders", "mail-", "shop-dead"}
     # What a node may do to a dead letter does not depend on whose topic it lies in.
@@ -224,7 +223,7 @@ def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> No
     assert operations["shop-dead"] == operations["c-dead-letters"]
     assert {right.name for right in found if right.resource == "group"} == {"g", settings.commands_group}
     ids = [right for right in found if right.resource == "transactional-id"]
-    assert all(settings.transactional_id(0).startswith(right.name) for right in ids)  # type: ignore[arg-type]
+    assert all(settings.transactional_id(0).startswith(right.name) for right in ids)
     assert not [right for right in found if right.operation in {"All", "Alter", "Create", "Delete"}]
 
 

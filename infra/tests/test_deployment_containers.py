@@ -1,5 +1,6 @@
-"""Image, compose files and chart: what is promised of them, as far as it can be read from them."""
+"""Promises of the image, the compose files and the chart, as far as the files show them."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ SETTINGS: Final = {setting.name for setting in setting_names()}
 # --- the image
 
 
-def test_the_image_is_pinned_runs_as_nobody_special_and_has_two_stages() -> None:
+def test_the_image_is_pinned_runs_without_rights_and_has_two_stages() -> None:
     bases = re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert [re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) is not None for base in bases] == [True]
     assert len(re.findall(r"^FROM \$\{BASE\}", DOCKERFILE, re.MULTILINE)) == 2
@@ -98,6 +99,7 @@ def test_prometheus_and_grafana_find_the_files_that_are_mounted() -> None:
 # --- the chart
 
 
+@functools.cache
 def objects(name: str) -> list[dict[str, Any]]:
     text = (ROOT / f"infra/helm/rendered/{name}.yaml").read_text(encoding="utf-8")
     return [document for document in yaml.safe_load_all(text) if document]
@@ -134,6 +136,7 @@ def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> Non
     (scaler,) = [each for name, each in of_kind("typed", "HorizontalPodAutoscaler").items() if name.endswith("worker")]
     (metric,) = scaler["spec"]["metrics"]
     assert metric["pods"]["target"]["averageValue"] == "2000000"
+    assert container["image"] == "clockwork:20261129"
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
@@ -198,7 +201,7 @@ def test_workers_keep_their_names_and_grow_with_what_is_due() -> None:
     served = yaml.safe_load((ROOT / "infra/prometheus/adapter.yaml").read_text(encoding="utf-8"))["rules"][0]
     assert served["name"]["as"] == metric["name"]
     assert served["seriesQuery"].startswith(metric["name"] + "{")
-    # Whoever scales must be the only one to say how many.
+    # The autoscaler alone sets the number of pods.
     assert "replicas" not in of_kind("full", "StatefulSet")["clockwork-worker"]["spec"]
 
 

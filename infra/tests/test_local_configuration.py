@@ -1,5 +1,6 @@
-"""What the local Kafka and DynamoDB are told, and that both ways of running them are told the same."""
+"""Configuration of the local Kafka and DynamoDB, the same in both ways of running them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -70,6 +71,28 @@ def test_the_cache_is_the_repository_s_own_unless_chosen(monkeypatch: pytest.Mon
 
     monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path))
     assert jars.KAFKA.folder == tmp_path / "kafka-4.1.0"
+
+
+def test_java_s_own_cache_is_named_after_all_that_it_depends_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Java passes over a cache that does not fit, in silence and slowly: so another name means that it is made anew.
+    monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path))
+    jar = jars.KAFKA.folder / "kafka.jar"
+    jar.parent.mkdir()
+    jar.write_text("jar")
+    names = [jars.KAFKA.archive.name]
+    assert jars.KAFKA.archive.name == names[0]
+
+    os.utime(jar, (1, 1))
+    names.append(jars.KAFKA.archive.name)
+    monkeypatch.setattr(jars, "OPTIONS", ("-XX:+UseParallelGC",))
+    names.append(jars.KAFKA.archive.name)
+    monkeypatch.setattr(jars, "find_java", lambda: jar)
+    names.append(jars.KAFKA.archive.name)
+
+    assert len(set(names)) == 4
+    assert all(name.startswith("kafka-4.1.0.") for name in names)
 
 
 def test_windows_is_told_what_to_use_instead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
-"""A keeper's command lives for as long as we do and say so, and a service that does not start says why.
+"""A keeper's command lives until its parent ends it or is gone, and a service that does not start says why.
 
-Python stands in for Java here: what is tested is who ends whom, and what is said about it.
+Python stands in for Java here: the tests are about the processes and the messages, not about the servers.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from infra.local import child as child_module
 from infra.local import service as service_module
 from infra.local.child import KEEPER, Child, log_end
 from infra.local.errors import OutOfMemory, PortTaken, ServiceDied, StartTimedOut
+from infra.local.jars import CACHE_VARIABLE, Bundle
 from infra.local.ports import free_port
 from infra.local.service import Service
 
@@ -41,7 +42,7 @@ async def started(command: list[str], folder: Path) -> tuple[Child, psutil.Proce
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Nobody tells us of what other processes do, so it is looked for."""
+    """Waits for a condition of other processes, which send no signal when it comes true."""
     async with asyncio.timeout(GONE_SECONDS_MAX):
         while True:
             if condition():
@@ -142,6 +143,7 @@ class Pretended(Service):
     """A service whose server is a line of Python and which answers when told so."""
 
     name = "Pretended"
+    bundle = Bundle(name="pretended", coordinates=(), archived=True)
     port_option = "--pretended-port"
     heap_mb = 1
 
@@ -153,7 +155,8 @@ class Pretended(Service):
 
     async def prepare(self, port: int) -> list[str]:
         self.starts += 1
-        return [sys.executable, "-c", self.script, str(port)]
+        options = [option for option in self.server_command([], []) if option.startswith("-XX:AOT")]
+        return [sys.executable, "-c", self.script, str(port), *options]
 
     async def answers(self, port: int) -> bool:
         return self.answering
@@ -219,7 +222,7 @@ async def test_a_given_port_that_is_taken_is_named_before_anything_starts(tmp_pa
 
 
 async def test_a_free_port_that_is_snatched_before_its_use_is_replaced_by_another(tmp_path: Path) -> None:
-    # The server finds its port taken once, as it would had somebody bound it after we looked.
+    # The server finds its port taken once, as it would if another process had bound it after the check.
     script = (
         "import pathlib, sys, time\n"
         "marker = pathlib.Path('snatched')\n"
@@ -251,3 +254,38 @@ async def test_a_service_that_ends_by_itself_is_noticed_by_its_watcher(tmp_path:
     with pytest.raises(ServiceDied, match="ended with code 5"):
         await service.raise_when_dead()
     await service.kill()
+
+
+RECORDING = """
+import pathlib, signal, sys
+option, _, path = sys.argv[2].partition("=")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path(path).write_text(option) and 0))
+pathlib.Path("up").touch()
+signal.pause()
+"""
+NOT_RECORDING = "import pathlib, signal; pathlib.Path('up').touch(); signal.pause()"
+
+
+class Recorded(Pretended):
+    """Answers when its handler of SIGTERM is in place."""
+
+    async def answers(self, port: int) -> bool:
+        return (self.home / "up").exists()
+
+
+@pytest.mark.parametrize(("script", "content"), [(RECORDING, "-XX:AOTCacheOutput"), (NOT_RECORDING, "")])
+async def test_a_recorded_start_puts_the_file_that_the_server_wrote_in_place_for_later_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, content: str
+) -> None:
+    # A Java without this ability writes none: an empty file then keeps later starts from trying again.
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    service = Recorded(script=script, folder=tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    assert not [option for option in service.java_command([], []) if option.startswith("-XX:AOT")]
+
+    await service.recorder(tmp_path / "recording").record()
+
+    assert service.bundle.archive.read_text() == content
+    given = [option for option in service.java_command([], []) if option.startswith("-XX:AOT")]
+    assert given == ([f"-XX:AOTCache={service.bundle.archive}"] if content else [])
+    assert service.starts == 0

@@ -1,4 +1,4 @@
-"""Ports for the local services: free, and out of the kernel's way."""
+"""Ports for the local services: free, and outside the range that the kernel gives away."""
 
 import socket
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def test_a_port_somebody_listens_on_is_not_free(listener: socket.socket) -> None:
+def test_a_port_with_a_listener_is_not_free(listener: socket.socket) -> None:
     assert not is_free(listener.getsockname()[1])
 
 

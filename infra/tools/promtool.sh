@@ -3,7 +3,7 @@
 #
 # Prometheus ships no package for Python, so it is Debian's, taken apart in the folder: nothing is installed, and no rights
 # are needed. apt's own lists are used if there are any, else fetched into the folder. Anything that fails ends with one
-# line that says what to do, and with an error: alerts that nobody checks are worse than none.
+# line that says what to do, and with an error: unchecked alerts are worse than none.
 set -eu
 
 promtool=$1 folder=$2

@@ -28,7 +28,7 @@ from clockwork.stores.dynamodb.batching import write_all
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.schema import create_tables
 from tests.benchmarks.figures import quantile
-from tests.benchmarks.world import Bench, dynamo, kafka_settings, preload, row_of, shards_of
+from tests.benchmarks.world import Bench, dynamo, kafka_context, preload, row_of, shards_of
 from tests.support import builders
 from tests.support.nodes import Cluster, now_ms
 
@@ -101,9 +101,9 @@ async def opened_bare(bench: Bench) -> AsyncIterator[Bare]:
     """On tables and topics of its own."""
     async with bench.cluster() as cluster, dynamo(cluster) as client:
         await create_tables(client)
-        await create_internal_topics(kafka_settings(cluster))
+        await create_internal_topics(kafka_context(cluster))
         topic = await cluster.topic(kafka_partitions=8)
-        async with KafkaPublisher(kafka_settings(cluster), SystemClock()) as publisher:
+        async with KafkaPublisher(kafka_context(cluster), SystemClock()) as publisher:
             shards = [await publisher.open_shard(ShardId(n)) for n in range(shards_of(cluster))]
             yield Bare(cluster, client, shards, topic)
 

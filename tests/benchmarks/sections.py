@@ -20,7 +20,7 @@ from clockwork.domain.schedule import Outcome, Row
 from clockwork.firing import cleanup
 from clockwork.firing import shard_pass as dispatch
 from clockwork.firing.cleanup import Completed
-from clockwork.kafka.produce import ProducerIdentity, encode_batch
+from clockwork.kafka.send import ProducerIdentity, encode_batch
 from clockwork.schema import json as json_body
 from clockwork.schema import schedule as schemas
 from clockwork.stores.dynamodb import attributes as dynamo_fields

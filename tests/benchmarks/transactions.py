@@ -19,7 +19,7 @@ from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.delivery import ShardPublisher
 from tests.benchmarks.figures import Finding
-from tests.benchmarks.world import Bench, kafka_settings
+from tests.benchmarks.world import Bench, kafka_context
 
 SIZES: Final = (1, 20, 100, 500)
 TRANSACTIONS: Final = 20
@@ -62,20 +62,23 @@ async def timed_ms(work: Callable[[], Awaitable[object]], pause_s: float) -> flo
 
 async def beside_the_library(bench: Bench) -> None:
     async with bench.cluster() as cluster:
-        settings = kafka_settings(cluster)
-        await create_internal_topics(settings)
+        kafka = kafka_context(cluster)
+        await create_internal_topics(kafka)
         topic = await cluster.topic(kafka_partitions=4)
         producer = AIOKafkaProducer(
-            bootstrap_servers=settings.brokers, transactional_id=f"{cluster.name}-library", acks="all", linger_ms=0
+            bootstrap_servers=kafka.settings.brokers[0],
+            transactional_id=f"{cluster.name}-library",
+            acks="all",
+            linger_ms=0,
         )
         await producer.start()
         try:
-            async with KafkaPublisher(settings, SystemClock()) as publisher:
+            async with KafkaPublisher(kafka, SystemClock()) as publisher:
                 ours = await publisher.open_shard(ShardId(1))
                 for pause_s, name in ((0.0, "back to back"), (0.05, "with a pause")):
                     for size in SIZES:
                         batch = records(topic, size)
-                        theirs = partial(library, producer, settings.deliveries_topic, batch)
+                        theirs = partial(library, producer, kafka.settings.deliveries_topic, batch)
                         rounds = [
                             (await timed_ms(partial(ours_once, ours, batch), pause_s), await timed_ms(theirs, pause_s))
                             for _ in range(bench.rounds)

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.schedule import Guarantee, OrderingKey, Row
 from clockwork.domain.sharding import shard_of
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import DynamoSettings
+from clockwork.settings.model import DynamoSettings, KafkaSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.batching import write_all
 from clockwork.stores.dynamodb.client import DynamoClient
@@ -142,13 +142,14 @@ def dynamo_settings(cluster: Cluster, endpoint: str | None = None) -> DynamoSett
     )
 
 
-def kafka_settings(cluster: Cluster) -> KafkaSettings:
-    return KafkaSettings(
-        brokers=cluster.services.kafka_brokers,
+def kafka_context(cluster: Cluster) -> KafkaContext:
+    settings = KafkaSettings(
+        brokers=(cluster.services.kafka_brokers,),
         cluster=cluster.name,
         shards=shards_of(cluster),
         consumer_group=cluster.name,
     )
+    return KafkaContext(settings=settings)
 
 
 def row_of(

@@ -1,6 +1,6 @@
 """Fixtures of the contract suites."""
 
-from tests.contract.kafka_fixtures import kafka, memory_kafka, node, real_kafka
+from tests.contract.kafka_fixtures import kafka, memory_kafka, module_kafka, node, real_kafka
 from tests.contract.store_fixtures import (
     dynamo_settings,
     dynamo_store,
@@ -19,6 +19,7 @@ __all__ = [
     "faults",
     "kafka",
     "memory_kafka",
+    "module_kafka",
     "node",
     "pauses",
     "real_kafka",

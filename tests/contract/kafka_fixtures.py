@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
@@ -20,25 +20,29 @@ from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryUnknown
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext, KafkaTimeouts
 from clockwork.kafka.memory.broker import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
 from clockwork.kafka.memory.group import MemoryGroup, MemoryOwnership
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
-from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.kafka.topics import create_internal_topics, create_topics, internal_topics
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.ownership import ShardOwnership
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.settings.model import KafkaSettings
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
 
 SHARDS: Final = 4
+"""Shards that a group's members share."""
+MARKER_SHARDS: Final = 64
+"""Shards that the tests of one module deliver for."""
 WAIT_S_MAX: Final = 60.0
-"""No test waits longer for what must happen."""
+"""Longest wait of a test."""
 SETTLED_WITHIN_S: Final = 2.0
-"""For what is committed to be seen; a reader waits so long behind what stays open."""
+"""Longest time from a commit to its visibility; a reader waits so long behind an open transaction."""
 SMALL_BYTES_MAX: Final = 2_000
 
 
@@ -47,7 +51,12 @@ class PublisherWithWakeups(Publisher, Protocol):
 
 
 class KafkaUnderTest(Protocol):
-    """What a contract test does to Kafka besides calling the ports."""
+    """Kafka as a contract test uses it besides calling the ports."""
+
+    shard: ShardId
+    """A shard that no other test delivers for."""
+    other_shard: ShardId
+    """Another one."""
 
     def node(self, *, short_transactions: bool = False) -> AbstractAsyncContextManager[PublisherWithWakeups]:
         """A node's publisher; the broker gives its transactions a second if they are to be short."""
@@ -71,7 +80,7 @@ class KafkaUnderTest(Protocol):
 
 
 class CountingTelemetry(NoTelemetry):
-    """Counts what the ownership tests look at."""
+    """Counts rebalances and malformed wake-ups."""
 
     def __init__(self) -> None:
         self.rebalances = 0
@@ -85,6 +94,9 @@ class CountingTelemetry(NoTelemetry):
 
 
 class MemoryUnderTest:
+    shard = ShardId(1)
+    other_shard = ShardId(2)
+
     def __init__(self) -> None:
         self.kafka = MemoryKafka(cluster="twin", shards=SHARDS)
         self._group = MemoryGroup(SHARDS)
@@ -122,17 +134,30 @@ class MemoryUnderTest:
 
 
 class RealUnderTest:
-    def __init__(self, settings: KafkaSettings) -> None:
-        self.settings = settings
+    def __init__(self, kafka: KafkaContext, *, shard: ShardId, other_shard: ShardId) -> None:
+        self.kafka = kafka
+        self.shard = shard
+        self.other_shard = other_shard
         self._clock = SystemClock()
 
+    def with_settings(self, **changes: Any) -> "RealUnderTest":
+        """This Kafka with other settings."""
+        return self._with(replace(self.kafka, settings=replace(self.kafka.settings, **changes)))
+
+    def with_timeouts(self, **changes: int) -> "RealUnderTest":
+        """This Kafka with other time limits."""
+        return self._with(replace(self.kafka, timeouts=replace(self.kafka.timeouts, **changes)))
+
+    def _with(self, kafka: KafkaContext) -> "RealUnderTest":
+        return RealUnderTest(kafka, shard=self.shard, other_shard=self.other_shard)
+
     def node(self, *, short_transactions: bool = False) -> KafkaPublisher:
-        if not short_transactions:
-            return KafkaPublisher(self.settings, self._clock)
-        return KafkaPublisher(replace(self.settings, transaction_timeout_ms=1_000, sends_timeout_ms=900), self._clock)
+        if short_transactions:
+            return self.with_timeouts(transaction_ms=1_000, sends_ms=900).node()
+        return KafkaPublisher(self.kafka, self._clock)
 
     def ownership(self, node: Any, telemetry: CountingTelemetry) -> KafkaOwnership:
-        return KafkaOwnership(self.settings, telemetry, send_wakeup=node.send_wakeup)
+        return KafkaOwnership(self.kafka, telemetry, send_wakeup=node.send_wakeup)
 
     async def create_topic(
         self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None, config: Mapping[str, str] | None = None
@@ -142,11 +167,11 @@ class RealUnderTest:
         # The records of these tests bear a time of long ago: with the default retention the broker deletes them when it
         # next cleans up, which is half a minute after its start and then every five minutes.
         own = {"retention.ms": "-1"} | limit | dict(config or {})
-        await create_topics(self.settings, [name], kafka_partitions=kafka_partitions, config=own)
+        await create_topics(self.kafka, [name], kafka_partitions=kafka_partitions, config=own)
         return name
 
     async def read_committed(self, topic: str) -> list[StoredRecord]:
-        return await asyncio.to_thread(_read_with_another_client, self.settings.brokers, topic)
+        return await asyncio.to_thread(_read_with_another_client, self.kafka.settings.brokers[0], topic)
 
     def lose_commits(self, shard: Any) -> None:
         async def lose() -> None:
@@ -158,7 +183,7 @@ class RealUnderTest:
         commit = shard._commit
 
         async def late() -> None:
-            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended what is open.
+            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended the open transaction.
             await shard.read_marker()
             await commit()
 
@@ -190,8 +215,8 @@ def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
 
 
 def _read_to_the_end(consumer: Any, topic: str, kafka_partitions: int) -> list[StoredRecord]:
-    """Where something stands behind the end of what is committed, waits a while for it: a transaction that was answered as
-    committed may not be known to be, yet; one that is open stays so."""
+    """Reads all that is committed. Where records stand behind the committed ones, waits a while for them: the partition may
+    not know yet of a commit that was answered; an open transaction stays open."""
     records: list[StoredRecord] = []
     ended: dict[int, int] = {}
     settles_until_s: float | None = None
@@ -230,25 +255,45 @@ def memory_kafka() -> MemoryUnderTest:
     return MemoryUnderTest()
 
 
-@pytest.fixture
-async def real_kafka(services: "LocalServices") -> RealUnderTest:
+@dataclass(frozen=True)
+class ModuleKafka:
+    """The internal topics that the tests of one module share. They keep apart by shards, groups and clients' topics."""
+
+    kafka: KafkaContext
+    shards: Iterator[int]
+    """The shards that no test has delivered for."""
+
+
+@pytest.fixture(scope="module")
+async def module_kafka(services: "LocalServices") -> ModuleKafka:
     cluster = f"cw{uuid4().hex[:8]}"
-    settings = KafkaSettings(
-        brokers=services.kafka_brokers,
-        cluster=cluster,
-        shards=SHARDS,
-        consumer_group=cluster,
-        heartbeat_interval_ms=200,
-        # A busy machine stands still for seconds, and that is no answer of Kafka's. Nothing waits for these.
-        transaction_timeout_ms=60_000,
-        sends_timeout_ms=50_000,
-        commit_timeout_ms=50_000,
-        init_timeout_ms=50_000,
-        request_timeout_ms=20_000,
-        lookup_timeout_ms=30_000,
+    kafka = KafkaContext(
+        settings=KafkaSettings(
+            brokers=(services.kafka_brokers,), cluster=cluster, shards=SHARDS, heartbeat_interval_ms=200
+        ),
+        # A busy machine stands still for seconds, and that is no answer of Kafka's. No test waits for these.
+        timeouts=KafkaTimeouts(
+            transaction_ms=60_000,
+            sends_ms=50_000,
+            commit_ms=50_000,
+            init_ms=50_000,
+            request_ms=20_000,
+            lookup_ms=30_000,
+        ),
     )
-    await create_internal_topics(settings)
-    return RealUnderTest(settings)
+    [markers] = [plan for plan in internal_topics(kafka.settings) if plan.name == kafka.settings.deliveries_topic]
+    # More shards than a group's members share: two for each test.
+    await create_topics(kafka, [markers.name], kafka_partitions=MARKER_SHARDS, config=markers.config)
+    await create_internal_topics(kafka)
+    return ModuleKafka(kafka, iter(range(MARKER_SHARDS)))
+
+
+@pytest.fixture
+def real_kafka(module_kafka: ModuleKafka) -> RealUnderTest:
+    """A Kafka with a consumer group and shards of its own."""
+    shard, other_shard = (ShardId(next(module_kafka.shards)) for _ in range(2))
+    kafka = RealUnderTest(module_kafka.kafka, shard=shard, other_shard=other_shard)
+    return kafka.with_settings(consumer_group=f"group-{uuid4().hex[:8]}")
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
@@ -265,7 +310,7 @@ async def node(kafka: KafkaUnderTest) -> AsyncIterator[PublisherWithWakeups]:
         yield publisher
 
 
-# --- what the tests say
+# --- records and markers
 
 
 def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", size: int = 0) -> OutRecord:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka import Producer
 
 from clockwork.domain.sharding import murmur2
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.memory.commands import MemoryCommandLog
-from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_internal_topics
+from clockwork.kafka.topics import COMMANDS_KAFKA_PARTITIONS, create_topics, internal_topics
 from clockwork.ports.commands import CommandBatch, CommandLog, CommandRecord, RecordEffects
 from clockwork.ports.telemetry import NoTelemetry
 from tests.contract.kafka_fixtures import WAIT_S_MAX, RealUnderTest, until
@@ -32,14 +32,14 @@ def number_of(key: bytes) -> int:
 
 
 class CommandsUnderTest(Protocol):
-    """What a contract test does to the commands topic besides calling the port."""
+    """The commands topic as a contract test uses it besides calling the port."""
 
     def member(self) -> CommandLog:
-        """Of the group; one at a time."""
+        """A member of the group; one at a time."""
         ...
 
     async def send(self, values: Sequence[bytes], *, key: bytes = KEY, abort: bool = False) -> None:
-        """A producer's transaction with these."""
+        """Sends the values in one transaction of a producer."""
         ...
 
 
@@ -57,29 +57,30 @@ class MemoryCommands:
 
 
 class RealCommands:
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+    def __init__(self, kafka: KafkaContext) -> None:
+        self._kafka = kafka
 
     def member(self) -> CommandLog:
-        return KafkaCommandLog(self._settings, NoTelemetry())
+        return KafkaCommandLog(self._kafka, NoTelemetry())
 
     async def send(self, values: Sequence[bytes], *, key: bytes = KEY, abort: bool = False) -> None:
         await asyncio.to_thread(self._send, values, key, abort)
 
     def _send(self, values: Sequence[bytes], key: bytes, abort: bool) -> None:
-        # librdkafka's, so that the writer shares no bug with the reader.
+        # librdkafka's producer, so that the writer shares no bug with the reader.
+        settings = self._kafka.settings
         producer = Producer(
             {
-                "bootstrap.servers": self._settings.brokers,
-                "transactional.id": f"{self._settings.cluster}-{uuid4().hex[:6]}",
+                "bootstrap.servers": settings.brokers[0],
+                "transactional.id": f"{settings.cluster}-{uuid4().hex[:6]}",
                 "partitioner": "murmur2_random",
             }
         )
         producer.init_transactions(WAIT_S_MAX)
         producer.begin_transaction()
         for value in values:
-            producer.produce(self._settings.commands_topic, key=key, value=value, headers=list(HEADERS))
-        # Written for certain, so that what is aborted is there to be left out.
+            producer.produce(settings.commands_topic, key=key, value=value, headers=list(HEADERS))
+        # Written for certain, so that there are aborted records to leave out.
         assert producer.flush(WAIT_S_MAX) == 0
         (producer.abort_transaction if abort else producer.commit_transaction)(WAIT_S_MAX)
 
@@ -91,9 +92,11 @@ def memory_commands(memory_kafka: "MemoryUnderTest") -> MemoryCommands:
 
 @pytest.fixture
 async def real_commands(real_kafka: RealUnderTest) -> RealCommands:
-    settings = replace(real_kafka.settings, commands=True)
-    await create_internal_topics(settings)
-    return RealCommands(settings)
+    # A topic for each test: all of it is read.
+    kafka = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}", commands=True).kafka
+    [plan] = [plan for plan in internal_topics(kafka.settings) if plan.name == kafka.settings.commands_topic]
+    await create_topics(kafka, [plan.name], kafka_partitions=plan.kafka_partitions, config=plan.config)
+    return RealCommands(kafka)
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
@@ -105,11 +108,11 @@ def commands(request: pytest.FixtureRequest) -> CommandsUnderTest:
 
 @dataclass(kw_only=True)
 class Worker:
-    """Takes batches; how far it goes with them is the test's choice."""
+    """Takes batches, and goes as far with them as the test says."""
 
     notes: bool = False
     stops_at: bytes | None = None
-    """It never comes back from a batch that has this."""
+    """It never returns from a batch that has this value."""
     batches: list[CommandBatch] = field(default_factory=list)
     noted: int = 0
 

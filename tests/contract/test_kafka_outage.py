@@ -1,19 +1,16 @@
-"""Kafka stopped, frozen and back: nobody waits for ever, nothing stays broken, nothing is left behind."""
+"""Kafka stopped, frozen and back: no call waits for ever, nothing stays broken, nothing is left behind."""
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import pytest
 
-from clockwork.clock import SystemClock
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryRefused, DeliveryUnknown, Fenced, RefusalCause
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryUnknown, Fenced
 from clockwork.kafka.check import check_kafka
-from clockwork.kafka.client import KafkaSettings
-from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.topics import create_internal_topics
 from tests.contract.kafka_fixtures import (
     SHARDS,
@@ -30,34 +27,23 @@ if TYPE_CHECKING:
     from infra.local import LocalServices
 
 pytestmark = pytest.mark.real
-SHARD, OTHER_SHARD = ShardId(1), ShardId(2)
-
-
-def quick_settings(settings: KafkaSettings) -> KafkaSettings:
-    """Gives up soon, but not because a busy machine stands still for two seconds."""
-    return replace(
-        settings,
-        sends_timeout_ms=4_000,
-        commit_timeout_ms=4_000,
-        init_timeout_ms=4_000,
-        request_timeout_ms=2_500,
-        lookup_timeout_ms=2_500,
-    )
+QUICK: Final = {"sends_ms": 4_000, "commit_ms": 4_000, "init_ms": 4_000, "request_ms": 2_500, "lookup_ms": 2_500}
+"""Gives up soon, but not because a busy machine stands still for two seconds."""
 
 
 @pytest.fixture
 def quick(real_kafka: RealUnderTest) -> RealUnderTest:
-    return RealUnderTest(quick_settings(real_kafka.settings))
+    return real_kafka.with_timeouts(**QUICK)
 
 
-async def deliver_as_a_runner_does(node: PublisherWithWakeups, out: OutRecord) -> None:
+async def deliver_as_a_runner_does(node: PublisherWithWakeups, shard_id: ShardId, out: OutRecord) -> None:
     """Goes through take-over until the record is delivered. A marker that changed says that an unknown delivery was."""
     before: tuple[MarkerEntry, ...] | None = None
     async with asyncio.timeout(60):
         while True:
             shard = None
             try:
-                shard = await node.open_shard(SHARD)
+                shard = await node.open_shard(shard_id)
                 marker = await shard.read_marker()
                 if before is not None and marker != before:
                     return
@@ -77,7 +63,7 @@ async def test_while_kafka_is_stopped_every_call_ends_in_time_and_all_is_well_wh
 ) -> None:
     topic = await quick.create_topic()
     async with quick.node() as node, member(quick, node) as owner:
-        shard = await node.open_shard(SHARD)
+        shard = await node.open_shard(quick.shard)
         await shard.deliver([record(topic, b"before")], marker_of)
         await until(lambda: len(owner.shards) == SHARDS)
         await services.stop_kafka()
@@ -86,7 +72,7 @@ async def test_while_kafka_is_stopped_every_call_ends_in_time_and_all_is_well_wh
                 delivered, *others = await asyncio.gather(
                     shard.deliver([record(topic, b"never")], marker_of),
                     node.send(record(topic, b"lost")),
-                    node.open_shard(OTHER_SHARD),
+                    node.open_shard(quick.other_shard),
                     node.topic_exists("unknown"),
                     return_exceptions=True,
                 )
@@ -99,15 +85,14 @@ async def test_while_kafka_is_stopped_every_call_ends_in_time_and_all_is_well_wh
         finally:
             await services.start_kafka()
         await until(node.connected)
-        await deliver_as_a_runner_does(node, record(topic, b"after"))
+        await deliver_as_a_runner_does(node, quick.shard, record(topic, b"after"))
         assert (await node.send(record(topic, b"plain"))).kafka_partition == 0
     assert [r.value for r in await quick.read_committed(topic)] == [b"before", b"after", b"plain"]
 
 
 async def test_a_node_opens_and_closes_without_any_kafka(real_kafka: RealUnderTest) -> None:
-    settings = quick_settings(replace(real_kafka.settings, brokers="127.0.0.1:1"))
-    nowhere = RealUnderTest(settings)
-    async with KafkaPublisher(settings, SystemClock()) as node, member(nowhere, node) as owner:
+    nowhere = real_kafka.with_settings(brokers=("127.0.0.1:1",)).with_timeouts(**QUICK)
+    async with nowhere.node() as node, member(nowhere, node) as owner:
         assert not node.connected()
         with pytest.raises(BrokerUnavailable):
             await node.topic_exists("any")
@@ -119,7 +104,7 @@ async def test_a_delivery_to_a_frozen_kafka_is_unknown_in_time_and_closing_does_
 ) -> None:
     topic = await quick.create_topic()
     async with quick.node() as node:
-        shard = await node.open_shard(SHARD)
+        shard = await node.open_shard(quick.shard)
         committed = await shard.deliver([record(topic, b"before")], marker_of)
         services.pause_kafka()
         try:
@@ -131,7 +116,7 @@ async def test_a_delivery_to_a_frozen_kafka_is_unknown_in_time_and_closing_does_
             services.resume_kafka()
         await until(node.connected)
         async with real_kafka.node() as patient:
-            shard = await patient.open_shard(SHARD)
+            shard = await patient.open_shard(quick.shard)
             assert await shard.read_marker() == (ended_at(committed[0]),)
             await shard.close()
     assert [r.value for r in await quick.read_committed(topic)] == [b"before"]
@@ -148,28 +133,9 @@ async def test_a_member_leaves_a_frozen_kafka_in_time(quick: RealUnderTest, serv
             services.resume_kafka()
 
 
-async def test_a_topic_without_enough_replicas_is_refused_for_now_and_holds_up_nobody(
-    real_kafka: RealUnderTest,
-) -> None:
-    # Drawn into a transaction, it would keep the shard's producer busy until its replicas are back: a transaction ends
-    # only when every Kafka partition in it has noted the end.
-    topic = await real_kafka.create_topic()
-    poor = await real_kafka.create_topic(config={"min.insync.replicas": "2"})
-    async with real_kafka.node() as node:
-        shard = await node.open_shard(SHARD)
-        with pytest.raises(DeliveryRefused) as refused:
-            await shard.deliver([record(topic, b"a"), record(poor)], marker_of)
-        [refusal] = refused.value.refusals
-        assert (refusal.cause, refusal.destination) == (RefusalCause.TRANSIENT, poor)
-        assert not refused.value.begun
-        await shard.deliver([record(topic, b"a")], marker_of)
-        await shard.close()
-
-
 async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> None:
-    settings = replace(real_kafka.settings, cluster=f"{real_kafka.settings.cluster}-wide", shards=32)
-    await create_internal_topics(settings)
-    wide = RealUnderTest(settings)
+    wide = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}", shards=32)
+    await create_internal_topics(wide.kafka)
     topic = await wide.create_topic(kafka_partitions=4)
     async with wide.node() as node, wide.node() as other:
         old = await asyncio.gather(*(node.open_shard(ShardId(n)) for n in range(32)))
@@ -186,11 +152,13 @@ async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> 
 
 async def test_internal_topics_are_made_once_and_checked(real_kafka: RealUnderTest) -> None:
     # One broker: nothing is wrong with it, and each topic that must not be lost is named.
-    await create_internal_topics(real_kafka.settings)
-    found = await check_kafka(real_kafka.settings)
+    own = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}")
+    for _ in range(2):
+        await create_internal_topics(own.kafka)
+    found = await check_kafka(own.kafka)
     assert found.problems == ()
     assert len([line for line in found.warnings if "has 1 replicas" in line]) == 2
-    more = await check_kafka(replace(real_kafka.settings, shards=SHARDS + 1))
+    more = await check_kafka(own.with_settings(shards=SHARDS + 1).kafka)
     assert len([line for line in more.problems if f"CLOCKWORK_SHARDS is {SHARDS + 1}" in line]) == 2
-    none = await check_kafka(replace(real_kafka.settings, cluster="no-such-cluster", instance_id="a"))
+    none = await check_kafka(own.with_settings(cluster="no-such-cluster", instance_id="a").kafka)
     assert len([line for line in none.problems if "is missing" in line]) == 3

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -94,11 +93,11 @@ async def test_a_malformed_wake_up_is_counted_and_the_next_one_arrives(
 
 
 @pytest.mark.real
-async def test_a_static_member_that_comes_back_finds_its_shards_and_disturbs_nobody(real_kafka: RealUnderTest) -> None:
+async def test_a_static_member_that_comes_back_finds_its_shards_and_disturbs_no_other(
+    real_kafka: RealUnderTest,
+) -> None:
     # A rolling restart: the node is back before its session ends.
-    first, second = (
-        RealUnderTest(replace(real_kafka.settings, instance_id=name, session_timeout_ms=30_000)) for name in ("a", "b")
-    )
+    first, second = (real_kafka.with_settings(instance_id=name, session_timeout_ms=30_000) for name in ("a", "b"))
     async with real_kafka.node() as node, member(first, node) as stays:
         async with member(second, node) as restarts:
             await until(lambda: shared(stays, restarts) and len(restarts.shards) == SHARDS // 2)

@@ -8,13 +8,15 @@ from functools import partial
 import pytest
 
 from tests.support.client import REQUEST_S_MAX, Answered
-from tests.support.nodes import Cluster, ClusterNode
+from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import reading
 
 pytestmark = [pytest.mark.processes]
 
 ITEMS = 1_000
 FAR_MS = 3_600_000
+SIDE_BY_SIDE_MS = 13_000
+"""Later than the time limit of a batch of 300, so that its items are stored side by side."""
 Tell = Callable[[str], None]
 
 
@@ -58,13 +60,29 @@ async def test_what_came_in_a_batch_is_delivered_once(shared: Cluster, shared_no
     assert Counter(record.schedule_key for record in reader.records) == Counter(keys)
 
 
+@pytest.mark.parametrize(("items", "in_ms"), [(300, SIDE_BY_SIDE_MS), (100, 0)])
+async def test_a_batch_of_one_ordering_key_is_delivered_in_the_order_given(
+    shared: Cluster, shared_node: ClusterNode, items: int, in_ms: int
+) -> None:
+    # A topic of which the node has heard nothing yet: its first items wait for the metadata, the others find them.
+    topic = await shared.topic(kafka_partitions=1)
+    keys = [f"in-order-{in_ms}-{n:03}" for n in range(items)]
+    due_ms = now_ms() + in_ms
+    bodies = [shared.body(topic, key, due_ms=due_ms, ordering_key=f"one-{in_ms}") for key in keys]
+    assert statuses(await shared_node.client.create_many(bodies)) == {201: items}
+
+    async with reading(shared.services.kafka_brokers, topic) as reader:
+        await reader.until_arrived(keys)
+    assert [record.schedule_key for record in reader.records] == keys
+
+
 async def test_a_dynamodb_that_is_silent_is_answered_item_by_item_in_time(cluster: Cluster) -> None:
     topic = await cluster.topic()
     node = await cluster.start(more={"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"})
     bodies = [cluster.body(topic, f"silent-{n}", in_ms=FAR_MS) for n in range(ITEMS)]
     cluster.services.pause_dynamodb()
     try:
-        node.client.request_s_max = 6.0
+        node.client.request_s_max = 1.0 + ITEMS * 0.02 + 5.0
         answered = await node.client.create_many(bodies)
         assert statuses(answered) == {503: ITEMS}
         assert (await node.client.impatient.page(cluster.name)).status == 503

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.node import app
-from clockwork.node.resources import kafka_settings
+from clockwork.node.resources import kafka_context
 from clockwork.settings.model import Settings
 from tests.support.faults import LostAnswers
 from tests.support.load import Load
@@ -58,12 +58,13 @@ async def test_lost_answers_of_kafka_make_nothing_twice(
     # the shard gives up asking: nobody knows, so it forgets everything and reads its marker.
     topic = await cluster.topic()
     lost = LostAnswers(monkeypatch)
-    made = kafka_settings
+    made = kafka_context
 
-    def short_of_patience(settings: Settings) -> KafkaSettings:
-        return replace(made(settings), commit_timeout_ms=300)
+    def with_short_commits(settings: Settings) -> KafkaContext:
+        kafka = made(settings)
+        return replace(kafka, timeouts=replace(kafka.timeouts, commit_ms=300))
 
-    monkeypatch.setattr(app, "kafka_settings", short_of_patience)
+    monkeypatch.setattr(app, "kafka_context", with_short_commits)
     caplog.set_level(logging.WARNING, logger="clockwork")
     load = Load(cluster, [topic], guarantees=("exactly_once", "exactly_once", "at_least_once"))
 

@@ -16,8 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
     ResourceType,
 )
 
-from clockwork.kafka.leave import leave_group
-from clockwork.node.resources import init_resources, kafka_settings
+from clockwork.kafka.ownership import leave_group
+from clockwork.node.resources import init_resources, kafka_context
 from clockwork.settings.sources import load_settings
 from infra.kafka.acls import Right, rights
 from infra.local import LocalServices
@@ -132,7 +132,7 @@ async def test_a_node_delivers_over_tls_and_scram_with_the_listed_rights_alone(s
         await cluster.until_status(node.client, key)
     await cluster.until_status(node.client, "too-large", "failed")
     assert await node.process.stop() == 0
-    assert await leave_group(kafka_settings(load_settings(cluster.environment(more))), "static")
+    assert await leave_group(kafka_context(load_settings(cluster.environment(more))), "static")
     assert PASSWORD not in node.log_path.read_text(encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from clockwork.commands.worker import CommandWorker
 from clockwork.domain.destination import Topic
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.schedule import ClientId, OnLate, OrderingKey, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, NewSchedule, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import Unavailable
@@ -22,7 +22,7 @@ from clockwork.firing.takeover import Takeover
 from clockwork.kafka.wakeups import WakeupSender
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.context import RequestContext
-from clockwork.requests.results import ANY_VERSION, NewSchedule, VersionCondition
+from clockwork.requests.results import ANY_VERSION, VersionCondition
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.store import MemoryScheduleSearch

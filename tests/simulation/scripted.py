@@ -7,8 +7,7 @@ from typing import Final
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord
-from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, ScheduleKey
-from clockwork.requests.results import NewSchedule
+from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule, OrderingKey, ScheduleKey
 from tests.simulation import checkers
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OnLate, OrderingKey, ScheduleKey
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, NewSchedule, OnLate, OrderingKey, ScheduleKey
 from clockwork.errors import InvalidInput
 from clockwork.requests.results import (
     Cancelled,
     Changed,
     Created,
     KeyTaken,
-    NewSchedule,
     Reason,
     Refused,
     Repeated,

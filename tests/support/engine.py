@@ -8,7 +8,7 @@ from typing import Any
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.record import SCHEDULE_KEY
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.schedule import ClientId, EndState, Failure, Row, ScheduleKey
+from clockwork.domain.schedule import ClientId, EndState, Failure, NewSchedule, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.dead_letters import dead_letter_topics
@@ -37,7 +37,6 @@ from clockwork.requests.results import (
     Change,
     ChangeResult,
     CreateResult,
-    NewSchedule,
     ScheduleView,
     VersionCondition,
 )

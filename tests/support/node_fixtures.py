@@ -7,6 +7,7 @@ import pytest
 
 from infra.local import LocalServices
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
+from tests.support.timing import TOLD
 
 
 @pytest.fixture
@@ -38,15 +39,7 @@ async def shared_node(session_node: ClusterNode) -> ClusterNode:
 
 
 @pytest.fixture
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Writes a line to the terminal: a figure that was measured, and that no test asserts."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    capture = request.config.pluginmanager.get_plugin("capturemanager")
-
-    def write(line: str) -> None:
-        if reporter is not None and capture is not None:
-            with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(f"    {line}")
-
-    return write
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Notes a figure that was measured, and that no test asserts: it is printed at the end of the run, also if the test ran
+    in a worker."""
+    return lambda line: record_property(TOLD, line)

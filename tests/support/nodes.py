@@ -26,9 +26,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from clockwork.clock import SystemClock
-from clockwork.kafka.client import KafkaSettings
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
 from clockwork.node.app import Node, Role, open_node
+from clockwork.settings.model import KafkaSettings
 from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
 from infra.local.node import NodeProcess, node_environment
@@ -200,10 +201,8 @@ class Cluster:
         self, name: str, *, kafka_partitions: int = 2, broker_time: bool = True, config: Mapping[str, str] | None = None
     ) -> None:
         stamped = {"message.timestamp.type": "LogAppendTime"} if broker_time else {}
-        settings = KafkaSettings(
-            brokers=self.services.kafka_brokers, cluster=self.name, shards=1, consumer_group="none"
-        )
-        await create_topics(settings, [name], kafka_partitions=kafka_partitions, config=stamped | dict(config or {}))
+        kafka = KafkaContext(settings=KafkaSettings(brokers=(self.services.kafka_brokers,)))
+        await create_topics(kafka, [name], kafka_partitions=kafka_partitions, config=stamped | dict(config or {}))
 
     async def configure_topic(self, name: str, config: Mapping[str, str]) -> None:
         """Sets all that is not to be as the broker has it by default; returns when it shows it."""

@@ -1,4 +1,4 @@
-"""Where the time of a test run went: by folder, and the slowest files."""
+"""The end of a test run's output: figures that tests have noted, and where the time went."""
 
 import resource
 from collections import defaultdict
@@ -7,8 +7,20 @@ from typing import Final
 
 import pytest
 
+TOLD: Final = "told"
+"""The name of the property that holds a noted figure."""
 FILES_SHOWN: Final = 15
 FILE_S_MIN: Final = 2.0
+
+
+def told_lines(reports: Iterable[pytest.TestReport]) -> list[str]:
+    """The figures, each under the test that noted it."""
+    lines = []
+    for report in reports:
+        told = [str(value) for name, value in report.user_properties if name == TOLD]
+        if report.when == "teardown" and told:
+            lines += [report.nodeid, *(f"    {line}" for value in told for line in value.splitlines())]
+    return lines
 
 
 def time_lines(reports: Iterable[pytest.TestReport]) -> list[str]:

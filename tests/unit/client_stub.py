@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from clockwork.__main__ import clockwork
 from clockwork.client import Retries
-from clockwork.http.openapi_parts import PENDING
 from clockwork.http.responses import problem_response
 from clockwork.schema.problems import Problem
+from tests.support.examples import PENDING
 
 FAST = Retries(initial_ms=1, wait_ms_max=2)
 DROP = "drop"

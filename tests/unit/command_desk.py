@@ -10,13 +10,13 @@ from typing import Any, Final
 from clockwork.commands.worker import CommandWorker
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.rights import ANYONE, Principal
-from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import StoreUnavailable
 from clockwork.kafka.memory.commands import MemoryCommandLog
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
-from clockwork.requests.results import NewSchedule, ScheduleView
+from clockwork.requests.results import ScheduleView
 from clockwork.requests.service import RequestService
 from clockwork.schema.schedule import read_schedule
 from tests.support import builders

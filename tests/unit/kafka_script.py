@@ -1,6 +1,6 @@
 """A broker that answers requests as a test tells it, on the level of Kafka's protocol.
 
-For what a local Kafka cannot be made to say: a forbidden topic, a lost answer, a coordinator that moves. Everything
+For answers that a local Kafka cannot be made to give: a forbidden topic, a lost answer, a coordinator that moves. Everything
 that is not scripted succeeds.
 """
 
@@ -9,7 +9,7 @@ from collections import deque
 from types import SimpleNamespace
 from typing import Any, Final
 
-from aiokafka.protocol.admin import DescribeConfigsRequest
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
@@ -17,10 +17,11 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka import client as codes
-from clockwork.kafka.client import KafkaSettings, Pulse
+from clockwork.kafka import codes
+from clockwork.kafka.client import KafkaContext, KafkaTimeouts, LastAnswer
 from clockwork.kafka.topics import TopicDirectory
 from clockwork.kafka.transactional import KafkaShardPublisher
+from clockwork.settings.model import KafkaSettings
 
 LOST: Final = -100
 """Instead of an error code: the request is carried out, and its answer never arrives."""
@@ -28,17 +29,13 @@ SHARD: Final = ShardId(1)
 
 
 def settings_for_script(**changes: Any) -> KafkaSettings:
-    plain: dict[str, Any] = {
-        "brokers": "nowhere:1",
-        "cluster": "cw",
-        "shards": 4,
-        "consumer_group": "cw",
-        "sends_timeout_ms": 200,
-        "commit_timeout_ms": 200,
-        "init_timeout_ms": 200,
-        "lookup_timeout_ms": 200,
-    }
+    plain: dict[str, Any] = {"brokers": ("nowhere:1",), "cluster": "cw", "shards": 4, "consumer_group": "cw"}
     return KafkaSettings(**(plain | changes))
+
+
+def kafka_for_script(**timeouts: int) -> KafkaContext:
+    short = {"sends_ms": 200, "commit_ms": 200, "init_ms": 200, "lookup_ms": 200}
+    return KafkaContext(settings=settings_for_script(), timeouts=KafkaTimeouts(**(short | timeouts)))
 
 
 class ScriptedWire:
@@ -46,11 +43,14 @@ class ScriptedWire:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        """Requests in order, as words: `init`, `add`, `produce`, `commit`, `abort`, `metadata`, `configs`."""
+        """Requests in order, as words: `init`, `add`, `produce`, `commit`, `abort`, `metadata`, `configs`, `versions`."""
         self.topics: dict[str, int] = {"cw-deliveries": codes.NONE, "orders": codes.NONE, "bills": codes.NONE}
         """Error codes of metadata; a topic that is not here is missing."""
         self.in_sync = 1
+        self.replicas = 1
         self.leader = 1
+        self.produce_version = 11
+        """The broker's highest of the produce request: Kafka 4's."""
         self.configs: dict[str, str] = {}
         self.silent: set[str] = set()
         """Requests that are lost, every time."""
@@ -81,7 +81,11 @@ class ScriptedWire:
                 return self._metadata(request)
             case DescribeConfigsRequest():
                 self._next("configs")
-                return SimpleNamespace(resources=[(0, None, 2, "", list(self.configs.items()))])
+                configs = [] if request._resources[0][1] == "cw-deliveries" else list(self.configs.items())
+                return SimpleNamespace(resources=[(0, None, 2, "", configs)])
+            case ApiVersionRequest():
+                self._next("versions")
+                return SimpleNamespace(api_versions=[(ProduceRequest.API_KEY, 0, self.produce_version)])
         raise AssertionError(f"no script for {request!r}")
 
     async def find_coordinator(self, transactional_id: str) -> int | None:
@@ -144,13 +148,13 @@ class ScriptedWire:
         code = self.topics.get(name, codes.UNKNOWN_TOPIC_OR_PARTITION)
         count = 0 if code else 4 if name == "cw-deliveries" else 2
         # Only clients' topics are ever in trouble.
-        leader, in_sync = (1, 1) if name == "cw-deliveries" else (self.leader, self.in_sync)
-        return (code, name, False, [(0, number, leader, [1], [1] * in_sync, []) for number in range(count)])
+        leader, replicas, in_sync = (1, 1, 1) if name == "cw-deliveries" else (self.leader, self.replicas, self.in_sync)
+        return (code, name, False, [(0, n, leader, [1] * replicas, [1] * in_sync, []) for n in range(count)])
 
 
-async def open_scripted(wire: ScriptedWire, **changes: Any) -> KafkaShardPublisher:
-    settings = settings_for_script(**changes)
-    directory = TopicDirectory(settings, Pulse(), wire)
-    publisher = KafkaShardPublisher(settings, directory, wire, SHARD, lambda: 1_000, on_close=lambda closed: None)
+async def open_scripted(wire: ScriptedWire, **timeouts: int) -> KafkaShardPublisher:
+    kafka = kafka_for_script(**timeouts)
+    directory = TopicDirectory(kafka, LastAnswer(), wire)
+    publisher = KafkaShardPublisher(kafka, directory, wire, SHARD, lambda: 1_000, on_close=lambda closed: None)
     await publisher.init()
     return publisher

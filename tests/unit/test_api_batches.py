@@ -84,7 +84,7 @@ async def test_an_empty_batch_has_no_results(edge: Edge) -> None:
         ({"schedules": None}, ["schedules"]),
         ({"schedules": {"0": {}}}, ["schedules"]),
         ({"schedules": [], "atomic": True}, ["atomic"]),
-        ({"schedule": []}, ["schedule", "schedules"]),
+        ({"schedule": []}, ["schedules", "schedule"]),
     ],
 )
 async def test_a_wrong_envelope_refuses_the_whole(edge: Edge, path: str, envelope: Any, fields: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +23,9 @@ async def edge() -> AsyncIterator[Edge]:
         yield opened
 
 
+JSON = {"Content-Type": "application/json"}
+
+
 def with_task_data(text: bytes) -> bytes:
     """A create whose `taskData` is this JSON text."""
     return json.dumps(a_request(taskData="@")).encode().replace(b'"@"', text)
@@ -40,31 +44,124 @@ MALFORMED = {
     "a byte order mark": b"\xef\xbb\xbf" + json.dumps(a_request()).encode(),
     "a surrogate in UTF-8": with_task_data(b'"\xed\xa0\x80"'),
     "a raw control character": with_task_data(b'"\x01"'),
-    "the same name twice": b'{"clientId": "a", "clientId": "b"}',
-    "the same name twice inside": with_task_data(b'{"x": {"a": 1, "a": 1}}'),
-    "the same name in two spellings": with_task_data(b'{"a": 1, "\\u0061": 1}'),
     "NaN": with_task_data(b"NaN"),
     "Infinity": with_task_data(b"[Infinity]"),
     "minus Infinity": with_task_data(b"-Infinity"),
-    "a double that overflows": with_task_data(b"1e400"),
-    "an integer beyond 64 bits": with_task_data(b"18446744073709551616"),
-    "an integer below 64 bits": with_task_data(b"-9223372036854775809"),
-    "an integer of 100,000 digits": with_task_data(b"9" * 100_000),
     "a leading zero": with_task_data(b"01"),
-    "a lone high surrogate": with_task_data(b'"\\ud800"'),
-    "a lone low surrogate": with_task_data(b'["x", {"y": "a\\uDFFFb"}]'),
-    "surrogates in the wrong order": with_task_data(b'"\\udc00\\ud800"'),
-    "a lone surrogate in a name": with_task_data(b'{"\\ud83d": 1}'),
     "arrays 20,000 deep": b"[" * 20_000,
-    "arrays 20,000 deep and closed": with_task_data(b"[" * 20_000 + b"]" * 20_000),
-    "objects 20,000 deep": with_task_data(b'{"a":' * 20_000 + b"1" + b"}" * 20_000),
+    "arrays 20,000 deep that end too early": with_task_data(b"[" * 20_000 + b"]" * 19_999),
 }
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-async def test_a_body_that_readers_could_disagree_about_is_400(edge: Edge, body: bytes) -> None:
+async def test_a_body_that_is_no_json_is_400_as_a_whole(edge: Edge, body: bytes) -> None:
     answer = await edge.post_bytes(body)
     assert (answer.status, answer.fields) == (400, ["body"])
+
+
+@pytest.mark.parametrize("wrong", [b"NaN", b"{", b"[1,]", b'"\xff"'])
+async def test_a_batch_that_is_no_json_is_400_as_a_whole_and_nothing_of_it_is_done(wrong: bytes) -> None:
+    async with open_edge() as edge:
+        body = b'{"schedules": [%s, %s]}' % (json.dumps(a_request()).encode(), with_task_data(wrong))
+        answer = await edge.ask("POST", "/schedules", data=body, headers=JSON)
+        assert (answer.status, answer.fields) == (400, ["body"])
+        assert edge.engine.store.rows == {}
+
+
+UNUSABLE = {
+    "the same name twice": b'{"x": {"a": 1, "a": 1}}',
+    "the same name three times": b'{"a": 1, "a": 2, "a": 3}',
+    "the same name in two spellings": b'{"a": 1, "\\u0061": 1}',
+    "a double that overflows": b"1e400",
+    "a double that overflows below": b"[-1e400]",
+    "an integer beyond 64 bits": b"18446744073709551616",
+    "an integer below 64 bits": b"-9223372036854775809",
+    "an integer of 100,000 digits": b"9" * 100_000,
+    "a lone high surrogate": b'"\\ud800"',
+    "a lone low surrogate": b'["x", {"y": "a\\uDFFFb"}]',
+    "surrogates in the wrong order": b'"\\udc00\\ud800"',
+    "a lone surrogate in a name": b'{"\\ud83d": 1}',
+    "arrays 20,000 deep": b"[" * 20_000 + b"]" * 20_000,
+    "objects 20,000 deep": b'{"a":' * 20_000 + b"1" + b"}" * 20_000,
+    "arrays 20,000 deep around brackets in a text": b"[" * 20_000 + b'"]\\"]["' + b"]" * 20_000,
+}
+
+
+@pytest.mark.parametrize("text", UNUSABLE.values(), ids=UNUSABLE)
+async def test_a_value_that_readers_could_disagree_about_is_an_error_of_its_field(edge: Edge, text: bytes) -> None:
+    answer = await edge.post_bytes(with_task_data(text))
+    assert (answer.status, answer.fields) == (400, ["taskData"])
+    encoded = with_task_data(text + b', "taskDataEncoding": "base64"')
+    assert (await edge.post_bytes(encoded)).fields == ["taskData"]
+    changed = await edge.ask("PUT", "/schedule/shop/order-1", data=b'{"taskData": %s}' % text, headers=JSON)
+    assert (changed.status, changed.fields) == (400, ["taskData"])
+
+
+FIELDS = {
+    "clientId": b'{"clientId": @}',
+    "scheduleKey": b'{"scheduleKey": @}',
+    "scheduleTime": b'{"scheduleTime": @}',
+    "orderingKey": b'{"orderingKey": @}',
+    "taskDataEncoding": b'{"taskDataEncoding": @}',
+    "delivery": b'{"delivery": @}',
+    "delivery.topic": b'{"delivery": {"topic": @}}',
+    "delivery.guarantee": b'{"delivery": {"topic": "t", "guarantee": @}}',
+    "delivery.headers": b'{"delivery": {"topic": "t", "headers": @}}',
+    "delivery.headers.h": b'{"delivery": {"topic": "t", "headers": {"h": @}}}',
+    "delivery.deadline": b'{"delivery": {"topic": "t", "deadline": @}}',
+    "delivery.onLate": b'{"delivery": {"topic": "t", "onLate": @}}',
+    "delivery.retry": b'{"delivery": {"topic": "t", "retry": @}}',
+    "delivery.retry.attempts": b'{"delivery": {"topic": "t", "retry": {"attempts": @}}}',
+    "delivery.retry.factor": b'{"delivery": {"topic": "t", "retry": {"factor": @}}}',
+    "x": b'{"x": @}',
+}
+
+
+@pytest.mark.parametrize("value", [b"18446744073709551616", b"-1e400", b'"\\udfff"'], ids=["integer", "double", "text"])
+@pytest.mark.parametrize(("field", "document"), FIELDS.items(), ids=FIELDS)
+async def test_every_field_names_itself_when_its_value_cannot_be_used(
+    edge: Edge, field: str, document: bytes, value: bytes
+) -> None:
+    given = json_body.parse(document.replace(b"@", value))
+    text = json.dumps(a_request() | dict.fromkeys(given, "@@")).encode()
+    for name in given:
+        inner = re.fullmatch(rb'\{"[^"]+": (.*)\}', document, re.DOTALL)
+        assert inner is not None, name
+        text = text.replace(b'"@@"', inner.group(1).replace(b"@", value))
+    answer = await edge.post_bytes(text)
+    assert (answer.status, answer.fields) == (400, [field])
+    # The message tells what is wrong with the value, and not that it is of another type.
+    assert any(word in answer.json["detail"] for word in ("64 bits", "double", "surrogate", "no field"))
+
+
+@pytest.mark.parametrize(
+    ("twice", "field"),
+    [
+        (b'"clientId": "b"', "clientId"),
+        (b'"scheduleTime": 0', "scheduleTime"),
+        (b'"delivery": {"topic": "a"}', "delivery"),
+        (b'"surprise": 1, "surprise": 1', "surprise"),
+    ],
+)
+async def test_a_name_that_is_given_twice_is_an_error_of_its_field(edge: Edge, twice: bytes, field: str) -> None:
+    answer = await edge.post_bytes(b"{" + twice + b", " + json.dumps(a_request()).encode()[1:])
+    assert (answer.status, answer.fields) == (400, [field])
+
+
+@pytest.mark.parametrize("text", UNUSABLE.values(), ids=UNUSABLE)
+async def test_one_item_that_cannot_be_used_costs_the_other_items_of_a_batch_nothing(text: bytes) -> None:
+    items = [json.dumps(a_request(scheduleKey=key)).encode() for key in ("first", "last")]
+    for wrong in (with_task_data(text), text):
+        async with open_edge(body_bytes_max=BODY_BYTES_MAX) as edge:
+            body = b'{"schedules": [%s]}' % b", ".join([items[0], wrong, items[1]])
+            answer = await edge.ask("POST", "/schedules", data=body, headers=JSON)
+            assert answer.status == 200
+            first, result, last = answer.json["results"]
+            assert (first["status"], result["status"], last["status"]) == (201, 400, 201)
+            if wrong != text:
+                assert [each["field"] for each in result["errors"]] == ["taskData"]
+            cancelled = await edge.ask("POST", "/schedules/cancel", data=body, headers=JSON)
+            assert (cancelled.status, cancelled.json["results"][1]["status"]) == (200, 400)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +227,26 @@ def test_moderate_depth_is_read_so_that_the_message_can_name_the_field(levels: i
 
 
 @pytest.mark.parametrize("levels", [1_100, 5_000])
-def test_depth_that_the_interpreter_cannot_hold_is_refused(levels: int) -> None:
+def test_depth_that_the_interpreter_cannot_hold_is_cut_where_it_begins_and_not_beside_it(levels: int) -> None:
+    deep = b"[" * levels + b"]" * levels
+    first, cut, last = json_body.parse(b"[[1, 2], %s, {}]" % deep)
+    assert (first, last) == ([1, 2], {})
+    assert json_body.deeper_than(cut, 100)
+    with pytest.raises(ValueError, match="deep"):
+        json_body.compact(cut)
     with pytest.raises(InvalidInput, match="deep"):
-        json_body.parse(b"[" * levels + b"]" * levels)
+        json_body.parse(b"[" * levels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.text('[]{}\\"ab'), lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"'), inner)
+    )
+)
+def test_a_value_beside_one_that_is_too_deep_is_read_as_it_is(value: Any) -> None:
+    text = json.dumps(value).encode()
+    assert json_body.parse(b"[%s, %s%s, %s]" % (text, b"[" * 2_000, b"]" * 2_000, text))[::2] == [value, value]
 
 
 ANSWERS = {200, 201, 400, 409, 413, 415}

@@ -9,8 +9,7 @@ import pytest
 from clockwork.domain.schedule import ClientId, EndState, ScheduleKey
 from clockwork.requests.results import Created
 from clockwork.schema.change import read_put
-from clockwork.schema.render import request_of
-from clockwork.schema.schedule import read_schedule
+from clockwork.schema.schedule import document_of, read_schedule
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
@@ -344,7 +343,7 @@ async def test_a_change_of_nothing_makes_the_very_same_schedule_of_any_data() ->
         assert isinstance(created, Created)
         schedule = created.view.schedule
         assert schedule is not None
-        for body in ({}, request_of(schedule)):
+        for body in ({}, document_of(schedule)):
             change = read_put(
                 body, client_id=ClientId("shop"), schedule_key=ScheduleKey("order-1"), cluster="c", now_ms=NOW_MS
             )

@@ -1,13 +1,15 @@
 """Raw sockets against the real server: what one connection may take of the node's time and places."""
 
 import asyncio
+import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from clockwork.http.connection import HEADERS_MAX, Connection
+from clockwork.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX, Connection
 from clockwork.settings.model import ConnectionSettings
 from tests.support.waiting import until
 from tests.unit.api_edge import Edge, a_request, open_edge
@@ -154,13 +156,134 @@ async def test_past_the_last_place_a_connection_gets_a_503_and_those_that_are_op
         assert (await edge.ask("GET", "/livez")).status == 200
 
 
-async def test_more_headers_than_any_client_needs_are_a_400() -> None:
+CLOSE = b"Connection: close\r\n"
+
+
+async def answer_to(edge: Edge, sent: bytes, *, half_close: bool = False) -> bytes:
+    """The server's answer to these bytes, until it closes. `half_close`: the client closes its side after them."""
+    async with connected(edge) as (reader, writer):
+        writer.write(sent)
+        if half_close:
+            writer.write_eof()
+        return await reader.read()
+
+
+def is_problem(answer: bytes, status: int) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return (
+        head.startswith((b"HTTP/1.1 %d " % status, b"HTTP/1.0 %d " % status))
+        and b"\r\nContent-Type: application/problem+json" in head
+        and json.loads(body)["status"] == status
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        (b"".join(b"X-%d: 1\r\n" % n for n in range(HEADERS_MAX - 10)), True),
+        (b"".join(b"X-%d: 1\r\n" % n for n in range(HEADERS_MAX + 1)), False),
+        (b"X: " + b"x" * (HEADER_BYTES_MAX - 1) + b"\r\n", True),
+        (b"X: " + b"x" * (HEADER_BYTES_MAX + 1) + b"\r\n", False),
+        (b"X: " + b"x" * 20_000 + b"\r\n", False),
+        (b"X" * (HEADER_BYTES_MAX + 1) + b": x\r\n", False),
+    ],
+    ids=["headers", "too many headers", "long", "too long", "far too long", "name too long"],
+)
+async def test_a_head_over_the_limit_is_a_431(headers: bytes, fits: bool) -> None:
     async with open_edge() as edge:
-        for count, status in ((HEADERS_MAX - 10, b"200"), (HEADERS_MAX + 1, b"400")):
-            async with connected(edge) as (reader, writer):
-                headers = b"".join(b"X-%d: 1\r\n" % n for n in range(count))
-                writer.write(GET + b"Connection: close\r\n" + headers + b"\r\n")
-                assert (await reader.read()).split()[1] == status
+        answer = await answer_to(edge, GET + CLOSE + headers + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ") if fits else is_problem(answer, 431)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"DELETE"])
+async def test_a_target_over_the_limit_is_a_414(method: bytes) -> None:
+    async with open_edge() as edge:
+        for extra, status in ((0, 404), (1, 414), (1_000, 414), (20_000, 414)):
+            for target in (b"/x/", b"/x?a="):
+                sent = target + b"y" * (TARGET_BYTES_MAX - len(target) + extra)
+                head = method + b" " + sent + b" HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n"
+                assert is_problem(await answer_to(edge, head), status), (target, extra)
+
+
+CREATE = json.dumps(a_request()).encode()
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(CREATE), CREATE)
+
+
+@pytest.mark.parametrize(
+    ("coding", "statuses"),
+    [
+        (b"chunked", {201}),
+        (b"Chunked", {201}),
+        (b"gzip, chunked", {501}),
+        (b"GZIP ,chunked", {501}),
+        (b"x,chunked", {501}),
+        (b"identity, chunked", {501}),
+        (b"chunked, chunked", {400}),
+        (b"gzip\r\nTransfer-Encoding: chunked", {400, 501}),
+        (b"chunked, gzip", {400}),
+        (b"gzip", {400}),
+        (b"\xff, chunked", {400, 501}),
+    ],
+)
+async def test_a_transfer_coding_that_is_not_understood_is_refused_and_nothing_is_created(
+    coding: bytes, statuses: set[int]
+) -> None:
+    head = b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + CLOSE
+    async with open_edge() as edge:
+        answer = await answer_to(edge, head + b"Transfer-Encoding: " + coding + b"\r\n\r\n" + CHUNKED)
+        assert int(answer.split()[1]) in statuses
+        assert len(edge.engine.store.rows) == (statuses == {201})
+        assert b"application/json" in answer or b"application/problem+json" in answer
+
+
+async def test_chunks_in_http_1_0_are_refused() -> None:
+    head = b"POST /schedule HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async with open_edge() as edge:
+        answer = await answer_to(edge, head + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED)
+        assert answer.split()[1] == b"400"
+        assert edge.engine.store.rows == {}
+
+
+POST = b"POST /schedule HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+WHOLE = POST + b"Content-Length: %d\r\n\r\n%s" % (len(CREATE), CREATE)
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (WHOLE, [b"201"]),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED, [b"201"]),
+        (GET + b"\r\n", [b"200"]),
+        (WHOLE + WHOLE + GET + b"\r\n", [b"201", b"200", b"200"]),
+        (WHOLE + b"GET /livez HT", [b"201"]),
+        ((GET + b"\r\n") * 40, [b"200"] * 40),
+        (b"nonsense\r\n\r\n", [b"400"]),
+    ],
+    ids=["body", "chunks", "no body", "several", "half of the next", "many", "no HTTP"],
+)
+async def test_a_client_that_closes_its_side_behind_its_request_gets_the_answer(
+    sent: bytes, statuses: list[bytes]
+) -> None:
+    async with open_edge() as edge:
+        answer = await answer_to(edge, sent, half_close=True)
+        assert re.findall(rb"^HTTP/1\.\d (\d+) ", answer.replace(b"}HTTP", b"}\nHTTP"), re.MULTILINE) == statuses
+        await edge.shows("clockwork_http_connections 0.0")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /li", GET, POST + b"Content-Length: 9\r\n\r\n{", WHOLE[:-1]])
+async def test_a_client_that_closes_its_side_within_its_request_ends_the_connection(sent: bytes) -> None:
+    async with open_edge() as edge:
+        assert await answer_to(edge, sent, half_close=True) == b""
+        await edge.shows("clockwork_http_connections 0.0")
+        assert edge.engine.store.rows == {}
+
+
+async def test_a_client_that_closes_its_side_of_an_idle_connection_ends_it() -> None:
+    async with open_edge() as edge, connected(edge) as (reader, writer):
+        writer.write(GET + b"\r\n")
+        await reader.readuntil(b'"alive"}')
+        writer.write_eof()
+        assert await reader.read() == b""
 
 
 async def test_a_body_that_trickles_in_is_a_408(monkeypatch: pytest.MonkeyPatch) -> None:

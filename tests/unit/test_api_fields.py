@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.schedule import DataForm, Guarantee
+from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule
 from clockwork.errors import InvalidInput
-from clockwork.requests.results import NewSchedule
 from clockwork.schema import json as json_body
 from clockwork.schema.schedule import AHEAD_MS_MAX, HEADERS_MAX, STORED_BYTES_MAX, TooLarge, read_schedule
 from clockwork.schema.times import due_ms_of_input
@@ -35,6 +34,25 @@ def each(*values: Any) -> tuple[Any, ...]:
     return values
 
 
+EVERYTHING: dict[str, Any] = {
+    "clientId": "shop",
+    "scheduleKey": "order-2",
+    "scheduleTime": DUE_MS,
+    "orderingKey": "customer-7",
+    "taskData": "aGVsbG8=",
+    "taskDataEncoding": "base64",
+    "delivery": {
+        "topic": "orders",
+        "guarantee": "at_least_once",
+        "headers": {"source": "web"},
+        "deadline": 60_000,
+        "onLate": "dead_letter",
+        "retry": {"attempts": 5, "initialMs": 500, "maxMs": 20_000, "factor": 1.5, "jitter": 0.25},
+    },
+}
+"""A create with every field, none of them at its default: tests/unit/test_fields_everywhere.py follows each through the
+service, the store, the client and the command line."""
+
 RIGHT: list[dict[str, Any]] = [
     {"clientId": "a"},
     {"clientId": "Az09._-" + "x" * 121},
@@ -43,6 +61,8 @@ RIGHT: list[dict[str, Any]] = [
     {"scheduleKey": " / \x00 \u2028"},
     {"scheduleTime": 0},
     {"scheduleTime": NOW_MS + AHEAD_MS_MAX},
+    *({"scheduleTime": v} for v in (100_000_000_001, float(DUE_MS), 0.0, -0.0, "1970-01-01T00:00:01Z")),
+    {"scheduleTime": f"2027-01-15T08:00:00.{'123456789' * 500}Z"},
     {"orderingKey": "o" * 512},
     {"taskData": None},
     {"taskData": "x" * STORED_BYTES_MAX},
@@ -61,13 +81,15 @@ RIGHT: list[dict[str, Any]] = [
     to("t", deadline=AHEAD_MS_MAX, onLate="dead_letter"),
     to("t", deadline=None, onLate=None, retry=None),
     to("t", onLate="deliver", retry={}),
+    to("t", deadline=5.0, retry={"attempts": 8.0, "initialMs": 1e3, "maxMs": 1e3, "factor": 2, "jitter": 0}),
     to("t", retry={"attempts": 1, "initialMs": 100, "maxMs": 100, "factor": 1, "jitter": 0.5}),
 ]
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("clientId", {"clientId": v}) for v in each(..., None, "", 7, True, ["a"], "a b", "a/b", "ä", "a\n", "x" * 129)),
     *(("scheduleKey", {"scheduleKey": v}) for v in each(..., None, "", 7, False, {}, "k" * 513, "ü" * 257)),
-    *(("scheduleTime", {"scheduleTime": v}) for v in each(..., None, True, -1, 1.0, 1e300, [], "", "now", str(DUE_MS))),
+    *(("scheduleTime", {"scheduleTime": v}) for v in each(..., None, True, -1, 1.5, 1e300, [], "", "now", str(DUE_MS))),
+    *(("scheduleTime", {"scheduleTime": v}) for v in each(1, 1.0, NOW_MS // 1_000, 100_000_000_000, DUE_MS + 0.5)),
     *(
         ("scheduleTime", {"scheduleTime": v})
         for v in each(NOW_MS + AHEAD_MS_MAX + 1, 2**64 - 1, "2099-01-01T00:00:00Z")
@@ -195,6 +217,21 @@ def test_defaults_are_filled_in() -> None:
     assert (new.task_data, new.data_form) == (b'{"order":1}', DataForm.JSON)
 
 
+def test_a_time_that_looks_like_seconds_is_told_so() -> None:
+    with pytest.raises(InvalidInput, match="scheduleTime: looks like seconds; milliseconds are meant"):
+        read(a_request(scheduleTime=NOW_MS // 1_000))
+
+
+def test_a_whole_number_means_the_same_with_and_without_a_fraction() -> None:
+    numbers = {"attempts": 3, "initialMs": 100, "maxMs": 200}
+    with_fraction = {name: float(value) for name, value in numbers.items()}
+    one = read(a_request(**to("t", deadline=5, retry=numbers)))
+    two = read(a_request(scheduleTime=float(DUE_MS), **to("t", deadline=5.0, retry=with_fraction)))
+    assert one == two
+    # What is entrusted to us stays as it is: consumers may tell 1.0 from 1.
+    assert read(a_request(taskData=[1.0, 1])).task_data == b"[1.0,1]"
+
+
 # --- times
 
 
@@ -210,6 +247,7 @@ def test_defaults_are_filled_in() -> None:
         ("2027-01-15T08:00:00.5Z", NOW_MS + 500),
         ("2027-01-15T08:00:00.123Z", NOW_MS + 123),
         ("2027-01-15T08:00:00.123000000000Z", NOW_MS + 123),
+        (f"2027-01-15T08:00:00.123{'0' * 5_000}Z", NOW_MS + 123),
         ("2028-02-29T00:00:00Z", 1_835_395_200_000),
         ("9999-12-31T23:59:59-23:59", 253_402_387_139_000),
         ("1970-01-01T05:00:00+05:00", 0),
@@ -219,7 +257,9 @@ def test_an_rfc_3339_time_is_the_same_as_its_milliseconds(text: str, at_ms: int)
     assert due_ms_of_input(text) == at_ms
 
 
-@pytest.mark.parametrize("text", ["2027-01-15T08:00:00.0001Z", "2027-01-15T08:00:00.000000000001Z"])
+@pytest.mark.parametrize(
+    "text", ["2027-01-15T08:00:00.0001Z", "2027-01-15T08:00:00.000000000001Z", f"2027-01-15T08:00:00.{'0' * 30}1Z"]
+)
 def test_part_of_a_millisecond_is_rounded_up_because_nothing_may_be_early(text: str) -> None:
     assert due_ms_of_input(text) == NOW_MS + 1
 

@@ -36,7 +36,7 @@ async def test_a_list_answers_each_schedule_as_a_get_of_it_does(edge: Edge) -> N
     assert answer.json == {"schedules": [created.json], "cursor": None}
 
 
-async def test_every_filter_counts(edge: Edge) -> None:
+async def test_every_filter_of_a_list_counts(edge: Edge) -> None:
     edge.engine.kafka.create_topic("mails")
     wanted = {"orderingKey": "a/b cä", "scheduleTime": DUE_MS}
     await edge.post(a_request(scheduleKey="it", **wanted))

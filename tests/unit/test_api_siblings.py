@@ -13,8 +13,8 @@ from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.domain.sharding import ShardId
-from clockwork.http import siblings
-from clockwork.http.siblings import Sibling, SiblingHandlers, answering_siblings
+from clockwork.node import siblings
+from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from tests.unit.api_edge import FakeReadiness
 
@@ -28,7 +28,7 @@ class Family:
         self.folder = folder
         self.states = [FakeReadiness() for _ in range(COUNT)]
         self.figures = [PrometheusTelemetry() for _ in range(COUNT)]
-        self.handlers = SiblingHandlers(sibling=self.sibling(0))
+        self.handlers = SiblingPages(sibling=self.sibling(0))
 
     def sibling(self, number: int) -> Sibling:
         return Sibling(number=number, count=COUNT, folder=self.folder)

@@ -88,8 +88,13 @@ def sources() -> Iterator[Source]:
             yield Source(str(module.relative_to(ROOT)), text, in_one_line(prose_of_python(text)))
 
 
-SOURCES: Final = tuple(sources())
-PAGES: Final = tuple(source for source in SOURCES if source.name.endswith(".md"))
+@cache  # and not at import, which every run of any test pays for
+def all_sources() -> tuple[Source, ...]:
+    return tuple(sources())
+
+
+def all_pages() -> tuple[Source, ...]:
+    return tuple(source for source in all_sources() if source.name.endswith(".md"))
 
 
 def plain(title: str) -> str:
@@ -157,21 +162,21 @@ def mutations_cited(prose: str) -> list[str]:
 
 def dead(cited: Callable[[Source], list[str]], there: Callable[[str], bool], *, of: str = "") -> str:
     """The citations that lead nowhere, as lines `file: citation`; `of`: how the names of the files end that are read."""
-    sought = [source for source in SOURCES if source.name.endswith(of)]
+    sought = [source for source in all_sources() if source.name.endswith(of)]
     return "\n".join(f"{source.name}: {what}" for source in sought for what in cited(source) if not there(what))
 
 
 def test_sections_of_the_design_that_are_cited_are_there() -> None:
     known = sections_of(DESIGN.read_text(encoding="utf-8"))
     assert len(known) > 20
-    assert sum(len(sections_cited(source.prose)) for source in SOURCES) >= 5
+    assert sum(len(sections_cited(source.prose)) for source in all_sources()) >= 5
     assert dead(lambda source: sections_cited(source.prose), known.__contains__) == ""
 
 
 def test_cases_of_the_models_that_are_cited_have_a_row_in_the_protocols_page() -> None:
     known = ANCHOR.findall(PROTOCOL.read_text(encoding="utf-8"))
     assert len(known) == len(set(known)) > 60
-    assert sum(len(labels_cited(source.prose)) for source in SOURCES if source.name.endswith(".py")) >= 10
+    assert sum(len(labels_cited(source.prose)) for source in all_sources() if source.name.endswith(".py")) >= 10
     assert dead(lambda source: labels_cited(source.prose), set(known).__contains__) == ""
 
 
@@ -181,33 +186,33 @@ def test_nothing_is_cited_from_the_models_themselves_which_are_not_here() -> Non
 
 def test_files_that_are_named_are_there() -> None:
     # Of Python all text: messages tell operators what to read. Of pages all text too, commands included.
-    named = sum(len(FILE.findall(source.text)) for source in SOURCES)
+    named = sum(len(FILE.findall(source.text)) for source in all_sources())
     assert named > 50
     assert dead(lambda source: FILE.findall(source.text), lambda path: (ROOT / path).exists()) == ""
 
 
 def test_folders_that_pages_name_are_there() -> None:
-    assert sum(len(FOLDER.findall(page.prose)) for page in PAGES) >= 10
+    assert sum(len(FOLDER.findall(page.prose)) for page in all_pages()) >= 10
     assert dead(lambda page: FOLDER.findall(page.prose), lambda path: (ROOT / path).exists(), of=".md") == ""
 
 
 def test_links_between_pages_lead_to_a_page_and_to_a_heading_of_it() -> None:
-    assert sum(len(LINK.findall(page.prose)) for page in PAGES) >= 10
+    assert sum(len(LINK.findall(page.prose)) for page in all_pages()) >= 10
     assert dead(lambda page: broken_links(ROOT / page.name, page.text), lambda _: False, of=".md") == ""
 
 
 def test_tests_that_pages_name_are_there() -> None:
     # In whatever file: tests may move, and are found by their name.
-    code = "".join(source.text for source in SOURCES if source.name.startswith("tests/"))
+    code = "".join(source.text for source in all_sources() if source.name.startswith("tests/"))
     defined = set(re.findall(r"def (test_\w+)\(", code))
-    assert sum(len(TEST.findall(page.prose)) for page in PAGES) >= 10
+    assert sum(len(TEST.findall(page.prose)) for page in all_pages()) >= 10
     assert dead(lambda page: TEST.findall(page.prose), defined.__contains__, of=".md") == ""
 
 
 def test_mutations_that_pages_name_are_there() -> None:
     strings = ast.walk(ast.parse(MUTATIONS.read_text(encoding="utf-8")))
     known = {node.value for node in strings if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert sum(len(mutations_cited(page.prose)) for page in PAGES) >= 20
+    assert sum(len(mutations_cited(page.prose)) for page in all_pages()) >= 20
     assert dead(lambda page: mutations_cited(page.prose), known.__contains__, of=".md") == ""
 
 

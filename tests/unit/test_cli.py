@@ -12,9 +12,9 @@ import pytest
 from click.testing import Result
 
 from clockwork.errors import FieldError
-from clockwork.http.openapi_parts import CANCELLED, DELIVERED, PAST, PENDING
 from clockwork.schema import problems
 from clockwork.settings.sources import load_settings
+from tests.support.examples import CANCELLED, DELIVERED, PAST, PENDING
 from tests.unit.client_stub import Stub, open_stub, run_command
 
 ROOT = Path(__file__).parents[2]

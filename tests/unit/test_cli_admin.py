@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from clockwork.http.openapi_parts import PENDING
 from tests.support import builders
+from tests.support.examples import PENDING
 from tests.unit.client_stub import Stub, open_stub, results, run_command
 from tests.unit.service import Service, open_service
 

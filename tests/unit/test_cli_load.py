@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from clockwork.http.openapi_parts import PENDING
 from clockwork.schema import problems
+from tests.support.examples import PENDING
 from tests.unit.client_stub import Asked, Stub, open_stub, results, run_command
 
 

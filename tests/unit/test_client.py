@@ -13,8 +13,10 @@ from clockwork import client as c
 from clockwork.client.aio import AsyncClient
 from clockwork.client.schedules import batches, epoch_ms
 from clockwork.errors import FieldError
-from clockwork.http.openapi_parts import CANCELLED, DELIVERED, FAILED, PAST, PENDING
+from clockwork.requests import batch
 from clockwork.schema import problems
+from clockwork.settings.model import IntakeSettings
+from tests.support.examples import CANCELLED, DELIVERED, FAILED, PAST, PENDING
 from tests.unit.api_edge import DUE_MS, NOW_MS, StillClock, open_edge
 from tests.unit.client_stub import DROP, FAST, Asked, Raw, Stub, open_stub, results
 
@@ -458,3 +460,10 @@ def test_an_address_that_is_none_is_refused_by_name(url: str) -> None:
 async def test_a_client_that_is_not_open_says_so() -> None:
     with pytest.raises(RuntimeError, match="not open"):
         await AsyncClient("http://127.0.0.1:9").get("a", "b")
+
+
+def test_a_batch_is_waited_for_longer_than_the_service_works_on_it() -> None:
+    # A client that gives up first would send the same batch again to a service that is still busy with it.
+    service = IntakeSettings()
+    for items in (0, 1, 1_000):
+        assert c.Retries().answer_ms(items) > service.request_timeout_ms + batch.ITEM_MS * items

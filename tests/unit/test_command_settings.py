@@ -10,7 +10,6 @@ from clockwork.access.gate import open_access
 from clockwork.access.keys import KeyRing, hash_of, new_key
 from clockwork.domain.rights import ANYONE
 from clockwork.errors import CannotStart
-from clockwork.node.resources import kafka_settings
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import AccessSettings
 from clockwork.settings.sources import load_settings
@@ -57,8 +56,8 @@ def test_settings_that_leave_open_whose_rights_commands_have_are_refused(
 
 
 def test_commands_are_off_unless_asked_for_and_then_have_a_topic_and_a_group() -> None:
-    assert not kafka_settings(load_settings({})).commands
-    chosen = kafka_settings(load_settings({"CLOCKWORK_COMMANDS": "on", "KAFKA_CONSUMER_GROUP": "g"}))
+    assert not load_settings({}).kafka.commands
+    chosen = load_settings({"CLOCKWORK_COMMANDS": "on", "KAFKA_CONSUMER_GROUP": "g"}).kafka
     assert (chosen.commands, chosen.commands_topic, chosen.commands_group) == (True, "clockwork-commands", "g-commands")
 
 

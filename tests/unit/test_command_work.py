@@ -80,7 +80,7 @@ def command(**changes: Any) -> bytes:
         ("command_not_json", b""),
         ("command_not_json", b"{"),
         ("command_not_json", b"[]"),
-        ("command_not_json", b'{"command":"create","command":"cancel"}'),
+        ("command_unknown", b'{"command":"create","command":"cancel"}'),
         ("command_unknown", command(command="fire")),
         ("command_unknown", command(command=...)),
         ("command_unknown", command(command=["create"])),

@@ -192,8 +192,16 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         *(("CLOCKWORK_FRONTIER_LEAD_MS", v) for v in ("0", "5001")),
         *(("CLOCKWORK_BATCH_RECORDS_MAX", v) for v in ("0", "2001")),
         *(("CLOCKWORK_CREATE_RESOURCES", v) for v in ("maybe", "2")),
-        *(("KAFKA_BROKERS", v) for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1")),
+        *(
+            ("KAFKA_BROKERS", v)
+            for v in ("host", "host:", "host:x", "a:1,,b:2", "a:1,b", "a:99999", "kafka://a:1", "a b:1")
+        ),
         *(("DYNAMODB_ENDPOINT", v) for v in ("localhost:8000", "ftp://h", "http://", "http://user:pw@h:1")),
+        *(
+            ("DYNAMODB_ENDPOINT", v)
+            for v in ("http://a b:1", "http://h_1:1", "http://h:x", "http://h:65536", "http://h:0")
+        ),
+        *(("AWS_REGION", v) for v in ("eu central 1", "-x", "x-", "1", "x" * 64, "eu_central")),
         *(("SCHEDULE_DB", v) for v in ("ab", "a b c", "x" * 256)),
         ("CLOCKWORK_RETRY_ATTEMPTS", "0"),
         ("CLOCKWORK_INSTANCE_ID", "a b"),

@@ -9,9 +9,9 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from clockwork.domain.destination import Topic
-from clockwork.http.connection import LINE_BYTES_MAX
-from clockwork.http.dead_letters import _opened, _sealed
-from clockwork.kafka.client import KafkaSettings
+from clockwork.http.connection import TARGET_BYTES_MAX
+from clockwork.http.dead_letters import _decode_cursor, _encode_cursor
+from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.dead_letters import KAFKA_PARTITIONS_AT_ONCE, KafkaDeadLetters
 from clockwork.operations.dead_letters import DeadLetterCursor
 
@@ -63,7 +63,7 @@ async def test_each_dead_letter_of_a_topic_of_many_kafka_partitions_is_read_once
         yield _Consumer(letters)
 
     monkeypatch.setattr(KafkaDeadLetters, "_consumer", opened)
-    log = KafkaDeadLetters(KafkaSettings(brokers="b:1", cluster="c", shards=1, consumer_group="none"))
+    log = KafkaDeadLetters(KafkaContext())
     found: list[tuple[int, int]] = []
     start: Mapping[int, int] | None = {}
     while start is not None:
@@ -71,16 +71,16 @@ async def test_each_dead_letter_of_a_topic_of_many_kafka_partitions_is_read_once
         found += [(letter.receipt.kafka_partition, letter.receipt.offset) for letter in page.letters]
         start = page.next_from
         if start is not None:
-            cursor = _sealed(DeadLetterCursor(topic=TOPIC, offsets=start))
+            cursor = _encode_cursor(DeadLetterCursor(topic=TOPIC, offsets=start))
             assert cursor is not None
-            start = _opened(cursor).offsets
+            start = _decode_cursor(cursor).offsets
     assert sorted(found) == [(number, o) for number, count in enumerate(letters) for o in range(count)]
 
 
 def test_the_longest_cursor_fits_into_a_line_of_a_request() -> None:
     offsets = {999_999 - number: 10**15 for number in range(KAFKA_PARTITIONS_AT_ONCE)}
     start = DeadLetterCursor(topic=Topic("t" * 249), offsets=offsets)
-    cursor = _sealed(start)
+    cursor = _encode_cursor(start)
     assert cursor is not None
-    assert len(cursor) < LINE_BYTES_MAX / 2
-    assert _opened(cursor) == start
+    assert len(cursor) < TARGET_BYTES_MAX / 2
+    assert _decode_cursor(cursor) == start

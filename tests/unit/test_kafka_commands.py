@@ -1,4 +1,4 @@
-"""The log of commands on Kafka: what can be told without one. The rest is in tests/contract/test_command_log.py."""
+"""The command log on Kafka: the part that needs no broker. The rest is in tests/contract/test_command_log.py."""
 
 import asyncio
 import gc
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import CommitFailedError, UnknownMemberIdError
+from aiokafka.errors import CommitFailedError, KafkaConnectionError, UnknownMemberIdError
 
-from clockwork.kafka.commands import let_commits_end_alone
+from clockwork.kafka.commands import Commits
+from tests.support.virtual_time import in_virtual_time
 
 OFFSETS = {TopicPartition("commands", 0): 7}
 
@@ -20,45 +21,57 @@ class Coordinator(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(_commit_lock=asyncio.Lock(), asked=asyncio.Event(), answered=asyncio.Event())
+        self._retry_backoff_ms = 100
+        self.error: Exception = UnknownMemberIdError()
 
     async def ensure_coordinator_known(self) -> None: ...
 
     async def _do_commit_offsets(self, _assignment: Any, _offsets: Any) -> None:
         self.asked.set()
         await self.answered.wait()
-        raise UnknownMemberIdError
+        raise self.error
+
+    def commit(self) -> Any:
+        return GroupCoordinator.commit_offsets(self, None, OFFSETS)
 
 
-@pytest.fixture
-def coordinator() -> Coordinator:
-    made = Coordinator()
-    let_commits_end_alone(SimpleNamespace(_coordinator=made))
-    return made
+async def cancelled_commit(commits: Commits, coordinator: Coordinator) -> asyncio.Task[None]:
+    """The task of a commit whose request is on its way, and which was told to end."""
+    task = asyncio.get_running_loop().create_task(commits.run(coordinator.commit()))
+    await coordinator.asked.wait()
+    task.cancel()
+    return task
 
 
-async def test_a_commit_that_fails_after_its_task_was_cancelled_is_not_reported_as_a_defect(
-    coordinator: Coordinator,
-) -> None:
+@in_virtual_time
+async def test_a_commit_that_fails_after_its_task_was_cancelled_is_not_reported_as_a_defect() -> None:
     # A revocation cancels the task, and the member has lost its place: the request that is still on its way is refused.
-    reported: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: reported.append(context))
-    try:
-        task = loop.create_task(GroupCoordinator.commit_offsets(coordinator, None, OFFSETS))
-        await coordinator.asked.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        coordinator.answered.set()
-        for _ in range(3):
-            await asyncio.sleep(0)
-        gc.collect()
-    finally:
-        loop.set_exception_handler(None)
-    assert reported == []
+    commits, coordinator = Commits(), Coordinator()
+    task = await cancelled_commit(commits, coordinator)
+    coordinator.answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await commits.close()
+    # An exception that is never retrieved is an error of the loop, and fails the test.
+    gc.collect()
 
 
-async def test_whoever_waits_for_a_commit_is_told_that_it_failed(coordinator: Coordinator) -> None:
+@in_virtual_time
+async def test_a_commit_that_gets_no_answer_holds_its_task_up_for_a_bounded_time_and_ends_with_the_consumer() -> None:
+    commits, coordinator = Commits(), Coordinator()
+    with pytest.raises(asyncio.CancelledError):
+        await (await cancelled_commit(commits, coordinator))
+    # The consumer is closed: the request on its way fails, and aiokafka would try it again for ever.
+    coordinator.error = KafkaConnectionError()
+    coordinator.answered.set()
+    await asyncio.sleep(0.05)
+    await commits.close()
+    # An exception that is never retrieved is an error of the loop, and fails the test.
+    gc.collect()
+
+
+async def test_a_caller_that_waits_for_a_commit_is_told_that_it_failed() -> None:
+    coordinator = Coordinator()
     coordinator.answered.set()
     with pytest.raises(CommitFailedError):
-        await GroupCoordinator.commit_offsets(coordinator, None, OFFSETS)
+        await Commits().run(coordinator.commit())

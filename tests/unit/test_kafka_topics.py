@@ -1,22 +1,26 @@
 """The metadata cache."""
 
 import asyncio
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka import client as codes
-from clockwork.kafka.client import Pulse
-from clockwork.kafka.produce import too_large
-from clockwork.kafka.topics import MISSING_AGE_S_MAX, REFUSING_LIMIT_AGE_S_MAX, TopicDirectory, TopicState
+from clockwork.kafka import codes
+from clockwork.kafka import topics as kafka_topics
+from clockwork.kafka.client import LastAnswer
+from clockwork.kafka.send import too_large
+from clockwork.kafka.topics import LIMIT_AGE_S_MAX, MISSING_AGE_S_MAX, TopicDirectory, TopicState, create_topics
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.kafka_script import ScriptedWire, settings_for_script
+from tests.unit.kafka_script import ScriptedWire, kafka_for_script
 
 
-def directory_on(wire: ScriptedWire, **settings: Any) -> TopicDirectory:
-    return TopicDirectory(settings_for_script(**settings), Pulse(), wire)
+def directory_on(wire: ScriptedWire, **timeouts: int) -> TopicDirectory:
+    return TopicDirectory(kafka_for_script(**timeouts), LastAnswer(), wire)
 
 
 @in_virtual_time
@@ -65,7 +69,7 @@ async def test_a_known_topic_stays_known_while_kafka_is_away_and_an_unknown_one_
     assert (await directory.layout("orders")).state is TopicState.PRESENT
     with pytest.raises(BrokerUnavailable):
         await directory.layout("bills")
-    # Whoever needs it as it is now is not told of old times.
+    # A caller that needs its present state is not given an old one.
     await asyncio.sleep(1)
     with pytest.raises(BrokerUnavailable):
         await directory.layout("orders", since_s=asyncio.get_running_loop().time())
@@ -92,19 +96,41 @@ async def test_limits_are_read_once_and_again_after_a_refusal() -> None:
 
 
 @in_virtual_time
-async def test_a_limit_of_long_ago_refuses_nothing_without_being_read_again() -> None:
-    # It was raised, and what had failed by it armed again: that must not fail once more, by what is remembered.
+async def test_a_cached_limit_refuses_nothing_without_being_read_again() -> None:
+    # It was raised, and the failed schedule armed again: that must not fail once more, by the cached limit.
     wire = ScriptedWire()
     wire.configs = {"max.message.bytes": "1000"}
-    settings, directory = settings_for_script(), directory_on(wire)
+    directory = directory_on(wire)
     large = OutRecord(topic="orders", key=b"k", value=b"x" * 5_000, headers=(), timestamp_ms=5)
-    assert await too_large(settings, directory, large)
-    assert await too_large(settings, directory, large)
+
+    async def refused() -> bool:
+        return await too_large(directory, large, since_s=asyncio.get_running_loop().time())
+
+    # Those of one delivery are judged by one look.
+    assert await refused()
+    assert await refused()
     assert wire.asked == ["configs"]
+    await asyncio.sleep(0.01)
+    assert await refused()
     wire.configs["max.message.bytes"] = "10000"
-    read_at_s, limits = directory._limits["orders"]
-    directory._limits["orders"] = (read_at_s - REFUSING_LIMIT_AGE_S_MAX, limits)
-    assert not await too_large(settings, directory, large)
+    await asyncio.sleep(0.01)
+    assert not await refused()
+    assert wire.asked == ["configs"] * 3
+
+
+@in_virtual_time
+async def test_while_limits_are_read_again_others_go_on_with_the_old_ones_unless_they_need_the_present() -> None:
+    wire = ScriptedWire()
+    wire.configs = {"max.message.bytes": "1000"}
+    directory = directory_on(wire)
+    await directory.limits("orders")
+    await asyncio.sleep(LIMIT_AGE_S_MAX + 1)
+    now_s = asyncio.get_running_loop().time()
+    wire.configs["max.message.bytes"] = "500"
+    reader, other, strict = await asyncio.gather(
+        directory.limits("orders"), directory.limits("orders"), directory.limits("orders", since_s=now_s)
+    )
+    assert (reader.record_bytes_max, other.record_bytes_max, strict.record_bytes_max) == (500, 1_000, 500)
 
 
 @in_virtual_time
@@ -112,3 +138,39 @@ async def test_without_permission_to_read_limits_there_are_none() -> None:
     wire = ScriptedWire()
     wire.silent.add("configs")
     assert (await directory_on(wire).limits("orders")).record_bytes_max is None
+
+
+class Admin:
+    """Kafka's admin client, of a broker that the controller does not count at its first looks."""
+
+    def __init__(self, *, looks_without_brokers: float) -> None:
+        self._looks_left = looks_without_brokers
+        self.replicas: set[int] = set()
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def describe_cluster(self) -> dict[str, Any]:
+        self._looks_left -= 1
+        return {"brokers": [] if self._looks_left >= 0 else [{}]}
+
+    async def create_topics(self, topics: list[NewTopic], timeout_ms: int) -> Any:
+        self.replicas = {topic.replication_factor for topic in topics}
+        return SimpleNamespace(topic_errors=[(topic.name, codes.NONE) for topic in topics])
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        return [{"error_code": codes.NONE, "partitions": [{"leader": 1}]} for _ in names]
+
+
+@in_virtual_time
+async def test_topics_are_created_once_a_broker_is_counted_and_none_is_waited_for_for_ever() -> None:
+    # A Kafka that has just come back: it answers, and to create something with no replica is an error of another kind.
+    with pytest.MonkeyPatch.context() as patch:
+        admin = Admin(looks_without_brokers=3)
+        patch.setattr(kafka_topics, "AIOKafkaAdminClient", lambda **_: admin)
+        await create_topics(kafka_for_script(), ["orders"])
+        assert admin.replicas == {1}
+        admin = Admin(looks_without_brokers=math.inf)
+        with pytest.raises(BrokerUnavailable):
+            await create_topics(kafka_for_script(), ["orders"])
+        assert admin.replicas == set()

@@ -1,18 +1,18 @@
-"""What becomes of a delivery, for each thing that a broker can say, or not say."""
+"""The outcome of a delivery, for each answer of a broker, and for none."""
 
 import asyncio
 from collections import deque
+from typing import Any
 
 import pytest
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Fenced, Refusal, RefusalCause
-from clockwork.kafka import client as codes
-from clockwork.kafka.topics import TopicLimits
+from clockwork.firing.destination_waits import AWAY_BACKOFF
+from clockwork.kafka import codes
+from clockwork.kafka.transactional import LAYOUT_AGE_S_MAX
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, open_scripted
-
-_NO_LIMITS = TopicLimits()
 
 
 def _times(code: int, times: int) -> deque[int]:
@@ -107,7 +107,7 @@ async def test_of_a_refused_batch_exactly_the_culprits_are_named(code: int) -> N
 
 
 @in_virtual_time
-async def test_too_few_replicas_until_time_runs_out_is_nobodys_fault_but_the_topics() -> None:
+async def test_too_few_replicas_until_time_runs_out_is_a_refusal_of_that_topic() -> None:
     wire = ScriptedWire()
     wire.produce_codes["bills"] = _times(codes.NOT_ENOUGH_REPLICAS, 1_000)
     assert await refusals_of(wire, record(), record("bills"), begun=True) == (
@@ -124,19 +124,34 @@ async def test_a_leader_that_moves_is_followed() -> None:
     assert receipt.offset == 0
 
 
+NO_LEADER = {"leader": -1}
+MISSING = {"topics": {"cw-deliveries": codes.NONE}}
+FORBIDDEN = {"topics": {"cw-deliveries": codes.NONE, "orders": codes.TOPIC_FORBIDDEN}}
+HIGH_MIN = {"configs": {"min.insync.replicas": "2"}}
+TOO_FEW_IN_SYNC = {"replicas": 3} | HIGH_MIN
+MORE_THAN_AN_OLD_BROKER_TAKES = {"produce_version": 9} | HIGH_MIN
+
+
+def set_up(wire: ScriptedWire, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(wire, name, value)
+
+
 @pytest.mark.parametrize(
-    ("leader", "in_sync", "reason"), [(-1, 1, "leader_unavailable"), (1, 1, "not_enough_replicas")]
+    ("trouble", "reason"),
+    [
+        (NO_LEADER, "leader_unavailable"),
+        (TOO_FEW_IN_SYNC, "not_enough_replicas"),
+        (MORE_THAN_AN_OLD_BROKER_TAKES, "not_enough_replicas"),
+    ],
 )
 @in_virtual_time
 async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_into_one(
-    leader: int, in_sync: int, reason: str
+    trouble: dict[str, Any], reason: str
 ) -> None:
     wire = ScriptedWire()
-    wire.leader, wire.in_sync = leader, in_sync
+    set_up(wire, trouble)
     publisher = await open_scripted(wire)
-    wire.configs = {"min.insync.replicas": "2"} if leader == 1 else {}
-    # The marker's own topic has its replicas.
-    publisher._directory._limits["cw-deliveries"] = (asyncio.get_running_loop().time(), _NO_LIMITS)
     with pytest.raises(DeliveryRefused) as refused:
         await publisher.deliver([record()], no_marker)
     assert [(r.cause, r.reason, r.destination) for r in refused.value.refusals] == [
@@ -144,6 +159,48 @@ async def test_a_kafka_partition_that_could_not_end_a_transaction_is_not_drawn_i
     ]
     assert not refused.value.begun
     assert transactional(wire) == []
+
+
+@pytest.mark.parametrize(
+    ("standing", "trouble"),
+    [
+        ({}, MISSING),
+        ({}, FORBIDDEN),
+        ({}, NO_LEADER),
+        ({"replicas": 3}, HIGH_MIN),
+        ({"produce_version": 9}, HIGH_MIN),
+    ],
+)
+@in_virtual_time
+async def test_a_topic_that_was_put_right_takes_the_next_attempt_however_soon_it_comes(
+    standing: dict[str, Any], trouble: dict[str, Any]
+) -> None:
+    # Metadata and settings are remembered, but none refuses anything without being read again.
+    wire = ScriptedWire()
+    set_up(wire, standing)
+    healthy = {name: getattr(wire, name) for name in trouble}
+    publisher = await open_scripted(wire)
+    set_up(wire, trouble)
+    with pytest.raises(DeliveryRefused):
+        await publisher.deliver([record()], no_marker)
+    set_up(wire, healthy)
+    await asyncio.sleep(AWAY_BACKOFF.initial_ms / 1_000)
+    await publisher.deliver([record()], no_marker)
+
+
+@pytest.mark.parametrize(("replicas", "in_sync_min"), [(1, 2), (2, 3), (3, 9)])
+@in_virtual_time
+async def test_more_replicas_than_there_are_need_not_be_in_sync(replicas: int, in_sync_min: int) -> None:
+    # Brokers since Kafka 3.7 ask for the smaller of the two numbers.
+    wire = ScriptedWire()
+    wire.replicas = wire.in_sync = replicas
+    wire.configs = {"min.insync.replicas": str(in_sync_min)}
+    publisher = await open_scripted(wire)
+    await publisher.deliver([record()], no_marker)
+    wire.in_sync = replicas - 1
+    await asyncio.sleep(LAYOUT_AGE_S_MAX + 0.01)
+    with pytest.raises(DeliveryRefused):
+        await publisher.deliver([record()], no_marker)
 
 
 @in_virtual_time
@@ -263,7 +320,7 @@ async def test_kafka_away_before_begin_leaves_the_producer_usable() -> None:
 async def test_a_cancelled_delivery_spends_the_producer() -> None:
     wire = ScriptedWire()
     wire.silent.add("commit")
-    publisher = await open_scripted(wire, commit_timeout_ms=60_000)
+    publisher = await open_scripted(wire, commit_ms=60_000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await publisher.deliver([record()], no_marker)

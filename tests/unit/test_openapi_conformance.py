@@ -40,9 +40,10 @@ CHECKS = [
 ]
 
 
-ROUTES = routes_of(app_of(Engine()))
+APP = app_of(Engine())
+ROUTES = routes_of(APP)
 SCHEDULE_CALLS = sorted((method, path) for method, path in ROUTES if "schedule" in path or path.startswith("/admin"))
-PATHS = document(ROUTES)["paths"]
+PATHS = document(APP)["paths"]
 ONE = "/schedule/{clientId}/{scheduleKey}"
 KEYS = ["a", "ü/1 %", *ENDED.values()]
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from clockwork.domain.rights import ANYONE
-from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey, Row, ScheduleKey
+from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule, OrderingKey, Row, ScheduleKey
 from clockwork.errors import InvalidInput, Unavailable
 from clockwork.ports.store import KeyName
 from clockwork.requests.batch import WAVE
-from clockwork.requests.results import Cancelled, Created, NewSchedule, NotFound
+from clockwork.requests.results import Cancelled, Created, NotFound
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time

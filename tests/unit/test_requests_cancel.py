@@ -6,20 +6,10 @@ from dataclasses import replace
 import pytest
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.schedule import ClientId, DataForm, Guarantee, OrderingKey, Pointer, ScheduleKey
+from clockwork.domain.schedule import ClientId, DataForm, Guarantee, NewSchedule, OrderingKey, Pointer, ScheduleKey
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput
-from clockwork.requests.results import (
-    Cancelled,
-    Created,
-    KeyTaken,
-    NewSchedule,
-    NotFound,
-    Reason,
-    Refused,
-    Repeated,
-    Status,
-)
+from clockwork.requests.results import Cancelled, Created, KeyTaken, NotFound, Reason, Refused, Repeated, Status
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, Engine

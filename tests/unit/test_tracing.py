@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from clockwork.errors import BrokerUnavailable, CannotStart
-from clockwork.http.tracing import tracing
+from clockwork.http.server import tracing
 from clockwork.observability.tracing import OtelTracer, open_tracer
 from clockwork.ports.tracing import NO_TRACER
 from clockwork.settings.sources import load_settings

@@ -1,8 +1,8 @@
 """A Kafka broker in memory, for the twins of the Kafka ports (`kafka.memory.publisher`, `kafka.memory.group`).
 
-The executable spec of what the engine may rely on: producer epochs fence, an open transaction hides what comes after
-it from read_committed readers, an aborted one is never seen, offsets have holes where transactions ended. Nothing
-here takes time by itself; `on_step` may wait, and may raise BrokerUnavailable to lose a request (before the step) or
+The executable specification of Kafka, as far as its callers rely on it: producer epochs fence, an open transaction hides
+later records from read_committed readers, an aborted one is never seen, offsets have holes where transactions ended.
+Nothing here takes time by itself; `on_step` may wait, and may raise BrokerUnavailable to lose a request (before the step) or
 its answer (after it).
 """
 
@@ -16,12 +16,13 @@ from typing import Final
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Fenced, Refusal, RefusalCause
+from clockwork.settings.model import KafkaSettings
 
 RECORD_BYTES_MAX: Final = 1_048_576
 
 
 class Step(StrEnum):
-    """Where a fault can be injected. Each is passed twice: before the broker acts and after."""
+    """A place for an injected fault. Each is passed twice: before the broker acts and after."""
 
     INIT = "init"
     READ_MARKER = "read_marker"
@@ -35,10 +36,12 @@ class Step(StrEnum):
 
 
 OnStep = Callable[[Step, str, bool], Awaitable[None]]
-"""Called with the step, the transactional id (or topic), and whether the broker has acted."""
+"""Called with the step, the transactional id (or topic), and True if the broker has acted."""
 
 
 class TransactionState(StrEnum):
+    """The state of a transaction at its coordinator."""
+
     OPEN = "open"
     COMMITTED = "committed"
     ABORTED = "aborted"
@@ -46,6 +49,8 @@ class TransactionState(StrEnum):
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Transaction:
+    """One transaction, and the Kafka partitions that it wrote to."""
+
     state: TransactionState = TransactionState.OPEN
     touched: set[tuple[str, int]] = field(default_factory=set)
 
@@ -97,13 +102,12 @@ class MemoryKafka:
     """The broker: shared by all the nodes of a test."""
 
     def __init__(self, *, cluster: str, shards: int) -> None:
-        self.cluster = cluster
-        self.shards = shards
+        self.settings = KafkaSettings(cluster=cluster, shards=shards)
         self.down = False
-        """While true nobody gets an answer."""
+        """While true no request gets an answer."""
         self.on_step: OnStep | None = None
         self.refuse: Callable[[OutRecord], Refusal | None] = lambda record: None
-        """What the broker says to a record that passed all that can be known before sending it."""
+        """The broker's refusal of a record that passed all checks before it was sent; None: it is taken."""
         self._topics: dict[str, _Topic] = {}
         self._ids: dict[str, _TransactionalId] = {}
         self._listeners: list[asyncio.Event] = []
@@ -113,15 +117,15 @@ class MemoryKafka:
 
     @property
     def shards_topic(self) -> str:
-        return f"{self.cluster}-shards"
+        return self.settings.shards_topic
 
     @property
     def deliveries_topic(self) -> str:
-        return f"{self.cluster}-deliveries"
+        return self.settings.deliveries_topic
 
     @property
     def dead_letters_topic(self) -> str:
-        return f"{self.cluster}-dead-letters"
+        return self.settings.dead_letters_topic
 
     def create_topic(
         self, name: str, *, kafka_partitions: int = 1, record_bytes_max: int = RECORD_BYTES_MAX, forbidden: bool = False
@@ -133,7 +137,7 @@ class MemoryKafka:
         del self._topics[name]
 
     def allow(self, name: str) -> None:
-        """Lets the nodes write to a topic that was made forbidden."""
+        """Lets the nodes write to a topic that was created as forbidden."""
         self._topics[name].forbidden = False
 
     def has_topic(self, name: str) -> bool:
@@ -146,7 +150,7 @@ class MemoryKafka:
         return len(self._topics[name].logs)
 
     def read_committed(self, topic: str) -> list[StoredRecord]:
-        """What a consumer with `isolation.level=read_committed` sees, by Kafka partition and offset."""
+        """The records that a consumer with `isolation.level=read_committed` sees, by Kafka partition and offset."""
         return [record for log in self._topics[topic].logs for record in log.committed()]
 
     def last_committed(self, topic: str, kafka_partition: int) -> StoredRecord | None:
@@ -157,7 +161,7 @@ class MemoryKafka:
         return len(self._topics[topic].logs[kafka_partition].entries)
 
     def records_from(self, topic: str, kafka_partition: int, offset: int) -> list[StoredRecord]:
-        """What a reader without transactions sees from there on."""
+        """The records from an offset on, as a reader without transactions sees them."""
         entries = self._topics[topic].logs[kafka_partition].entries[offset:]
         return [record for record, _transaction in entries if record is not None]
 
@@ -170,17 +174,17 @@ class MemoryKafka:
         finally:
             self._listeners.remove(event)
 
-    # --- what a producer asks for; each is atomic
+    # --- requests of producers; each is atomic
 
     def init(self, transactional_id: str) -> int:
-        """Fences all earlier producers of this id and aborts what they left open; returns the new epoch."""
+        """Fences all earlier producers of this id and aborts their open transaction; returns the new epoch."""
         entry = self._ids.setdefault(transactional_id, _TransactionalId())
         self._end(entry, TransactionState.ABORTED)
         entry.epoch += 1
         return entry.epoch
 
     def expire_transaction(self, transactional_id: str) -> None:
-        """What the broker does when a transaction has been open for too long: aborts and fences."""
+        """Aborts a transaction that has been open for too long, and fences its producer, as the broker does by itself."""
         self.init(transactional_id)
 
     def begin(self, transactional_id: str, epoch: int) -> Transaction:
@@ -191,7 +195,7 @@ class MemoryKafka:
     def append(
         self, record: OutRecord, kafka_partition: int, *, transactional_id: str | None = None, epoch: int = 0
     ) -> Receipt:
-        """Raises: Fenced, and DeliveryRefused for what the broker refuses."""
+        """Puts a record at the end of its Kafka partition. Raises: Fenced, DeliveryRefused."""
         transaction: Transaction | None = None
         if transactional_id is not None:
             transaction = self._guarded(transactional_id, epoch).transaction
@@ -225,7 +229,7 @@ class MemoryKafka:
         self._end(self._guarded(transactional_id, epoch), TransactionState.ABORTED)
 
     def known_refusal(self, record: OutRecord) -> Refusal | None:
-        """What metadata tells about a record before it is sent."""
+        """The refusal of a record that metadata give before it is sent; None if there is none."""
         topic = self._topics.get(record.topic)
         if topic is None:
             return Refusal(cause=RefusalCause.DESTINATION, reason="topic_missing", destination=record.topic)
@@ -251,7 +255,7 @@ class MemoryKafka:
                 self._topics[name].logs[kafka_partition].entries.append((None, transaction))
 
     async def step(self, step: Step, who: str, *, done: bool) -> None:
-        """A turn of the event loop, the test's hook, and whether anybody answers at all."""
+        """Lets other tasks run, then calls the hook. Raises: BrokerUnavailable, while the broker is down."""
         await asyncio.sleep(0)
         if self.on_step is not None:
             await self.on_step(step, who, done)

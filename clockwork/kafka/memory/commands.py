@@ -1,4 +1,4 @@
-"""The twin of CommandLog: a topic with its group in memory, for tests."""
+"""The twin of CommandLog: the commands topic and its group in memory."""
 
 import asyncio
 from typing import Final
@@ -11,7 +11,7 @@ RECORDS_MAX: Final = 200
 
 
 class MemoryCommandLog:
-    """See `ports.CommandLog`. What a member has not worked off is given again by the next `run`."""
+    """See `ports.CommandLog`. Commands that a member has not worked off are given again by the next `run`."""
 
     def __init__(self, *, kafka_partitions: int = 1, batch: int = RECORDS_MAX) -> None:
         self._logs: list[list[CommandRecord]] = [[] for _ in range(kafka_partitions)]
@@ -22,7 +22,7 @@ class MemoryCommandLog:
         self.noted = [0] * kafka_partitions
         """The offset below which all effects are known to be over."""
         self.away = False
-        """Whether notes are refused now."""
+        """True while notes are refused."""
 
     def append(
         self,
@@ -40,7 +40,7 @@ class MemoryCommandLog:
         return place
 
     async def until_worked_off(self) -> None:
-        """Until nothing is left."""
+        """Waits until all commands are worked off."""
         async with self._came:
             await self._came.wait_for(lambda: self.committed == [len(log) for log in self._logs])
 

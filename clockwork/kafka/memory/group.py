@@ -26,7 +26,7 @@ class _Member:
 
 
 class MemoryGroup:
-    """The group's coordinator: who is a member, and the range of shards of each.
+    """The group's coordinator: its members, and the range of shards of each.
 
     A member hears of a new generation when its own task next runs, so two nodes may believe in the same shard for a
     while, as with the real one.
@@ -76,14 +76,14 @@ class MemoryOwnership:
         self._member: _Member | None = None
 
     def cut_off(self) -> None:
-        """The node's session times out without its knowing: the others get its shards, and it keeps believing."""
+        """Times the node's session out without its knowing: the others get its shards, and it believes in them as before."""
         self._connected.clear()
         if self._member is not None:
             self._group.leave(self._member)
             self._member.changed.set()
 
     def heal(self) -> None:
-        """It reaches the group again, learns that it was out, and joins."""
+        """Lets it reach the group again, learn that it was out, and join."""
         self._connected.set()
 
     async def run(
@@ -134,7 +134,7 @@ class MemoryOwnership:
             try:
                 wakeup = wakeup_value.decode(record.value)
             except Unreadable:
-                # Skipped and counted: the scan finds what it was about.
+                # Skipped and counted: the scan finds the schedules that it announced.
                 self._telemetry.malformed("wakeup")
                 continue
             on_wakeup(shard, wakeup)

@@ -21,7 +21,7 @@ class MemoryShardPublisher:
         self._kafka = kafka
         self._clock = clock
         self._shard = shard
-        self._id = f"{kafka.cluster}-shard-{shard}"
+        self._id = kafka.settings.transactional_id(shard)
         self._epoch = -1
         self._usable = False
 

@@ -32,13 +32,12 @@ writes to its table: one busy client would be held at 1,000 creates a second. Wi
 page instead of one. All attributes are projected: a pointer has some 300 bytes, below the 1 KB of a write unit.
 """
 
-import re
 import zlib
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
 from clockwork.domain.destination import Topic
-from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
+from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_topic
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
@@ -87,7 +86,6 @@ OUTCOME_CONTENT_BYTES_MAX: Final = 384 * 1024
 than a row. No accepted schedule comes near it (256 KiB); a row that was put by hand may, and an outcome that DynamoDB
 refuses for its size would block the cleanup of its shard, and with it the shard, for ever."""
 
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 _HEADER_OVERHEAD_BYTES: Final = 4
 
 
@@ -498,7 +496,7 @@ def _topic_of(item: Item) -> Topic:
     """No other name can be asked for: Kafka's protocol ends at 32,767 bytes, and to fail on one row's topic in the middle
     of a batch would be to fail again at every try."""
     topic = fields.text(item, "topic")
-    if _TOPIC.fullmatch(topic) is None or topic in {".", ".."}:
+    if not is_topic(topic):
         raise Unreadable("topic: not a legal one")
     return Topic(topic)
 

@@ -18,7 +18,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{- define "clockwork.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}:{{ include "clockwork.text" (list "image.tag" .Values.image.tag) | default .Chart.AppVersion }}
 {{- end -}}
 
 {{/* Host of a call through a Service: without keys a node takes no other name, and pods are called by address. */}}
@@ -33,30 +33,35 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- join "," $names -}}
 {{- end -}}
 
-{{/* A value as the text of an environment variable. Plain YAML makes numbers floats (604800000 would print as 6.048e+08), and
-`off` false; a list is joined by commas. */}}
+{{/* A value of values.yaml as the text that was written: (list "its name" value). Plain YAML makes numbers floats (604800000
+would print as 6.048e+08, 1.10 as 1.1), and `off` false; a list is joined by commas. */}}
 {{- define "clockwork.text" -}}
-{{- if kindIs "float64" . -}}
-{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
-{{- else if kindIs "slice" . -}}
-{{- join "," . -}}
-{{- else if kindIs "map" . -}}
-{{- fail "settings: a value should be a text, a number, true or false, or a list of texts" -}}
-{{- else -}}
-{{- . -}}
+{{- $name := index . 0 -}}
+{{- $value := index . 1 -}}
+{{- if kindIs "float64" $value -}}
+{{- if ne (floor $value) $value -}}
+{{- fail (printf "%s: %v has a fraction; write it in quotes" $name $value) -}}
+{{- end -}}
+{{- int64 $value -}}
+{{- else if kindIs "slice" $value -}}
+{{- join "," $value -}}
+{{- else if kindIs "map" $value -}}
+{{- fail (printf "%s: should be a text, a number, true or false, or a list of texts" $name) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $value -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Absent and "" are left out; 0, false and off are values. */}}
+{{/* Absent, null and "" are left out; 0, false and off are texts by then, and stay. */}}
 {{- define "clockwork.environment" -}}
 {{- if not .Values.settings.CLOCKWORK_HTTP_HOSTS }}
 - name: CLOCKWORK_HTTP_HOSTS
   value: {{ include "clockwork.hosts" . | quote }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}
-{{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
+{{- with include "clockwork.text" (list (printf "settings.%s" $name) $value) }}
 - name: {{ $name }}
-  value: {{ include "clockwork.text" $value | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.httpTlsSecretName }}

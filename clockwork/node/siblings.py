@@ -1,17 +1,19 @@
-"""One port, several processes: what is said about the node is said about all of them.
+"""The node's own pages where several processes share its port: health and metrics of all of them.
 
 The processes of a node (`clockwork.node.processes`) listen on one port, and the kernel gives each connection to one of them.
-A probe or a scrape would so reach any one, and a figure would jump between the processes. So each of them also answers on
-a socket of its own, a file that only the node's user can open, and whichever is asked on the port asks all:
+A probe or a scrape would reach any one, and a metric would jump between the processes. So each process also answers on a
+Unix socket of its own, a file that only the node's user can open, and the process that is asked on the port asks all:
 
-    /livez    503 if one of them lives and does not answer: only a restart helps against a loop that hangs. One that has
+    /livez    503 if a process runs and does not answer: only a restart helps against a loop that hangs. A process that has
               died is no reason: the parent starts it again, and a restart of all would cost all their shards.
-    /readyz   503 with the reasons of each that lives. One that is dead takes no connections, so it is named in the
-              details and is no reason: the rest goes on serving, and its shards move.
-    /metrics  the series of all, each with the label `process`; `clockwork_process_up` tells which of them answered.
+    /readyz   503 with the reasons of each process that runs. A dead process takes no connections, so it is named in the
+              details and is no reason: the others go on serving, and its shards move.
+    /metrics  the series of all processes, each with the label `process`; `clockwork_process_up` tells which answered.
 
-Prometheus' own multi-process mode was left out: it has no gauges that can be taken back (a shard that was released), no
-figures of the process itself, and files that outlive a process.
+Web pages cannot reach these sockets, so the checks of `http.same_origin` are on the port alone.
+
+Rejected: Prometheus' own multi-process mode. It has no gauges that can be removed (of a shard that was released), no metrics
+of the process itself, and files that outlive a process.
 """
 
 import asyncio
@@ -27,12 +29,12 @@ import orjson
 from aiohttp import hdrs, web
 
 from clockwork.errors import CannotStart
-from clockwork.http.node_pages import Metrics, Readiness
+from clockwork.http.node_pages import LIVEZ, METRICS, READYZ, Metrics, Readiness
 from clockwork.http.responses import problem_response
 from clockwork.schema import problems
 
 ANSWER_S_MAX: Final = 2.0
-"""A loop that is busy answers within milliseconds; below the time-outs that probes usually have."""
+"""Time for a process to answer: a busy event loop takes milliseconds; below the usual time-outs of probes."""
 _SERIES: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (.*)")
 PROCESS_UP: Final = "clockwork_process_up"
 
@@ -45,27 +47,27 @@ class Sibling:
     """From 0."""
     count: int
     folder: Path
-    """Where the sockets are; nobody else's."""
+    """The folder of the sockets, which only the node's user can open."""
 
     def socket(self, number: int) -> Path:
         return self.folder / f"{number}.sock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Said:
-    """What a sibling answered."""
+class _Answer:
+    """The answer of a process."""
 
     body: bytes
     content_type: str
 
 
-_Answers = Mapping[int, _Said | None]
-"""By number; None: it lives and says nothing. One that is dead is not in it."""
+_Answers = Mapping[int, _Answer | None]
+"""Answers by process number; None: it runs and does not answer. A dead process is left out."""
 
 
 @asynccontextmanager
 async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metrics) -> AsyncIterator[None]:
-    """Answers the others on this process's own socket, for the length of a block. Raises: CannotStart."""
+    """Answers the other processes on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
         document = {"reasons": state.reasons(), "details": state.details()}
@@ -82,7 +84,7 @@ async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metric
     path = sibling.socket(sibling.number)
     try:
         await runner.setup()
-        path.unlink(missing_ok=True)  # of the process before, which died
+        path.unlink(missing_ok=True)  # left by an earlier process of this number
         await web.UnixSite(runner, path).start()
     except OSError as error:
         await runner.cleanup()
@@ -94,21 +96,23 @@ async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SiblingHandlers:
+class SiblingPages:
     """`/livez`, `/readyz` and `/metrics` of the port that the processes share."""
 
     sibling: Sibling
 
+    @LIVEZ
     async def livez(self, _: web.Request) -> web.Response:
-        """Whether each process that lives turns its loop."""
+        """Liveness: `503` if the event loop of a process that runs is not responsive."""
         if silent := _silent(await self._ask_all("/state")):
             return problem_response(problems.unavailable("; ".join(silent), more={"reasons": silent}))
         return _json({"status": "alive"})
 
+    @READYZ
     async def readyz(self, _: web.Request) -> web.Response:
-        """Whether each process that lives can do what its role does."""
+        """Readiness: `503` with the reasons of the processes that run and cannot do the work of their role."""
         answers = await self._ask_all("/state")
-        states = {number: orjson.loads(said.body) for number, said in answers.items() if said is not None}
+        states = {number: orjson.loads(answer.body) for number, answer in answers.items() if answer is not None}
         reasons = _silent(answers)
         reasons += [f"process {number}: {why}" for number, state in states.items() for why in state["reasons"]]
         each = {str(n): states[n]["details"] if n in states else "down" for n in range(self.sibling.count)}
@@ -119,48 +123,49 @@ class SiblingHandlers:
             return problem_response(problems.unavailable("; ".join(reasons), more=more))
         return _json({"status": "ready", "reasons": [], "details": details})
 
+    @METRICS
     async def show_metrics(self, _: web.Request) -> web.Response:
-        """The series of all."""
+        """The metrics of all processes."""
         answers = await self._ask_all("/metrics")
         merged = _Merged()
-        said_by = {number: said for number, said in answers.items() if said is not None}
-        for number, said in said_by.items():
-            merged.add(number, said.body.decode())
-            await asyncio.sleep(0)  # some ms each, and the loop has other things to do
-        up = [f'{PROCESS_UP}{{process="{n}"}} {float(n in said_by)}' for n in range(self.sibling.count)]
+        answer_by = {number: answer for number, answer in answers.items() if answer is not None}
+        for number, answer in answer_by.items():
+            merged.add(number, answer.body.decode())
+            await asyncio.sleep(0)  # merging takes some milliseconds a process, in which the loop would do nothing else
+        up = [f'{PROCESS_UP}{{process="{n}"}} {float(n in answer_by)}' for n in range(self.sibling.count)]
         merged.add_family(
-            PROCESS_UP, [f"# HELP {PROCESS_UP} Whether this process answered", f"# TYPE {PROCESS_UP} gauge", *up]
+            PROCESS_UP, [f"# HELP {PROCESS_UP} 1 if the process answered", f"# TYPE {PROCESS_UP} gauge", *up]
         )
-        content_type = next((said.content_type for said in said_by.values()), "text/plain")
+        content_type = next((answer.content_type for answer in answer_by.values()), "text/plain")
         return web.Response(body=merged.text().encode(), headers={hdrs.CONTENT_TYPE: content_type})
 
     async def _ask_all(self, path: str) -> _Answers:
         numbers = range(self.sibling.count)
-        answers = await asyncio.gather(*(self._unless_dead(number, path) for number in numbers))
-        return {number: said for number, (lives, said) in zip(numbers, answers, strict=True) if lives}
+        answers = await asyncio.gather(*(self._ask_one(number, path) for number in numbers))
+        return {number: answer for number, (lives, answer) in zip(numbers, answers, strict=True) if lives}
 
-    async def _unless_dead(self, number: int, path: str) -> tuple[bool, _Said | None]:
+    async def _ask_one(self, number: int, path: str) -> tuple[bool, _Answer | None]:
         try:
             return True, await _ask(self.sibling.socket(number), path)
         except TimeoutError:
             return True, None
         except (aiohttp.ClientError, OSError):
-            # Nobody listens there (any more): it has died, or has not begun. Its parent knows.
+            # No process listens there: it has died, or has not begun. Its parent sees to it.
             return False, None
 
 
-async def _ask(socket: Path, path: str) -> _Said:
+async def _ask(socket: Path, path: str) -> _Answer:
     timeout = aiohttp.ClientTimeout(total=ANSWER_S_MAX)
     connector = aiohttp.UnixConnector(path=str(socket))
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
         session.get(f"http://sibling{path}") as response,
     ):
-        return _Said(body=await response.read(), content_type=response.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
+        return _Answer(body=await response.read(), content_type=response.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
 
 
 def _silent(answers: _Answers) -> list[str]:
-    return [f"process {number} does not answer" for number, said in answers.items() if said is None]
+    return [f"process {number} does not answer" for number, answer in answers.items() if answer is None]
 
 
 def _json(document: Mapping[str, Any]) -> web.Response:
@@ -168,7 +173,7 @@ def _json(document: Mapping[str, Any]) -> web.Response:
 
 
 class _Merged:
-    """Several expositions in one: all series of a metric have to stand together."""
+    """Several expositions as one, in which all series of a metric stand together, as the format wants it."""
 
     def __init__(self) -> None:
         self._families: dict[str, list[str]] = {}

@@ -1,0 +1,77 @@
+"""Uses of aiokafka's internals: every private attribute, and the one class that is replaced, with a test for each.
+
+aiokafka is pinned to one minor version (`pyproject.toml`) because of this module. A new version is taken when
+`tests/unit/test_kafka_internals.py` passes on it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+import aiokafka.admin.client
+import aiokafka.client
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+CLOSE_S_MAX: Final = 1.0
+"""Longest wait for an orderly end of a connection; then it is dropped."""
+TASKS_END_S_MAX: Final = 3.0
+"""Longest wait for the tasks of an abandoned consumer, which have been cancelled."""
+
+
+class TopicLookup(MetadataRequest):  # type: ignore[misc]  # aiokafka has no types
+    """A metadata request that creates nothing. aiokafka's own lets a broker that has `auto.create.topics.enable`, Kafka's
+    default, create each topic that it names: with one Kafka partition, and not compacted."""
+
+    def __init__(self, topics: list[str] | None = None, allow_auto_topic_creation: bool | None = None) -> None:
+        """`topics`: their names; None means all topics. The second argument is aiokafka's, and has no effect."""
+        super().__init__(topics, False)
+
+
+# In place of aiokafka's class, for every client, consumer and admin client of the process. Rejected: to look a topic up
+# before a client may hear its name. The client asks again for as long as it lives, and a topic can be deleted meanwhile.
+for _module in (aiokafka.client, aiokafka.admin.client):
+    _module.MetadataRequest = TopicLookup
+
+
+async def close_client(client: AIOKafkaClient) -> None:
+    """Closes a client in an orderly way if the brokers take part within `CLOSE_S_MAX`, else drops its connections."""
+    transports = list(_transports_of(client._conns.values()))
+    try:
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await client.close()
+    except TimeoutError:
+        # An orderly end first writes out the buffer, and the other side does not read.
+        for transport in transports:
+            transport.abort()
+
+
+def _transports_of(connections: Iterable[Any]) -> Iterable[asyncio.WriteTransport]:
+    for connection in connections:
+        with contextlib.suppress(AttributeError):  # closed already: it has no writer any more
+            yield connection._writer.transport
+
+
+async def committed_offset(consumer: AIOKafkaConsumer, where: TopicPartition) -> OffsetAndMetadata | None:
+    """The group's committed offset with its metadata, which `AIOKafkaConsumer.committed` leaves out; None if there is none.
+
+    Raises: KafkaError.
+    """
+    found = (await consumer._coordinator.fetch_committed_offsets([where])).get(where)
+    return None if found is None or found.offset < 0 else found
+
+
+async def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Ends a consumer that `stop` could not end because Kafka does not answer: its tasks and connections."""
+    names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
+    tasks = [task for name in names if (task := getattr(consumer._coordinator, name, None)) is not None]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=TASKS_END_S_MAX)
+    if consumer._fetcher is not None:
+        await consumer._fetcher.close()
+    await close_client(consumer._client)

@@ -1,0 +1,82 @@
+"""Dead letters as JSON: naming one, and the answers about them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.schema.schedule import KeyForm, StatusName
+from clockwork.schema.validation import DOCUMENT, read_form
+
+
+class LetterForm(KeyForm):
+    """The name of one dead letter."""
+
+    delivery_id: Annotated[str, Field(min_length=1)]
+    """The delivery that was given up, as the letter has it."""
+
+
+def read_letter(document: Any) -> tuple[ClientId, ScheduleKey, str]:
+    """The key and the delivery id of a dead letter. Raises: InvalidInput."""
+    form = read_form(LetterForm, document)
+    return ClientId(form.client_id), ScheduleKey(form.schedule_key), form.delivery_id
+
+
+class DeadLetterDocument(BaseModel):
+    """A record that was given up: why, and its place. A field that its headers do not have is absent."""
+
+    model_config = DOCUMENT
+
+    dead_letter_topic: str
+    """The topic that it is in: the cluster's, or one of a client's own."""
+    partition: int
+    """Its Kafka partition there."""
+    offset: int
+    at_ms: Annotated[int, Field(alias="at")]
+    """Time of giving up, in epoch milliseconds."""
+    open: bool
+    """True if its schedule is still failed with this very delivery, and the letter was not discarded."""
+    discarded_at_ms: Annotated[int | None, Field(alias="discardedAt")] = None
+    """Time of its discard, in epoch milliseconds. Absent: it was not discarded, or its schedule is no longer failed with
+    this very delivery."""
+    client_id: str | None = None
+    schedule_key: str | None = None
+    schedule_time_ms: Annotated[int | None, Field(alias="scheduleTime")] = None
+    """Due time, in epoch milliseconds."""
+    delivery_id: str | None = None
+    topic: str | None = None
+    """The topic that it was meant for."""
+    reason: str | None = None
+    attempts: int | None = None
+    status: StatusName | None = None
+    """Status of the schedule that has its key now; absent: there is none any more."""
+    version: int | None = None
+    """Version of the same; the condition (`If-Match`) of a retry."""
+    ordering_key: str | None = None
+    """Like the fields below, only for keys with the right `read` for the client."""
+    headers: dict[str, str] | None = None
+    value: str | None = None
+    value_encoding: Literal["text", "base64"] | None = None
+
+
+class DeadLettersDocument(BaseModel):
+    """A page of dead letters."""
+
+    model_config = DOCUMENT
+
+    dead_letters: list[DeadLetterDocument]
+    """Letters of one Kafka partition are in the order of their offsets."""
+    cursor: str | None
+    """Asks for the next page; null once all have been read."""
+
+
+class DiscardedDocument(BaseModel):
+    """A dead letter that was discarded."""
+
+    model_config = DOCUMENT
+
+    client_id: str
+    schedule_key: str
+    delivery_id: str
+    discarded_at_ms: Annotated[int, Field(alias="discardedAt")]
+    """Time of the first discard, in epoch milliseconds."""

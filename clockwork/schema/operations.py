@@ -1,0 +1,88 @@
+"""Answers of the operators' calls and of the node's own pages: pauses, shards, pending schedules, liveness, readiness."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from clockwork.schema.schedule import ScheduleDocument
+from clockwork.schema.validation import DOCUMENT
+
+
+class PausedDocument(BaseModel):
+    """A client or topic that is paused."""
+
+    model_config = DOCUMENT
+
+    name: str
+    since_ms: Annotated[int, Field(alias="since")]
+    """In epoch milliseconds."""
+
+
+class PausesDocument(BaseModel):
+    """All paused clients and topics."""
+
+    model_config = DOCUMENT
+
+    clients: list[PausedDocument]
+    topics: list[PausedDocument]
+
+
+class ShardDocument(BaseModel):
+    """A shard; its parts were read at different moments."""
+
+    model_config = DOCUMENT
+
+    shard: int
+    epoch: int | None = None
+    """Number of take-overs."""
+    owner: str | None = None
+    """Identifies the last take-over: host, process and a random part; empty before the first."""
+    frontier_ms: Annotated[int | None, Field(alias="frontier")] = None
+    """Time up to which its owner may have read due schedules, in epoch milliseconds."""
+    oldest_due_ms: Annotated[int | None, Field(alias="oldestDue")] = None
+    """Due time of its first row; absent: it has none."""
+    lag_ms: int
+    """Time since then; a row that was delivered counts until it is cleaned up."""
+    problem: str | None = None
+    """Reason why its item cannot be read."""
+
+
+class ShardsDocument(BaseModel):
+    """All shards, in the order of their numbers."""
+
+    model_config = DOCUMENT
+
+    shards: list[ShardDocument]
+
+
+class PendingDocument(BaseModel):
+    """A page of pending schedules."""
+
+    model_config = DOCUMENT
+
+    schedules: list[ScheduleDocument]
+    """Schedules of clients that the key covers."""
+    unreadable: int
+    """Rows of this page that this version cannot read."""
+    cursor: str | None
+    """Asks for the next page; null at the end."""
+
+
+class ReadyDocument(BaseModel):
+    """The node can do what its role does."""
+
+    model_config = DOCUMENT
+
+    status: Literal["ready"]
+    reasons: list[str]
+    """Empty."""
+    details: dict[str, Any]
+    """State of the services that it depends on."""
+
+
+class AliveDocument(BaseModel):
+    """The node's event loop is responsive."""
+
+    model_config = DOCUMENT
+
+    status: Literal["alive"]

@@ -1,0 +1,152 @@
+"""`make run` with each store: the services and the node that it starts, with doubles in their place."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from infra.local import LocalServices, demo, jars, run, services
+from infra.local.errors import LocalServicesError
+from infra.local.jars import Bundle
+from infra.tests import stand_ins
+
+
+class Double:
+    """In the place of the services and of the node: keeps what it was given, and opens at once."""
+
+    given: dict[str, Any]
+    kafka_brokers = "127.0.0.1:1"
+    url = "http://127.0.0.1:3"
+
+    def __init__(self, *arguments: object, **options: Any) -> None:
+        type(self).given = {"arguments": arguments, **options}
+        self.ended = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def until_ready(self) -> None:
+        return
+
+    async def until_one_dies(self) -> None:
+        await self.ended.wait()
+
+
+class ServicesDouble(Double):
+    """In the place of `LocalServices`."""
+
+    @property
+    def dynamodb_endpoint(self) -> str:
+        if not self.given["dynamodb"]:
+            raise RuntimeError("was asked for without DynamoDB")
+        return "http://127.0.0.1:2"
+
+
+class NodeDouble(Double):
+    """In the place of the node: ends when everything has been printed, and notes what `make demo` would find by then."""
+
+    found: run.Running
+
+    async def until_end(self) -> int:
+        type(self).found = run.find_running()
+        return 7
+
+
+@pytest.fixture
+def doubles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def no_topics(*_: object, **__: object) -> None:
+        return
+
+    monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(run, "LocalServices", ServicesDouble)
+    monkeypatch.setattr(run, "NodeProcess", NodeDouble)
+    monkeypatch.setattr(run, "create_topics", no_topics)
+
+
+def node_settings() -> Mapping[str, str]:
+    (settings,) = NodeDouble.given["arguments"]
+    assert isinstance(settings, Mapping)
+    return settings
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("store", ["dynamodb", "memory"])
+async def test_a_node_is_started_on_the_store_that_was_asked_for(
+    store: run.Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExceptionGroup) as ended:
+        await run.run(store)
+
+    assert ended.group_contains(LocalServicesError, match="the node ended with code 7")
+    named = {name for name in node_settings() if name.startswith(("DYNAMODB_", "AWS_", "CLOCKWORK_STORE"))}
+    printed = capsys.readouterr().out
+    assert ServicesDouble.given["dynamodb"] is (store == "dynamodb")
+    if store == "dynamodb":
+        assert named == {"DYNAMODB_ENDPOINT", "AWS_REGION", "AWS_ACCESS_KEY", "AWS_SECRET_KEY"}
+        assert NodeDouble.found.dynamodb_endpoint == "http://127.0.0.1:2"
+        assert "store     http://127.0.0.1:2\n" in printed
+    else:
+        assert named == {"CLOCKWORK_STORE"}
+        assert node_settings()["CLOCKWORK_STORE"] == "memory"
+        # Without an endpoint a node would not make its topics by default.
+        assert node_settings()["CLOCKWORK_CREATE_RESOURCES"] == "true"
+        assert NodeDouble.found.dynamodb_endpoint is None
+        assert "store     memory: schedules end with the node\n" in printed
+    with pytest.raises(LocalServicesError, match="no node is running here"):
+        run.find_running()
+
+
+@pytest.mark.parametrize(
+    ("store", "line"),
+    [
+        ("postgresql", "postgresql comes later; dynamodb and memory are there"),
+        ("x", "'x' should be dynamodb or memory"),
+    ],
+)
+def test_a_store_that_is_not_there_is_refused_with_a_line_that_says_so(
+    store: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", "--store", store])
+
+    with pytest.raises(SystemExit) as ended:
+        run.main()
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"python -m infra.local.run: error: argument --store: {line}"
+
+
+async def test_without_dynamodb_kafka_runs_alone_and_only_its_jars_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fetched: list[Bundle] = []
+
+    async def fetch(bundles: list[Bundle], log_path: Path, scratch: Path | None) -> None:
+        fetched.extend(bundles)
+
+    monkeypatch.setattr(services, "Kafka", stand_ins.Kafka)
+    monkeypatch.setattr(services, "ensure_jars", fetch)
+    async with LocalServices(dynamodb=False, data_dir=tmp_path) as alone:
+        assert fetched == [stand_ins.Kafka.bundle]
+        assert alone.kafka_brokers.startswith("127.0.0.1:")
+        assert not (tmp_path / "dynamodb").exists()
+        with pytest.raises(RuntimeError, match="without DynamoDB"):
+            _ = alone.dynamodb_endpoint
+
+
+async def test_the_demo_starts_no_second_node_beside_one_whose_store_is_its_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A second node would have an empty store of its own, and its shards would deliver nothing.
+    monkeypatch.delattr(demo, "NodeProcess")
+    running = run.Running(kafka_brokers="127.0.0.1:1", dynamodb_endpoint=None, http_url="http://127.0.0.1:3")
+    one = demo.Demo(running, session=None)  # type: ignore[arg-type]
+
+    await one.disturb(tmp_path / "log")
+
+    assert one.verdict.killed_at_ms is None

@@ -1,0 +1,267 @@
+"""The examples of the OpenAPI document: requests to the real application on the twins, and its answers.
+
+`python -m tests.unit.openapi_recording` renews the file; tests/unit/test_openapi_examples.py fails when it is out of date.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from clockwork.domain.rights import Right
+from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.domain.sharding import ShardId
+from clockwork.errors import StoreUnavailable
+from clockwork.http import openapi
+from clockwork.http.routes import Route
+from clockwork.http.server import HttpServer, make_app
+from clockwork.node.readiness import Role
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.rate_limits import CreateLimits
+from clockwork.requests.service import RequestService
+from clockwork.settings.model import HttpSettings
+from tests.support.clocks import ManualClock
+from tests.support.engine import SHARDS, Engine
+from tests.unit.service import a_principal, app_of, gate_of
+from tests.unit.test_readiness import readiness
+
+FILE: Final = Path(openapi.__file__).parent / openapi.EXAMPLES_FILE
+NOW_MS: Final = 1_795_248_495_598
+DUE_MS: Final = NOW_MS + 900_000
+TOPIC: Final = "orderTopic"
+ERROR_ID: Final = "5b1e7c7a11f0a1b2"
+"""In the place of a random one."""
+
+
+@dataclass
+class Recorder:
+    """Calls operations by their names, and keeps requests and answers."""
+
+    engine: Engine
+    routes: dict[str, Route]
+    session: aiohttp.ClientSession
+    examples: dict[str, Any] = field(default_factory=dict)
+
+    async def ask(
+        self,
+        operation: str,
+        example: str | None,
+        status: int,
+        *,
+        body: Any = None,
+        path: dict[str, Any] | None = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        key: str = "admin",
+        common: bool = False,
+        data: bytes | None = None,
+    ) -> Any:
+        """The answer to a call; its status is checked. `example`: its name as an example; None: it is none. `common`: an
+        example of the status for every operation."""
+        declared = self.routes[operation]
+        at = declared.path
+        for name, value in (path or {}).items():
+            at = at.replace(f"{{{name}}}", quote(str(value), safe=""))
+        given: dict[str, Any] = {} if body is None else {"json": body}
+        if data is not None:
+            given = {"data": data}
+        sent = {"Authorization": f"Bearer {key}", **(headers or {})}
+        url = URL(str(self.session._base_url)[:-1] + at, encoded=True).with_query(query)
+        async with self.session.request(declared.method, url, headers=sent, **given) as answer:
+            document = await answer.json(content_type=None)
+        assert answer.status == status, (operation, example, document)
+        if example is None:
+            return document
+        if "errorId" in document:
+            document["errorId"] = ERROR_ID
+        if body is not None and status < 300:
+            requests = self.examples.setdefault(operation, {}).setdefault("request", {})
+            if body not in requests.values():
+                requests[example] = body
+        of = "problems" if common else operation
+        self.examples.setdefault(of, {}).setdefault(str(status), {})[example] = document
+        return document
+
+    async def deliver(self) -> None:
+        """One pass over each shard."""
+        for shard in range(SHARDS):
+            lease = await self.engine.takeover.run(ShardId(shard))
+            await self.engine.one_pass(lease)
+            await lease.cleanup.finish()
+
+
+async def record() -> dict[str, Any]:
+    """All examples: `{operation: {"request" or status: {name: body}}}`, and under `problems` those of many operations."""
+    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=60_000)
+    for topic in (TOPIC, "otherTopic"):
+        engine.kafka.create_topic(topic)
+    gate = gate_of(
+        {
+            "admin": a_principal(*Right, clients="*", topics="*"),
+            "elsewhere": a_principal(*Right, clients="bank", topics="*"),
+        }
+    )
+    async with _recording(engine, app_of(engine, gate)) as recorder:
+        await _schedules(recorder)
+        await _many(recorder)
+        await _operations(recorder)
+        await _problems(recorder)
+        examples = recorder.examples
+    limits = CreateLimits(creates_per_second=1, monotonic_ns=lambda: 0)
+    async with _recording(engine, app_of(engine, gate, limits), examples) as recorder:
+        await recorder.ask("createSchedule", None, 201, body=_create("limited"))
+        await recorder.ask("createSchedule", "quota", 429, body=_create("limited-2"), common=True)
+    without_index = RequestService(context=replace(engine.context, lists=False))
+    app = make_app(without_index, HttpSettings(port=0), readiness(Role.ALL), NoTelemetry())
+    async with _recording(engine, app, examples) as recorder:
+        await recorder.ask("listSchedules", "off", 501, query={"clientId": "shop"})
+    for role_readiness, status in ((readiness(Role.ALL), 200), (readiness(Role.ALL, store_error="no answer"), 503)):
+        app = make_app(engine.requests, HttpSettings(port=0), role_readiness, NoTelemetry())
+        async with _recording(engine, app, examples) as recorder:
+            await recorder.ask("readyz", "ready" if status == 200 else "unready", status)
+            await recorder.ask("livez", "alive", 200)
+    return examples
+
+
+@asynccontextmanager
+async def _recording(
+    engine: Engine, app: web.Application, examples: dict[str, Any] | None = None
+) -> AsyncIterator[Recorder]:
+    routes = {each.name: each for each in openapi.declared_routes(app)}
+    async with (
+        HttpServer(app, HttpSettings(port=0)) as server,
+        aiohttp.ClientSession(f"http://127.0.0.1:{server.port}/") as session,
+    ):
+        yield Recorder(engine, routes, session, {} if examples is None else examples)
+
+
+def _create(key: str, **more: Any) -> dict[str, Any]:
+    return {
+        "clientId": "shop",
+        "scheduleKey": key,
+        "orderingKey": "customer-7",
+        "scheduleTime": DUE_MS,
+        "taskData": {"expire": "order-1"},
+        "delivery": {"topic": TOPIC},
+        **more,
+    }
+
+
+def _path(key: str) -> dict[str, Any]:
+    return {"clientId": "shop", "scheduleKey": key}
+
+
+async def _schedules(r: Recorder) -> None:
+    later = DUE_MS + 60_000
+    await r.ask("createSchedule", "usual", 201, body=_create("order-1"))
+    everything = _create(
+        "order-2",
+        scheduleTime="2026-11-29T12:00:00+01:00",
+        taskData="aGVsbG8=",
+        taskDataEncoding="base64",
+        delivery={
+            "topic": TOPIC,
+            "guarantee": "at_least_once",
+            "headers": {"source": "web"},
+            "deadline": 60_000,
+            "onLate": "dead_letter",
+            "retry": {"attempts": 5, "initialMs": 500, "jitter": 0.2},
+        },
+    )
+    await r.ask("createSchedule", "everything", 201, body=everything)
+    await r.ask("createSchedule", "taken", 409, body=_create("order-1", taskData="other"))
+    await r.ask("getSchedule", "pending", 200, path=_path("order-1"))
+    for key in ("order-3", "order-4", "order-5", "order-6"):
+        await r.ask("createSchedule", None, 201, body=_create(key))
+    await r.ask("changeSchedule", "later", 200, path=_path("order-3"), body={"scheduleTime": later})
+    await r.ask("changeSchedule", "elsewhere", 200, path=_path("order-3"), body={"delivery": {"topic": "otherTopic"}})
+    stale = {"If-Match": '"1"'}
+    await r.ask("changeSchedule", "stale", 412, path=_path("order-3"), body={}, headers=stale, common=True)
+    await r.ask("cancelSchedule", "cancelled", 200, path=_path("order-4"))
+    await r.ask("cancelScheduleNamedInBody", "cancelled", 200, body=_path("order-5"))
+    await r.ask("fireSchedule", "fired", 200, path=_path("order-6"), body={})
+    policy = {"topic": TOPIC, "deadline": 0, "onLate": "dead_letter"}
+    await r.ask("createSchedule", None, 201, body=_create("order-7", delivery=policy))
+    await r.ask("retrySchedule", "taken", 409, path=_path("order-7"), body={})
+    row = await _row(r, "order-1")
+    r.engine.clock.set_ms(row.due_ms - 100)
+    await r.engine.store.raise_frontier(row.shard, epoch=0, frontier_ms=row.due_ms)
+    await r.ask("cancelSchedule", "in_flight", 409, path=_path("order-1"), common=True)
+    r.engine.clock.set_ms(DUE_MS + 11)
+    await r.deliver()
+    await r.ask("getSchedule", "delivered", 200, path=_path("order-1"))
+    await r.ask("getSchedule", "failed", 200, path=_path("order-7"))
+    await r.ask("createSchedule", "repeated", 200, body=_create("order-1"))
+    await r.ask("cancelSchedule", "delivered", 409, path=_path("order-1"), common=True)
+    await r.ask("getHistory", "page", 200, path=_path("order-1"))
+    await r.ask("getSchedule", "unknown", 404, path=_path("order-99"), common=True)
+
+
+async def _row(r: Recorder, key: str) -> Any:
+    pointer = r.engine.store.pointers[ClientId("shop"), ScheduleKey(key)]
+    return await r.engine.store.read_row(pointer.row_name)
+
+
+async def _many(r: Recorder) -> None:
+    items = [_create("order-8"), _create("order-3")]
+    await r.ask("createSchedules", "both", 200, body={"schedules": items})
+    await r.ask("cancelSchedules", "one", 200, body={"schedules": [_path("order-8")]})
+    await r.ask("listSchedules", "page", 200, query={"clientId": "shop", "limit": "2"})
+
+
+async def _operations(r: Recorder) -> None:
+    client, topic = {"clientId": "shop"}, {"topic": TOPIC}
+    await r.ask("pauseClient", "paused", 200, path=client)
+    await r.ask("pauseTopic", "paused", 200, path=topic)
+    await r.ask("listPauses", "paused", 200)
+    await r.ask("resumeClient", "resumed", 200, path=client)
+    await r.ask("resumeTopic", "resumed", 200, path=topic)
+    await r.ask("scanPending", "page", 200, query={"limit": "1"})
+    shards = await r.ask("listShards", "all", 200)
+    r.examples["listShards"]["200"]["all"] = {"shards": shards["shards"][:2]}
+    await r.ask("fenceShard", "fenced", 200, path={"shard": 3})
+    (letter,) = (await r.ask("listDeadLetters", "page", 200))["deadLetters"]
+    place = {"partition": letter["partition"], "offset": letter["offset"]}
+    await r.ask("getDeadLetter", "open", 200, path=place)
+    await r.ask("getDeadLetter", "none", 404, path={**place, "offset": 1207})
+    named = {name: letter[name] for name in ("clientId", "scheduleKey", "deliveryId")}
+    await r.ask("discardDeadLetter", "again", 409, body={**named, "deliveryId": "another"})
+    await r.ask("discardDeadLetter", "letter", 200, body=named)
+    await r.ask("retrySchedule", "armed", 200, path=_path("order-7"), body={"scheduleTime": DUE_MS + 60_000})
+    await r.ask("discardDeadLetter", "armed", 409, body=named)
+
+
+async def _problems(r: Recorder) -> None:
+    wrong = _create("order-9", scheduleTime="2099-01-01T00:00:00Z", delivery={})
+    await r.ask("createSchedule", "invalid", 400, body=wrong, common=True)
+    body = _create("order-9")
+    await r.ask("createSchedule", "unknown_key", 401, body=body, key="unknown", common=True)
+    await r.ask("createSchedule", "other_client", 403, body=body, key="elsewhere", common=True)
+    other_site = {"Sec-Fetch-Site": "cross-site"}
+    await r.ask("createSchedule", "other_site", 403, body=body, headers=other_site, common=True)
+    large = _create("order-9", taskData="x" * 300_000)
+    await r.ask("createSchedule", "large", 413, body=large, common=True)
+    await r.ask("createSchedule", "no_json", 415, data=b"hello", common=True)
+    await r.ask("docsFile", "unknown", 404, path={"file": "unknown.js"})
+    store: Any = r.engine.store
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise errors.pop()
+
+    errors: list[Exception] = [StoreUnavailable(), ValueError()]
+    store.read_pointer, read = fails, store.read_pointer
+    await r.ask("getSchedule", "error", 500, path=_path("order-1"), common=True)
+    await r.ask("getSchedule", "store", 503, path=_path("order-1"), common=True)
+    store.read_pointer = read
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(asyncio.run(record()), ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
