@@ -5,8 +5,9 @@ import json
 import pytest
 
 from clockwork.domain.position import text_of
-from clockwork.domain.schedule import Row
+from clockwork.domain.schedule import EndState, Failure, Row
 from clockwork.errors import StoreThrottled
+from clockwork.stores.dynamodb.errors import Rejected
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import Faults
 from tests.support.builders import end, gone, outcome, pointer, row, schedule
@@ -64,21 +65,23 @@ async def test_a_batch_that_is_never_done_is_throttled_in_the_end(
         await dynamo_store.finish(rows[0].shard, [end(each) for each in rows])
 
 
-@pytest.mark.parametrize("first_stands", [False, True])
 async def test_a_row_stays_as_long_as_its_outcome_cannot_be_put(
-    dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch, first_stands: bool
+    dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A row that is gone without an outcome would be a schedule that cannot be explained; so the delete comes last.
     monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
-    created = await _created(dynamo_store)
-    ends = [end(created, first_stands=first_stands)]
-    operation = "BatchExecuteStatement" if first_stands else "BatchWriteItem"
-    faults.answer(operation, "ThrottlingException", times=100)
+    refused, throttled = [await _created(dynamo_store) for _ in range(2)]
+    too_large = outcome(refused, EndState.FAILED, failure=Failure(reason="x" * 500_000, attempts=1))
+    ends = [end(throttled, first_stands=True)]
+    faults.answer("BatchExecuteStatement", "ThrottlingException", times=100)
 
+    with pytest.raises(Rejected):
+        await dynamo_store.finish(refused.shard, [end(refused, too_large)])
     with pytest.raises(StoreThrottled):
-        await dynamo_store.finish(created.shard, ends)
+        await dynamo_store.finish(throttled.shard, ends)
 
-    assert await dynamo_store.read_row(created.name) == created
+    assert await dynamo_store.read_row(refused.name) == refused
+    assert await dynamo_store.read_row(throttled.name) == throttled
     faults.heal()
-    await dynamo_store.finish(created.shard, ends)
-    assert await dynamo_store.read_row(created.name) is None
+    await dynamo_store.finish(throttled.shard, ends)
+    assert await dynamo_store.read_row(throttled.name) is None
