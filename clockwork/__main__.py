@@ -36,7 +36,7 @@ COLLECT_EVERY: Final = 10_000
 that fires or stores a few hundred rows at a time has thousands in use at any moment, and to walk through them over and over
 is a tenth to a third of all that it does. Larger still makes the pauses longer."""
 ROLES: Final = ("all", "api", "worker")
-"""The values of `clockwork.node.app.Role`, which is imported only by a node."""
+"""The values of `clockwork.node.readiness.Role`, which is imported only by a node."""
 URL_DEFAULT: Final = "http://127.0.0.1:8080"
 TIMEOUT_MS_MAX: Final = 86_400_000
 _ELSEWHERE: Final = {
@@ -165,8 +165,9 @@ def run(ctx: click.Context, role: str, processes: str | None, sibling: tuple[int
     The role `api` accepts requests, `worker` delivers, `all` does both. Settings come from the environment and from the
     file that CLOCKWORK_CONFIG names.
     """
-    from clockwork.node.app import Role, run_node
+    from clockwork.node.app import run_node
     from clockwork.node.processes import Processes
+    from clockwork.node.readiness import Role
     from clockwork.node.siblings import Sibling
 
     async def work(settings: "Settings", environ: Mapping[str, str]) -> int | None:

@@ -1,14 +1,4 @@
-"""The composition root: everything that a node is made of, put together by hand, opened in order, closed in reverse.
-
-How a node starts: HTTP answers first (`/livez` at once, `/readyz` with the reasons why not yet), then the adapters open,
-then store and topics are made or checked for as long as it takes the store and Kafka to answer, then the group is joined.
-
-How it stops (SIGTERM or SIGINT): HTTP takes no more and finishes what it has; the shard loops finish what is in flight,
-within the drain time; the group is left last, so that no other node takes a shard that is still being drained. A second
-signal ends the process at once: everything in doubt is what take-over is made for. A node with an instance id keeps its
-place in the group for its return; SIGUSR1 in place of SIGTERM says that there will be none, and hands its shards over
-at once.
-"""
+"""The composition root: the parts of a node, put together, opened in order, closed in reverse."""
 
 import asyncio
 import logging
@@ -16,20 +6,18 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.commands.worker import CommandWorker
-from clockwork.concurrency import Backoff
-from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.wakeup import NewlyDue, WakeUp
+from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CannotStart, Unavailable
+from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
@@ -39,26 +27,30 @@ from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
 from clockwork.firing.takeover import Takeover
+from clockwork.http.operations import AdminParts
 from clockwork.http.server import HttpServer, make_app
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog
+from clockwork.kafka.dead_letters import KafkaDeadLetters
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.wakeups import WakeupSender
-from clockwork.node.app_admin import admin_parts
 from clockwork.node.health import HealthWatch
-from clockwork.node.readiness import NodeReadiness as NodeReadiness
-from clockwork.node.readiness import Role as Role
+from clockwork.node.lifecycle import Commands, Node
+from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.node.resources import (
     http_tls,
     kafka_context,
     leave_as,
-    prepare_resources,
     watched_certificates,
 )
 from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.pauses import PauseAdmin
+from clockwork.operations.scan import PendingScan
+from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.store import Stores
 from clockwork.requests.context import RequestContext
 from clockwork.requests.listing import count_ahead
@@ -77,93 +69,6 @@ TAKEOVERS_AT_ONCE: Final = 16
 coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
 """Standard input, which in one of several processes is a pipe that ends with its parent (`clockwork.node.processes`)."""
-PREPARE_BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=5_000)
-
-
-Commands = Callable[[], Coroutine[Any, Any, None]]
-"""Takes commands until cancelled."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
-    """One node, opened and ready to run."""
-
-    settings: Settings
-    role: Role
-    stores: Stores
-    http: HttpServer
-    readiness: NodeReadiness
-    waker: WakeupSender
-    watch: HealthWatch
-    supervisor: Supervisor
-    ownership: KafkaOwnership
-    pauses: PauseWatch
-    access: Access
-    certificates: CertWatch
-    commands: Commands | None
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set, then drains. Raises: CannotStart."""
-        async with asyncio.TaskGroup() as group:
-            side = [
-                group.create_task(self.watch.run(), name="watch"),
-                group.create_task(self.waker.run(), name="waker"),
-                group.create_task(self.access.run(), name="access"),
-                group.create_task(self.certificates.run(), name="certificates"),
-            ]
-            work = group.create_task(self._work(), name="work")
-            stopped = group.create_task(stop.wait(), name="stop")
-            await asyncio.wait([stopped, work], return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            self.readiness.stopping = True
-            log.info("Stopping", extra={"event": "node.stopping"})
-            await self.http.stop()
-            work.cancel()
-            await asyncio.wait([work])
-            for task in side:
-                task.cancel()
-
-    async def _work(self) -> None:
-        await self._prepare()
-        async with asyncio.TaskGroup() as group:
-            if self.commands is not None:
-                group.create_task(self.commands(), name="commands")
-            await self._fire()
-
-    async def _fire(self) -> None:
-        if not self.role.fires:
-            await asyncio.Event().wait()
-        # Two nested tasks, so that the loops drain first and the group is left after them.
-        async with asyncio.TaskGroup() as group:
-            member = group.create_task(self.ownership.run(self.supervisor.assign, self._on_wakeup), name="group-member")
-            pauses = group.create_task(self.pauses.run(), name="pauses")
-            try:
-                await self.supervisor.run()
-            finally:
-                member.cancel()
-                pauses.cancel()
-
-    def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
-        # One that comes for a shard which has just gone is of no use here, and its new owner looks at everything first.
-        self.supervisor.tell(shard, wakeup)
-
-    async def _prepare(self) -> None:
-        """Makes or checks store and topics, for as long as it takes the store and Kafka to answer."""
-        backoff_state = Backoff(random.SystemRandom(), PREPARE_BACKOFF)
-        while True:
-            try:
-                await prepare_resources(self.settings, self.stores, fires=self.role.fires)
-                if self.role.fires:
-                    await self.pauses.begin()
-            except Unavailable as error:
-                self.readiness.preparing = f"starting: {error}"
-                if backoff_state.failures_in_row == 0:
-                    log.warning("Start waits", extra={"event": "node.start_waits", "error": str(error)})
-                await asyncio.sleep(backoff_state.next_wait_s())
-            else:
-                self.readiness.preparing = None
-                log.info("Ready", extra={"event": "node.ready", "role": self.role})
-                return
 
 
 @asynccontextmanager
@@ -246,7 +151,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             accepts=role.accepts,
             gate=access.gate,
             pages=SiblingPages(sibling=sibling) if sibling is not None else None,
-            admin=admin_parts(settings, stores, requests),
+            admin=_admin_parts(settings, stores, requests),
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -269,6 +174,20 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             certificates=CertWatch(watched_certificates(settings, https, kafka)),
             commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
         )
+
+
+def _admin_parts(settings: Settings, stores: Stores, requests: RequestService) -> AdminParts:
+    """The operators' calls on the service itself."""
+    context = requests.context
+    return AdminParts(
+        pausing=PauseAdmin(stores.pauses, context.clock, context.rng, settings.intake),
+        letters=DeadLetterAdmin(
+            KafkaDeadLetters(kafka_context(settings)), requests, dead_letter_topics(settings.runner)
+        ),
+        discards=Discarder(context),
+        survey=ShardAdmin(stores.schedules, context.waker, context.clock, context.rng, settings.intake),
+        scan=PendingScan(stores.schedules, context.search, context.clock, context.rng, settings.intake),
+    )
 
 
 def _readiness(

@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from clockwork.errors import CannotStart
-from clockwork.node.app import Role, open_node
+from clockwork.node.app import open_node
+from clockwork.node.readiness import Role
 from clockwork.node.resources import check_resources, init_resources
 from clockwork.settings.sources import load_settings
 from tests.support.nodes import Cluster, node_here

@@ -28,7 +28,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from clockwork.clock import SystemClock
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
-from clockwork.node.app import Node, Role, open_node
+from clockwork.node.app import open_node
+from clockwork.node.lifecycle import Node
+from clockwork.node.readiness import Role
 from clockwork.settings.model import KafkaSettings
 from clockwork.settings.sources import load_settings
 from infra.local import LocalServices

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from clockwork import __main__
 from clockwork.__main__ import ROLES, clockwork, main
-from clockwork.node.app import Role
+from clockwork.node.readiness import Role
 
 ROOT = Path(__file__).parents[2]
 STARTED_BY_PROGRAMS = {

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from clockwork.node import app
-from clockwork.node.app import Node, NodeReadiness, Role
+from clockwork.node.lifecycle import Node
+from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.settings.sources import load_settings
 from infra.local.node import OURS, node_environment
 from infra.local.ports import free_port

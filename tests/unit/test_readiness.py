@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.node.app import NodeReadiness, Role
+from clockwork.node.readiness import NodeReadiness, Role
 
 
 class Parts:
