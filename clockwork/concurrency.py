@@ -50,7 +50,7 @@ class Backoff:
 
     def next_wait_s(self) -> float:
         self.failures_in_row += 1
-        return self._backoff.wait_ms(self.failures_in_row, jitter=self._rng.uniform(0.5, 1.0)) / 1_000
+        return self._backoff.wait_ms(self.failures_in_row, scale=self._rng.uniform(0.5, 1.0)) / 1_000
 
     async def wait(self) -> None:
         """Counts one more failure and sleeps for its wait."""

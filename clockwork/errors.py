@@ -2,16 +2,16 @@
 
 ClockworkError
 ├── Unavailable            back off and try again; the request itself may be right
-│   ├── StoreUnavailable   the store did not answer in time (`outcome_unknown`: a write may have happened)
-│   │   └── StoreThrottled it answered "slow down": the write did not happen
-│   ├── BrokerUnavailable  the broker did not answer in time
+│   ├── StoreUnavailable   the store gave no usable answer (`outcome_unknown`: a write may have happened)
+│   │   └── StoreThrottled it asked for fewer requests
+│   ├── BrokerUnavailable  Kafka gave no usable answer, or a topic of Clockwork's own is refused
 │   └── ClockUntrusted     this node's clock is too far from the store's, or was not compared lately
 ├── Contested              another writer was faster: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
 │   └── TransactionConflict the item is part of a transaction that is being applied
-├── CommandAlreadyProcessed a command that is read again: do nothing
+├── CommandAlreadyProcessed this command, or a later one of its key, was processed before: do nothing
 ├── DeliveryRefused        a batch was not delivered: named records or destinations are the cause
-├── DeliveryUnknown        a batch may be committed or not: discard the lease, take over again
+├── DeliveryUnknown        the producer is spent, a batch may have been committed: discard the lease, take over again
 ├── Fenced                 another owner has the shard: stop, write nothing more
 ├── Unreadable             stored bytes that this version cannot read: never guess what they mean
 │   └── NewerFormat        written by a newer version: leave them alone
@@ -21,7 +21,7 @@ ClockworkError
 ├── TooManyRequests        over a limit: nothing was done, the same request may be sent later
 │   └── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
 ├── SearchOff              this cluster keeps no index to list schedules from
-└── CannotStart            the process must not run like this: one line says what to change
+└── CannotStart            the process must not start: each line of the message says what to change
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from typing import Final
 
 
 class ClockworkError(Exception):
-    """Base of everything that Clockwork raises on purpose. The docstring is the default message."""
+    """Base of the errors of this module. The first line of a class's docstring is its default message."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
@@ -42,7 +42,7 @@ class Unavailable(ClockworkError):
 
 
 class StoreUnavailable(Unavailable):
-    """The store did not answer in time."""
+    """The store gave no usable answer."""
 
     def __init__(self, message: str | None = None, *, outcome_unknown: bool = False) -> None:
         super().__init__(message)
@@ -51,11 +51,11 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreThrottled(StoreUnavailable):
-    """The store asks for fewer requests; the write did not happen."""
+    """The store asks for fewer requests. The write was not applied, unless `outcome_unknown` is set."""
 
 
 class BrokerUnavailable(Unavailable):
-    """The broker did not answer in time."""
+    """Kafka gave no usable answer, or a topic of Clockwork's own is refused."""
 
 
 class ClockUntrusted(Unavailable):
@@ -82,11 +82,11 @@ class RefusalCause(StrEnum):
     """The cause of a refusal: decides which rows wait, and whether an attempt is counted."""
 
     RECORD = "record"
-    """The content of the record (too large, invalid): counts an attempt of its row."""
+    """The content of the record (too large, invalid): counts an attempt of its row, unless it is a dead letter."""
     DESTINATION = "destination"
     """The destination is missing or forbidden: all of its rows wait, no attempt is counted."""
     TRANSIENT = "transient"
-    """A leader is away, too few replicas, a time-out: its rows back off, no attempt is counted."""
+    """A leader is unavailable, too few replicas, a time-out: all rows of the destination wait, no attempt is counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,12 +97,13 @@ class Refusal:
     reason: str
     """Short stable code: `record_too_large`, `record_invalid`, `topic_missing`, `topic_forbidden`, …"""
     destination: str
+    """The refused topic: a destination, a dead-letter topic, or the topic of the markers."""
     index: int | None = None
     """Index of the refused record in the batch: given if the cause is RECORD, never otherwise."""
 
 
 class DeliveryRefused(ClockworkError):
-    """A batch was not delivered; if it was begun, the next init of its shard's producer aborts it for good."""
+    """A batch was not delivered. If its transaction was begun, the shard's next producer aborts it."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
         super().__init__("; ".join(f"{r.destination}: {r.reason}" for r in refusals))
@@ -112,7 +113,7 @@ class DeliveryRefused(ClockworkError):
 
 
 class DeliveryUnknown(ClockworkError):
-    """The batch may be committed or not."""
+    """The producer can no longer be used, and the batch may have been committed."""
 
     def __init__(self, message: str | None = None, *, timed_out: bool = False) -> None:
         super().__init__(message)
@@ -145,7 +146,7 @@ QUOTED_CHARS_MAX: Final = 100
 
 
 def shortened(text: str) -> str:
-    """A client's text as an error repeats it."""
+    """The text, cut to `QUOTED_CHARS_MAX` characters and marked with an ellipsis."""
     return text if len(text) <= QUOTED_CHARS_MAX else f"{text[:QUOTED_CHARS_MAX]}…"
 
 
@@ -176,13 +177,13 @@ class LimitState:
     name: str
     quota: int
     window_s: int | None = None
-    """None: the quota is for no window of time."""
+    """None: no time window."""
     unit: str | None = None
     """None: requests."""
     left: int | None = None
     """None: not known."""
     reset_s: int | None = None
-    """Seconds until the quota is whole again, or is counted again."""
+    """Seconds until the quota is full, or until the next count."""
 
 
 class TooManyRequests(ClockworkError):
@@ -203,4 +204,4 @@ class SearchOff(ClockworkError):
 
 
 class CannotStart(ClockworkError):
-    """The node must not start with these settings or these tables."""
+    """The process must not start: a setting, a resource or a package is wrong or missing."""

@@ -2,15 +2,15 @@
 
 An import sends idempotent creates; it does not copy stored rows:
 
-- An import may be interrupted and repeated: the same line is the same schedule (its digest is that of the line's content),
-  and the state that it has reached meanwhile stays.
+- An import may be interrupted and repeated: a repeated line finds the schedule that it created, and does not change its
+  state.
 - Into the cluster that it came from: a schedule unchanged since its create is reported as `there already`, and so is one
-  that has ended since (it is not brought back until its retention ends). One that a PUT has changed is rejected, because
+  that has ended since (it is created again only after its retention). One that a PUT has changed is rejected, because
   another create is stored under its key.
 - `deliveryId`, `version`, `createdAt` and the order among equal due times are the new cluster's own: due times are kept,
-  and of one due time the order of the file. A consumer of both clusters cannot tell by `clockwork-delivery-id` that two
-  records are one schedule; by client, key and time it can.
-- `traceparent` is left out: it belongs to the request that created the schedule.
+  and schedules with equal due times keep the order of the file. A consumer of both clusters cannot tell by
+  `clockwork-delivery-id` that two records are one schedule; by client, key and time it can.
+- The `traceparent` of the request is left out: it belongs to the request that created the schedule.
 """
 
 import json
@@ -42,11 +42,11 @@ _PAGE_ITEMS: Final = "500"
 @click.option("--client", "client_id", help="Only this client's schedules, from its list (which may lag by 5 s).")
 @connected
 def export_command(connection: Connection, file: Path, client_id: str | None) -> None:
-    """Write all pending schedules to FILE, as `import` and the API read them; - is standard output.
+    """Write all pending schedules to FILE, in the form that `import` and the API accept; - is standard output.
 
     Each schedule is written as it was at one moment; one that is created, moved or ended meanwhile may be missing. For a
-    consistent export, stop the writers. The key needs the right `read` for the clients (other clients' schedules are left
-    out), and `admin` unless --client is given. FILE appears only when the export is complete.
+    consistent export, stop the writers. The API key needs the right `read` for the clients (other clients' schedules are
+    left out), and `admin` unless --client is given. A regular FILE gets its name at the end.
     """
     to_stdout = str(file) == "-"
     # A pipe or a device is written to as it is; a file appears under its name when it is complete.

@@ -20,12 +20,12 @@ _STYLES: Final = {"pending": "cyan", "delivered": "green", "failed": "red", "can
 
 
 def json_line(document: BaseModel) -> str:
-    """A document as the API answers it, in one line, with the characters that standard output can carry."""
+    """The API's JSON of a document, in one line, in the encoding of standard output."""
     return dump_json(document.model_dump(mode="json", by_alias=True, exclude_unset=True), sys.stdout.encoding)
 
 
 def dump_json(document: Any, encoding: str) -> str:
-    """JSON in one line that stays JSON in this encoding: what it cannot carry is escaped."""
+    """JSON in one line. All characters beyond ASCII are escaped if the encoding lacks any of them."""
     text = json.dumps(document, ensure_ascii=False)
     try:
         text.encode(encoding)
@@ -39,7 +39,7 @@ def print_json(document: BaseModel) -> None:
 
 
 def instant(at_ms: int) -> str:
-    """A time in RFC 3339 and UTC; beyond the calendar, in milliseconds."""
+    """A time in RFC 3339 and UTC; outside the years 1 to 9999, the number of milliseconds."""
     try:
         return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
@@ -47,18 +47,18 @@ def instant(at_ms: int) -> str:
 
 
 def printable(text: str) -> str:
-    """A text of a caller, quoted if it holds anything that could steer a terminal."""
+    """A text from the service; as a JSON string if it has unprintable characters, which could steer a terminal."""
     return text if text.isprintable() else json.dumps(text)
 
 
 def one_line(text: str) -> str:
-    """A message in one line, with escapes for all that could steer a terminal."""
+    """A message in one line: white space collapsed, unprintable characters escaped."""
     words = " ".join(text.split())
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in words)
 
 
 def cell(text: str | None) -> str:
-    """A text of a caller, as a cell of a table."""
+    """A text from the service as the cell of a table, markup escaped; empty for None."""
     return escape(printable(text or ""))
 
 
@@ -85,7 +85,7 @@ def end_of(schedule: Schedule | PastSchedule) -> str:
 
 
 def print_schedule(schedule: Schedule, *, json_: bool) -> None:
-    """Prints one schedule, a line for each field."""
+    """Prints the main fields of a schedule, one a line, or its JSON."""
     if json_:
         print_json(schedule)
         return
@@ -103,7 +103,7 @@ def print_schedule(schedule: Schedule, *, json_: bool) -> None:
 
 
 def print_schedules(schedules: Iterable[Schedule | PastSchedule], *, json_: bool) -> None:
-    """Prints a table, or a line of JSON as soon as each is read."""
+    """Prints a table of all, or one line of JSON for each as it is read."""
     if json_:
         for each in schedules:
             print_json(each)

@@ -1,9 +1,10 @@
 """Cleanup after the commit: write the outcome, *then* delete the row.
 
 The order matters: a row that is deleted without an outcome would be a schedule whose end is unknown
-(docs/protocol.md: x-delete-first). Both writes are idempotent, also when a zombie makes them: under exactly_once
-every writer writes the same outcome, under at_least_once the first one stands. Cleanup runs beside the next passes;
-until its row is deleted, a delivered position is left out of every page and named in every marker.
+(docs/protocol.md: x-delete-first); only a row without a readable key leaves none. Both writes are idempotent, also when
+a zombie makes them: under exactly_once every writer writes the same outcome, under at_least_once the first one stands.
+Cleanup runs beside the next passes. Until its row is deleted, a completed position is left out of every page, and named
+in every marker if a marker decided its end.
 """
 
 import asyncio
@@ -30,11 +31,11 @@ CHUNK_ROWS: Final = 200
 CHUNK_BYTES_MAX: Final = 1024 * 1024
 """Content of these rows, or a single larger row: encoding their outcomes occupies the event loop, which heartbeats
 share, for 3 ms a megabyte."""
-MANY_ROWS: Final = 25
-"""A full batch write: not worth waiting for more."""
+FULL_WRITE_ROWS: Final = 25
+"""Rows of one full batch write: cleanup starts at once."""
 TICK_S: Final = 0.25
-"""Fewer rows wait for the next tick, which is the same for all shards of a node, so that their writes go into common
-batch writes (`stores.dynamodb.batching`). A pair of writes for each row was a quarter of the cost of a delivery."""
+"""Interval of cleanup below `FULL_WRITE_ROWS`, in step for all shards of a node, so that their rows share batch writes
+(`stores.dynamodb.batching`). A pair of writes for each row was a quarter of the cost of a delivery."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +46,7 @@ class Completed:
     entry: MarkerEntry
 
     @property
-    def in_transaction(self) -> bool:
+    def ended_by_marker(self) -> bool:
         """True if a marker decided the end of the row, and has to name it until the row is deleted."""
         failure = self.entry.failure
         return self.guarantee is Guarantee.EXACTLY_ONCE or (failure is not None and failure.reason == EXPIRED)
@@ -87,20 +88,20 @@ class Cleanup:
             self._pending[one.row.position] = one
         if self._pending:
             self._work.set()
-        if len(self._pending) >= MANY_ROWS:
+        if len(self._pending) >= FULL_WRITE_ROWS:
             self._many.set()
 
     def positions(self) -> frozenset[Position]:
-        """A copy, to be taken *before* a query is sent: a row that is cleaned up while the answer is on its way must
-        not look new (docs/protocol.md: x-late-exclude)."""
+        """Positions of the rows not yet deleted. Take the copy *before* the query is sent: its answer may still contain
+        a row that is deleted meanwhile (docs/protocol.md: x-late-exclude)."""
         return frozenset(self._pending)
 
     def marker_entries(self) -> Iterator[MarkerEntry]:
-        """The entries that every marker must have."""
-        return (one.entry for one in self._pending.values() if one.in_transaction)
+        """Entries of the rows whose end a marker decided: every marker names them until they are deleted."""
+        return (one.entry for one in self._pending.values() if one.ended_by_marker)
 
     async def wait_until_progress(self) -> None:
-        """Asks for cleanup now, and waits until some more rows are cleaned up."""
+        """Starts cleanup at once and returns after the next chunk."""
         self._many.set()
         self._progress.clear()
         await self._progress.wait()
@@ -141,7 +142,7 @@ class Cleanup:
                 self._size_bytes -= _size_bytes(one)
         if not self._pending:
             self._work.clear()
-        if len(self._pending) < MANY_ROWS:
+        if len(self._pending) < FULL_WRITE_ROWS:
             self._many.clear()
         self._progress.set()
 
@@ -168,7 +169,8 @@ class Cleanup:
         await self._store.finish(self._shard, ends)
 
     async def _push_pointers(self, chunk: list[Completed]) -> None:
-        """Keeps the pointer of a row that fired later than one retention after its due time as long as its outcome."""
+        """Extends the pointer's expiry to the end time plus two retentions, for rows that ended more than one retention
+        after their due time: the pointer outlives the outcome."""
         for one in chunk:
             end_ms = one.entry.at_ms
             if isinstance(one.row, Row) and end_ms - one.row.due_ms > self._retention_ms:

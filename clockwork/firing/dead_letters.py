@@ -1,5 +1,5 @@
-"""Records of dead letters, and to which topic each goes: `domain.dead_letters`, with this node's knowledge of the
-topics."""
+"""Records of dead letters and the choice of their topic, by the rules of `domain.dead_letters` and the back-offs that this
+node knows."""
 
 import logging
 from collections.abc import Container
@@ -56,10 +56,10 @@ class DeadLetterRecords:
             return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)
 
-    def falls_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
-        """True if the refused record is a dead letter in its client's topic; it goes to the cluster's topic now. A
-        refusal of the topic as a whole spares the next dead letters the attempt; a refusal of the content says
-        nothing about others."""
+    def fall_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
+        """Sends a refused dead letter to the cluster's topic from now on. Returns False if the record is not a dead letter
+        in a client's topic. A refusal of the topic starts the topic's back-off, so later dead letters go to the cluster's
+        topic directly; a refusal of the content concerns this row only."""
         if planned.failure is None or refusal.destination == self._topics.of_cluster:
             return False
         now_ms = self._clock.now_ms()
@@ -80,12 +80,14 @@ class DeadLetterRecords:
         return True
 
     def report_sent(self, planned: PlannedDelivery, record: OutRecord) -> None:
-        """Counts a dead letter that has its receipt; ends its topic's back-off."""
+        """Counts a dead letter that has its receipt, and ends the back-off of the topic that took it."""
         meant_for = self._topics.meant_for(planned.row)
         if meant_for == self._topics.of_cluster:
             self._telemetry.dead_letter("cluster")
+            self._destination_waits.succeeded(meant_for)
         elif record.topic == meant_for:
             self._telemetry.dead_letter("client")
             self._destination_waits.succeeded(meant_for)
         else:
             self._telemetry.dead_letter("turned_away")
+            self._destination_waits.succeeded(self._topics.of_cluster)

@@ -69,7 +69,7 @@ class AcknowledgedDelivery:
         try:
             return record, await self._acknowledged(record)
         except DeliveryRefused as refused:
-            if not self._settlement.falls_back(lease, planned, refused.refusals[0]):
+            if not self._settlement.fall_back(lease, planned, refused.refusals[0]):
                 raise
         record = self._settlement.record(planned, {planned.row.position})
         return record, await self._acknowledged(record)

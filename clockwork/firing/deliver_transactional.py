@@ -1,4 +1,5 @@
-"""Delivery of exactly_once: the records of a pass and their marker in one Kafka transaction."""
+"""Delivery in a transaction (exactly_once, unreadable and expired rows): the records of a pass and their marker in one Kafka
+transaction."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ class TransactionalDelivery:
         self._telemetry = telemetry
 
     async def deliver(self, lease: ShardLease, deliveries: Sequence[PlannedDelivery]) -> int:
-        """Delivers all in one transaction; after a refusal the rest again, without the refused rows and the rows
-        behind them in their lanes.
+        """Ends all rows in one transaction. After a refusal, tries again without the rows that wait and the rows behind
+        them in their lanes; dead letters refused by a client's topic go to the cluster's topic.
 
         Returns how many rows ended. Raises: Fenced, DeliveryUnknown, Unavailable.
         """
@@ -37,9 +38,9 @@ class TransactionalDelivery:
                 await self._commit(lease, batch, sent, records)
             except DeliveryRefused as refused:
                 if refused.begun:
-                    await self._renew(lease)
+                    await self._replace_producer(lease)
                 for refusal in refused.refusals:
-                    batch = await self._settle(lease, batch, _refused(sent, records, refusal), refusal, rejected)
+                    batch = await self._apply_refusal(lease, batch, _refused(sent, records, refusal), refusal, rejected)
             else:
                 break
         return len(batch)
@@ -47,7 +48,8 @@ class TransactionalDelivery:
     async def _commit(
         self, lease: ShardLease, batch: list[PlannedDelivery], sent: list[PlannedDelivery], records: list[OutRecord]
     ) -> None:
-        """Ends all rows of `batch` in one transaction; `records` are those of `sent`, the rest is dropped."""
+        """Ends all rows of `batch` in one transaction. `records` are those of `sent`; the other rows have the action DROP:
+        only the marker names them."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         without_record = [each for each in batch if each.action is Action.DROP]
@@ -64,13 +66,14 @@ class TransactionalDelivery:
         self._settlement.report_sent(sent, records, receipts)
         self._settlement.report_dropped(without_record)
 
-    async def _renew(self, lease: ShardLease) -> None:
+    async def _replace_producer(self, lease: ShardLease) -> None:
+        """Gives the lease a new producer and a new epoch. Raises: Fenced, DeliveryUnknown."""
         try:
             await self._takeover.renew(lease)
         except Unavailable as error:
             raise DeliveryUnknown(f"shard {lease.shard}: no producer after a refusal: {error}") from error
 
-    async def _settle(
+    async def _apply_refusal(
         self,
         lease: ShardLease,
         batch: list[PlannedDelivery],
@@ -78,9 +81,9 @@ class TransactionalDelivery:
         refusal: Refusal,
         rejected: set[Position],
     ) -> list[PlannedDelivery]:
-        """Returns the batch without the rows that wait because of one refusal. Dead letters that their client's topic
-        refused stay in it, and are added to `rejected`: they go to the cluster's topic."""
-        fallen_back = {each.row.position for each in refused if self._settlement.falls_back(lease, each, refusal)}
+        """Applies one refusal, and returns the batch without the rows that wait because of it. Dead letters that their
+        client's topic refused stay in it, and are added to `rejected`: they go to the cluster's topic."""
+        fallen_back = {each.row.position for each in refused if self._settlement.fall_back(lease, each, refusal)}
         rejected |= fallen_back
         waiting = [each for each in refused if each.row.position not in fallen_back]
         if waiting and refusal.index is None:
@@ -94,7 +97,7 @@ class TransactionalDelivery:
 
 
 def _refused(sent: list[PlannedDelivery], records: list[OutRecord], refusal: Refusal) -> list[PlannedDelivery]:
-    """The deliveries that one refusal is about. Raises: BrokerUnavailable."""
+    """The deliveries that one refusal concerns. Raises: BrokerUnavailable, if the refused topic is that of the markers."""
     if refusal.index is not None:
         return [sent[refusal.index]]
     refused = [each for each, record in zip(sent, records, strict=True) if record.topic == refusal.destination]

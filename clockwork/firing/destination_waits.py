@@ -2,17 +2,17 @@
 
 Back-off. A missing or forbidden destination waits as a whole, unsent; after each back-off one pass sends to it again,
 as the probe. Its rows become dead letters only `topic_wait_ms` after the first refusal, then without attempts of
-their own. A destination whose broker is away, or whose settings take no record at present, is probed at least every
-two seconds and never given up; the adapter answers each probe from the state that it reads for it (`ports.delivery`),
-so that a mended destination goes on within one back-off. A restarted node counts anew: it has not seen the first
-refusal, and a longer wait loses nothing.
+their own. A destination whose broker is away, or whose replication or layout allows no write at present, is probed
+at least every two seconds and never given up; the adapter reads its state again before each probe (`ports.delivery`), so
+that a mended destination goes on within one back-off. A restarted node starts `topic_wait_ms` again; the longer wait loses
+no record.
 
 Rate limit. After an outage of hours the backlog must not flatten a destination's consumers. A destination over its
-rate waits as a whole until a quarter of a second's worth of tokens is there, so that its shards do not wake up for
-every record. Its lanes are held back in place and in order, no other lane is; no attempt is counted, nothing is given
-up. A delivery takes its token when it is planned, and does not give it back if it is not sent (its cancel won, Kafka
-was away): a little slower than the limit is allowed. The limit is each node's own, since asking the other nodes would
-cost a message per record: a destination gets up to as many times its rate as there are nodes that own shards.
+rate waits as a whole until a quarter of a second's worth of tokens is there, so that the shards that send to it
+do not wake up for every record. Only its own lanes wait, and their order is kept; no attempt is counted, and no destination
+is given up. A delivery takes its token when it is planned, and does not give it back if it is not sent (its cancel won,
+Kafka was away): the real rate may be slightly below the limit. Each node has a limit of its own, since asking the other
+nodes would cost a message per record: the limit of the cluster is the rate times the number of nodes that own shards.
 """
 
 import logging
@@ -39,7 +39,7 @@ FORGET_MS: Final = 60_000
 
 NS_PER_MS: Final = 1_000_000
 ROUNDS_PER_SECOND: Final = 4
-"""Number of times a second at which a destination over its rate goes on."""
+"""A rate-limited destination resumes at most this often in a second."""
 
 
 class DestinationRateLimits:
@@ -54,12 +54,12 @@ class DestinationRateLimits:
         self._waits: dict[Destination, DestinationWait] = {}
 
     def waits(self, now_ms: int) -> dict[Destination, DestinationWait]:
-        """The destinations without tokens."""
+        """The destinations that wait for their next tokens, each with its wait."""
         self._waits = {each: wait for each, wait in self._waits.items() if wait.until_ms > now_ms}
         return dict(self._waits)
 
     def take(self, destination: Destination, now_ms: int) -> DestinationWait | None:
-        """Takes the token of one delivery; without one left takes nothing and returns the destination's wait."""
+        """Takes one token. Returns the wait, and takes nothing, if the destination waits or has no token."""
         if not self._per_second.get(destination, self._default_per_second):
             return None
         waiting = self._waits.get(destination)
@@ -87,7 +87,7 @@ def rate_limits(settings: PaceSettings, telemetry: Telemetry) -> DestinationRate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _InBackoff:
+class _RefusedDestination:
     missing_since_ms: int | None
     """Time of the first refusal that can lead to giving up; None while the destination was only away."""
     failures: int
@@ -95,24 +95,24 @@ class _InBackoff:
 
 
 class DestinationWaits:
-    """Back-off and rate limits of the destinations, shared by all shards of a node: what one shard finds out, no
-    other has to."""
+    """Back-off and rate limits of the destinations, shared by all shards of a node: a refusal seen by one
+    shard applies to all."""
 
     def __init__(self, *, topic_wait_ms: int, limits: DestinationRateLimits | None = None) -> None:
         self._topic_wait_ms = topic_wait_ms
         self._limits = limits
-        self._in_backoff: dict[Destination, _InBackoff] = {}
+        self._refusals: dict[Destination, _RefusedDestination] = {}
 
     def at(self, now_ms: int) -> Mapping[Destination, DestinationWait]:
-        """The destinations that are not to be sent to at this time; back-off goes before the rate limit."""
-        for each in [d for d, state in self._in_backoff.items() if state.wait.until_ms + FORGET_MS <= now_ms]:
-            del self._in_backoff[each]
+        """The destinations that are not to be sent to at this time; one in both has the wait of its back-off."""
+        for each in [d for d, state in self._refusals.items() if state.wait.until_ms + FORGET_MS <= now_ms]:
+            del self._refusals[each]
         waits = self._limits.waits(now_ms) if self._limits is not None else {}
-        return waits | {each: state.wait for each, state in self._in_backoff.items() if state.wait.until_ms > now_ms}
+        return waits | {each: state.wait for each, state in self._refusals.items() if state.wait.until_ms > now_ms}
 
     def in_backoff(self, destination: Destination, now_ms: int) -> bool:
-        """True if the destination is not to be sent to at this time, its rate limit apart."""
-        state = self._in_backoff.get(destination)
+        """True during the destination's back-off. The rate limit is ignored."""
+        state = self._refusals.get(destination)
         return state is not None and state.wait.until_ms > now_ms
 
     def take_token(self, destination: Destination, now_ms: int) -> DestinationWait | None:
@@ -128,11 +128,13 @@ class DestinationWaits:
         now_ms: int,
         only_dead_letters: bool = False,
     ) -> DestinationWait:
-        """Starts or lengthens the back-off of a destination that has refused a record; returns its wait.
+        """Starts the back-off of a destination that refused a record, or lengthens it if it has ended; returns its wait. A
+        refusal during a back-off changes nothing.
 
-        `only_dead_letters`: the record was a dead letter that goes elsewhere now. Such refusals alone give nothing up.
+        `only_dead_letters`: the refused record was a dead letter, sent to the cluster's topic instead. Such a refusal
+        starts `topic_wait_ms`, but does not give the destination up.
         """
-        before = self._in_backoff.get(destination)
+        before = self._refusals.get(destination)
         if before is not None and before.wait.until_ms > now_ms:
             return before.wait  # another shard was refused at the same time: one probe, one back-off
         missing = cause is RefusalCause.DESTINATION
@@ -145,7 +147,9 @@ class DestinationWaits:
             given_up = given_up and before is not None and before.wait.given_up
         backoff = MISSING_BACKOFF if missing else AWAY_BACKOFF
         wait = DestinationWait(until_ms=now_ms + backoff.wait_ms(failures), reason=reason, given_up=given_up)
-        self._in_backoff[destination] = _InBackoff(missing_since_ms=missing_since_ms, failures=failures, wait=wait)
+        self._refusals[destination] = _RefusedDestination(
+            missing_since_ms=missing_since_ms, failures=failures, wait=wait
+        )
         if before is None:
             log.warning("Topic waits", extra={"event": "topic.waits", "topic": destination, "reason": reason})
         elif given_up and not before.wait.given_up:
@@ -154,5 +158,5 @@ class DestinationWaits:
 
     def succeeded(self, destination: Destination) -> None:
         """Ends the back-off: the destination has taken a record."""
-        if self._in_backoff.pop(destination, None) is not None:
+        if self._refusals.pop(destination, None) is not None:
             log.info("Topic is back", extra={"event": "topic.back", "topic": destination})

@@ -125,9 +125,9 @@ class Settlement:
 
     # --- refusals
 
-    def falls_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
+    def fall_back(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> bool:
         """True if the refused record is a dead letter that goes to the cluster's topic now: see `DeadLetterRecords`."""
-        return self._dead_letters.falls_back(lease, planned, refusal)
+        return self._dead_letters.fall_back(lease, planned, refusal)
 
     def refuse_destination(self, refusal: Refusal) -> None:
         """Starts the back-off of a destination as a whole."""
@@ -147,7 +147,7 @@ class Settlement:
             return
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
         policy = row.schedule.retry or self._retry
-        at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), chance=self._rng.random())
+        at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), random_share=self._rng.random())
         retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
         self._telemetry.delivery(row.schedule.guarantee, "retried")
         log.warning(

@@ -49,7 +49,7 @@ class RequestDeadline:
         Raises: Unavailable(`why`) if the deadline would pass meanwhile.
         """
         self._tries += 1
-        wait_s = REQUEST_BACKOFF.wait_ms(self._tries, jitter=self._rng.uniform(0.5, 1.0)) / 1_000
+        wait_s = REQUEST_BACKOFF.wait_ms(self._tries, scale=self._rng.uniform(0.5, 1.0)) / 1_000
         if self.spent_s + wait_s >= self._timeout_s:
             raise Unavailable(why)
         await asyncio.sleep(wait_s)

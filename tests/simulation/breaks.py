@@ -67,7 +67,7 @@ async def unknown_taken_for_abort(
     try:
         return await _deliver_transactional(self, lease, deliveries)
     except DeliveryUnknown as unknown:
-        await self._renew(lease)
+        await self._replace_producer(lease)
         raise BrokerUnavailable from unknown
 
 

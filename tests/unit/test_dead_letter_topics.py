@@ -191,6 +191,29 @@ async def test_dead_letters_wait_in_place_only_while_neither_topic_takes_them(gu
 
 
 @BOTH
+async def test_the_clusters_topic_is_back_with_the_first_dead_letter_that_it_takes(
+    guarantee: Guarantee, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Else its back-off would go on growing from where it stood, and no line would say that it is over.
+    caplog.set_level(logging.INFO)
+    engine = Engine()
+    down = True
+    engine.kafka.refuse = lambda record: (
+        Refusal(cause=RefusalCause.TRANSIENT, reason="leader_away", destination=record.topic) if down else None
+    )
+    lease = await engine.own()
+    await engine.put(worn_out("a", guarantee=guarantee))
+    engine.at_due()
+    await engine.one_pass(lease)
+    down = False
+    engine.at_due(late_ms=10_000)
+    await engine.one_pass(lease)
+    assert engine.arrived(engine.kafka.dead_letters_topic) == ["a"]
+    events = [record.event for record in caplog.records if record.message.startswith("Topic")]  # type: ignore[attr-defined]
+    assert events == ["topic.waits", "topic.back"]
+
+
+@BOTH
 @pytest.mark.parametrize("cause", [RefusalCause.TRANSIENT, RefusalCause.RECORD])
 async def test_a_dead_letter_too_large_for_its_clients_topic_waits_for_the_clusters_and_is_not_offered_at_each_pass(
     cause: RefusalCause, guarantee: Guarantee

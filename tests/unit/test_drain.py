@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.node import app
+from clockwork.node import lifecycle
 from clockwork.node.lifecycle import Node
 from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.settings.sources import load_settings
@@ -67,7 +67,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
     async def prepared(*_: object, **__: object) -> None:
         ready.set()
 
-    monkeypatch.setattr(app, "prepare_resources", prepared)
+    monkeypatch.setattr(lifecycle, "prepare_resources", prepared)
     parts: Any = {name: Idle(name, said) for name in ("watch", "waker", "access", "certificates", "pauses")}
     readiness = NodeReadiness(
         role=Role.ALL,

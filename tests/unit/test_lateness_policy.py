@@ -96,7 +96,7 @@ def test_waits_grow_by_the_factor_up_to_their_bound(factor_percent: int, waits: 
 
     assert [policy.next_at_ms(attempts=n, now_ms=0) for n in (1, 2, 3)] == waits
     assert policy.next_at_ms(attempts=40, now_ms=0) == (100 if factor_percent == 100 else 400)
-    assert policy.next_at_ms(attempts=1, now_ms=0, chance=0.5) == 75
+    assert policy.next_at_ms(attempts=1, now_ms=0, random_share=0.5) == 75
 
 
 # --- what is written about it

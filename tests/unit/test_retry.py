@@ -30,13 +30,13 @@ def test_an_attempt_that_was_never_counted_waits_like_the_first() -> None:
 def test_a_wait_is_never_nothing_and_never_over_its_limit(
     initial_ms: int, max_ms: int, attempt: int, jitter: float
 ) -> None:
-    wait_ms = BackoffPolicy(initial_ms=initial_ms, max_ms=max_ms).wait_ms(attempt, jitter=jitter)
+    wait_ms = BackoffPolicy(initial_ms=initial_ms, max_ms=max_ms).wait_ms(attempt, scale=jitter)
 
     assert 1 <= wait_ms <= max_ms
 
 
 def test_jitter_shortens_the_wait_in_proportion() -> None:
-    assert USUAL.wait_ms(3, jitter=0.5) == 2_000
+    assert USUAL.wait_ms(3, scale=0.5) == 2_000
 
 
 def test_a_row_is_given_up_after_its_last_attempt_and_not_before() -> None:
