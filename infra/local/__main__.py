@@ -20,10 +20,12 @@ from infra.local.services import LocalServices
 
 async def run(arguments: argparse.Namespace) -> None:
     """Runs both services until SIGTERM or Ctrl-C. Raises: LocalServicesError."""
-    # SIGTERM is made the same as Ctrl-C: it cancels, at whatever point of the start, and the blocks close in order.
+    # Both signals cancel, at any point of the start, and the blocks close in order. SIGINT has a handler too because a
+    # shell starts background jobs with it ignored, and Python then leaves it ignored.
     this_task = asyncio.current_task()
     assert this_task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this_task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, this_task.cancel)
     async with LocalServices(
         data_dir=arguments.data_dir,
         kafka_port=arguments.kafka_port,
