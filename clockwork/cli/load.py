@@ -237,13 +237,13 @@ def _integer(digits: str) -> int:
 
 
 def _with_defaults(document: dict[str, Any], row_format: RowFormat) -> dict[str, Any]:
-    """Fills in the client and the topic where the row has none."""
+    """Fills in the client and the topic where the row has none; `null` counts as absent, as in the API."""
     filled = dict(document)
-    if row_format.client_id is not None:
-        filled.setdefault("clientId", row_format.client_id)
-    delivery = filled.get("delivery", {})
-    if row_format.topic is not None and isinstance(delivery, dict):
-        filled["delivery"] = {"topic": row_format.topic} | delivery
+    if row_format.client_id is not None and filled.get("clientId") is None:
+        filled["clientId"] = row_format.client_id
+    delivery = {} if filled.get("delivery") is None else filled["delivery"]
+    if row_format.topic is not None and isinstance(delivery, dict) and delivery.get("topic") is None:
+        filled["delivery"] = delivery | {"topic": row_format.topic}
     return filled
 
 

@@ -186,7 +186,14 @@ class AsyncClient:
         for attempt in count(1):
             if not waiting:
                 break
-            results |= await self._send(path, waiting)
+            try:
+                results |= await self._send(path, waiting)
+            except CallFailed as error:
+                if attempt == 1:
+                    raise
+                # The results of the first request are final: the error is that of the items still open.
+                results |= {index: _failed(index, error) for index in waiting}
+                break
             waiting = {i: item for i, item in waiting.items() if isinstance(results[i].error, TooMany | Unavailable)}
             if waiting and not await self._http.pause(attempt, give_up_s):
                 break
@@ -205,8 +212,14 @@ class AsyncClient:
                 return {index: _failed(index, error) for index in items}
             indexes = list(items)
             halves = indexes[: len(indexes) // 2], indexes[len(indexes) // 2 :]
-            found = [await self._send(path, {index: items[index] for index in half}) for half in halves]
-            return found[0] | found[1]
+            found: dict[int, Result] = {}
+            for half in halves:
+                try:
+                    found |= await self._send(path, {index: items[index] for index in half})
+                except CallFailed as failed:
+                    # The other half may have its results.
+                    found |= {index: _failed(index, failed) for index in half}
+            return found
         results = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(results, list) or len(results) != len(items):
             raise Unavailable("The answer does not have one result for each item.")

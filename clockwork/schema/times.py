@@ -27,7 +27,7 @@ def due_ms_of_input(value: object) -> int:
 
 
 def time_ms_of_input(value: object) -> int:
-    """Epoch milliseconds of any time. Part of a millisecond counts as a whole one: nothing is ever early.
+    """Epoch milliseconds of any time; a longer fraction is cut to the millisecond, the unit of the service.
 
     Raises: ValueError, with a message for the client.
     """
@@ -70,4 +70,4 @@ def _parsed_ms(text: str) -> int:
     since = local - _EPOCH
     seconds = since.days * 86_400 + since.seconds - (-offset_min if sign == "-" else offset_min) * 60
     digits = (fraction or "").ljust(3, "0")
-    return seconds * 1_000 + int(digits[:3]) + (1 if digits[3:].strip("0") else 0)
+    return seconds * 1_000 + int(digits[:3])

@@ -169,6 +169,18 @@ async def test_rejected_rows_are_named_and_the_others_are_loaded(stub: Stub, tmp
     ]
 
 
+async def test_null_in_a_row_counts_as_absent_where_an_option_stands_in(stub: Stub, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"clientId":null,"scheduleKey":"a","scheduleTime":5,"taskData":1,"delivery":null}\n'
+        '{"scheduleKey":"b","scheduleTime":5,"taskData":1,"delivery":{"topic":null}}\n'
+    )
+    stub.will(results)
+    result = await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"), "--client-id", "shop", "--topic", "t")
+    assert result.exit_code == 0
+    sent = stub.asked[0].body["schedules"]
+    assert [(each["clientId"], each["delivery"]["topic"]) for each in sent] == [("shop", "t"), ("shop", "t")]
+
+
 # --- rows that cannot be read
 
 GOOD = '{"clientId":"c","scheduleKey":"%s","scheduleTime":5,"taskData":1,"delivery":{"topic":"t"}}'

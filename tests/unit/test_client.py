@@ -315,6 +315,31 @@ async def test_an_item_fails_alone_and_only_the_unsettled_are_sent_again(client:
     assert [each["scheduleKey"] for each in stub.asked[1].body["schedules"]] == ["k2"]
 
 
+async def test_results_of_a_batch_stay_when_the_items_still_open_get_no_answer(client: AsyncClient, stub: Stub) -> None:
+    def first(asked: Asked) -> tuple[int, Any]:
+        status, document = results(asked)
+        document["results"][2] = problems.unavailable("down").document()
+        return status, document
+
+    stub.will(first, problems.unavailable("all of it"))
+    found = [each async for each in client.create_many(map(_new, range(4)))]
+    assert [type(each.error) for each in found] == [type(None), type(None), c.Unavailable, type(None)]
+
+
+async def test_one_half_of_a_refused_batch_keeps_its_results_when_the_other_gets_no_answer(
+    client: AsyncClient, stub: Stub
+) -> None:
+    def by_key(asked: Asked) -> Any:
+        keys = [each["scheduleKey"] for each in asked.body["schedules"]]
+        if len(keys) == 4:
+            return problems.too_large("the body")
+        return problems.unavailable("down") if "k3" in keys else results(asked)
+
+    stub.will(by_key)
+    found = [each async for each in client.create_many(map(_new, range(4)))]
+    assert [type(each.error) for each in found] == [type(None), type(None), c.Unavailable, c.Unavailable]
+
+
 async def test_a_batch_whose_answer_does_not_fit_settles_nothing(client: AsyncClient, stub: Stub) -> None:
     stub.will((200, {"results": []}))
     with pytest.raises(c.Unavailable):
