@@ -35,9 +35,10 @@ async def create_schedule(
     deadline: RequestDeadline,
     *,
     accepted_us: int | None = None,
+    known: Repeated | KeyTaken | None = None,
     command: CommandDedup | None = None,
 ) -> CreateResult:
-    """Accepts a schedule.
+    """Accepts a schedule. `known`: `find_repeat` has just found that it stores nothing.
 
     Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again
     settles it), CommandAlreadyProcessed.
@@ -47,9 +48,12 @@ async def create_schedule(
         context.check_clock()
     except (InvalidInput, Unavailable):
         # A schedule that was accepted before stays accepted, even if its topic, Kafka or the clock is gone since.
-        known = await find_repeat(context, new, deadline, command=command)
+        if known is None:
+            known = await find_repeat(context, new, deadline, command=command)
         if not isinstance(known, Repeated):
             raise
+        return known
+    if known is not None:
         return known
     if command is not None:
         await command.check()

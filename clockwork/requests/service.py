@@ -4,16 +4,26 @@ Rights, rate limits, the limit of pending schedules, time limits and metrics are
 of them. A front door (HTTP, the commands topic) parses, calls the service and renders the result.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from clockwork.domain.position import Position
 from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.domain.schedule import ClientId, NewSchedule, Schedule, ScheduleKey
-from clockwork.errors import Forbidden, InvalidInput, LimitState, SearchOff, TooManyPending, TooManyRequests
+from clockwork.errors import (
+    Forbidden,
+    InvalidInput,
+    LimitState,
+    SearchOff,
+    TooManyPending,
+    TooManyRequests,
+    Unavailable,
+    Unreadable,
+)
 from clockwork.ports.store import KeyName
 from clockwork.requests import state
-from clockwork.requests.batch import ITEM_MS, run_batch
+from clockwork.requests.batch import ITEM_MS, Lanes, run_batch
 from clockwork.requests.cancel import cancel_schedule
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import create_schedule, find_repeat
@@ -60,9 +70,11 @@ class RequestService:
         new: NewSchedule,
         *,
         accepted_us: int | None = None,
+        known: Repeated | KeyTaken | None = None,
         command: CommandDedup | None = None,
     ) -> CreateResult:
-        """Accepts a schedule. `accepted_us`: it is an item of a batch, which has reserved this time of acceptance.
+        """Accepts a schedule. `accepted_us`: it is an item of a batch, which has reserved this time of acceptance. `known`:
+        the batch has just found that the item stores nothing.
 
         Raises: InvalidInput (its topic does not exist), TooManyRequests.
         """
@@ -80,12 +92,15 @@ class RequestService:
                     context.deadline() as deadline,
                 ):
                     limits += room.limits
-                    result = await create_schedule(context, new, deadline, accepted_us=accepted_us, command=command)
+                    result = await create_schedule(
+                        context, new, deadline, accepted_us=accepted_us, known=known, command=command
+                    )
                     room.used = isinstance(result, Created)
             except TooManyRequests as full:
                 # A schedule that was accepted before stays accepted, and a repeat is answered so.
-                async with context.deadline() as deadline:
-                    known = await find_repeat(context, new, deadline, command=command)
+                if known is None:
+                    async with context.deadline() as deadline:
+                        known = await find_repeat(context, new, deadline, command=command)
                 if known is None:
                     full.limits = limits + full.limits
                     context.telemetry.limited("pending")
@@ -241,6 +256,7 @@ class RequestService:
         its own result. See `batch`."""
         timeout_ms = self._batch_timeout_ms(len(items))
         all_stored_by_ms = self.context.clock.now_ms() + timeout_ms
+        items_of = Counter(_lane(item, due_by_ms=all_stored_by_ms) for item in items)
         acceptances = [self.context.acceptance.next_us() for _ in items]
 
         async def create(item: tuple[int, NewSchedule | InvalidInput]) -> CreateResult:
@@ -250,14 +266,31 @@ class RequestService:
                 raise new
             return await self.create(principal, new, accepted_us=accepted_us)
 
-        def queues(item: tuple[int, NewSchedule | InvalidInput]) -> list[Hashable]:
-            _, new = item
+        async def create_repeat(item: tuple[int, NewSchedule | InvalidInput]) -> CreateResult | None:
+            accepted_us, new = item
             if isinstance(new, InvalidInput):
-                return []
-            key, lane = ("key", new.client_id, new.schedule_key), ("lane", new.topic, new.ordering_key)
-            return [key, lane] if new.due_ms <= all_stored_by_ms else [key]
+                return None
+            known = await self._known_repeat(principal, new)
+            return None if known is None else await self.create(principal, new, accepted_us=accepted_us, known=known)
 
-        return await run_batch(create, list(zip(acceptances, items, strict=True)), queues=queues, timeout_ms=timeout_ms)
+        def key_of(item: tuple[int, NewSchedule | InvalidInput]) -> KeyName | None:
+            _, new = item
+            return None if isinstance(new, InvalidInput) else (new.client_id, new.schedule_key)
+
+        def lane_of(item: tuple[int, NewSchedule | InvalidInput]) -> Hashable | None:
+            lane = _lane(item[1], due_by_ms=all_stored_by_ms)
+            return lane if items_of[lane] > 1 else None
+
+        lanes: Lanes[tuple[int, NewSchedule | InvalidInput], CreateResult] = Lanes(
+            lane_of=lane_of, do_early=create_repeat
+        )
+        return await run_batch(
+            create,
+            list(zip(acceptances, items, strict=True)),
+            key_of=key_of,
+            lanes=lanes,
+            timeout_ms=timeout_ms,
+        )
 
     async def cancel_batch(
         self, principal: Principal, items: Sequence[KeyName | InvalidInput]
@@ -269,10 +302,10 @@ class RequestService:
                 raise item
             return await self.cancel(principal, *item)
 
-        def queues(item: KeyName | InvalidInput) -> list[Hashable]:
-            return [] if isinstance(item, InvalidInput) else [item]
+        def key_of(item: KeyName | InvalidInput) -> KeyName | None:
+            return None if isinstance(item, InvalidInput) else item
 
-        return await run_batch(cancel, items, queues=queues, timeout_ms=self._batch_timeout_ms(len(items)))
+        return await run_batch(cancel, items, key_of=key_of, timeout_ms=self._batch_timeout_ms(len(items)))
 
     def count_rejected(self) -> None:
         """Counts a create that a front door could not read."""
@@ -288,6 +321,15 @@ class RequestService:
                 self.context, client_id, schedule_key, deadline, due_ms=due_ms, condition=condition
             )
 
+    async def _known_repeat(self, principal: Principal, new: NewSchedule) -> Repeated | KeyTaken | None:
+        """The result of a create that stores nothing; None: it would store, or its create finds out."""
+        try:
+            authorize(principal, Right.CREATE, new.client_id, new.topic)
+            async with self.context.deadline() as deadline:
+                return await find_repeat(self.context, new, deadline)
+        except (Forbidden, Unavailable, Unreadable):
+            return None
+
     def _counted(self, result: ChangeResult) -> ChangeResult:
         match result:
             case Changed():
@@ -298,3 +340,10 @@ class RequestService:
 
     def _batch_timeout_ms(self, items: int) -> int:
         return self.context.settings.request_timeout_ms + ITEM_MS * items
+
+
+def _lane(item: NewSchedule | InvalidInput, *, due_by_ms: int) -> Hashable | None:
+    """The lane in which an item of a batch is stored in its turn; None: it needs none."""
+    if isinstance(item, InvalidInput) or item.due_ms > due_by_ms:
+        return None
+    return item.topic, item.ordering_key

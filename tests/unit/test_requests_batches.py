@@ -1,7 +1,8 @@
 """Batches on the twins: accepted in the order given, within their time limit."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from clockwork.domain.schedule import DataForm, Guarantee, NewSchedule, Ordering
 from clockwork.errors import InvalidInput, Unavailable
 from clockwork.ports.store import KeyName
 from clockwork.requests.batch import WAVE
-from clockwork.requests.results import Cancelled, Created, NotFound
+from clockwork.requests.results import Cancelled, Created, KeyTaken, NotFound, Repeated
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.support.virtual_time import in_virtual_time
@@ -149,6 +150,88 @@ async def test_a_batch_has_the_time_of_a_request_and_20_ms_an_item_and_the_rest_
     again = await create_all(engine, items)
     assert not [result for result in again if isinstance(result, Exception)], "the same batch again settles it"
     assert stored(engine) == list(range(100))
+
+
+class SlowStore:
+    """Each call of the store that a create makes takes this long."""
+
+    def __init__(self, engine: Engine, call_s: float) -> None:
+        for name in ("create", "read_pointer", "read_outcome", "read_row"):
+            setattr(engine.store, name, self._slow(getattr(engine.store, name), call_s))
+
+    @staticmethod
+    def _slow(call: Callable[..., Awaitable[Any]], call_s: float) -> Callable[..., Awaitable[Any]]:
+        async def slow(*given: Any, **named: Any) -> Any:
+            await asyncio.sleep(call_s)
+            return await call(*given, **named)
+
+        return slow
+
+
+@in_virtual_time
+async def test_a_batch_that_was_not_finished_in_time_is_finished_by_the_same_batch_again() -> None:
+    # The trap: a repeat costs four store calls, a new item one, so in their lane's turn the repeats would use up the limit.
+    engine = Engine(request_timeout_ms=TIMEOUT_MS)
+    SlowStore(engine, 0.06)
+    items = [an_item(n, due_ms=PAST_MS) for n in range(100)]
+    before = 0
+    for _ in range(3):
+        results = await create_all(engine, items)
+        counts = Counter(type(result) for result in results)
+        done = len(stored(engine))
+        assert stored(engine) == list(range(done))
+        assert counts[Repeated] == before
+        before = done
+        if not counts[Unavailable]:
+            break
+    assert [type(result) for result in results] == [Repeated] * counts[Repeated] + [Created] * counts[Created]
+    assert 0 < counts[Repeated] < 100
+    assert stored(engine) == list(range(100))
+
+
+@in_virtual_time
+async def test_keys_that_are_taken_do_not_keep_a_batch_from_its_last_items() -> None:
+    engine = Engine(request_timeout_ms=TIMEOUT_MS)
+    await create_all(engine, [an_item(100 + n, due_ms=FAR_MS, key=f"k{n}") for n in range(90)])
+    SlowStore(engine, 0.06)
+    results = await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in range(100)])
+    assert [type(result) for result in results] == [KeyTaken] * 90 + [Created] * 10
+    assert stored(engine)[:10] == list(range(90, 100))
+
+
+@in_virtual_time
+async def test_what_is_new_between_repeats_is_stored_in_the_order_given() -> None:
+    engine = Engine()
+    repeats = range(1, MANY, 2)
+    await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in repeats])
+    storing = Storing(engine)
+    results = await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in range(MANY)])
+    assert [type(result) for result in results] == [Created, Repeated] * (MANY // 2)
+    assert storing.ended == list(range(0, MANY, 2))
+    assert storing.most_at_once == 1
+
+
+@in_virtual_time
+async def test_items_of_one_key_see_each_other_in_a_lane_too() -> None:
+    engine = Engine()
+    SlowStore(engine, 0.06)
+    items = [an_item(n, due_ms=PAST_MS, key="same") for n in (1, 1, 2, 1)]
+    expected = [Created, Repeated, KeyTaken, Repeated]
+    assert [type(result) for result in await create_all(engine, items)] == expected
+    assert [type(result) for result in await create_all(engine, items)] == [Repeated, *expected[1:]]
+
+
+@in_virtual_time
+async def test_the_look_up_of_repeats_costs_a_first_batch_one_read_at_once_and_a_lone_item_none() -> None:
+    engine = Engine()
+    SlowStore(engine, 0.06)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await create_all(engine, [an_item(n, due_ms=PAST_MS) for n in range(10)])
+    assert loop.time() - began_s == pytest.approx(0.06 * 11)
+    began_s = loop.time()
+    await create_all(engine, [an_item(n, due_ms=PAST_MS, lane=f"lane-{n}") for n in range(10, 20)])
+    assert loop.time() - began_s == pytest.approx(0.06)
 
 
 async def test_an_item_that_could_not_be_read_is_its_own_result() -> None:
