@@ -6,6 +6,7 @@ name of its own host to this node's address once it is loaded (DNS rebinding), a
 the page's own server, and lets the page read every answer. Two checks, before anything else of a request has an effect:
 
     every request     `Host` is a name of this node, where callers need no key       else 403
+                      (a read may have no `Host`)
     every write       the browser says that it comes from this node's own page,      else 403
     (all but GET      or says nothing of a page: then it is no browser, or the user
     and HEAD)         typed the address
@@ -99,15 +100,17 @@ class SameOrigin:
     def check(self, request: web.Request) -> None:
         """Raises: Refusal."""
         given = _host_of(request)
-        host = Authority.parse(given, request.scheme)
-        if self.hosts is not None and not (host is not None and (host.is_address or host.host in self.hosts)):
+        host = None if given is None else Authority.parse(given, request.scheme)
+        is_read = request.method in _READS
+        # Every browser sends Host, so a read without one is not DNS rebinding; health probes of HTTP/1.0 send none.
+        if not (given is None and is_read) and not self._is_known(host):
             raise _refusal(
                 "unknown-host",
                 "The node is not known by this name",
-                f"Host {shortened(given)!a} is not a name of this node. While CLOCKWORK_AUTH is none, Host should "
+                f"Host {shortened(given or '')!a} is not a name of this node. While CLOCKWORK_AUTH is none, Host should "
                 "be an IP address, localhost, or a name in CLOCKWORK_HTTP_HOSTS.",
             )
-        if request.method in _READS:
+        if is_read:
             return
         if not _OWN_SITES.issuperset(request.headers.getall(SEC_FETCH_SITE, ())):
             raise _of_another_site(SEC_FETCH_SITE, request.headers.getall(SEC_FETCH_SITE))
@@ -115,6 +118,9 @@ class SameOrigin:
         own = {authority for authority in (host, self.page) if authority is not None}
         if not own.issuperset(map(Authority.of_origin, origins)):
             raise _of_another_site(hdrs.ORIGIN, origins)
+
+    def _is_known(self, host: Authority | None) -> bool:
+        return self.hosts is None or (host is not None and (host.is_address or host.host in self.hosts))
 
 
 def same_origin(settings: HttpSettings) -> Middleware:
@@ -129,10 +135,10 @@ def same_origin(settings: HttpSettings) -> Middleware:
     return refuse_other_sites
 
 
-def _host_of(request: web.Request) -> str:
-    """The host that the request names; empty if it names none, as HTTP/1.0 allows."""
+def _host_of(request: web.Request) -> str | None:
+    """The host that the request names; None if it names none, as HTTP/1.0 allows."""
     target = _ABSOLUTE.match(request.raw_path)
-    return request.headers.get(hdrs.HOST, "") if target is None else target.group(1)
+    return request.headers.get(hdrs.HOST) if target is None else target.group(1)
 
 
 def _name(host: str) -> str:

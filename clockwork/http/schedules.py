@@ -1,16 +1,19 @@
 """The calls on one schedule: each parses its request, asks the request service, and renders the result."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-from aiohttp import ETag, hdrs, web
+from aiohttp import hdrs, web
 
 from clockwork.access.gate import principal_of
 from clockwork.domain.record import TRACEPARENT
+from clockwork.domain.rights import Right, authorize
+from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.http.body import Refusal, body_of, key_in_path, single_header
 from clockwork.http.responses import json_response
@@ -50,7 +53,11 @@ from clockwork.schema.schedule import KeyForm, ScheduleDocument, ScheduleForm, r
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """The limit of a body with one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
 time in proportion, so the limit is not that of a batch of a thousand."""
-_VERSION_CHARS_MAX: Final = 18
+_TAG: Final = re.compile(r'(W/)?"([!#-~\x80-\U0010ffff]*)"')
+"""An entity tag (RFC 9110, 8.8.3). Bytes from 0x80 on are decoded by the time they are seen here."""
+_TAGS: Final = re.compile(rf"[ \t,]*(?:{_TAG.pattern}[ \t]*(?:,[ \t,]*|\Z))+")
+"""A list of one entity tag or more; elements may be empty (RFC 9110, 5.6.1.2)."""
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def _schedule_answer(description: str, *headers: str) -> Answer:
@@ -139,8 +146,8 @@ class ScheduleHandlers:
         },
     )
     async def find(self, request: web.Request) -> web.Response:
-        condition = condition_of(request)
-        view = await self.requests.find(principal_of(request), *key_in_path(request))
+        key, condition = _covered_key(request, Right.READ), condition_of(request)
+        view = await self.requests.find(principal_of(request), *key)
         if view is None:
             raise Refusal(problems.schedule_not_found())
         if condition.any_of is not None and view.version not in condition.any_of:
@@ -160,8 +167,8 @@ class ScheduleHandlers:
         answers={**_CANCEL_ANSWERS, **KEYED_CALL},
     )
     async def cancel(self, request: web.Request) -> web.Response:
-        condition = condition_of(request)
-        return _answer(await self.requests.cancel(principal_of(request), *key_in_path(request), condition=condition))
+        key, condition = _covered_key(request, Right.CANCEL), condition_of(request)
+        return _answer(await self.requests.cancel(principal_of(request), *key, condition=condition))
 
     @route(
         "DELETE",
@@ -200,7 +207,7 @@ class ScheduleHandlers:
         },
     )
     async def change(self, request: web.Request) -> web.Response:
-        client_id, schedule_key = key_in_path(request)
+        client_id, schedule_key = _covered_key(request, Right.CREATE)
         condition = condition_of(request)
         read = partial(
             read_put,
@@ -233,7 +240,7 @@ class ScheduleHandlers:
         },
     )
     async def fire(self, request: web.Request) -> web.Response:
-        key, condition = key_in_path(request), condition_of(request)
+        key, condition = _covered_key(request, Right.CREATE), condition_of(request)
         await read_json(await self._body_if_any(request), read_nothing)
         return _answer(await self.requests.fire(principal_of(request), *key, condition=condition))
 
@@ -256,7 +263,7 @@ class ScheduleHandlers:
         },
     )
     async def retry(self, request: web.Request) -> web.Response:
-        key, condition = key_in_path(request), condition_of(request)
+        key, condition = _covered_key(request, Right.CREATE), condition_of(request)
         read = partial(read_retry, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
         due_ms = await read_json(await self._body_if_any(request), read)
         result = await self.requests.retry_failed(principal_of(request), *key, due_ms=due_ms, condition=condition)
@@ -269,30 +276,47 @@ class ScheduleHandlers:
         return await body_of(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
 
 
+def _covered_key(request: web.Request, right: Right) -> tuple[ClientId, ScheduleKey]:
+    """The key that the path names. Raises: InvalidInput; Forbidden (the caller does not have the right for its client).
+
+    The service checks the rights as well, but only after the rest of the request is read: for a caller without the right
+    the node should read and judge no body.
+    """
+    client_id, schedule_key = key_in_path(request)
+    authorize(principal_of(request), right, client_id)
+    return client_id, schedule_key
+
+
 def condition_of(request: web.Request) -> VersionCondition:
     """The versions that `If-Match` and `If-None-Match` allow. Raises: InvalidInput."""
     # Weak tags never match in `If-Match` (RFC 9110, 13.1.1), and match as any in `If-None-Match` (13.1.2).
-    match, none_match = _lines(request, hdrs.IF_MATCH), _lines(request, hdrs.IF_NONE_MATCH)
-    any_of = none_of = None
-    if match not in ([], ["*"]):
-        any_of = _versions(hdrs.IF_MATCH, match, request.if_match, weak=False)
-    if none_match != ["*"]:
-        none_of = (
-            _versions(hdrs.IF_NONE_MATCH, none_match, request.if_none_match, weak=True) if none_match else frozenset()
-        )
+    match, none_match = _field(request, hdrs.IF_MATCH), _field(request, hdrs.IF_NONE_MATCH)
+    any_of, none_of = None, frozenset[int]()
+    if match is not None and match != "*":
+        any_of = _versions(hdrs.IF_MATCH, match, weak=False)
+    if none_match == "*":
+        return VersionCondition(any_of=any_of, none_of=None)
+    if none_match is not None:
+        none_of = _versions(hdrs.IF_NONE_MATCH, none_match, weak=True)
     return VersionCondition(any_of=any_of, none_of=none_of)
 
 
-def _lines(request: web.Request, header: str) -> list[str]:
-    return [line.strip() for line in request.headers.getall(header, [])]
+def _field(request: web.Request, header: str) -> str | None:
+    """All lines of a header as one list (RFC 9110, 5.3); None: there is none."""
+    lines = request.headers.getall(header, None)
+    return None if lines is None else ", ".join(lines).strip(" \t")
 
 
-def _versions(header: str, lines: list[str], tags: Sequence[ETag] | None, *, weak: bool) -> frozenset[int]:
-    if not tags or len(lines) != 1:
-        raise InvalidInput([FieldError(header, 'should be one header with versions as the ETag gives them: "3"; or *')])
-    named = (tag.value for tag in tags if weak or not tag.is_weak)
-    # A tag that is no version of ours matches none.
-    return frozenset(int(v) for v in named if v.isascii() and v.isdigit() and len(v) <= _VERSION_CHARS_MAX)
+def _versions(header: str, field: str, *, weak: bool) -> frozenset[int]:
+    """The versions among the entity tags of a list. Raises: InvalidInput (all of it has to be a list, with one tag or more:
+    acting on the part before a mistake would be acting on another condition than the caller's)."""
+    if _TAGS.fullmatch(field) is None:
+        raise InvalidInput(
+            [FieldError(header, 'should be versions as the ETag gives them, such as "3", "4"; or * alone')]
+        )
+    named = (opaque for mark, opaque in _TAG.findall(field) if weak or not mark)
+    # An entity tag is compared as text: one that no version of ours is written as, such as "01", matches none.
+    return frozenset(int(opaque) for opaque in named if _VERSION.fullmatch(opaque))
 
 
 def _created(result: CreateResult) -> web.Response:

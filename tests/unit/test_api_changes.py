@@ -1,18 +1,28 @@
 """PUT, fire and retry of a schedule; conditions on its version in every method."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
+import hypothesis
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import strategies as st
+from multidict import CIMultiDict
 
+from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.schedule import ClientId, EndState, ScheduleKey
+from clockwork.errors import InvalidInput
+from clockwork.http.schedules import condition_of
 from clockwork.requests.results import Created
 from clockwork.schema.change import read_put
 from clockwork.schema.schedule import document_of, read_schedule
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
+from tests.unit.service import Keys
 
 ONE = "/schedule/shop/order-1"
 GIVEN = {
@@ -204,7 +214,16 @@ async def ready_for(edge: Edge, path: str) -> None:
         ('"3", "1"', True),
         ("*", True),
         ('"3"', False),
+        (' ,, "3" ,\t"1",', True),
+        ('W/"3","1"', True),
         ('W/"1"', False),
+        ('"01"', False),
+        ('"0"', False),
+        ('"+1"', False),
+        ('"*"', False),
+        ('""', False),
+        ('"1,"', False),
+        ('"٣"', False),
         ('"three"', False),
         (f'"{"9" * 400}"', False),
     ],
@@ -225,7 +244,8 @@ async def test_if_match_names_the_versions_that_may_be_acted_on(
 @pytest.mark.parametrize(("method", "path", "given"), CONDITIONAL)
 @pytest.mark.parametrize(
     ("header", "holds"),
-    [("*", False), ('"1"', False), ('W/"1"', False), ('"3", "1"', False), ('"3"', True), ('"one"', True)],
+    [("*", False), ('"1"', False), ('W/"1"', False), ('"3", "1"', False), (',"1" ,', False)]
+    + [(header, True) for header in ('"3"', '"one"', '"01"', 'W/"01"', '"*"', '""')],
 )
 async def test_if_none_match_names_the_versions_that_may_not_be_acted_on(
     edge: Edge, method: str, path: str, given: Any, header: str, holds: bool
@@ -258,10 +278,152 @@ async def test_the_same_conditional_cancel_again_is_answered_as_the_first(edge: 
     assert (await edge.ask("DELETE", "/schedule/shop/none", headers=headers)).status == 404
 
 
-@pytest.mark.parametrize("header", ["3", "", ",", '"٣"'])
-async def test_an_if_match_that_is_no_version_is_bad_input(edge: Edge, header: str) -> None:
-    answer = await edge.ask("PUT", ONE, json={}, headers={"If-Match": header})
-    assert (answer.status, answer.fields) == (400, ["If-Match"])
+MALFORMED = [
+    "",
+    ",",
+    "3",
+    "**",
+    "*,",
+    "*, *",
+    '*, "7"',
+    '"7", *',
+    '"7", 1',
+    '"1", rubbish',
+    'rubbish, "1"',
+    '"1" "7"',
+    '"1""7"',
+    '"1',
+    '1"',
+    '"1"; q=1',
+    '"a b"',
+    '"a\\"b"',
+    'w/"1"',
+    'W/ "1"',
+    "W/1",
+    "'1'",
+    '"1"\u00a0',
+]
+
+
+@pytest.mark.parametrize(("method", "path", "given"), CONDITIONAL)
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+async def test_a_condition_that_cannot_be_read_as_a_whole_is_bad_input_and_nothing_is_done(
+    edge: Edge, method: str, path: str, given: Any, name: str
+) -> None:
+    await ready_for(edge, path)
+    before = await edge.ask("GET", ONE)
+    for header in MALFORMED:
+        answer = await edge.ask(method, path, headers={name: header}, **given)
+        assert (answer.status, answer.fields) == (400, [name]), header
+    assert (await edge.ask("GET", ONE)).json == before.json
+
+
+@pytest.mark.parametrize(("method", "path", "given"), CONDITIONAL)
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [(['"3"', '"1"'], 200), (['"3"', "", 'W/"1"'], 412), (['"1"', "*"], 400), (["*", "*"], 400), (['"1"', "1"], 400)],
+)
+async def test_several_lines_of_a_condition_are_one_list(
+    edge: Edge, method: str, path: str, given: Any, lines: list[str], status: int
+) -> None:
+    await ready_for(edge, path)
+    answer = await edge.ask(method, path, headers=[("If-Match", line) for line in lines], **given)
+    assert answer.status == status
+    if status == 400:
+        assert answer.fields == ["If-Match"]
+
+
+def elements_of(text: str) -> list[str] | None:
+    """The elements of a list of entity tags, read one character at a time; None: it is none."""
+    elements, element, quoted = [], "", False
+    for c in text:
+        quoted ^= c == '"'
+        if c == "," and not quoted:
+            elements.append(element.strip(" \t"))
+            element = ""
+        else:
+            element += c
+    elements = [each for each in [*elements, element.strip(" \t")] if each]
+
+    def is_tag(each: str) -> bool:
+        opaque = each.removeprefix("W/")
+        inner = opaque[1:-1]
+        return len(opaque) >= 2 and opaque[0] == opaque[-1] == '"' and all(c > " " and c not in '"\x7f' for c in inner)
+
+    return elements if elements and all(map(is_tag, elements)) else None
+
+
+@hypothesis.example(lines=['"7", *'])
+@hypothesis.example(lines=['"1", rubbish'])
+@hypothesis.given(
+    lines=st.lists(
+        st.lists(
+            st.sampled_from(['"1"', '"2"', '"01"', "W/", '"', ",", " ", "\t", "*", "1", "a", "\x7f", "ü", "\udcff"])
+        ).map("".join)
+        | st.text(st.characters(exclude_characters="\r\n\0")),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_any_condition_is_either_read_as_a_whole_or_bad_input(lines: list[str]) -> None:
+    whole = ", ".join(lines)
+    tags = elements_of(whole)
+    is_any = whole.strip(" \t") == "*"
+    for name, matching in (("If-Match", ('"1"',)), ("If-None-Match", ('"1"', 'W/"1"'))):
+        # `make_mocked_request` cannot encode the lone surrogates as which bytes that are not UTF-8 come.
+        request = mock.Mock(headers=CIMultiDict((name, line) for line in lines))
+        if tags is None and not is_any:
+            with pytest.raises(InvalidInput) as raised:
+                condition_of(request)
+            assert [each.field for each in raised.value.errors] == [name]
+        else:
+            named = is_any or any(tag in matching for tag in tags or ())
+            assert condition_of(request).holds(1) == (named if name == "If-Match" else not named)
+
+
+def test_a_long_malformed_condition_is_refused_without_trying_every_way_to_read_it() -> None:
+    for long in ('"1",' * 4_000, '"1"' + " ," * 8_000, "," * 16_000, '"' + "1" * 16_000):
+        with pytest.raises(InvalidInput):
+            condition_of(make_mocked_request("GET", ONE, CIMultiDict({"If-Match": f"{long}x"})))
+
+
+WITHOUT_THE_RIGHT = {
+    "other right": Principal(
+        name="p", clients=names_of(["*"]), topics=names_of(["*"]), rights=frozenset({Right.ADMIN})
+    ),
+    "other client": Principal(name="p", clients=names_of(["bank"]), topics=names_of(["*"]), rights=frozenset(Right)),
+}
+
+
+@pytest.mark.parametrize("key", WITHOUT_THE_RIGHT)
+@pytest.mark.parametrize(("method", "path"), [each[:2] for each in CONDITIONAL if each[1] != "/schedule"])
+async def test_a_key_without_the_right_is_refused_before_the_rest_of_the_request_is_read(
+    key: str, method: str, path: str
+) -> None:
+    authorization = {"Authorization": f"Bearer {key}"}
+    async with open_edge(authenticator=Keys(WITHOUT_THE_RIGHT)) as edge:
+        answer = await edge.ask(method, path, headers={**authorization, "If-Match": "rubbish"})
+        assert answer.status == 403
+        if method in {"PUT", "POST"}:
+            for body, media_type in (
+                (b"{", "application/json"),
+                (b'{"x": 1}', "application/json"),
+                (b"x", "text/plain"),
+            ):
+                headers = {**authorization, "Content-Type": media_type}
+                assert (await edge.ask(method, path, data=body, headers=headers)).status == 403
+            # Only the head is sent: the answer does not wait for the body.
+            reader, writer = await asyncio.open_connection("127.0.0.1", edge.server.port)
+            head = (
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
+            )
+            writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 2000000\r\n\r\n".encode())
+            async with asyncio.timeout(5):
+                assert (await reader.readline()).split()[1] == b"403"
+                writer.write(b" " * 2_000_000)
+                await reader.read()
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("state", [EndState.DELIVERED, EndState.FAILED, EndState.CANCELLED])

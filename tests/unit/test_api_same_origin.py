@@ -107,14 +107,30 @@ async def test_a_refusal_is_logged_for_the_operator(caplog: pytest.LogCaptureFix
     assert "prometheus-calls-it.this" in line.error  # type: ignore[attr-defined]
 
 
-async def test_a_request_of_http_1_0_needs_a_host_as_well_and_one_that_is_no_text_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("line", "head", "status"),
+    [
+        (b"GET /livez", b"", b"200"),
+        (b"HEAD /livez", b"", b"200"),
+        (b"GET /readyz", b"", b"200"),
+        (b"POST /schedule/shop/a/fire", b"", b"403"),
+        (b"DELETE /schedule/shop/a", b"", b"403"),
+        (b"GET http://rebound.example/livez", b"", b"403"),
+        (b"GET /livez", b"Host: \r\n", b"403"),
+        (b"GET /livez", b"Host: \xff\r\n", b"403"),
+        (b"GET /livez", b"Host: rebound.example\r\n", b"403"),
+        (b"GET /livez", b"Host: localhost\r\n", b"200"),
+    ],
+)
+async def test_a_read_of_http_1_0_needs_no_host_but_the_host_that_it_has_must_be_the_nodes(
+    line: bytes, head: bytes, status: bytes
+) -> None:
     async with open_service() as service:
-        for head, status in ((b"", b"403"), (b"Host: \xff\r\n", b"403"), (b"Host: localhost\r\n", b"200")):
-            reader, writer = await asyncio.open_connection("127.0.0.1", URL(service.url).port)
-            writer.write(b"GET /livez HTTP/1.0\r\n" + head + b"\r\n")
-            assert (await reader.read()).split()[1] == status
-            writer.close()
-            await writer.wait_closed()
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(service.url).port)
+        writer.write(line + b" HTTP/1.0\r\n" + head + b"\r\n")
+        assert (await reader.read()).split()[1] == status
+        writer.close()
+        await writer.wait_closed()
 
 
 # --- Host
@@ -175,8 +191,10 @@ def test_any_other_host_is_no_name_of_the_node(host: str) -> None:
     assert refusal("GET", ("Host", host), hosts=("node-1",)) == "unknown-host"
 
 
-def test_a_request_without_a_host_names_no_node() -> None:
-    assert refusal("GET") == "unknown-host"
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_only_a_read_may_have_no_host(method: str) -> None:
+    # A browser always sends one.
+    assert refusal(method) == (None if method in {"GET", "HEAD"} else "unknown-host")
 
 
 def test_where_callers_need_keys_the_host_is_not_checked_and_writes_of_other_sites_are_refused_all_the_same() -> None:
