@@ -17,23 +17,32 @@ async def gather_bounded(do: Callable[[A], Awaitable[B]], items: Iterable[A], *,
     The first failure cancels the rest and is raised as it is, not as a group: callers decide by the class of one error.
     """
     each = list(items)
+    if not each:
+        return []  # most passes have no hold and no retry mark: a task group for nothing is two dozen calls
     if len(each) == 1:
         return [await do(each[0])]
     results: dict[int, B] = {}
     waiting = iter(enumerate(each))
+    tasks: list[asyncio.Task[None]] = []
+    failures: list[Exception] = []
 
     async def one_after_another() -> None:
-        for number, item in waiting:
-            results[number] = await do(item)
+        try:
+            for number, item in waiting:
+                results[number] = await do(item)
+        except Exception as error:
+            # Not raised into the group: while one ends with an error it swallows a cancellation of its caller, who would
+            # then take the error for all there is, and go on for ever (before Python 3.13).
+            failures.append(error)
+            for task in tasks:
+                task.cancel()
 
     # As many tasks as run at once, not one for each item: to start a task costs as much as a small item's work.
     name = f"gather-{getattr(do, '__name__', 'call')}"
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(at_once, len(each))):
-                group.create_task(one_after_another(), name=name)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    async with asyncio.TaskGroup() as group:
+        tasks += [group.create_task(one_after_another(), name=name) for _ in range(min(at_once, len(each)))]
+    if failures:
+        raise failures[0]
     return [results[number] for number in range(len(each))]
 
 

@@ -8,11 +8,13 @@ ClockworkError
 │   └── ClockUntrusted     this node's clock is too far from the store's, or was not compared lately
 ├── Contested              another writer was faster: read again, then decide
 │   ├── ConditionFailed    a condition of the write did not hold
+│   │   └── ShardsContested some shards of a take-over have another epoch meanwhile: named
 │   └── TransactionConflict the item is part of a transaction that is being applied
 ├── CommandAlreadyProcessed this command, or a later one of its key, was processed before: do nothing
 ├── DeliveryRefused        a batch was not delivered: named records or destinations are the cause
-├── DeliveryUnknown        the producer is spent, a batch may have been committed: discard the lease, take over again
-├── Fenced                 another owner has the shard: stop, write nothing more
+├── DeliveryAborted        a transaction broke off before its commit, for no cause that is known: init, send again
+├── DeliveryUnknown        a commit was asked for and has no answer that counts: init, then read the marker
+├── Fenced                 this incarnation is over: stop, write nothing more, start the next one
 ├── Unreadable             stored bytes that this version cannot read: never guess what they mean
 │   └── NewerFormat        written by a newer version: leave them alone
 ├── InvalidInput           the caller must change the request; names every wrong field
@@ -70,6 +72,14 @@ class ConditionFailed(Contested):
     """A condition of the write did not hold."""
 
 
+class ShardsContested(ConditionFailed):
+    """Some shards of a take-over have another epoch meanwhile."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        super().__init__(f"shards {', '.join(map(str, shards))} have another epoch meanwhile")
+        self.shards = frozenset(shards)
+
+
 class TransactionConflict(Contested):
     """The item is part of a transaction that is being applied."""
 
@@ -103,26 +113,30 @@ class Refusal:
 
 
 class DeliveryRefused(ClockworkError):
-    """A batch was not delivered. If its transaction was begun, the shard's next producer aborts it."""
+    """A batch was not delivered: named records or topics are the cause."""
 
     def __init__(self, refusals: Sequence[Refusal], *, begun: bool) -> None:
         super().__init__("; ".join(f"{r.destination}: {r.reason}" for r in refusals))
         self.refusals = tuple(refusals)
         self.begun = begun
-        """True if the producer must be built anew before the next batch."""
+        """True if a transaction was begun: its slot must be initialised before the next one."""
 
 
-class DeliveryUnknown(ClockworkError):
-    """The producer can no longer be used, and the batch may have been committed."""
+class DeliveryAborted(ClockworkError):
+    """A transaction broke off before its commit was asked for, and no record or topic is known to be the cause."""
 
     def __init__(self, message: str | None = None, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
-        """True if time ran out before the commit was asked for: the next batch should be smaller."""
+        """True if time ran out: the next batch should be smaller."""
+
+
+class DeliveryUnknown(ClockworkError):
+    """The commit of a transaction was asked for, and there is no answer to it that can be believed."""
 
 
 class Fenced(ClockworkError):
-    """Another owner has this shard."""
+    """This incarnation was fenced."""
 
 
 class Unreadable(ClockworkError):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.simulation import size
 from tests.support import timing
+from tests.support.endings import end_all
 from tests.support.workers import TwoEndedScheduling, rank
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def _no_task_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]
     # Those of the session's own fixtures, which are set up before this one.
     before = asyncio.all_tasks(loop)
     yield
+    loop.run_until_complete(end_all())
     left = asyncio.all_tasks(loop) - before
     if left:
         # What is cancelled or closed already may need some turns of the loop to end.

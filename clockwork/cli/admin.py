@@ -10,8 +10,8 @@ from clockwork.cli import EXIT_CODES
 from clockwork.cli.backup import export_command, import_command
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.dead_letters import dead_letters
-from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table
-from clockwork.schema.operations import PausesDocument, ShardDocument, ShardsDocument
+from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.schema.operations import FencedDocument, PausesDocument, ShardDocument, ShardsDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -77,7 +77,7 @@ def _print_pauses(found: PausesDocument, *, json_: bool) -> None:
 @json_option
 @connected
 def shards(connection: Connection, json_: bool) -> None:
-    """Show every shard: its owner, its frontier, its oldest due schedule and its lag."""
+    """Show every shard: its owner, epoch, floor and frontier, its oldest due schedule and its lag."""
     found = connection.call(ShardsDocument, "GET", "/admin/shards")
     if json_:
         print_json(found)
@@ -90,25 +90,31 @@ def shards(connection: Connection, json_: bool) -> None:
 @json_option
 @connected
 def fence(connection: Connection, shard: int, json_: bool) -> None:
-    """Make the owner of SHARD discard its state of it and take it over again.
+    """Fence the owner of SHARD: it stops, and all its shards are taken over from it.
 
-    For an owner that seems stuck. Nothing is lost or sent twice. It does not move the shard: the consumer group assigns
-    it, and the same node takes it again. To move it, stop that node.
+    For an owner that seems stuck. Nothing is lost or sent twice. It does not move the shards: the consumer group assigns
+    them, and mostly the same node takes them again. To move them, stop that node.
     """
-    found = connection.call(ShardDocument, "POST", f"/admin/shards/{shard}/fence")
+    fenced = connection.call(FencedDocument, "POST", f"/admin/shards/{shard}/fence")
     if json_:
-        print_json(found)
+        print_json(fenced)
     else:
-        _print_shards([found])
+        numbers = ", ".join(map(str, fenced.shards))
+        click.echo(
+            f"{printable(fenced.incarnation)} on {printable(fenced.node)} is fenced: shards {numbers} change hands"
+        )
 
 
 def _print_shards(found: list[ShardDocument]) -> None:
-    table = new_table("shard", "owner", "epoch", "frontier", "oldest due", "lag")
+    table = new_table("shard", "owner", "node", "epoch", "floor", "frontier", "oldest due", "lag")
     for each in found:
+        owner = each.owner or "none"
         table.add_row(
             str(each.shard),
-            cell(each.owner or each.problem or "none yet"),
+            cell(each.problem or (owner if each.fenced_at_ms is None else f"{owner} (fenced)")),
+            cell(each.node),
             "" if each.epoch is None else str(each.epoch),
+            instant(each.floor_ms) if each.floor_ms else "",
             instant(each.frontier_ms) if each.frontier_ms else "",
             "" if each.oldest_due_ms is None else instant(each.oldest_due_ms),
             f"{each.lag_ms / 1_000:.1f} s" if each.lag_ms else "",

@@ -70,6 +70,7 @@ from clockwork.errors import (
 from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
+from clockwork.requests.create import announce_pending
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined
 from clockwork.requests.service import RequestService
@@ -218,11 +219,17 @@ class CommandWorker:
         return await self.requests.reschedule(principal, *key, command.asks, condition=command.condition, command=dedup)
 
     async def _present_state(self, read: ReadCommand) -> _Outcome:
-        """The present state of the command's key, as far as the principal may see it. Raises: as `_carried_out`, but for
-        CommandAlreadyProcessed."""
+        """The present state of the command's key, as far as the principal may see it.
+
+        The owner of what a create or a change left pending is woken, with or without a reply: the node that carried the
+        command out may have died before it did so.
+
+        Raises: as `_carried_out`, but for CommandAlreadyProcessed.
+        """
         principal = self._principal()
         command = read.command
-        if read.reply is None or command is None or not principal.topics.cover(read.reply.topic):
+        replies = read.reply is not None and principal.topics.cover(read.reply.topic)
+        if command is None or not (replies or command.asks is not None):
             return _Outcome(result="over")
         try:
             right = Right.CANCEL if command.asks is None else Right.CREATE
@@ -231,7 +238,13 @@ class CommandWorker:
         except Exception as error:
             if _waits(error):
                 raise
+            if not replies:
+                return _Outcome(result="over")
             return self._problem_outcome(read, self._problem(read, error), "over", repeated=True)
+        if view is not None and command.asks is not None:
+            announce_pending(self.requests.context, view)
+        if not replies:
+            return _Outcome(result="over")
         if view is None:
             return self._problem_outcome(read, problems.schedule_not_found(), "over", repeated=True)
         reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)

@@ -23,8 +23,8 @@ too, and a write that had read an older pointer would take the note back. So onl
 item more in their transaction and one more read. Rejected: asking Kafka for the last heartbeat before each effect,
 since a node can be frozen between the question and the write.
 
-A note is kept as long as the pointer that was written with it, else for the retention. It is needed as long as a node
-may be frozen and go on, or offsets may be set back.
+A note is kept for the retention after the later of its last command and the due time which that command set. It is
+needed as long as a node may be frozen and go on, or offsets may be set back.
 
 A client's commands are in one Kafka partition if all its producers partition its key alike. If they do not, their
 order between Kafka partitions is undefined, but each command still has its effect once: a note has an offset for each

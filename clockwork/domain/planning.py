@@ -2,21 +2,33 @@
 
 A lane is the schedules with one destination and one ordering key. Rows come in position order. A row that must wait
 (its `retry.at` lies ahead, its destination is missing, its transaction is not applied yet) blocks its lane: the rows
-behind it in the same lane wait too, and no other row does (docs/protocol.md: x-lane, x-move-order).
+behind it in the same lane wait too, and no other row does (docs/protocol.md: x-lane, x-move-order). So does a row that an
+earlier pass has handed to delivery, until it has landed (docs/protocol.md: x-lanes-out, x-lanes-order).
 
 A held row that would fire fires only after its hold was dropped. A held row that only waits gets a *retry mark*:
 `retry = {at, epoch of this owner}` announces until when it certainly waits, so that a cancel may have it. It does not
 fire before that time, even if its lane becomes free earlier. A row of `at_least_once` gets no retry mark: past its
 due time a zombie may have sent it, so no cancel of it may be granted any more (docs/protocol.md: x-alo-retry-cancel).
+A row that waits for rows in flight gets none here either: that is over in milliseconds, and the mark would hold it back
+for a second. If it is not over, its cancel asks for the row by itself (`ShardPass.answer_wanted`).
+
+Rows in flight are bounded for each destination, so that one that answers nothing cannot use up the shard's room:
+
+    healthy   up to `TOPIC_ROWS_MAX`; then the pass ends and waits: reading on behind a long backlog that is being delivered
+              would cost a read of all of it for each batch
+    slow      its oldest row is in flight for a second, or it is probed after a refusal: `PROBE_ROWS_MAX` rows; the others
+              wait, and the pass reads on past them
 """
 
-from collections.abc import Callable, Container, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from clockwork.domain.dead_letters import DeadLetterTopics
 from clockwork.domain.destination import Destination
+from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
@@ -28,6 +40,19 @@ differ."""
 
 PAUSE_CHECK_MS: Final = 5_000
 """Delay after which a paused lane is planned again if nothing was resumed before."""
+
+ROOM_ROWS: Final = ENTRIES_MAX // 2
+"""Rows of one shard in flight or awaiting cleanup. All shards share the markers of two slots: one shard may fill half of
+one, then its own passes wait, and no other shard does."""
+TOPIC_ROWS_MAX: Final = ROOM_ROWS // 2
+"""Rows of one destination in flight, of one shard: room for two full batches, and as much is left for the others."""
+PROBE_ROWS_MAX: Final = 50
+"""The same for a slow destination: as many as a quick transaction takes."""
+SLOW_AFTER_MS: Final = 1_000
+"""A destination whose oldest row is in flight for longer is slow. The sends of a quick transaction have as long."""
+
+PREFIX_LANES_MAX: Final = 10_000
+"""Lanes that a blocked prefix remembers, some two megabytes for each shard."""
 
 
 class Action(StrEnum):
@@ -97,16 +122,29 @@ class BlockedPrefix:
 
     last: Position
     """The next pass reads on behind it."""
-    lanes: Mapping[Lane, int]
-    """The blocked lanes of these rows, and until when each waits."""
+    lanes: dict[Lane, int]
+    """The blocked lanes of these rows, and until when each waits. This and the next two are shared between passes: each
+    adds its own, none copies them."""
+    destinations: dict[Destination, int] = field(default_factory=dict)
+    """Destinations of these rows that wait as a whole, and until when as far as it was known: one entry for any number of
+    lanes. While one of them does not wait any more, passes read from the start; see `Planner.waits_as_a_whole`."""
+    awaits: set[Lane] = field(default_factory=set)
+    """Other lanes of these rows that have rows in flight: when one of them has not any more, the rows are read again."""
     until_ms: int
-    """From here on the rows are read again: the first of the waits ends, or a scan is due."""
+    """From here on the rows are read again: the first wait of a lane ends, or a scan is due."""
     read_since_ms: int
     """Time at which a pass began to read this prefix, at its lowest position."""
     rows: int
     oldest_due_ms: int | None
-    rate_limited: frozenset[Destination] = frozenset()
-    """Destinations of these rows that wait for their rate limit only."""
+
+    def blocked_until_ms(self, lane: Lane) -> int | None:
+        """Time until which the lane waits, as far as it was known; None if rows of it behind this prefix may fire."""
+        until_ms = self.lanes.get(lane)
+        return until_ms if until_ms is not None else self.destinations.get(lane[0])
+
+    @property
+    def entries(self) -> int:
+        return len(self.lanes) + len(self.destinations) + len(self.awaits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +163,9 @@ def _without_rate_limit(_: Destination) -> DestinationWait | None:
 class Planner:
     """Takes the rows of one pass in position order and plans which of them fire.
 
-    `bound_ms` is the time at which the pass began, with the frontier at or past it: no row that is due later fires.
-    `left_out` are the rows that were delivered and not yet deleted when the pass began.
+    `bound_ms` is the earlier of the begin of the pass and the stored frontier: no row that is due later fires.
+    `left_out` are the rows that were delivered and not yet deleted, or in flight, when the pass began, and
+    `lanes_in_flight` the lanes of the latter.
     """
 
     bound_ms: int
@@ -137,6 +176,13 @@ class Planner:
     """While the topic of a row's dead letter is in back-off, the row waits, and blocks only its lane."""
     retry: RetryPolicy
     limits: BatchLimits
+    lanes_in_flight: Set[Lane] = frozenset()
+    rows_in_flight: Mapping[Destination, int] = field(default_factory=dict)
+    """By destination, as of the begin of the pass."""
+    slow: Set[Destination] = frozenset()
+    """Destinations of which few rows may be in flight at once."""
+    prefix_due_ms_max: int | None = None
+    """The blocked prefix ends before a row that is due later than this; None: it may reach up to the bound."""
     announced_not_before_ms: Mapping[Position, int] = field(default_factory=dict)
     """Times until which this owner has announced that rows wait, whether or not the retry mark was stored."""
     rejected_by_client_topic: Container[Position] = frozenset()
@@ -148,6 +194,12 @@ class Planner:
     retry_marks: list[RetryMark] = field(default_factory=list)
     full: bool = False
     """Stopped at a limit: there may be more to fire right now."""
+    awaits_landing: bool = False
+    """Rows wait for rows in flight."""
+    lanes_awaiting: set[Lane] = field(default_factory=set)
+    """Lanes of rows that wait until rows in flight have landed, of their lane or of their destination."""
+    skipped: BlockedPrefix | None = None
+    """The blocked prefix behind which the pass began."""
     next_due_ms: int | None = None
     """Due time of the first row beyond the bound."""
     waits_until_ms: int | None = None
@@ -159,24 +211,46 @@ class Planner:
     oldest_due_ms: int | None = None
     newer_format_rows: int = 0
     blocked: dict[Lane, int] = field(default_factory=dict)
-    """The blocked lanes, and until when as far as it is known."""
+    """The blocked lanes, and until when as far as it is known; those of the skipped prefix are not in it."""
     prefix_last: Position | None = None
     """The last row of the blocked prefix; see `_extend_prefix`."""
     prefix_rows: int = 0
     prefix_lanes: dict[Lane, int] = field(default_factory=dict)
+    """This and the next two: what this pass adds to the skipped prefix."""
+    prefix_destinations: dict[Destination, int] = field(default_factory=dict)
+    prefix_awaits: set[Lane] = field(default_factory=set)
+    prefix_until_ms: int | None = None
+    """The first end of a wait of a lane of the prefix."""
     _prefix_ended: bool = False
+    _planned: Counter[Destination] = field(default_factory=Counter)
     _guarantees: dict[Lane, Guarantee] = field(default_factory=dict)
     _bytes: int = 0
 
-    def skip(self, prefix: BlockedPrefix) -> None:
-        """Begins behind the blocked prefix that an earlier pass read: its lanes wait, at least one of them not longer
-        than `prefix.until_ms`."""
-        self.blocked.update(prefix.lanes)
-        self.prefix_lanes.update(prefix.lanes)
-        self.waits_until_ms = prefix.until_ms
-        self.rate_limited_until_ms = min(
-            (self.destination_waits[each].until_ms for each in prefix.rate_limited), default=None
+    def waits_as_a_whole(self, destination: Destination) -> bool:
+        """True if no row of the destination can be delivered in this pass, whatever its lane."""
+        wait = self.destination_waits.get(destination)
+        return (
+            (wait is not None and not wait.given_up)
+            or destination in self.paused.topics
+            or self.rows_in_flight.get(destination, 0) >= self._rows_max(destination)
         )
+
+    def skip(self, prefix: BlockedPrefix) -> None:
+        """Begins behind the blocked prefix that an earlier pass read: its lanes wait. Only if all of its destinations wait
+        as a whole, and all lanes that it awaits are in flight."""
+        self.skipped = prefix
+        self.waits_until_ms = self.prefix_until_ms = prefix.until_ms
+        in_flight = {lane[0] for lane in self.lanes_in_flight}
+        for destination in prefix.destinations:
+            # Also of one that is in back-off: a row of it that lands may end the back-off.
+            self.awaits_landing |= destination in in_flight
+            wait = self.destination_waits.get(destination)
+            if wait is not None and wait.rate_limited:
+                self.rate_limited_until_ms = earlier(self.rate_limited_until_ms, wait.until_ms)
+            elif wait is not None:
+                self.waits_until_ms = earlier(self.waits_until_ms, wait.until_ms)
+        self.awaits_landing |= bool(prefix.awaits)
+        self.prefix_last = prefix.last
         self.due_rows = self.prefix_rows = prefix.rows
         self.oldest_due_ms = prefix.oldest_due_ms
 
@@ -186,8 +260,7 @@ class Planner:
             self.next_due_ms = row.due_ms
             return False
         if row.position in self.left_out:
-            if not self._prefix_ended:
-                self.prefix_last = row.position
+            self._extend_prefix(row, left_out=True)
             return True
         if self._is_full(row):
             self.full = True
@@ -195,81 +268,107 @@ class Planner:
         self.due_rows += 1
         if self.oldest_due_ms is None:
             self.oldest_due_ms = row.due_ms
-        if isinstance(row, BrokenRow):
-            self._add_broken(row)
-        else:
-            self._add_readable(row)
+        goes_on = self._add_broken(row) if isinstance(row, BrokenRow) else self._add_readable(row)
         self._extend_prefix(row)
-        return not self.full
+        return goes_on
 
     def block(self, lane: Lane, until_ms: int) -> None:
         """Rows behind this point in the lane wait until then."""
         self.blocked[lane] = max(self.blocked.get(lane, 0), until_ms)
-        self.waits_until_ms = until_ms if self.waits_until_ms is None else min(self.waits_until_ms, until_ms)
+        self.waits_until_ms = earlier(self.waits_until_ms, until_ms)
 
-    # --- one row
+    def blocked_until_ms(self, lane: Lane) -> int | None:
+        """Time until which the lane waits, as far as it is known; None if it is not blocked."""
+        until_ms = self.blocked.get(lane)
+        if until_ms is None and self.skipped is not None:
+            return self.skipped.blocked_until_ms(lane)
+        return until_ms
 
-    def _add_readable(self, row: Row) -> None:
+    # --- one row; the answer is False if the pass ends with it
+
+    def _add_readable(self, row: Row) -> bool:
         lane = row.schedule.lane
-        if lane in self.blocked:
-            self._mark(row, self.blocked[lane])
-            return
+        if self._awaits_landing(lane):
+            return True
+        blocked_until_ms = self.blocked_until_ms(lane)
+        if blocked_until_ms is not None:
+            self._mark(row, blocked_until_ms)
+            return True
         until_ms = self._own_wait_until_ms(row)
         if until_ms > self.bound_ms:
             self._wait(row, until_ms)
-            return
+            return True
         if self.paused.applies_to(row):
             # Before anything that could end the row: its deadline is checked when delivery goes on.
             self._wait(row, self.bound_ms + PAUSE_CHECK_MS)
-            return
+            return True
         destination = lane[0]
         wait = self.destination_waits.get(destination)
-        planned = self._planned(row, wait)
+        planned = self._planned_end(row, wait)
         if planned.failure is None and wait is not None:
             self._wait_for_destination(row, wait)
-            return
+            return True
         if self._guarantees.setdefault(lane, planned.guarantee) != planned.guarantee:
             # A lane with both guarantees sends one kind at a time: the transaction and the plain producer would race.
             self.block(lane, self.bound_ms)
-            return
-        dead_letter_wait = self._dead_letter_wait(row) if planned.action is Action.DEAD_LETTER else None
-        if dead_letter_wait is not None:
-            self._wait(row, dead_letter_wait.until_ms)
-            return
-        rate_limit = self.take_token(destination) if planned.action is Action.DELIVER else None
-        if rate_limit is None:
-            self._fire(planned)
-            return
-        # All that the destination may have is planned. The next pass knows of its wait and passes its rows by.
-        self._wait_for_destination(row, rate_limit)
-        self.full = True
+            return True
+        if planned.action is Action.DEAD_LETTER:
+            dead_letter_wait = self._dead_letter_wait(row)
+            if dead_letter_wait is not None:
+                self._wait(row, dead_letter_wait.until_ms)
+                return True
+        return self._deliver(planned, row) if planned.action is Action.DELIVER else self._fire(planned)
 
-    def _add_broken(self, row: BrokenRow) -> None:
+    def _deliver(self, planned: PlannedDelivery, row: Row) -> bool:
+        """Fires a row to its destination, if that takes one more now."""
+        destination = row.schedule.lane[0]
+        slow = destination in self.slow
+        if self.rows_in_flight.get(destination, 0) + self._planned[destination] >= self._rows_max(destination):
+            self.lanes_awaiting.add(row.schedule.lane)
+            self.awaits_landing = True
+            if slow and self._planned[destination]:
+                # The next pass knows that it has its rows, and passes the others by.
+                self.full = True
+            if not slow:
+                # If nothing lands until then it is slow, and the next pass reads on past its rows.
+                self.waits_until_ms = earlier(self.waits_until_ms, self.bound_ms + SLOW_AFTER_MS)
+            return slow and not self.full
+        rate_limit = self.take_token(destination)
+        if rate_limit is not None:
+            # All that the destination may have is planned. The next pass knows of its wait and passes its rows by.
+            self._wait_for_destination(row, rate_limit)
+            self.full = True
+            return False
+        self._planned[destination] += 1
+        return self._fire(planned)
+
+    def _add_broken(self, row: BrokenRow) -> bool:
         lane = row.lane
         if row.newer_format:
             self.newer_format_rows += 1
             if lane is not None:
                 # For an unknown time: no reason to plan it again before the next scan.
                 self.blocked[lane] = max(self.blocked.get(lane, 0), self.bound_ms)
-            return
-        if lane is not None and lane in self.blocked:
-            return
-        if lane is not None and self._guarantees.setdefault(lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
-            self.block(lane, self.bound_ms)
-            return
+            return True
+        if lane is not None:
+            if self._awaits_landing(lane) or self.blocked_until_ms(lane) is not None:
+                return True
+            if self._guarantees.setdefault(lane, Guarantee.EXACTLY_ONCE) != Guarantee.EXACTLY_ONCE:
+                self.block(lane, self.bound_ms)
+                return True
         if self.paused.applies_to(row):
             if lane is not None:
                 self.block(lane, self.bound_ms + PAUSE_CHECK_MS)
-            return
+            return True
         dead_letter_wait = self._dead_letter_wait(row)
         if dead_letter_wait is not None:
             if lane is not None:
                 self.block(lane, dead_letter_wait.until_ms)
-            return
+            return True
         failure = Failure(reason="unreadable", attempts=0)
-        self._fire(PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure))
+        return self._fire(PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure))
 
-    def _planned(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
+    def _planned_end(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
         """The end of the row now, if only its destination can block it."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
@@ -285,11 +384,23 @@ class Planner:
             return PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure)
         return PlannedDelivery(row=row, action=Action.DELIVER)
 
-    def _fire(self, planned: PlannedDelivery) -> None:
+    def _fire(self, planned: PlannedDelivery) -> bool:
         self.deliveries.append(planned)
         self._bytes += planned.size_bytes
+        return True
 
     # --- waits
+
+    def _awaits_landing(self, lane: Lane) -> bool:
+        """True if the row waits, with all behind it in its lane, for rows in flight."""
+        if lane not in self.lanes_in_flight and lane not in self.lanes_awaiting:
+            return False
+        self.lanes_awaiting.add(lane)
+        self.awaits_landing = True
+        return True
+
+    def _rows_max(self, destination: Destination) -> int:
+        return PROBE_ROWS_MAX if destination in self.slow else TOPIC_ROWS_MAX
 
     def _wait(self, row: Row, until_ms: int) -> None:
         self.block(row.schedule.lane, until_ms)
@@ -301,7 +412,7 @@ class Planner:
             return
         lane = row.schedule.lane
         self.blocked[lane] = max(self.blocked.get(lane, 0), wait.until_ms)
-        self.rate_limited_until_ms = min(wait.until_ms, self.rate_limited_until_ms or wait.until_ms)
+        self.rate_limited_until_ms = earlier(self.rate_limited_until_ms, wait.until_ms)
         self._mark(row, wait.until_ms)
 
     def _dead_letter_wait(self, row: Row | BrokenRow) -> DestinationWait | None:
@@ -321,13 +432,7 @@ class Planner:
         return max(stored_ms, self.announced_not_before_ms.get(row.position, 0))
 
     def _retry_applies(self, row: Row, retry: Retry) -> bool:
-        """True if the stored retry mark makes the row wait. This owner's own always does: a cancel may believe it. An
-        earlier owner's does not if it lies farther ahead than any wait: its clock was wrong, and the row would wait
-        for as long."""
-        if retry.at_ms <= self.bound_ms:
-            return False
-        longest_ms = max(self.retry.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)
-        return retry.epoch == self.epoch or retry.at_ms <= self.bound_ms + longest_ms + RETRY_SLACK_MS
+        return retry_applies(row, retry, epoch=self.epoch, now_ms=self.bound_ms, policy=self.retry)
 
     def _mark(self, row: Row, until_ms: int) -> None:
         """Plans a retry mark for a held row that waits."""
@@ -344,17 +449,52 @@ class Planner:
 
     # --- the pass
 
-    def _extend_prefix(self, row: Row | BrokenRow) -> None:
+    def _extend_prefix(self, row: Row | BrokenRow, *, left_out: bool = False) -> None:
         """The blocked prefix is the run of waiting (or delivered) rows at the lowest positions. It ends before the
-        first row that fires."""
-        if self._prefix_ended or self.deliveries:
+        first row that fires, and before one that is due later than `prefix_due_ms_max`."""
+        if self._prefix_ended:
+            return
+        lane = lane_of(row)
+        if (
+            self.deliveries
+            or (self.prefix_due_ms_max is not None and row.due_ms > self.prefix_due_ms_max)
+            # One that is in flight may have to be read again, and nothing would tell when.
+            or (left_out and lane is None)
+            or not self._remember_wait(lane, left_out=left_out)
+        ):
             self._prefix_ended = True
             return
         self.prefix_last = row.position
-        self.prefix_rows += 1
-        lane = lane_of(row)
-        if lane is not None and lane in self.blocked:
-            self.prefix_lanes[lane] = self.blocked[lane]
+        self.prefix_rows += not left_out
+
+    def _remember_wait(self, lane: Lane | None, *, left_out: bool) -> bool:
+        """Adds the reason for which a row waits to what the prefix remembers. False: there is no room for it."""
+        if lane is None:
+            return True
+        before = self.skipped
+        if lane in self.lanes_in_flight:
+            if before is not None and (lane[0] in before.destinations or lane in before.awaits):
+                return True
+            if not self.waits_as_a_whole(lane[0]):
+                self.prefix_awaits.add(lane)
+                return self._prefix_has_room()
+        elif left_out:
+            return True  # delivered
+        elif lane in self.lanes_awaiting and not self.waits_as_a_whole(lane[0]):
+            return False  # it waits for rows of other lanes to land, and nothing would tell when
+        until_ms = self.blocked_until_ms(lane) or self.bound_ms
+        if self.waits_as_a_whole(lane[0]):
+            if before is None or lane[0] not in before.destinations:
+                self.prefix_destinations[lane[0]] = until_ms
+        elif lane in self.blocked:
+            self.prefix_lanes[lane] = until_ms
+            if until_ms > self.bound_ms:
+                self.prefix_until_ms = earlier(self.prefix_until_ms, until_ms)
+        return self._prefix_has_room()
+
+    def _prefix_has_room(self) -> bool:
+        entries = len(self.prefix_lanes) + len(self.prefix_destinations) + len(self.prefix_awaits)
+        return entries + (self.skipped.entries if self.skipped is not None else 0) <= PREFIX_LANES_MAX
 
     def _is_full(self, row: Row | BrokenRow) -> bool:
         return len(self.deliveries) >= self.limits.records_max or (
@@ -362,14 +502,57 @@ class Planner:
         )
 
 
-def without_lane(deliveries: list[PlannedDelivery], lane: Lane | None, *, after: Position) -> list[PlannedDelivery]:
-    """The deliveries without the row at `after` and without the rows behind it in its lane. A row without a readable
-    lane (`lane` is None) has no rows behind it."""
-    return [
-        each
-        for each in deliveries
-        if each.row.position < after or (each.row.position != after and (lane is None or each.lane != lane))
-    ]
+def lowest_positions(deliveries: Iterable[PlannedDelivery]) -> dict[Lane, Position]:
+    """The lowest position in each lane; rows without a readable lane have none."""
+    lowest: dict[Lane, Position] = {}
+    for each in deliveries:
+        if each.lane is not None:
+            lowest[each.lane] = min(each.row.position, lowest.get(each.lane, each.row.position))
+    return lowest
+
+
+def without_lanes(
+    deliveries: Iterable[PlannedDelivery], lowest: Mapping[Lane, Position], *, rows: Container[Position] = ()
+) -> list[PlannedDelivery]:
+    """The deliveries without those that stand, in one of these lanes, at or behind the position given for it. `rows`:
+    positions of single rows to leave out, of those that have no readable lane and so no rows behind them.
+
+    One look at each delivery, however many were refused: a topic that is given up refuses thousands at once.
+    """
+
+    def stays(each: PlannedDelivery) -> bool:
+        if each.lane is None:
+            return each.row.position not in rows
+        first = lowest.get(each.lane)
+        return first is None or each.row.position < first
+
+    return [each for each in deliveries if stays(each)]
+
+
+def retry_applies(row: Row, retry: Retry, *, epoch: int, now_ms: int, policy: RetryPolicy) -> bool:
+    """True if the stored retry mark makes the row wait. The present owner's own always does: a cancel may believe it. An
+    earlier owner's does not if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as
+    long. `policy`: the cluster's."""
+    if retry.at_ms <= now_ms:
+        return False
+    longest_ms = max(policy.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)
+    return retry.epoch == epoch or retry.at_ms <= now_ms + longest_ms + RETRY_SLACK_MS
+
+
+def announced_at_ms(row: Row, at_ms: int, *, epoch: int, announced_not_before_ms: Mapping[Position, int]) -> int:
+    """The time that the owner of `epoch` announces for a row that is to wait until `at_ms`: never before the time that it
+    announced last, whether or not that was stored, nor before a stored one of this epoch.
+
+    A lowered time would make a cancel lie: a late copy of the earlier mark sets the later time again, the cancel believes
+    it, and meanwhile the row has fired by the lower one (docs/design.md, 5.4).
+    """
+    stored_ms = row.retry.at_ms if row.retry is not None and row.retry.epoch == epoch else 0
+    return max(at_ms, stored_ms, announced_not_before_ms.get(row.position, 0))
+
+
+def earlier(one_ms: int | None, other_ms: int | None) -> int | None:
+    """The earlier of two times, of which each may be unknown."""
+    return min((ms for ms in (one_ms, other_ms) if ms is not None), default=None)
 
 
 def lane_of(row: Row | BrokenRow) -> Lane | None:

@@ -34,7 +34,8 @@ class OutRecord:
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
+    """None: no value; compaction then removes the earlier records of the key, and in time this one."""
     headers: tuple[tuple[str, bytes], ...]
     timestamp_ms: int
 
@@ -42,7 +43,7 @@ class OutRecord:
     def size_bytes(self) -> int:
         """The size that the broker's limit counts, within a few bytes of framing."""
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        return len(self.key or b"") + len(self.value) + headers + 16
+        return len(self.key or b"") + len(self.value or b"") + headers + 16
 
 
 def delivery_of(schedule: Schedule, *, now_ms: int) -> OutRecord:

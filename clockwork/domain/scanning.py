@@ -19,7 +19,7 @@ class NextPass:
     at_ms: int
     """Time of the next pass."""
     frontier_at_ms: int | None
-    """Time to raise the frontier for it, off the critical path; None: no row is known that will need it."""
+    """Time to raise the incarnation's frontier for it, off the critical path; None: no row is known that will need it."""
 
 
 def scan_after(now_ms: int, *, scan_interval_ms: int) -> int:
@@ -41,8 +41,8 @@ def next_pass(
     """The earlier of the next row (or the end of a wait) and the scan interval.
 
     The frontier is written when the next row comes within two fifths of the lead: early enough that the row finds it
-    stored and costs one read and one transaction, late enough that it reaches the rows that follow soon. A scan alone
-    needs none, so an idle shard writes nothing.
+    stored and costs one read and its part of a transaction, late enough that it reaches the rows that follow soon. All
+    shards of the incarnation share it. A scan alone needs none, so an idle incarnation writes nothing.
     """
     scan_at_ms = now_ms + scan_interval_ms
     if next_due_ms is None or next_due_ms > scan_at_ms:

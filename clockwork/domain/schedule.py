@@ -31,6 +31,8 @@ RequestId = NewType("RequestId", str)
 
 EXPIRED = "expired"
 """The reason of a failure: the deadline had passed."""
+UNREADABLE = "unreadable"
+"""The reason of a failure: the stored row could not be read."""
 
 Lane = tuple[Destination, OrderingKey]
 """The schedules with one destination and one ordering key; order is kept within a lane."""
@@ -134,7 +136,10 @@ class Schedule(ScheduleContent):
     @property
     def size_bytes(self) -> int:
         """Size in memory and in a record: data, headers, and a flat sum for the rest."""
-        return len(self.task_data) + sum(len(k.encode()) + len(v.encode()) for k, v in self.headers) + 512
+        size_bytes = len(self.task_data) + 512
+        for name, value in self.headers:
+            size_bytes += len(name.encode()) + len(value.encode())
+        return size_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,3 +288,18 @@ class Outcome:
 def outcome_expiry_s(*, due_ms: int, end_ms: int, retention_ms: int) -> int:
     """Expiry of an outcome: the later of due time and end, plus the retention; epoch seconds."""
     return (max(due_ms, end_ms) + retention_ms) // 1_000
+
+
+POINTER_MARGIN_MS: Final = 60 * 86_400_000
+"""Time for which a pointer outlives the retention: a pass that reads a row which has waited for 20 days sets the date anew,
+so a pointer is lost before its row only where no pass came by for 40 days."""
+
+
+POINTER_PUSH_AFTER_MS: Final = 20 * 86_400_000
+"""A row that is due for longer has its pointer's expiry set anew, and again after as long."""
+
+
+def pointer_expiry_s(*, due_ms: int, at_ms: int, retention_ms: int) -> int:
+    """Expiry of a pointer that is written at `at_ms`: the later of that and the due time, plus retention and margin; epoch
+    seconds. The date decides nothing by itself: a key is free only by what stands at the pointer's position."""
+    return (max(due_ms, at_ms) + retention_ms + POINTER_MARGIN_MS) // 1_000

@@ -33,6 +33,11 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+def kafka_partition_of(key: bytes, kafka_partitions: int) -> int:
+    """The Kafka partition of a record with this key, by Kafka's default partitioner."""
+    return (murmur2(key) & 0x7FFFFFFF) % kafka_partitions
+
+
 def shard_of(ordering_key: str, shards: int) -> ShardId:
     """The shard of an ordering key, among `shards` shards."""
-    return ShardId((murmur2(ordering_key.encode()) & 0x7FFFFFFF) % shards)
+    return ShardId(kafka_partition_of(ordering_key.encode(), shards))

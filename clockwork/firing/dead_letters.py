@@ -14,7 +14,7 @@ from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_br
 from clockwork.domain.schedule import ClientId, Row
 from clockwork.errors import Refusal, RefusalCause
 from clockwork.firing.destination_waits import DestinationWaits
-from clockwork.firing.takeover import ShardLease
+from clockwork.firing.lease import ShardLease
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import RunnerSettings
 
@@ -43,15 +43,21 @@ class DeadLetterRecords:
         self._clock = clock
         self._telemetry = telemetry
 
-    def record(self, planned: PlannedDelivery, rejected: Container[Position]) -> OutRecord:
-        """The dead letter of a row. `rejected`: the rows whose dead letters their client's topic has refused."""
-        row, failure, now_ms = planned.row, planned.failure, self._clock.now_ms()
-        assert failure is not None, "only what failed has a dead letter"
+    def topic(self, planned: PlannedDelivery, rejected: Container[Position]) -> Topic:
+        """The topic that a dead letter goes to at present. `rejected`: the rows whose dead letters their client's topic has
+        refused."""
+        row, now_ms = planned.row, self._clock.now_ms()
 
         def available(own: Topic) -> bool:
             return row.position not in rejected and not self._destination_waits.in_backoff(own, now_ms)
 
-        topic = self._topics.topic_for(row, available)
+        return self._topics.topic_for(row, available)
+
+    def record(self, planned: PlannedDelivery, rejected: Container[Position]) -> OutRecord:
+        """The dead letter of a row, for its `topic`."""
+        row, failure, now_ms = planned.row, planned.failure, self._clock.now_ms()
+        assert failure is not None, "only what failed has a dead letter"
+        topic = self.topic(planned, rejected)
         if isinstance(row, Row):
             return dead_letter_of(row.schedule, failure, topic=topic, now_ms=now_ms)
         return dead_letter_of_broken(row, failure, topic=topic, now_ms=now_ms)

@@ -1,11 +1,20 @@
 """Destinations that are not sent to at present, as one node knows them: in back-off, or over their rate limit.
 
-Back-off. A missing or forbidden destination waits as a whole, unsent; after each back-off one pass sends to it again,
-as the probe. Its rows become dead letters only `topic_wait_ms` after the first refusal, then without attempts of
-their own. A destination whose broker is away, or whose replication or layout allows no write at present, is probed
-at least every two seconds and never given up; the adapter reads its state again before each probe (`ports.delivery`), so
-that a mended destination goes on within one back-off. A restarted node starts `topic_wait_ms` again; the longer wait loses
-no record.
+Back-off. A missing or forbidden destination waits as a whole, unsent; after each back-off a few of its rows are sent
+again, as the probe. A destination whose broker is away, or whose replication or layout allows no write at present, is
+probed at least every two seconds and never given up; the adapter reads its state again before each probe
+(`ports.delivery`), so that a mended destination goes on within one back-off.
+
+Giving up. Rows become dead letters, without attempts of their own, only if their destination
+
+    has been missing, without a sign of life, for `topic_wait_ms`: a refusal that proves that it exists (its leader is away,
+    it has too few replicas, it gave no answer in time) is one, as a record that it took is. Fourteen minutes of an outage
+    and one refusal by a broker that has not heard of the topic yet would otherwise end all of its rows
+
+    and is missing still, by metadata that is asked for then, uncached (`confirm_given_up`): the refusal may come from
+    metadata that were read minutes ago
+
+A restarted node starts `topic_wait_ms` again; the longer wait loses no record.
 
 Rate limit. After an outage of hours the backlog must not flatten a destination's consumers. A destination over its
 rate waits as a whole until a quarter of a second's worth of tokens is there, so that the shards that send to it
@@ -16,15 +25,15 @@ nodes would cost a message per record: the limit of the cluster is the rate time
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.domain.destination import Destination
 from clockwork.domain.planning import DestinationWait
 from clockwork.domain.rate import Buckets, Rate
 from clockwork.domain.retry import BackoffPolicy
-from clockwork.errors import RefusalCause
+from clockwork.errors import RefusalCause, Unavailable
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import PaceSettings
 
@@ -89,19 +98,30 @@ def rate_limits(settings: PaceSettings, telemetry: Telemetry) -> DestinationRate
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RefusedDestination:
     missing_since_ms: int | None
-    """Time of the first refusal that can lead to giving up; None while the destination was only away."""
+    """Time of the first refusal that can lead to giving up; None after a sign of life."""
     failures: int
     wait: DestinationWait
+    overdue: bool = False
+    """Missing for `topic_wait_ms`: to be given up if a last look says so."""
 
 
 class DestinationWaits:
     """Back-off and rate limits of the destinations, shared by all shards of a node: a refusal seen by one
     shard applies to all."""
 
-    def __init__(self, *, topic_wait_ms: int, limits: DestinationRateLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        topic_wait_ms: int,
+        topic_missing: Callable[[Destination], Awaitable[bool]],
+        limits: DestinationRateLimits | None = None,
+    ) -> None:
+        """`topic_missing`: asks Kafka for metadata now, uncached (`Publisher.topic_missing`)."""
         self._topic_wait_ms = topic_wait_ms
+        self._topic_missing = topic_missing
         self._limits = limits
         self._refusals: dict[Destination, _RefusedDestination] = {}
+        self._looked_up: set[Destination] = set()
 
     def at(self, now_ms: int) -> Mapping[Destination, DestinationWait]:
         """The destinations that are not to be sent to at this time; one in both has the wait of its back-off."""
@@ -114,6 +134,10 @@ class DestinationWaits:
         """True during the destination's back-off. The rate limit is ignored."""
         state = self._refusals.get(destination)
         return state is not None and state.wait.until_ms > now_ms
+
+    def probed(self, now_ms: int) -> Set[Destination]:
+        """The destinations whose back-off has ended and which have taken no record since: a few rows find out."""
+        return frozenset(each for each, state in self._refusals.items() if state.wait.until_ms <= now_ms)
 
     def take_token(self, destination: Destination, now_ms: int) -> DestinationWait | None:
         """Takes the token of one delivery; returns the wait of a destination that has none left."""
@@ -129,32 +153,83 @@ class DestinationWaits:
         only_dead_letters: bool = False,
     ) -> DestinationWait:
         """Starts the back-off of a destination that refused a record, or lengthens it if it has ended; returns its wait. A
-        refusal during a back-off changes nothing.
+        refusal during a back-off changes nothing, unless it is a sign of life.
 
-        `only_dead_letters`: the refused record was a dead letter, sent to the cluster's topic instead. Such a refusal
-        starts `topic_wait_ms`, but does not give the destination up.
+        Gives nothing up: for a missing destination await `confirm_given_up` after it. `only_dead_letters`: the refused
+        record was a dead letter, sent to the cluster's topic instead. Such a refusal starts `topic_wait_ms`, but does not
+        give the destination up.
         """
         before = self._refusals.get(destination)
+        missing = cause is RefusalCause.DESTINATION
+        if before is not None and not missing:
+            before = self._alive(destination, before)
         if before is not None and before.wait.until_ms > now_ms:
             return before.wait  # another shard was refused at the same time: one probe, one back-off
-        missing = cause is RefusalCause.DESTINATION
         missing_since_ms = before.missing_since_ms if before is not None else None
         if missing and missing_since_ms is None:
             missing_since_ms = now_ms
         failures = before.failures + 1 if before is not None else 1
-        given_up = missing and missing_since_ms is not None and now_ms - missing_since_ms >= self._topic_wait_ms
-        if only_dead_letters:
-            given_up = given_up and before is not None and before.wait.given_up
+        overdue = missing_since_ms is not None and now_ms - missing_since_ms >= self._topic_wait_ms
         backoff = MISSING_BACKOFF if missing else AWAY_BACKOFF
-        wait = DestinationWait(until_ms=now_ms + backoff.wait_ms(failures), reason=reason, given_up=given_up)
+        wait = DestinationWait(
+            until_ms=now_ms + backoff.wait_ms(failures),
+            reason=reason,
+            given_up=only_dead_letters and overdue and before is not None and before.wait.given_up,
+        )
         self._refusals[destination] = _RefusedDestination(
-            missing_since_ms=missing_since_ms, failures=failures, wait=wait
+            missing_since_ms=missing_since_ms,
+            failures=failures,
+            wait=wait,
+            overdue=overdue and not only_dead_letters,
         )
         if before is None:
             log.warning("Topic waits", extra={"event": "topic.waits", "topic": destination, "reason": reason})
-        elif given_up and not before.wait.given_up:
-            log.error("Topic given up", extra={"event": "topic.given_up", "topic": destination, "reason": reason})
         return wait
+
+    async def confirm_given_up(self, destination: Destination) -> None:
+        """Gives a destination up that has been missing for `topic_wait_ms`, if metadata that is asked for now says so too;
+        does nothing if it has not been missing for so long. Raises nothing: without an answer the next refusal asks again.
+
+        From then on passes plan dead letters for its rows, until the back-off ends and the next probe is refused, and so
+        on: nothing fails by a look that is older than one back-off.
+        """
+        state = self._refusals.get(destination)
+        if state is None or not state.overdue or state.wait.given_up or destination in self._looked_up:
+            return
+        self._looked_up.add(destination)  # many lanes are refused at once: one of them asks
+        try:
+            missing = await self._topic_missing(destination)
+        except Unavailable as error:
+            log.warning(
+                "Topic not looked up",
+                extra={
+                    "event": "topic.not_looked_up",
+                    "topic": destination,
+                    "error": str(error),
+                    "once_per": f"topic.not_looked_up {destination}",
+                },
+            )
+            return
+        finally:
+            self._looked_up.discard(destination)
+        if self._refusals.get(destination) is not state:
+            return  # it has shown a sign of life meanwhile, or has been refused anew: the next look is that refusal's
+        if not missing:
+            self._alive(destination, state)
+            return
+        self._refusals[destination] = replace(state, wait=replace(state.wait, given_up=True))
+        log.error(
+            "Topic given up", extra={"event": "topic.given_up", "topic": destination, "reason": state.wait.reason}
+        )
+
+    def _alive(self, destination: Destination, state: _RefusedDestination) -> _RefusedDestination:
+        """Notes a sign of life of a destination that stays in its back-off."""
+        if state.missing_since_ms is None:
+            return state
+        wait = replace(state.wait, given_up=False)
+        alive = replace(state, missing_since_ms=None, overdue=False, wait=wait)
+        self._refusals[destination] = alive
+        return alive
 
     def succeeded(self, destination: Destination) -> None:
         """Ends the back-off: the destination has taken a record."""

@@ -8,26 +8,31 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Container, Sequence
+from typing import Final
 
 from clockwork.clock import Clock
+from clockwork.concurrency import Backoff
 from clockwork.domain.destination import Topic
 from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.planning import Action, PlannedDelivery
+from clockwork.domain.planning import Action, PlannedDelivery, announced_at_ms
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import Guarantee, Receipt, Retry, Row
-from clockwork.errors import Refusal, RefusalCause, TransactionConflict
+from clockwork.errors import Refusal, RefusalCause, StoreUnavailable, TransactionConflict
 from clockwork.firing.cleanup import Completed
 from clockwork.firing.dead_letters import DeadLetterRecords, dead_letter_topics
 from clockwork.firing.destination_waits import DestinationWaits
-from clockwork.firing.takeover import ShardLease
+from clockwork.firing.lease import ShardLease
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
 from clockwork.settings.model import RunnerSettings
 
 log = logging.getLogger(__name__)
+
+RETRY_WRITE_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
+"""Between the tries to write a retry mark: its row and the lane behind it wait for the answer."""
 
 
 def retry_policy(settings: RunnerSettings) -> RetryPolicy:
@@ -61,6 +66,17 @@ class Settlement:
         self._retry = retry_policy(settings)
         self._dead_letters = DeadLetterRecords(dead_letter_topics(settings), destination_waits, clock, telemetry)
 
+    def topic(self, planned: PlannedDelivery, rejected: Container[Position]) -> Topic:
+        """The topic that `record` would be for at present."""
+        if planned.failure is not None:
+            return self._dead_letters.topic(planned, rejected)
+        assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
+        return planned.row.schedule.topic
+
+    def in_backoff(self, topic: Topic) -> bool:
+        """True if the topic has refused a record, or has not answered, and is to be left alone at present."""
+        return self._destination_waits.in_backoff(topic, self._clock.now_ms())
+
     def record(self, planned: PlannedDelivery, rejected: Container[Position]) -> OutRecord:
         """The record to send. `rejected`: the rows whose dead letters their client's topic has refused."""
         if planned.failure is not None:
@@ -68,11 +84,9 @@ class Settlement:
         assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
         return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms())
 
-    def dropped(self, planned: PlannedDelivery) -> Completed:
-        """The end of a row for which nothing is sent."""
-        now_ms = self._clock.now_ms()
-        entry = MarkerEntry(position=planned.row.position, at_ms=now_ms, receipt=None, failure=planned.failure)
-        return Completed(row=planned.row, entry=entry)
+    def dropped(self, planned: PlannedDelivery, *, slot: int) -> Completed:
+        """The end of a row for which nothing is sent: the marker of this slot decides it."""
+        return _completed(planned, at_ms=self._clock.now_ms(), receipt=None, slot=slot)
 
     # --- successes
 
@@ -130,13 +144,20 @@ class Settlement:
         return self._dead_letters.fall_back(lease, planned, refusal)
 
     def refuse_destination(self, refusal: Refusal) -> None:
-        """Starts the back-off of a destination as a whole."""
+        """Starts the back-off of a destination as a whole. `confirm_given_up` is to follow."""
         self._destination_waits.refused(
             Topic(refusal.destination), refusal.cause, refusal.reason, now_ms=self._clock.now_ms()
         )
 
+    async def confirm_given_up(self, refusal: Refusal) -> None:
+        """Gives the refused destination up if it has been missing for long enough, and is missing now."""
+        await self._destination_waits.confirm_given_up(Topic(refusal.destination))
+
     async def refuse_record(self, lease: ShardLease, planned: PlannedDelivery, refusal: Refusal) -> None:
-        """Counts an attempt of a record that was refused for its content, and announces until when its row waits."""
+        """Counts an attempt of a record that was refused for its content, and announces until when its row waits. Returns
+        when the retry mark is written, or the row is gone; until then the row stays in flight (docs/protocol.md:
+        x-lanes-refused). A refused dead letter pays nothing: its topic waits.
+        """
         row = planned.row
         if planned.action is Action.DEAD_LETTER or not isinstance(row, Row):
             # The cluster's dead-letter topic is set up to take what no other topic takes. If it does not, all dead
@@ -148,7 +169,6 @@ class Settlement:
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
         policy = row.schedule.retry or self._retry
         at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), random_share=self._rng.random())
-        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
         self._telemetry.delivery(row.schedule.guarantee, "retried")
         log.warning(
             "Record refused",
@@ -160,16 +180,37 @@ class Settlement:
                 "attempts": attempts,
             },
         )
+        await self._write_retry(lease, row, at_ms=at_ms, attempts=attempts)
+
+    async def _write_retry(self, lease: ShardLease, row: Row, *, at_ms: int, attempts: int) -> None:
+        """Announces the time, then writes it, again and again until there is an answer.
+
+        A copy of the write that is applied later is harmless. While this incarnation owns the shard, it fires the row at
+        the announced time at the earliest, which no copy exceeds: a cancel that believes a copy has found a frontier below
+        its time, so the row has not been read for firing since. Once the frontier has passed the time, no cancel believes
+        it; nor under another owner, since the epoch is another one (docs/protocol.md: x-no-promise, x-any-epoch). Once the
+        row is gone, the condition fails. At worst an older copy gives an attempt back.
+        """
+        at_ms = announced_at_ms(row, at_ms, epoch=lease.epoch, announced_not_before_ms=lease.announced_not_before_ms)
         lease.announced_not_before_ms[row.position] = at_ms
-        try:
-            await self._store.set_retry(row.name, retry, drop_hold=False)
-        except TransactionConflict:
-            # A cancel is deciding over the row right now; if it loses, the next pass is refused once more.
-            return
+        retry = Retry(at_ms=at_ms, epoch=lease.epoch, attempts=attempts)
+        backoff = Backoff(self._rng, RETRY_WRITE_BACKOFF)
+        while True:
+            try:
+                await self._store.set_retry(row.name, retry, drop_hold=False)
+            except (StoreUnavailable, TransactionConflict):
+                # A conflict: its cancel is being decided. If that loses, the row must bear the attempt.
+                await backoff.wait()
+            else:
+                return
 
 
-def completed(planned: PlannedDelivery, receipt: Receipt) -> Completed:
-    """The end of a row whose record or dead letter has its receipt."""
-    position, failure = planned.row.position, planned.failure
-    entry = MarkerEntry(position=position, at_ms=receipt.at_ms, receipt=receipt, failure=failure)
-    return Completed(row=planned.row, entry=entry)
+def completed(planned: PlannedDelivery, receipt: Receipt, *, slot: int | None) -> Completed:
+    """The end of a row whose record or dead letter has its receipt. `slot`: see `Completed`."""
+    return _completed(planned, at_ms=receipt.at_ms, receipt=receipt, slot=slot)
+
+
+def _completed(planned: PlannedDelivery, *, at_ms: int, receipt: Receipt | None, slot: int | None) -> Completed:
+    row = planned.row
+    entry = MarkerEntry(shard=row.shard, position=row.position, at_ms=at_ms, receipt=receipt, failure=planned.failure)
+    return Completed(row=row, entry=entry, slot=slot)

@@ -21,6 +21,10 @@ class Readiness(Protocol):
         """Reasons why it is not ready; empty if it is."""
         ...
 
+    def needs_restart(self) -> str | None:
+        """The reason why only a restart of the process helps; None: a restart helps against nothing."""
+        ...
+
     def details(self) -> dict[str, object]:
         """The state of its dependencies; JSON values."""
         ...
@@ -48,12 +52,13 @@ LIVEZ: Final = route(
     name="livez",
     tag=NODE,
     summary="Liveness",
-    description="Is the event loop responsive? If not, only a restart of the process helps.",
+    description="Is the event loop responsive, and the node's time usable, or soon so? If not, only a restart helps: of an "
+    "event loop that hangs, or of a node whose machine's clock was set back far while it ran.",
     keyed=False,
     answers={
         **EVERY_CALL,
-        200: Answer(description="It is.", model=AliveDocument),
-        503: problem("The loop of one of the node's processes is not.", "Retry-After", model=UnreadyDocument),
+        200: Answer(description="Yes.", model=AliveDocument),
+        503: problem("No, in one of the node's processes.", "Retry-After", model=UnreadyDocument),
     },
 )
 READYZ: Final = route(
@@ -92,7 +97,9 @@ class NodePages:
 
     @LIVEZ
     async def livez(self, request: web.Request) -> web.Response:
-        """Answers as long as the event loop is responsive: a restart helps against nothing else."""
+        """Liveness: `503` where only a restart helps. An event loop that hangs does not answer at all."""
+        if (reason := self.readiness.needs_restart()) is not None:
+            raise Refusal(problems.unavailable(reason, more={"reasons": [reason]}))
         return json_response({"status": "alive"})
 
     @READYZ

@@ -24,6 +24,7 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from aiohttp import hdrs, web
@@ -56,6 +57,7 @@ class Authority:
     is_address: bool
 
     @classmethod
+    @lru_cache(maxsize=64)
     def parse(cls, text: str, scheme: str) -> Self | None:
         """The authority of `host`, `host:port` or `[address]:port`; None if it is malformed, or the port is unknown."""
         match = _AUTHORITY.fullmatch(text)

@@ -4,23 +4,26 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.ownership import NodeState
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.rights import Right
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import query as queries
-from clockwork.http.body import path_parameter
+from clockwork.http.body import Refusal, path_parameter
 from clockwork.http.responses import json_list_response
-from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, route
+from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, problem, route
 from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor
-from clockwork.operations.shards import ShardAdmin, ShardView
+from clockwork.operations.shards import FencedOwner, NoOwner, ShardAdmin, ShardView
 from clockwork.schema import json as json_body
-from clockwork.schema.operations import PendingDocument, ShardDocument, ShardsDocument
+from clockwork.schema.operations import FencedDocument, PendingDocument, ShardsDocument
+from clockwork.schema.problems import Problem
 from clockwork.schema.render import render_schedule
 
 _SHARD_BYTES: Final = 4
@@ -40,7 +43,7 @@ class ShardHandlers:
         name="listShards",
         tag=ADMIN,
         summary="All shards",
-        description="Owner, progress and lag of each.",
+        description="Owner, progress and lag of each. Several shards have the same owner, and with it the same frontier.",
         answers={200: Answer(description="The shards.", model=ShardsDocument), **ADMIN_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
@@ -51,16 +54,26 @@ class ShardHandlers:
         "/admin/shards/{shard}/fence",
         name="fenceShard",
         tag=ADMIN,
-        summary="Make a shard's owner take it over anew",
+        summary="Fence a shard's owner",
         description=(
-            "Raises the shard's epoch: its owner finds itself fenced, drops its state of the shard, and takes the shard "
-            "over again. Nothing is lost or sent twice. It does not move the shard to another node: stop its node for that."
+            "For an owner that seems stuck. An owner is an incarnation: one run of a process's engine, which owns several "
+            "shards. It is fenced as a whole: it stops, and all its shards are taken over from it, mostly by the next "
+            "incarnation of the same process. Nothing is lost or sent twice. It does not move a shard to another node: stop "
+            "the node for that. The same request again fences the next owner."
         ),
-        answers={200: Answer(description="The shard, fenced.", model=ShardDocument), **ADMIN_CALL},
+        answers={
+            200: Answer(description="The incarnation, fenced, and its shards.", model=FencedDocument),
+            409: problem("The shard has no owner, so nothing was fenced."),
+            **ADMIN_CALL,
+        },
     )
     async def fence(self, request: web.Request) -> web.Response:
         shard = path_parameter(request, "shard", _shard_below(self.survey.count))
-        return _json(_document_of(await self.survey.fence(shard)))
+        match await self.survey.fence(shard):
+            case NoOwner():
+                raise Refusal(shard_not_owned(shard))
+            case FencedOwner(owner=owner, shards=shards):
+                return _json(_owner_members(owner) | {"incarnation": owner.incarnation, "shards": shards})
 
     @route(
         "GET",
@@ -90,6 +103,16 @@ class ShardHandlers:
         )
 
 
+def shard_not_owned(shard: ShardId) -> Problem:
+    return Problem(
+        status=HTTPStatus.CONFLICT,
+        kind="shard-not-owned",
+        title="The shard has no owner",
+        detail=f"Shard {shard} has no owner now, so nothing was fenced. The process that the consumer group assigns it to "
+        "takes it without being asked.",
+    )
+
+
 def _shard_below(count: int) -> Callable[[str], ShardId]:
     def parse(text: str) -> ShardId:
         if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < count):
@@ -103,10 +126,18 @@ def _document_of(view: ShardView) -> dict[str, Any]:
     state, oldest_ms = view.state, view.oldest_due_ms
     document: dict[str, Any] = {"shard": view.shard, "lagMs": view.lag_ms}
     if state is not None:
-        document |= {"epoch": state.epoch, "owner": state.owner, "frontier": state.frontier_ms}
+        document |= {"epoch": state.epoch, "floor": state.floor_ms}
+        document |= {} if state.owner is None else {"owner": state.owner}
+    if view.owner is not None:
+        document |= _owner_members(view.owner)
     if oldest_ms is not None:
         document["oldestDue"] = oldest_ms
     return document if view.problem is None else document | {"problem": view.problem}
+
+
+def _owner_members(owner: NodeState) -> dict[str, Any]:
+    members = {"node": owner.node, "frontier": owner.frontier_ms}
+    return members if owner.fenced_at_ms is None else members | {"fencedAt": owner.fenced_at_ms}
 
 
 def _json(document: Any) -> web.Response:

@@ -64,6 +64,12 @@ async def committed_offset(consumer: AIOKafkaConsumer, where: TopicPartition) ->
     return None if found is None or found.offset < 0 else found
 
 
+def membership_of(consumer: AIOKafkaConsumer) -> tuple[int, str]:
+    """The generation of the consumer's group that it is in, and its member id there; -1 and an empty one, if the coordinator
+    has told it that they are over. While an assignment is reported, they are those that it belongs to."""
+    return consumer._coordinator.generation, consumer._coordinator.member_id
+
+
 async def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
     """Ends a consumer that `stop` could not end because Kafka does not answer: its tasks and connections."""
     names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")

@@ -1,9 +1,13 @@
 """Checks of a Kafka: can the service keep its promises on it? Made at every start, and by `python -m clockwork check`.
 
 Problems and warnings. A problem makes a promise untrue or stops the work: brokers that are too old, topics that are missing
-or of the wrong shape, rights that are denied, fewer replicas in sync than a write asks for, and three replicas of which one
-may acknowledge alone: three are paid for so that the loss of one costs nothing, and one setting away it does not. Fewer
-than three replicas are a warning: on a developer's machine there is one broker.
+or of the wrong shape, rights that are denied, fewer replicas in sync than a write asks for, a leader that may be elected
+though it lacks acknowledged records, and three replicas of which one may acknowledge alone: three are paid for so that the
+loss of one costs nothing, and one setting away it does not. Fewer than three replicas are a warning: on a developer's
+machine there is one broker.
+
+The log of transactions is Kafka's own and not made by `init`, so it only ever causes warnings; but what it loses are commits
+(docs/design.md, 3).
 
 Clients' own topics of dead letters only ever cause warnings: the clients may create or delete them at any time, and dead
 letters that they do not take go to the cluster's topic.
@@ -20,25 +24,37 @@ from typing import Any, Final
 from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.client import CoordinationType
 from aiokafka.errors import IncompatibleBrokerVersion
-from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest, DescribeGroupsRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
-from clockwork.domain.sharding import ShardId
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
 from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer, Wire
-from clockwork.kafka.ownership import LeaveGroupRequest
-from clockwork.kafka.topics import IN_SYNC_MIN, REPLICAS, caps_in_sync_min, internal_topics
+from clockwork.kafka.group import GroupMembership, HeartbeatRequest, LeaveGroupRequest
+from clockwork.kafka.topics import (
+    DELIVERIES_SEGMENT_BYTES_MAX,
+    IN_SYNC_MIN,
+    REPLICAS,
+    caps_in_sync_min,
+    internal_topics,
+)
 from clockwork.ports.findings import Findings, merged
 from clockwork.settings.model import DEAD_LETTER_TOPICS, KafkaSettings
 
 KAFKA_MIN: Final = "Kafka 2.4"
-"""The first version with all that is used: JoinGroup 5 and LeaveGroup 3, for static members that others may remove
-(KIP-345)."""
+"""The first version with all that is used: JoinGroup 5, Heartbeat 3 and LeaveGroup 3, for static members that others may
+remove (KIP-345)."""
+TRANSACTION_LOG: Final = "__transaction_state"
+"""Kafka's own topic in which the coordinators keep the state of transactions."""
 RIGHTS: Final = "grant it as infra/kafka/acls.yaml says"
+_CLEANUP: Final = "cleanup.policy"
+_TIMESTAMP: Final = "message.timestamp.type"
+_SEGMENT: Final = "segment.bytes"
+_IN_SYNC_MIN: Final = "min.insync.replicas"
+_UNCLEAN: Final = "unclean.leader.election.enable"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +68,13 @@ class _Needed:
 
 def _needed(settings: KafkaSettings) -> tuple[_Needed, ...]:
     group: tuple[Any, ...] = (settings.consumer_group, 1, 1, "", settings.instance_id or "", "consumer", [])
+    heartbeat = HeartbeatRequest(settings.consumer_group, GroupMembership(generation=1, member_id=""), None)
     return (
         _Needed(name="Produce", request=ProduceRequest("t", -1, 1, []), version=3),
         _Needed(name="Metadata", request=TopicLookup([]), version=4),
         _Needed(name="JoinGroup", request=JoinGroupRequest(*group), version=5 if settings.instance_id else 1),
+        _Needed(name="Heartbeat", request=heartbeat, version=3),
+        _Needed(name="DescribeGroups", request=DescribeGroupsRequest([settings.consumer_group]), version=0),
         _Needed(name="LeaveGroup", request=LeaveGroupRequest(settings.consumer_group, ""), version=3),
         _Needed(name="InitProducerId", request=InitProducerIdRequest("t", 1), version=0),
         _Needed(name="AddPartitionsToTxn", request=AddPartitionsToTxnRequest("t", 0, 0, []), version=0),
@@ -82,8 +101,11 @@ async def check_by(wire: Wire, settings: KafkaSettings, *, fires: bool) -> Findi
     if versions.problems:
         # Other requests may mean something else there.
         return versions
-    rights = Findings(problems=tuple(await _denied(wire, settings))) if fires else Findings()
-    return merged([rights, await topic_findings(wire, settings, in_sync_capped=caps_in_sync_min(answer))])
+    found = [await topic_findings(wire, settings, in_sync_capped=caps_in_sync_min(answer))]
+    if fires:
+        rights = Findings(problems=tuple(await _denied(wire, settings)))
+        found = [rights, *found, await transaction_log_findings(wire)]
+    return merged(found)
 
 
 def version_problems(answer: Any, settings: KafkaSettings) -> Iterable[str]:
@@ -106,13 +128,14 @@ def version_problems(answer: Any, settings: KafkaSettings) -> Iterable[str]:
 
 async def _denied(wire: Wire, settings: KafkaSettings) -> Iterable[str]:
     group = await wire.request(FindCoordinatorRequest(settings.consumer_group, CoordinationType.GROUP))
-    own_id = settings.transactional_id(ShardId(0))
+    # An incarnation draws its ids anew, so one of the same form stands for all.
+    own_id = settings.transactional_id("check", 0)
     transactions = await wire.request(FindCoordinatorRequest(own_id, CoordinationType.TRANSACTION))
     found = []
     if group.error_code == codes.GROUP_FORBIDDEN:
         found.append(f"Kafka denies this user the group {settings.consumer_group}: {RIGHTS}")
     if transactions.error_code == codes.TRANSACTIONAL_ID_FORBIDDEN:
-        found.append(f"Kafka denies this user the transactional id {own_id}: {RIGHTS}")
+        found.append(f"Kafka denies this user the transactional ids {settings.cluster}-*: {RIGHTS}")
     return found
 
 
@@ -131,15 +154,38 @@ async def topic_findings(wire: Wire, settings: KafkaSettings, *, in_sync_capped:
         for name in names
         if name not in found
     ]
-    problems += [
-        f"Kafka topic {name} has {len(found[name])} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}: set it to that"
-        for name in (settings.shards_topic, settings.deliveries_topic)
-        if name in found and len(found[name]) != settings.shards
-    ]
-    lasting = {plan.name: found[plan.name] for plan in plans if plan.must_last and plan.name in found}
-    shapes = await _shapes(wire, settings, lasting, in_sync_capped=in_sync_capped)
+    if (count := len(found.get(settings.shards_topic, []))) not in (0, settings.shards):
+        problems.append(
+            f"Kafka topic {settings.shards_topic} has {count} Kafka partitions, CLOCKWORK_SHARDS is {settings.shards}: "
+            "set it to that"
+        )
+    internal = {name: found[name] for name in names if name in found}
+    shapes = await _shapes(wire, settings, internal, in_sync_capped=in_sync_capped)
     clients = await _client_findings(wire, settings, in_sync_capped=in_sync_capped)
-    return merged([Findings(problems=tuple(problems)), *shapes, clients])
+    return merged([Findings(problems=tuple(problems)), shapes, clients])
+
+
+async def transaction_log_findings(wire: Wire) -> Findings:
+    """Checks Kafka's log of transactions, unless it does not exist yet. Raises: BrokerUnavailable."""
+    answer = await wire.request(TopicLookup([TRANSACTION_LOG]))
+    if [error_code for error_code, *_ in answer.topics] == [codes.TOPIC_FORBIDDEN]:
+        return Findings(warnings=(f"Kafka topic {TRANSACTION_LOG} may not be looked at: {RIGHTS}",))
+    warnings: list[str] = []
+    for name, parts in _existing(answer).items():
+        replicas = replicas_of(parts)
+        warnings += _few_replicas({name: replicas})
+        config = (await _configs(wire, [name])).get(name)
+        if config is None:
+            warnings.append(_hidden(name))
+            continue
+        if (in_sync_min := int(config.get(_IN_SYNC_MIN, IN_SYNC_MIN))) < min(replicas, IN_SYNC_MIN):
+            warnings.append(
+                f"Kafka topic {name}: {_IN_SYNC_MIN} is {in_sync_min} of {replicas}, so one broker's loss may take commits: "
+                f"{_alter(name, _IN_SYNC_MIN, str(IN_SYNC_MIN))}, and set transaction.state.log.min.isr of the brokers"
+            )
+        if config.get(_UNCLEAN, "false") != "false":
+            warnings.append(f"Kafka topic {name}: {_UNCLEAN} is not false: {_alter(name, _UNCLEAN, 'false')}")
+    return Findings(warnings=tuple(warnings))
 
 
 def _existing(answer: Any) -> dict[str, list[tuple[Any, ...]]]:
@@ -160,24 +206,25 @@ async def _client_findings(wire: Wire, settings: KafkaSettings, *, in_sync_cappe
         elif error_code != codes.NONE:
             warnings.append(f"{DEAD_LETTER_TOPICS}: Kafka topic {name} is missing: have it created; {instead}")
     found = _existing(answer)
-    for shape in await _shapes(wire, settings, dict(sorted(found.items())), in_sync_capped=in_sync_capped):
-        warnings += [*shape.problems, *shape.warnings]
-    return Findings(warnings=tuple(warnings))
+    shapes = await _shapes(wire, settings, dict(sorted(found.items())), in_sync_capped=in_sync_capped)
+    return Findings(warnings=(*warnings, *shapes.problems, *shapes.warnings))
 
 
 async def _shapes(
     wire: Wire, settings: KafkaSettings, topics: Mapping[str, list[tuple[Any, ...]]], *, in_sync_capped: bool
-) -> list[Findings]:
+) -> Findings:
+    """Checks the settings and replicas of topics whose records must last."""
     configs = await _configs(wire, list(topics))
-    return [
-        _shape(settings, name, replicas_of(parts), configs.get(name), in_sync_capped=in_sync_capped)
-        for name, parts in topics.items()
+    replicas = {name: replicas_of(parts) for name, parts in topics.items()}
+    shapes = [
+        _shape(settings, name, replicas[name], configs.get(name), in_sync_capped=in_sync_capped) for name in topics
     ]
+    return merged([*shapes, Findings(warnings=tuple(_few_replicas(replicas)))])
 
 
 async def _configs(wire: Wire, names: list[str]) -> dict[str, Mapping[str, str]]:
     """The settings of those topics whose settings may be looked at, by topic."""
-    wanted = ["cleanup.policy", "message.timestamp.type", "min.insync.replicas"]
+    wanted = [_CLEANUP, _TIMESTAMP, _SEGMENT, _IN_SYNC_MIN, _UNCLEAN]
     resources = [(ConfigResourceType.TOPIC, name, wanted) for name in names]
     if not resources:
         return {}
@@ -194,33 +241,54 @@ def replicas_of(kafka_partitions: Iterable[tuple[Any, ...]]) -> int:
     return min((len(replicas) for _error, _number, _leader, replicas, *_ in kafka_partitions), default=0)
 
 
+def _few_replicas(replicas: Mapping[str, int]) -> list[str]:
+    """One warning for all topics that have too few: on a developer's machine that is each of them, at each start."""
+    few = {name: count for name, count in replicas.items() if count < REPLICAS}
+    if not few:
+        return []
+    named = ", ".join(f"{name} ({count})" for name, count in few.items())
+    return [f"Kafka topics with fewer than {REPLICAS} replicas, whose records are lost with their brokers: {named}"]
+
+
+def _alter(name: str, setting: str, value: str) -> str:
+    """The command that sets one setting of a topic."""
+    return f"run `kafka-configs.sh --bootstrap-server … --alter --topic {name} --add-config {setting}={value}`"
+
+
+def _hidden(name: str) -> str:
+    return f"Kafka topic {name}: its settings may not be looked at: grant DescribeConfigs on it"
+
+
 def _shape(
     settings: KafkaSettings, name: str, replicas: int, config: Mapping[str, str] | None, *, in_sync_capped: bool
 ) -> Findings:
-    """Checks one topic whose records must last."""
+    """Checks the settings of one topic whose records must last."""
     problems, warnings = [], []
-    wanted = {
-        settings.deliveries_topic: ("cleanup.policy", "compact"),
-        settings.commands_topic: ("message.timestamp.type", "LogAppendTime"),
-    }
-    for setting, value in [wanted[name]] if name in wanted else []:
-        if (found := (config or {}).get(setting, value)) != value:
-            problems.append(f"Kafka topic {name}: {setting} must be {value}, is {found}: alter it")
+    wanted = {_UNCLEAN: "false"}
+    if name == settings.deliveries_topic:
+        wanted[_CLEANUP] = "compact"
+    if name == settings.commands_topic:
+        wanted[_TIMESTAMP] = "LogAppendTime"
+    known = config or {}
+    for setting, value in wanted.items():
+        if (found := known.get(setting, value)) != value:
+            problems.append(
+                f"Kafka topic {name}: {setting} must be {value}, is {found}: {_alter(name, setting, value)}"
+            )
     if config is None:
-        warnings.append(f"Kafka topic {name}: its settings may not be looked at: grant DescribeConfigs on it")
-    in_sync_min = int((config or {}).get("min.insync.replicas", min(replicas, IN_SYNC_MIN)))
+        warnings.append(_hidden(name))
+    if name == settings.deliveries_topic and int(known.get(_SEGMENT, 0)) > DELIVERIES_SEGMENT_BYTES_MAX:
+        smaller = _alter(name, _SEGMENT, str(DELIVERIES_SEGMENT_BYTES_MAX // 2))
+        warnings.append(f"Kafka topic {name}: {_SEGMENT} is {known[_SEGMENT]}, which makes take-overs slow: {smaller}")
+    in_sync_min = int(known.get(_IN_SYNC_MIN, min(replicas, IN_SYNC_MIN)))
     if in_sync_min > replicas and not in_sync_capped:
         problems.append(
-            f"Kafka topic {name}: min.insync.replicas is {in_sync_min}, and there are {replicas} replicas, so no write is "
-            f"taken: set it to {max(1, replicas - 1)}"
+            f"Kafka topic {name}: {_IN_SYNC_MIN} is {in_sync_min}, and there are {replicas} replicas, so no write is "
+            f"taken: {_alter(name, _IN_SYNC_MIN, str(max(1, replicas - 1)))}"
         )
     elif replicas >= REPLICAS and in_sync_min < IN_SYNC_MIN:
         problems.append(
-            f"Kafka topic {name}: min.insync.replicas is {in_sync_min} of {replicas}, so one broker's loss may take "
-            f"acknowledged records: set it to {IN_SYNC_MIN}"
-        )
-    if replicas < REPLICAS:
-        warnings.append(
-            f"Kafka topic {name} has {replicas} replicas: its records are lost with its brokers; {REPLICAS} are advised"
+            f"Kafka topic {name}: {_IN_SYNC_MIN} is {in_sync_min} of {replicas}, so one broker's loss may take "
+            f"acknowledged records: {_alter(name, _IN_SYNC_MIN, str(IN_SYNC_MIN))}"
         )
     return Findings(problems=tuple(problems), warnings=tuple(warnings))

@@ -13,8 +13,9 @@ authentication, versions, the wire format and record batches are aiokafka's (`AI
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
@@ -26,8 +27,14 @@ from clockwork.kafka.aiokafka_internals import close_client
 from clockwork.kafka.security import KafkaSecurity, authentication_problem
 from clockwork.settings.model import KafkaSettings
 
+T = TypeVar("T")
+
 ANSWERED_S_MAX: Final = 5.0
 """Kafka counts as connected if it answered anything within this time."""
+ASK_ANOTHER_S: Final = 0.5
+"""Time after which a request to any broker is sent once more, while the first one goes on waiting: the next one asked is
+mostly another. Each send goes by metadata of the last second, and each transaction by its coordinator, so one broker that
+stands still would hold up the topics of all others."""
 RNG: Final = random.SystemRandom()
 """For the jitter of back-offs."""
 
@@ -40,24 +47,21 @@ class KafkaTimeouts:
     """For all members to join again. It is the session timeout unless set, and must not be coupled to it: our revoke
     callback only records a fact, so joining again takes one heartbeat."""
     transaction_ms: int = 10_000
-    """For a transaction; then the broker aborts it. Until then it hides later records from its topics' readers."""
+    """For a transaction; then the broker aborts it. Until then it hides later records from its topics' readers. Its sends
+    have a lower limit, so that a slow batch is halved by us and not taken for another incarnation's fencing."""
     sends_ms: int = 6_000
-    """From the begin of a transaction to the last acknowledgement; below the broker's own limit, so that a slow
-    batch is halved by us and not taken for another owner's fencing."""
+    """For a record outside of transactions, until its acknowledgement."""
     commit_ms: int = 8_000
     """For the answer to a commit, asked for again and again. May go past the broker's limit: asking does no harm then."""
     init_ms: int = 15_000
-    """For a take-over, which waits while the coordinator settles the old owner's transaction."""
+    """For an init, which waits while the coordinator settles the id's transaction; and for the reading of markers, which
+    waits for the transactions of others: above `transaction_ms`."""
     request_ms: int = 3_000
     """For one request. A connection that misses it is closed and made anew; idempotence makes the repeat harmless."""
     lookup_ms: int = 2_500
     """For a topic's lookup, during which an HTTP client waits."""
     metadata_max_age_ms: int = 30_000
     """The age up to which a known topic's layout is believed."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sends_ms < self.transaction_ms:
-            raise ValueError("sends_ms must be above 0 and below transaction_ms")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +137,31 @@ class Wire(Protocol):
         ...
 
 
+async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """The first answer of `ask`, which is called once more each time `ASK_ANOTHER_S` have passed without one. An error ends
+    it too. Raises: BrokerUnavailable."""
+
+    async def one() -> T | BrokerUnavailable:
+        try:
+            return await ask()
+        except BrokerUnavailable as error:
+            return error  # raised, it would end the others before they are cancelled
+
+    async with asyncio.TaskGroup() as group:
+        asked: list[asyncio.Task[T | BrokerUnavailable]] = []
+        try:
+            while not any(task.done() for task in asked):
+                asked.append(group.create_task(one(), name="ask a broker"))
+                await asyncio.wait(asked, timeout=ASK_ANOTHER_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in asked:
+                task.cancel()
+    answer = next(task.result() for task in asked if not task.cancelled())
+    if isinstance(answer, BrokerUnavailable):
+        raise answer
+    return answer
+
+
 class KafkaWire:
     """Connections of one role: opened at the first request, and again at the first one after `reset`.
 
@@ -164,7 +193,7 @@ class KafkaWire:
 
     async def find_coordinator(self, transactional_id: str) -> int | None:
         request = FindCoordinatorRequest(transactional_id, CoordinationType.TRANSACTION)
-        answer = await self.request(request)
+        answer = await first_answer(lambda: self.request(request))
         if answer.error_code == codes.NONE:
             return int(answer.coordinator_id)
         if answer.error_code in codes.COORDINATOR_AWAY:

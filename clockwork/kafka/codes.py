@@ -17,7 +17,9 @@ INVALID_TOPIC: Final = 17
 RECORD_LIST_TOO_LARGE: Final = 18
 NOT_ENOUGH_REPLICAS: Final = 19
 NOT_ENOUGH_REPLICAS_AFTER_APPEND: Final = 20
+ILLEGAL_GENERATION: Final = 22
 UNKNOWN_MEMBER: Final = 25
+REBALANCE_IN_PROGRESS: Final = 27
 TOPIC_FORBIDDEN: Final = 29
 GROUP_FORBIDDEN: Final = 30
 INVALID_TIMESTAMP: Final = 32
@@ -31,9 +33,12 @@ OPERATION_NOT_ATTEMPTED: Final = 55
 STORAGE_ERROR: Final = 56
 FENCED_LEADER_EPOCH: Final = 74
 UNKNOWN_LEADER_EPOCH: Final = 75
+FENCED_INSTANCE: Final = 82
 INVALID_RECORD: Final = 87
 PRODUCER_FENCED: Final = 90
 
 FENCED: Final = frozenset({INVALID_PRODUCER_EPOCH, PRODUCER_FENCED})
+MEMBERSHIP_OVER: Final = frozenset({ILLEGAL_GENERATION, UNKNOWN_MEMBER, REBALANCE_IN_PROGRESS, FENCED_INSTANCE})
+"""The member, or its generation of the group, is not the present one any more, or about to end."""
 COORDINATOR_AWAY: Final = frozenset({COORDINATOR_LOADING, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
 """The coordinator is starting, moving or elsewhere: look it up again and repeat the request."""

@@ -60,17 +60,23 @@ class KafkaCommandLog:
         backoff = Backoff(RNG, BACKOFF)
         while True:
             listener.reset()
-            try:
-                await self._stay(listener, work)
-            except* (KafkaError, OSError, TimeoutError) as errors:
-                if listener.generation:
-                    backoff.reset()
-                if backoff.failures_in_row == 0:
-                    # Once per outage, not once per attempt.
-                    group = self._kafka.settings.commands_group
-                    extra = {"event": "commands.lost", "group": group, "error": repr(errors)}
-                    log.warning("Not in the commands' group; joining again", extra=extra)
+            async with asyncio.TaskGroup() as group:
+                # In a task that raises none of these errors: the task group of a membership that is ending with errors
+                # swallows a cancellation (before Python 3.13), and a node that is stopped in that moment would never stop.
+                group.create_task(self._stay_until_lost(listener, backoff, work), name="commands' membership")
             await backoff.wait()
+
+    async def _stay_until_lost(self, listener: "_Listener", backoff: Backoff, work: ProcessBatch) -> None:
+        try:
+            await self._stay(listener, work)
+        except* (KafkaError, OSError, TimeoutError) as errors:
+            if listener.generation:
+                backoff.reset()
+            if backoff.failures_in_row == 0:
+                # Once per outage, not once per attempt.
+                group = self._kafka.settings.commands_group
+                extra = {"event": "commands.lost", "group": group, "error": repr(errors)}
+                log.warning("Not in the commands' group; joining again", extra=extra)
 
     async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""

@@ -4,7 +4,11 @@ Guarantees of a rebalance, and their limits:
 
 - Within one generation of the group, no shard has two owners. But a node learns late that a generation has ended: at
   its next heartbeat, or never, if it is paused or cut off. So an assignment is permission to *try*: the take-over's
-  fences (transactional id, epoch) decide, and a node that keeps its last assignment while Kafka is away does no harm.
+  fences decide, and a node that keeps its last assignment while Kafka is away does no harm.
+- A node whose assignment is out of date would fence the rightful owner, be fenced by it, and fence it again, without
+  end. So before each try it has its assignment confirmed, by a heartbeat of its own that names the generation which the
+  assignment belongs to (docs/design.md, 5: T0). That generation is recorded together with the assignment: between two
+  assignments the consumer knows a newer one already, with no assignment in it.
 - Every rebalance revokes everything and mostly gives it back (eager protocol; aiokafka has no cooperative one). The
   revocation is therefore not reported: only the new assignment, whole, once it is known.
 - The group never waits for us: the callbacks return at once, and a runner that lost its shard drains while its new
@@ -14,32 +18,28 @@ Records of the topic are wake-ups, read from the end of the log: those that come
 which costs one scan interval. Offsets are never committed.
 
 A static member that stops keeps its place until its session ends, so that a restart moves no shard. When a node will not
-come back, that wait is lateness for nothing. Any client may remove a member by its instance id (KIP-345): `leave_group`
-does, with version 3 of LeaveGroup, which aiokafka does not have.
+come back, that wait is lateness for nothing: any client may remove it by its instance id (KIP-345; `group.leave_group`).
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.client import CoordinationType
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.coordination import FindCoordinatorRequest
-from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from clockwork.concurrency import Backoff
 from clockwork.domain import wakeup as wakeup_value
+from clockwork.domain.ownership import ProcessId
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Unreadable
-from clockwork.kafka import codes
-from clockwork.kafka.aiokafka_internals import abandon_consumer
+from clockwork.kafka.aiokafka_internals import abandon_consumer, membership_of
 from clockwork.kafka.client import RNG, KafkaContext, KafkaWire, LastAnswer
+from clockwork.kafka.group import GroupCoordinator, GroupMembership, assignor_of, member_role
 from clockwork.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,14 @@ LEAVE_S_MAX: Final = 3.0
 """Longest time to leave the group in an orderly way; then the session time-out ends the membership."""
 JOIN_MARGIN_MS: Final = 5_000
 """A join is answered only when all have joined; so its request waits longer than the rebalance may take."""
-REMOVE_S_MAX: Final = 15.0
-"""Longest time for the removal of a static member, while the group may be without a coordinator."""
-REMOVE_BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=500)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Assignment:
+    """The shards that a member got in one generation."""
+
+    membership: GroupMembership
+    shards: frozenset[ShardId]
 
 
 class KafkaOwnership:
@@ -69,11 +74,15 @@ class KafkaOwnership:
         kafka: KafkaContext,
         telemetry: Telemetry,
         *,
+        process: ProcessId,
         send_wakeup: Callable[[ShardId, bytes], Awaitable[None]],
     ) -> None:
         self._kafka = kafka
         self._telemetry = telemetry
+        self._process = process
         self._send_wakeup = send_wakeup
+        self._coordinator = GroupCoordinator(kafka, KafkaWire(kafka, LastAnswer(), role="group"))
+        self._assignment: _Assignment | None = None
         self._malformed_seen: set[str] = set()
         self._trouble: str | None = "not joined yet"
 
@@ -86,25 +95,42 @@ class KafkaOwnership:
         on_assignment: Callable[[frozenset[ShardId]], None],
         on_wakeup: Callable[[ShardId, WakeUp], None],
     ) -> None:
-        def joined(shards: frozenset[ShardId]) -> None:
+        def joined(assignment: _Assignment) -> None:
+            self._assignment = assignment
             self._trouble = None
-            on_assignment(shards)
+            on_assignment(assignment.shards)
 
-        listener = _Listener(self._telemetry, joined)
         backoff = Backoff(RNG, BACKOFF)
-        while True:
-            listener.assigned = False
-            try:
-                await self._stay(listener, on_wakeup)
-            except (KafkaError, OSError, TimeoutError) as error:
-                self._trouble = repr(error)
-                if listener.assigned:
-                    backoff.reset()
-                if backoff.failures_in_row == 0:
-                    # Once per outage, not once per attempt.
-                    extra = {"event": "group.lost", "group": self._kafka.settings.consumer_group, "error": repr(error)}
-                    log.warning("Not in the consumer group; joining again", extra=extra)
-            await backoff.wait()
+        try:
+            while True:
+                try:
+                    await self._stay(joined, on_wakeup)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    self._trouble = repr(error)
+                    if self._assignment is not None:
+                        backoff.reset()
+                    if backoff.failures_in_row == 0:
+                        # Once per outage, not once per attempt.
+                        group = self._kafka.settings.consumer_group
+                        extra = {"event": "group.lost", "group": group, "error": repr(error)}
+                        log.warning("Not in the consumer group; joining again", extra=extra)
+                self._assignment = None
+                await backoff.wait()
+        finally:
+            self._assignment = None
+            await self._coordinator.close()
+
+    async def confirmed_assignment(self) -> Set[ShardId]:
+        while (asked := self._assignment) is not None:
+            if not await self._coordinator.is_current(asked.membership):
+                return frozenset()
+            # Told of another assignment meanwhile: then the answer is about a generation that is over by now.
+            if asked is self._assignment:
+                return asked.shards
+        return frozenset()
+
+    async def member_processes(self) -> Set[ProcessId]:
+        return await self._coordinator.processes()
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         try:
@@ -112,9 +138,12 @@ class KafkaOwnership:
         except DeliveryRefused as error:
             raise BrokerUnavailable(f"a wake-up was refused: {error}") from error
 
-    async def _stay(self, listener: "_Listener", on_wakeup: Callable[[ShardId, WakeUp], None]) -> None:
+    async def _stay(
+        self, on_assignment: Callable[[_Assignment], None], on_wakeup: Callable[[ShardId, WakeUp], None]
+    ) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
+        listener = _Listener(consumer, self._telemetry, on_assignment)
         try:
             await consumer.start()
             # Not in the constructor: start() would then wait for the first assignment, however long that takes.
@@ -129,10 +158,10 @@ class KafkaOwnership:
     def _consumer(self) -> AIOKafkaConsumer:
         settings = self._kafka.settings
         return AIOKafkaConsumer(
-            **group_connection(self._kafka, "ownership"),
+            **group_connection(self._kafka, member_role(self._process)),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance_id,
-            partition_assignment_strategy=(RangePartitionAssignor,),
+            partition_assignment_strategy=(assignor_of(self._process),),
             enable_auto_commit=False,
             auto_offset_reset="latest",
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
@@ -157,9 +186,10 @@ class KafkaOwnership:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    def __init__(self, telemetry: Telemetry, on_assignment: Callable[[frozenset[ShardId]], None]) -> None:
-        self.assigned = False
-        """True once this membership got an assignment."""
+    def __init__(
+        self, consumer: AIOKafkaConsumer, telemetry: Telemetry, on_assignment: Callable[[_Assignment], None]
+    ) -> None:
+        self._consumer = consumer
         self._telemetry = telemetry
         self._on_assignment = on_assignment
 
@@ -167,9 +197,11 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         """Not reported: the next assignment follows, and until then the owner's fences hold."""
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self.assigned = True
         self._telemetry.rebalance()
-        self._on_assignment(frozenset(ShardId(where.partition) for where in assigned))
+        generation, member_id = membership_of(self._consumer)
+        membership = GroupMembership(generation=generation, member_id=member_id)
+        shards = frozenset(ShardId(where.partition) for where in assigned)
+        self._on_assignment(_Assignment(membership=membership, shards=shards))
 
 
 def group_connection(kafka: KafkaContext, role: str) -> dict[str, Any]:
@@ -196,79 +228,3 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
             extra={"event": "group.leave_timed_out"},
         )
         await abandon_consumer(consumer)
-
-
-# --- removal of a static member
-
-
-class _LeaveGroupResponse(Response):  # type: ignore[misc]  # aiokafka has no types
-    API_KEY = 13
-    API_VERSION = 3
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        (
-            "members",
-            Array(
-                ("member_id", String("utf-8")),
-                ("group_instance_id", String("utf-8")),
-                ("error_code", Int16),
-            ),
-        ),
-    )
-
-
-class _LeaveGroup(RequestStruct):  # type: ignore[misc]
-    API_KEY = 13
-    API_VERSION = 3
-    RESPONSE_TYPE = _LeaveGroupResponse
-    SCHEMA = Schema(
-        ("group", String("utf-8")),
-        ("members", Array(("member_id", String("utf-8")), ("group_instance_id", String("utf-8")))),
-    )
-
-
-class LeaveGroupRequest(Request[_LeaveGroup]):  # type: ignore[misc]  # aiokafka has no types
-    """The request that removes one static member."""
-
-    API_KEY = 13
-
-    def __init__(self, group: str, instance_id: str) -> None:
-        self._group = group
-        self._instance_id = instance_id
-
-    def build(self, request_struct_class: Any) -> Any:
-        return request_struct_class(self._group, [("", self._instance_id)])
-
-
-async def leave_group(kafka: KafkaContext, instance_id: str) -> bool:
-    """Removes the static member of this name; its shards are assigned to others at once. False: there is none.
-
-    Raises: BrokerUnavailable.
-    """
-    group = kafka.settings.consumer_group
-    wire = KafkaWire(kafka, LastAnswer(), role="leave")
-    backoff = Backoff(RNG, REMOVE_BACKOFF)
-    try:
-        async with asyncio.timeout(REMOVE_S_MAX):
-            while True:
-                code = await _remove_member(wire, group, instance_id)
-                if code in (codes.NONE, codes.UNKNOWN_MEMBER):
-                    return code == codes.NONE
-                if code not in codes.COORDINATOR_AWAY:
-                    raise BrokerUnavailable(f"{instance_id} could not leave: error code {code}")
-                await backoff.wait()
-    except TimeoutError as error:
-        raise BrokerUnavailable(f"the group {group} has no coordinator") from error
-    finally:
-        await wire.close()
-
-
-async def _remove_member(wire: KafkaWire, group: str, instance_id: str) -> int:
-    """One attempt; returns Kafka's error code."""
-    found = await wire.request(FindCoordinatorRequest(group, CoordinationType.GROUP))
-    if found.error_code != codes.NONE:
-        return int(found.error_code)
-    answer = await wire.request(LeaveGroupRequest(group, instance_id), node_id=found.coordinator_id, coordinator=True)
-    given = [answer.error_code, *(code for _, _, code in answer.members)]
-    return int(next((code for code in given if code != codes.NONE), codes.NONE))

@@ -4,11 +4,19 @@ One idempotent producer for all. Records for one Kafka partition go in order, on
 while a batch is on its way go together with the next. Each Kafka partition has a task that sends, as long as there is
 something to send.
 
+A Kafka partition that would not take a record is refused before anything is sent: a leader that is away would keep the
+record, and so its lane, until time runs out. Metadata of the last second decide, and a refusal only ever follows from
+metadata that are asked for on its account: what is put right takes the next record.
+
+Each send fails alone. What is not acknowledged in time ends no other send, and the connections are made anew only if nothing
+at all was answered on them meanwhile.
+
 A batch whose fate is unknown when time runs out leaves its sequence numbers unknown too. Then the next batch to that
 Kafka partition begins with a new producer id, from zero; other Kafka partitions do not notice.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -32,6 +40,7 @@ from clockwork.kafka.send import (
     ProducerIdentity,
     TopicPartition,
     Transfer,
+    not_writable_reason,
     partition_for,
     record_refusal,
     refusal_by_layout,
@@ -41,6 +50,8 @@ from clockwork.kafka.topics import TopicDirectory
 
 BATCH_RECORDS_MAX: Final = 1_000
 """Records that one task takes from the queue at once."""
+FACTS_AGE_S_MAX: Final = 1.0
+"""The oldest metadata about leaders and replicas that a send believes."""
 WAITING_MAX: Final = 20_000
 """Records that may wait for one Kafka partition; more are turned away, as memory must be bounded."""
 BACKOFF: Final = BackoffPolicy(initial_ms=10, max_ms=200)
@@ -67,6 +78,8 @@ class PlainSender:
         self._identity: ProducerIdentity | None = None
         self._identifying = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
+        self._answered_at_s = -math.inf
+        """Loop time of the last receipt or refusal."""
 
     async def run(self) -> None:
         """Runs until cancelled; then drops the batches under way, and tells their callers."""
@@ -85,21 +98,23 @@ class PlainSender:
 
     async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Receipt:
         """See `ports.Publisher.send`; the default partitioner chooses, if `kafka_partition` is None."""
-        now_s = asyncio.get_running_loop().time()
-        layout = await self._directory.layout(record.topic)
-        if refusal_by_layout(record.topic, layout):
-            layout = await self._directory.layout(record.topic, since_s=now_s)
-        if refusal := refusal_by_layout(record.topic, layout):
+        topic, now_s = record.topic, asyncio.get_running_loop().time()
+        layout = await self._directory.layout(topic, since_s=now_s - FACTS_AGE_S_MAX)
+        if refusal_by_layout(topic, layout):
+            layout = await self._directory.layout(topic, since_s=now_s)
+        if refusal := refusal_by_layout(topic, layout):
             raise DeliveryRefused([refusal], begun=False)
         if await too_large(self._directory, record, since_s=now_s):
-            raise DeliveryRefused([record_refusal(0, record.topic, codes.MESSAGE_TOO_LARGE)], begun=False)
-        number = partition_for(record, layout) if kafka_partition is None else kafka_partition
-        done = self._enqueue((record.topic, number), record)
+            raise DeliveryRefused([record_refusal(0, topic, codes.MESSAGE_TOO_LARGE)], begun=False)
+        where = (topic, partition_for(record, layout) if kafka_partition is None else kafka_partition)
+        if refusal := await not_writable_reason(self._directory, where, layout):
+            raise DeliveryRefused([refusal], begun=False)
+        done = self._enqueue(where, record)
         try:
             async with asyncio.timeout(self._sends_timeout_s):
                 return await done
         except TimeoutError as error:
-            raise BrokerUnavailable(f"a record for {record.topic} was not acknowledged in time") from error
+            raise BrokerUnavailable(f"a record for {topic} was not acknowledged in time") from error
 
     def _enqueue(self, where: TopicPartition, record: OutRecord) -> asyncio.Future[Receipt]:
         if self._tasks is None:
@@ -133,7 +148,14 @@ class PlainSender:
     async def _send_batch(self, where: TopicPartition, batch: list[_Waiting]) -> None:
         """Settles every record of the batch."""
 
+        begun_s = asyncio.get_running_loop().time()
+
+        def succeed(index: int, receipt: Receipt) -> None:
+            self._note_answer()
+            _succeed(batch[index], receipt)
+
         def refuse(refusal: Refusal) -> None:
+            self._note_answer()
             if refusal.index is None:
                 # A batch that was appended and not acknowledged may be lost with its topic, its sequence numbers with it.
                 self._forget_identity(where)
@@ -156,17 +178,24 @@ class PlainSender:
                     identity,
                     {where: queue},
                     backoff=BACKOFF,
-                    on_receipt=lambda index, receipt: _succeed(batch[index], receipt),
+                    on_receipt=succeed,
                     on_refusal=refuse,
                 )
                 await transfer.run()
         except (TimeoutError, BrokerUnavailable, ProduceFailed) as error:
             self._forget_identity(where)
             if queue is None or queue.last_code in (NO_ANSWER, NOT_SENT_YET):
-                # The connections may lead to brokers that have moved. They stay where a broker did answer: records for other
-                # topics are on their way on them.
-                await self._wire.reset()
+                await self._reset_unless_answered(begun_s)
             _fail(batch, f"records for {where[0]} were not acknowledged: {error!r}")
+
+    def _note_answer(self) -> None:
+        self._answered_at_s = asyncio.get_running_loop().time()
+
+    async def _reset_unless_answered(self, since_s: float) -> None:
+        """The connections may lead to brokers that have moved. They stay if a broker did answer since: records for other
+        topics are on their way on them."""
+        if self._answered_at_s < since_s:
+            await self._wire.reset()
 
     def _forget_identity(self, where: TopicPartition) -> None:
         """The next batch there begins with a new producer id. The old one goes on elsewhere until it is needed."""
@@ -185,14 +214,15 @@ class PlainSender:
     async def _new_identity(self) -> ProducerIdentity:
         backoff = Backoff(RNG, BACKOFF)
         while True:
+            asked_at_s = asyncio.get_running_loop().time()
             try:
                 # Without a transactional id any broker gives out a producer id; the time limit must be positive.
                 answer = await self._wire.request(InitProducerIdRequest(None, 2**31 - 1))
                 if answer.error_code == codes.NONE:
                     return ProducerIdentity(producer_id=answer.producer_id, producer_epoch=answer.producer_epoch)
             except BrokerUnavailable:
-                # The caller's time limit ends this; until then brokers may have moved.
-                await self._wire.reset()
+                # The caller's time limit ends this.
+                await self._reset_unless_answered(asked_at_s)
             await backoff.wait()
 
 

@@ -1,4 +1,4 @@
-"""Publisher on Kafka: puts together the metadata cache, the plain sender, and one transactional producer per shard.
+"""Publisher on Kafka: puts together the metadata cache, the plain senders, the slots' producers and the markers' reader.
 
 Opening does not wait for Kafka: while it is away, a node must start, accept, and look different from a dead one. Each
 part connects at its first request, and again after it lost its connection.
@@ -6,23 +6,28 @@ part connects at its first request, and again after it lost its connection.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from clockwork.clock import Clock
+from clockwork.concurrency import gather_bounded
+from clockwork.domain.marker import MarkerEntry, marker_key
+from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable
+from clockwork.errors import BrokerUnavailable, DeliveryRefused
 from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
+from clockwork.kafka.marker import MarkerReader, MarkerTopic
 from clockwork.kafka.plain import PlainSender
 from clockwork.kafka.topics import TopicDirectory, TopicState
-from clockwork.kafka.transactional import KafkaShardPublisher
+from clockwork.kafka.transactional import KafkaSlotProducer, TransactionalId
+from clockwork.ports.delivery import SlotName
 
 
 class KafkaPublisher:
-    """See `ports.Publisher`. `async with` opens and closes it; shards that are still open then are closed too."""
+    """See `ports.Publisher`. `async with` opens and closes it; slots that are still open then are closed too."""
 
     def __init__(self, kafka: KafkaContext, clock: Clock) -> None:
         self._kafka = kafka
@@ -30,15 +35,24 @@ class KafkaPublisher:
         self._last_answer = LastAnswer()
         self._directory = TopicDirectory(kafka, self._last_answer, self._wire("topics"))
         self._sender = PlainSender(kafka, self._directory, self._wire("sender"))
-        self._open: set[KafkaShardPublisher] = set()
+        self._markers = MarkerTopic(kafka.settings.deliveries_topic)
+        # Connections of their own: behind a client's topic that waits for its replicas a take-over would wait, too.
+        self._marker_sender = PlainSender(kafka, self._directory, self._wire("marker-sender"))
+        self._takeover_wire = self._wire("take-over")
+        self._marker_reader = MarkerReader(
+            kafka, self._directory, self._takeover_wire, self._marker_sender, self._markers, clock.now_ms
+        )
+        self._open: set[KafkaSlotProducer] = set()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._directory.close)
             stack.push_async_callback(self._sender.close)
-            stack.push_async_callback(self._close_shards)
-            await stack.enter_async_context(_background(self._directory.run, self._sender.run))
+            stack.push_async_callback(self._marker_sender.close)
+            stack.push_async_callback(self._takeover_wire.close)
+            stack.push_async_callback(self._close_slots)
+            await stack.enter_async_context(_background(self._directory.run, self._sender.run, self._marker_sender.run))
             self._stack = stack.pop_all()
         return self
 
@@ -47,22 +61,41 @@ class KafkaPublisher:
     ) -> None:
         await self._stack.aclose()
 
-    async def open_shard(self, shard: ShardId) -> KafkaShardPublisher:
-        publisher = KafkaShardPublisher(
+    def open_slot(self, name: SlotName) -> KafkaSlotProducer:
+        producer = KafkaSlotProducer(
             self._kafka,
             self._directory,
-            self._wire(f"shard-{shard}"),
-            shard,
+            self._wire(f"slot-{name.slot}"),
+            self._markers,
+            name,
             self._clock.now_ms,
             on_close=self._open.discard,
         )
-        self._open.add(publisher)
-        try:
-            await publisher.init()
-        except BaseException:
-            await publisher.close()
-            raise
-        return publisher
+        self._open.add(producer)
+        return producer
+
+    async def settle(self, incarnation: IncarnationId, *, slots: int) -> None:
+        async def init(slot: int) -> None:
+            name = self._kafka.settings.transactional_id(incarnation, slot)
+            await TransactionalId(self._kafka, self._takeover_wire, name).init()
+
+        await gather_bounded(init, range(slots), at_once=max(slots, 1))
+
+    async def read_markers(
+        self, reader: IncarnationId, slots: Mapping[SlotName, int | None]
+    ) -> Mapping[SlotName, tuple[MarkerEntry, ...]]:
+        return await self._marker_reader.read(reader, slots)
+
+    async def forget_markers(self, incarnation: IncarnationId, *, slots: int) -> None:
+        layout = await self._directory.layout(self._markers.name)
+        for slot in range(slots):
+            key = marker_key(incarnation, slot)
+            topic, number = self._markers.place(key, layout)
+            tombstone = OutRecord(topic=topic, key=key, value=None, headers=(), timestamp_ms=self._clock.now_ms())
+            try:
+                await self._marker_sender.send(tombstone, kafka_partition=number)
+            except DeliveryRefused as error:
+                raise BrokerUnavailable(f"a marker of {incarnation} could not be removed: {error}") from error
 
     async def send(self, record: OutRecord) -> Receipt:
         return await self._sender.send(record)
@@ -87,6 +120,12 @@ class KafkaPublisher:
             raise BrokerUnavailable(f"the brokers do not know yet whether {topic} exists")
         return state is TopicState.PRESENT
 
+    async def topic_missing(self, topic: str) -> bool:
+        state = (await self._directory.layout(topic, since_s=asyncio.get_running_loop().time())).state
+        if state is TopicState.UNSETTLED:
+            raise BrokerUnavailable(f"the brokers do not know yet whether {topic} exists")
+        return state is not TopicState.PRESENT
+
     def connected(self) -> bool:
         return self._directory.connected()
 
@@ -97,10 +136,10 @@ class KafkaPublisher:
     def _wire(self, role: str) -> KafkaWire:
         return KafkaWire(self._kafka, self._last_answer, role=role)
 
-    async def _close_shards(self) -> None:
+    async def _close_slots(self) -> None:
         async with asyncio.TaskGroup() as closing:
-            for publisher in list(self._open):
-                closing.create_task(publisher.close(), name="close a shard's producer")
+            for producer in list(self._open):
+                closing.create_task(producer.close(), name="close a slot's producer")
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,7 @@ There is one batch at a time on the way to each Kafka partition: order is then k
 import asyncio
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -30,7 +30,7 @@ from clockwork.concurrency import Backoff
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.schedule import Receipt
-from clockwork.domain.sharding import murmur2
+from clockwork.domain.sharding import kafka_partition_of
 from clockwork.errors import BrokerUnavailable, Refusal, RefusalCause
 from clockwork.kafka import codes
 from clockwork.kafka.client import RNG, KafkaContext, Wire
@@ -49,6 +49,9 @@ BATCH_BYTES_MAX: Final = 900_000
 """Below the brokers' default limit of 1,048,588 bytes for a batch."""
 REQUEST_BYTES_MAX: Final = 8_000_000
 """Bytes of all batches in one request; the rest goes with the next. Brokers take 100 MB."""
+APPEND_SHARE: Final = 2 / 3
+ANSWER_S_MAX: Final = 0.5
+"""Longest wait for an answer that only helps to judge: whether Kafka answers at all, or what a leader asks for."""
 BATCH_OVERHEAD_BYTES: Final = 61
 """The header of a batch in Kafka's format 2."""
 ESTIMATE_SLACK_BYTES: Final = 32
@@ -105,7 +108,9 @@ class PartitionQueue:
     def __init__(self, where: TopicPartition, *, limit_bytes: int | None) -> None:
         self.where = where
         self.last_code = NOT_SENT_YET
-        """The last answer that asked for a repeat; `NOT_SENT_YET` if there was none."""
+        """The last answer to the batch at the head, which asked for a repeat; `NO_ANSWER`: it was sent, there is none."""
+        self.appended = 0
+        """Number of its records that were appended."""
         self._limit_bytes = min(BATCH_BYTES_MAX, limit_bytes or BATCH_BYTES_MAX)
         self._waiting: deque[tuple[int, OutRecord]] = deque()
         self._head: list[tuple[int, OutRecord]] = []
@@ -135,16 +140,23 @@ class PartitionQueue:
             batch.append((index, record))
         return batch
 
+    def mark_sent(self) -> None:
+        """The batch at the head is on its way."""
+        if self.last_code == NOT_SENT_YET:
+            self.last_code = NO_ANSWER
+
     def take(self, count: int) -> list[tuple[int, OutRecord]]:
         """Removes the records of the batch that was answered, and returns them."""
         self._one_by_one = max(0, self._one_by_one - count)
         self._head = []
+        self.last_code = NOT_SENT_YET
         return [self._waiting.popleft() for _ in range(count)]
 
     def split(self, count: int) -> None:
         """Has the next `count` records sent one by one."""
         self._one_by_one = count
         self._head = []
+        self.last_code = NOT_SENT_YET
 
     def clear(self) -> None:
         """Removes all records: none of them is sent."""
@@ -160,7 +172,7 @@ def wire_bytes(record: OutRecord) -> int:
 def partition_for(record: OutRecord, layout: TopicLayout) -> int:
     """Kafka's default partitioner; without a key any Kafka partition that has a leader."""
     if record.key is not None:
-        return (murmur2(record.key) & 0x7FFFFFFF) % len(layout.leaders)
+        return kafka_partition_of(record.key, len(layout.leaders))
     return random.choice(layout.available or range(len(layout.leaders)))
 
 
@@ -230,46 +242,63 @@ class ProduceFailed(Exception):
 
 
 class BatchSender:
-    """Sends the next batch of each queue, once."""
+    """Sends the next batch of each queue, once. A leader waits for its replicas no longer than for `APPEND_SHARE` of the
+    caller's time: its answer then names the Kafka partitions that were too slow, and clears the others of the request."""
 
     def __init__(self, kafka: KafkaContext, wire: Wire, directory: TopicDirectory) -> None:
         self._wire = wire
         self._directory = directory
-        self._append_timeout_ms = kafka.timeouts.request_ms * 2 // 3
-        """Longest wait of a leader for its replicas: shorter than ours for the leader."""
+        self._request_ms = kafka.timeouts.request_ms
 
     async def send_round(
-        self, queues: Iterable[PartitionQueue], identity: ProducerIdentity
-    ) -> Mapping[TopicPartition, ProduceAnswer]:
-        """Sends one request to each leader, with the heads of as many queues as fit. Queues that did not fit are not in the
-        result. Never raises BrokerUnavailable: silence is the answer `NO_ANSWER`."""
+        self,
+        queues: Iterable[PartitionQueue],
+        identity: ProducerIdentity,
+        on_answer: Callable[[TopicPartition, ProduceAnswer], None],
+        *,
+        patience_ms: int | None = None,
+    ) -> None:
+        """Sends one request to each leader, with the heads of as many queues as fit, and calls `on_answer` for each queue
+        that did, as soon as its leader answers. Never raises BrokerUnavailable: silence is the answer `NO_ANSWER`.
+        `patience_ms`: the caller's own time limit; None: none below that of a request."""
         queues = list(queues)
         try:
             layouts = await self._directory.layouts({queue.where[0] for queue in queues})
         except BrokerUnavailable:
-            return {queue.where: ProduceAnswer(code=NO_ANSWER) for queue in queues}
-        answers: dict[TopicPartition, ProduceAnswer] = {}
+            for queue in queues:
+                on_answer(queue.where, ProduceAnswer(code=NO_ANSWER))
+            return
+        append_timeout_ms = round(min(self._request_ms, patience_ms or self._request_ms) * APPEND_SHARE)
         by_leader: dict[int, dict[TopicPartition, bytes]] = defaultdict(dict)
         size_bytes: dict[int, int] = defaultdict(int)
         for queue in queues:
             leader = layouts[queue.where[0]].leader_of(queue.where[1])
             if leader < 0:
-                answers[queue.where] = ProduceAnswer(code=codes.LEADER_NOT_AVAILABLE)
+                on_answer(queue.where, ProduceAnswer(code=codes.LEADER_NOT_AVAILABLE))
             elif size_bytes[leader] < REQUEST_BYTES_MAX:
                 batch = encode_batch([record for _, record in queue.head()], identity, queue.where)
                 by_leader[leader][queue.where] = batch
                 size_bytes[leader] += len(batch)
+                queue.mark_sent()
+
+        async def send(leader: int, batches: Mapping[TopicPartition, bytes]) -> None:
+            for where, answer in (await self._to_leader(leader, batches, identity, append_timeout_ms)).items():
+                on_answer(where, answer)
+
+        if len(by_leader) == 1:
+            # The marker always, and small transactions mostly. A task costs as much as encoding a small batch.
+            await send(*by_leader.popitem())
+            return
         async with asyncio.TaskGroup() as requests:
-            tasks = [
-                requests.create_task(self._to_leader(leader, batches, identity), name=f"produce to {leader}")
-                for leader, batches in by_leader.items()
-            ]
-        for task in tasks:
-            answers |= task.result()
-        return answers
+            for leader, batches in by_leader.items():
+                requests.create_task(send(leader, batches), name=f"produce to {leader}")
 
     async def _to_leader(
-        self, leader: int, batches: Mapping[TopicPartition, bytes], identity: ProducerIdentity
+        self,
+        leader: int,
+        batches: Mapping[TopicPartition, bytes],
+        identity: ProducerIdentity,
+        append_timeout_ms: int,
     ) -> dict[TopicPartition, ProduceAnswer]:
         topics: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         for (topic, number), batch in batches.items():
@@ -277,7 +306,7 @@ class BatchSender:
         request = ProduceRequest(
             transactional_id=identity.transactional_id,
             required_acks=-1,
-            timeout=self._append_timeout_ms,
+            timeout=append_timeout_ms,
             topics=list(topics.items()),
         )
         answers = {where: ProduceAnswer(code=NO_ANSWER) for where in batches}
@@ -310,29 +339,37 @@ class Transfer:
         backoff: BackoffPolicy,
         on_receipt: Callable[[int, Receipt], None],
         on_refusal: Callable[[Refusal], None],
+        patience_ms: int | None = None,
     ) -> None:
         """Both callbacks only take note. `on_receipt` gets the record's index; `on_refusal` one refusal of a record, or of
-        a topic, whose records left in the queues are not sent then. A topic may be refused twice."""
+        a topic, whose records left in the queues are not sent then. A topic may be refused twice. `patience_ms`: the time
+        after which the caller ends `run`."""
         self.queues = queues
+        self.acknowledged_ms: dict[str, int] = {}
+        """By topic, the time from the start of `run` to the last acknowledgement."""
         self._sender = sender
         self._directory = directory
         self._identity = identity
         self._backoff = Backoff(RNG, backoff)
         self._on_receipt = on_receipt
         self._on_refusal = on_refusal
+        self._patience_ms = patience_ms
+        self._started_s = 0.0
+        self._answered = False
+        self._again: set[str] = set()
+        self._failed: ProduceFailed | None = None
 
     async def run(self) -> None:
         """Has no time limit of its own. Raises: ProduceFailed."""
         loop = asyncio.get_running_loop()
+        self._started_s = loop.time()
         while waiting := [queue for queue in self.queues.values() if queue]:
             asked_at_s = loop.time()
-            answers = await self._sender.send_round(waiting, self._identity)
-            again = {
-                queue.where[0]
-                for queue in waiting
-                if queue.where in answers and self._apply(queue, answers[queue.where]) is Verdict.RETRY
-            }
-            if again:
+            self._again.clear()
+            await self._sender.send_round(waiting, self._identity, self._apply, patience_ms=self._patience_ms)
+            if self._failed is not None:
+                raise self._failed
+            if again := frozenset(self._again):
                 for refusal in await find_missing(self._directory, again, since_s=asked_at_s):
                     self._refuse_topic(refusal)
                 await self._backoff.wait()
@@ -340,26 +377,46 @@ class Transfer:
     async def attribute_timeout(self) -> list[Refusal]:
         """Time ran out: the topics that the brokers' answers, or the silence of single leaders, blame for it. Empty: nothing
         is known against any topic; it was just too much, or Kafka is away."""
-        unsent = {queue.where[0]: queue.last_code for queue in self.queues.values() if queue}
-        if NO_ANSWER in unsent.values():
-            try:
-                await self._directory.layouts(unsent, since_s=asyncio.get_running_loop().time())
-            except BrokerUnavailable:
-                # It is not those topics then, but all of Kafka.
-                unsent = {topic: code for topic, code in unsent.items() if code != NO_ANSWER}
-        return [transient_refusal(topic, code) for topic, code in unsent.items() if code != NOT_SENT_YET]
+        blamed = {
+            queue.where[0]: queue.last_code
+            for queue in self.queues.values()
+            # A leader that took some of the records is not silent: these were too many.
+            if queue and not (queue.last_code == NO_ANSWER and queue.appended) and queue.last_code != NOT_SENT_YET
+        }
+        if NO_ANSWER in blamed.values() and not await self._kafka_answers(blamed):
+            # It is not those topics then, but all of Kafka.
+            blamed = {topic: code for topic, code in blamed.items() if code != NO_ANSWER}
+        return [transient_refusal(topic, code) for topic, code in blamed.items()]
 
-    def _apply(self, queue: PartitionQueue, answer: ProduceAnswer) -> Verdict:
+    async def _kafka_answers(self, topics: Collection[str]) -> bool:
+        """True if a leader has answered, or any broker does now."""
+        if self._answered:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                await self._directory.layouts(topics, since_s=now_s)
+        except (BrokerUnavailable, TimeoutError):
+            return False
+        return True
+
+    def _apply(self, where: TopicPartition, answer: ProduceAnswer) -> None:
+        queue = self.queues[where]
+        if not queue:
+            return  # its topic was refused meanwhile, by another leader
         batch = queue.head()
-        topic = queue.where[0]
-        verdict = judge(answer, batch)
-        match verdict:
+        topic = where[0]
+        self._answered |= answer.code != NO_ANSWER
+        match judge(answer, batch):
             case Verdict.APPENDED:
+                queue.appended += len(batch)
+                self.acknowledged_ms[topic] = round((asyncio.get_running_loop().time() - self._started_s) * 1_000)
                 self._identity.advance(queue.where, len(batch))
                 for nth, (index, record) in enumerate(queue.take(len(batch))):
                     self._on_receipt(index, _receipt(queue.where, record, answer, nth))
             case Verdict.RETRY:
                 queue.last_code = answer.code
+                self._again.add(topic)
             case Verdict.SPLIT:
                 self._directory.forget_limits(topic)
                 queue.split(len(batch))
@@ -369,8 +426,7 @@ class Transfer:
             case Verdict.TOPIC_REFUSED:
                 self._refuse_topic(refusal_by_code(topic, answer.code))
             case Verdict.FAILED:
-                raise ProduceFailed(queue.where, answer.code)
-        return verdict
+                self._failed = self._failed or ProduceFailed(where, answer.code)
 
     def _refuse_topic(self, refusal: Refusal) -> None:
         for queue in self.queues.values():
@@ -451,9 +507,19 @@ async def _not_writable(
     if in_sync >= in_sync_min:
         return None
     # More than there are replicas are asked for: most brokers are content with all of them.
-    if in_sync == replicas and await directory.leader_caps_in_sync_min(leader):
+    if in_sync == replicas and await _caps_in_sync_min(directory, leader):
         return None
     return transient_refusal(topic, codes.NOT_ENOUGH_REPLICAS)
+
+
+async def _caps_in_sync_min(directory: TopicDirectory, leader: int) -> bool:
+    """True if the leader is known to take writes with all replicas in sync. One that does not answer holds up its own topics
+    only."""
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return await directory.leader_caps_in_sync_min(leader)
+    except (BrokerUnavailable, TimeoutError):
+        return False
 
 
 async def too_large(directory: TopicDirectory, record: OutRecord, *, since_s: float) -> bool:

@@ -24,7 +24,7 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
-from clockwork.kafka.client import ANSWERED_S_MAX, RNG, KafkaContext, LastAnswer, Wire
+from clockwork.kafka.client import ANSWERED_S_MAX, RNG, KafkaContext, LastAnswer, Wire, first_answer
 from clockwork.settings.model import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,11 @@ REPLICAS: Final = 3
 """Replicas of an internal topic, where there are brokers enough."""
 IN_SYNC_MIN: Final = 2
 """Replicas, of three, that must have a record: one may be lost, and every acknowledged record is still there."""
+DELIVERIES_KAFKA_PARTITIONS: Final = 64
+"""Any number does: a marker's Kafka partition follows from its key. With more of them fewer slots share one, and a taker
+waits behind fewer open transactions of others."""
+DELIVERIES_SEGMENT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A taker that has no hint reads a Kafka partition of markers back to the start, and only closed segments are compacted."""
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
 COMMANDS_KAFKA_PARTITIONS: Final = 16
@@ -225,7 +230,7 @@ class TopicDirectory:
             self._wanted.update(topic for topic in topics if not self._fresh(topic, since_s))
             names, self._wanted = sorted(self._wanted), set()
             now_s = asyncio.get_running_loop().time()
-            answer = await self._wire.request(TopicLookup(names))
+            answer = await first_answer(lambda: self._wire.request(TopicLookup(names)))
             for error_code, name, _internal, kafka_partitions in answer.topics:
                 self._layouts.pop(name, None)
                 self._layouts[name] = _layout(error_code, kafka_partitions, now_s)
@@ -292,8 +297,6 @@ class TopicPlan:
     name: str
     kafka_partitions: int
     config: Mapping[str, str]
-    must_last: bool = True
-    """Acknowledged records must survive the loss of a broker."""
 
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
@@ -316,15 +319,13 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
             kafka_partitions=settings.shards,
             # Wake-ups are hints for the next seconds.
             config={"retention.ms": "3600000", "segment.ms": "3600000"},
-            must_last=False,
         ),
         TopicPlan(
             name=settings.deliveries_topic,
-            kafka_partitions=settings.shards,
+            kafka_partitions=DELIVERIES_KAFKA_PARTITIONS,
             config={
                 "cleanup.policy": "compact",
-                # Only closed segments are compacted, and a new owner reads from the end: both want them small.
-                "segment.bytes": "4194304",
+                "segment.bytes": str(DELIVERIES_SEGMENT_BYTES_MAX // 2),
                 "segment.ms": "3600000",
                 "min.cleanable.dirty.ratio": "0.1",
                 "max.message.bytes": "2097152",
@@ -340,10 +341,15 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
 
 
 def safe_config(plan: TopicPlan, *, replicas: int) -> dict[str, str]:
-    """The topic's settings, whatever the broker's own are; where there are replicas enough, one of them may be lost."""
-    safe = {"min.insync.replicas": str(IN_SYNC_MIN)} if plan.must_last and replicas >= REPLICAS else {}
-    # Compression by the broker would cost each commit, and gain little: markers are few bytes, and read at a take-over.
-    return {"compression.type": "producer"} | safe | dict(plan.config)
+    """The topic's settings, whatever the broker's own are. Where there are replicas enough, one of them may be lost; and one
+    that was not in sync does not lead, since it would lack acknowledged records (docs/design.md, 3)."""
+    safe = {
+        "min.insync.replicas": str(IN_SYNC_MIN if replicas >= REPLICAS else 1),
+        "unclean.leader.election.enable": "false",
+        # Compression by the broker would cost each commit, and gain little: markers are few bytes, and read at a take-over.
+        "compression.type": "producer",
+    }
+    return safe | dict(plan.config)
 
 
 async def create_internal_topics(kafka: KafkaContext) -> None:

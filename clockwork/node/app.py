@@ -12,21 +12,16 @@ from functools import partial
 from typing import Final
 
 from clockwork.access.gate import Access, open_access
-from clockwork.clock import ClockGuard, SystemClock
+from clockwork.clock import ClockGuard, HeldTimeWatch, SystemClock
 from clockwork.commands.worker import CommandWorker
-from clockwork.domain.sharding import ShardId
+from clockwork.domain.ownership import process_id
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CannotStart, Unavailable
+from clockwork.firing.context import FiringContext
 from clockwork.firing.dead_letters import dead_letter_topics
-from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
-from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
 from clockwork.firing.pause_watch import PauseWatch
-from clockwork.firing.settlement import Settlement
-from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
-from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import Takeover
 from clockwork.http.operations import AdminParts
 from clockwork.http.server import HttpServer, make_app
 from clockwork.kafka.client import KafkaContext
@@ -61,12 +56,6 @@ from clockwork.tls import CertWatch
 
 log = logging.getLogger(__name__)
 
-PASSES_AT_ONCE: Final = 32
-"""Passes under way on one node: bounds its memory, and lets each shard have its turn (first come, first served), however
-long another one's backlog is."""
-TAKEOVERS_AT_ONCE: Final = 16
-"""Take-overs under way: bounds the rush after a rebalance. Apart from the passes, since a take-over may wait long for a
-coordinator that is away, and healthy shards must not queue behind it."""
 PARENT_FD: Final = 0
 """Standard input, which in one of several processes is a pipe that ends with its parent (`clockwork.node.processes`)."""
 
@@ -84,6 +73,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
     clock = SystemClock()
     guard = ClockGuard(clock)
+    held_time = HeldTimeWatch(clock.ahead_ms)
     telemetry = PrometheusTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
@@ -96,37 +86,34 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
-        ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup)
+        process = process_id(rng.getrandbits(64))
+        ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup, process=process)
         destination_waits = DestinationWaits(
-            topic_wait_ms=settings.runner.topic_wait_ms, limits=rate_limits(settings.pace, telemetry)
+            topic_wait_ms=settings.runner.topic_wait_ms,
+            topic_missing=publisher.topic_missing,
+            limits=rate_limits(settings.pace, telemetry),
         )
-        takeover = Takeover(
-            store, publisher, telemetry, node=node_name, retention_ms=settings.runner.retention_ms, rng=rng
-        )
-        settlement = Settlement(store, destination_waits, clock, telemetry, rng, settings.runner, tracer=tracer)
         pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
-        shard_pass = ShardPass(
-            store,
-            TransactionalDelivery(takeover, settlement, telemetry),
-            AcknowledgedDelivery(publisher, settlement),
-            destination_waits,
-            clock,
-            guard,
-            telemetry,
-            settings.runner,
+        firing = FiringContext(
+            store=store,
+            publisher=publisher,
+            ownership=ownership,
+            destination_waits=destination_waits,
+            clock=clock,
+            trust=guard,
+            telemetry=telemetry,
+            rng=rng,
+            settings=settings.runner,
+            process=process,
+            node=node_name,
+            drain_timeout_ms=settings.http.drain_timeout_ms,
             pauses=pauses.current,
+            tracer=tracer,
         )
-        concurrency = ConcurrencyLimits(
-            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
-        )
-
-        def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, settings.runner)
-
-        supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=settings.http.drain_timeout_ms)
+        supervisor = Supervisor(firing, shards=settings.intake.shards)
         waker = WakeupSender(ownership, supervisor.tell)
-        watch = HealthWatch(store, guard, telemetry)
-        readiness = _readiness(role, guard, watch, publisher, supervisor, ownership)
+        watch = HealthWatch(store, guard, held_time, telemetry)
+        readiness = _readiness(role, guard, held_time, watch, publisher, supervisor, ownership)
         context = RequestContext(
             store=store,
             search=stores.search,
@@ -193,6 +180,7 @@ def _admin_parts(settings: Settings, stores: Stores, requests: RequestService) -
 def _readiness(
     role: Role,
     guard: ClockGuard,
+    held_time: HeldTimeWatch,
     watch: HealthWatch,
     publisher: KafkaPublisher,
     supervisor: Supervisor,
@@ -201,6 +189,7 @@ def _readiness(
     return NodeReadiness(
         role=role,
         guard=guard,
+        held_time=held_time,
         watch=watch,
         publisher=publisher,
         shards_owned=lambda: len(supervisor.shards),

@@ -1,10 +1,10 @@
-"""Health of a node: does the store answer, is the clock trusted, how late is the event loop?"""
+"""Health of a node: does the store answer, is the clock trusted, was it set back, how late is the event loop?"""
 
 import asyncio
 import logging
 from typing import Final
 
-from clockwork.clock import ClockGuard
+from clockwork.clock import ClockGuard, HeldTimeWatch
 from clockwork.errors import Unavailable
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
@@ -14,18 +14,21 @@ log = logging.getLogger(__name__)
 PING_INTERVAL_S: Final = 5.0
 """Well below the age at which the last clock comparison is too old, so that a few lost answers do no harm."""
 PING_AGAIN_S: Final = 1.0
+HELD_TIME_INTERVAL_S: Final = 1.0
 LAG_INTERVAL_S: Final = 0.25
 
 
 class HealthWatch:
     """Pings the store and measures the event loop until cancelled; readiness is decided from the results."""
 
-    def __init__(self, store: ScheduleStore, guard: ClockGuard, telemetry: Telemetry) -> None:
+    def __init__(self, store: ScheduleStore, guard: ClockGuard, held_time: HeldTimeWatch, telemetry: Telemetry) -> None:
         self._store = store
         self._guard = guard
+        self._held_time = held_time
         self._telemetry = telemetry
         self._store_error: str | None = "not asked yet"
         self._trusted: bool | None = None
+        self._set_back = False
 
     @property
     def store_error(self) -> str | None:
@@ -35,6 +38,7 @@ class HealthWatch:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ping(), name="watch-store")
+            group.create_task(self._watch_held_time(), name="watch-held-time")
             group.create_task(self._loop_lag(), name="watch-loop")
 
     async def _ping(self) -> None:
@@ -61,6 +65,21 @@ class HealthWatch:
             message = "Clock trust changed; an untrusted clock fires and accepts nothing"
             log.log(level, message, extra={"event": "clock.trust", "trusted": trusted, "skew_ms": skew_ms})
             self._trusted = trusted
+
+    async def _watch_held_time(self) -> None:
+        # Apart from the pings: one that waits for a store which is away must not leave a gap in the measured lead.
+        while True:
+            ahead_ms = self._held_time.ahead_ms()
+            self._telemetry.clock_held_ahead(ahead_ms / 1_000)
+            set_back = not self._held_time.trusted()
+            if set_back != self._set_back:
+                level = logging.ERROR if set_back else logging.INFO
+                message = "The machine's clock was set back, or has caught up again; until then the node is not ready"
+                log.log(
+                    level, message, extra={"event": "clock.set_back", "trusted": not set_back, "ahead_ms": ahead_ms}
+                )
+                self._set_back = set_back
+            await asyncio.sleep(HELD_TIME_INTERVAL_S)
 
     async def _loop_lag(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,10 +1,10 @@
-"""Readiness: the role of a node, and the reasons why it cannot fill it."""
+"""Readiness: the role of a node, and the reasons why it cannot fill it; and the one for which only a restart helps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clockwork.clock import ClockGuard
+from clockwork.clock import ClockGuard, HeldTimeWatch
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.node.health import HealthWatch
 
@@ -31,6 +31,7 @@ class NodeReadiness:
 
     role: Role
     guard: ClockGuard
+    held_time: HeldTimeWatch
     watch: HealthWatch
     publisher: KafkaPublisher
     shards_owned: Callable[[], int]
@@ -51,11 +52,19 @@ class NodeReadiness:
             found.append(f"the store: {self.watch.store_error}")
         if not self.guard.trusted():
             found.append("clock: too far from the store's, or not compared lately")
+        if not self.held_time.trusted():
+            found.append(f"clock: set back by {self.held_time.ahead_ms()} ms while the node ran")
         if self.role is Role.WORKER and not self.publisher.connected():
             found.append(f"Kafka does not answer: {self.publisher.trouble() or 'not asked yet'}")
         elif self.role is Role.WORKER and (trouble := self.group_trouble()) is not None:
             found.append(f"not in the consumer group: {trouble}")
         return found
+
+    def needs_restart(self) -> str | None:
+        """The reason why only a restart of the process helps; None: a restart helps against nothing."""
+        if self.held_time.needs_restart():
+            return f"clock: set back by {self.held_time.ahead_ms()} ms while the node ran, and a restart takes the new time"
+        return None
 
     def details(self) -> dict[str, object]:
         """State of each dependency. While Kafka is down the API goes on accepting, and names it here."""
@@ -67,6 +76,7 @@ class NodeReadiness:
             "storeTrouble": self.watch.store_error,
             "clock": "trusted" if self.guard.trusted() else "not trusted",
             "clockSkewMs": self.guard.skew_ms,
+            "clockSetBackMs": self.held_time.ahead_ms(),
             "group": self._group(),
             "groupTrouble": self.group_trouble() if self.role.fires else None,
             "shardsOwned": self.shards_owned(),

@@ -8,7 +8,7 @@ from clockwork.clock import SystemClock
 from clockwork.errors import CannotStart
 from clockwork.kafka.check import check_kafka
 from clockwork.kafka.client import KafkaContext
-from clockwork.kafka.ownership import leave_group
+from clockwork.kafka.group import leave_group
 from clockwork.kafka.security import kafka_cert_files, kafka_security
 from clockwork.kafka.topics import create_internal_topics
 from clockwork.ports.findings import merged

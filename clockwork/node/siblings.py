@@ -4,8 +4,9 @@ The processes of a node (`clockwork.node.processes`) listen on one port, and the
 A probe or a scrape would reach any one, and a metric would jump between the processes. So each process also answers on a
 Unix socket of its own, a file that only the node's user can open, and the process that is asked on the port asks all:
 
-    /livez    503 if a process runs and does not answer: only a restart helps against a loop that hangs. A process that has
-              died is no reason: the parent starts it again, and a restart of all would cost all their shards.
+    /livez    503 if a process runs and does not answer, or says so itself: only a restart helps against a loop that hangs,
+              or a clock that was set back far. A process that has died is no reason: the parent starts it again, and a
+              restart of all would cost all their shards.
     /readyz   503 with the reasons of each process that runs. A dead process takes no connections, so it is named in the
               details and is no reason: the others go on serving, and its shards move.
     /metrics  the series of all processes, each with the label `process`; `clockwork_process_up` tells which answered.
@@ -70,7 +71,11 @@ async def answering_siblings(sibling: Sibling, state: Readiness, figures: Metric
     """Answers the other processes on this process's own socket, for the length of a block. Raises: CannotStart."""
 
     async def show_state(_: web.Request) -> web.Response:
-        document = {"reasons": state.reasons(), "details": state.details()}
+        document = {
+            "reasons": state.reasons(),
+            "details": state.details(),
+            "needsRestart": state.needs_restart(),
+        }
         return web.Response(body=orjson.dumps(document), content_type="application/json")
 
     async def show_metrics(_: web.Request) -> web.Response:
@@ -103,16 +108,21 @@ class SiblingPages:
 
     @LIVEZ
     async def livez(self, _: web.Request) -> web.Response:
-        """Liveness: `503` if the event loop of a process that runs is not responsive."""
-        if silent := _silent(await self._ask_all("/state")):
-            return problem_response(problems.unavailable("; ".join(silent), more={"reasons": silent}))
+        """Liveness: `503` if a process runs and only a restart helps it."""
+        answers = await self._ask_all("/state")
+        reasons = _silent(answers)
+        for number, state in _states(answers).items():
+            if state["needsRestart"] is not None:
+                reasons.append(f"process {number}: {state['needsRestart']}")
+        if reasons:
+            return problem_response(problems.unavailable("; ".join(reasons), more={"reasons": reasons}))
         return _json({"status": "alive"})
 
     @READYZ
     async def readyz(self, _: web.Request) -> web.Response:
         """Readiness: `503` with the reasons of the processes that run and cannot do the work of their role."""
         answers = await self._ask_all("/state")
-        states = {number: orjson.loads(answer.body) for number, answer in answers.items() if answer is not None}
+        states = _states(answers)
         reasons = _silent(answers)
         reasons += [f"process {number}: {why}" for number, state in states.items() for why in state["reasons"]]
         each = {str(n): states[n]["details"] if n in states else "down" for n in range(self.sibling.count)}
@@ -162,6 +172,10 @@ async def _ask(socket: Path, path: str) -> _Answer:
         session.get(f"http://sibling{path}") as response,
     ):
         return _Answer(body=await response.read(), content_type=response.headers.get(hdrs.CONTENT_TYPE, "text/plain"))
+
+
+def _states(answers: _Answers) -> dict[int, Any]:
+    return {number: orjson.loads(answer.body) for number, answer in answers.items() if answer is not None}
 
 
 def _silent(answers: _Answers) -> list[str]:

@@ -5,6 +5,8 @@ process (tests, simulation) do not share series. Series with a closed set of lab
 on a rate sees nothing in a counter that is born at 1.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Final, get_args
 
 from prometheus_client import (
@@ -28,11 +30,15 @@ from clockwork.ports.telemetry import (
     CommandResult,
     CountResult,
     DeliveryResult,
+    HandOver,
+    IncarnationEnd,
     LetterPlace,
     Limit,
     Malformed,
+    ReleaseResult,
     RequestResult,
     StoreResult,
+    TransactionResult,
 )
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -41,6 +47,9 @@ _LATENESS_S: Final = (
     *(60.0, 300.0, 900.0, 3_600.0),
 )
 _RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+_SLOTS: Final = (0, 1)
+_PACE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 1.0)
+_HAND_OVER_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LOOP_LAG_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -65,28 +74,74 @@ class PrometheusTelemetry:
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _FAST_S) -> Histogram:
             return Histogram(name, text, labels, registry=registry, buckets=buckets)
 
-        self._requests = counter("clockwork_requests_total", "HTTP requests answered", "route", "status")
-        self._request_s = histogram("clockwork_request_seconds", "Time to answer a request", "route", "status")
-        self._schedules = counter("clockwork_schedules_total", "Results of requests about schedules", "result")
-        self._deliveries = counter("clockwork_deliveries_total", "Results of delivery attempts", "guarantee", "result")
+        # A series of a family is looked up for each schedule and each call; the library's own look-up takes a lock, and
+        # makes the labels' text anew, which costs more than counting. Only families of which no series is removed.
+        self._requests = cache(counter("clockwork_requests_total", "HTTP requests answered", "route", "status").labels)
+        self._request_s = cache(
+            histogram("clockwork_request_seconds", "Time to answer a request", "route", "status").labels
+        )
+        self._schedules = cache(
+            counter("clockwork_schedules_total", "Results of requests about schedules", "result").labels
+        )
+        self._deliveries = cache(
+            counter("clockwork_deliveries_total", "Results of delivery attempts", "guarantee", "result").labels
+        )
         self._dead_letters = counter(
             "clockwork_dead_letters_total", "Dead letters, by the topic that took them", "where"
         )
-        self._lateness = histogram(
-            "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
+        self._lateness = cache(
+            histogram(
+                "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
+            ).labels
         )
         self._due = gauge("clockwork_due", "Rows due and not yet delivered, as last seen", "shard")
         self._oldest = gauge("clockwork_oldest_due_seconds", "Time since the oldest of them was due", "shard")
         self._shards_owned = gauge("clockwork_shards_owned", "Shards that this node owns")
         self._rebalances = counter("clockwork_rebalances_total", "Rebalances seen")
-        self._fenced = counter("clockwork_fenced_total", "Shard loops stopped because another owner has their shard")
+        self._shards_assigned = gauge(
+            "clockwork_shards_assigned", "Shards that the consumer group assigns to this node"
+        )
+        self._fenced = counter(
+            "clockwork_fenced_total", "Incarnations of this node that ended because they were fenced"
+        )
+        self._ends = counter("clockwork_incarnation_ends_total", "Ends of incarnations of this node", "cause")
+        self._owners_fenced = counter(
+            "clockwork_owners_fenced_total", "Incarnations that this node fenced to take their shards"
+        )
         self._takeover = histogram("clockwork_takeover_seconds", "Time to become the owner of a shard")
-        self._batch = histogram("clockwork_batch_records", "Records in one Kafka transaction", buckets=_RECORDS)
+        self._takeovers = counter("clockwork_takeovers_total", "Shards taken over by this node", "hand_over")
+        self._release = histogram(
+            "clockwork_release_seconds", "Time to give up a shard", "result", buckets=_HAND_OVER_S
+        )
+        self._batch = histogram("clockwork_batch_records", "Rows in one committed Kafka transaction", buckets=_RECORDS)
         self._commit = histogram("clockwork_kafka_commit_seconds", "Time of one Kafka transaction, begin to commit")
-        self._store_call = histogram(
-            "clockwork_store_seconds", "Time of one call to the store", "store", "operation", "result"
+        self._transactions = counter(
+            "clockwork_transactions_total", "Kafka transactions of deliveries", "slot", "result"
+        )
+        self._heal = histogram(
+            "clockwork_slot_heal_seconds",
+            "Time to heal a slot after a refusal or an unknown commit",
+            "slot",
+            buckets=_HAND_OVER_S,
+        )
+        self._pace = histogram(
+            "clockwork_pace_wait_seconds", "Time by which the pace put off a transaction", buckets=_PACE_S
+        )
+        self._queue: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
+        gauge("clockwork_delivery_queue_rows", "Rows that wait for a transaction").set_function(
+            lambda: self._queue()[0]
+        )
+        gauge("clockwork_delivery_queue_oldest_seconds", "Time since the oldest of them was handed over").set_function(
+            lambda: self._queue()[1]
+        )
+        self._store_call = cache(
+            histogram("clockwork_store_seconds", "Time of one call to the store", "store", "operation", "result").labels
         )
         self._skew = gauge("clockwork_clock_skew_seconds", "This node's clock less the store's, as far as certain")
+        self._held_ahead = gauge(
+            "clockwork_clock_held_ahead_seconds",
+            "Lead of this node's time over the machine's clock, which was set back",
+        )
         self._loop_lag = histogram("clockwork_loop_lag_seconds", "Delay of the event loop", buckets=_LOOP_LAG_S)
         self._malformed = counter("clockwork_malformed_total", "Stored rows or records that cannot be read", "what")
         self._auth = counter("clockwork_auth_total", "Results of checked keys and tokens", "result")
@@ -109,13 +164,23 @@ class PrometheusTelemetry:
 
     def _create_closed_series(self) -> None:
         for result in get_args(RequestResult):
-            self._schedules.labels(result)
+            self._schedules(result)
         for guarantee in Guarantee:
-            self._lateness.labels(guarantee.value)
+            self._lateness(guarantee.value)
             for result in get_args(DeliveryResult):
-                self._deliveries.labels(guarantee.value, result)
+                self._deliveries(guarantee.value, result)
         for where in get_args(LetterPlace):
             self._dead_letters.labels(where)
+        for end in get_args(IncarnationEnd):
+            self._ends.labels(end)
+        for hand_over in get_args(HandOver):
+            self._takeovers.labels(hand_over)
+        for release in get_args(ReleaseResult):
+            self._release.labels(release)
+        for slot in _SLOTS:
+            self._heal.labels(str(slot))
+            for transaction in get_args(TransactionResult):
+                self._transactions.labels(str(slot), transaction)
         for what in get_args(Malformed):
             self._malformed.labels(what)
         for auth_result in get_args(AuthResult):
@@ -133,20 +198,20 @@ class PrometheusTelemetry:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def request(self, *, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._request_s.labels(route, str(status)).observe(seconds)
+        self._requests(route, str(status)).inc()
+        self._request_s(route, str(status)).observe(seconds)
 
     def schedule(self, result: RequestResult) -> None:
-        self._schedules.labels(result).inc()
+        self._schedules(result).inc()
 
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None:
-        self._deliveries.labels(guarantee.value, result).inc(count)
+        self._deliveries(guarantee.value, result).inc(count)
 
     def dead_letter(self, where: LetterPlace) -> None:
         self._dead_letters.labels(where).inc()
 
     def lateness(self, guarantee: Guarantee, seconds: float) -> None:
-        self._lateness.labels(guarantee.value).observe(seconds)
+        self._lateness(guarantee.value).observe(seconds)
 
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None:
         self._due.labels(str(shard)).set(rows)
@@ -161,24 +226,51 @@ class PrometheusTelemetry:
     def shards_owned(self, count: int) -> None:
         self._shards_owned.set(count)
 
+    def shards_assigned(self, count: int) -> None:
+        self._shards_assigned.set(count)
+
     def rebalance(self) -> None:
         self._rebalances.inc()
 
-    def fenced(self) -> None:
-        self._fenced.inc()
+    def incarnation_ended(self, end: IncarnationEnd) -> None:
+        self._ends.labels(end).inc()
+        if end == "fenced":
+            self._fenced.inc()
 
-    def takeover(self, seconds: float) -> None:
-        self._takeover.observe(seconds)
+    def owner_fenced(self) -> None:
+        self._owners_fenced.inc()
 
-    def batch(self, *, records: int, commit_seconds: float) -> None:
-        self._batch.observe(records)
-        self._commit.observe(commit_seconds)
+    def taken_over(self, hand_over: HandOver, *, seconds: float, shards: int = 1) -> None:
+        self._takeovers.labels(hand_over).inc(shards)
+        for _ in range(shards):
+            self._takeover.observe(seconds)
+
+    def released(self, result: ReleaseResult, *, seconds: float) -> None:
+        self._release.labels(result).observe(seconds)
+
+    def transaction(self, *, slot: int, result: TransactionResult, rows: int, seconds: float) -> None:
+        self._transactions.labels(str(slot), result).inc()
+        if result == "committed":
+            self._batch.observe(rows)
+            self._commit.observe(seconds)
+
+    def slot_healed(self, slot: int, *, seconds: float) -> None:
+        self._heal.labels(str(slot)).observe(seconds)
+
+    def pace_wait(self, seconds: float) -> None:
+        self._pace.observe(seconds)
+
+    def watch_delivery_queue(self, read: Callable[[], tuple[int, float]]) -> None:
+        self._queue = read
 
     def store_call(self, *, store: str, operation: str, result: StoreResult, seconds: float) -> None:
-        self._store_call.labels(store, operation, result).observe(seconds)
+        self._store_call(store, operation, result).observe(seconds)
 
     def clock_skew(self, seconds: float) -> None:
         self._skew.set(seconds)
+
+    def clock_held_ahead(self, seconds: float) -> None:
+        self._held_ahead.set(seconds)
 
     def loop_lag(self, seconds: float) -> None:
         self._loop_lag.observe(seconds)

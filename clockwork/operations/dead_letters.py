@@ -154,19 +154,15 @@ class Discarder:
         async with context.deadline() as deadline:
             while True:
                 try:
-                    pointer = await context.store.read_pointer(client_id, schedule_key)
-                    if pointer is None or await state.forgotten(context, pointer):
+                    found = await state.read_key(context, client_id, schedule_key, deadline)
+                    if found.pointer is None or found.view is None:
                         return NotFound()
-                    view = await state.view_at(context, pointer)
-                    if view is not None:
-                        if not failed_with(view, delivery_id):
-                            return NotOpen(view.status, readable=view.schedule is not None)
-                        return Discarded(await context.store.discard(pointer, at_ms=context.clock.now_ms()))
-                    why = state.BEING_CHANGED
+                    if not failed_with(found.view, delivery_id):
+                        return NotOpen(found.view.status, readable=found.view.schedule is not None)
+                    return Discarded(await context.store.discard(found.pointer, at_ms=context.clock.now_ms()))
                 except (Contested, StoreUnavailable) as error:
                     # A write may have been applied all the same: the next round reads.
-                    why = f"the dead letter could not be discarded in time: {error}"
-                await deadline.pause(why)
+                    await deadline.pause(f"the dead letter could not be discarded in time: {error}")
 
 
 def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:

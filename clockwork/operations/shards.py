@@ -1,34 +1,40 @@
-"""Shards for operators: the owner and the lag of each, and `fence`, which makes an owner take its shard over again.
+"""Shards for operators: the owner and the lag of each, and `fence`, which ends an owner that seems stuck.
 
-`fence` raises a shard's epoch without a new owner: the third step of a take-over without the others. The owner's next
-frontier write is refused, so it discards its lease and goes through take-over, as after any fence; the wake-up makes
-it do so at once. That is safe at any moment, because it equals a new owner that dies just after that step. The
-producer of the old owner is not fenced by it, so a transaction that it has begun is committed and named in its
-marker, or not at all. Rows up to the stored frontier still cannot be cancelled. And no owner writes retry marks in
-the name of the new epoch, so no cancel can believe a wait that the old owner does not keep. (A take-over that raised
-the epoch before its init would do exactly that, hence its own order.)
+`fence` sets the flag of the incarnation that owns a shard: the first step of a take-over (T2a in docs/design.md, 5)
+without the others. It is safe at any moment, because it equals a taker that dies just after that step. From then on the
+incarnation's frontier stands still. Its next frontier write is refused, as is its next check after an init (R2), and it
+gives up. Its process begins the next incarnation, which takes the shards over; or the process does to which the consumer
+group assigns them by then. A transaction that the fenced incarnation has begun is committed and named in its marker, or
+not at all, and the take-over finds out which. Rows up to its stored frontier cannot be cancelled, before or after.
 
-`fence` does not move the shard to another node: the consumer group assigns it, and the same node takes it again. To
-move a shard, stop its node.
+The fence is the incarnation's, so *all* its shards change hands, not the named one alone. Each of them pauses for the time
+of a take-over. The same call again fences the next owner.
+
+It moves no shard to another node: the consumer group assigns them. To move the shards of a node, stop that node.
 """
 
+import logging
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
-from clockwork.errors import ConditionFailed, StoreUnavailable, Unreadable
+from clockwork.errors import StoreUnavailable, Unreadable
 from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.settings.model import IntakeSettings
 
-SHARDS_AT_ONCE: Final = 16
-"""Shards that are read side by side, two small reads each."""
+log = logging.getLogger(__name__)
+
+READS_AT_ONCE: Final = 16
+"""Small reads side by side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +43,9 @@ class ShardView:
 
     shard: ShardId
     state: ShardState | None
-    """None: its item cannot be read."""
+    """None: its item is lost or cannot be read."""
+    owner: NodeState | None
+    """The item of the incarnation that owns it. None: it has no owner, or that one's item is lost or cannot be read."""
     oldest_due_ms: int | None
     """Due time of the row at the lowest position, which may await cleanup; None: there is no row."""
     lag_ms: int
@@ -45,8 +53,24 @@ class ShardView:
     problem: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FencedOwner:
+    """An incarnation that is fenced, and the shards that it owned."""
+
+    owner: NodeState
+    shards: tuple[ShardId, ...]
+    """All shards whose items named it, just before or just after: they change hands."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoOwner:
+    """The shard has no owner, so nothing was fenced."""
+
+    shard: ShardId
+
+
 class ShardAdmin:
-    """Shows shards, and fences them."""
+    """Shows shards, and fences their owners."""
 
     def __init__(
         self, store: ScheduleStore, waker: Waker, clock: Clock, rng: random.Random, settings: IntakeSettings
@@ -64,36 +88,80 @@ class ShardAdmin:
 
     async def shards(self) -> tuple[ShardView, ...]:
         """All shards. Raises: Unavailable."""
-        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.enforced():
-            return tuple(await gather_bounded(self._view, map(ShardId, range(self.count)), at_once=SHARDS_AT_ONCE))
+        deadline = RequestDeadline(self._settings.request_timeout_ms, self._rng)
+        async with deadline.enforced():
+            states = await self._states()
+            incarnations = sorted({state.owner for state in states.values() if state.owner is not None})
+            nodes = await gather_bounded(self._node, incarnations, at_once=READS_AT_ONCE)
+            view = partial(self._view, states, dict(zip(incarnations, nodes, strict=True)))
+            return tuple(await gather_bounded(view, self._all(), at_once=READS_AT_ONCE))
 
-    async def fence(self, shard: ShardId) -> ShardView:
-        """Makes the shard's owner begin anew. Raises: Unavailable (it may have been done), Unreadable."""
-        by = f"operator/{self._rng.getrandbits(64):016x}"
-        patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
-        async with patience.enforced():
-            stored = await self._store.read_shard(shard)
-            while True:
-                try:
-                    stored = await self._store.raise_epoch(shard, expected=stored.epoch, owner=by)
-                    break
-                except ConditionFailed:
-                    # A node has just taken it over, which is the purpose; or an earlier try of this call was applied.
-                    break
-                except StoreUnavailable as error:
-                    await patience.pause(f"the shard could not be fenced in time: {error}")
-            # Past the stored frontier: up to there its owner has nothing to write that could be refused.
-            self._waker.wake(shard, NewlyDue(max(self._clock.now_ms(), stored.frontier_ms + 1)))
-            return await self._view(shard)
+    async def fence(self, shard: ShardId) -> FencedOwner | NoOwner:
+        """Fences the incarnation that owns the shard. Raises: Unavailable (it may have been done), Unreadable."""
+        deadline = RequestDeadline(self._settings.request_timeout_ms, self._rng)
+        async with deadline.enforced():
+            before = await self._states()
+            state = before.get(shard)
+            if state is None:
+                raise Unreadable(f"the item of shard {shard} is lost or cannot be read")
+            if state.owner is None:
+                return NoOwner(shard)
+            owner = await self._set_flag(state.owner, deadline)
+            # Read again: it may have taken shards until it was fenced, and some may have been taken from it since.
+            after = await self._states()
+            shards = tuple(
+                each
+                for each in self._all()
+                if any(each in states and states[each].owner == owner.incarnation for states in (before, after))
+            )
+            # Past the stored frontier: up to there the incarnation has nothing to write that could be refused.
+            due_ms = max(self._clock.now_ms(), owner.frontier_ms + 1)
+            for each in shards:
+                self._waker.wake(each, NewlyDue(due_ms))
+            extra = {"event": "incarnation.fenced_by_operator", "incarnation": owner.incarnation, "shards": len(shards)}
+            log.warning("An operator fenced an incarnation", extra=extra)
+            return FencedOwner(owner=owner, shards=shards)
 
-    async def _view(self, shard: ShardId) -> ShardView:
+    def _all(self) -> list[ShardId]:
+        return [ShardId(number) for number in range(self.count)]
+
+    async def _states(self) -> Mapping[ShardId, ShardState]:
+        return await self._store.read_shards(self._all())
+
+    async def _set_flag(self, incarnation: IncarnationId, deadline: RequestDeadline) -> NodeState:
+        while True:
+            try:
+                return await self._store.fence(incarnation, at_ms=self._clock.now_ms())
+            except StoreUnavailable as error:
+                await deadline.pause(f"the owner could not be fenced in time: {error}")
+
+    async def _node(self, incarnation: IncarnationId) -> NodeState | str:
+        """The item of an owner, or the reason why there is none to show. Each is read alone, so that one that cannot be read
+        does not hide the others."""
+        try:
+            node = (await self._store.read_nodes([incarnation])).get(incarnation)
+        except Unreadable as error:
+            return str(error)
+        return f"its owner, incarnation {incarnation}, has no item" if node is None else node
+
+    async def _view(
+        self,
+        states: Mapping[ShardId, ShardState],
+        nodes: Mapping[IncarnationId, NodeState | str],
+        shard: ShardId,
+    ) -> ShardView:
         page = await self._store.read_page(shard, after=None, rows_max=1)
         oldest_ms = page.rows[0].due_ms if page.rows else None
-        lag_ms = 0 if oldest_ms is None else max(0, self._clock.now_ms() - oldest_ms)
-        state, problem = None, None
-        try:
-            state = await self._store.read_shard(shard)
-        except Unreadable as error:
-            problem = str(error)
-        return ShardView(shard=shard, state=state, oldest_due_ms=oldest_ms, lag_ms=lag_ms, problem=problem)
+        state = states.get(shard)
+        node = nodes[state.owner] if state is not None and state.owner is not None else None
+        problem = node if isinstance(node, str) else None
+        if state is None:
+            problem = "its item is lost or cannot be read: no node works on it"
+        return ShardView(
+            shard=shard,
+            state=state,
+            owner=node if isinstance(node, NodeState) else None,
+            oldest_due_ms=oldest_ms,
+            lag_ms=0 if oldest_ms is None else max(0, self._clock.now_ms() - oldest_ms),
+            problem=problem,
+        )

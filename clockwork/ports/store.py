@@ -3,10 +3,10 @@ start. `stores.open_stores` opens one."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -42,11 +42,32 @@ class End:
     """None for a row whose key cannot be read."""
     first_stands: bool
     """True if an outcome that is stored already stays (at_least_once). False: it is overwritten: all writers write
-    the same (exactly_once)."""
+    the same (exactly_once). All but those that could not read the row, an older node say: an outcome without content
+    is put only where none stands, whatever is said here."""
+
+    @property
+    def only_if_absent(self) -> bool:
+        """True if the outcome is put only where none stands."""
+        return self.first_stands or self.outcome is None or self.outcome.schedule is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyState:
+    """A key as it was at one moment."""
+
+    pointer: Pointer | None
+    outcome: Outcome | None
+    """The outcome at the position that was asked for."""
+    row_there: bool
+    """True if a row stands at that position, readable or not."""
+
+
+CLAIMS_MAX: Final = 99
+"""Shards taken in one transaction: DynamoDB takes 100 actions, and one of them checks the taker."""
 
 
 class ScheduleStore(Protocol):
-    """Rows, pointers, outcomes, notes of commands, and the state of each shard.
+    """Rows, pointers, outcomes, notes of commands, and the items of shards and incarnations.
 
     Every read is strongly consistent; every write of several items is one atomic transaction, but for `finish`. A
     transaction is atomic for its writer only: another reader may see one of its items and not yet the next.
@@ -66,11 +87,12 @@ class ScheduleStore(Protocol):
         ...
 
     async def create(
-        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+        self, row: Row, pointer: Pointer, *, replaces: Pointer | None, note: NoteChange | None = None
     ) -> None:
-        """Puts the pointer and the row. `replaces_version`: None if no pointer may exist, else the version of the one
-        that it takes over. By command also moves the `note`. The same call again (same position) after an unknown
-        outcome is the same create.
+        """Puts the pointer and the row. `replaces`: None if no pointer may exist, else the one that is taken over, which has
+        to stand as it was read, version *and* position: versions restart when a pointer is deleted, positions never
+        repeat. By command also moves the `note`. The same call again (same position) after an unknown outcome is the same
+        create.
 
         Raises: ConditionFailed (another pointer or note is there), TransactionConflict (nothing written).
         """
@@ -92,8 +114,25 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
-        """Lets the pointer live at least until then, if it still points to this row's position; else does nothing."""
+    async def push_pointer_expiry(self, pointer_of: RowName, *, expires_at_s: int) -> None:
+        """Lets the pointer live until then, if it still points to this row's position; else does nothing. The row's key is
+        readable."""
+        ...
+
+    async def read_key_state(self, pointer: Pointer) -> KeyState:
+        """Reads the pointer of a key, and the outcome and the row at the position of the given one, as of one moment
+        (TransactGetItems): unlike three reads, it does not see a transaction half applied.
+
+        Raises: TransactionConflict (one is being applied), Unreadable.
+        """
+        ...
+
+    async def put_unreadable_outcome(self, pointer: Pointer, outcome: Outcome) -> None:
+        """Puts the outcome if none is there, if the pointer stands as it was read, version and position, and if no row is at
+        its position, all in one transaction.
+
+        Raises: ConditionFailed, TransactionConflict (nothing was written).
+        """
         ...
 
     # --- rows, as a cancel or reschedule sees them
@@ -126,36 +165,94 @@ class ScheduleStore(Protocol):
         hold: RequestId,
         row: Row,
         pointer: Pointer,
-        replaces_version: int,
+        replaces: Pointer,
         note: NoteChange | None = None,
     ) -> None:
         """Deletes the named row if it still bears this hold, puts its outcome, `superseded`, the new row, and the pointer
-        if its version is `replaces_version`. The new row may be in another shard. By command also moves the `note`.
+        if `replaces` stands as it was read, version and position. The new row may be in another shard. By command also
+        moves the `note`.
 
         Raises: ConditionFailed (nothing written), TransactionConflict (nothing written).
         """
         ...
 
-    # --- a shard, as its owner sees it
+    # --- incarnations, and the shards that they own
+
+    async def start_incarnation(self, incarnation: IncarnationId, *, node: str) -> None:
+        """Puts the item of an incarnation that has read nothing yet: frontier 0, not fenced, no slots. `node` is for people.
+
+        Raises: ConditionFailed (the id is taken, not by an earlier copy of this request).
+        """
+        ...
+
+    async def read_nodes(self, incarnations: Sequence[IncarnationId]) -> Mapping[IncarnationId, NodeState]:
+        """Reads the items that exist. Raises: Unreadable."""
+        ...
+
+    async def list_nodes(self) -> Sequence[NodeState]:
+        """Reads the items of all incarnations: a scan, for the sweep and for operators. Those that cannot be read are left
+        out and logged."""
+        ...
+
+    async def raise_frontier(self, incarnation: IncarnationId, *, frontier_ms: int, hints: Mapping[int, int]) -> int:
+        """Raises the frontier to at least `frontier_ms` and sets the hints of these slots with it; returns the stored
+        frontier. Never lowers it.
+
+        Raises: Fenced (the item is fenced or absent).
+        """
+        ...
+
+    async def raise_slots(self, incarnation: IncarnationId, *, slots: int) -> None:
+        """Raises the number of slots to at least `slots`. Raises: Fenced (the item is fenced or absent)."""
+        ...
+
+    async def fence(self, incarnation: IncarnationId, *, at_ms: int) -> NodeState:
+        """Sets the flag `fenced`, unless it is set already; returns the item as it is then: its frontier is final.
+
+        Raises: Unreadable (there is no such item).
+        """
+        ...
+
+    async def delete_node(self, incarnation: IncarnationId) -> None:
+        """Deletes the item if it is fenced. May be repeated: an absent item is a success. Raises: ConditionFailed (not
+        fenced)."""
+        ...
 
     async def read_shard(self, shard: ShardId) -> ShardState:
         """Reads the shard's item. Raises: Unreadable if it does not exist: that is an error, never a zero."""
         ...
 
-    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
-        """Sets epoch `expected + 1` and the owner if the epoch is `expected`; returns the item as it is then. `owner`
-        names this one take-over, so that a repeat by the library is recognised.
+    async def read_shards(self, shards: Sequence[ShardId]) -> Mapping[ShardId, ShardState]:
+        """Reads the items of these shards; one that does not exist or cannot be read is left out and logged as an error."""
+        ...
 
-        Raises: ConditionFailed.
+    async def read_shard_and_node(
+        self, shard: ShardId, incarnation: IncarnationId | None
+    ) -> tuple[ShardState, NodeState | None]:
+        """Reads the shard's item, and beside it, in one round trip, the item of an incarnation (None: not asked for, or
+        absent). Two reads, not a snapshot. Raises: Unreadable."""
+        ...
+
+    async def take_shards(self, claims: Sequence[ShardClaim], *, taker: IncarnationId) -> None:
+        """Makes `taker` the owner of all these shards, at most `CLAIMS_MAX`, in one transaction: each with the epoch
+        raised by one and the claim's floor, if its epoch is the claim's; and all if the taker's own item is there and not
+        fenced. A repeat of the same call is recognised, by owner and epoch and by the request's token.
+
+        Raises: Fenced (the taker's item is fenced or absent), ShardsContested (names the shards whose epochs are other ones,
+        or whose items are lost; nothing was written), TransactionConflict (nothing was written).
         """
         ...
 
-    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
-        """Raises the frontier to at least `frontier_ms`; returns the stored one. Never lowers it.
+    async def release_shard(self, shard: ShardId, *, epoch: int, owner: IncarnationId, floor_ms: int) -> None:
+        """Removes the owner and sets the floor, if epoch and owner are these. The same call again is the same release, as
+        long as the shard has no next owner.
 
-        Raises: Fenced (the epoch is another one).
+        Raises: ConditionFailed (they are not: the owner was fenced, or an earlier copy of this request was applied, and the
+        shard was taken since), Unreadable (the shard has no item).
         """
         ...
+
+    # --- rows, as their owner sees them
 
     async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
         """Reads rows in position order behind `after` (None: from the lowest), at most `rows_max` and about 1 MB. Rows

@@ -27,6 +27,7 @@ from clockwork.requests.results import (
     VersionCondition,
     VersionDiffers,
 )
+from clockwork.requests.state import Unseen
 
 
 async def cancel_schedule(
@@ -52,35 +53,48 @@ async def cancel_schedule(
                 ended = await state.outcome_at(context, tried)
                 if ended is not None and ended.state is not EndState.SUPERSEDED:
                     return _result(tried, ended)
-            if pointer is None or await state.forgotten(context, pointer):
+            if pointer is None:
                 return NotFound()
-            if not condition.holds(pointer.version):
-                view = await state.view_at(context, pointer)
-                if view is not None:
-                    # A schedule that could not be cancelled anyway is refused for that (RFC 9110, 13.2.1).
-                    cancellable = view.status in (Status.PENDING, Status.CANCELLED)
-                    return VersionDiffers(view) if cancellable else state.refused(view)
-                await deadline.pause(state.BEING_CHANGED)
-                continue
-            tried = pointer
-            end = await _cancel_row(context, pointer, deadline, command)
+            if condition.holds(pointer.version):
+                tried = pointer
+                end = await _cancel_row(context, pointer, deadline, command)
+            else:
+                refused = await _refused_for_version(context, pointer)
+                if not isinstance(refused, Unseen):
+                    return refused
+                end = refused
         except StoreUnavailable as error:
             # A write may have been applied all the same: the next round reads its outcome, which is the answer.
             await deadline.pause(f"the schedule could not be cancelled in time: {error}")
             continue
-        if isinstance(end, Row | BrokenRow):
-            return Refused(Reason.IN_FLIGHT, state.pending_view(pointer, end))
-        if end.state is not EndState.SUPERSEDED:
-            if command is not None and not command.had_effect:
-                await command.recognise_effect()
-            return _result(pointer, end)
+        match end:
+            case Row() | BrokenRow():
+                return Refused(Reason.IN_FLIGHT, state.pending_view(pointer, end))
+            case Unseen.RETENTION_OVER:
+                return NotFound()
+            case Unseen.BEING_CHANGED:
+                await deadline.pause(state.BEING_CHANGED)
+            case Outcome() if end.state is not EndState.SUPERSEDED:
+                if command is not None and not command.had_effect:
+                    await command.recognise_effect()
+                return _result(pointer, end)
+
+
+async def _refused_for_version(context: RequestContext, pointer: Pointer) -> VersionDiffers | Refused | Unseen:
+    """The answer where the condition does not hold for the pointer's version."""
+    view = await state.state_at(context, pointer)
+    if isinstance(view, Unseen):
+        return view
+    # A schedule that could not be cancelled anyway is refused for that (RFC 9110, 13.2.1).
+    cancellable = view.status in (Status.PENDING, Status.CANCELLED)
+    return VersionDiffers(view) if cancellable else state.refused(view)
 
 
 async def _cancel_row(
     context: RequestContext, pointer: Pointer, deadline: RequestDeadline, command: CommandDedup | None
-) -> Outcome | Row | BrokenRow:
-    """Tries until the schedule at this position has an outcome, by this request or another writer; or returns its row,
-    if that is in flight."""
+) -> Outcome | Row | BrokenRow | Unseen:
+    """Tries until the schedule at this position has an outcome, by this request or another writer; or returns its row, if
+    that is in flight; or the reason why it has neither."""
     attempts = HoldAttempts(context, pointer, deadline)
     while True:
         try:
@@ -109,7 +123,7 @@ async def _decide(context: RequestContext, pointer: Pointer, held: Held, command
     )
     if command is not None:
         await command.check()
-    note = command.change(expires_at_s=outcome.expires_at_s) if command is not None else None
+    note = command.change(due_ms=held.row.due_ms) if command is not None else None
     await context.store.cancel(pointer.row_name, outcome, hold=held.by, note=note)
     if command is not None:
         command.had_effect = True

@@ -3,10 +3,12 @@
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from clockwork.clock import Clock, ClockTrust
+from clockwork.domain.ownership import IncarnationId
+from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockUntrusted
 from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
@@ -45,6 +47,8 @@ class RequestContext:
     tracer: Tracer = NO_TRACER
     lists: bool = True
     """False: this cluster keeps no index to list schedules from."""
+    last_owners: dict[ShardId, IncarnationId] = field(default_factory=dict)
+    """The owner of each shard as this node last saw it: a guess, which saves a round trip when it is right (`hold`)."""
 
     @cached_property
     def acceptance(self) -> AcceptanceClock:

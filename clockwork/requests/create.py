@@ -1,8 +1,11 @@
 """Accepting a schedule: one transaction puts the pointer and the row, or neither.
 
 `201` only after that transaction; a repeat of the same create is recognised by its digest, which stays with the pointer
-through every reschedule and after the end. A key whose schedule has ended is taken over: on condition of the very pointer
-whose outcome was read, strongly, so that two takers cannot both win.
+through every reschedule and after the end. A key whose schedule has ended is taken over: on condition of the very pointer,
+version *and* position, whose outcome was read, strongly, so that two takers cannot both win. A pointer's version alone would
+not do: versions restart when a pointer is deleted, positions never repeat. A key whose outcome has expired is taken over
+only after one read of pointer, row and outcome has found the pointer alone (`state.decide_unseen`): the pointer's own date
+decides nothing, because the row of a paused client waits for as long as it is paused.
 
 The row's position orders it behind everything that was accepted before. `accepted_us`, which a batch gives, is the time of
 acceptance that was reserved for the item when the batch began: the topic look-ups and key take-overs of its items take
@@ -10,9 +13,9 @@ differently long, and must not reorder them.
 """
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.position import RANDOM_DIGITS, acceptance_of, accepted_ms_of, new_position
-from clockwork.domain.schedule import NewSchedule, Pointer, Row, Schedule
-from clockwork.domain.sharding import shard_of
+from clockwork.domain.position import RANDOM_DIGITS, acceptance_of, accepted_ms_of, due_ms_of, new_position
+from clockwork.domain.schedule import NewSchedule, Pointer, Row, Schedule, pointer_expiry_s
+from clockwork.domain.sharding import ShardId, shard_of
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import (
     ConditionFailed,
@@ -61,10 +64,9 @@ async def create_schedule(
     replaces: Pointer | None = None
     while True:
         pointer = _pointer(context, new, row)
-        note = command.change(expires_at_s=pointer.expires_at_s) if command is not None else None
-        replaces_version = replaces.version if replaces is not None else None
+        note = command.change(due_ms=row.due_ms) if command is not None else None
         try:
-            await context.store.create(row, pointer, replaces_version=replaces_version, note=note)
+            await context.store.create(row, pointer, replaces=replaces, note=note)
         except ConditionFailed:
             found = await _result_or_replaceable(context, new, row, deadline, command)
             if not isinstance(found, Pointer | None):
@@ -103,24 +105,22 @@ async def _result_or_replaceable(
     command: CommandDedup | None,
 ) -> CreateResult | Pointer | None:
     """After a create found a pointer under its key: its result; or the pointer that it may replace; None if that is gone."""
-    while True:
-        pointer = await context.store.read_pointer(new.client_id, new.schedule_key)
-        if pointer is None or await state.forgotten(context, pointer):
-            return pointer
-        view = await state.view_at(context, pointer)
-        if view is not None:
-            if mine is not None and pointer.position == mine.position:
-                return _accepted(context, view, mine, command)  # written by a try whose answer was lost
-            if pointer.digest == new.digest:
-                return Repeated(view)
-            return KeyTaken(view) if view.status is Status.PENDING else pointer
-        await deadline.pause(state.BEING_CHANGED)
+    found = await state.read_key(context, new.client_id, new.schedule_key, deadline)
+    pointer, view = found.pointer, found.view
+    if pointer is None or view is None:
+        return pointer
+    if mine is not None and pointer.position == mine.position:
+        return _accepted(context, view, mine, command)  # written by a try whose answer was lost
+    if pointer.digest == new.digest:
+        announce_pending(context, view)
+        return Repeated(view)
+    return KeyTaken(view) if view.status is Status.PENDING else pointer
 
 
 def _accepted(context: RequestContext, view: ScheduleView, row: Row, command: CommandDedup | None) -> Created:
     if command is not None:
         command.had_effect = True
-    announce(context, row)
+    announce(context, row.shard, due_ms=row.due_ms)
     return Created(view)
 
 
@@ -182,12 +182,19 @@ def new_delivery_id(context: RequestContext) -> str:
 
 
 def pointer_expires_at_s(context: RequestContext, row: Row) -> int:
-    """TTL of a pointer to this row: twice the retention after its due time or its acceptance, the later of them."""
-    latest_ms = max(row.due_ms, accepted_ms_of(row.position))
-    return (latest_ms + 2 * context.settings.retention_ms) // 1_000
+    """TTL of a pointer to this row."""
+    accepted_ms, retention_ms = accepted_ms_of(row.position), context.settings.retention_ms
+    return pointer_expiry_s(due_ms=row.due_ms, at_ms=accepted_ms, retention_ms=retention_ms)
 
 
-def announce(context: RequestContext, row: Row) -> None:
-    """Wakes the owner of the row's shard, unless its next scan comes early enough."""
-    if row.due_ms <= context.clock.now_ms() + context.settings.scan_interval_ms:
-        context.waker.wake(row.shard, NewlyDue(row.due_ms))
+def announce(context: RequestContext, shard: ShardId, *, due_ms: int) -> None:
+    """Wakes the owner of the shard of a row that is due then, unless its next scan comes early enough."""
+    if due_ms <= context.clock.now_ms() + context.settings.scan_interval_ms:
+        context.waker.wake(shard, NewlyDue(due_ms))
+
+
+def announce_pending(context: RequestContext, view: ScheduleView) -> None:
+    """Wakes the owner of a schedule that a repeated request found pending: the first request's wake-up may be lost, as its
+    answer was, by a node that died in between. Without it the row is late by up to a scan interval."""
+    if view.status is Status.PENDING:
+        announce(context, view.shard, due_ms=due_ms_of(view.position))

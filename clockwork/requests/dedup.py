@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange, note_change
-from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.domain.schedule import ClientId, ScheduleKey, outcome_expiry_s
 from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerFormat, Unreadable
 from clockwork.requests.context import RequestContext
 
@@ -36,10 +36,10 @@ class CommandDedup:
         if self._note is not None and self._note.covers(self._place):
             raise CommandAlreadyProcessed
 
-    def change(self, *, expires_at_s: int) -> NoteChange:
-        """The move of the note from where `check` read it to this command; part of the effect's transaction. The note is
-        kept at least until `expires_at_s`."""
-        return note_change(self._note, self._place, by=self._by_effect, expires_at_s=expires_at_s)
+    def change(self, *, due_ms: int) -> NoteChange:
+        """The move of the note from where `check` read it to this command; part of the effect's transaction. `due_ms`: the
+        due time of the schedule that the command sets or ends."""
+        return note_change(self._note, self._place, by=self._by_effect, expires_at_s=self._expiry_s(due_ms))
 
     async def recognise_effect(self) -> None:
         """Sets `had_effect` if the effect that was found is this command's own, by a transaction whose answer was lost.
@@ -58,11 +58,7 @@ class CommandDedup:
         while True:
             try:
                 await self.check()
-                # The broker's time counts as well: with a clock that is days behind the note would be short-lived.
-                kept_until_ms = (
-                    max(self._context.clock.now_ms(), self._place.at_ms) + self._context.settings.retention_ms
-                )
-                move = note_change(self._note, self._place, by=self._by_close, expires_at_s=kept_until_ms // 1_000)
+                move = note_change(self._note, self._place, by=self._by_close, expires_at_s=self._expiry_s())
                 await self._context.store.note_command(*self._name, move)
             except ConditionFailed:
                 await asyncio.sleep(self._context.rng.uniform(0, PAUSE_S_MAX))
@@ -74,3 +70,9 @@ class CommandDedup:
                 return True  # no node can carry out any command of this key
             else:
                 return True
+
+    def _expiry_s(self, due_ms: int = 0) -> int:
+        """Expiry of the note: retention after the later of this command and the due time."""
+        # The broker's time counts as well: with a clock that is days behind the note would be short-lived.
+        end_ms = max(self._context.clock.now_ms(), self._place.at_ms)
+        return outcome_expiry_s(due_ms=due_ms, end_ms=end_ms, retention_ms=self._context.settings.retention_ms)

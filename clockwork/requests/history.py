@@ -12,6 +12,7 @@ from clockwork.domain.position import Position, acceptance_of
 from clockwork.domain.schedule import ClientId, Outcome, ScheduleKey
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
+from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import NotFound
 
 CHUNK_OUTCOMES: Final = 50
@@ -30,16 +31,25 @@ class HistoryPage:
 
 
 async def history_page(
-    context: RequestContext, client_id: ClientId, schedule_key: ScheduleKey, *, after: Position | None, limit: int
+    context: RequestContext,
+    client_id: ClientId,
+    schedule_key: ScheduleKey,
+    deadline: RequestDeadline,
+    *,
+    after: Position | None,
+    limit: int,
 ) -> HistoryPage | NotFound:
     """The outcomes behind `after`, at most `limit`. Raises: Unavailable, Unreadable."""
     newest_first = sorted(await context.search.read_ended(client_id, schedule_key), key=acceptance_of, reverse=True)
     behind = [p for p in newest_first if after is None or acceptance_of(p) < acceptance_of(after)]
     page = await _page(context, client_id, schedule_key, behind, limit)
     if not page.outcomes and after is None:
-        pointer = await context.store.read_pointer(client_id, schedule_key)
-        if pointer is None or await state.forgotten(context, pointer):
+        view = await state.read_state(context, client_id, schedule_key, deadline)
+        if view is None:
             return NotFound()
+        if view.outcome is not None:
+            # It ended since, or its row is known only now to have been unreadable.
+            return HistoryPage(outcomes=(view.outcome,), next_after=None)
     return page
 
 

@@ -8,6 +8,13 @@
 `cancel` and `reschedule` take these steps in this order and differ in the transaction of step 4. This module has steps 2
 and 3, and the rule for a step that fails.
 
+The frontier of step 3 is the greater of the shard's floor (up to there earlier owners may have read) and the frontier of its
+owner's incarnation; each alone would lie (docs/protocol.md: x-look-floor). The shard's item says which incarnation that is,
+and only when it is read after the hold (x-look-before). One round trip is mostly enough: the item of the owner that this
+node saw last is read beside it. That is a guess, and counts only if the shard's item names the same incarnation
+(x-look-remembered, s-look-checked). A change of owner between the two reads is harmless: an owner that comes after the
+shard's item was read queries after the hold.
+
 A hold decides nothing: a node that dies after step 2 has changed nothing. Every try takes a new request id and repeats
 step 3, because a delayed copy of an older hold could otherwise put back what the owner has taken off, and step 4 would
 believe it. A check of the frontier *inside* the transaction would not do: it is decided first and applied item by item,
@@ -17,13 +24,16 @@ and a Query in between still sees the row (docs/protocol.md: x-check, x-far, x-h
 from dataclasses import dataclass
 from typing import Final
 
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Row
+from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import Wanted
-from clockwork.errors import ConditionFailed, Contested
+from clockwork.errors import ConditionFailed, Contested, Unavailable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.state import Unseen
 
 TRIES_MAX: Final = 3
 """Holds of one request that may be taken off by the owner before the answer is `in_flight`."""
@@ -58,29 +68,25 @@ class HoldAttempts:
     async def hold_and_look(self) -> Held:
         """Steps 2 and 3, with a request id that was never used.
 
-        Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, StoreUnavailable.
+        Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, Unavailable, Unreadable.
         """
         by = RequestId(f"{self._context.rng.getrandbits(128):032x}")
         row = await self._context.store.hold(self._pointer.row_name, by)
-        shard = await self._context.store.read_shard(self._pointer.shard)
-        if shard.frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
+        shard, owner = await _shard_and_owner(self._context, self._pointer.shard)
+        frontier_ms = shard.floor_ms if owner is None else max(shard.floor_ms, owner.frontier_ms)
+        if frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
             raise TooLate
         return Held(row, by)
 
-    async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | None:
+    async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | Unseen | None:
         """After a step that failed: the outcome, if the schedule at this position has one; its row, if nothing can be
-        promised (`in_flight`); None after a pause, for another try.
+        promised (`in_flight`); if it has neither, the reason; None after a pause, for another try.
 
         Raises: StoreUnavailable, Unavailable (the deadline has passed).
         """
-        # The row first, then the outcome: in the other order a row that ends in between would look lost.
-        row = await self._context.store.read_row(self._pointer.row_name)
-        outcome = await state.outcome_at(self._context, self._pointer)
-        if outcome is not None:
-            return outcome
-        if row is not None and self._in_flight(failed):
-            return row
-        # Neither row nor outcome: a transaction is being applied, item by item. Read again, never 404 (x-notfound).
+        found = await state.row_or_end(self._context, self._pointer)
+        if not isinstance(found, Row | BrokenRow) or self._in_flight(failed):
+            return found
         await self._deadline.pause(state.BEING_CHANGED)
         return None
 
@@ -100,11 +106,35 @@ class HoldAttempts:
         return self._context.clock.now_ms() - due_ms_of(self._pointer.position) > LONG_DUE_MS
 
 
+async def _shard_and_owner(context: RequestContext, shard: ShardId) -> tuple[ShardState, NodeState | None]:
+    """Reads the shard's item, and the item of the incarnation that it names; None: the shard has no owner.
+
+    Raises: StoreUnavailable, Unavailable (the owner has no item), Unreadable.
+    """
+    without_item: IncarnationId | None = None
+    while True:
+        guess = context.last_owners.get(shard)
+        found, node = await context.store.read_shard_and_node(shard, guess)
+        owner = found.owner
+        if owner is None:
+            return found, None
+        context.last_owners[shard] = owner
+        if owner != guess:
+            node = (await context.store.read_nodes([owner])).get(owner)
+        if node is not None:
+            return found, node
+        if owner == without_item:
+            # An owner's item is never deleted: this is a fault, and no zero (docs/protocol.md: x-absent-zero, x-ttl).
+            raise Unavailable(f"the owner of shard {shard}, incarnation {owner}, has no item")
+        # It may have lost the shard, and been swept, between the two reads.
+        without_item = owner
+
+
 def _free_until_ms(row: Row | BrokenRow, *, epoch: int) -> int:
     """The row cannot have been read for firing since it was held, as long as the frontier is below this time.
 
-    A `retry` is believed only from the present owner (x-retry-noepoch), and never for at_least_once, where a zombie may
-    have sent the row already (x-alo-retry-cancel).
+    A `retry` is believed only from the present owner (x-retry-noepoch, x-any-epoch), and never for at_least_once, where a
+    zombie may have sent the row already (x-alo-retry-cancel).
     """
     if (
         isinstance(row, Row)

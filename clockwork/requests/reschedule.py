@@ -1,6 +1,7 @@
 """Reschedule: pointer, hold, look, decide (`hold`); the decision replaces the row by another one, at a new position.
 
-    Delete row p IF hold = r  +  Put outcome `superseded` of p  +  Put row p'  +  Put pointer (p', version + 1) IF version
+    Delete row p IF hold = r  +  Put outcome `superseded` of p  +  Put row p'
+      +  Put pointer (p', version + 1) IF version AND position as read
 
 The row never moves and its position is never used again: what an owner has read at p it must not find at p'. The new row
 may belong to another shard, because the ordering key may have changed; it is accepted at this moment, as a create is, so
@@ -55,6 +56,7 @@ from clockwork.requests.results import (
     VersionCondition,
     VersionDiffers,
 )
+from clockwork.requests.state import Unseen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,36 +98,25 @@ async def reschedule(
                 if result is not None:
                     return result
                 move = None
-            if pointer is None or await state.forgotten(context, pointer):
+            if pointer is None:
                 return NotFound()
-            present = await _present(context, pointer, deadline)
-            if not isinstance(present, Outcome):
+            present = await state.row_or_end(context, pointer)
+            if isinstance(present, Row | BrokenRow):
                 step = await _prepare(context, pointer, present, wish, move)
                 if not isinstance(step, Move):
                     return step
                 move = step
                 present = await _replace_row(context, move, wish, deadline)
-            result = _result(context, pointer, move, present, wish)
+            if present is Unseen.RETENTION_OVER:
+                return NotFound()
+            result = None if isinstance(present, Unseen) else _result(context, pointer, move, present, wish)
             if result is not None:
                 return result
-            why = "the schedule is being changed by other requests"
+            why = state.BEING_CHANGED
         except StoreUnavailable as error:
             # A write may have been applied all the same: the next round reads.
             why = f"the schedule could not be changed in time: {error}"
         await deadline.pause(why)
-
-
-async def _present(context: RequestContext, pointer: Pointer, deadline: RequestDeadline) -> Row | BrokenRow | Outcome:
-    """The outcome of the schedule at this position; its row, if it has not ended."""
-    while True:
-        # The row first, then the outcome: in the other order a row that ends in between would look lost.
-        row = await context.store.read_row(pointer.row_name)
-        end = await state.outcome_at(context, pointer)
-        if end is not None:
-            return end
-        if row is not None:
-            return row
-        await deadline.pause(state.BEING_CHANGED)
 
 
 async def _end_of(context: RequestContext, pointer: Pointer, deadline: RequestDeadline) -> Outcome:
@@ -149,6 +140,8 @@ async def _prepare(
         if not done_before:
             return VersionDiffers(state.pending_view(pointer, row))
     if unchanged:
+        # The same request before may have made it so, and its wake-up may be lost with its answer.
+        announce(context, row.shard, due_ms=row.due_ms)
         return Unchanged(state.pending_view(pointer, row))
     context.check_clock()
     if move is not None:
@@ -180,9 +173,9 @@ def _move(context: RequestContext, pointer: Pointer, present: Schedule, wanted: 
 
 async def _replace_row(
     context: RequestContext, move: Move, wish: Wish, deadline: RequestDeadline
-) -> Outcome | Row | BrokenRow:
+) -> Outcome | Row | BrokenRow | Unseen:
     """Tries until the schedule at the old position has an outcome, by this request or another writer; or returns its row,
-    if that is in flight."""
+    if that is in flight; or the reason why it has neither."""
     attempts = HoldAttempts(context, move.old, deadline)
     while True:
         try:
@@ -218,8 +211,8 @@ async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -
         hold=held.by,
         row=move.row,
         pointer=move.new,
-        replaces_version=old.version,
-        note=wish.command.change(expires_at_s=move.new.expires_at_s) if wish.command is not None else None,
+        replaces=old,
+        note=wish.command.change(due_ms=move.row.due_ms) if wish.command is not None else None,
     )
     return superseded
 
@@ -236,5 +229,5 @@ def _result(
         return None
     if wish.command is not None:
         wish.command.had_effect = True
-    announce(context, move.row)
+    announce(context, move.row.shard, due_ms=move.row.due_ms)
     return Changed(state.pending_view(move.new, move.row))

@@ -1,9 +1,10 @@
 """Retry of a failed schedule: a create under its own key.
 
-The content is that of the failed outcome; the due time is new, and so are position, delivery id and version. The pointer
-is taken over on condition of the very version whose outcome was read, as every used key is: of two requests at one moment
-one wins, and a late copy of a request finds another version. The dead letter stays where it is. The lateness policy stays
-too, and counts from the new due time: a schedule that failed as `expired` has its whole deadline again.
+The content is that of the failed outcome; the due time is new, and so are position, delivery id and version. The key is
+taken over on condition of the very pointer, version and position, whose outcome was read, as every used key is: of two
+requests at one moment one wins, and a late copy of a request finds another pointer. The dead letter stays where it is. The
+lateness policy stays too, and counts from the new due time: a schedule that failed as `expired` has its whole deadline
+again.
 
 The digest stays that of the first create, so that a late repeat of *that* brings nothing up. The pointer's `rearmed` says
 that its schedule was retried: the same request, repeated because its answer was lost, is answered `200` with the pending
@@ -16,7 +17,14 @@ from clockwork.domain.schedule import ClientId, Pointer, Row, Schedule, Schedule
 from clockwork.errors import Contested, StoreUnavailable
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
-from clockwork.requests.create import announce, check_topic, new_delivery_id, new_row, pointer_expires_at_s
+from clockwork.requests.create import (
+    announce,
+    announce_pending,
+    check_topic,
+    new_delivery_id,
+    new_row,
+    pointer_expires_at_s,
+)
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import (
     ANY_VERSION,
@@ -70,24 +78,21 @@ async def retry_failed(
     retry: _Retry | None = None
     while True:
         try:
-            pointer = await context.store.read_pointer(client_id, schedule_key)
-            if pointer is None or await state.forgotten(context, pointer):
+            found = await state.read_key(context, client_id, schedule_key, deadline)
+            pointer, view = found.pointer, found.view
+            if pointer is None or view is None:
                 return NotFound()
             if retry is not None and await _was_done(context, retry, pointer):
                 return _done(context, retry)
-            view = await state.view_at(context, pointer)
-            if view is not None:
-                step = await _prepare(context, pointer, view, wish, retry)
-                if not isinstance(step, _Retry):
-                    return step
-                retry = step
-                await context.store.create(retry.row, retry.new, replaces_version=retry.old.version)
-                return _done(context, retry)
-            why = state.BEING_CHANGED
+            step = await _prepare(context, pointer, view, wish, retry)
+            if not isinstance(step, _Retry):
+                return step
+            retry = step
+            await context.store.create(retry.row, retry.new, replaces=retry.old)
+            return _done(context, retry)
         except (Contested, StoreUnavailable) as error:
             # A write may have been applied all the same: the next round reads.
-            why = f"the schedule could not be retried in time: {error}"
-        await deadline.pause(why)
+            await deadline.pause(f"the schedule could not be retried in time: {error}")
 
 
 async def _was_done(context: RequestContext, retry: _Retry, pointer: Pointer) -> bool:
@@ -105,6 +110,7 @@ async def _prepare(
     if view.status is Status.PENDING and schedule is not None and pointer.rearmed:
         same_request = condition.holds(pointer.version) or condition.held_before(pointer.version)
         if same_request and (wish.any_due or schedule.due_ms == wish.due_ms):
+            announce_pending(context, view)
             return Unchanged(view)
     if view.status is not Status.FAILED or schedule is None:
         return state.refused(view)
@@ -134,5 +140,5 @@ def _retry_of(context: RequestContext, pointer: Pointer, failed: Schedule, *, du
 
 
 def _done(context: RequestContext, retry: _Retry) -> Changed:
-    announce(context, retry.row)
+    announce(context, retry.row.shard, due_ms=retry.row.due_ms)
     return Changed(state.pending_view(retry.new, retry.row))

@@ -246,8 +246,8 @@ class RequestService:
     ) -> HistoryPage | NotFound:
         """The ends of all schedules that stood under the key, behind `after`, at most `limit`."""
         authorize(principal, Right.READ, client_id)
-        async with self.context.deadline():
-            return await history_page(self.context, client_id, schedule_key, after=after, limit=limit)
+        async with self.context.deadline() as deadline:
+            return await history_page(self.context, client_id, schedule_key, deadline, after=after, limit=limit)
 
     async def create_batch(
         self, principal: Principal, items: Sequence[NewSchedule | InvalidInput]

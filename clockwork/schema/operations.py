@@ -36,9 +36,15 @@ class ShardDocument(BaseModel):
     epoch: int | None = None
     """Number of take-overs."""
     owner: str | None = None
-    """Identifies the last take-over: host, process and a random part; empty before the first."""
+    """The incarnation that owns it: one run of a process's engine. Absent: it has no owner now."""
+    floor_ms: Annotated[int | None, Field(alias="floor")] = None
+    """Time up to which earlier owners may have read due schedules, in epoch milliseconds."""
     frontier_ms: Annotated[int | None, Field(alias="frontier")] = None
-    """Time up to which its owner may have read due schedules, in epoch milliseconds."""
+    """The same of its owner, in all its shards."""
+    fenced_at_ms: Annotated[int | None, Field(alias="fencedAt")] = None
+    """Time at which its owner was fenced, in epoch milliseconds; absent: it is not, and fires."""
+    node: str | None = None
+    """Host and process number of its owner."""
     oldest_due_ms: Annotated[int | None, Field(alias="oldestDue")] = None
     """Due time of its first row; absent: it has none."""
     lag_ms: int
@@ -53,6 +59,22 @@ class ShardsDocument(BaseModel):
     model_config = DOCUMENT
 
     shards: list[ShardDocument]
+
+
+class FencedDocument(BaseModel):
+    """An incarnation that was fenced: its shards change hands."""
+
+    model_config = DOCUMENT
+
+    incarnation: str
+    node: str
+    """Its host and process number."""
+    fenced_at_ms: Annotated[int, Field(alias="fencedAt")]
+    """In epoch milliseconds; earlier than this request if it was fenced before."""
+    frontier_ms: Annotated[int, Field(alias="frontier")]
+    """Time up to which it may have read due schedules, in epoch milliseconds; final."""
+    shards: list[int]
+    """All shards that it owned."""
 
 
 class PendingDocument(BaseModel):
@@ -81,7 +103,7 @@ class ReadyDocument(BaseModel):
 
 
 class AliveDocument(BaseModel):
-    """The node's event loop is responsive."""
+    """The node needs no restart."""
 
     model_config = DOCUMENT
 

@@ -327,7 +327,7 @@ class KafkaSettings:
 
     @property
     def deliveries_topic(self) -> str:
-        """The markers: one Kafka partition per shard, compacted."""
+        """The markers, compacted; any number of Kafka partitions."""
         return f"{self.cluster}-deliveries"
 
     @property
@@ -345,9 +345,9 @@ class KafkaSettings:
         """The consumer group of the nodes that read commands."""
         return f"{self.consumer_group}-commands"
 
-    def transactional_id(self, shard: int) -> str:
-        """The id of a shard's producer. Fixed, so that a new owner's init fences the old one at the broker."""
-        return f"{self.cluster}-shard-{shard}"
+    def transactional_id(self, incarnation: str, slot: int) -> str:
+        """The id of the producer of one slot. It follows from the incarnation's item, so a taker can fence it."""
+        return f"{self.cluster}-{incarnation}-{slot}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -452,9 +452,18 @@ class RunnerSettings:
             alias="CLOCKWORK_BATCH_BYTES_MAX",
             ge=64 * 1024,
             le=64 * 1024 * 1024,
-            description="most bytes of one Kafka transaction; held in memory once per shard",
+            description="most bytes of one Kafka transaction; a process sends two at a time",
         ),
     ] = 4 * 1024 * 1024
+    transaction_pace_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_TRANSACTION_PACE_MS",
+            ge=0,
+            le=1_000,
+            description="time between the begins of two Kafka transactions of a busy process; 0: none, more work for Kafka",
+        ),
+    ] = 20
     retry_attempts: Annotated[
         int,
         Field(

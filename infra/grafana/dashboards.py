@@ -117,27 +117,53 @@ SHARDS: Final = Dashboard(
                 queries=(Query(expr=f"clockwork_shards_owned{{{JOB}}}", legend="{{instance}}"),),
             ),
             Panel(
+                title="Shards assigned and not taken over",
+                text="Zero, but for a hand-over. Otherwise the log says why the take-over fails.",
+                unit="short",
+                queries=(
+                    Query(
+                        expr=f"clockwork_shards_assigned{{{JOB}}} - clockwork_shards_owned{{{JOB}}}",
+                        legend="{{instance}}",
+                    ),
+                ),
+                alarm_above=1,
+            ),
+            Panel(
                 title="Rebalances and fences",
-                text="Each deployment makes a few. Without one: sessions time out, or nodes pause.",
+                text="A deployment makes rebalances. A fence means that a node died, was paused or cut off.",
                 unit="ops",
                 queries=(
                     Query(expr=f"sum(rate(clockwork_rebalances_total{{{JOB}}}{RATE}))", legend="rebalances"),
-                    Query(expr=f"sum(rate(clockwork_fenced_total{{{JOB}}}{RATE}))", legend="fenced"),
+                    Query(expr=f"sum(rate(clockwork_owners_fenced_total{{{JOB}}}{RATE}))", legend="fenced"),
                 ),
-            ),
-            Panel(
-                title="Take-over",
-                text="From the assignment to the first pass: fence, epoch, marker.",
-                unit="s",
-                queries=quantiles("clockwork_takeover_seconds"),
             ),
         ),
         (
             Panel(
-                title="Records in one Kafka transaction",
-                text="Grows with the load: that is how a shard keeps up.",
-                unit="short",
-                queries=quantiles("clockwork_batch_records"),
+                title="Hand-overs",
+                text="Shards taken over: released by their owner before, or fenced.",
+                unit="ops",
+                queries=(_per_second("clockwork_takeovers_total", "hand_over"),),
+            ),
+            Panel(
+                title="Take-over",
+                text="From the assignment to the ownership; after a release the wait for it is part of it.",
+                unit="s",
+                queries=quantiles("clockwork_takeover_seconds"),
+            ),
+            Panel(
+                title="Release",
+                text="From the assignment without a shard to its release. given_up: the next owner has to fence.",
+                unit="s",
+                queries=quantiles("clockwork_release_seconds", by="result"),
+            ),
+        ),
+        (
+            Panel(
+                title="Ends of incarnations",
+                text="stopped: in order. fenced: another node took its shards. gave_up, defect: look into the log.",
+                unit="ops",
+                queries=(_per_second("clockwork_incarnation_ends_total", "cause"),),
             ),
             Panel(
                 title="Data that cannot be read",
@@ -211,9 +237,42 @@ DEPENDENCIES: Final = Dashboard(
             ),
             Panel(
                 title="Kafka: transactions",
-                text="Committed.",
+                text="By role of the slot (0 quick, 1 bulk and suspect) and result. unknown: no answer that counts.",
                 unit="ops",
-                queries=(Query(expr=f"sum(rate(clockwork_kafka_commit_seconds_count{{{JOB}}}{RATE}))", legend="all"),),
+                queries=(_per_second("clockwork_transactions_total", "slot, result"),),
+            ),
+            Panel(
+                title="Rows in one Kafka transaction",
+                text="Of all shards of a process together; grows with the load.",
+                unit="short",
+                queries=quantiles("clockwork_batch_records"),
+            ),
+        ),
+        (
+            Panel(
+                title="Queue for transactions",
+                text="Rows that could go and wait for a slot; not those that their lane or topic holds back.",
+                unit="short",
+                queries=(Query(expr=f"clockwork_delivery_queue_rows{{{JOB}}}", legend="{{instance}}"),),
+            ),
+            Panel(
+                title="Queue: oldest row",
+                text="How long the oldest of them waits.",
+                unit="s",
+                queries=(Query(expr=f"clockwork_delivery_queue_oldest_seconds{{{JOB}}}", legend="{{instance}}"),),
+                alarm_above=15,
+            ),
+            Panel(
+                title="Pace: put off by",
+                text="Of those transactions that CLOCKWORK_TRANSACTION_PACE_MS put off.",
+                unit="s",
+                queries=quantiles("clockwork_pace_wait_seconds"),
+            ),
+            Panel(
+                title="Slots: time to heal",
+                text="After a refusal or a commit without an answer. The others go on; after 1 s it is replaced.",
+                unit="s",
+                queries=quantiles("clockwork_slot_heal_seconds", by="slot"),
             ),
         ),
         (

@@ -43,6 +43,7 @@ class NodeProcess:
 
     As a block: started at the beginning, ended by SIGTERM at the end. Without a log path its lines go to this process's
     standard error. `module` runs in the place of `clockwork`, with the same arguments (tests give a node a wrong clock so).
+    `checkout`: another worktree, whose code runs in the place of this one's, on this one's Python packages.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class NodeProcess:
         role: str = "all",
         log_path: Path | None = None,
         module: str = "clockwork",
+        checkout: Path | None = None,
     ) -> None:
         self._environment = dict(environment)
         self._role = role
         self._log_path = log_path
         self._module = module
+        self._checkout = checkout
         self._child: Child | None = None
 
     @property
@@ -70,10 +73,13 @@ class NodeProcess:
 
     async def start(self) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        if self._checkout is not None:
+            # Before the editable install of this one; with `-m` the working folder comes first, too.
+            inherited["PYTHONPATH"] = str(self._checkout)
         self._child = await Child.start(
             [sys.executable, "-m", self._module, "--role", self._role],
             log_path=self._log_path,
-            cwd=REPOSITORY,
+            cwd=self._checkout or REPOSITORY,
             env={**inherited, **self._environment},
         )
 

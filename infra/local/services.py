@@ -108,6 +108,11 @@ class LocalServices:
         return f"{kafka.HOST}:{self._opened_kafka().port}"
 
     @property
+    def kafka_home(self) -> Path:
+        """The folder of Kafka's configuration and data."""
+        return self._opened_kafka().home
+
+    @property
     def dynamodb_endpoint(self) -> str:
         return f"http://{dynamodb.HOST}:{self._opened_dynamodb().port}"
 

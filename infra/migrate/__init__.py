@@ -1,6 +1,9 @@
-"""From the first Clockwork to this one: see infra/migration.md.
+"""From the first Clockwork to this one, and from the format before to this one: see infra/migration.md.
 
-first      reads a row of its `schedules` table; the table of fields
+first      reads a row of the first Clockwork's `schedules` table; the table of fields
 transfer   page by page: scan, create over the HTTP API, save the progress
 __main__   python -m infra.migrate
+
+old_kafka  the transactional ids and the markers of the format before
+upgrade    python -m infra.migrate.upgrade
 """

@@ -29,8 +29,9 @@ resource "aws_dynamodb_table" "schedules" {
   }
 }
 
-# Epochs and frontiers. Point-in-time recovery is against loss, no way to undo: rows of an earlier moment are delivered
-# again, and a frontier of an earlier moment lets cancels be answered wrongly.
+# Items of shards and incarnations: epochs, owners, floors; frontiers and fences. No TTL: an owner whose item expires can never be
+# replaced. Point-in-time recovery is against loss, no way to undo: rows of an earlier moment are delivered again, and a
+# frontier or floor of an earlier moment lets cancels be answered wrongly.
 resource "aws_dynamodb_table" "executions" {
   name                        = var.executions_table
   billing_mode                = "PAY_PER_REQUEST"

@@ -14,10 +14,11 @@ from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.node.siblings import PROCESS_UP
 from clockwork.observability.metrics import PrometheusTelemetry
-from clockwork.ports.telemetry import DeliveryResult, Malformed, RequestResult
+from clockwork.ports.telemetry import DeliveryResult, IncarnationEnd, Malformed, RequestResult, TransactionResult
 from infra.grafana.__main__ import path_of, text_of
 from infra.grafana.dashboards import ALL
 from infra.grafana.panels import Dashboard
+from tests.support.log_calls import log_calls
 
 INFRA: Final = Path(__file__).parents[2] / "infra"
 RULES: Final = {
@@ -32,6 +33,8 @@ VALUES: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("clockwork_deliveries_total", "result"): frozenset(get_args(DeliveryResult)),
     ("clockwork_schedules_total", "result"): frozenset(get_args(RequestResult)),
     ("clockwork_malformed_total", "what"): frozenset(get_args(Malformed)),
+    ("clockwork_incarnation_ends_total", "cause"): frozenset(get_args(IncarnationEnd)),
+    ("clockwork_transactions_total", "result"): frozenset(get_args(TransactionResult)),
 }
 
 
@@ -117,8 +120,7 @@ def test_every_alert_has_a_severity_a_summary_a_section_in_the_runbook_and_a_tes
 
 
 def test_the_runbook_names_events_that_are_logged() -> None:
-    source = "".join(path.read_text(encoding="utf-8") for path in (INFRA.parent / "clockwork").rglob("*.py"))
-    events = set(re.findall(r'"event": "([a-z_.]+)"', source))
+    events = {call.event for call in log_calls()}
     named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", (INFRA / "runbook.md").read_text(encoding="utf-8")))
     assert named <= events
 

@@ -12,6 +12,7 @@ import yaml
 from botocore import xform_name
 from botocore.session import Session
 
+from clockwork.kafka.check import TRANSACTION_LOG
 from clockwork.kafka.topics import REPLICAS, internal_topics, safe_config
 from clockwork.settings.model import DynamoSettings, KafkaSettings
 from clockwork.stores.dynamodb import schema as dynamo_tables
@@ -77,8 +78,11 @@ def test_every_call_to_dynamodb_is_allowed_and_nothing_else() -> None:
     assert actions("node") | actions("init") == needed()
 
 
-def test_a_node_may_make_no_table_and_read_none_as_a_whole() -> None:
-    assert not actions("node") & {"dynamodb:CreateTable", "dynamodb:UpdateTimeToLive", "dynamodb:Scan"}
+def test_a_node_may_make_no_table_and_read_none_as_a_whole_but_that_of_shards_and_incarnations() -> None:
+    assert not actions("node") & {"dynamodb:CreateTable", "dynamodb:UpdateTimeToLive"}
+    statements = json.loads((IAM / "node.json").read_text(encoding="utf-8"))["Statement"]
+    scanned = [s["Resource"] for s in statements if "dynamodb:Scan" in s["Action"]]
+    assert [resource.rpartition("/")[2] for resource in scanned] == ["${executions_table}"]
 
 
 def test_every_right_is_listed_with_the_call_that_needs_it() -> None:
@@ -93,7 +97,7 @@ def test_no_right_reaches_further_than_our_own_names(policy: str) -> None:
         assert statement["Effect"] == "Allow"
         resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
         assert all(resource.startswith(("arn:${partition}:dynamodb:", "${")) for resource in resources)
-        assert all("*" not in resource.removesuffix("/index/*").removesuffix("-shard-*") for resource in resources)
+        assert all("*" not in resource.removesuffix("/index/*").removesuffix("/${cluster}-*") for resource in resources)
         assert not any("*" in action for action in statement["Action"])
 
 
@@ -217,13 +221,18 @@ def test_every_right_in_kafka_says_what_it_is_for_and_names_only_our_own() -> No
     found = list(rights("node", cluster="c", group="g", topics=["orders", "mail-*"], dead_letter_topics=["shop-dead"]))
     settings = KafkaSettings(cluster="c", shards=1, consumer_group="g", commands=True)
     names = {right.name for right in found if right.resource == "topic"}
-    assert names == {plan.name for plan in internal_topics(settings)} | {"orders", "mail-", "shop-dead"}
+    assert names == {plan.name for plan in internal_topics(settings)} | {
+        TRANSACTION_LOG,
+        "orders",
+        "mail-",
+        "shop-dead",
+    }
     # What a node may do to a dead letter does not depend on whose topic it lies in.
     operations = {name: {r.operation for r in found if r.name == name} for name in ("shop-dead", "c-dead-letters")}
     assert operations["shop-dead"] == operations["c-dead-letters"]
     assert {right.name for right in found if right.resource == "group"} == {"g", settings.commands_group}
     ids = [right for right in found if right.resource == "transactional-id"]
-    assert all(settings.transactional_id(0).startswith(right.name) for right in ids)
+    assert all(settings.transactional_id("0123456789abcdef.1", 0).startswith(right.name) for right in ids)
     assert not [right for right in found if right.operation in {"All", "Alter", "Create", "Delete"}]
 
 

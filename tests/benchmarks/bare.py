@@ -1,7 +1,8 @@
 """The yardsticks of delivery: the same Kafka transactions and DynamoDB writes, with nothing around them.
 
 Everything is made before the clock starts: records, outcomes, keys, a marker of the usual length. The rows exist: to
-delete one that does not is cheaper. As the node does it, a batch is tidied up while the next one is on its way.
+delete one that does not is cheaper. As the node does it, a batch is cleaned up while the next one is on its way. Each shard
+has a producer of its own, more than a node would: as many as are of use.
 """
 
 import asyncio
@@ -10,18 +11,20 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from clockwork.clock import SystemClock
 from clockwork.domain import marker
 from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.record import OutRecord, delivery_of
-from clockwork.domain.schedule import Row
+from clockwork.domain.schedule import Receipt, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.firing.cleanup import CHUNK_ROWS
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.topics import create_internal_topics
-from clockwork.ports.delivery import ShardPublisher
+from clockwork.ports.delivery import SlotName, SlotProducer
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import write_all
@@ -33,6 +36,7 @@ from tests.support import builders
 from tests.support.nodes import Cluster, now_ms
 
 BATCH_RECORDS: Final = 500
+SENDS_MS: Final = 6_000
 PACE_S: Final = 0.05
 """Between single transactions: one right behind another waits for the broker."""
 
@@ -48,7 +52,7 @@ class _Batch:
 class Bare:
     """A cluster without nodes, and its producers."""
 
-    def __init__(self, cluster: Cluster, client: DynamoClient, shards: Sequence[ShardPublisher], topic: str) -> None:
+    def __init__(self, cluster: Cluster, client: DynamoClient, shards: Sequence[SlotProducer], topic: str) -> None:
         self._cluster = cluster
         self._client = client
         self._shards = shards
@@ -76,15 +80,15 @@ class Bare:
             await asyncio.sleep(PACE_S)
             batch = _batch([row_of(self._cluster, self._topic, f"single-{n}", now_ms())])
             start_s = time.perf_counter()
-            await self._shards[n % len(self._shards)].deliver(batch.records, lambda _: b"marker")
+            await self._shards[n % len(self._shards)].deliver(batch.records, lambda _: b"marker", sends_ms=SENDS_MS)
             took_ms.append((time.perf_counter() - start_s) * 1_000)
         return quantile(took_ms, 0.5)
 
-    async def _drain_shard(self, shard: ShardPublisher, batches: Sequence[_Batch]) -> None:
+    async def _drain_shard(self, shard: SlotProducer, batches: Sequence[_Batch]) -> None:
         tidying: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
             for batch in batches:
-                await shard.deliver(batch.records, lambda _, value=batch.marker: value)  # type: ignore[misc]
+                await shard.deliver(batch.records, partial(_same, batch.marker), sends_ms=SENDS_MS)
                 if tidying is not None:
                     await tidying
                 tidying = group.create_task(self._tidy(batch), name="bare-tidy")
@@ -104,13 +108,19 @@ async def opened_bare(bench: Bench) -> AsyncIterator[Bare]:
         await create_internal_topics(kafka_context(cluster))
         topic = await cluster.topic(kafka_partitions=8)
         async with KafkaPublisher(kafka_context(cluster), SystemClock()) as publisher:
-            shards = [await publisher.open_shard(ShardId(n)) for n in range(shards_of(cluster))]
+            shards = [publisher.open_slot(SlotName(IncarnationId("bare.1"), n)) for n in range(shards_of(cluster))]
+            await asyncio.gather(*(shard.init() for shard in shards))
             yield Bare(cluster, client, shards, topic)
+
+
+def _same(marker_value: bytes, _receipts: Sequence[Receipt]) -> bytes:
+    return marker_value
 
 
 def _batch(rows: Sequence[Row]) -> _Batch:
     ended = [
-        MarkerEntry(position=row.position, at_ms=now_ms(), receipt=builders.receipt(n)) for n, row in enumerate(rows)
+        MarkerEntry(shard=row.shard, position=row.position, at_ms=now_ms(), receipt=builders.receipt(n))
+        for n, row in enumerate(rows)
     ]
     return _Batch(
         records=[delivery_of(row.schedule, now_ms=now_ms()) for row in rows],

@@ -9,12 +9,13 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from clockwork.domain import marker
 from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.schedule import Outcome, Row
 from clockwork.firing import cleanup
@@ -45,7 +46,9 @@ def rows(count: int, payload_bytes: int) -> list[Row]:
 
 def ended(count: int) -> list[MarkerEntry]:
     return [
-        MarkerEntry(position=builders.position(), at_ms=1_795_000_000_000, receipt=builders.receipt(n))
+        MarkerEntry(
+            shard=builders.SHARD, position=builders.position(), at_ms=1_795_000_000_000, receipt=builders.receipt(n)
+        )
         for n in range(count)
     ]
 
@@ -59,10 +62,12 @@ def sections() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"page of {name}: parse", partial(orjson.loads, answer)
         yield f"page of {name}: read, until others get their turn", partial(_read, items[:YIELD_EVERY_ROWS])
     some = rows(cleanup.CHUNK_ROWS, 200)
-    done = [Completed(row=row, entry=entry) for row, entry in zip(some, ended(len(some)), strict=True)]
+    done = [Completed(row=row, entry=entry, slot=0) for row, entry in zip(some, ended(len(some)), strict=True)]
     yield "tidy-up: outcomes of one chunk", partial(_outcomes, done)
     count = cleanup.CHUNK_BYTES_MAX // 250_000
-    large = [Completed(row=row, entry=entry) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)]
+    large = [
+        Completed(row=row, entry=entry, slot=0) for row, entry in zip(rows(count, 250_000), ended(count), strict=True)
+    ]
     yield "tidy-up: outcomes of one chunk of large rows", partial(_outcomes, large)
     puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(large[:3])]
     body = orjson.dumps({"RequestItems": {"keys": puts}})
@@ -90,7 +95,7 @@ def _body_sections() -> Iterator[tuple[str, Callable[[], object]]]:
             document = {
                 "clientId": "shop",
                 "scheduleKey": "k",
-                "scheduleTime": 1,
+                "scheduleTime": 0,
                 "taskData": data,
                 "delivery": {"topic": "t"},
             }
@@ -119,7 +124,10 @@ def _outcome_values(done: list[Completed]) -> list[Outcome]:
 
 def _outcomes(done: list[Completed]) -> object:
     """As `Cleanup._write` and `BatchedWrites` do it."""
-    puts = [{"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}} for outcome in _outcome_values(done)]
+    puts: dict[tuple[str, Position | str | None], dict[str, Any]] = {
+        (outcome.schedule_key, outcome.position): {"PutRequest": {"Item": dynamo_codec.outcome_item(outcome)}}
+        for outcome in _outcome_values(done)
+    }
     return list(dynamo_batch._cut(puts))
 
 

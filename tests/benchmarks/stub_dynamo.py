@@ -38,7 +38,8 @@ class Tables:
 
     def __init__(self, *, prefix: str, shards: int) -> None:
         self._prefix = prefix
-        blank = ShardState(epoch=0, owner="", frontier_ms=0)
+        self._executions = f'"{prefix}-executions"'.encode()
+        blank = ShardState(epoch=0, owner=None, floor_ms=0)
         self._states = {str(n): codec.shard_item(ShardId(n), blank) for n in range(shards)}
         self._states[codec.CLUSTER] = codec.cluster_item(shards)
         self._rows: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -47,8 +48,8 @@ class Tables:
 
     def answer(self, operation: str, body: bytes) -> Answer:
         """Status and document."""
-        if operation == "TransactWriteItems":
-            return 200, {}  # the hottest of all, and nothing in it is wanted again
+        if operation == "TransactWriteItems" and self._executions not in body:
+            return 200, {}  # creates: the hottest of all, and nothing in them is wanted again
         asked = orjson.loads(body)
         match operation:
             case "CreateTable":
@@ -56,12 +57,19 @@ class Tables:
             case "DescribeTable":
                 return 200, {"Table": self._described(asked["TableName"])}
             case "DescribeTimeToLive":
+                expires = asked["TableName"] == f"{self._prefix}-keys"
                 enabled = {"TimeToLiveStatus": "ENABLED", "AttributeName": "expiresAt"}
-                return 200, {"TimeToLiveDescription": enabled}
+                return 200, {"TimeToLiveDescription": enabled if expires else {"TimeToLiveStatus": "DISABLED"}}
             case "GetItem":
                 return 200, self._got(asked)
+            case "PutItem" if "partitionId" in asked["Item"] and "scheduleTime" not in asked["Item"]:
+                self._states[asked["Item"]["partitionId"]["S"]] = asked["Item"]
             case "UpdateItem":
                 return 200, {"Attributes": self._updated(asked)}
+            case "TransactWriteItems":
+                for action in asked["TransactItems"]:
+                    if "Update" in action:
+                        self._updated(action["Update"])
             case "Query":
                 return 200, self._page(asked)
             case "Scan":
@@ -112,13 +120,13 @@ class Tables:
         return [item for item in found if item is not None]
 
     def _updated(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Of a shard's item, the two updates that there are; nothing comes of those of other items."""
+        """Of the items of shards and incarnations; nothing comes of updates of other items."""
         state = self._states.get(asked["Key"].get("partitionId", {}).get("S"), {})
-        values = asked.get("ExpressionAttributeValues", {})
-        if ":next" in values:
-            state |= {"epoch": values[":next"], "owner": values[":owner"]}
-        if ":frontier" in values:
-            state |= {"frontier": values[":frontier"]}
+        names, values = asked.get("ExpressionAttributeNames", {}), asked.get("ExpressionAttributeValues", {})
+        for name, value in re.findall(r"(#\w+) = (?:if_not_exists\(#\w+, )?(:\w+)", asked.get("UpdateExpression", "")):
+            state[names[name]] = values[value]
+        if "REMOVE #owner" in asked.get("UpdateExpression", ""):
+            state.pop("owner", None)
         return state
 
     def _page(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Our transactions (adapters/kafka_transaction) beside AIOKafkaProducer's, in the same run, alternating.
+"""Our transactions (clockwork/kafka/transactional.py) beside AIOKafkaProducer's, in the same run, alternating.
 
 Why this is measured: the hot path is the one place where we ask the broker ourselves instead of letting the library's
 producer do it. Each transaction sends the records of a batch, awaits them, sends a marker, awaits it, and commits.
@@ -13,16 +13,17 @@ from typing import Final
 from aiokafka import AIOKafkaProducer
 
 from clockwork.clock import SystemClock
+from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.record import OutRecord
-from clockwork.domain.sharding import ShardId
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.topics import create_internal_topics
-from clockwork.ports.delivery import ShardPublisher
+from clockwork.ports.delivery import SlotName, SlotProducer
 from tests.benchmarks.figures import Finding
 from tests.benchmarks.world import Bench, kafka_context
 
 SIZES: Final = (1, 20, 100, 500)
 TRANSACTIONS: Final = 20
+SENDS_MS: Final = 6_000
 HEADERS: Final = tuple((f"clockwork-header-{n}", b"x" * 30) for n in range(4))
 
 
@@ -46,8 +47,8 @@ async def library(producer: AIOKafkaProducer, deliveries_topic: str, batch: list
     await producer.commit_transaction()
 
 
-async def ours_once(publisher: ShardPublisher, batch: list[OutRecord]) -> None:
-    await publisher.deliver(batch, lambda _: b"marker")
+async def ours_once(slot: SlotProducer, batch: list[OutRecord]) -> None:
+    await slot.deliver(batch, lambda _: b"marker", sends_ms=SENDS_MS)
 
 
 async def timed_ms(work: Callable[[], Awaitable[object]], pause_s: float) -> float:
@@ -74,7 +75,8 @@ async def beside_the_library(bench: Bench) -> None:
         await producer.start()
         try:
             async with KafkaPublisher(kafka, SystemClock()) as publisher:
-                ours = await publisher.open_shard(ShardId(1))
+                ours = publisher.open_slot(SlotName(IncarnationId("bench.1"), 0))
+                await ours.init()
                 for pause_s, name in ((0.0, "back to back"), (0.05, "with a pause")):
                     for size in SIZES:
                         batch = records(topic, size)

@@ -44,6 +44,8 @@ class Bench:
     folder: Path
     report: Report
     quick: bool
+    against: Path | None = None
+    """Another worktree, whose node is measured beside ours where a scenario does so."""
     _numbers: Any = field(default_factory=itertools.count)
 
     @property
@@ -75,11 +77,18 @@ def shards_of(cluster: Cluster) -> int:
 
 
 async def started(
-    cluster: Cluster, *, role: str = "all", processes: int = 1, module: str = "clockwork", **more: str
+    cluster: Cluster,
+    *,
+    role: str = "all",
+    processes: int = 1,
+    module: str = "clockwork",
+    checkout: Path | None = None,
+    **more: str,
 ) -> ClusterNode:
     """A node that is ready, and works all shards if it fires and is alone."""
     alone = all(node.process.code is not None for node in cluster.nodes)
-    node = await cluster.start(role=role, module=module, more={"CLOCKWORK_PROCESSES": str(processes), **more})
+    settings = {"CLOCKWORK_PROCESSES": str(processes), **more}
+    node = await cluster.start(role=role, module=module, checkout=checkout, more=settings)
     if role != "api" and alone:
         await until_works(node, shards_of(cluster))
     return node

@@ -21,4 +21,11 @@ found something finds it again often, not always: the logs of every node are kep
     hand_made      histories for the checker's own tests
     figures        the table
     takeovers      the measurement of take-over
+
+And one fault at a time:
+
+    restarts       a rolling restart and a scale-down
+    dying_node     a node that dies between two steps of a take-over
+    lost_commits   commits whose answers are lost; hasty_node gives them up soon
+    frozen_leader  one topic's leader stands still; brokers: a second broker
 """

@@ -4,6 +4,7 @@ What is compared: what clients were told, with when; what a `read_committed` con
 the broker; what is stored at the end; by how much a node's clock was ahead, at any time, within the bound.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Evidence:
     """The largest difference between two clocks of the run, within the bound."""
     misled: frozenset[str] = frozenset()
     """URLs of nodes whose clock was beyond the bound at any time."""
+    unrest: Sequence[tuple[int, int]] = ()
+    """From when to when something was broken, or being mended: a node or a service was away, or shards changed hands."""
 
 
 Arrivals = Mapping[str, Sequence[Arrived]]
@@ -43,6 +46,9 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
     found = {
         "lost": [line for one in asked for line in _lost(one, arrived, dead)],
         "duplicates (exactly_once)": [line for one in asked for line in _twice(one, arrived, dead)],
+        "duplicates (at_least_once) that nothing explains": [
+            line for one in asked for line in _again(one, arrived, evidence.unrest)
+        ],
         "ended otherwise, and delivered": [line for one in asked for line in _wrongly_there(one, arrived, dead)],
         "delivered otherwise than answered": [line for one in asked for line in _otherwise(one, arrived, dead)],
         "early": list(_early(history, arrived, evidence.ahead_ms)),
@@ -106,6 +112,17 @@ def _twice(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:
         letters = Counter(changes.delivery_id_of(letter) for letter in dead.get(asked.schedule_key, ()))
         if any(count > 1 for count in letters.values()):
             yield f"{asked.schedule_key}: dead letters {dict(letters)}"
+
+
+def _again(asked: Asked, arrived: Arrivals, unrest: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """Another record of at_least_once, although between the two nothing was broken: no crash, no hand-over, and no send that
+    got no acknowledgement."""
+    if asked.guarantee != "at_least_once":
+        return
+    records = sorted(arrived.get(asked.schedule_key, ()), key=lambda record: record.timestamp_ms)
+    for before, after in itertools.pairwise(records):
+        if not any(from_ms <= after.timestamp_ms and before.timestamp_ms <= to_ms for from_ms, to_ms in unrest):
+            yield f"{asked.schedule_key}: at {before.place}, and at {after.place}"
 
 
 def _wrongly_there(asked: Asked, arrived: Arrivals, dead: Arrivals) -> Iterator[str]:

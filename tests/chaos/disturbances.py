@@ -15,6 +15,8 @@ from tests.support.nodes import now_ms
 
 LATE_S_MAX: Final = 8.0
 """What comes later, because others before it took so long, is left out: else a slow machine's nodes would never be well."""
+SETTLES_MS: Final = 15_000
+"""After a disturbance: sessions end, shards move, and what was on its way is sent again once its time limit is over."""
 HALF_DONE_S: Final = 0.3
 """Until whatever does not need the frozen service is done."""
 
@@ -35,6 +37,8 @@ class Deeds:
     left_out: int = 0
     """Disturbances whose turn came too late."""
     kills: list[Kill] = field(default_factory=list)
+    unrest: list[tuple[int, int]] = field(default_factory=list)
+    """From when to when something was broken, or settling after it."""
     log: list[str] = field(default_factory=list)
 
 
@@ -62,8 +66,10 @@ async def _one(world: World, what: Disturbance, deeds: Deeds, *, before_s: float
         if what.after_burst_ms is not None:
             await asyncio.sleep((BURST_MS - now_ms() % BURST_MS + what.after_burst_ms) / 1_000)
         deeds.done[what.kind] += 1
-        deeds.log.append(f"{now_ms()} {what}")
+        from_ms = now_ms()
+        deeds.log.append(f"{from_ms} {what}")
         await _break(world, slot, what, deeds, shards)
+        deeds.unrest.append((from_ms, now_ms() + SETTLES_MS))
         deeds.log.append(f"{now_ms()}        over: {what.kind}")
 
 

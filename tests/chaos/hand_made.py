@@ -76,6 +76,7 @@ def broken(
     outcomes: dict[str, list[str]] | None = None,
     ahead_ms: int = 0,
     skew_ms: int = 0,
+    unrest: Sequence[tuple[int, int]] = (),
 ) -> set[str]:
     """The promises that are found broken."""
     if outcomes is None:
@@ -92,6 +93,7 @@ def broken(
         remains=Remains(records=records, dead_letters=dead_letters, outcomes=outcomes),
         ahead_ms=lambda at_ms: ahead_ms,
         skew_ms=skew_ms,
+        unrest=unrest,
     )
     return {name for name, cases in judge(evidence).items() if cases}
 

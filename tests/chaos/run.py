@@ -17,7 +17,7 @@ from typing import Final
 from tests.chaos import figures, takeovers
 from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
-from tests.chaos.disturbances import Deeds, carry_out
+from tests.chaos.disturbances import SETTLES_MS, Deeds, carry_out
 from tests.chaos.history import History, Seen
 from tests.chaos.plan import SKEW_SEEN_MS, Disturbance, draw_plan
 from tests.chaos.workload import Workload
@@ -57,7 +57,12 @@ async def chaos(folder: Path, *, seed: int, seconds: float, per_second: float = 
         remains = await settle(world, workload, history)
         misled = frozenset(skew.node.client.url for skew in world.skews if skew.far)
         evidence = Evidence(
-            history=history, remains=remains, ahead_ms=world.ahead_ms, skew_ms=_skew_ms(world), misled=misled
+            history=history,
+            remains=remains,
+            ahead_ms=world.ahead_ms,
+            skew_ms=_skew_ms(world),
+            misled=misled,
+            unrest=deeds.unrest,
         )
         violations = judge(evidence) | _of_world(world, history)
         (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))
@@ -150,7 +155,12 @@ async def _takeovers(folder: Path, *, seed: int, kills: int) -> Result:
     async with opened_world(folder) as world:
         workload = Workload(world, history, seed=seed, per_second=takeovers.PER_SECOND, mix=takeovers.MIX)
         await takeovers.kill_in_a_row(world, workload, deeds, kills=kills)
-        evidence = Evidence(history=history, remains=await settle(world, workload, history), ahead_ms=world.ahead_ms)
+        evidence = Evidence(
+            history=history,
+            remains=await settle(world, workload, history),
+            ahead_ms=world.ahead_ms,
+            unrest=[(each.at_ms, each.at_ms + SETTLES_MS) for each in deeds.kills],
+        )
         violations = judge(evidence) | _of_world(world, history)
     text = f"session time-out {SESSION_TIMEOUT_MS} ms\n{figures.table(evidence, deeds, violations)}"
     return Result(text=text, violations=violations)

@@ -22,8 +22,8 @@ JUMPED: Final = "chaos.clock_wrong"
 
 
 class SkewedClock(SystemClock):
-    """The machine's time plus an offset, from the start or from a moment on; like any clock of a node it never steps
-    back, but stands still."""
+    """A machine whose time has an offset, from the start or from a moment on; like any clock of a node it never steps back,
+    but stands still."""
 
     def __init__(self, *, offset_ms: int, jump_after_ms: int) -> None:
         super().__init__()
@@ -31,15 +31,14 @@ class SkewedClock(SystemClock):
         self._jumps_at_s = time.monotonic() + jump_after_ms / 1_000
         self._wrong = False
 
-    def now_us(self) -> int:
-        true_us = SystemClock().now_us()
+    def _machine_us(self) -> int:
+        true_us = super()._machine_us()
         if not self._wrong and time.monotonic() >= self._jumps_at_s:
             self._wrong = True
             line = {"event": JUMPED, "true_ms": true_us // 1_000, "offset_ms": self._offset_us // 1_000}
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()
-        self._last_us = max(self._last_us, true_us + (self._offset_us if self._wrong else 0))
-        return self._last_us
+        return true_us + (self._offset_us if self._wrong else 0)
 
 
 def skew(environment: Mapping[str, str]) -> None:

@@ -30,7 +30,14 @@ def test_what_was_accepted_and_is_unknown_now_is_lost() -> None:
 def test_two_records_of_exactly_once_are_one_too_many() -> None:
     twice = [record(), record(offset=1)]
     assert broken([delivered()], twice) == {"duplicates (exactly_once)"}
-    assert broken([delivered(guarantee="at_least_once")], twice) == set()
+
+
+def test_two_records_of_at_least_once_are_one_too_many_unless_something_was_broken_between_them() -> None:
+    again = [record(at_ms=DUE_MS + 10), record(offset=1, at_ms=DUE_MS + 900)]
+    one = [delivered(guarantee="at_least_once")]
+    assert broken(one, again) == {"duplicates (at_least_once) that nothing explains"}
+    assert broken(one, again, unrest=[(DUE_MS, DUE_MS + 50)]) == set()
+    assert broken(one, again, unrest=[(DUE_MS + 901, DUE_MS + 950)]) != set(), "broken only afterwards"
 
 
 def test_what_was_cancelled_or_failed_must_not_be_delivered() -> None:

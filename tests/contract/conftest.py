@@ -2,6 +2,8 @@
 
 from tests.contract.kafka_fixtures import kafka, memory_kafka, module_kafka, node, real_kafka
 from tests.contract.store_fixtures import (
+    a,
+    b,
     dynamo_settings,
     dynamo_store,
     faults,
@@ -14,6 +16,8 @@ from tests.contract.store_fixtures import (
 )
 
 __all__ = [
+    "a",
+    "b",
     "dynamo_settings",
     "dynamo_store",
     "faults",

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
@@ -13,21 +13,22 @@ import confluent_kafka
 import pytest
 
 from clockwork.clock import SystemClock
-from clockwork.domain.marker import MarkerEntry, encode
+from clockwork.domain.marker import MarkerEntry, encode, marker_key
+from clockwork.domain.ownership import IncarnationId, ProcessId, incarnation_id, process_id
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
-from clockwork.domain.sharding import ShardId
+from clockwork.domain.sharding import ShardId, kafka_partition_of
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryUnknown
-from clockwork.kafka.client import KafkaContext, KafkaTimeouts
+from clockwork.kafka.client import RNG, KafkaContext, KafkaTimeouts
 from clockwork.kafka.memory.broker import RECORD_BYTES_MAX, MemoryKafka, Step, StoredRecord
 from clockwork.kafka.memory.group import MemoryGroup, MemoryOwnership
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
-from clockwork.kafka.topics import create_internal_topics, create_topics, internal_topics
-from clockwork.ports.delivery import Publisher
+from clockwork.kafka.topics import create_internal_topics, create_topics
+from clockwork.ports.delivery import Committed, Publisher, SlotName, SlotProducer
 from clockwork.ports.ownership import ShardOwnership
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import KafkaSettings
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 
 SHARDS: Final = 4
 """Shards that a group's members share."""
-MARKER_SHARDS: Final = 64
-"""Shards that the tests of one module deliver for."""
+SENDS_MS: Final = 50_000
+"""Longest time for what comes before a commit; no test waits for it."""
 WAIT_S_MAX: Final = 60.0
 """Longest wait of a test."""
+SHORT_MS: Final = 1_000
+"""A short limit for a transaction."""
 SETTLED_WITHIN_S: Final = 2.0
 """Longest time from a commit to its visibility; a reader waits so long behind an open transaction."""
 SMALL_BYTES_MAX: Final = 2_000
@@ -53,16 +56,13 @@ class PublisherWithWakeups(Publisher, Protocol):
 class KafkaUnderTest(Protocol):
     """Kafka as a contract test uses it besides calling the ports."""
 
-    shard: ShardId
-    """A shard that no other test delivers for."""
-    other_shard: ShardId
-    """Another one."""
-
     def node(self, *, short_transactions: bool = False) -> AbstractAsyncContextManager[PublisherWithWakeups]:
         """A node's publisher; the broker gives its transactions a second if they are to be short."""
         ...
 
-    def ownership(self, node: PublisherWithWakeups, telemetry: "CountingTelemetry") -> ShardOwnership: ...
+    def ownership(
+        self, node: PublisherWithWakeups, telemetry: "CountingTelemetry", process: ProcessId
+    ) -> ShardOwnership: ...
 
     async def create_topic(self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None) -> str:
         """A new topic with a name of its own."""
@@ -70,12 +70,12 @@ class KafkaUnderTest(Protocol):
 
     async def read_committed(self, topic: str) -> list[StoredRecord]: ...
 
-    def lose_commits(self, shard: Any) -> None:
-        """From now on this shard's commits do not reach the broker."""
+    def lose_commits(self, producer: Any) -> None:
+        """From now on this producer's commits do not reach the broker."""
         ...
 
-    def commit_late(self, shard: Any) -> None:
-        """From now on this shard's commits are asked for only after the broker gave the transaction up by itself."""
+    def commit_late(self, node: PublisherWithWakeups, producer: Any, name: SlotName) -> None:
+        """From now on this producer's commits are asked for only after the broker gave the transaction up by itself."""
         ...
 
 
@@ -94,19 +94,17 @@ class CountingTelemetry(NoTelemetry):
 
 
 class MemoryUnderTest:
-    shard = ShardId(1)
-    other_shard = ShardId(2)
-
     def __init__(self) -> None:
         self.kafka = MemoryKafka(cluster="twin", shards=SHARDS)
-        self._group = MemoryGroup(SHARDS)
+        self.group = MemoryGroup(SHARDS)
+        self._losing: set[str] = set()
         self._clock = SystemClock()
 
     def node(self, *, short_transactions: bool = False) -> MemoryPublisher:
         return MemoryPublisher(self.kafka, self._clock)
 
-    def ownership(self, node: Any, telemetry: CountingTelemetry) -> MemoryOwnership:
-        return MemoryOwnership(self.kafka, self._group, node, telemetry)
+    def ownership(self, node: Any, telemetry: CountingTelemetry, process: ProcessId) -> MemoryOwnership:
+        return MemoryOwnership(self.kafka, self.group, node, telemetry, process=process)
 
     async def create_topic(self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None) -> str:
         name = f"topic-{uuid4().hex[:8]}"
@@ -118,14 +116,15 @@ class MemoryUnderTest:
     async def read_committed(self, topic: str) -> list[StoredRecord]:
         return self.kafka.read_committed(topic)
 
-    def lose_commits(self, shard: Any) -> None:
+    def lose_commits(self, producer: Any) -> None:
         async def lose(step: Step, who: str, done: bool) -> None:
-            if step is Step.COMMIT and not done:
+            if step is Step.COMMIT and not done and who in self._losing:
                 raise BrokerUnavailable("the commit was lost")
 
+        self._losing.add(producer._id)
         self.kafka.on_step = lose
 
-    def commit_late(self, shard: Any) -> None:
+    def commit_late(self, node: PublisherWithWakeups, producer: Any, name: SlotName) -> None:
         async def expire(step: Step, who: str, done: bool) -> None:
             if step is Step.COMMIT and not done:
                 self.kafka.expire_transaction(who)
@@ -134,30 +133,25 @@ class MemoryUnderTest:
 
 
 class RealUnderTest:
-    def __init__(self, kafka: KafkaContext, *, shard: ShardId, other_shard: ShardId) -> None:
+    def __init__(self, kafka: KafkaContext) -> None:
         self.kafka = kafka
-        self.shard = shard
-        self.other_shard = other_shard
         self._clock = SystemClock()
 
     def with_settings(self, **changes: Any) -> "RealUnderTest":
         """This Kafka with other settings."""
-        return self._with(replace(self.kafka, settings=replace(self.kafka.settings, **changes)))
+        return RealUnderTest(replace(self.kafka, settings=replace(self.kafka.settings, **changes)))
 
     def with_timeouts(self, **changes: int) -> "RealUnderTest":
         """This Kafka with other time limits."""
-        return self._with(replace(self.kafka, timeouts=replace(self.kafka.timeouts, **changes)))
-
-    def _with(self, kafka: KafkaContext) -> "RealUnderTest":
-        return RealUnderTest(kafka, shard=self.shard, other_shard=self.other_shard)
+        return RealUnderTest(replace(self.kafka, timeouts=replace(self.kafka.timeouts, **changes)))
 
     def node(self, *, short_transactions: bool = False) -> KafkaPublisher:
         if short_transactions:
-            return self.with_timeouts(transaction_ms=1_000, sends_ms=900).node()
+            return self.with_timeouts(transaction_ms=SHORT_MS).node()
         return KafkaPublisher(self.kafka, self._clock)
 
-    def ownership(self, node: Any, telemetry: CountingTelemetry) -> KafkaOwnership:
-        return KafkaOwnership(self.kafka, telemetry, send_wakeup=node.send_wakeup)
+    def ownership(self, node: Any, telemetry: CountingTelemetry, process: ProcessId) -> KafkaOwnership:
+        return KafkaOwnership(self.kafka, telemetry, process=process, send_wakeup=node.send_wakeup)
 
     async def create_topic(
         self, *, kafka_partitions: int = 1, record_bytes_max: int | None = None, config: Mapping[str, str] | None = None
@@ -173,21 +167,21 @@ class RealUnderTest:
     async def read_committed(self, topic: str) -> list[StoredRecord]:
         return await asyncio.to_thread(_read_with_another_client, self.kafka.settings.brokers[0], topic)
 
-    def lose_commits(self, shard: Any) -> None:
-        async def lose() -> None:
+    def lose_commits(self, producer: Any) -> None:
+        async def lose(*_: object) -> bool:
             raise DeliveryUnknown("the commit was lost")
 
-        shard._commit = lose
+        producer._commit = lose
 
-    def commit_late(self, shard: Any) -> None:
-        commit = shard._commit
+    def commit_late(self, node: PublisherWithWakeups, producer: Any, name: SlotName) -> None:
+        commit = producer._commit
 
-        async def late() -> None:
-            # Reads to the end of the marker's Kafka partition, so it waits until the broker has ended the open transaction.
-            await shard.read_marker()
-            await commit()
+        async def late(*arguments: Any) -> bool:
+            # Waits until the broker has ended the open transaction: its marker stands before the barrier.
+            await node.read_markers(new_incarnation(), {name: None})
+            return bool(await commit(*arguments))
 
-        shard._commit = late
+        producer._commit = late
 
 
 def _read_with_another_client(brokers: str, topic: str) -> list[StoredRecord]:
@@ -255,17 +249,9 @@ def memory_kafka() -> MemoryUnderTest:
     return MemoryUnderTest()
 
 
-@dataclass(frozen=True)
-class ModuleKafka:
-    """The internal topics that the tests of one module share. They keep apart by shards, groups and clients' topics."""
-
-    kafka: KafkaContext
-    shards: Iterator[int]
-    """The shards that no test has delivered for."""
-
-
 @pytest.fixture(scope="module")
-async def module_kafka(services: "LocalServices") -> ModuleKafka:
+async def module_kafka(services: "LocalServices") -> KafkaContext:
+    """The internal topics that a module's tests share. They keep apart by incarnations, groups and clients' topics."""
     cluster = f"cw{uuid4().hex[:8]}"
     kafka = KafkaContext(
         settings=KafkaSettings(
@@ -274,26 +260,21 @@ async def module_kafka(services: "LocalServices") -> ModuleKafka:
         # A busy machine stands still for seconds, and that is no answer of Kafka's. No test waits for these.
         timeouts=KafkaTimeouts(
             transaction_ms=60_000,
-            sends_ms=50_000,
+            sends_ms=SENDS_MS,
             commit_ms=50_000,
             init_ms=50_000,
             request_ms=20_000,
             lookup_ms=30_000,
         ),
     )
-    [markers] = [plan for plan in internal_topics(kafka.settings) if plan.name == kafka.settings.deliveries_topic]
-    # More shards than a group's members share: two for each test.
-    await create_topics(kafka, [markers.name], kafka_partitions=MARKER_SHARDS, config=markers.config)
     await create_internal_topics(kafka)
-    return ModuleKafka(kafka, iter(range(MARKER_SHARDS)))
+    return kafka
 
 
 @pytest.fixture
-def real_kafka(module_kafka: ModuleKafka) -> RealUnderTest:
-    """A Kafka with a consumer group and shards of its own."""
-    shard, other_shard = (ShardId(next(module_kafka.shards)) for _ in range(2))
-    kafka = RealUnderTest(module_kafka.kafka, shard=shard, other_shard=other_shard)
-    return kafka.with_settings(consumer_group=f"group-{uuid4().hex[:8]}")
+def real_kafka(module_kafka: KafkaContext) -> RealUnderTest:
+    """A Kafka with a consumer group of its own."""
+    return RealUnderTest(module_kafka).with_settings(consumer_group=f"group-{uuid4().hex[:8]}")
 
 
 @pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.real)])
@@ -310,7 +291,40 @@ async def node(kafka: KafkaUnderTest) -> AsyncIterator[PublisherWithWakeups]:
         yield publisher
 
 
-# --- records and markers
+# --- slots, records and markers
+
+
+def new_incarnation() -> IncarnationId:
+    """The first incarnation of a process of its own."""
+    return incarnation_id(process_id(RNG.getrandbits(64)), 1)
+
+
+def sharing(name: SlotName) -> SlotName:
+    """A slot of another incarnation, whose markers stand in the same Kafka partition, if there are 64 or fewer of them in a
+    power of two."""
+    wanted = kafka_partition_of(marker_key(name.incarnation, name.slot), 64)
+    while True:
+        other = new_incarnation()
+        if kafka_partition_of(marker_key(other, 0), 64) == wanted:
+            return SlotName(other, 0)
+
+
+async def open_slot(node: Publisher, name: SlotName) -> SlotProducer:
+    """A producer that may deliver."""
+    producer = node.open_slot(name)
+    await producer.init()
+    return producer
+
+
+async def take_over(node: Publisher, name: SlotName, *, hint: int | None = None) -> tuple[MarkerEntry, ...]:
+    """T2b and T2c of another incarnation with this slot alone."""
+    await node.settle(name.incarnation, slots=name.slot + 1)
+    return (await node.read_markers(new_incarnation(), {name: hint}))[name]
+
+
+async def deliver(producer: SlotProducer, *records: OutRecord, sends_ms: int = SENDS_MS) -> Committed:
+    """Delivers them with the marker of a slot without untidied rows."""
+    return await producer.deliver(records, marker_of, sends_ms=sends_ms)
 
 
 def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", size: int = 0) -> OutRecord:
@@ -324,11 +338,13 @@ def record(topic: str, value: bytes = b"value", *, key: bytes | None = b"key", s
 
 
 def ended_at(receipt: Receipt, nth: int = 0) -> MarkerEntry:
-    return MarkerEntry(position=Position((nth + 1) * 10**24 + 1), at_ms=receipt.at_ms, receipt=receipt)
+    return MarkerEntry(
+        shard=ShardId(nth % 3), position=Position((nth + 1) * 10**24 + 1), at_ms=receipt.at_ms, receipt=receipt
+    )
 
 
 def marker_of(receipt: Any) -> bytes:
-    """The marker that a runner without earlier deliveries would write."""
+    """The marker of a slot that has no earlier rows to name."""
     return encode([ended_at(where, nth) for nth, where in enumerate(receipt)])
 
 
@@ -348,8 +364,10 @@ async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
 class Member:
     """A node's view of the group: everything its ownership told it."""
 
-    def __init__(self, ownership: ShardOwnership, telemetry: CountingTelemetry) -> None:
+    def __init__(self, ownership: Any, telemetry: CountingTelemetry, process: ProcessId) -> None:
         self.ownership = ownership
+        """A ShardOwnership; those of the twin have switches besides."""
+        self.process = process
         self.telemetry = telemetry
         self.assignments: list[frozenset[ShardId]] = []
         self.wakeups: list[tuple[ShardId, WakeUp]] = []
@@ -365,8 +383,8 @@ class Member:
 @contextlib.asynccontextmanager
 async def member(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> AsyncIterator[Member]:
     """A node in the group for the length of the block; it leaves at the end."""
-    telemetry = CountingTelemetry()
-    joined = Member(kafka.ownership(node, telemetry), telemetry)
+    telemetry, process = CountingTelemetry(), process_id(RNG.getrandbits(64))
+    joined = Member(kafka.ownership(node, telemetry, process), telemetry, process)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(joined.run(), name="ownership")
         try:

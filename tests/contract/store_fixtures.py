@@ -4,17 +4,19 @@ One set of tables serves all tests of a session: it is emptied before each. One 
 one costs a quarter of a second.
 """
 
+import asyncio
 import json
+import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from aiohttp import SocketTimeoutError
 from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, ShardState, incarnation_id, process_id
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.operations import PauseStore
 from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 SHARDS: Final = 4
 LIMITS: Final = CallLimits(connect_timeout_s=10, read_timeout_s=30)
 """Long, because a busy machine must not fail a test."""
+
+
+def new_incarnation() -> IncarnationId:
+    """An incarnation that no other test has: DynamoDB remembers the tokens of their take-overs, and ids never repeat."""
+    return incarnation_id(process_id(random.Random().getrandbits(64)), 1)
 
 
 def observe_nothing(**_: int) -> None:
@@ -84,8 +91,29 @@ class Faults:
     def __init__(self, client: DynamoClient) -> None:
         self._transport = client.transport
         self._line: dict[str, list[Send]] = {}
+        self._hot: dict[str, str] = {}
         self.sent: dict[str, int] = {}
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+        """The requests, as they were sent."""
         client.transport = self
+
+    def throttle(self, *texts: str, code: str = "ThrottlingError") -> None:
+        """DynamoDB does nothing to the items that bear one of these texts as a value, and says so as it does: by the
+        reasons of a cancellation, by the leftovers of a batch. `code`: the reason that it gives."""
+        self._hot |= {json.dumps(text): code for text in texts}
+
+    def is_throttled(self, part: object) -> bool:
+        """True if a request, or a part of one, bears a throttled text."""
+        return self._code_of(part) is not None
+
+    def hang(self, operation: str, until: asyncio.Event) -> None:
+        """It is sent only then."""
+
+        async def send(operation: str, body: bytes) -> Response:
+            await until.wait()
+            return await self._pass(operation, body)
+
+        self._line.setdefault(operation, []).append(send)
 
     def lose_answer(self, operation: str, times: int = 1) -> None:
         """DynamoDB does it, and its answer is lost."""
@@ -97,12 +125,11 @@ class Faults:
 
     def pass_on(self, operation: str, times: int = 1) -> None:
         """No fault for these."""
-        self._line.setdefault(operation, []).extend([self._transport.send] * times)
+        self._line.setdefault(operation, []).extend([self._pass] * times)
 
     def answer(self, operation: str, code: str, *, status: int = 400, times: int = 1, **more: object) -> None:
         """DynamoDB is not asked; this error is the answer."""
-        body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "made up", **more}
-        self._answer(operation, Response(status, None, json.dumps(body).encode()), times)
+        self._answer(operation, _error(code, status, **more), times)
 
     def answer_ok(self, operation: str, body: str) -> None:
         """DynamoDB is not asked; this is the answer."""
@@ -111,6 +138,7 @@ class Faults:
     def heal(self) -> None:
         """No fault waits any more."""
         self._line.clear()
+        self._hot.clear()
 
     def _answer(self, operation: str, answer: Response, times: int) -> None:
         async def made_up(_operation: str, _body: bytes) -> Response:
@@ -121,13 +149,73 @@ class Faults:
     async def send(self, operation: str, body: bytes) -> Response:
         """See `Transport`."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
+        self.bodies.append((operation, json.loads(body)))
         waiting = self._line.get(operation)
-        send = waiting.pop(0) if waiting else self._transport.send
+        send = waiting.pop(0) if waiting else self._pass
         return await send(operation, body)
+
+    async def _pass(self, operation: str, body: bytes) -> Response:
+        if not self._code_of(json.loads(body)):
+            return await self._transport.send(operation, body)
+        request = json.loads(body)
+        match operation:
+            case "TransactWriteItems":
+                reasons = [{"Code": self._code_of(action) or "None"} for action in request["TransactItems"]]
+                return _error("TransactionCanceledException", CancellationReasons=reasons)
+            case "BatchWriteItem":
+                ((table, writes),) = request["RequestItems"].items()
+                hot = [write for write in writes if self._code_of(write)]
+                await self._part(operation, {"RequestItems": {table: [w for w in writes if w not in hot]}})
+                return _ok({"UnprocessedItems": {table: hot}})
+            case "BatchGetItem":
+                ((table, wanted),) = request["RequestItems"].items()
+                hot = [key for key in wanted["Keys"] if self._code_of(key)]
+                keys = [key for key in wanted["Keys"] if key not in hot]
+                answer = await self._part(operation, {"RequestItems": {table: wanted | {"Keys": keys}}})
+                return _ok({"Responses": {}} | answer | {"UnprocessedKeys": {table: wanted | {"Keys": hot}}})
+            case "BatchExecuteStatement":
+                statements = request["Statements"]
+                cold = [statement for statement in statements if not self._code_of(statement)]
+                answered = (await self._part(operation, {"Statements": cold})).get("Responses", [])
+                responses = iter(answered)
+                told = [
+                    {"Error": {"Code": code}} if (code := self._code_of(one)) else next(responses) for one in statements
+                ]
+                return _ok({"Responses": told})
+            case _:
+                return _error("ProvisionedThroughputExceededException")
+
+    async def _part(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to what is not throttled of a request, if there is any."""
+        parts = request.get("Statements") or [
+            part
+            for wanted in request.get("RequestItems", {}).values()
+            for part in (wanted["Keys"] if isinstance(wanted, dict) else wanted)
+        ]
+        if not parts:
+            return {}
+        answer = await self._transport.send(operation, json.dumps(request).encode())
+        assert answer.status == 200
+        found: dict[str, Any] = json.loads(answer.body)
+        return found
+
+    def _code_of(self, part: object) -> str | None:
+        """The reason for which this part of a request is not done."""
+        spelled = json.dumps(part)
+        return next((code for text, code in self._hot.items() if text in spelled), None)
 
     async def _send_and_forget(self, operation: str, body: bytes) -> Response:
         await self._transport.send(operation, body)
         return await _time_out(operation, body)
+
+
+def _error(code: str, status: int = 400, **more: object) -> Response:
+    body = {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "made up", **more}
+    return Response(status, None, json.dumps(body).encode())
+
+
+def _ok(body: dict[str, Any]) -> Response:
+    return Response(200, None, json.dumps(body).encode())
 
 
 async def _time_out(_operation: str, _body: bytes) -> Response:
@@ -137,7 +225,7 @@ async def _time_out(_operation: str, _body: bytes) -> Response:
 @pytest.fixture(scope="session")
 async def transport(services: "LocalServices") -> AsyncIterator[HttpTransport]:
     """An open connection to DynamoDB Local, for any tables."""
-    async with HttpTransport(new_tables(services.dynamodb_endpoint), SystemClock(), LIMITS) as opened:
+    async with HttpTransport(new_tables(services.dynamodb_endpoint), LIMITS) as opened:
         yield opened
 
 
@@ -182,6 +270,18 @@ def stores(request: pytest.FixtureRequest) -> Stores:
 
 
 @pytest.fixture
+def a() -> IncarnationId:
+    """An incarnation of this test."""
+    return new_incarnation()
+
+
+@pytest.fixture
+def b() -> IncarnationId:
+    """Another one."""
+    return new_incarnation()
+
+
+@pytest.fixture
 def store(stores: Stores) -> ScheduleStore:
     return stores.schedules
 
@@ -199,7 +299,7 @@ def pauses(stores: Stores) -> PauseStore:
 async def _empty(client: DynamoClient) -> None:
     """Deletes every item but those of a new cluster, and sets its shards back."""
     settings = client.settings
-    blank = ShardState(epoch=0, owner="", frontier_ms=0)
+    blank = ShardState(epoch=0, owner=None, floor_ms=0)
     kept = [codec.shard_item(ShardId(number), blank) for number in range(SHARDS)] + [codec.cluster_item(SHARDS)]
     for table, names, puts in (
         (settings.schedules_table, ("partitionId", "scheduleTime"), []),

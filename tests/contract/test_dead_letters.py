@@ -50,7 +50,10 @@ class LettersUnderTest:
             self.memory.begin("t", epoch)
             for key in keys:
                 self.memory.append(self.record(key), kafka_partition, transactional_id="t", epoch=epoch)
-            (self.memory.commit if commit else self.memory.abort)("t", epoch)
+            if commit:
+                self.memory.commit("t", epoch)
+            else:
+                self.memory.expire_transaction("t")
             return
         await self.producer.begin_transaction()
         for key in keys:

@@ -2,24 +2,24 @@
 
 import asyncio
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 import pytest
 
-from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.record import OutRecord
-from clockwork.domain.sharding import ShardId
-from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryUnknown, Fenced
-from clockwork.kafka.check import check_kafka
-from clockwork.kafka.topics import create_internal_topics
+from clockwork.errors import BrokerUnavailable, ClockworkError, DeliveryAborted, DeliveryUnknown, Fenced
+from clockwork.ports.delivery import SlotName
 from tests.contract.kafka_fixtures import (
     SHARDS,
     PublisherWithWakeups,
     RealUnderTest,
+    deliver,
     ended_at,
     marker_of,
     member,
+    new_incarnation,
+    open_slot,
     record,
+    take_over,
     until,
 )
 
@@ -36,56 +36,63 @@ def quick(real_kafka: RealUnderTest) -> RealUnderTest:
     return real_kafka.with_timeouts(**QUICK)
 
 
-async def deliver_as_a_runner_does(node: PublisherWithWakeups, shard_id: ShardId, out: OutRecord) -> None:
-    """Goes through take-over until the record is delivered. A marker that changed says that an unknown delivery was."""
-    before: tuple[MarkerEntry, ...] | None = None
+@pytest.fixture
+def name() -> SlotName:
+    return SlotName(new_incarnation(), 0)
+
+
+async def deliver_as_a_slot_does(node: PublisherWithWakeups, name: SlotName, out: OutRecord) -> None:
+    """Goes through R1 and R3 until the record is delivered: a marker says so of a commit that was not answered."""
+    slot = node.open_slot(name)
+    unknown = False
     async with asyncio.timeout(60):
         while True:
-            shard = None
             try:
-                shard = await node.open_shard(shard_id)
-                marker = await shard.read_marker()
-                if before is not None and marker != before:
-                    return
-                before = marker
-                await shard.deliver([out], marker_of)
-                return
-            except (BrokerUnavailable, DeliveryUnknown):
+                await slot.init()
+                if unknown and (await node.read_markers(name.incarnation, {name: None}))[name]:
+                    break
+                unknown = False
+                await deliver(slot, out)
+                break
+            except DeliveryUnknown:
+                unknown = True
+            except (BrokerUnavailable, DeliveryAborted):
                 # Kafka is just back, and the test's time limits are short.
                 await asyncio.sleep(0.1)
-            finally:
-                if shard is not None:
-                    await shard.close()
+    await slot.close()
 
 
 async def test_while_kafka_is_stopped_every_call_ends_in_time_and_all_is_well_when_it_is_back(
-    quick: RealUnderTest, services: "LocalServices"
+    quick: RealUnderTest, services: "LocalServices", name: SlotName
 ) -> None:
     topic = await quick.create_topic()
     async with quick.node() as node, member(quick, node) as owner:
-        shard = await node.open_shard(quick.shard)
-        await shard.deliver([record(topic, b"before")], marker_of)
+        slot, other = await open_slot(node, name), node.open_slot(SlotName(name.incarnation, 1))
+        await deliver(slot, record(topic, b"before"))
         await until(lambda: len(owner.shards) == SHARDS)
         await services.stop_kafka()
         try:
             async with asyncio.timeout(60):
                 delivered, *others = await asyncio.gather(
-                    shard.deliver([record(topic, b"never")], marker_of),
+                    slot.deliver([record(topic, b"never")], marker_of, sends_ms=QUICK["sends_ms"]),
                     node.send(record(topic, b"lost")),
-                    node.open_shard(quick.other_shard),
+                    other.init(),
+                    node.settle(name.incarnation, slots=2),
+                    node.read_markers(new_incarnation(), {name: None}),
                     node.topic_exists("unknown"),
+                    node.topic_missing(topic),
                     return_exceptions=True,
                 )
                 assert isinstance(delivered, ClockworkError)
-                assert [type(each) for each in others] == [BrokerUnavailable] * 3
+                assert [type(each) for each in others] == [BrokerUnavailable] * 6
                 # Known before, so still known.
                 assert await node.topic_exists(topic)
                 await until(lambda: not node.connected())
-                await shard.close()
+                await slot.close()
         finally:
             await services.start_kafka()
         await until(node.connected)
-        await deliver_as_a_runner_does(node, quick.shard, record(topic, b"after"))
+        await deliver_as_a_slot_does(node, SlotName(new_incarnation(), 0), record(topic, b"after"))
         assert (await node.send(record(topic, b"plain"))).kafka_partition == 0
     assert [r.value for r in await quick.read_committed(topic)] == [b"before", b"after", b"plain"]
 
@@ -99,26 +106,25 @@ async def test_a_node_opens_and_closes_without_any_kafka(real_kafka: RealUnderTe
         assert owner.assignments == []
 
 
-async def test_a_delivery_to_a_frozen_kafka_is_unknown_in_time_and_closing_does_not_hang(
-    quick: RealUnderTest, real_kafka: RealUnderTest, services: "LocalServices"
+async def test_a_delivery_to_a_frozen_kafka_ends_in_time_and_closing_does_not_hang(
+    quick: RealUnderTest, real_kafka: RealUnderTest, services: "LocalServices", name: SlotName
 ) -> None:
     topic = await quick.create_topic()
     async with quick.node() as node:
-        shard = await node.open_shard(quick.shard)
-        committed = await shard.deliver([record(topic, b"before")], marker_of)
+        slot = await open_slot(node, name)
+        committed = await deliver(slot, record(topic, b"before"))
         services.pause_kafka()
         try:
             async with asyncio.timeout(60):
-                with pytest.raises((DeliveryUnknown, BrokerUnavailable)):
-                    await shard.deliver([record(topic, b"never", size=1_000) for _ in range(50)], marker_of)
-                await shard.close()
+                never = [record(topic, b"never", size=1_000) for _ in range(50)]
+                with pytest.raises((DeliveryAborted, BrokerUnavailable)):
+                    await slot.deliver(never, marker_of, sends_ms=QUICK["sends_ms"])
+                await slot.close()
         finally:
             services.resume_kafka()
         await until(node.connected)
         async with real_kafka.node() as patient:
-            shard = await patient.open_shard(quick.shard)
-            assert await shard.read_marker() == (ended_at(committed[0]),)
-            await shard.close()
+            assert await take_over(patient, name) == (ended_at(committed.receipts[0]),)
     assert [r.value for r in await quick.read_committed(topic)] == [b"before"]
 
 
@@ -133,32 +139,20 @@ async def test_a_member_leaves_a_frozen_kafka_in_time(quick: RealUnderTest, serv
             services.resume_kafka()
 
 
-async def test_many_shards_are_taken_over_at_once(real_kafka: RealUnderTest) -> None:
-    wide = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}", shards=32)
-    await create_internal_topics(wide.kafka)
-    topic = await wide.create_topic(kafka_partitions=4)
-    async with wide.node() as node, wide.node() as other:
-        old = await asyncio.gather(*(node.open_shard(ShardId(n)) for n in range(32)))
-        receipt = await asyncio.gather(
-            *(each.deliver([record(topic, key=b"%d" % n)], marker_of) for n, each in enumerate(old))
-        )
-        new = await asyncio.gather(*(other.open_shard(ShardId(n)) for n in range(32)))
-        assert await asyncio.gather(*(each.read_marker() for each in new)) == [(ended_at(p[0]),) for p in receipt]
-        for each in old:
+async def test_many_incarnations_are_taken_over_at_once(real_kafka: RealUnderTest) -> None:
+    # As after the loss of a large cluster's nodes: more slots than there are Kafka partitions of markers.
+    topic = await real_kafka.create_topic(kafka_partitions=4)
+    incarnations = [new_incarnation() for _ in range(40)]
+    names = [SlotName(incarnation, number) for incarnation in incarnations for number in range(2)]
+    async with real_kafka.node() as node, real_kafka.node() as other:
+        old = {name: node.open_slot(name) for name in names}
+        await asyncio.gather(*(slot.init() for slot in old.values()))
+        committed = await asyncio.gather(*(deliver(old[name], record(topic)) for name in names))
+        await asyncio.gather(*(other.settle(incarnation, slots=2) for incarnation in incarnations))
+        hints = {name: each.marker_offset for name, each in zip(names, committed, strict=True)}
+        found = await other.read_markers(new_incarnation(), hints)
+        assert [found[name] for name in names] == [(ended_at(each.receipts[0]),) for each in committed]
+        for slot in old.values():
             with pytest.raises(Fenced):
-                await each.deliver([record(topic, b"zombie")], marker_of)
-    assert len(await wide.read_committed(topic)) == 32
-
-
-async def test_internal_topics_are_made_once_and_checked(real_kafka: RealUnderTest) -> None:
-    # One broker: nothing is wrong with it, and each topic that must not be lost is named.
-    own = real_kafka.with_settings(cluster=f"cw{uuid4().hex[:8]}")
-    for _ in range(2):
-        await create_internal_topics(own.kafka)
-    found = await check_kafka(own.kafka)
-    assert found.problems == ()
-    assert len([line for line in found.warnings if "has 1 replicas" in line]) == 2
-    more = await check_kafka(own.with_settings(shards=SHARDS + 1).kafka)
-    assert len([line for line in more.problems if f"CLOCKWORK_SHARDS is {SHARDS + 1}" in line]) == 2
-    none = await check_kafka(own.with_settings(cluster="no-such-cluster", instance_id="a").kafka)
-    assert len([line for line in none.problems if "is missing" in line]) == 3
+                await deliver(slot, record(topic, b"zombie"))
+    assert len(await real_kafka.read_committed(topic)) == len(names)

@@ -22,7 +22,7 @@ FIRST = first_at(0)
 async def put(store: ScheduleStore, rows: Sequence[Row]) -> list[Pointer]:
     async with asyncio.TaskGroup() as group:
         for each in rows:
-            group.create_task(store.create(each, pointer(each), replaces_version=None))
+            group.create_task(store.create(each, pointer(each), replaces=None))
     return sorted(map(pointer, rows), key=lambda p: p.position)
 
 
@@ -97,7 +97,7 @@ async def test_an_outcome_is_not_listed_and_a_moved_schedule_only_where_it_stand
     new = row(schedule(client_id=old.client_id, schedule_key=old.schedule_key, due_ms=DUE_MS - 5, version=2))
     superseded = outcome(moved, EndState.SUPERSEDED)
     await store.reschedule(
-        moved.name, superseded, hold=RequestId("r"), row=new, pointer=pointer(new), replaces_version=1
+        moved.name, superseded, hold=RequestId("r"), row=new, pointer=pointer(new), replaces=pointer(moved)
     )
 
     await until_listed(search, [pointer(new), pointer(ended)])

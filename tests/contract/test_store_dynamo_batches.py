@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real
 
 async def _created(store: DynamoScheduleStore) -> Row:
     created = row()
-    await store.create(created, pointer(created), replaces_version=None)
+    await store.create(created, pointer(created), replaces=None)
     return created
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from clockwork.domain.position import text_of
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
@@ -27,7 +28,7 @@ TOO_LARGE: Final = b"x" * 500_000
 
 async def _create_all(store: DynamoScheduleStore, rows: list[Row]) -> list[BaseException | None]:
     """At the same moment; what each caller is told."""
-    creates = (store.create(one, pointer(one), replaces_version=None) for one in rows)
+    creates = (store.create(one, pointer(one), replaces=None) for one in rows)
     return await asyncio.gather(*creates, return_exceptions=True)
 
 
@@ -115,21 +116,98 @@ async def test_the_same_creates_again_are_the_same_creates_in_any_company(dynamo
     assert all(await _stored(dynamo_store, mixed))
 
 
-@pytest.mark.parametrize("conflicts", [1, 2])
-async def test_a_group_in_conflict_is_tried_once_more_one_by_one(
-    dynamo_store: DynamoScheduleStore, faults: Faults, conflicts: int
+THROTTLED: Final = "ThrottlingError"
+CONFLICT: Final = "TransactionConflict"
+TOO_LARGE_CODE: Final = "ItemCollectionSizeLimitExceeded"
+
+
+@pytest.mark.parametrize(
+    ("code", "told_as"), [(THROTTLED, StoreThrottled), (CONFLICT, TransactionConflict), (TOO_LARGE_CODE, Rejected)]
+)
+async def test_a_member_that_stands_in_the_way_of_its_group_fails_alone(
+    dynamo_store: DynamoScheduleStore, faults: Faults, code: str, told_as: type[Exception]
 ) -> None:
     rows = [row() for _ in range(40)]
-    reasons = [{"Code": "TransactionConflict"}, *({"Code": "None"} for _ in range(79))]
-    faults.answer(TRANSACTION, "TransactionCanceledException", times=conflicts, CancellationReasons=reasons)
+    faults.throttle(_key(rows[7]), _key(rows[8]), code=code)
 
     told = await _create_all(dynamo_store, rows)
 
-    # The second conflict meets one that is alone by then, and is told to its caller, who knows how long to try.
-    failed = [one for one in told if one is not None]
-    assert len(failed) == conflicts - 1
-    assert all(isinstance(one, TransactionConflict) for one in failed)
-    assert sum(await _stored(dynamo_store, rows)) == 40 - len(failed)
+    assert [type(one) for one in told[7:9]] == [told_as, told_as]
+    assert told[:7] + told[9:] == [None] * 38
+    assert sum(await _stored(dynamo_store, rows)) == 38
+    # The group, the rest of it at once; and each of the two alone, if it may help.
+    assert faults.sent[TRANSACTION] == (2 if told_as is Rejected else 4)
+
+
+@pytest.mark.parametrize("code", [THROTTLED, CONFLICT])
+async def test_a_member_that_stood_in_the_way_for_a_moment_succeeds_alone(
+    dynamo_store: DynamoScheduleStore, faults: Faults, code: str
+) -> None:
+    rows = [row() for _ in range(40)]
+    reasons = [{"Code": code}, *({"Code": "None"} for _ in range(79))]
+    faults.answer(TRANSACTION, "TransactionCanceledException", CancellationReasons=reasons)
+
+    assert await _create_all(dynamo_store, rows) == [None] * 40
+
+    assert faults.sent[TRANSACTION] == 3
+    assert all(await _stored(dynamo_store, rows))
+
+
+async def test_no_member_waits_for_one_that_goes_alone(dynamo_store: DynamoScheduleStore, faults: Faults) -> None:
+    rows = [row() for _ in range(40)]
+    faults.throttle(_key(rows[0]))
+    healed = asyncio.Event()
+    faults.pass_on(TRANSACTION, times=2)
+    faults.hang(TRANSACTION, until=healed)
+    async with asyncio.TaskGroup() as tasks:
+        slow = tasks.create_task(dynamo_store.create(rows[0], pointer(rows[0]), replaces=None), name="slow")
+        others = [
+            tasks.create_task(dynamo_store.create(one, pointer(one), replaces=None), name="create") for one in rows[1:]
+        ]
+        await asyncio.wait(others)
+        assert not slow.done()
+        faults.heal()
+        healed.set()
+
+    assert all(await _stored(dynamo_store, rows))
+
+
+async def test_a_throttled_member_is_repeated_alone_also_when_its_caller_asks_again(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    hot, *rows = [row() for _ in range(41)]
+    faults.throttle(_key(hot))
+    told = await _create_all(dynamo_store, [hot, *rows[:20]])
+    assert isinstance(told[0], StoreThrottled)
+    faults.bodies.clear()
+
+    told = await _create_all(dynamo_store, [hot, *rows[20:]])
+
+    assert isinstance(told[0], StoreThrottled)
+    assert told[1:] == [None] * 20
+    assert sorted(len(body["TransactItems"]) for _, body in faults.bodies) == [2, 40]
+    # Once it went well it goes with the others again.
+    faults.heal()
+    await dynamo_store.create(hot, pointer(hot), replaces=None)
+    faults.bodies.clear()
+    await _create_all(dynamo_store, [hot, *rows[:5]])
+    assert len(faults.bodies[0][1]["TransactItems"]) == 12
+
+
+async def test_a_group_that_is_refused_without_naming_a_member_is_tried_one_by_one(
+    dynamo_store: DynamoScheduleStore, faults: Faults
+) -> None:
+    rows = [row() for _ in range(10)]
+    faults.answer(TRANSACTION, "TransactionCanceledException")
+
+    assert await _create_all(dynamo_store, rows) == [None] * 10
+
+    assert faults.sent[TRANSACTION] == 11
+
+
+def _key(of: Row) -> str:
+    """The text that tells the items of its key from those of others."""
+    return f"{of.schedule.client_id}/{of.schedule.schedule_key}"
 
 
 async def test_a_group_without_an_answer_is_unknown_to_each_of_its_members(
@@ -146,7 +224,7 @@ async def test_a_group_without_an_answer_is_unknown_to_each_of_its_members(
 async def test_a_request_that_is_cancelled_cancels_no_other(dynamo_store: DynamoScheduleStore) -> None:
     rows = [row() for _ in range(MANY)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
+        tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces=None)) for one in rows]
         await asyncio.sleep(0)  # all have asked
         for task in tasks[:5]:  # the first of them carries the others
             task.cancel()
@@ -158,7 +236,7 @@ async def test_those_whose_carrier_gave_up_go_together_again(dynamo_store: Dynam
     # Carriers give up when the store is slow: one transaction for each of their members would make it slower.
     rows = [row() for _ in range(MANY)]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces_version=None)) for one in rows]
+        tasks = [group.create_task(dynamo_store.create(one, pointer(one), replaces=None)) for one in rows]
         await asyncio.sleep(0)  # all have asked
         tasks[0].cancel()  # it carries half of the others
 
@@ -221,15 +299,70 @@ async def test_rows_of_four_hundred_kilobytes_get_their_outcomes_and_go(dynamo_s
         assert await dynamo_store.read_row(large.name) is None
 
 
-async def test_throttling_of_cleanups_is_raised_to_all_of_them(
+@pytest.mark.parametrize("hot", ["an outcome", "a first outcome", "a row"])
+async def test_a_cleanup_that_is_throttled_holds_up_no_other(
+    dynamo_store: DynamoScheduleStore, faults: Faults, hot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
+    rows = [row(shard=ShardId(n % SHARDS)) for n in range(20)]
+    assert await _create_all(dynamo_store, rows) == [None] * 20
+    faults.throttle(text_of(rows[3].position) if hot == "a row" else _key(rows[3]))
+    operation = "BatchExecuteStatement" if hot == "a first outcome" else BATCH
+    faults.bodies.clear()
+
+    told = await asyncio.gather(
+        *(dynamo_store.finish(one.shard, [end(one, first_stands=hot == "a first outcome")]) for one in rows),
+        return_exceptions=True,
+    )
+
+    assert isinstance(told[3], StoreThrottled)
+    assert told[:3] + told[4:] == [None] * 19
+    # It is repeated alone: no group comes back with it, and no other is sent twice.
+    named = [body for name, body in faults.bodies if name == operation and faults.is_throttled(body)]
+    assert [_size(body) for body in named] == [20] + [1] * (len(named) - 1)
+    assert len(named) > 2
+    faults.heal()
+    assert await _stored(dynamo_store, rows) == [n == 3 for n in range(20)]
+
+
+async def test_of_one_cleanup_what_is_not_throttled_is_done(
+    dynamo_store: DynamoScheduleStore, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clockwork.stores.dynamodb.batching.backoff_s", lambda attempt: 0.0)
+    rows = [row() for _ in range(60)]
+    assert await _create_all(dynamo_store, rows) == [None] * 60
+    faults.throttle(_key(rows[7]), _key(rows[31]))
+    ends = [end(one, first_stands=n % 2 == 0) for n, one in enumerate(rows)]
+
+    with pytest.raises(StoreThrottled):
+        await dynamo_store.finish(rows[0].shard, ends)
+
+    assert await _stored(dynamo_store, rows) == [n in (7, 31) for n in range(60)]
+    faults.heal()
+    await dynamo_store.finish(rows[0].shard, ends)
+    assert not any(await _stored(dynamo_store, rows))
+
+
+async def test_a_cleanup_without_an_answer_fails_and_no_other_call_does(
     dynamo_store: DynamoScheduleStore, faults: Faults
 ) -> None:
-    faults.answer(BATCH, "ThrottlingException", times=1_000)
-    rows = [row() for _ in range(3)]
+    # Two calls of one group: the outcomes of the first come without an answer, those of the second do.
+    rows = [row() for _ in range(50)]
+    assert await _create_all(dynamo_store, rows) == [None] * 50
+    faults.lose_request(BATCH)
+    faults.pass_on(BATCH)
+    faults.lose_request(BATCH, times=2)
 
     told = await asyncio.gather(*(dynamo_store.finish(one.shard, [end(one)]) for one in rows), return_exceptions=True)
 
-    assert all(isinstance(one, StoreThrottled) for one in told)
+    failed = [one for one in told if one is not None]
+    assert len(failed) == 25
+    assert all(isinstance(one, StoreUnavailable) and one.outcome_unknown for one in failed)
+
+
+def _size(body: dict[str, Any]) -> int:
+    parts = body.get("Statements") or next(iter(body["RequestItems"].values()))
+    return len(parts)
 
 
 # --- cancels

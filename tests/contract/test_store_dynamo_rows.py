@@ -68,10 +68,10 @@ async def test_a_damaged_row_is_shown_as_broken_with_all_that_can_be_read(
 
 async def test_a_broken_row_among_good_ones_holds_up_none_and_can_be_deleted(dynamo_store: DynamoScheduleStore) -> None:
     before = row(shard=SHARD)
-    await dynamo_store.create(before, pointer(before), replaces_version=None)
+    await dynamo_store.create(before, pointer(before), replaces=None)
     at = await _write_by_hand(dynamo_store, topic=None)
     behind = row(shard=SHARD)
-    await dynamo_store.create(behind, pointer(behind), replaces_version=None)
+    await dynamo_store.create(behind, pointer(behind), replaces=None)
 
     page = await dynamo_store.read_page(SHARD, after=None, rows_max=10)
     await dynamo_store.finish(SHARD, [gone(each) for each in page.rows if each.position == at])
@@ -135,7 +135,7 @@ async def test_rows_that_stand_where_no_position_is_are_passed_over(
         item = codec.row_item(row(shard=SHARD)) | {"scheduleTime": {"N": text}}
         await _put(dynamo_store, item)
     good = row(schedule(due_ms=1_800_000_000_000), shard=SHARD)
-    await dynamo_store.create(good, pointer(good), replaces_version=None)
+    await dynamo_store.create(good, pointer(good), replaces=None)
 
     found: list[Row | BrokenRow] = []
     after: Position | None = None
@@ -170,7 +170,7 @@ async def test_a_damaged_pointer_outcome_or_shard_is_an_error(dynamo_store: Dyna
     names = of.schedule.client_id, of.schedule.schedule_key
     await _put(dynamo_store, codec.pointer_item(pointer(of)) | {"version": {"S": "1"}}, table=settings.keys_table)
     await _put(dynamo_store, codec.outcome_item(outcome(of)) | {"v": {"N": "2"}}, table=settings.keys_table)
-    await _put(dynamo_store, codec.shard_key(SHARD) | {"v": {"N": "1"}}, table=settings.executions_table)
+    await _put(dynamo_store, codec.shard_key(SHARD) | {"v": {"N": "2"}}, table=settings.executions_table)
 
     with pytest.raises(Unreadable, match="version"):
         await dynamo_store.read_pointer(*names)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, ShardClaim, ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import CannotStart
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb.client import DynamoClient, Transport
 from clockwork.stores.dynamodb.codec import cluster_item, row_item, shard_key
 from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from tests.contract.store_fixtures import SHARDS, client_on, new_tables, store_on
 from tests.support.builders import row
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
+OWNER = IncarnationId("a.1")
 CLUSTER = {"partitionId": {"S": "cluster"}}
 
 
@@ -52,6 +54,11 @@ async def _made(client: DynamoClient) -> None:
     await init_cluster(client, shards=SHARDS)
 
 
+async def _take(store: DynamoScheduleStore) -> None:
+    await store.start_incarnation(OWNER, node="host:1")
+    await store.take_shards([ShardClaim(shard=ShardId(1), epoch=0, floor_ms=5)], taker=OWNER)
+
+
 async def test_what_was_made_passes_the_check(client: DynamoClient) -> None:
     await _made(client)
 
@@ -61,11 +68,11 @@ async def test_what_was_made_passes_the_check(client: DynamoClient) -> None:
 async def test_making_again_changes_nothing(client: DynamoClient) -> None:
     await _made(client)
     store = store_on(client.transport, client.settings)
-    taken = await store.raise_epoch(ShardId(1), expected=0, owner="a")
+    await _take(store)
 
     await _made(client)
 
-    assert await store.read_shard(ShardId(1)) == taken
+    assert await store.read_shard(ShardId(1)) == ShardState(epoch=1, owner=OWNER, floor_ms=5)
     assert await _problems(client) == []
 
 
@@ -116,7 +123,7 @@ async def test_a_lost_cluster_item_of_tables_in_use_is_an_error_and_is_not_made_
 ) -> None:
     await _made(client)
     if used_by == "an owner":
-        await store_on(client.transport, client.settings).raise_epoch(ShardId(1), expected=0, owner="a")
+        await _take(store_on(client.transport, client.settings))
     else:
         await client.call("put_item", TableName=client.settings.schedules_table, Item=row_item(row()))
     await _delete(client, CLUSTER)
@@ -184,10 +191,10 @@ async def test_another_shard_count_is_refused_with_the_one_to_set(client: Dynamo
 
 async def test_items_of_a_newer_format_are_refused(client: DynamoClient) -> None:
     await _made(client)
-    await _put(client, cluster_item(SHARDS) | {"v": {"N": "2"}})
+    await _put(client, cluster_item(SHARDS) | {"v": {"N": "3"}})
 
     (problem,) = await _problems(client)
-    assert "format 2" in problem
+    assert "format 3" in problem
 
     await _put(client, cluster_item(SHARDS))
     await _put(client, shard_key(ShardId(0)) | {"v": {"N": "3"}})
@@ -196,13 +203,38 @@ async def test_items_of_a_newer_format_are_refused(client: DynamoClient) -> None
     assert "format 3" in problem
 
 
+async def test_items_of_the_format_before_are_refused_with_what_to_do(client: DynamoClient) -> None:
+    await _made(client)
+    await _put(client, shard_key(ShardId(0)) | {"v": {"N": "1"}, "epoch": {"N": "4"}, "frontier": {"N": "9"}})
+    (problem,) = await _problems(client)
+    assert "shard 0: format 1" in problem
+
+    await _put(client, cluster_item(SHARDS) | {"v": {"N": "1"}})
+    (problem,) = await _problems(client)
+    assert "infra.migrate" in problem
+    with pytest.raises(CannotStart, match="infra"):
+        await init_cluster(client, shards=SHARDS)
+
+
+async def test_expiry_of_the_shards_table_is_refused(client: DynamoClient) -> None:
+    # An expired item of an incarnation or a shard would count as one that has read nothing.
+    await _made(client)
+    on = {"Enabled": True, "AttributeName": "expiresAt"}
+    await client.call("update_time_to_live", TableName=client.settings.executions_table, TimeToLiveSpecification=on)
+
+    (problem,) = await _problems(client)
+
+    assert client.settings.executions_table in problem
+    assert "turn it off" in problem
+
+
 async def test_more_shards_than_one_read_takes_are_made_and_checked(client: DynamoClient) -> None:
     await create_tables(client)
     await init_cluster(client, shards=130)
 
     assert await _problems(client, shards=130) == []
     store = store_on(client.transport, client.settings)
-    assert await store.read_shard(ShardId(129)) == ShardState(epoch=0, owner="", frontier_ms=0)
+    assert await store.read_shard(ShardId(129)) == ShardState(epoch=0, owner=None, floor_ms=0)
 
 
 async def test_a_missing_index_is_named_with_what_to_do_and_is_not_missed_where_search_is_off(

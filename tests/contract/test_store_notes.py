@@ -22,7 +22,7 @@ Effect = Callable[[ScheduleStore, Row, NoteChange], Awaitable[None]]
 
 
 async def _create(store: ScheduleStore, at: Row, note: NoteChange) -> None:
-    await store.create(at, pointer(at), replaces_version=None, note=note)
+    await store.create(at, pointer(at), replaces=None, note=note)
 
 
 async def _cancel(store: ScheduleStore, at: Row, note: NoteChange) -> None:
@@ -37,7 +37,7 @@ async def _reschedule(store: ScheduleStore, at: Row, note: NoteChange) -> None:
         hold=MINE,
         row=new,
         pointer=pointer(new, version=2),
-        replaces_version=1,
+        replaces=pointer(at),
         note=note,
     )
 
@@ -49,7 +49,7 @@ async def _ready(store: ScheduleStore, effect: Effect) -> Row:
     """A row that `effect` can be done to."""
     at = row()
     if effect is not _create:
-        await store.create(at, pointer(at), replaces_version=None)
+        await store.create(at, pointer(at), replaces=None)
         await store.hold(at.name, MINE)
     return at
 
@@ -105,7 +105,7 @@ async def test_a_note_stays_as_it_is_where_the_effect_is_refused(store: Schedule
     at = await _ready(store, effect)
     if effect is _create:
         other = row(replace(at.schedule, delivery_id="other"))
-        await store.create(other, pointer(other), replaces_version=None)
+        await store.create(other, pointer(other), replaces=None)
     else:
         await store.drop_hold(at.name)
     with pytest.raises(ConditionFailed):
@@ -133,8 +133,8 @@ async def test_a_note_is_its_keys_own_and_no_pointer_and_stays_when_that_is_writ
     await store.note_command(at.schedule.client_id, at.schedule.schedule_key, FIRST)
     assert await _stands(store, at) == (None, None, None)
 
-    await store.create(at, pointer(at), replaces_version=None)
-    await store.create(other, pointer(other), replaces_version=None)
+    await store.create(at, pointer(at), replaces=None)
+    await store.create(other, pointer(other), replaces=None)
 
     assert await _note(store, at) == FIRST.after
     assert await _note(store, other) is None

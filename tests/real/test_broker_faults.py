@@ -55,7 +55,7 @@ async def test_lost_answers_of_kafka_make_nothing_twice(
 ) -> None:
     # Half of them after the request was carried out, half instead of it. First every kind at random: a batch that comes
     # twice is recognised by its sequence number, a commit by its coordinator. Then no commit is answered at all, until
-    # the shard gives up asking: nobody knows, so it forgets everything and reads its marker.
+    # the slot gives up asking, and reads its marker.
     topic = await cluster.topic()
     lost = LostAnswers(monkeypatch)
     made = kafka_context
@@ -69,7 +69,7 @@ async def test_lost_answers_of_kafka_make_nothing_twice(
     load = Load(cluster, [topic], guarantees=("exactly_once", "exactly_once", "at_least_once"))
 
     def unknown_commits() -> int:
-        return sum(getattr(record, "event", None) == "shard.commit_unknown" for record in caplog.records)
+        return sum(getattr(record, "event", None) == "slot.commit_unknown" for record in caplog.records)
 
     async with node_here(cluster) as (_, client):
         load.clients = [client]

@@ -13,6 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
     ResourceType,
 )
 
+from clockwork.kafka.topics import DELIVERIES_KAFKA_PARTITIONS
 from infra.local import LocalServices
 from tests.support.nodes import Cluster, opened_cluster
 from tests.support.reader import reading
@@ -84,7 +85,11 @@ async def test_a_node_as_the_very_first_command_creates_its_topics_as_they_shoul
     node = await cluster.start(more={"CLOCKWORK_CREATE_RESOURCES": "true"})
     made = topics(cluster)
     assert made.keys() == set(INTERNAL)
-    assert (made["shards"], made["deliveries"], cleanup_policy(cluster)) == (SHARDS, SHARDS, "compact")
+    assert (made["shards"], made["deliveries"], cleanup_policy(cluster)) == (
+        SHARDS,
+        DELIVERIES_KAFKA_PARTITIONS,
+        "compact",
+    )
     # A topic that a caller names is looked up, too: by a create, and where dead letters are read.
     refused = await node.client.create(cluster.body(f"for-{cluster.name}-unknown", "refused"))
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "delivery.topic")

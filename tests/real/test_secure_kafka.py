@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all of them
     ResourceType,
 )
 
-from clockwork.kafka.ownership import leave_group
+from clockwork.kafka.group import leave_group
 from clockwork.node.resources import init_resources, kafka_context
 from clockwork.settings.sources import load_settings
 from infra.kafka.acls import Right, rights
@@ -43,6 +43,7 @@ KINDS: Final = {
 OPERATIONS: Final = {
     "Read": AclOperation.READ,
     "Write": AclOperation.WRITE,
+    "Describe": AclOperation.DESCRIBE,
     "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
 }
 
@@ -141,7 +142,7 @@ async def test_check_names_each_right_that_is_missing_in_a_line_of_its_own(secur
     name = secure.cluster.name
     denied = [line.partition(":")[2] for line in ended.stderr.splitlines() if "Kafka denies this user" in line]
     assert ended.code == 2
-    wanted = [f"group {name}", f"transactional id {name}-shard-0", *(f"topic {name}-{each}" for each in INTERNAL)]
+    wanted = [f"group {name}", f"transactional ids {name}-*", *(f"topic {name}-{each}" for each in INTERNAL)]
     assert [line.removeprefix(" Kafka denies this user the ").partition(":")[0] for line in denied] == wanted
 
 

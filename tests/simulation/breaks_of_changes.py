@@ -6,9 +6,10 @@ from typing import Any
 
 from clockwork.domain.schedule import BrokenRow, Outcome, Row, RowName
 from clockwork.errors import ConditionFailed, StoreUnavailable
-from clockwork.requests import reschedule
+from clockwork.requests import reschedule, state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.results import NotFound
+from clockwork.requests.state import Unseen
 from tests.simulation.store_world import HostStore
 
 
@@ -23,7 +24,7 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
         hold: Any,
         row: Row,
         pointer: Any,
-        replaces_version: int,
+        replaces: Any,
         note: Any = None,
     ) -> None:
         place, key = (name.shard, name.position), (pointer.client_id, pointer.schedule_key)
@@ -35,7 +36,7 @@ def rescheduling(*, deletes: bool = True, on_condition: bool = True, puts_outcom
                 return
             if on_condition:
                 self._check_held(name, outcome, hold)
-            if there.version != replaces_version:
+            if (there.version, there.position) != (replaces.version, replaces.position):
                 raise ConditionFailed
             writes = self._put_row(row) | self._put_pointer(pointer)
             writes |= self._delete_row(*place) if deletes else {}
@@ -56,13 +57,16 @@ async def change_whatever_is_there_now(
             pointer = await context.store.read_pointer(client_id, key)
             if pointer is None:
                 return NotFound()
-            move, present = None, await reschedule._present(context, pointer, deadline)
+            move: Any = None
+            present: Any = await state.row_or_end(context, pointer)
             if isinstance(present, Row | BrokenRow):
                 step = await reschedule._prepare(context, pointer, present, wish, None)
                 if not isinstance(step, reschedule.Move):
                     return step
                 move, present = step, await reschedule._replace_row(context, step, wish, deadline)
-            if (answer := reschedule._result(context, pointer, move, present, wish)) is not None:
+            unseen = isinstance(present, Unseen)
+            answer = None if unseen else reschedule._result(context, pointer, move, present, wish)
+            if answer is not None:
                 return answer
         except StoreUnavailable:
             pass  # the break: what was tried is not asked for

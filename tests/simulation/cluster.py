@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
-from typing import Final
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from clockwork.domain.position import Position
+from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, InvalidInput, Unavailable
 from clockwork.requests.results import Changed, Created, Unchanged
 from tests.simulation.clocks import NodeClock, TrueTime
@@ -12,8 +14,8 @@ from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
 from tests.simulation.faults import Act, Fault, Profile, Trigger
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
-from tests.simulation.kafka_world import DEAD_LETTERS, KAFKA_PARTITIONS, OWN_DEAD_LETTERS, KafkaWorld
-from tests.simulation.node import Call, Node, Worlds, answer
+from tests.simulation.kafka_world import BROKERS, DEAD_LETTERS, KAFKA_PARTITIONS, OWN_DEAD_LETTERS, KafkaWorld
+from tests.simulation.node import Call, Node, PausesWorld, Worlds, answer
 from tests.simulation.store_world import StoreWorld
 from tests.simulation.trace import Trace, describe
 from tests.simulation.virtual_loop import Power, Reactor, new_loop
@@ -28,6 +30,7 @@ DRIFT_MS_MAX: Final = 12
 """What a drifting clock may gain in a run."""
 
 Reply = Callable[[object], None]
+_K = TypeVar("_K")
 
 
 class Cluster:
@@ -48,15 +51,9 @@ class Cluster:
             random.Random(f"{seed}/store"),
             profile.store,
             shards=profile.shards,
+            page_rows=profile.page_rows,
         )
-        kafka = KafkaWorld(
-            self.reactor,
-            self.time,
-            self.trace,
-            random.Random(f"{seed}/kafka"),
-            profile.kafka,
-            shards=profile.shards,
-        )
+        kafka = KafkaWorld(self.reactor, self.time, self.trace, random.Random(f"{seed}/kafka"), profile.kafka)
         group = GroupWorld(
             reactor=self.reactor,
             kafka=kafka,
@@ -74,7 +71,9 @@ class Cluster:
                 session_s=profile.session_s,
             ),
         )
-        self.worlds = Worlds(store=store, kafka=kafka, group=group, commands=commands, trace=self.trace)
+        self.worlds = Worlds(
+            store=store, kafka=kafka, group=group, commands=commands, pauses=PausesWorld(), trace=self.trace
+        )
         for topic in (*TOPICS, DEAD_LETTERS, OWN_DEAD_LETTERS, COMMANDS, REPLIES):
             kafka.create_topic(topic)
         self.nodes: list[Node] = []
@@ -85,6 +84,8 @@ class Cluster:
         self.healed = False
         self._lives = 0
         self._clocks: list[NodeClock] = []
+        self.died_at_s: dict[str, float] = {}
+        """By the name of a node's life."""
         self.triggers: list[Trigger] = list(profile.triggers)
 
     def _note_ahead(self, number: int) -> None:
@@ -96,6 +97,8 @@ class Cluster:
     def start(self) -> None:
         """Starts every node, and lets the faults come."""
         self.worlds.group.start()
+        self.worlds.kafka.play_foreign_transactions()
+        self.worlds.store.start_ttl()
         if self.profile.commanded:
             self.worlds.commands.group.start()
         for number in range(self.profile.nodes):
@@ -125,6 +128,7 @@ class Cluster:
         if not node.host.alive:
             return
         self.trace.note("dies", node.host)
+        self.died_at_s[node.host.name] = self.reactor.now_s
         node.host.alive = False
         node.host.loop.kill()
         if restart_s is not None:
@@ -141,6 +145,9 @@ class Cluster:
         store, kafka = self.worlds.store, self.worlds.kafka
         store.down = store.slow = store.throttling = kafka.down = kafka.slow = 0
         kafka.away.clear()
+        kafka.deposed.clear()
+        store.hot.clear()
+        self.worlds.pauses.resume_all()
         calm = type(store.faults)(latency_s=store.faults.latency_s, timeout_s=store.faults.timeout_s)
         store.faults = calm
         kafka.faults = type(kafka.faults)(latency_s=kafka.faults.latency_s)
@@ -262,6 +269,14 @@ class Cluster:
             case Act.REBALANCE:
                 self.worlds.group.rebalance()
                 self.worlds.commands.group.rebalance()
+            case Act.DEPOSE:
+                kafka.depose(int(abs(fault.amount)) % BROKERS, 4 * fault.for_s)
+            case Act.HOT_SHARD:
+                self._for_a_while_of(fault, store.hot, ShardId(int(abs(fault.amount)) % self.profile.shards))
+            case Act.FENCE:
+                self.fence(ShardId(int(abs(fault.amount)) % self.profile.shards))
+            case Act.PAUSE_TOPIC:
+                self._pause_topic(_topic(fault), 3 * fault.for_s)
 
     def _freeze(self, node: Node, for_s: float) -> None:
         if node.host.awake:
@@ -300,14 +315,29 @@ class Cluster:
         change(1)
         self.reactor.after(fault.for_s, change, -1)
 
+    def fence(self, shard: ShardId) -> None:
+        """What `POST /admin/shards/{shard}/fence` does."""
+        store = self.worlds.store
+        owner = store.shard_states[shard].owner
+        node = store.nodes.get(owner) if owner is not None else None
+        if node is not None and node.fenced_at_ms is None:
+            store.nodes[node.incarnation] = replace(node, fenced_at_ms=int(self.time.now_ms()))
+
+    def _pause_topic(self, topic: str, for_s: float) -> None:
+        self.worlds.pauses.pause(topic, at_ms=int(self.time.now_ms()))
+        self.reactor.after(for_s, self.worlds.pauses.resume, topic)
+
     def _topic_for_a_while(self, fault: Fault, topics: dict[str, int], topic: str) -> None:
+        # Some topics stay away long enough to be given up.
+        self._for_a_while_of(fault, topics, topic, times=3 if fault.for_s > 2 else 1)
+
+    def _for_a_while_of(self, fault: Fault, counts: dict[_K, int], key: _K, *, times: int = 1) -> None:
         def change(by: int) -> None:
             if by > 0 or not self.healed:
-                topics[topic] = topics.get(topic, 0) + by
+                counts[key] = counts.get(key, 0) + by
 
         change(1)
-        # Some topics stay away long enough to be given up.
-        self.reactor.after(fault.for_s * (3 if fault.for_s > 2 else 1), change, -1)
+        self.reactor.after(fault.for_s * times, change, -1)
 
 
 def _topic(fault: Fault) -> str:

@@ -49,6 +49,7 @@ class CommandWorld:
     @staticmethod
     def record(number: int, entry: Entry) -> CommandRecord:
         assert entry.record is not None
+        assert entry.record.value is not None
         return CommandRecord(
             place=CommandOffset(kafka_partition=number, offset=entry.offset, at_ms=int(entry.appended_at_ms)),
             key=entry.record.key,

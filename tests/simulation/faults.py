@@ -34,9 +34,19 @@ class Act(StrEnum):
     TOPIC_AWAY = "topic_away"
     DEAD_LETTERS_AWAY = "dead_letters_away"
     REBALANCE = "rebalance"
+    DEPOSE = "depose"
+    """A broker loses its leaderships, and does not know."""
+    HOT_SHARD = "hot_shard"
+    """DynamoDB throttles the rows of one shard."""
+    FENCE = "fence"
+    """An operator fences the incarnation that owns a shard."""
+    PAUSE_TOPIC = "pause_topic"
+    """An operator pauses a topic."""
 
 
 NODE_ACTS: Final = (Act.KILL, Act.FREEZE, Act.CUT_STORE, Act.CUT_KAFKA, Act.CUT_BOTH, Act.CUT_GROUP, Act.JUMP, Act.STOP)
+
+STORE_ACTS: Final = (Act.CUT_STORE, Act.CUT_BOTH, Act.STORE_DOWN, Act.STORE_SLOW, Act.STORE_THROTTLES, Act.HOT_SHARD)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +118,10 @@ class StoreFaults:
     timeout_s: float = 0.8
 
 
+CALM_STORE: Final = StoreFaults(latency_s=0.002, slow_apply=0.0, slow_query=0.0, timeout_s=0.15)
+"""Of histories written by hand."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KafkaFaults:
     """Of Kafka; shares of requests."""
@@ -126,6 +140,10 @@ class KafkaFaults:
     """How often metadata is fresh when a delivery begins."""
     commit_unanswered: float = 0.0
     """Commits whose request or answer is lost."""
+    foreign_every_s: float = 0.0
+    """Between two transactions of another producer in the markers' topic; 0: there are none."""
+    group_lags: float = 0.0
+    """Answers about the group that are behind by a rebalance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +175,8 @@ class Profile:
     lanes: int = 4
     past: float = 0.1
     """Share of schedules that are due already when they are created."""
+    past_s_max: float = 0.8
+    """How far back their time lies at most."""
     crowded: float = 0.5
     """How much the due times crowd together."""
     changes: float = 0.0
@@ -165,6 +185,21 @@ class Profile:
     """Share of schedules that are dropped, or become dead letters, or neither, when they are late."""
     commanded: int = 0
     """Schedules that are created by command; if there are none, no node reads commands."""
+    pace_ms: int = 0
+    quick_rows: int = 50
+    """Most rows of a quick transaction; with more of them both slots are busy."""
+    quick_wait_ms: int = 250
+    """The other slot takes few rows, too, if the first one has waited for longer."""
+    page_rows: int = 0
+    """Rows of the largest page; 0: as the engine has it."""
+    prefix_rows: int = 1
+    """A blocked prefix of fewer rows is read again at each pass."""
+    retention_ms: int = 7 * 86_400_000
+    pointer_margin_ms: int | None = None
+    """Time for which a pointer outlives its retention, and of which passes wait a third before they push it; None: as the
+    engine has it, which no run reaches."""
+    wakeups_certain: bool = False
+    """Each wake-up arrives within 100 ms: so no schedule is overtaken because its time lies far back."""
     own_letters: bool = False
     """The client has a topic of its own for dead letters, which refuses what its other topics refuse."""
 
@@ -174,9 +209,15 @@ OPERATIONS: Final = (
     "hold",
     "cancel",
     "reschedule",
-    "raise_epoch",
+    "start_incarnation",
+    "raise_slots",
+    "read_nodes",
+    "read_shards",
+    "fence",
+    "take_shards",
+    "release_shard",
     "raise_frontier",
-    "read_shard",
+    "read_shard_and_node",
     "read_page",
     "drop_hold",
     "set_retry",
@@ -184,8 +225,9 @@ OPERATIONS: Final = (
     "put_outcomes_if_absent",
     "delete_rows",
     "read_rows",
+    "confirm_assignment",
     "init",
-    "read_marker",
+    "read_markers",
     "begin",
     "produce",
     "produce_marker",
@@ -225,6 +267,10 @@ def draw_profile(rng: random.Random) -> Profile:
         lanes=rng.choice([1, 2, 4, 8]),
         past=rng.choice([0.05, 0.3]),
         crowded=rng.random(),
+        pace_ms=rng.choice([0, 10]),
+        quick_rows=rng.choice([1, 2, 2, 50]),
+        page_rows=rng.choice([0, 0, 1, 2]),
+        prefix_rows=rng.choice([1, 1, 3]),
     )
 
 
@@ -258,6 +304,8 @@ def _kafka_faults(rng: random.Random, *, stormy: bool) -> KafkaFaults:
         settle_s=rng.choice([0.002, 0.01, 0.2]),
         wakeup_lost=rng.choice([0.0, 0.1, 0.9]),
         wakeup_doubled=rng.choice([0.0, 0.2]),
+        foreign_every_s=rng.choice([0.0, 0.0, 0.5, 2.0]),
+        group_lags=rng.choice([0.0, 0.0, 0.2, 0.6]),
     )
 
 

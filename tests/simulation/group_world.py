@@ -1,12 +1,14 @@
 """The consumer group as it is: a silent member loses its shards and does not know; their new owner may begin while the
-old owner still believes; wake-ups come late, twice, or never."""
+old owner still believes; answers about members and generations are behind by a rebalance; wake-ups come late, twice, or
+never."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
+from clockwork.domain.ownership import ProcessId
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable
@@ -18,6 +20,9 @@ TICK_S: Final = 0.2
 """The heartbeat."""
 HEARS_S_MAX: Final = 0.5
 """How much later than the others a member may hear of a new assignment."""
+REQUEST_TIMEOUT_S: Final = 0.4
+
+_T = TypeVar("_T", frozenset[ShardId], frozenset[ProcessId])
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -44,6 +49,9 @@ class GroupWorld:
     shards: int
     session_s: float
     members: list[_Member] = field(default_factory=list)
+    processes_before: frozenset[ProcessId] = frozenset()
+    """Of the members, as of the rebalance before the last."""
+    _processes: frozenset[ProcessId] = frozenset()
 
     def start(self) -> None:
         self._tick()
@@ -67,6 +75,7 @@ class GroupWorld:
     def rebalance(self) -> None:
         """A new generation: shards are dealt out anew, and each member hears of it at its own time."""
         members = [member for member in self.members if member.joined]
+        self.processes_before, self._processes = self._processes, self.processes()
         self.rng.shuffle(members)
         start = 0
         for index, member in enumerate(members):
@@ -76,6 +85,15 @@ class GroupWorld:
             start += share
         shares = [f"{member.host}={sorted(member.assignment)}" for member in members]
         self.kafka.trace.note("group", *sorted(shares))
+
+    def processes(self) -> frozenset[ProcessId]:
+        """Of the members, by their client ids."""
+        return frozenset(member.host.process for member in self.members if member.joined)
+
+    def confirmed(self, member: _Member) -> frozenset[ShardId]:
+        """The answer to a heartbeat with the member's own generation: its assignment if that is current, else nothing."""
+        current = member in self.members and member.joined and member.hears_at_s is None
+        return member.believes if current else frozenset()
 
     def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         """A record on the ownership topic."""
@@ -126,17 +144,52 @@ class HostOwnership:
     def __init__(self, group: GroupWorld, host: Host) -> None:
         self._group = group
         self._host = host
+        self._member: _Member | None = None
 
     async def run(
         self,
         on_assignment: Callable[[frozenset[ShardId]], None],
         on_wakeup: Callable[[ShardId, WakeUp], None],
     ) -> None:
-        member = self._group.add(self._host, on_assignment, on_wakeup)
+        member = self._member = self._group.add(self._host, on_assignment, on_wakeup)
         try:
             await asyncio.Event().wait()
         finally:
             self._group.leave(member)
+
+    async def confirmed_assignment(self) -> Set[ShardId]:
+        return await self._ask("confirm_assignment", self._confirmed)
+
+    async def member_processes(self) -> Set[ProcessId]:
+        return await self._ask("member_processes", self._processes)
+
+    def _confirmed(self) -> frozenset[ShardId]:
+        member = self._member
+        if member is None:
+            return frozenset()
+        # A coordinator that is deposed itself knows nothing of the newest rebalance.
+        return member.believes if self._lags() and member.joined else self._group.confirmed(member)
+
+    def _processes(self) -> frozenset[ProcessId]:
+        return self._group.processes_before if self._lags() else self._group.processes()
+
+    def _lags(self) -> bool:
+        return self._group.rng.random() < self._group.kafka.faults.group_lags
+
+    async def _ask(self, what: str, read: Callable[[], _T]) -> _T:
+        """Raises: BrokerUnavailable."""
+        host, group = self._host, self._group
+        await host.step(what, after=False)
+        latency_s = group.kafka.faults.latency_s * 2
+        if not host.reaches_group or group.kafka.down:
+            await asyncio.sleep(REQUEST_TIMEOUT_S)
+            raise BrokerUnavailable(f"{what} was not answered in time")
+        await asyncio.sleep(group.rng.expovariate(1 / latency_s))
+        answer = read()
+        await asyncio.sleep(group.rng.expovariate(1 / latency_s))
+        await host.step(what, after=True)
+        group.kafka.trace.note("group answers", host, what, *sorted(answer))
+        return answer
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         await self._host.step("wake", after=False)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 
 from clockwork.clock import ClockGuard
+from clockwork.domain.ownership import process_id
 from tests.simulation.clocks import NodeClock
 from tests.simulation.virtual_loop import Power, VirtualLoop
 
@@ -22,6 +23,7 @@ class Host:
         self.clock = clock
         self.rng = rng
         self.guard = ClockGuard(clock, clock.monotonic_s)
+        self.process = process_id(rng.getrandbits(64))
         self.alive = True
         self.store_cuts = 0
         """Faults that keep it from DynamoDB at present."""

@@ -11,21 +11,34 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.clock import ClockGuard
+from clockwork.domain import planning
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
-from clockwork.firing import deliver_transactional, shard_pass
+from clockwork.firing import shard_pass
 from clockwork.firing.cleanup import Cleanup
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
-from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing.group_commit import GroupCommit
+from clockwork.firing.incarnation import RunningIncarnation
+from clockwork.firing.lease import RowsInFlight, ShardLease
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import Takeover
 from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import HoldAttempts
-from tests.simulation import breaks, breaks_of_changes, breaks_of_commands, store_world
+from clockwork.stores.memory import store as memory_store
+from tests.simulation import (
+    breaks,
+    breaks_of_changes,
+    breaks_of_commands,
+    breaks_of_ownership,
+    breaks_of_passes,
+    breaks_of_transactions,
+    kafka_host,
+    store_world,
+)
 from tests.simulation.command_world import CommandWorld, HostCommandLog
-from tests.simulation.kafka_host import HostPublisher, HostShardPublisher
-from tests.simulation.store_world import HostStore
+from tests.simulation.kafka_host import HostPublisher, HostSlotProducer, MarkerReading
+from tests.simulation.store_world import HostStore, StoreWorld
 from tests.simulation.themes import Theme
 
 Patch = tuple[Any, str, Any]
@@ -65,105 +78,185 @@ def _scripted(name: str, *patches: Patch) -> Mutation:
     return Mutation(name=name, seeds=0, patches=lambda: patches)
 
 
-MUTATIONS: Final = (
-    Mutation(
-        name="init without fence",
-        seeds=20,
-        theme=Theme.TAKE_OVERS,
-        patches=lambda: [(HostShardPublisher, "init", breaks.init_without_fence)],
+def _chance(name: str, theme: Theme | None, seeds: int, *patches: Patch) -> Mutation:
+    return Mutation(name=name, seeds=seeds, theme=theme, patches=lambda: patches)
+
+
+def _taking(*steps: str) -> Patch:
+    return (Takeover, "_take_from", breaks_of_ownership.taking(*steps))
+
+
+def _owning(**parts: bool) -> Patch:
+    return (HostStore, "take_shards", breaks_of_ownership.owning(**parts))
+
+
+_OWNERSHIP: Final = (
+    _chance(
+        "shard taken before its cleanup", Theme.COMMITS, 100, _taking("fence", "init", "marker", "own", "clean up")
     ),
-    Mutation(
-        name="marker ignored",
-        seeds=20,
-        theme=Theme.COMMITS,
-        patches=lambda: [(HostShardPublisher, "read_marker", breaks.no_marker)],
+    _chance("taken without init", Theme.TAKE_OVERS, 100, _taking("fence", "marker", "clean up", "own")),
+    _chance("marker ignored", Theme.COMMITS, 20, (HostPublisher, "read_markers", breaks_of_transactions.no_marker)),
+    _chance("shard taken without condition", Theme.HAND_OVERS, 100, _owning(condition=False)),
+    _chance(
+        "released before its cleanup",
+        Theme.HAND_OVERS,
+        100,
+        (ShardLease, "idle", property(breaks_of_ownership.idle_if_nothing_is_in_flight)),
     ),
-    Mutation(
-        name="marker without the rows that await cleanup",
-        seeds=100,
-        theme=Theme.COMMITS,
-        patches=lambda: [(Cleanup, "marker_entries", lambda self: iter(()))],
+    _chance(
+        "released with a row in flight",
+        Theme.HAND_OVERS,
+        100,
+        (ShardLease, "idle", property(breaks_of_ownership.idle_if_all_is_clean)),
     ),
-    Mutation(
-        name="marker without what was dropped",
-        seeds=40,
-        theme=Theme.DEADLINES,
-        patches=lambda: [(Cleanup, "marker_entries", breaks.marked_if_there_is_a_record)],
+    _chance("node item expires", Theme.HAND_OVERS, 20, (StoreWorld, "_expire", breaks_of_ownership.expire_nodes)),
+    _chance(
+        "absent item taken for zero",
+        Theme.HAND_OVERS,
+        20,
+        (StoreWorld, "_expire", breaks_of_ownership.expire_nodes),
+        (HostStore, "read_nodes", breaks_of_ownership.absent_counts_as_zero),
+        (HostStore, "read_shard_and_node", breaks_of_ownership.absent_counts_as_zero_in_the_look),
+        (HostStore, "fence", breaks_of_ownership.fence_what_is_absent),
     ),
-    Mutation(
-        name="dropped beside the transaction",
-        seeds=20,
-        theme=Theme.DEADLINES,
-        patches=lambda: [(TransactionalDelivery, "deliver", breaks.drop_beside_transactions)],
+    _chance(
+        "frontier raised though fenced",
+        Theme.PLAIN,
+        120,
+        (HostStore, "raise_frontier", breaks_of_ownership.raise_frontier_though_fenced),
     ),
-    Mutation(
-        name="unknown commit taken for an abort",
-        seeds=120,
-        theme=Theme.COMMITS,
-        patches=lambda: [(TransactionalDelivery, "deliver", breaks.unknown_taken_for_abort)],
+    _chance(
+        "frontier not written",
+        Theme.CANCELS,
+        20,
+        (RunningIncarnation, "raise_frontier", breaks_of_passes.frontier_pretended),
     ),
-    Mutation(
-        name="cleaned up before the commit",
-        seeds=20,
-        theme=Theme.COMMITS,
-        patches=lambda: [(TransactionalDelivery, "_commit", breaks.cleanup_before_commit)],
+    _chance(
+        "frontier written after reading",
+        Theme.CANCELS,
+        100,
+        (RunningIncarnation, "raise_frontier", breaks_of_passes.frontier_pretended),
+        (ShardPass, "_read", breaks_of_passes.read_then_frontier),
     ),
-    Mutation(
-        name="epoch not raised",
-        seeds=200,
-        theme=Theme.REFUSALS,
-        patches=lambda: [(HostStore, "raise_epoch", breaks.epoch_not_raised)],
+    _chance(
+        "shard item read before hold",
+        Theme.CANCELS,
+        120,
+        (HoldAttempts, "hold_and_look", breaks_of_ownership.look_before_hold),
     ),
-    Mutation(
-        name="frontier not written",
-        seeds=20,
-        theme=Theme.CANCELS,
-        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_pretended)],
+    _chance(
+        "shard item read before hold, by changes",
+        Theme.CHANGES,
+        120,
+        (HoldAttempts, "hold_and_look", breaks_of_ownership.look_before_hold),
     ),
-    Mutation(
-        name="frontier written after reading",
-        seeds=100,
-        theme=Theme.CANCELS,
-        patches=lambda: [
-            (ShardPass, "raise_frontier", breaks.frontier_pretended),
-            (ShardPass, "_read", breaks.read_then_frontier),
-        ],
+    _chance(
+        "look at the floor only", Theme.CANCELS, 20, (hold, "_shard_and_owner", breaks_of_ownership.look_at_the_floor)
     ),
-    Mutation(
-        name="fenced frontier goes on",
-        seeds=120,
-        theme=Theme.PLAIN,
-        patches=lambda: [(ShardPass, "raise_frontier", breaks.frontier_though_fenced)],
+    _chance(
+        "remembered owner not compared",
+        Theme.HAND_OVERS,
+        100,
+        (hold, "_shard_and_owner", breaks_of_ownership.look_at_the_remembered_owner),
     ),
-    Mutation(
-        name="frontier lowered at take-over",
-        seeds=200,
-        theme=Theme.SKEW,
-        patches=lambda: [(Takeover, "run", breaks.take_over_and_lower)],
+    _chance("shared reads eventually consistent", Theme.CANCELS, 60, (HostStore, "stale_s", 0.3)),
+    _chance("clock always trusted", Theme.SKEW, 180, (ClockGuard, "trusted", lambda self: True)),
+)
+
+_TRANSACTIONS: Final = (
+    _chance(
+        "unknown commit taken for an abort",
+        Theme.BROKERS,
+        40,
+        (GroupCommit, "_resolve", breaks_of_transactions.unknown_taken_for_abort),
     ),
-    Mutation(
-        name="fires beyond the bound",
-        seeds=40,
-        patches=lambda: [(shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms))],
+    _chance(
+        "marker without the rows that await cleanup",
+        Theme.COMMITS,
+        100,
+        (GroupCommit, "_end", breaks_of_transactions.end_and_forget),
     ),
-    Mutation(
-        name="clock always trusted",
-        seeds=180,
-        theme=Theme.SKEW,
-        patches=lambda: [(ClockGuard, "trusted", lambda self: True)],
+    _chance(
+        "one marker key for all slots", Theme.BROKERS, 100, (kafka_host, "marker_key", breaks_of_transactions.one_key)
     ),
-    Mutation(
-        name="look before hold",
-        seeds=120,
-        theme=Theme.CANCELS,
-        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
+    _chance(
+        "first marker of the window",
+        Theme.BROKERS,
+        40,
+        (MarkerReading, "pick", breaks_of_transactions.first_of_the_window),
     ),
-    Mutation(
-        name="look before hold, of changes",
-        seeds=120,
-        theme=Theme.CHANGES,
-        patches=lambda: [(HoldAttempts, "hold_and_look", breaks.look_before_hold)],
+    _chance(
+        "marker read without waiting for the last stable offset",
+        Theme.BROKERS,
+        100,
+        (MarkerReading, "is_complete", breaks_of_transactions.complete_whatever_is_open),
     ),
+    _chance(
+        "hint to an uncommitted marker",
+        Theme.BROKERS,
+        100,
+        (GroupCommit, "_open_slot", breaks_of_transactions.open_slot_with_hints),
+        (HostSlotProducer, "deliver", breaks_of_transactions.deliver_and_hint_early),
+    ),
+    _chance(
+        "dropped beside the transaction",
+        Theme.DEADLINES,
+        20,
+        (GroupCommit, "enqueue", breaks_of_transactions.drop_beside_transactions),
+    ),
+    _chance(
+        "cleaned up before the commit",
+        Theme.COMMITS,
+        20,
+        (GroupCommit, "_transact", breaks_of_transactions.clean_up_before_the_commit),
+    ),
+    _chance(
+        "refused row is overtaken",
+        Theme.REFUSALS,
+        20,
+        (GroupCommit, "_refuse", breaks_of_transactions.refuse_only_the_row),
+    ),
+)
+
+_PASSES: Final = (
+    _chance(
+        "fires beyond the bound",
+        None,
+        40,
+        (shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms)),
+    ),
+    _chance("rows in flight not left out", Theme.COMMITS, 40, (RowsInFlight, "positions", lambda self: frozenset())),
+    _chance("lanes of rows in flight go on", Theme.REFUSALS, 100, (RowsInFlight, "lanes", lambda self: frozenset())),
+    _chance(
+        "rows in flight left out when the answer comes",
+        None,
+        100,
+        (ShardPass, "_new_planner", breaks_of_passes.left_out_when_the_answer_comes),
+    ),
+    _chance("prefix up to now", Theme.PREFIX, 100, (ShardPass, "_new_planner", breaks_of_passes.prefix_up_to_now)),
+    _chance("waiting row is overtaken", Theme.REFUSALS, 20, (Planner, "block", breaks_of_passes.block_no_lane)),
+    _chance("lane sent at once", Theme.PLAIN, 20, (AcknowledgedDelivery, "enqueue", breaks_of_passes.lane_at_once)),
+    _chance("hold ignored", Theme.CANCELS, 120, (ShardPass, "_drop_holds", breaks_of_passes.holds_ignored)),
+    _chance("fires what is gone", Theme.CANCELS, 80, (HostStore, "drop_hold", breaks_of_passes.drop_hold_and_fire)),
+    _chance(
+        "fires through a conflict",
+        Theme.CANCELS,
+        140,
+        (HostStore, "drop_hold", breaks_of_passes.drop_hold_through_conflict),
+    ),
+    _chance("row deleted before its outcome", Theme.COMMITS, 20, (HostStore, "finish", breaks.delete_first)),
+    _chance("last outcome stands", Theme.PLAIN, 40, (HostStore, "put_outcomes_if_absent", breaks.last_outcome_stands)),
+)
+
+_REQUESTS: Final = (
+    _chance("cancel deletes unconditionally", Theme.CANCELS, 160, (HostStore, "_check_held", breaks.held_by_anybody)),
+    _chance("update brings a row back", Theme.LATE, 40, (HostStore, "_change_row", breaks.upsert)),
+    _chance("nothing seen taken for 404", Theme.CANCELS, 160, (state, "decide_unseen", breaks.unseen_is_not_there)),
+    _chance("state from the row", Theme.COMMITS, 80, (state, "state_at", breaks.state_from_the_row)),
+    _chance("create over anything", None, 20, (HostStore, "create", breaks.create_over_anything)),
+)
+
+_CHANGES: Final = (
     Mutation(
         name="change leaves the old row",
         seeds=20,
@@ -195,83 +288,6 @@ MUTATIONS: Final = (
         patches=lambda: [(reschedule, "_move", breaks_of_changes.same_delivery_id)],
     ),
     Mutation(
-        name="hold ignored",
-        seeds=120,
-        theme=Theme.CANCELS,
-        patches=lambda: [(ShardPass, "_drop_holds", breaks.holds_ignored)],
-    ),
-    Mutation(
-        name="fires what is gone",
-        seeds=80,
-        theme=Theme.CANCELS,
-        patches=lambda: [(HostStore, "drop_hold", breaks.drop_hold_and_fire)],
-    ),
-    Mutation(
-        name="fires through a conflict",
-        seeds=140,
-        theme=Theme.CANCELS,
-        patches=lambda: [(HostStore, "drop_hold", breaks.drop_hold_through_conflict)],
-    ),
-    Mutation(
-        name="cancel deletes unconditionally",
-        seeds=160,
-        theme=Theme.CANCELS,
-        patches=lambda: [(HostStore, "_check_held", breaks.held_by_anybody)],
-    ),
-    Mutation(
-        name="update brings a row back",
-        seeds=40,
-        theme=Theme.LATE,
-        patches=lambda: [(HostStore, "_change_row", breaks.upsert)],
-    ),
-    Mutation(
-        name="refused row is overtaken",
-        seeds=20,
-        theme=Theme.REFUSALS,
-        patches=lambda: [(deliver_transactional, "without_lane", breaks.only_the_row)],
-    ),
-    Mutation(
-        name="waiting row is overtaken",
-        seeds=20,
-        theme=Theme.REFUSALS,
-        patches=lambda: [(Planner, "block", breaks.block_no_lane)],
-    ),
-    Mutation(
-        name="lane sent at once",
-        seeds=20,
-        theme=Theme.PLAIN,
-        patches=lambda: [(AcknowledgedDelivery, "deliver", breaks.lane_at_once)],
-    ),
-    Mutation(
-        name="row deleted before its outcome",
-        seeds=20,
-        theme=Theme.COMMITS,
-        patches=lambda: [(HostStore, "finish", breaks.delete_first)],
-    ),
-    Mutation(
-        name="left out when the answer comes",
-        seeds=60,
-        patches=lambda: [(Cleanup, "positions", lambda self: self._pending.keys())],
-    ),
-    Mutation(
-        name="last outcome stands",
-        seeds=20,
-        theme=Theme.PLAIN,
-        patches=lambda: [(HostStore, "put_outcomes_if_absent", breaks.last_outcome_stands)],
-    ),
-    Mutation(
-        name="nothing seen taken for 404",
-        seeds=160,
-        theme=Theme.CANCELS,
-        patches=lambda: [(state, "read_state", breaks.none_seen_is_none_there)],
-    ),
-    Mutation(
-        name="state from the row",
-        seeds=80,
-        theme=Theme.COMMITS,
-        patches=lambda: [(state, "view_at", breaks.state_from_the_row)],
-    ),
-    Mutation(
         name="commands committed before they are carried out",
         seeds=40,
         theme=Theme.COMMANDS,
@@ -295,16 +311,69 @@ MUTATIONS: Final = (
         theme=Theme.COMMANDS,
         patches=lambda: [(CommandOffset, "is_processed", lambda self, last: False)],
     ),
-    Mutation(
-        name="create over anything", seeds=20, patches=lambda: [(HostStore, "create", breaks.create_over_anything)]
-    ),
 )
 
+MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES)
+
 RARE: Final = (
-    _scripted("bound of the answer", (ShardPass, "_read", breaks.bound_of_the_answer)),
-    _scripted("a retry an hour ahead applies", (Planner, "_retry_applies", breaks.applied_however_far)),
-    _scripted("renewed without proof of epoch", (Takeover, "renew", breaks.renew_without_proof)),
-    _scripted("marker before init", (HostPublisher, "open_shard", breaks.marker_before_init)),
+    _scripted("only one slot initialised", _taking("fence", "init the last slot", "marker", "clean up", "own")),
+    _scripted("marker before init", _taking("fence", "marker", "init", "clean up", "own")),
+    _scripted("marker before the fence", _taking("marker", "fence", "init", "clean up", "own")),
+    _scripted("floor not raised at take-over", _owning(floor=False)),
+    _scripted(
+        "floor not raised at release",
+        (HostStore, "release_shard", breaks_of_ownership.release_with_the_old_floor),
+    ),
+    _scripted(
+        "no recheck after a refusal",
+        (GroupCommit, "_heal", breaks_of_transactions.heal_unchecked),
+        (GroupCommit, "_after_healing", breaks_of_transactions.unchecked_after_a_refusal),
+    ),
+    _scripted(
+        "no recheck after an unknown commit",
+        (GroupCommit, "_heal", breaks_of_transactions.heal_unchecked),
+        (GroupCommit, "_resolve", breaks_of_transactions.unchecked_after_an_unknown_commit),
+    ),
+    _scripted(
+        "no recheck at the first use of a slot",
+        (GroupCommit, "_heal", breaks_of_transactions.unchecked_at_the_first_use),
+    ),
+    _scripted(
+        "slot goes on after a repeated commit",
+        (HostSlotProducer, "_commit", breaks_of_transactions.usable_after_repeated_commit),
+    ),
+    _scripted(
+        "marker from a cached leader",
+        (MarkerReading, "run", breaks_of_transactions.reading_to_its_end(cached=True)),
+    ),
+    _scripted(
+        "marker read without a barrier",
+        (MarkerReading, "run", breaks_of_transactions.reading_to_its_end(cached=False)),
+    ),
+    _scripted(
+        "barrier not compared",
+        (MarkerReading, "is_leader", breaks_of_transactions.any_log_with_this_offset),
+    ),
+    _scripted(
+        "any coordinator believed",
+        (HostSlotProducer, "_believes", lambda self, answered_by, coordinator: True),
+    ),
+    _scripted(
+        "own marker before init",
+        (GroupCommit, "_resolve", breaks_of_transactions.resolve_by_an_early_marker),
+        (MarkerReading, "is_complete", breaks_of_transactions.complete_whatever_is_open),
+    ),
+    _scripted("taken without the fence", _taking("init", "marker", "clean up", "own")),
+    _scripted("fence after init", _taking("init", "fence", "marker", "clean up", "own")),
+    _scripted("fence after the marker", _taking("init", "marker", "fence", "clean up", "own")),
+    _scripted("shard taken without a higher epoch", _owning(raises=False)),
+    _scripted("taker not checked at take-over", _owning(checks=False)),
+    _scripted("bound of the answer", (ShardPass, "_read", breaks_of_passes.bound_of_the_answer)),
+    _scripted(
+        "a retry an hour ahead applies",
+        (planning, "retry_applies", breaks_of_passes.applied_however_far),
+        (shard_pass, "retry_applies", breaks_of_passes.applied_however_far),
+    ),
     _scripted(
         "cancel goes on with the next schedule of its key",
         (service, "cancel_schedule", breaks.cancel_whatever_is_there_now),
@@ -313,11 +382,17 @@ RARE: Final = (
         "change made again over the next one",
         (service, "reschedule", breaks_of_changes.change_whatever_is_there_now),
     ),
-    _scripted("renewed and epoch only read", (Takeover, "renew", breaks.renew_and_only_read)),
     _scripted(
-        "producer goes on after a repeated commit", (HostShardPublisher, "_commit", breaks.usable_after_repeated_commit)
+        "announced times forgotten", (ShardPass, "_forget_ended_waits", breaks_of_passes.announcements_forgotten)
     ),
-    _scripted("announced times forgotten", (ShardPass, "_forget_ended_waits", breaks.announcements_forgotten)),
+    _scripted("acknowledged rows forgotten at the end", (Cleanup, "finish_acknowledged", breaks_of_passes.do_nothing)),
+    _scripted("wake-up leaves the prefix", (ShardLease, "open_prefix", breaks_of_passes.leave_the_prefix)),
+    _scripted(
+        "wake-up opens the prefix between passes",
+        (ShardLease, "open_prefix", breaks_of_passes.open_the_prefix_between_passes),
+    ),
+    _scripted("waiting row's pointer never pushed", (ShardPass, "_push_pointers", breaks_of_passes.do_nothing)),
+    _scripted("key taken over on the version alone", (memory_store, "_same_pointer", breaks.same_version)),
     _scripted("retry of another epoch believed", (hold, "_free_until_ms", breaks.free_until_whatever_epoch)),
     _scripted("retry of at_least_once believed", (hold, "_free_until_ms", breaks.free_until_whatever_guarantee)),
     _scripted(

@@ -1,26 +1,27 @@
 """One node: the production engine, put together as `clockwork.node.app` does it, over the simulated worlds."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.commands.worker import CommandWorker
+from clockwork.domain import schedule
 from clockwork.domain.destination import Topic
+from clockwork.domain.pauses import NOTHING_PAUSED, PauseKind
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, NewSchedule, OnLate, OrderingKey, Schedule, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import Unavailable
-from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
-from clockwork.firing.deliver_transactional import TransactionalDelivery
+from clockwork.firing import group_commit, shard_pass
+from clockwork.firing.context import FiringContext
 from clockwork.firing.destination_waits import DestinationWaits
-from clockwork.firing.settlement import Settlement
-from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
-from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.supervisor import Supervisor
-from clockwork.firing.takeover import Takeover
 from clockwork.kafka.wakeups import WakeupSender
 from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests import state
 from clockwork.requests.context import RequestContext
 from clockwork.requests.results import ANY_VERSION, VersionCondition
 from clockwork.requests.service import RequestService
@@ -39,9 +40,48 @@ PING_INTERVAL_S: Final = 5.0
 PING_AGAIN_S: Final = 1.0
 DRAIN_TIMEOUT_MS: Final = 1_500
 PASSES_AT_ONCE: Final = 2
-TAKEOVERS_AT_ONCE: Final = 2
-"""Both small, so that runs reach them."""
+"""Small, so that runs reach it."""
 REQUEST_TIMEOUT_MS: Final = 3_000
+
+
+@contextlib.contextmanager
+def engine_limits(profile: Profile) -> Iterator[None]:
+    """The engine's own limits, so small that a few rows reach them."""
+    limits = [
+        (group_commit, "QUICK_ROWS_MAX", profile.quick_rows),
+        (group_commit, "QUICK_WAIT_MS_MAX", profile.quick_wait_ms),
+    ]
+    if profile.pointer_margin_ms is not None:
+        limits += [
+            (schedule, "POINTER_MARGIN_MS", profile.pointer_margin_ms),
+            (state, "POINTER_MARGIN_MS", profile.pointer_margin_ms),
+            (shard_pass, "POINTER_PUSH_AFTER_MS", profile.pointer_margin_ms // 3),
+        ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in limits]
+    try:
+        for module, name, value in limits:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+class PausesWorld:
+    """Topics that an operator has paused; every node knows it at once."""
+
+    def __init__(self) -> None:
+        self.present = NOTHING_PAUSED
+
+    def pause(self, topic: str, *, at_ms: int) -> None:
+        self.present = self.present.paused(PauseKind.TOPIC, topic, at_ms=at_ms)
+
+    def resume(self, topic: str) -> None:
+        self.present = self.present.resumed(PauseKind.TOPIC, topic)
+
+    def resume_all(self) -> None:
+        for topic in list(self.present.topics):
+            self.resume(topic)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +92,7 @@ class Worlds:
     kafka: KafkaWorld
     group: GroupWorld
     commands: CommandWorld
+    pauses: PausesWorld
     trace: Trace
 
 
@@ -61,10 +102,12 @@ def runner_settings(profile: Profile) -> RunnerSettings:
         scan_interval_ms=profile.scan_interval_ms,
         frontier_lead_ms=profile.lead_ms,
         batch_records_max=profile.batch_records_max,
+        transaction_pace_ms=profile.pace_ms,
         retry_attempts=3,
         retry_initial_ms=profile.retry_initial_ms,
         retry_max_ms=max(2_000, profile.retry_initial_ms),
         topic_wait_ms=2_500,
+        retention_ms=profile.retention_ms,
         dead_letter_topic=DEAD_LETTERS,
         dead_letter_topics={"client": OWN_DEAD_LETTERS} if profile.own_letters else {},
     )
@@ -82,33 +125,33 @@ class Node:
             shards=profile.shards,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             scan_interval_ms=profile.scan_interval_ms,
+            retention_ms=profile.retention_ms,
         )
         self.store = HostStore(worlds.store, host)
         self.publisher = HostPublisher(worlds.kafka, host)
         self._ownership = HostOwnership(worlds.group, host)
-        destination_waits = DestinationWaits(topic_wait_ms=runner.topic_wait_ms)
-        takeover = Takeover(
-            self.store, self.publisher, telemetry, node=host.name, retention_ms=runner.retention_ms, rng=rng
+        self.supervisor = Supervisor(
+            FiringContext(
+                store=self.store,
+                publisher=self.publisher,
+                ownership=self._ownership,
+                destination_waits=DestinationWaits(
+                    topic_wait_ms=runner.topic_wait_ms, topic_missing=self.publisher.topic_missing
+                ),
+                clock=clock,
+                trust=host.guard,
+                telemetry=telemetry,
+                rng=rng,
+                settings=runner,
+                process=host.process,
+                node=host.name,
+                drain_timeout_ms=DRAIN_TIMEOUT_MS,
+                pauses=lambda: worlds.pauses.present,
+                passes_at_once=PASSES_AT_ONCE,
+                prefix_rows_min=profile.prefix_rows,
+            ),
+            shards=profile.shards,
         )
-        settlement = Settlement(self.store, destination_waits, clock, telemetry, rng, runner)
-        shard_pass = ShardPass(
-            self.store,
-            TransactionalDelivery(takeover, settlement, telemetry),
-            AcknowledgedDelivery(self.publisher, settlement),
-            destination_waits,
-            clock,
-            host.guard,
-            telemetry,
-            runner,
-        )
-        concurrency = ConcurrencyLimits(
-            passes=asyncio.Semaphore(PASSES_AT_ONCE), takeovers=asyncio.Semaphore(TAKEOVERS_AT_ONCE)
-        )
-
-        def new_loop(shard: ShardId) -> ShardLoop:
-            return ShardLoop(shard, takeover, shard_pass, concurrency, clock, telemetry, rng, runner)
-
-        self.supervisor = Supervisor(new_loop, telemetry, drain_timeout_ms=DRAIN_TIMEOUT_MS)
         self._waker = WakeupSender(self._ownership, self.supervisor.tell)
         self.requests = RequestService(
             context=RequestContext(
@@ -210,13 +253,13 @@ class ChangeCall:
     lateness: tuple[int, OnLate] | None = None
     if_version: int | None = None
 
-    def __call__(self, schedule: Schedule) -> Schedule:
-        topic, ordering_key = self.lane or schedule.lane
-        deadline_ms, on_late = self.lateness or (schedule.deadline_ms, schedule.on_late)
+    def __call__(self, present: Schedule) -> Schedule:
+        topic, ordering_key = self.lane or present.lane
+        deadline_ms, on_late = self.lateness or (present.deadline_ms, present.on_late)
         return replace(
-            schedule,
-            due_ms=schedule.due_ms if self.due_ms is None else self.due_ms,
-            task_data=schedule.task_data if self.task_data is None else self.task_data,
+            present,
+            due_ms=present.due_ms if self.due_ms is None else self.due_ms,
+            task_data=present.task_data if self.task_data is None else self.task_data,
             topic=topic,
             ordering_key=ordering_key,
             deadline_ms=deadline_ms,

@@ -93,9 +93,9 @@ class Producers:
         async with self._turns[client]:
             name = f"of-{client}"
             epoch = await self._fresh(name)
-            transaction = kafka.begin(name, epoch, {COMMANDS})
             sent = [self._numbered(call, rng) for call in calls]
             records = [_record(client, one) for one in sent]
+            transaction = kafka.begin(name, epoch, {kafka.where(records[0])})
             kafka.produce(transaction, kafka.where(records[0]), records, client)
             await asyncio.sleep(rng.uniform(0.001, 0.05))
             fate = rng.random()
@@ -173,6 +173,7 @@ class Producers:
     def _take(self, entry: Entry, rows: dict[tuple[ScheduleKey, int], Row]) -> None:
         """One answer."""
         assert entry.record is not None
+        assert entry.record.value is not None
         one = self.sent[int(entry.header(CORRELATION_ID) or 0)]
         document = json.loads(entry.record.value)
         if one.op is None:

@@ -15,6 +15,7 @@ from typing import Final
 from tests.simulation import checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Profile
+from tests.simulation.node import engine_limits
 from tests.simulation.producers import Producers
 from tests.simulation.themes import Theme, draw
 from tests.simulation.trace import EngineLog, Trace
@@ -51,7 +52,7 @@ def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None)
     cluster = Cluster(seed, profile)
     workload = Workload(cluster, seed)
     producers = Producers(cluster, workload, seed)
-    with EngineLog(cluster.trace, everything=everything):
+    with EngineLog(cluster.trace, everything=everything), engine_limits(profile):
         try:
             _run(cluster, workload, producers)
         except Runaway as runaway:

@@ -28,11 +28,11 @@ async def test_a_create_repeated_while_it_is_being_applied_is_not_answered_befor
     # there already, and answered: a `201` for a row that no owner could read yet, and so a lane out of order.
     store = HalfApplied(shards=builders.SHARD + 1)
     row = builders.row()
-    await store.create(row, builders.pointer(row), replaces_version=None)
+    await store.create(row, builders.pointer(row), replaces=None)
     assert store.pointers
     assert not store.rows
     with pytest.raises(TransactionConflict):
-        await store.create(row, builders.pointer(row), replaces_version=None)
+        await store.create(row, builders.pointer(row), replaces=None)
     store.apply_rest()
-    await store.create(row, builders.pointer(row), replaces_version=None)
+    await store.create(row, builders.pointer(row), replaces=None)
     assert list(store.rows.values()) == [row]

@@ -41,6 +41,9 @@ class Theme(StrEnum):
     LATE = "late"
     CHANGES = "changes"
     DEADLINES = "deadlines"
+    BROKERS = "brokers"
+    HAND_OVERS = "hand_overs"
+    PREFIX = "prefix"
     COMMANDS = "commands"
     """Only if it is asked for: a run without a theme may have commands besides."""
 
@@ -55,6 +58,10 @@ class _Recipe:
     values: Mapping[str, Any] = field(default_factory=dict)
     rebalance_s: float | None = None
     """So often, about, the shards are dealt out anew."""
+    depose_s: float | None = None
+    """So often, about, a broker is deposed."""
+    pause_s: float | None = None
+    """So often, about, a topic is paused."""
 
 
 TIDYING: Final = ("put_outcomes", "put_outcomes_if_absent", "delete_rows")
@@ -62,7 +69,7 @@ TIDYING: Final = ("put_outcomes", "put_outcomes_if_absent", "delete_rows")
 _BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
 _RECIPES: Final = {
     Theme.CANCELS: _Recipe(
-        operations=("cancel", "cancel", "read_shard", "hold", "drop_hold", "read_page"),
+        operations=("cancel", "cancel", "read_shard_and_node", "hold", "drop_hold", "read_page"),
         acts=(STALL,),
         share=0.3,
         values={"cancels": 0.95, "lead_ms": 60, "crowded": 0.3},
@@ -94,7 +101,7 @@ _RECIPES: Final = {
         },
     ),
     Theme.TAKE_OVERS: _Recipe(
-        operations=("init", "read_marker", "raise_epoch", "begin", "commit"),
+        operations=("fence", "init", "read_markers", "put_outcomes", "take_shards", "begin", "commit"),
         acts=(STALL, CUT_OFF),
         share=0.25,
         values=_BUSY | {"batch_records_max": 2},
@@ -115,7 +122,7 @@ _RECIPES: Final = {
         rebalance_s=1.0,
     ),
     Theme.SKEW: _Recipe(
-        operations=("raise_epoch", "put_outcomes", "delete_rows", "commit", "cancel"),
+        operations=("take_shards", "put_outcomes", "delete_rows", "commit", "cancel"),
         acts=(STALL,),
         share=0.25,
         values=_BUSY | {"clock_offset_ms": 1_500.0, "cancels": 0.95, "crowded": 0.2, "refused": 0.0, "lead_ms": 20},
@@ -136,7 +143,7 @@ _RECIPES: Final = {
         },
     ),
     Theme.CHANGES: _Recipe(
-        operations=("reschedule", "reschedule", "read_shard", "hold", "drop_hold", "read_page"),
+        operations=("reschedule", "reschedule", "read_shard_and_node", "hold", "drop_hold", "read_page"),
         acts=(STALL,),
         share=0.25,
         values={
@@ -163,6 +170,57 @@ _RECIPES: Final = {
             "store": StoreFaults(throttled_operations=TIDYING),
         },
         rebalance_s=0.8,
+    ),
+    Theme.BROKERS: _Recipe(
+        operations=("begin", "produce_marker", "commit", "commit", "read_markers", "fence"),
+        acts=(STALL, CRASH, LONG_STALL),
+        share=0.1,
+        values=_BUSY
+        | {
+            "shards": 2,
+            "batch_records_max": 2,
+            "kafka": KafkaFaults(commit_unanswered=0.15, answer_lost=0.03, foreign_every_s=0.7, settle_s=0.05),
+            "store": StoreFaults(throttled_operations=TIDYING),
+        },
+        depose_s=0.8,
+        rebalance_s=1.5,
+    ),
+    Theme.HAND_OVERS: _Recipe(
+        operations=("release_shard", "take_shards", "fence", "delete_rows", "commit", "send"),
+        acts=(STALL, LONG_STALL),
+        share=0.25,
+        values=_BUSY
+        | {
+            "shards": 3,
+            "at_least_once": 0.4,
+            "cancels": 0.9,
+            "lead_ms": 600,
+            "crowded": 0.8,
+            "store": StoreFaults(
+                answer_lost=0.05, late=0.08, timeout_s=0.15, slow_query=0.2, throttled_operations=TIDYING
+            ),
+            "kafka": KafkaFaults(group_lags=0.2, settle_s=0.02),
+        },
+        rebalance_s=0.6,
+    ),
+    Theme.PREFIX: _Recipe(
+        operations=("read_page", "create", "set_retry"),
+        acts=(STALL,),
+        share=0.1,
+        values=_BUSY
+        | {
+            "faults_end_s": 18.0,
+            "lanes": 8,
+            "past": 0.4,
+            "past_s_max": 8.0,
+            "refused": 0.2,
+            "cancels": 0.3,
+            "clock_offset_ms": 0.0,
+            "scan_interval_ms": 1_000,
+            "prefix_rows": 1,
+            "kafka": KafkaFaults(wakeup_lost=0.5),
+        },
+        pause_s=2.0,
     ),
     Theme.COMMANDS: _Recipe(
         operations=("commit_offsets", "commit_offsets", "fetch", "send", "create", "reschedule", "cancel"),
@@ -201,16 +259,23 @@ def _draw(rng: random.Random, theme: Theme | None) -> Profile:
         acts=(rng.choice(recipe.acts),),
         elsewhere=0.0005,
     )
-    faults = (*profile.faults, *_rebalances(rng, recipe, end_s=profile.faults_end_s))
+    end_s = recipe.values.get("faults_end_s", profile.faults_end_s)
+    faults = (
+        *profile.faults,
+        *_again_and_again(rng, Act.REBALANCE, recipe.rebalance_s, end_s=end_s),
+        *_again_and_again(rng, Act.DEPOSE, recipe.depose_s, end_s=end_s),
+        *_again_and_again(rng, Act.PAUSE_TOPIC, recipe.pause_s, end_s=end_s),
+    )
     return replace(profile, sore=sore, faults=faults, **recipe.values)
 
 
-def _rebalances(rng: random.Random, recipe: _Recipe, *, end_s: float) -> list[Fault]:
-    if recipe.rebalance_s is None:
+def _again_and_again(rng: random.Random, act: Act, every_s: float | None, *, end_s: float) -> list[Fault]:
+    if every_s is None:
         return []
     found = []
     at_s = rng.uniform(0.5, 1.5)
     while at_s < end_s:
-        found.append(Fault(at_s=at_s, act=Act.REBALANCE, node=0, for_s=0.0, amount=0.0))
-        at_s += rng.expovariate(1 / recipe.rebalance_s)
+        for_s = rng.choice([0.05, 0.2, 0.6, 2.5])
+        found.append(Fault(at_s=at_s, act=act, node=0, for_s=for_s, amount=float(rng.randrange(12))))
+        at_s += rng.expovariate(1 / every_s)
     return found

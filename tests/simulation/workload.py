@@ -276,7 +276,7 @@ class Workload:
         topic, ordering_key = self._lanes[rng.randrange(len(self._lanes))]
         now_s = self._cluster.reactor.now_s
         if rng.random() < self._profile.past:
-            due_s = now_s - rng.uniform(0.0, 0.8)
+            due_s = now_s - rng.uniform(0.0, self._profile.past_s_max)
         elif rng.random() < self._profile.crowded and (ahead := [s for s in self._crowds_s if s > now_s]):
             due_s = rng.choice(ahead) + rng.choice([0.0, 0.0, 0.001, 0.05])
         else:

@@ -3,22 +3,25 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clockwork.domain.command_notes import CommandOffset
+from clockwork.domain.ownership import ProcessId, incarnation_id
 from clockwork.domain.record import SCHEDULE_KEY
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, EndState, Failure, NewSchedule, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
+from clockwork.firing.context import FiringContext
 from clockwork.firing.dead_letters import dead_letter_topics
-from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
-from clockwork.firing.deliver_transactional import TransactionalDelivery
 from clockwork.firing.destination_waits import DestinationRateLimits, DestinationWaits
+from clockwork.firing.incarnation import RunningIncarnation
+from clockwork.firing.lease import ShardLease
 from clockwork.firing.pause_watch import PauseWatch
-from clockwork.firing.settlement import Settlement
 from clockwork.firing.shard_pass import PassResult, ShardPass
-from clockwork.firing.takeover import ShardLease, Takeover
+from clockwork.firing.supervisor import Work
+from clockwork.firing.takeover import Takeover
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
@@ -45,6 +48,7 @@ from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
+from tests.support.endings import ENDINGS
 
 SHARD = builders.SHARD
 SHARDS = 8
@@ -62,6 +66,39 @@ class CountingStore(MemoryScheduleStore):
         if not name.startswith("_") and callable(found) and name != "calls":
             super().__getattribute__("calls")[name] += 1
         return found
+
+
+class AssignedToOne:
+    """The port ShardOwnership of a group with one member, which is assigned every shard."""
+
+    def __init__(self, wake: Callable[[ShardId, WakeUp], None]) -> None:
+        self._wake = wake
+
+    async def run(
+        self, on_assignment: Callable[[frozenset[ShardId]], None], on_wakeup: Callable[[ShardId, WakeUp], None]
+    ) -> None:
+        on_assignment(await self.confirmed_assignment())
+        await asyncio.Event().wait()
+
+    async def confirmed_assignment(self) -> frozenset[ShardId]:
+        return frozenset(map(ShardId, range(SHARDS)))
+
+    async def member_processes(self) -> frozenset[ProcessId]:
+        return frozenset()
+
+    async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        self._wake(shard, wakeup)
+
+
+async def first_cause(task: asyncio.Task[None]) -> None:
+    """Raises the first error of a task that failed with a group of them."""
+    try:
+        await task
+    except BaseExceptionGroup as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise cause from None
 
 
 class Engine:
@@ -85,30 +122,35 @@ class Engine:
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
         self.settings = RunnerSettings(**settings)
-        self.destination_waits = DestinationWaits(topic_wait_ms=self.settings.topic_wait_ms, limits=limits)
+        self.destination_waits = DestinationWaits(
+            topic_wait_ms=self.settings.topic_wait_ms, topic_missing=self.publisher.topic_missing, limits=limits
+        )
         self.woken: list[tuple[ShardId, WakeUp]] = []
         self.was_woken = asyncio.Event()
         rng = random.Random(7)
         telemetry = telemetry or NoTelemetry()
-        self.takeover = Takeover(
-            self.store, self.publisher, telemetry, node="node", retention_ms=self.settings.retention_ms, rng=rng
-        )
-        settlement = Settlement(
-            self.store, self.destination_waits, self.clock, telemetry, rng, self.settings, tracer=tracer
-        )
         self.pauses = MemoryPauses()
         self.pause_watch = PauseWatch(self.pauses, telemetry, on_change=lambda: None)
-        self.shard_pass = ShardPass(
-            self.store,
-            TransactionalDelivery(self.takeover, settlement, telemetry),
-            AcknowledgedDelivery(self.publisher, settlement),
-            self.destination_waits,
-            self.clock,
-            self.trust,
-            telemetry,
-            self.settings,
+        self.ownership = AssignedToOne(self._wake)
+        self.firing = FiringContext(
+            store=self.store,
+            publisher=self.publisher,
+            ownership=self.ownership,
+            destination_waits=self.destination_waits,
+            clock=self.clock,
+            trust=self.trust,
+            telemetry=telemetry,
+            rng=rng,
+            settings=self.settings,
+            process=ProcessId("0123456789abcdef"),
+            node="host:1",
+            drain_timeout_ms=5_000,
             pauses=self.pause_watch.current,
+            tracer=tracer,
         )
+        self.works: dict[str, Work] = {}
+        """By incarnation."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms)
         self.context = RequestContext(
             store=self.store,
@@ -179,17 +221,83 @@ class Engine:
 
     # --- firing
 
-    async def own(self) -> ShardLease:
-        """Takes the shard over."""
-        return await self.takeover.run(SHARD)
+    async def own(self, shard: ShardId = SHARD) -> ShardLease:
+        """Starts another incarnation, which takes the shard over, by fencing the incarnation that owns it. Its transactions
+        go on by themselves; passes are made by the test."""
+        count = len(self.works) + 1
+        own = RunningIncarnation(
+            incarnation_id(self.firing.process, count),
+            self.store,
+            self.clock,
+            self.trust,
+            node=self.firing.node,
+            frontier_lead_ms=self.settings.frontier_lead_ms,
+        )
+        work = self.works[own.id] = Work(self.firing, own, shards=SHARDS, assigned=lambda: frozenset({shard}))
+        await own.start()
+        if self.stop not in ENDINGS:
+            ENDINGS.append(self.stop)
+        self._tasks[own.id] = asyncio.get_running_loop().create_task(work.deliver(), name=f"delivery of {own.id}")
+        leases: asyncio.Queue[ShardLease] = asyncio.Queue()
+        taken: set[ShardId] = set()
+
+        def on_taken(some: Sequence[ShardLease]) -> None:
+            for lease in some:
+                taken.add(lease.shard)
+                leases.put_nowait(lease)
+
+        takeover = Takeover(
+            self.firing,
+            own,
+            missing=lambda: frozenset({shard}) - taken,
+            new_lease=work.new_lease,
+            on_taken=on_taken,
+        )
+        taking = asyncio.get_running_loop().create_task(takeover.run(), name="take-over")
+        getting = asyncio.get_running_loop().create_task(leases.get(), name="lease")
+        await asyncio.wait([taking, getting], return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            await first_cause(taking)
+        taking.cancel()
+        return getting.result()
+
+    async def stop(self) -> None:
+        """Ends the deliveries of all incarnations, as a crash does: nothing is released. Done after each test by itself."""
+        tasks = [task for task in self._tasks.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def shard_pass(self, lease: ShardLease) -> ShardPass:
+        """What makes the passes of this lease."""
+        return self.works[lease.incarnation.id].shard_pass
 
     async def one_pass(self, lease: ShardLease) -> PassResult:
-        return await self.shard_pass.run(lease, records_max=self.settings.batch_records_max)
+        """Makes a pass, and waits until none of its rows is in flight. Raises: what ended the incarnation, if that came
+        first."""
+        result = await self.shard_pass(lease).run(lease, records_max=self.settings.batch_records_max)
+        await self.landed(lease)
+        return result
+
+    async def landed(self, lease: ShardLease) -> None:
+        """Waits until nothing of the lease is in flight. Raises: what ended the incarnation, if that came first."""
+        delivering = self._tasks[lease.incarnation.id]
+        landing = asyncio.Event()
+        lease.in_flight.awaited = True
+        lease.in_flight.on_landing = landing.set
+        while lease.in_flight:
+            landing.clear()
+            waiting = asyncio.get_running_loop().create_task(landing.wait(), name="landing")
+            await asyncio.wait([delivering, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if delivering.done():
+                await first_cause(delivering)
 
     async def put(self, *rows: Row) -> None:
         """Stores rows as accepted schedules."""
         for row in rows:
-            await self.store.create(row, builders.pointer(row), replaces_version=None)
+            await self.store.create(row, builders.pointer(row), replaces=None)
 
     async def fail(self, row: Row) -> None:
         """Its topic has refused it too often."""

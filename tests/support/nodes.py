@@ -163,11 +163,12 @@ class Cluster:
         more: Mapping[str, str] | None = None,
         ready: bool = True,
         module: str = "clockwork",
+        checkout: Path | None = None,
     ) -> ClusterNode:
-        """Starts a node; returns when it is ready, or at once."""
+        """Starts a node; returns when it is ready, or at once. `checkout`: of another worktree."""
         environment = self.environment(more)
         log_path = self.folder / f"node-{next(self._numbers)}.log"
-        process = NodeProcess(environment, role=role, log_path=log_path, module=module)
+        process = NodeProcess(environment, role=role, log_path=log_path, module=module, checkout=checkout)
         node = ClusterNode(process, Client(self.session, process.url), log_path)
         self.nodes.append(node)
         await process.start()

@@ -1,7 +1,7 @@
 """One pass over rows that a test names: what `Planner` makes of them."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Final
+from typing import Any, Final
 
 from clockwork.domain.dead_letters import DeadLetterTopics
 from clockwork.domain.destination import Topic
@@ -25,6 +25,7 @@ def planner(
     destination_waits: Mapping[Topic, DestinationWait] | None = None,
     limits: BatchLimits = NO_LIMITS,
     bound_ms: int = BOUND_MS,
+    **how: Any,
 ) -> Planner:
     return Planner(
         bound_ms=bound_ms,
@@ -34,6 +35,7 @@ def planner(
         dead_letter_topics=LETTERS,
         retry=RetryPolicy(attempts_max=ATTEMPTS_MAX, backoff=BackoffPolicy(initial_ms=1_000, max_ms=60_000)),
         limits=limits,
+        **how,
     )
 
 
@@ -67,8 +69,21 @@ def fired(planned: Planner) -> list[Row | BrokenRow]:
     return [each.row for each in planned.deliveries]
 
 
-def prefix(lanes: Mapping[Lane, int], *, until_ms: int) -> BlockedPrefix:
+def prefix(
+    lanes: Mapping[Lane, int],
+    *,
+    until_ms: int,
+    destinations: Mapping[Topic, int] | None = None,
+    awaits: Set[Lane] = frozenset(),
+) -> BlockedPrefix:
     """A blocked prefix of earlier positions than those of any row here."""
     return BlockedPrefix(
-        last=Position(0), lanes=lanes, until_ms=until_ms, read_since_ms=BOUND_MS, rows=0, oldest_due_ms=None
+        last=Position(0),
+        lanes=dict(lanes),
+        destinations=dict(destinations or {}),
+        awaits=set(awaits),
+        until_ms=until_ms,
+        read_since_ms=BOUND_MS,
+        rows=0,
+        oldest_due_ms=None,
     )

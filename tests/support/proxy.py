@@ -68,7 +68,7 @@ class Proxy:
         there_reader, there_writer = await asyncio.open_connection(*self._target)
         try:
             async with asyncio.TaskGroup() as group:
-                there = group.create_task(_copy(reader, there_writer), name="requests")
+                there = group.create_task(copy_bytes(reader, there_writer), name="requests")
                 await self._answers(there_reader, writer)
                 there.cancel()
         except ExceptionGroup as errors:
@@ -85,7 +85,7 @@ class Proxy:
             await writer.drain()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while chunk := await reader.read(CHUNK_BYTES):
         writer.write(chunk)
         await writer.drain()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, ParamSpec
 
 from tests.simulation.virtual_loop import Reactor, new_loop
+from tests.support.endings import end_all
 
 P = ParamSpec("P")
 
@@ -23,11 +24,17 @@ HOUR_S: Final = 3_600.0
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """The test on a loop of its own, where nothing but its own waits lets time pass."""
 
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            await test(*args, **kwargs)
+        finally:
+            await end_all()
+
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         reactor, errors = Reactor(), list[str]()
         loop = new_loop(reactor, test.__name__, errors.append)
-        task = loop.create_task(test(*args, **kwargs))
+        task = loop.create_task(whole(*args, **kwargs))
         reactor.run(until_s=HOUR_S, done=task.done)
         left = [each for each in asyncio.all_tasks(loop) if each is not task]
         loop.kill()

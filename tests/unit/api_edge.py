@@ -36,9 +36,13 @@ class StillClock:
 @dataclass
 class FakeReadiness:
     why_not: list[str] = field(default_factory=list)
+    why_restart: str | None = None
 
     def reasons(self) -> list[str]:
         return self.why_not
+
+    def needs_restart(self) -> str | None:
+        return self.why_restart
 
     def details(self) -> dict[str, object]:
         return {"kafka": {"connected": True}}
@@ -116,7 +120,8 @@ class Edge:
     async def in_flight(self, key: str = "order-1") -> None:
         """The owner of its shard may be firing it."""
         row = await self.row(key)
-        await self.engine.store.raise_frontier(row.shard, epoch=0, frontier_ms=row.due_ms)
+        states = self.engine.store.shard_states
+        states[row.shard] = replace(states[row.shard], floor_ms=row.due_ms)
 
     def keys(self) -> list[str]:
         """All keys under which a schedule was accepted."""

@@ -114,7 +114,7 @@ class Desk:
     def replies(self) -> list[tuple[int, dict[str, Any], dict[str, bytes]]]:
         """Status, document and headers of each answer."""
         found = self.engine.kafka.read_committed(REPLIES)
-        return [(int(dict(r.headers)["clockwork-status"]), json.loads(r.value), dict(r.headers)) for r in found]
+        return [(int(dict(r.headers)["clockwork-status"]), json.loads(r.value or b""), dict(r.headers)) for r in found]
 
     def statuses(self) -> list[int]:
         return [status for status, _, _ in self.replies()]
@@ -122,7 +122,7 @@ class Desk:
     def dead(self) -> list[tuple[str, bytes, dict[str, bytes]]]:
         """Reason, value and headers of each dead letter."""
         found = self.engine.kafka.read_committed(DEAD_LETTERS)
-        return [(dict(r.headers)["clockwork-reason"].decode(), r.value, dict(r.headers)) for r in found]
+        return [(dict(r.headers)["clockwork-reason"].decode(), r.value or b"", dict(r.headers)) for r in found]
 
     def metric(self, command: str, result: str) -> float:
         line = f'clockwork_commands_total{{command="{command}",result="{result}"}} '

@@ -94,7 +94,7 @@ class Recorder:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            lease = await self.engine.takeover.run(ShardId(shard))
+            lease = await self.engine.own(ShardId(shard))
             await self.engine.one_pass(lease)
             await lease.cleanup.finish()
 
@@ -194,7 +194,8 @@ async def _schedules(r: Recorder) -> None:
     await r.ask("retrySchedule", "taken", 409, path=_path("order-7"), body={})
     row = await _row(r, "order-1")
     r.engine.clock.set_ms(row.due_ms - 100)
-    await r.engine.store.raise_frontier(row.shard, epoch=0, frontier_ms=row.due_ms)
+    states = r.engine.store.shard_states
+    states[row.shard] = replace(states[row.shard], floor_ms=row.due_ms)
     await r.ask("cancelSchedule", "in_flight", 409, path=_path("order-1"), common=True)
     r.engine.clock.set_ms(DUE_MS + 11)
     await r.deliver()
@@ -226,9 +227,13 @@ async def _operations(r: Recorder) -> None:
     await r.ask("resumeClient", "resumed", 200, path=client)
     await r.ask("resumeTopic", "resumed", 200, path=topic)
     await r.ask("scanPending", "page", 200, query={"limit": "1"})
+    states = r.engine.store.shard_states
+    states[ShardId(5)] = replace(states[ShardId(5)], owner=states[ShardId(3)].owner)
+    states[ShardId(7)] = replace(states[ShardId(7)], owner=None)
     shards = await r.ask("listShards", "all", 200)
     r.examples["listShards"]["200"]["all"] = {"shards": shards["shards"][:2]}
     await r.ask("fenceShard", "fenced", 200, path={"shard": 3})
+    await r.ask("fenceShard", "unowned", 409, path={"shard": 7})
     (letter,) = (await r.ask("listDeadLetters", "page", 200))["deadLetters"]
     place = {"partition": letter["partition"], "offset": letter["offset"]}
     await r.ask("getDeadLetter", "open", 200, path=place)

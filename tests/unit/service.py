@@ -35,7 +35,7 @@ class Service:
     async def deliver(self) -> None:
         """One pass over each shard."""
         for shard in range(SHARDS):
-            lease = await self.engine.takeover.run(ShardId(shard))
+            lease = await self.engine.own(ShardId(shard))
             await self.engine.one_pass(lease)
             await lease.cleanup.finish()
 

@@ -53,6 +53,12 @@ async def test_livez_answers_even_if_nothing_else_works(edge: Edge) -> None:
     assert (await edge.ask("HEAD", "/livez")).body == b""
 
 
+async def test_livez_asks_for_a_restart_where_only_that_helps(edge: Edge) -> None:
+    edge.readiness.why_restart = "the clock was set back by an hour"
+    answer = await edge.ask("GET", "/livez")
+    assert (answer.status, answer.json["reasons"]) == (503, ["the clock was set back by an hour"])
+
+
 async def test_readyz_names_every_reason_and_tells_of_kafka_either_way(edge: Edge) -> None:
     ready = await edge.ask("GET", "/readyz")
     assert (ready.status, ready.json["details"]) == (200, {"kafka": {"connected": True}})

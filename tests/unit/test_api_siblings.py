@@ -98,6 +98,13 @@ async def test_a_process_whose_loop_hangs_makes_the_node_neither_alive_nor_ready
     assert asked.is_set()
 
 
+async def test_a_process_that_needs_a_restart_makes_the_node_not_alive(family: Family) -> None:
+    family.states[1].why_restart = "the clock was set back by an hour"
+    async with family.alive(0, 1):
+        status, body = await family.ask("livez")
+    assert (status, body["reasons"]) == (503, ["process 1: the clock was set back by an hour"])
+
+
 async def test_metrics_are_those_of_all_processes_each_with_its_number(family: Family) -> None:
     family.figures[0].shards_owned(2)
     family.figures[1].shards_owned(3)

@@ -65,11 +65,12 @@ LETTER = {
     "value": "€😀",
 }
 SHARD = {"shard": 0, "owner": "€", "lagMs": 5}
+FENCED = {"incarnation": "€", "node": "€", "fencedAt": 1, "frontier": 1, "shards": [0, 7]}
 ANSWERS = {
     "/admin/dead-letters": {"deadLetters": [LETTER], "cursor": None},
     "/admin/dead-letters/3/7": LETTER,
     "/admin/shards": {"shards": [SHARD]},
-    "/admin/shards/0/fence": SHARD,
+    "/admin/shards/0/fence": FENCED,
     "/admin/pauses": {"clients": [{"name": "€", "since": 1}], "topics": []},
     "/admin/pauses/topics/t": {"clients": [{"name": "€", "since": 1}], "topics": []},
     "/admin/schedules": {"schedules": [{**PENDING, "scheduleKey": "€"}], "unreadable": 0, "cursor": None},

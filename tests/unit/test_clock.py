@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.clock import ANSWER_MS_MAX, CHECK_AGE_MS_MAX, SKEW_MS_MAX, ClockGuard, SystemClock
+from clockwork.clock import (
+    ANSWER_MS_MAX,
+    CHECK_AGE_MS_MAX,
+    HELD_AHEAD_FOR_MS_LIVE,
+    HELD_AHEAD_MS_LIVE,
+    HELD_AHEAD_MS_MAX,
+    SKEW_MS_MAX,
+    ClockGuard,
+    HeldTimeWatch,
+    SystemClock,
+    system_ms,
+)
 from tests.support.clocks import ManualClock, ManualMonotonic
 
 NOW_MS = 1_700_000_000_000
@@ -63,6 +74,70 @@ def test_system_time_is_that_of_the_machine() -> None:
     after_ms = time.time_ns() // 1_000_000  # noqa: TID251
 
     assert before_ms <= now_ms <= after_ms
+
+
+def test_the_lead_of_held_time_is_what_the_machines_clock_was_set_back_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_ms = NOW_MS
+    monkeypatch.setattr(time, "time_ns", lambda: machine_ms * 1_000_000)
+    clock = SystemClock()
+    assert clock.ahead_ms() == 0, "it was never read"
+    assert clock.now_ms() == NOW_MS
+    machine_ms += 500
+    assert clock.ahead_ms() == 0, "it may lag behind, between two readings"
+    clock.now_ms()
+    machine_ms -= 3_000
+    assert (clock.now_ms(), clock.ahead_ms(), system_ms()) == (NOW_MS + 500, 3_000, NOW_MS - 2_500)
+    machine_ms += 1_000
+    assert (clock.now_ms(), clock.ahead_ms(), system_ms()) == (NOW_MS + 500, 2_000, NOW_MS - 1_500)
+    machine_ms += 2_500
+    assert (clock.now_ms(), clock.ahead_ms()) == (NOW_MS + 1_000, 0)
+
+
+# --- held time that is ahead of the machine's
+
+
+class SetBack:
+    """A clock whose machine was set back, and the monotonic clock beside it."""
+
+    def __init__(self, *, by_ms: int) -> None:
+        self.lead_ms = by_ms
+        self.monotonic = ManualMonotonic()
+        self.watch = HeldTimeWatch(lambda: self.lead_ms, self.monotonic)
+
+
+@pytest.mark.parametrize(
+    ("by_ms", "ready", "live"),
+    [
+        (0, True, True),
+        (HELD_AHEAD_MS_MAX, True, True),
+        (HELD_AHEAD_MS_MAX + 1, False, True),
+        (HELD_AHEAD_MS_LIVE, False, True),
+        (HELD_AHEAD_MS_LIVE + 1, False, False),
+    ],
+)
+def test_a_small_lead_is_waited_for_and_one_of_minutes_wants_a_restart(by_ms: int, ready: bool, live: bool) -> None:
+    clock = SetBack(by_ms=by_ms)
+    assert (clock.watch.trusted(), clock.watch.needs_restart()) == (ready, not live)
+
+
+def test_a_lead_that_does_not_end_wants_a_restart_after_five_minutes() -> None:
+    clock = SetBack(by_ms=HELD_AHEAD_MS_MAX + 1)
+    assert not clock.watch.trusted()
+    clock.monotonic.advance_ms(HELD_AHEAD_FOR_MS_LIVE)
+    assert not clock.watch.needs_restart()
+    clock.monotonic.advance_ms(1)
+    assert clock.watch.needs_restart()
+
+
+def test_a_lead_that_ended_meanwhile_is_waited_for_anew() -> None:
+    clock = SetBack(by_ms=HELD_AHEAD_MS_MAX + 1)
+    assert not clock.watch.trusted()
+    clock.monotonic.advance_ms(HELD_AHEAD_FOR_MS_LIVE)
+    clock.lead_ms = HELD_AHEAD_MS_MAX
+    assert clock.watch.trusted()
+    clock.lead_ms += 1
+    clock.monotonic.advance_ms(1)
+    assert not clock.watch.needs_restart()
 
 
 # --- the comparison

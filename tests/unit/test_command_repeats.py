@@ -9,6 +9,7 @@ import pytest
 
 from clockwork.domain.rights import EVERYTHING, Principal
 from clockwork.domain.schedule import ClientId, Schedule, ScheduleKey
+from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CommandAlreadyProcessed
 from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.results import Cancelled, Changed, Created, KeyTaken, Status
@@ -27,6 +28,46 @@ async def test_the_same_commands_twice_are_carried_out_once() -> None:
     await desk.settle()
     assert desk.engine.store.pointers == before
     assert desk.statuses() == [201, 200]
+
+
+@pytest.mark.parametrize("more", [{}, {"replyTo": None}], ids=["with a reply", "without a reply"])
+async def test_a_command_read_again_wakes_the_shard_of_what_it_left_pending(more: dict[str, Any]) -> None:
+    # The node that carried it out may have died before it sent the wake-up.
+    desk = Desk()
+    desk.create(**more)
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.schedule is not None
+    desk.engine.clock.set_ms(view.schedule.due_ms - 100)
+    desk.read_again()
+    await desk.settle()
+    assert desk.engine.woken == [(view.shard, NewlyDue(view.schedule.due_ms))]
+
+    desk.cancel(**more)
+    await desk.settle()
+    desk.engine.woken.clear()
+    desk.read_again()
+    await desk.settle()
+    assert desk.engine.woken == [], "nothing is pending"
+
+
+async def test_a_note_is_kept_for_the_retention_after_the_due_time_that_its_command_set() -> None:
+    # Not as long as the pointer beside it, which outlives the retention by two months.
+    desk = Desk()
+    desk.create()
+    await desk.settle()
+    view = await desk.now()
+    assert view is not None
+    assert view.schedule is not None
+    kept_until_s = (view.schedule.due_ms + desk.engine.context.settings.retention_ms) // 1_000
+    assert desk.engine.store.notes[NAME].expires_at_s == kept_until_s
+
+    desk.move(600)
+    await desk.settle()
+    desk.cancel()
+    await desk.settle()
+    assert desk.engine.store.notes[NAME].expires_at_s == kept_until_s + 9 * 3_600, "never shortened"
 
 
 async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_in_place_of() -> None:
@@ -163,7 +204,7 @@ async def test_a_command_without_an_effect_never_has_one_later() -> None:
     assert (desk.metric("cancel", "refused"), desk.metric("cancel", "over")) == (1, 1)
 
 
-@pytest.mark.parametrize("frozen_at", ["read_pointer", "hold", "read_shard", "read_command_note", "cancel"])
+@pytest.mark.parametrize("frozen_at", ["read_pointer", "hold", "read_shard_and_node", "read_command_note", "cancel"])
 async def test_a_node_that_was_frozen_at_any_step_does_not_cancel_what_another_one_has_answered_with_404(
     monkeypatch: pytest.MonkeyPatch, frozen_at: str
 ) -> None:

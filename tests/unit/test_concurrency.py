@@ -6,6 +6,7 @@ import pytest
 
 from clockwork.concurrency import gather_bounded
 from clockwork.errors import StoreThrottled
+from tests.support.virtual_time import in_virtual_time
 
 
 async def test_results_come_in_the_order_of_what_was_asked_for() -> None:
@@ -25,6 +26,7 @@ async def test_the_first_failure_is_raised_as_itself_and_ends_the_rest() -> None
 
     async def one(number: int) -> None:
         if number == 0:
+            await asyncio.sleep(0)  # the others have begun
             raise StoreThrottled
         try:
             await asyncio.Event().wait()
@@ -48,3 +50,24 @@ async def test_no_more_than_the_bound_run_at_once() -> None:
 
     await gather_bounded(one, range(20), at_once=4)
     assert most == 4
+
+
+@in_virtual_time
+async def test_a_caller_that_is_cancelled_while_a_failure_ends_the_rest_is_cancelled() -> None:
+    ending = asyncio.Event()
+
+    async def one(number: int) -> None:
+        if number == 0:
+            await asyncio.sleep(0)  # the others have begun
+            raise StoreThrottled
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await asyncio.sleep(1)
+
+    caller = asyncio.get_running_loop().create_task(gather_bounded(one, range(2), at_once=2), name="caller")
+    await ending.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert caller.cancelled()

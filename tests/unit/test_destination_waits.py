@@ -1,15 +1,17 @@
 """Destinations in back-off or over their rate limit: they wait as a whole, in place and in order, and no other waits."""
 
+import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import Guarantee, RequestId, Retry
-from clockwork.errors import RefusalCause
+from clockwork.errors import BrokerUnavailable, RefusalCause, Unavailable
 from clockwork.firing.destination_waits import ROUNDS_PER_SECOND, DestinationRateLimits, DestinationWaits, rate_limits
+from clockwork.firing.lease import ShardLease
 from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
-from clockwork.firing.takeover import ShardLease
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import PaceSettings
 from tests.support import builders
@@ -18,19 +20,54 @@ from tests.support.engine import Engine
 
 TOPIC = Topic("orders")
 NOW_MS = 1_700_000_000_000
+OLD_MS = 10_000
+"""Age from which a waiting row may lie in a blocked prefix."""
 
 
 # --- back-off
 
 
+MISSING, AWAY = RefusalCause.DESTINATION, RefusalCause.TRANSIENT
+
+
+class Metadata:
+    """Kafka, as far as it tells which topics are missing."""
+
+    def __init__(self, answer: bool | Unavailable = True) -> None:
+        self.answer = answer
+        self.asked = 0
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
+
+    async def topic_missing(self, topic: Topic) -> bool:
+        self.asked += 1
+        if self.before_answer is not None:
+            await self.before_answer()
+        if isinstance(self.answer, Unavailable):
+            raise self.answer
+        return self.answer
+
+
+def a_missing_topic(metadata: Metadata | None = None) -> DestinationWaits:
+    """Back-offs of a node; without `metadata`, its Kafka says that every topic is missing."""
+    return DestinationWaits(topic_wait_ms=60_000, topic_missing=(metadata or Metadata()).topic_missing)
+
+
+async def refuse(waits: DestinationWaits, after_ms: int, cause: RefusalCause = MISSING) -> bool:
+    """What the settlement does. Returns true if the topic is given up then."""
+    now_ms = NOW_MS + after_ms
+    waits.refused(TOPIC, cause, "reason", now_ms=now_ms)
+    await waits.confirm_given_up(TOPIC)
+    return waits.at(now_ms)[TOPIC].given_up
+
+
 def test_refusals_at_the_same_time_count_as_one_probe() -> None:
-    waits = DestinationWaits(topic_wait_ms=60_000)
+    waits = a_missing_topic()
     first = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
     assert waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS + 1) == first
 
 
 def test_a_topic_is_probed_again_after_its_back_off_and_forgotten_when_it_takes_records() -> None:
-    waits = DestinationWaits(topic_wait_ms=60_000)
+    waits = a_missing_topic()
     wait = waits.refused(TOPIC, RefusalCause.DESTINATION, "topic_missing", now_ms=NOW_MS)
     assert TOPIC in waits.at(wait.until_ms - 1)
     assert TOPIC not in waits.at(wait.until_ms)
@@ -39,23 +76,137 @@ def test_a_topic_is_probed_again_after_its_back_off_and_forgotten_when_it_takes_
     assert again.until_ms - NOW_MS - 100_000 == wait.until_ms - NOW_MS
 
 
-def test_only_a_missing_or_forbidden_topic_is_ever_given_up() -> None:
-    for cause, given_up in ((RefusalCause.DESTINATION, True), (RefusalCause.TRANSIENT, False)):
-        waits = DestinationWaits(topic_wait_ms=60_000)
-        waits.refused(TOPIC, cause, "reason", now_ms=NOW_MS)
-        assert waits.refused(TOPIC, cause, "reason", now_ms=NOW_MS + 60_000).given_up is given_up
-
-
 def test_a_destination_whose_broker_or_settings_take_nothing_is_probed_every_two_seconds_however_long_that_lasts() -> (
     None
 ):
     # Else a setting that is put right would go unnoticed for as long as the back-off has grown.
-    waits, now_ms = DestinationWaits(topic_wait_ms=60_000), NOW_MS
+    waits, now_ms = a_missing_topic(), NOW_MS
     for _ in range(50):
         wait = waits.refused(TOPIC, RefusalCause.TRANSIENT, "not_enough_replicas", now_ms=now_ms)
         assert now_ms < wait.until_ms <= now_ms + 2_000
         assert TOPIC not in waits.at(wait.until_ms)
         now_ms = wait.until_ms
+
+
+# --- giving up
+
+
+async def test_a_topic_is_given_up_once_it_has_been_missing_for_its_time() -> None:
+    metadata = Metadata()
+    waits = a_missing_topic(metadata)
+    assert [await refuse(waits, after_ms) for after_ms in (0, 30_000, 59_999)] == [False] * 3
+    assert metadata.asked == 0, "a look that nothing depends on"
+    assert await refuse(waits, 90_000)
+
+
+async def test_a_topic_that_is_only_away_is_never_given_up() -> None:
+    waits = a_missing_topic()
+    assert not any([await refuse(waits, after_ms, AWAY) for after_ms in range(0, 600_000, 5_000)])
+
+
+@pytest.mark.parametrize("sign", ["away", "away during the back-off", "taken"])
+async def test_a_sign_of_life_ends_the_time_for_which_a_topic_has_been_missing(sign: str) -> None:
+    # Found by review: an outage of a quarter of an hour, before and after it a refusal by a broker that did not know the
+    # topic yet, and all rows of the topic failed.
+    waits = a_missing_topic()
+    await refuse(waits, 0)
+    await refuse(waits, 30_000)
+    if sign == "taken":
+        waits.succeeded(TOPIC)
+    else:
+        await refuse(waits, 30_001 if "during" in sign else 45_000, AWAY)
+    assert not await refuse(waits, 75_000)
+    assert not await refuse(waits, 134_999)
+    assert await refuse(waits, 150_000)
+
+
+async def test_a_topic_that_is_there_by_fresh_metadata_is_not_given_up() -> None:
+    # The refusals came from a broker, or a cache, that had not heard of it.
+    metadata = Metadata(answer=False)
+    waits = a_missing_topic(metadata)
+    assert [await refuse(waits, after_ms) for after_ms in (0, 60_000, 90_000)] == [False] * 3
+    assert metadata.asked == 1, "it was seen alive, so its time begins anew"
+    metadata.answer = True
+    assert await refuse(waits, 150_000)
+
+
+async def test_no_topic_is_given_up_while_nothing_answers_the_last_look() -> None:
+    metadata = Metadata(answer=BrokerUnavailable())
+    waits = a_missing_topic(metadata)
+    assert [await refuse(waits, after_ms) for after_ms in (0, 60_000, 90_000)] == [False] * 3
+    metadata.answer = True
+    assert await refuse(waits, 120_000)
+
+
+async def test_each_back_off_of_a_given_up_topic_begins_with_a_look_of_its_own() -> None:
+    metadata = Metadata()
+    waits = a_missing_topic(metadata)
+    assert [await refuse(waits, after_ms) for after_ms in (0, 60_000, 90_000)] == [False, True, True]
+    assert metadata.asked == 2
+    metadata.answer = False
+    assert not await refuse(waits, 120_000)
+
+
+async def test_a_topic_that_takes_a_record_during_the_last_look_is_not_given_up() -> None:
+    metadata = Metadata()
+    waits = a_missing_topic(metadata)
+
+    async def taken() -> None:
+        waits.succeeded(TOPIC)
+
+    await refuse(waits, 0)
+    metadata.before_answer = taken
+    waits.refused(TOPIC, MISSING, "reason", now_ms=NOW_MS + 60_000)
+    await waits.confirm_given_up(TOPIC)
+    assert waits.at(NOW_MS + 60_000) == {}
+
+
+async def test_a_topic_that_proves_to_be_only_away_during_the_last_look_is_not_given_up() -> None:
+    metadata = Metadata()
+    waits = a_missing_topic(metadata)
+
+    async def away() -> None:
+        waits.refused(TOPIC, AWAY, "reason", now_ms=NOW_MS + 60_001)
+
+    await refuse(waits, 0)
+    metadata.before_answer = away
+    assert not await refuse(waits, 60_000)
+
+
+async def test_many_lanes_that_are_refused_at_once_cost_one_look() -> None:
+    metadata = Metadata()
+    waits = a_missing_topic(metadata)
+    gate = asyncio.Event()
+
+    async def all_have_asked() -> None:
+        await gate.wait()
+
+    metadata.before_answer = all_have_asked
+    await refuse(waits, 0)
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(100):
+            lanes.create_task(refuse(waits, 60_000))
+        await asyncio.sleep(0)
+        gate.set()
+    assert metadata.asked == 1
+    assert waits.at(NOW_MS + 60_000)[TOPIC].given_up
+
+
+async def test_refused_dead_letters_do_not_give_their_topic_up() -> None:
+    waits = a_missing_topic()
+    for after_ms in (0, 60_000):
+        waits.refused(TOPIC, MISSING, "topic_missing", now_ms=NOW_MS + after_ms, only_dead_letters=True)
+        await waits.confirm_given_up(TOPIC)
+    assert not waits.at(NOW_MS + 60_000)[TOPIC].given_up
+
+
+def test_a_topic_is_probed_from_the_end_of_its_back_off_until_it_takes_a_record() -> None:
+    waits = a_missing_topic()
+    wait = waits.refused(TOPIC, MISSING, "topic_missing", now_ms=NOW_MS)
+    assert waits.probed(wait.until_ms - 1) == frozenset()
+    assert waits.probed(wait.until_ms) == {TOPIC}
+    waits.succeeded(TOPIC)
+    assert waits.probed(wait.until_ms) == frozenset()
 
 
 # --- rate limits
@@ -115,11 +266,12 @@ async def test_lanes_of_a_topic_over_its_rate_limit_wait_in_order_and_other_topi
     await engine.put(*rows, row(schedule(schedule_key="free", topic="other")))
     lease = await engine.own()
     await engine.passes_at(lease, 0)
-    assert engine.arrived() == ["k0", "k1", "k2", "k3"]
+    assert sorted(engine.arrived()) == ["k0", "k1", "k2", "k3"]
     assert engine.arrived("other") == ["free"]
     for late_ms in range(250, 2_000, 250):
         await engine.passes_at(lease, late_ms)
-    assert engine.arrived() == [f"k{n}" for n in range(10)]
+    for lane in range(2):
+        assert [key for key in engine.arrived() if int(key[1:]) % 2 == lane] == [f"k{n}" for n in range(lane, 10, 2)]
 
 
 async def test_a_pass_says_when_a_topic_over_its_rate_limit_goes_on() -> None:
@@ -161,18 +313,18 @@ async def test_a_deep_backlog_of_a_slow_topic_is_not_read_at_each_pass_and_gets_
     backlog = [row(schedule(schedule_key=f"k{n}", ordering_key=f"lane-{n % 7}")) for n in range(5_000)]
     await engine.put(*backlog)
     lease = await engine.own()
-    await engine.passes_at(lease, 0)
+    await engine.passes_at(lease, OLD_MS)
     assert lease.blocked_prefix is not None
-    assert lease.blocked_prefix.rate_limited == {builders.TOPIC}
-    assert (await engine.one_pass(lease)).waits_until_ms == DUE_MS + 250
+    assert lease.blocked_prefix.destinations.keys() == {builders.TOPIC}
+    assert (await engine.one_pass(lease)).waits_until_ms == DUE_MS + OLD_MS + 250
     engine.store.calls.clear()
-    for late_ms in range(250, 4_001, 250):
+    for late_ms in range(OLD_MS + 250, OLD_MS + 4_001, 250):
         await engine.passes_at(lease, late_ms)
-    assert engine.arrived() == [f"k{n}" for n in range(40 + 4 * 40)]
+    assert set(engine.arrived()) == {f"k{n}" for n in range(40 + 4 * 40)}
     # Two passes for each quarter of a second: one fetches what may be sent, one reads behind the blocked prefix.
     assert engine.store.calls["read_page"] <= 2 * 16 + 2
-    await engine.put(row(schedule(schedule_key="behind", topic="other", due_ms=DUE_MS + 1)))
-    await engine.passes_at(lease, 4_001)
+    await engine.put(row(schedule(schedule_key="behind", topic="other", due_ms=DUE_MS + OLD_MS + 1)))
+    await engine.passes_at(lease, OLD_MS + 4_001)
     assert engine.arrived("other") == ["behind"]
 
 

@@ -72,6 +72,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
     readiness = NodeReadiness(
         role=Role.ALL,
         guard=parts["watch"],
+        held_time=parts["watch"],
         watch=parts["watch"],
         publisher=parts["watch"],
         shards_owned=lambda: 0,

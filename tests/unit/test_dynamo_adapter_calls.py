@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 from pydantic import SecretStr
 
 from clockwork.clock import SystemClock
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
 from clockwork.domain.schedule import EndState, RequestId, Retry
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
@@ -18,16 +18,26 @@ from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.client import DynamoClient, Response, backoff_s
-from clockwork.stores.dynamodb.errors import MalformedResponse, Refused, Rejected, error_for_response, was_not_sent
+from clockwork.stores.dynamodb.errors import (
+    Cancelled,
+    MalformedResponse,
+    Refused,
+    Rejected,
+    error_for_response,
+    was_not_sent,
+)
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from clockwork.stores.dynamodb.transactions import create_token, token_of
 from tests.support.builders import outcome, pointer, row
 
 SHARD = ShardId(1)
 ROW = row(shard=SHARD)
+OLD = row(ROW.schedule, shard=SHARD)
 MOVED = row(shard=SHARD)
 RETRY = Retry(at_ms=1, epoch=2, attempts=3)
 HOLD = RequestId("r")
+OWNER = IncarnationId("a.1")
+NODE = NodeState(incarnation=OWNER, frontier_ms=1, fenced_at_ms=None, slots=0, hints={}, node="host:1")
 
 
 class RecordingClient:
@@ -39,7 +49,8 @@ class RecordingClient:
 
     async def call(self, operation: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
         self.calls.append((operation, once, parameters))
-        shard = codec.shard_item(SHARD, ShardState(epoch=1, owner="a", frontier_ms=1))
+        node = codec.node_item(NODE)
+        shard = codec.shard_item(SHARD, ShardState(epoch=1, owner=OWNER, floor_ms=1))
         of_shards = parameters.get("TableName") == self.settings.executions_table
         match operation:
             case "get_item":
@@ -47,11 +58,20 @@ class RecordingClient:
             case "update_item" if parameters.get("TableName") == self.settings.keys_table:
                 return {"Attributes": {"discardedAt": {"N": "5"}}}
             case "update_item":
-                return {"Attributes": shard if of_shards else codec.row_item(ROW)}
+                return {"Attributes": node if of_shards else codec.row_item(ROW)}
+            case "scan":
+                return {"Items": [node]}
+            case "transact_get_items":
+                return {"Responses": [{}, {}, {}]}
             case "query":
                 return {"Items": [codec.row_item(ROW)]}
             case "batch_get_item":
-                return {"Responses": {self.settings.schedules_table: [codec.row_item(ROW)]}}
+                return {
+                    "Responses": {
+                        self.settings.schedules_table: [codec.row_item(ROW)],
+                        self.settings.executions_table: [shard, node],
+                    }
+                }
             case _:
                 return {}
 
@@ -64,6 +84,10 @@ READING: dict[str, Call] = {
     "read_command_note": lambda s: s.read_command_note(ROW.schedule.client_id, ROW.schedule.schedule_key),
     "read_row": lambda s: s.read_row(ROW.name),
     "read_shard": lambda s: s.read_shard(SHARD),
+    "read_shards": lambda s: s.read_shards([SHARD]),
+    "read_nodes": lambda s: s.read_nodes([OWNER]),
+    "list_nodes": lambda s: s.list_nodes(),
+    "read_shard_and_node": lambda s: s.read_shard_and_node(SHARD, OWNER),
     "read_page": lambda s: s.read_page(SHARD, after=None, rows_max=5),
     "read_rows": lambda s: s.read_rows(SHARD, [ROW.position]),
     "ping": lambda s: s.ping(),
@@ -73,18 +97,23 @@ UPDATING: dict[str, Call] = {
     "drop_hold": lambda s: s.drop_hold(ROW.name),
     "set_retry": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=False),
     "set_retry and drop": lambda s: s.set_retry(ROW.name, RETRY, drop_hold=True),
-    "raise_epoch": lambda s: s.raise_epoch(SHARD, expected=0, owner="a"),
-    "raise_frontier": lambda s: s.raise_frontier(SHARD, epoch=1, frontier_ms=5),
+    "raise_frontier": lambda s: s.raise_frontier(OWNER, frontier_ms=5, hints={}),
+    "raise_frontier with hints": lambda s: s.raise_frontier(OWNER, frontier_ms=5, hints={0: 7, 1: 8}),
+    "raise_slots": lambda s: s.raise_slots(OWNER, slots=1),
+    "fence": lambda s: s.fence(OWNER, at_ms=5),
+    "release_shard": lambda s: s.release_shard(SHARD, epoch=1, owner=OWNER, floor_ms=5),
     "discard": lambda s: s.discard(pointer(ROW), at_ms=5),
-    "push_pointer_expiry": lambda s: s.push_pointer_expiry(ROW, expires_at_s=5),
+    "push_pointer_expiry": lambda s: s.push_pointer_expiry(ROW.name, expires_at_s=5),
 }
 TRANSACTIONS: dict[str, Call] = {
-    "create": lambda s: s.create(ROW, pointer(ROW), replaces_version=None),
-    "take over": lambda s: s.create(ROW, pointer(ROW), replaces_version=4),
+    "create": lambda s: s.create(ROW, pointer(ROW), replaces=None),
+    "take over": lambda s: s.create(ROW, pointer(ROW), replaces=pointer(OLD)),
     "cancel": lambda s: s.cancel(ROW.name, outcome(ROW, EndState.CANCELLED), hold=HOLD),
     "reschedule": lambda s: s.reschedule(
-        ROW.name, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces_version=1
+        ROW.name, outcome(ROW, EndState.SUPERSEDED), hold=HOLD, row=MOVED, pointer=pointer(MOVED), replaces=pointer(ROW)
     ),
+    "put_unreadable_outcome": lambda s: s.put_unreadable_outcome(pointer(ROW), outcome(ROW, EndState.FAILED)),
+    "take_shards": lambda s: s.take_shards([ShardClaim(shard=SHARD, epoch=1, floor_ms=5)], taker=OWNER),
 }
 
 
@@ -114,7 +143,13 @@ async def test_no_update_can_bring_an_item_into_being(name: str) -> None:
     # A comparison is false where there is no item, so it implies that there is one.
     assert "attribute_exists(partitionId)" in condition or " = :" in condition
     assert " OR " not in condition
-    assert "not_exists" not in condition
+    assert "not_exists" not in condition.replace("attribute_not_exists(#fenced)", "")
+
+
+async def test_whatever_raises_something_of_an_incarnation_asks_whether_it_is_fenced() -> None:
+    for name in ("raise_frontier", "raise_frontier with hints", "raise_slots"):
+        condition = (await _asked(UPDATING[name]))[2]["ConditionExpression"]
+        assert "attribute_not_exists(#fenced)" in condition
 
 
 @pytest.mark.parametrize("name", [*READING, *UPDATING, *TRANSACTIONS])
@@ -266,8 +301,10 @@ def test_a_failed_condition_brings_the_item_that_stood_there() -> None:
 
     assert isinstance(single, Refused)
     assert single.items == ({"a": {"S": "b"}},)
-    assert isinstance(several, Refused)
-    assert several.items == (None, {"a": {"S": "b"}})
+    assert isinstance(several, Cancelled)
+    whole = several.error()
+    assert isinstance(whole, Refused)
+    assert whole.items == (None, {"a": {"S": "b"}})
 
 
 def test_settings_do_not_show_the_secret_key() -> None:

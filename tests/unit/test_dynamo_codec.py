@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset
 from clockwork.domain.destination import Topic
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import NodeState, ShardState
 from clockwork.domain.position import new_position, position_of
 from clockwork.domain.schedule import (
     BrokenRow,
@@ -58,7 +58,8 @@ SCHEDULES = st.builds(
     version=NATURAL,
     delivery_id=SOME_UTF8,
 )
-RETRIES = st.builds(Retry, at_ms=INT64, epoch=NATURAL, attempts=NATURAL)
+ATTEMPTS = st.integers(0, codec.ATTEMPTS_MAX)
+RETRIES = st.builds(Retry, at_ms=INT64, epoch=NATURAL, attempts=ATTEMPTS)
 
 
 @st.composite
@@ -85,7 +86,7 @@ def outcomes(draw: st.DrawFn) -> Outcome:
         at_ms=draw(NATURAL),
         schedule=draw(st.sampled_from([None, of.schedule])),
         receipt=draw(st.none() | st.builds(Receipt, kafka_partition=NATURAL, offset=INT64, at_ms=NATURAL)),
-        failure=draw(st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=NATURAL)),
+        failure=draw(st.none() | st.builds(Failure, reason=SOME_UTF8, attempts=ATTEMPTS)),
         expires_at_s=draw(NATURAL),
     )
 
@@ -142,10 +143,33 @@ def test_every_pointer_comes_back_as_it_was(to: Row, digest: str, version: int, 
         assert codec.pointer_of(codec.pointer_item(stored)) == stored
 
 
-@given(st.builds(ShardState, epoch=NATURAL, owner=UTF8, frontier_ms=NATURAL), NATURAL)
+@given(st.builds(ShardState, epoch=NATURAL, owner=st.none() | SOME_UTF8, floor_ms=NATURAL), NATURAL)
 def test_every_shard_comes_back_as_it_was(original: ShardState, shards: int) -> None:
     assert codec.shard_state_of(codec.shard_item(ShardId(7), original)) == original
     assert codec.shard_count_of(codec.cluster_item(shards)) == shards
+
+
+@given(
+    st.builds(
+        NodeState,
+        incarnation=SOME_UTF8,
+        frontier_ms=NATURAL,
+        fenced_at_ms=st.none() | NATURAL,
+        slots=NATURAL,
+        hints=st.dictionaries(NATURAL, NATURAL, max_size=3),
+        node=UTF8,
+    )
+)
+def test_every_incarnation_comes_back_as_it_was(original: NodeState) -> None:
+    assert codec.node_state_of(codec.node_item(original)) == original
+
+
+def test_an_item_of_the_format_before_is_no_shard_and_no_cluster() -> None:
+    # It had a frontier of its own, which must not be taken for a floor.
+    before = {"v": {"N": "1"}, "epoch": {"N": "3"}, "owner": {"S": "a"}, "frontier": {"N": "5"}, "shards": {"N": "4"}}
+    for read in (codec.shard_state_of, codec.shard_count_of):
+        with pytest.raises(Unreadable, match="format 1"):
+            read(before)
 
 
 @given(rows(), st.data())
@@ -281,9 +305,11 @@ def test_newer_pointers_outcomes_and_shards_are_told_apart_from_damaged_ones() -
     with pytest.raises(NewerFormat):
         codec.outcome_of(codec.outcome_item(outcome(row())) | newer)
     with pytest.raises(NewerFormat):
-        codec.shard_state_of(newer)
+        codec.shard_state_of({"v": {"N": "3"}})
     with pytest.raises(NewerFormat):
-        codec.shard_count_of(newer)
+        codec.node_state_of({"v": {"N": "3"}})
+    with pytest.raises(NewerFormat):
+        codec.shard_count_of({"v": {"N": "3"}})
 
 
 def test_the_raw_item_of_a_broken_row_holds_its_bytes_as_base64() -> None:

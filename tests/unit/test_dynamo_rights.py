@@ -6,7 +6,8 @@ import pytest
 
 from clockwork.errors import StoreUnavailable
 from clockwork.settings.model import DynamoSettings
-from clockwork.stores.dynamodb.errors import Refused, Rejected
+from clockwork.stores.dynamodb.client import READS
+from clockwork.stores.dynamodb.errors import Cancelled, Reason, Refused, Rejected
 from clockwork.stores.dynamodb.schema import problems_of_rights
 
 
@@ -25,11 +26,19 @@ class Tables:
         self.asked.append((operation, parameters))
         if self.error is not None:
             raise self.error
-        if (operation, parameters["TableName"]) in self._denied:
+        if (operation, table_of(parameters)) in self._denied:
             raise Rejected("no", code="AccessDeniedException")
         if "ConditionExpression" in parameters:
             raise Refused((None,), failed=(True,))
+        if "TransactItems" in parameters:
+            raise Cancelled([Reason("ConditionalCheckFailed")], answer_lost=False)
         return {}
+
+
+def table_of(parameters: dict[str, Any]) -> str:
+    transaction = parameters.get("TransactItems")
+    table: str = (transaction[0]["ConditionCheck"] if transaction else parameters)["TableName"]
+    return table
 
 
 async def problems(tables: Tables) -> list[str]:
@@ -39,18 +48,32 @@ async def problems(tables: Tables) -> list[str]:
 async def test_where_all_is_allowed_nothing_is_said_and_no_write_could_have_done_anything() -> None:
     tables = Tables()
     assert await problems(tables) == []
-    writes = [parameters for operation, parameters in tables.asked if operation != "query"]
-    assert len(writes) == 6
+    writes = [
+        parameters["TransactItems"][0]["ConditionCheck"] if "TransactItems" in parameters else parameters
+        for operation, parameters in tables.asked
+        if operation not in READS
+    ]
+    assert len(writes) == 11
     assert all(parameters["ConditionExpression"].startswith("attribute_exists(") for parameters in writes)
 
 
 async def test_each_denied_operation_is_one_line_that_names_the_right_and_the_table() -> None:
-    found = await problems(Tables(("delete_item", "rows"), ("update_item", "shards"), ("query", "keys")))
+    found = await problems(
+        Tables(
+            ("delete_item", "rows"),
+            ("update_item", "shards"),
+            ("scan", "shards"),
+            ("query", "keys"),
+            ("transact_write_items", "keys"),
+        )
+    )
     assert [line.split(" is denied")[0] for line in found] == [
         "table rows: dynamodb:DeleteItem",
         "table shards: dynamodb:UpdateItem",
+        "table shards: dynamodb:Scan",
         "table keys: dynamodb:Query",
         "index byClient of table keys: dynamodb:Query",
+        "table keys: dynamodb:ConditionCheckItem",
     ]
     assert all("infra/iam/node.json" in line for line in found)
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from clockwork.errors import StoreUnavailable
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb import client
 from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, Response, Transport
 from tests.support.clocks import ManualClock
 
@@ -54,9 +55,9 @@ async def played(
             secret_key=SecretStr(secret_key) if secret_key is not None else None,
         )
         limits = CallLimits(connect_timeout_s=60, read_timeout_s=read_timeout_s)
-        client = DynamoClient(settings, ManualClock(NOW_MS), lambda **_: None, NoTelemetry(), limits=limits)
-        await stack.enter_async_context(client)
-        yield Played(str(settings.endpoint), client, requests)
+        opened = DynamoClient(settings, ManualClock(NOW_MS), lambda **_: None, NoTelemetry(), limits=limits)
+        await stack.enter_async_context(opened)
+        yield Played(str(settings.endpoint), opened, requests)
 
 
 class CountingTransport:
@@ -95,8 +96,17 @@ async def test_a_request_is_what_dynamodb_asks_for() -> None:
     assert await request.json() == {"TableName": "t"}
     assert request.headers["X-Amz-Target"] == "DynamoDB_20120810.GetItem"
     assert request.headers["Content-Type"] == "application/x-amz-json-1.0"
-    assert request.headers["X-Amz-Date"] == "20231114T221320Z"
-    assert "Credential=id/20231114/eu-west-1/dynamodb/aws4_request" in request.headers["Authorization"]
+
+
+async def test_a_request_is_signed_by_the_machines_clock_and_not_by_held_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Held time is a day ahead, after the machine's clock was set right: DynamoDB refuses signatures that are far off.
+    monkeypatch.setattr(client, "system_ms", lambda: NOW_MS - 86_400_000)
+    async with played(_well) as dynamodb:
+        await dynamodb.client.call("get_item")
+
+    (request,) = dynamodb.requests
+    assert request.headers["X-Amz-Date"] == "20231113T221320Z"
+    assert "Credential=id/20231113/eu-west-1/dynamodb/aws4_request" in request.headers["Authorization"]
 
 
 async def test_credentials_come_from_the_usual_chain_with_their_token(no_aws: pytest.MonkeyPatch) -> None:

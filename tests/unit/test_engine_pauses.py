@@ -10,11 +10,11 @@ import pytest
 
 from clockwork.domain.pauses import NOTHING_PAUSED, PAUSED_MAX, PauseKind, Pauses
 from clockwork.domain.schedule import EndState, Guarantee, OnLate
-from clockwork.domain.wakeup import NewlyDue, Wanted
+from clockwork.domain.wakeup import Wanted
 from clockwork.errors import InvalidInput, NewerFormat, StoreUnavailable, Unavailable, Unreadable
+from clockwork.firing.lease import ShardLease
 from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.shard_pass import PREFIX_ROWS_MIN
-from clockwork.firing.takeover import ShardLease
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.requests.results import Cancelled, Changed
@@ -131,12 +131,11 @@ async def test_a_long_prefix_of_paused_rows_is_not_read_at_each_pass_and_is_read
     await engine.put(*(row(schedule(schedule_key=f"k{n}", ordering_key="lane")) for n in range(PREFIX_ROWS_MIN + 1)))
     lease = await engine.own()
     await engine.pause(TOPIC, builders.TOPIC)
-    engine.at_due()
+    engine.at_due(10_000)
     await engine.passes(lease)
     assert lease.blocked_prefix is not None
-    # What the loop does with the hint that a change of the pauses sends to it.
-    assert NewlyDue(0).due_ms <= DUE_MS
-    lease.blocked_prefix = None
+    # The hint that a change of the pauses sends to each shard's loop.
+    lease.open_prefix(0)
     await engine.resume(TOPIC, builders.TOPIC)
     await engine.passes(lease)
     assert len(engine.arrived()) == PREFIX_ROWS_MIN + 1
@@ -152,7 +151,7 @@ async def answering(engine: Paused, lease: ShardLease) -> AsyncIterator[None]:
             engine.was_woken.clear()
             for _, wakeup in engine.woken:
                 if isinstance(wakeup, Wanted):
-                    await engine.shard_pass.answer_wanted(lease, wakeup.position)
+                    await engine.shard_pass(lease).answer_wanted(lease, wakeup.position)
             engine.woken.clear()
 
     async with asyncio.TaskGroup() as group:
@@ -198,6 +197,7 @@ async def test_a_paused_schedule_of_at_least_once_cannot_be_cancelled_once_it_is
     with pytest.raises(Unavailable):
         await engine.cancel(due.schedule.client_id, due.schedule.schedule_key)
     assert list(engine.store.rows) == [(due.shard, due.position)]
+    await engine.stop()
 
 
 # --- saying it

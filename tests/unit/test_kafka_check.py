@@ -9,11 +9,14 @@ from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clockwork.kafka.check import check_by
+from clockwork.kafka.check import TRANSACTION_LOG, check_by
 from clockwork.ports.findings import Findings
 from tests.unit.kafka_script import settings_for_script
 
-EVERYTHING = {0: (0, 11), 3: (0, 12), 11: (0, 9), 13: (0, 5), 22: (0, 4), 24: (0, 4), 26: (0, 3)}
+EVERYTHING = {
+    **{0: (0, 11), 3: (0, 12), 11: (0, 9), 12: (0, 4), 13: (0, 5), 15: (0, 5)},
+    **{22: (0, 4), 24: (0, 4), 26: (0, 3)},
+}
 """Versions that a present broker knows, by request."""
 SHARDS = 4
 
@@ -23,12 +26,21 @@ class Brokers:
 
     def __init__(self) -> None:
         self.versions = dict(EVERYTHING)
-        self.topics = {"cw-shards": SHARDS, "cw-deliveries": SHARDS, "cw-dead-letters": 8}
+        self.topics = {"cw-shards": SHARDS, "cw-deliveries": 64, "cw-dead-letters": 8, TRANSACTION_LOG: 50}
         self.forbidden: set[str] = set()
         self.hidden: set[str] = set()
         """Topics whose settings may not be looked at."""
         self.replicas = 3
-        self.configs = {"cleanup.policy": "compact", "min.insync.replicas": "2"}
+        self.replicas_of: dict[str, int] = {}
+        """Where they are others."""
+        self.configs = {
+            "cleanup.policy": "compact",
+            "min.insync.replicas": "2",
+            "unclean.leader.election.enable": "false",
+            "segment.bytes": "8388608",
+        }
+        self.configs_of: dict[str, dict[str, str]] = {}
+        """Those that are others, by topic."""
         self.group_code = self.transactions_code = 0
 
     async def request(self, request: Any, *, node_id: int | None = None, coordinator: bool = False) -> Any:
@@ -43,7 +55,7 @@ class Brokers:
             case DescribeConfigsRequest():
                 return SimpleNamespace(
                     resources=[
-                        (29, None, 2, name, []) if name in self.hidden else (0, None, 2, name, self.configs.items())
+                        (29, None, 2, name, []) if name in self.hidden else (0, None, 2, name, self._config(name))
                         for _, name, _ in request._resources
                     ]
                 )
@@ -54,8 +66,11 @@ class Brokers:
             return (29, name, False, [])
         if name not in self.topics:
             return (3, name, False, [])
-        replicas = list(range(self.replicas))
+        replicas = list(range(self.replicas_of.get(name, self.replicas)))
         return (0, name, False, [(0, n, 1, replicas, replicas, []) for n in range(self.topics[name])])
+
+    def _config(self, name: str) -> list[tuple[str, str]]:
+        return list((self.configs | self.configs_of.get(name, {})).items())
 
     async def find_coordinator(self, transactional_id: str) -> int | None:
         raise AssertionError(transactional_id)
@@ -84,7 +99,9 @@ async def test_a_cluster_as_it_should_be_has_neither_problems_nor_warnings() -> 
         (0, (0, 2), "Produce 3"),
         (3, (0, 3), "Metadata 4"),
         (11, (0, 4), "JoinGroup 5"),
+        (12, (0, 2), "Heartbeat 3"),
         (13, (0, 2), "LeaveGroup 3"),
+        (15, None, "DescribeGroups 0"),
         (22, None, "InitProducerId 0"),
         # A broker of the future, without the versions that this release speaks.
         (26, (90, 95), "EndTxn 0"),
@@ -111,19 +128,44 @@ async def test_a_missing_topic_is_told_from_a_forbidden_one() -> None:
     assert "denies this user the topic cw-deliveries" in forbidden
 
 
-@pytest.mark.parametrize("topic", ["cw-shards", "cw-deliveries"])
-async def test_a_topic_must_have_a_kafka_partition_for_each_shard(topic: str) -> None:
+async def test_the_ownership_topic_must_have_a_kafka_partition_for_each_shard_and_the_markers_may_have_any_number() -> (
+    None
+):
     brokers = Brokers()
-    brokers.topics[topic] = SHARDS + 1
+    brokers.topics["cw-deliveries"] = 7
+    assert await checked(brokers) == Findings()
+    brokers.topics["cw-shards"] = SHARDS + 1
     problem = await only_problem(brokers)
-    assert topic in problem
+    assert "cw-shards" in problem
     assert f"{SHARDS + 1} Kafka partitions, CLOCKWORK_SHARDS is {SHARDS}" in problem
 
 
 async def test_only_the_markers_topic_must_be_compacted() -> None:
     brokers = Brokers()
     brokers.configs["cleanup.policy"] = "delete"
-    assert "cw-deliveries: cleanup.policy must be compact" in await only_problem(brokers)
+    problem = await only_problem(brokers)
+    assert "cw-deliveries: cleanup.policy must be compact" in problem
+    assert "--topic cw-deliveries --add-config cleanup.policy=compact" in problem
+
+
+@pytest.mark.parametrize("topic", ["cw-shards", "cw-deliveries", "cw-dead-letters", "cw-commands"])
+async def test_an_internal_topic_whose_leader_may_lack_acknowledged_records_is_refused(topic: str) -> None:
+    brokers = Brokers()
+    brokers.topics["cw-commands"] = 16
+    brokers.configs_of["cw-commands"] = {"message.timestamp.type": "LogAppendTime"}
+    brokers.configs_of.setdefault(topic, {})["unclean.leader.election.enable"] = "true"
+    problem = await only_problem(brokers, commands=True)
+    assert problem.startswith(f"Kafka topic {topic}: unclean.leader.election.enable must be false, is true: run `")
+    assert f"--topic {topic} --add-config unclean.leader.election.enable=false`" in problem
+
+
+async def test_large_segments_of_markers_are_warned_of() -> None:
+    brokers = Brokers()
+    brokers.configs["segment.bytes"] = "1073741824"
+    found = await checked(brokers)
+    assert found.problems == ()
+    (warning,) = found.warnings
+    assert "cw-deliveries: segment.bytes is 1073741824" in warning
 
 
 @pytest.mark.parametrize(
@@ -132,12 +174,12 @@ async def test_only_the_markers_topic_must_be_compacted() -> None:
         (3, 2, None, False),
         (3, 3, None, False),
         (5, 2, None, False),
-        (3, 1, "set it to 2", False),
-        (3, 4, "no write is taken: set it to 2", False),
+        (3, 1, "min.insync.replicas=2", False),
+        (3, 4, "min.insync.replicas=2", False),
         (2, 2, None, True),
         (2, 1, None, True),
         (1, 1, None, True),
-        (1, 2, "no write is taken: set it to 1", True),
+        (1, 2, "min.insync.replicas=1", True),
     ],
 )
 @pytest.mark.parametrize("produce_version", [9, 10])
@@ -147,15 +189,52 @@ async def test_replicas_that_contradict_each_other_are_a_problem_and_few_of_them
     brokers = Brokers()
     brokers.versions[0] = (0, produce_version)
     brokers.replicas = replicas
+    brokers.replicas_of[TRANSACTION_LOG] = 3
+    brokers.configs_of[TRANSACTION_LOG] = {"min.insync.replicas": "2"}
     brokers.configs["min.insync.replicas"] = str(in_sync_min)
     if produce_version == 10 and in_sync_min > replicas:
         # Since Kafka 3.7 a broker is content with all replicas.
         problem = None
     found = await checked(brokers)
-    of = [line.split(":")[0] for line in found.problems]
-    assert of == ([] if problem is None else ["Kafka topic cw-deliveries", "Kafka topic cw-dead-letters"])
+    named = (
+        [] if problem is None else ["Kafka topic cw-shards", "Kafka topic cw-deliveries", "Kafka topic cw-dead-letters"]
+    )
+    assert [line.split(":")[0] for line in found.problems] == named
     assert all(problem in line for line in found.problems if problem is not None)
-    assert bool(found.warnings) is warned
+    # One line for all of them, however many there are.
+    assert len(found.warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("replicas", "changes", "warned"),
+    [
+        (3, {}, None),
+        (2, {}, "(2)"),
+        (1, {"min.insync.replicas": "1"}, "(1)"),
+        (3, {"min.insync.replicas": "1"}, "min.insync.replicas is 1 of 3"),
+        (3, {"unclean.leader.election.enable": "true"}, "unclean.leader.election.enable is not false"),
+    ],
+)
+async def test_a_log_of_transactions_that_may_lose_commits_is_warned_of_where_the_node_delivers(
+    replicas: int, changes: dict[str, str], warned: str | None
+) -> None:
+    brokers = Brokers()
+    brokers.replicas_of[TRANSACTION_LOG] = replicas
+    brokers.configs_of[TRANSACTION_LOG] = changes
+    found = await checked(brokers)
+    assert found.problems == ()
+    assert len(found.warnings) == (warned is not None)
+    assert all(TRANSACTION_LOG in line and str(warned) in line for line in found.warnings)
+    assert await checked(brokers, fires=False) == Findings()
+
+
+async def test_a_log_of_transactions_that_does_not_exist_yet_is_no_finding_and_one_that_is_hidden_is_named() -> None:
+    brokers = Brokers()
+    del brokers.topics[TRANSACTION_LOG]
+    assert await checked(brokers) == Findings()
+    brokers.forbidden.add(TRANSACTION_LOG)
+    (warning,) = (await checked(brokers)).warnings
+    assert f"{TRANSACTION_LOG} may not be looked at" in warning
 
 
 async def test_a_clients_topic_of_dead_letters_is_only_warned_of_since_the_cluster_s_gets_what_it_does_not_take() -> (
@@ -173,16 +252,16 @@ async def test_a_clients_topic_of_dead_letters_is_only_warned_of_since_the_clust
     assert all("CLOCKWORK_DEAD_LETTER_TOPICS" in line and "go to cw-dead-letters" in line for line in found.warnings)
     # As it is set up, the loss of one broker may cost acknowledged records.
     brokers.configs["min.insync.replicas"] = "1"
-    found = await checked(brokers, client_dead_letter_topics=("shop-dead",))
+    found = await checked(brokers, fires=False, client_dead_letter_topics=("shop-dead",))
     assert [line.split(":")[0] for line in found.warnings] == ["Kafka topic shop-dead"]
 
 
 async def test_settings_that_may_not_be_looked_at_are_no_proof_that_they_are_wrong() -> None:
     brokers = Brokers()
-    brokers.hidden = {"cw-deliveries", "cw-dead-letters"}
+    brokers.hidden = {"cw-shards", "cw-deliveries", "cw-dead-letters", TRANSACTION_LOG}
     found = await checked(brokers)
     assert found.problems == ()
-    assert len([line for line in found.warnings if "DescribeConfigs" in line]) == 2
+    assert len([line for line in found.warnings if "DescribeConfigs" in line]) == 4
 
 
 async def test_rights_to_the_group_and_to_transactions_are_asked_for_where_the_node_delivers() -> None:
@@ -190,7 +269,7 @@ async def test_rights_to_the_group_and_to_transactions_are_asked_for_where_the_n
     brokers.group_code, brokers.transactions_code = 30, 53
     group, transactions = (await checked(brokers)).problems
     assert "the group cw" in group
-    assert "the transactional id cw-shard-0" in transactions
+    assert "the transactional ids cw-*" in transactions
     assert (await checked(brokers, fires=False)).problems == ()
 
 

@@ -10,7 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CommitFailedError, KafkaConnectionError, UnknownMemberIdError
 
-from clockwork.kafka.commands import Commits
+from clockwork.kafka.client import KafkaContext
+from clockwork.kafka.commands import Commits, KafkaCommandLog
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support.virtual_time import in_virtual_time
 
 OFFSETS = {TopicPartition("commands", 0): 7}
@@ -75,3 +77,47 @@ async def test_a_caller_that_waits_for_a_commit_is_told_that_it_failed() -> None
     coordinator.answered.set()
     with pytest.raises(CommitFailedError):
         await Commits().run(coordinator.commit())
+
+
+class TwoPartitions(KafkaCommandLog):
+    """A membership with two Kafka partitions. The task of the first has lost its broker; that of the second waits for the
+    answer to its commit before it ends."""
+
+    def __init__(self) -> None:
+        super().__init__(KafkaContext(), NoTelemetry())
+        self.ending = asyncio.Event()
+
+    def _consumer(self) -> Any:
+        async def nothing() -> None: ...
+
+        def subscribe(topics: list[str], *, listener: Any) -> None:
+            listener.on_partitions_assigned([TopicPartition(topics[0], 0), TopicPartition(topics[0], 1)])
+
+        return SimpleNamespace(start=nothing, stop=nothing, subscribe=subscribe)
+
+    async def _one_partition(self, *args: Any) -> None:
+        where = args[4]
+        if where.partition == 0:
+            await asyncio.sleep(0)  # the other one has begun
+            raise KafkaConnectionError
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ending.set()
+            await asyncio.sleep(1)
+
+
+@in_virtual_time
+async def test_a_log_that_is_stopped_while_its_membership_is_ending_stops() -> None:
+    commands = TwoPartitions()
+
+    async def work(*_: Any) -> None: ...
+
+    task = asyncio.get_running_loop().create_task(commands.run(work))
+    await commands.ending.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=60)
+    stopped = task.cancelled()
+    task.cancel()
+    await asyncio.wait([task])
+    assert stopped

@@ -10,18 +10,26 @@ from unittest.mock import AsyncMock, create_autospec
 
 import aiokafka
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import create_conn
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.protocol.metadata import MetadataRequest_v4, MetadataRequest_v5
 from aiokafka.structs import OffsetAndMetadata
 
 from clockwork.kafka import aiokafka_internals
-from clockwork.kafka.aiokafka_internals import TopicLookup, abandon_consumer, close_client, committed_offset
+from clockwork.kafka.aiokafka_internals import (
+    TopicLookup,
+    abandon_consumer,
+    close_client,
+    committed_offset,
+    membership_of,
+)
 
 WHERE = TopicPartition("commands", 0)
 BUFFERED_BYTES = 32 * 1024 * 1024
@@ -122,6 +130,36 @@ async def test_a_committed_offset_comes_with_its_metadata() -> None:
         assert await committed_offset(consumer, WHERE) == expected
     fetch.assert_awaited_with([WHERE])
     await consumer.stop()
+
+
+async def test_while_an_assignment_is_reported_generation_and_member_are_those_that_it_belongs_to() -> None:
+    consumer = AIOKafkaConsumer(group_id="g")
+    consumer._subscription.subscribe({"shards"}, listener=(listener := _NotesMembership(consumer)))
+    coordinator = consumer._coordinator = GroupCoordinator(
+        consumer._client, consumer._subscription, group_id="g", assignors=(RangePartitionAssignor,)
+    )
+    assert membership_of(consumer) == (-1, "")
+    assigned = ConsumerProtocolMemberAssignment(0, [("shards", [0])], b"").encode()
+    # As after a join: both are set by its answer, and this is what follows it.
+    coordinator.generation, coordinator.member_id = 7, "me"
+    await coordinator._on_join_complete(7, "me", RangePartitionAssignor.name, assigned)
+    assert listener.noted == [(7, "me")]
+    # A heartbeat that is answered "unknown member" does this.
+    coordinator.reset_generation()
+    assert membership_of(consumer) == (-1, "")
+    await coordinator.close()
+    await consumer.stop()
+
+
+class _NotesMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self.noted: list[tuple[int, str]] = []
+
+    def on_partitions_revoked(self, revoked: Any) -> None: ...
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        self.noted.append(membership_of(self._consumer))
 
 
 async def test_an_abandoned_consumer_leaves_no_task_and_no_connection() -> None:

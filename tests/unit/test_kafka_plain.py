@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import deque
+from typing import Any
 
 import pytest
+from aiokafka.protocol.produce import ProduceRequest
 
 from clockwork.domain.record import OutRecord
-from clockwork.errors import BrokerUnavailable, DeliveryRefused
+from clockwork.errors import BrokerUnavailable, DeliveryRefused, RefusalCause
 from clockwork.firing.destination_waits import AWAY_BACKOFF
 from clockwork.kafka import codes
 from clockwork.kafka.client import LastAnswer
-from clockwork.kafka.plain import PlainSender
+from clockwork.kafka.plain import FACTS_AGE_S_MAX, PlainSender
 from clockwork.kafka.topics import TopicDirectory
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, kafka_for_script
@@ -155,3 +157,102 @@ async def test_a_topic_that_was_created_or_allowed_takes_the_next_record_however
         wire.topics["orders"] = codes.NONE
         await asyncio.sleep(AWAY_BACKOFF.initial_ms / 1_000)
         await sender.send(record())
+
+
+# --- each send by itself
+
+
+class TwoLeaders(ScriptedWire):
+    """Two brokers: `orders` is led by node 1, everything else by node 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders_leader = 1
+        self.node_1_answers = True
+        self.node_2_answers = asyncio.Event()
+        """Set: node 2 answers at once."""
+        self.node_2_answers.set()
+
+    async def request(self, request: Any, *, node_id: int | None = None, coordinator: bool = False) -> Any:
+        if isinstance(request, ProduceRequest):
+            if node_id == 1 and not self.node_1_answers:
+                await asyncio.sleep(0.01)
+                raise BrokerUnavailable("no answer")
+            if node_id == 2:
+                await self.node_2_answers.wait()
+        return await super().request(request, node_id=node_id, coordinator=coordinator)
+
+    def _topic(self, name: str) -> tuple[int, str, bool, list[Any]]:
+        self.leader = self.orders_leader if name == "orders" else 2
+        return super()._topic(name)
+
+
+@pytest.mark.parametrize(
+    ("in_sync", "leader", "reason"), [(2, -1, "leader_unavailable"), (1, 1, "not_enough_replicas")]
+)
+@in_virtual_time
+async def test_a_topic_that_would_not_take_the_record_is_refused_unsent_and_at_once(
+    in_sync: int, leader: int, reason: str
+) -> None:
+    # It held the record, and with it a shard, until time ran out.
+    wire = TwoLeaders()
+    wire.replicas, wire.in_sync, wire.orders_leader = 3, in_sync, leader
+    wire.configs = {"min.insync.replicas": "2"}
+    async with Sending(wire) as sender:
+        begun_s = asyncio.get_running_loop().time()
+        with pytest.raises(DeliveryRefused) as refused:
+            await sender.send(record())
+        assert asyncio.get_running_loop().time() == begun_s
+        assert "produce" not in wire.asked
+    [refusal] = refused.value.refusals
+    assert (refusal.cause, refusal.reason, refused.value.begun) == (RefusalCause.TRANSIENT, reason, False)
+
+
+@in_virtual_time
+async def test_a_leader_that_is_away_is_known_within_a_second_and_one_that_is_back_at_once() -> None:
+    wire = TwoLeaders()
+    async with Sending(wire) as sender:
+        await sender.send(record())
+        wire.orders_leader = -1
+        await asyncio.sleep(FACTS_AGE_S_MAX + 0.01)
+        with pytest.raises(DeliveryRefused):
+            await sender.send(record())
+        await sender.send(record(topic="bills"))
+        wire.orders_leader = 1
+        await asyncio.sleep(AWAY_BACKOFF.initial_ms / 1_000)
+        await sender.send(record())
+    assert [topic for topic, _, _ in wire.appended] == ["orders", "bills", "orders"]
+
+
+@in_virtual_time
+async def test_a_send_that_is_out_of_time_ends_no_other_and_leaves_it_its_connection() -> None:
+    wire = TwoLeaders()
+    wire.node_1_answers = False
+    async with Sending(wire) as sender, asyncio.TaskGroup() as group:
+        lost = group.create_task(_fails(sender), name="lost")
+        wire.node_2_answers.clear()
+        slow = group.create_task(sender.send(record(b"slow", topic="bills")), name="slow")
+        await asyncio.sleep(0.1)
+        wire.node_2_answers.set()
+        assert (await slow).offset == 0
+        wire.node_2_answers.clear()
+        slow = group.create_task(sender.send(record(b"slower", topic="bills")), name="slower")
+        await lost
+        wire.node_2_answers.set()
+        assert (await slow).offset == 1
+    assert "reset" not in wire.asked
+
+
+@in_virtual_time
+async def test_behind_a_send_that_is_out_of_time_the_next_one_to_its_kafka_partition_has_its_own_time() -> None:
+    wire = TwoLeaders()
+    wire.node_1_answers = False
+    async with Sending(wire) as sender, asyncio.TaskGroup() as group:
+        lost = group.create_task(_fails(sender), name="lost")
+        await asyncio.sleep(0.1)
+        behind = group.create_task(sender.send(record(b"behind")), name="behind")
+        await lost
+        assert not behind.done()
+        wire.node_1_answers = True
+        await behind
+    assert wire.appended == [("orders", behind.result().kafka_partition, [b"behind"])]

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from clockwork.domain.record import OutRecord
 from clockwork.kafka import codes
-from clockwork.kafka.client import KafkaTimeouts
 from clockwork.kafka.send import (
     BATCH_BYTES_MAX,
     ESTIMATE_SLACK_BYTES,
@@ -111,11 +110,6 @@ def test_sequence_numbers_begin_again_behind_the_last() -> None:
     identity.sequences[WHERE] = 2**31 - 1
     identity.advance(WHERE, 2)
     assert identity.sequences[WHERE] == 1
-
-
-def test_sends_must_end_before_the_broker_gives_a_transaction_up() -> None:
-    with pytest.raises(ValueError, match="sends_ms"):
-        KafkaTimeouts(sends_ms=10_000, transaction_ms=10_000)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,19 @@ from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
 from clockwork.kafka import topics as kafka_topics
-from clockwork.kafka.client import LastAnswer
+from clockwork.kafka.client import ASK_ANOTHER_S, LastAnswer
 from clockwork.kafka.send import too_large
-from clockwork.kafka.topics import LIMIT_AGE_S_MAX, MISSING_AGE_S_MAX, TopicDirectory, TopicState, create_topics
+from clockwork.kafka.topics import (
+    LIMIT_AGE_S_MAX,
+    MISSING_AGE_S_MAX,
+    TopicDirectory,
+    TopicState,
+    create_topics,
+    internal_topics,
+    safe_config,
+)
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.kafka_script import ScriptedWire, kafka_for_script
+from tests.unit.kafka_script import ScriptedWire, kafka_for_script, settings_for_script
 
 
 def directory_on(wire: ScriptedWire, **timeouts: int) -> TopicDirectory:
@@ -39,6 +47,35 @@ async def test_many_who_ask_at_once_cause_few_requests() -> None:
     layouts = await asyncio.gather(*(directory.layout(f"missing-{n % 50}") for n in range(500)))
     assert {layout.state for layout in layouts} == {TopicState.MISSING}
     assert len(wire.asked) <= 2
+
+
+@in_virtual_time
+async def test_a_broker_that_stands_still_holds_up_no_lookup_for_long() -> None:
+    class OneStandsStill(ScriptedWire):
+        async def request(self, request: Any, *, node_id: int | None = None, coordinator: bool = False) -> Any:
+            if "metadata" not in self.asked:
+                self.asked.append("metadata")
+                await asyncio.Event().wait()
+            return await super().request(request, node_id=node_id, coordinator=coordinator)
+
+    wire = OneStandsStill()
+    directory = directory_on(wire, lookup_ms=2_500)
+    begun_s = asyncio.get_running_loop().time()
+    assert (await directory.layout("orders")).state is TopicState.PRESENT
+    assert asyncio.get_running_loop().time() - begun_s < 2 * ASK_ANOTHER_S
+    assert wire.asked == ["metadata"] * 2
+
+
+@in_virtual_time
+async def test_a_look_since_now_goes_past_the_cache() -> None:
+    wire = ScriptedWire()
+    directory = directory_on(wire)
+    await directory.layout("orders")
+    del wire.topics["orders"]
+    await asyncio.sleep(0.001)
+    assert (await directory.layout("orders")).state is TopicState.PRESENT
+    now_s = asyncio.get_running_loop().time()
+    assert (await directory.layout("orders", since_s=now_s)).state is TopicState.MISSING
 
 
 @in_virtual_time
@@ -138,6 +175,20 @@ async def test_without_permission_to_read_limits_there_are_none() -> None:
     wire = ScriptedWire()
     wire.silent.add("configs")
     assert (await directory_on(wire).limits("orders")).record_bytes_max is None
+
+
+@pytest.mark.parametrize(("replicas", "in_sync_min"), [(3, "2"), (2, "1"), (1, "1")])
+def test_internal_topics_are_made_so_that_acknowledged_records_last(replicas: int, in_sync_min: str) -> None:
+    plans = internal_topics(settings_for_script(commands=True))
+    assert {plan.name: plan.kafka_partitions for plan in plans} == {
+        **{"cw-commands": 16, "cw-shards": 4, "cw-deliveries": 64, "cw-dead-letters": 8}
+    }
+    for plan in plans:
+        config = safe_config(plan, replicas=replicas)
+        assert config["min.insync.replicas"] == in_sync_min
+        assert config["unclean.leader.election.enable"] == "false"
+        if plan.name == "cw-deliveries":
+            assert int(config["segment.bytes"]) <= 8 * 1024 * 1024
 
 
 class Admin:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain import marker
 from clockwork.domain.destination import Topic
 from clockwork.domain.planning import Action, DestinationWait
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
@@ -99,17 +98,7 @@ def test_waits_grow_by_the_factor_up_to_their_bound(factor_percent: int, waits: 
     assert policy.next_at_ms(attempts=1, now_ms=0, random_share=0.5) == 75
 
 
-# --- what is written about it
-
-
-def test_a_marker_tells_what_was_dropped_from_what_was_delivered() -> None:
-    text = b'{"v":1,"ended":[["5",null,null,6,"expired",0]]}'
-
-    (dropped,) = marker.decode(text)
-
-    assert dropped.receipt is None
-    assert dropped.at_ms == 6
-    assert marker.decode(marker.encode([dropped])) == (dropped,)
+# --- on the twins
 
 
 async def _ended(engine: Engine, of: Row) -> Outcome:
@@ -163,7 +152,6 @@ async def test_a_new_owner_does_not_deliver_what_the_marker_says_was_dropped(gua
     new = await engine.own()
     engine.at_due(late_ms=999)
     assert (await engine.one_pass(new)).fired == 0
-    await new.cleanup.finish()
 
     assert engine.arrived() == []
     assert (await _ended(engine, dropped)).at_ms == DUE_MS + 1_001

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import logging
-import random
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -12,13 +11,12 @@ import aiohttp
 import pytest
 
 from clockwork.domain.record import OutRecord
-from clockwork.errors import DeliveryUnknown, Refusal, RefusalCause, StoreUnavailable, Unreadable
-from clockwork.firing.shard_loop import ConcurrencyLimits, ShardLoop
+from clockwork.errors import Refusal, RefusalCause, StoreUnavailable, Unreadable
+from clockwork.firing.shard_loop import ShardLoop
 from clockwork.observability.logs import configure_logging, trace_text
-from clockwork.ports.telemetry import NoTelemetry
 from clockwork.stores.dynamodb.search import _readable
 from tests.support import builders
-from tests.support.engine import SHARD, Engine
+from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
 from tests.unit.service import Service, open_service
 
@@ -153,7 +151,7 @@ async def test_deliveries_that_succeed_fail_wait_or_are_dropped_leave_nothing_in
     engine = Engine(retry_attempts=2, retry_initial_ms=1, retry_max_ms=1)
 
     def refuse(record: OutRecord) -> Refusal | None:
-        if b"large" in record.value and record.topic == builders.TOPIC:
+        if b"large" in (record.value or b"") and record.topic == builders.TOPIC:
             return Refusal(cause=RefusalCause.RECORD, reason="record_too_large", destination=record.topic, index=0)
         return None
 
@@ -183,21 +181,12 @@ async def test_deliveries_that_succeed_fail_wait_or_are_dropped_leave_nothing_in
 async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
     said: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In a pass, and in the take-over after it; the loop goes on.
     engine = Engine()
-    concurrency = ConcurrencyLimits(passes=asyncio.Semaphore(1), takeovers=asyncio.Semaphore(1))
-    loop = ShardLoop(
-        SHARD,
-        engine.takeover,
-        engine.shard_pass,
-        concurrency,
-        engine.clock,
-        NoTelemetry(),
-        random.Random(1),
-        engine.settings,
-    )
+    lease = await engine.own()
+    shard_pass = engine.works[lease.incarnation.id].shard_pass
+    loop = ShardLoop(engine.firing, lease, shard_pass, asyncio.Semaphore(1))
     met = asyncio.Event()
-    errors = [KeyError(KEY), DeliveryUnknown("no answer"), UnicodeError(MARK)]
+    errors = [KeyError(KEY), UnicodeError(MARK)]
 
     async def fail(*_: object, **__: object) -> None:
         if errors:
@@ -205,12 +194,12 @@ async def test_a_loop_that_meets_a_defect_leaves_nothing_of_its_rows_in_the_log(
         met.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine.shard_pass, "run", fail)
+    monkeypatch.setattr(shard_pass, "run", fail)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         task = group.create_task(loop.run(), name="loop")
         await met.wait()
         task.cancel()
-    assert_nothing_said(said, but_events={"shard.failed", "shard.commit_unknown"})
+    assert_nothing_said(said, but_events={"shard.failed"})
 
 
 def test_an_item_that_a_list_leaves_out_is_logged_without_its_key(said: io.StringIO) -> None:

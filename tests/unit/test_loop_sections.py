@@ -5,13 +5,14 @@ How long the largest sections take is measured by `make bench SCENARIO=sections`
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pytest
 
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.position import Position
 from clockwork.domain.schedule import Outcome
 from clockwork.domain.sharding import ShardId
 from clockwork.firing.cleanup import CHUNK_BYTES_MAX, CHUNK_ROWS, Cleanup, Completed
@@ -19,9 +20,9 @@ from clockwork.firing.shard_pass import PAGE_ROWS_MAX
 from clockwork.ports.store import End
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb import batching
 from clockwork.stores.dynamodb import codec as dynamo_codec
-from clockwork.stores.dynamodb.attributes import Item
-from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites
+from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites, Failures, Writes
 from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
@@ -70,10 +71,14 @@ class Outcomes(MemoryScheduleStore):
 async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int, payload_bytes: int) -> None:
     # Eight megabytes may be untidied; their outcomes at one go would be 25 ms of base64. A row above the bound goes alone.
     store = Outcomes()
-    tidying = Cleanup(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1))
+    tidying = Cleanup(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1), on_done=lambda done: None)
     large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
     tidying.add(
-        Completed(row=row, entry=MarkerEntry(position=row.position, at_ms=1, receipt=builders.receipt()))
+        Completed(
+            row=row,
+            entry=MarkerEntry(shard=row.shard, position=row.position, at_ms=1, receipt=builders.receipt()),
+            slot=0,
+        )
         for row in large
     )
     await tidying.finish()
@@ -84,18 +89,27 @@ async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int
         assert len(put) == 1 or sum(sizes) <= CHUNK_BYTES_MAX
 
 
-async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group() -> None:
+async def test_all_shards_tidying_up_at_one_moment_do_not_make_one_large_group(monkeypatch: pytest.MonkeyPatch) -> None:
     # A drain on 64 shards: 12,800 requests in one turn of the loop would be measured and cut at one go, 60 ms.
-    groups: list[Sequence[Item]] = []
+    groups: list[Writes] = []
+    cut = batching._cut
 
-    async def write_all(requests: Sequence[Item]) -> None:
-        groups.append(requests)
+    def cut_and_note(writes: Writes) -> Iterator[Writes]:
+        groups.append(writes)
+        return cut(writes)
+
+    monkeypatch.setattr(batching, "_cut", cut_and_note)
+
+    async def write_once(writes: Writes) -> Failures:
         await asyncio.sleep(0)
+        return {}
 
-    writes = BatchedWrites(write_all)
+    writes = BatchedWrites(write_once)
     async with asyncio.TaskGroup() as tasks:
         for shard in range(64):
-            mine = {(shard, n): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)}
+            mine: Writes = {
+                (str(shard), Position(n)): {"DeleteRequest": {"Key": {"n": {"N": str(n)}}}} for n in range(200)
+            }
             tasks.create_task(writes.write(mine), name=f"shard-{shard}")
     assert sum(len(group) for group in groups) == 64 * 200
     assert max(len(group) for group in groups) <= GROUPED_WRITES_MAX

@@ -6,12 +6,13 @@ import pytest
 
 from clockwork.clock import ClockGuard
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
+from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.schedule import EndState
 from clockwork.errors import ConditionFailed, Fenced
 from clockwork.ports.telemetry import NoTelemetry, StoreResult
 from clockwork.stores.memory import running
 from clockwork.stores.memory.running import RunningMemoryStore
-from tests.support.builders import SHARD, outcome, pointer, row
+from tests.support.builders import outcome, pointer, row
 from tests.support.clocks import ManualClock
 
 NOW_S = 1_700_000_000
@@ -53,7 +54,7 @@ async def test_outcomes_notes_and_pointers_are_dropped_when_they_have_expired_an
     monkeypatch.setattr(running, "KEYS_PER_TURN", 1)
     old, young = row(), row()
     for each, expires_at_s in ((old, NOW_S + 10), (young, NOW_S + 11)):
-        await store.create(each, pointer(each, expires_at_s=expires_at_s), replaces_version=None)
+        await store.create(each, pointer(each, expires_at_s=expires_at_s), replaces=None)
         await store.hold(each.name, "mine")  # type: ignore[arg-type]
         cancelled = outcome(each, EndState.CANCELLED, expires_at_s=expires_at_s)
         await store.cancel(each.name, cancelled, hold="mine")  # type: ignore[arg-type]
@@ -75,7 +76,7 @@ async def test_the_pointer_of_a_row_that_still_stands_outlives_its_date(
 ) -> None:
     # A paused topic may hold a row back for longer than the pointer was to live; the key must not look free.
     paused = row()
-    await store.create(paused, pointer(paused, expires_at_s=NOW_S), replaces_version=None)
+    await store.create(paused, pointer(paused, expires_at_s=NOW_S), replaces=None)
     clock.set_ms((NOW_S + 1_000) * 1_000)
 
     await store.drop_expired(NOW_S + 1_000)
@@ -83,7 +84,7 @@ async def test_the_pointer_of_a_row_that_still_stands_outlives_its_date(
     assert await store.read_pointer(paused.schedule.client_id, paused.schedule.schedule_key) is not None
     again = row(paused.schedule)
     with pytest.raises(ConditionFailed):
-        await store.create(again, pointer(again), replaces_version=None)
+        await store.create(again, pointer(again), replaces=None)
 
 
 async def test_a_ping_states_the_node_s_own_time_so_the_clock_is_trusted(clock: ManualClock) -> None:
@@ -99,11 +100,11 @@ async def test_a_ping_states_the_node_s_own_time_so_the_clock_is_trusted(clock: 
 
 async def test_every_call_is_counted_by_its_result(store: RunningMemoryStore, telemetry: Counted) -> None:
     created: Any = row()
-    await store.create(created, pointer(created), replaces_version=None)
+    await store.create(created, pointer(created), replaces=None)
     with pytest.raises(ConditionFailed):
-        await store.create(row(created.schedule), pointer(row(created.schedule)), replaces_version=None)
+        await store.create(row(created.schedule), pointer(row(created.schedule)), replaces=None)
     with pytest.raises(Fenced):
-        await store.raise_frontier(SHARD, epoch=7, frontier_ms=1)
+        await store.raise_frontier(IncarnationId("a.1"), frontier_ms=1, hints={})
 
     assert telemetry.calls == [
         ("memory", "create", "ok"),

@@ -3,9 +3,17 @@
 import pytest
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.planning import Action, BatchLimits, DestinationWait, RetryMark
-from clockwork.domain.schedule import BrokenRow, Guarantee, Row
-from tests.support.builders import DUE_MS, broken_row
+from clockwork.domain.planning import (
+    PROBE_ROWS_MAX,
+    SLOW_AFTER_MS,
+    TOPIC_ROWS_MAX,
+    Action,
+    BatchLimits,
+    DestinationWait,
+    RetryMark,
+)
+from clockwork.domain.schedule import BrokenRow, Guarantee, OnLate, Row
+from tests.support.builders import DUE_MS, broken_row, row, schedule
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
 
 # --- what fires
@@ -117,6 +125,70 @@ def test_a_lane_with_both_guarantees_sends_one_kind_at_a_time() -> None:
 
     assert fired(planned) == [first, elsewhere]
     assert planned.waits_until_ms == BOUND_MS, "the rest may go at once, in the next pass"
+
+
+# --- rows in flight
+
+
+def test_rows_behind_one_in_flight_wait_for_its_lane_and_no_other_rows_do() -> None:
+    # x-lanes-out, x-lanes-order: the one in flight may come back unsent.
+    flying, behind, elsewhere = lane_row("a"), lane_row("a"), lane_row("b")
+    broken, other_topic = broken_row(lane=LANE), lane_row("a", topic="invoices")
+
+    planned = plan(
+        [flying, behind, elsewhere, broken, other_topic], planner(left_out={flying.position}, lanes_in_flight={LANE})
+    )
+
+    assert fired(planned) == [elsewhere, other_topic]
+    assert (planned.awaits_landing, planned.waits_until_ms) == (True, None)
+
+
+def test_a_row_that_nothing_waits_for_is_not_awaited() -> None:
+    assert not plan([lane_row("b")], planner(lanes_in_flight={LANE})).awaits_landing
+
+
+def test_a_held_row_that_waits_for_rows_in_flight_is_not_marked() -> None:
+    # That is over in milliseconds; the mark would hold it back for a second.
+    assert plan([lane_row("a", hold="r1")], planner(lanes_in_flight={LANE})).retry_marks == []
+
+
+def test_a_healthy_topic_with_its_share_of_rows_in_flight_ends_the_pass_until_they_land() -> None:
+    # To read on behind a long backlog that is being delivered would cost a read of all of it for each batch.
+    rows = [lane_row("a"), lane_row("b"), lane_row("c", topic="invoices")]
+
+    planned = plan(rows, planner(rows_in_flight={Topic("orders"): TOPIC_ROWS_MAX - 1}))
+
+    assert fired(planned) == rows[:1]
+    assert (planned.full, planned.awaits_landing) == (False, True)
+    assert planned.waits_until_ms == BOUND_MS + SLOW_AFTER_MS, "by then it counts as slow"
+
+
+def test_a_slow_topic_has_few_rows_in_flight_and_the_pass_reads_on_past_the_others() -> None:
+    # Its rows would use up the shard's room, and hold up every other topic.
+    rows = [lane_row("a"), lane_row("b"), lane_row("c", topic="invoices")]
+
+    planned = plan(rows, planner(rows_in_flight={Topic("orders"): PROBE_ROWS_MAX}, slow={Topic("orders")}))
+
+    assert fired(planned) == [rows[2]]
+    assert (planned.full, planned.awaits_landing) == (False, True)
+
+
+def test_a_topic_is_probed_with_a_few_rows_and_the_next_pass_passes_by_the_others() -> None:
+    rows = [lane_row(f"lane-{n}") for n in range(PROBE_ROWS_MAX + 1)]
+
+    planned = plan(rows, planner(slow={Topic("orders")}))
+
+    assert fired(planned) == rows[:-1]
+    assert planned.full
+
+
+def test_a_dropped_row_does_not_overtake_one_of_its_lane_that_waits_for_its_topic() -> None:
+    waiting = lane_row("a")
+    late = row(schedule(ordering_key="a", deadline_ms=1, on_late=OnLate.DROP))
+
+    planned = plan([waiting, late], planner(rows_in_flight={Topic("orders"): PROBE_ROWS_MAX}, slow={Topic("orders")}))
+
+    assert fired(planned) == []
 
 
 # --- holds and retry marks

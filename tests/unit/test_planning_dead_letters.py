@@ -1,7 +1,9 @@
 """Rows that will not be delivered: refused too often, given up, or unreadable; and what a refusal takes out of a batch."""
 
+from collections.abc import Iterator
+
 from clockwork.domain.destination import Topic
-from clockwork.domain.planning import Action, DestinationWait, PlannedDelivery, without_lane
+from clockwork.domain.planning import Action, DestinationWait, PlannedDelivery, lowest_positions, without_lanes
 from clockwork.domain.schedule import Failure, Guarantee, OrderingKey
 from tests.support.builders import DUE_MS, broken_row, position
 from tests.support.plans import ATTEMPTS_MAX, BOUND_MS, LANE, fired, lane_row, plan, planner, refused
@@ -102,22 +104,51 @@ def test_a_refused_row_takes_with_it_only_those_behind_it_in_its_lane() -> None:
     before, other, culprit, behind, other_behind = (lane_row(key) for key in "abaab")
     deliveries = plan([before, other, culprit, behind, other_behind]).deliveries
 
-    rest = without_lane(deliveries, culprit.schedule.lane, after=culprit.position)
+    rest = without_lanes(deliveries, {culprit.schedule.lane: culprit.position})
 
     assert [f.row for f in rest] == [before, other, other_behind]
 
 
-def test_a_refused_row_without_a_lane_takes_nothing_with_it() -> None:
+def test_refused_rows_without_a_lane_take_nothing_with_them() -> None:
     # Rows whose lane cannot be read are no lane of their own.
     first, culprit, last, behind = broken_row(), broken_row(), broken_row(), lane_row("a")
     deliveries = plan([first, culprit, last, behind]).deliveries
 
-    rest = without_lane(deliveries, None, after=culprit.position)
+    rest = without_lanes(deliveries, {}, rows={culprit.position})
 
     assert [f.row for f in rest] == [first, last, behind]
 
 
-def test_a_gone_row_may_be_named_that_is_not_in_the_batch_any_more() -> None:
+def test_each_of_several_refused_lanes_is_cut_at_the_lowest_of_its_refused_rows() -> None:
+    a1, b1, a2, b2, a3, c = (lane_row(key) for key in "ababac")
+    deliveries = plan([a1, b1, a2, b2, a3, c]).deliveries
+    refused_ones = [each for each in deliveries if each.row in (a3, a2, b2)]
+
+    lowest = lowest_positions(reversed(refused_ones))
+
+    assert lowest == {a2.schedule.lane: a2.position, b2.schedule.lane: b2.position}
+    assert [f.row for f in without_lanes(deliveries, lowest)] == [a1, b1, c]
+
+
+def test_a_refused_topic_of_thousands_of_rows_costs_one_look_at_each() -> None:
+    # Once a batch was copied without the lane of each refused row in turn: five thousand rows were 25 million comparisons,
+    # while heartbeats waited.
+    class Counted(list[PlannedDelivery]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[PlannedDelivery]:
+            for each in super().__iter__():
+                type(self).looks += 1
+                yield each
+
+    rows = [lane_row(f"lane-{n}", topic="gone") for n in range(5_000)]
+    deliveries = Counted(PlannedDelivery(row=each, action=Action.DELIVER) for each in rows)
+
+    assert without_lanes(deliveries, lowest_positions(deliveries)) == []
+    assert Counted.looks == 2 * len(rows)
+
+
+def test_a_lane_may_be_named_that_is_not_in_the_batch_any_more() -> None:
     deliveries = plan([lane_row("a"), lane_row("b")]).deliveries
 
-    assert without_lane(deliveries, (Topic("orders"), OrderingKey("c")), after=position()) == deliveries
+    assert without_lanes(deliveries, {(Topic("orders"), OrderingKey("c")): position()}) == deliveries

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from clockwork.clock import HELD_AHEAD_MS_LIVE, HELD_AHEAD_MS_MAX, HeldTimeWatch
 from clockwork.node.readiness import NodeReadiness, Role
 
 
@@ -16,6 +17,7 @@ class Parts:
     is_connected = True
     kafka_trouble: str | None = None
     group_trouble: str | None = None
+    ahead_ms = 0
 
     def trusted(self) -> bool:
         return self.trusts
@@ -34,6 +36,7 @@ def readiness(role: Role, **wrong: Any) -> NodeReadiness:
     return NodeReadiness(
         role=role,
         guard=parts,
+        held_time=HeldTimeWatch(lambda: parts.ahead_ms),
         watch=parts,
         publisher=parts,
         shards_owned=lambda: 4,
@@ -58,6 +61,12 @@ def test_a_node_for_which_all_is_there_gives_no_reasons(role: Role) -> None:
         ),
         ({"trusts": False, "skew_ms": 9_000}, "clock:", {"clock": "not trusted", "clockSkewMs": 9_000}, set(Role)),
         (
+            {"ahead_ms": HELD_AHEAD_MS_MAX + 1},
+            "clock: set back by 2001 ms",
+            {"clock": "trusted", "clockSetBackMs": HELD_AHEAD_MS_MAX + 1},
+            set(Role),
+        ),
+        (
             {"is_connected": False, "kafka_trouble": "no broker"},
             "Kafka does not answer: no broker",
             {"kafka": "down", "kafkaTrouble": "no broker"},
@@ -81,3 +90,12 @@ def test_the_group_is_named_for_those_who_belong_in_it(role: Role, shown: str) -
     assert details["group"] == shown
     assert details["groupTrouble"] == (None if shown == "not needed" else "GroupAuthorizationFailed")
     assert readiness(role).details()["group"] == ("not needed" if role is Role.API else "member")
+
+
+@pytest.mark.parametrize("role", Role)
+def test_only_a_clock_that_was_set_back_far_asks_for_a_restart(role: Role) -> None:
+    everything_else = {"store_error": "no answer", "trusts": False, "is_connected": False, "group_trouble": "out"}
+    assert readiness(role, **everything_else, ahead_ms=HELD_AHEAD_MS_LIVE).needs_restart() is None
+    why = readiness(role, ahead_ms=HELD_AHEAD_MS_LIVE + 1).needs_restart()
+    assert why is not None
+    assert "set back by 300001 ms" in why

@@ -127,5 +127,5 @@ def test_the_consumers_example_handles_each_delivery_once(capsys: pytest.Capture
     handle: Callable[[list[tuple[str, bytes]], bytes], None] = names["handle"]
     record = delivery_of(builders.schedule(), now_ms=1)
     for _ in range(2):
-        handle(list(record.headers), record.value)
+        handle(list(record.headers), record.value or b"")
     assert len(capsys.readouterr().out.splitlines()) == 1

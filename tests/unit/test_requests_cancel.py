@@ -6,13 +6,18 @@ from dataclasses import replace
 import pytest
 
 from clockwork.domain.destination import Topic
+from clockwork.domain.rights import ANYONE
 from clockwork.domain.schedule import ClientId, DataForm, Guarantee, NewSchedule, OrderingKey, Pointer, ScheduleKey
+from clockwork.domain.sharding import shard_of
 from clockwork.domain.wakeup import NewlyDue, Wanted
 from clockwork.errors import InvalidInput
+from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.results import Cancelled, Created, KeyTaken, NotFound, Reason, Refused, Repeated, Status
+from clockwork.requests.service import RequestService
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
-from tests.support.engine import SHARD, Engine
+from tests.support.engine import SHARD, SHARDS, Engine
+from tests.unit.counting import FakeCount, counting
 
 KEY = ScheduleKey("a")
 
@@ -114,6 +119,39 @@ async def test_what_is_due_before_the_next_scan_wakes_its_shard_and_what_is_late
     assert [wakeup for _, wakeup in engine.woken] == [NewlyDue(now_ms + 100)]
 
 
+async def test_a_repeat_of_a_pending_create_wakes_its_shard_again() -> None:
+    # The node that accepted it may have died before it sent the wake-up, as it did before it sent the answer.
+    engine = Engine()
+    now_ms = engine.clock.now_ms()
+    for due_ms, repeats in ((now_ms + 100, 2), (now_ms + 3_600_000, 0)):
+        key, accepted = f"due in {due_ms - now_ms}", engine.woken.copy()
+        for _ in range(2):
+            await engine.create(new(key, due_ms=due_ms))
+        assert engine.woken[len(accepted) :] == [(shard_of(OrderingKey(key), SHARDS), NewlyDue(due_ms))] * repeats
+    await engine.cancel(builders.CLIENT, ScheduleKey("due in 100"))
+    woken = engine.woken.copy()
+    assert isinstance(await engine.create(new("due in 100", due_ms=now_ms + 100)), Repeated)
+    assert engine.woken == woken, "it has ended"
+
+
+async def test_a_repeat_in_a_batch_or_at_a_limit_wakes_its_shard_again() -> None:
+    engine = Engine()
+    now_ms = engine.clock.now_ms()
+    items = [replace(new(f"k{n}", due_ms=now_ms + 100), ordering_key=OrderingKey("lane")) for n in range(3)]
+    await engine.requests.create_batch(ANYONE, items)
+    engine.woken.clear()
+    repeated = await engine.requests.create_batch(ANYONE, items)
+    assert [type(each) for each in repeated] == [Repeated] * 3
+    wakeup = (shard_of(OrderingKey("lane"), SHARDS), NewlyDue(now_ms + 100))
+    assert engine.woken == [wakeup] * 3
+
+    engine.woken.clear()
+    async with counting(PendingLimit(pending_max=1, count=FakeCount(found=9))) as pending:
+        full = RequestService(context=engine.context, pending=pending)
+        assert isinstance(await full.create(ANYONE, items[0]), Repeated)
+    assert engine.woken == [wakeup]
+
+
 async def test_a_cancel_right_after_the_create_finds_it() -> None:
     engine = Engine()
     await engine.create(new())
@@ -134,7 +172,7 @@ async def test_a_cancel_after_the_frontier_has_passed_promises_nothing() -> None
     await engine.put(wanted)
     lease = await engine.own()
     engine.at_due(late_ms=-100)
-    await engine.shard_pass.raise_frontier(lease)
+    await lease.incarnation.raise_frontier()
     answer = await engine.cancel(builders.CLIENT, KEY)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -162,12 +200,12 @@ async def test_a_waiting_row_is_cancelled_once_its_owner_has_said_until_when_it_
     engine.at_due()
     await engine.one_pass(lease)
     engine.at_due(late_ms=5_000)
-    assert (await engine.one_pass(lease)).more_now
-    await engine.one_pass(lease)
+    await engine.one_pass(lease)  # its topic is tried once more
+    assert (await engine.one_pass(lease)).fired == 0
     async with asyncio.TaskGroup() as group:
         cancelling = group.create_task(engine.cancel(builders.CLIENT, KEY))
         await engine.was_woken.wait()
-        await engine.shard_pass.answer_wanted(lease, lost.position)
+        await engine.works[lease.incarnation.id].shard_pass.answer_wanted(lease, lost.position)
     assert engine.woken == [(SHARD, Wanted(lost.position))]
     assert isinstance(cancelling.result(), Cancelled)
 
@@ -186,20 +224,12 @@ async def test_a_promise_about_a_waiting_row_is_kept_though_its_write_was_lost()
     assert (await engine.one_pass(lease)).fired == 1
 
 
-async def test_a_producer_that_is_built_anew_raises_the_epoch_with_it() -> None:
-    engine = Engine()
-    lease = await engine.own()
-    before = lease.epoch
-    await engine.takeover.renew(lease)
-    assert lease.epoch == before + 1 == (await engine.store.read_shard(SHARD)).epoch
-
-
 async def test_an_expired_key_whose_row_is_still_to_be_delivered_is_found() -> None:
     # Its owner was away for weeks.
     engine = Engine()
     wanted = row(schedule(schedule_key="a"))
     stale = replace(builders.pointer(wanted), expires_at_s=1)
-    await engine.store.create(wanted, stale, replaces_version=None)
+    await engine.store.create(wanted, stale, replaces=None)
     engine.clock.advance_ms(100 * 86_400_000)
     view = await engine.find(ClientId(builders.CLIENT), KEY)
     assert view is not None

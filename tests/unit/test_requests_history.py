@@ -67,6 +67,6 @@ async def test_a_key_that_was_never_heard_of_has_no_history_and_a_pending_one_an
     assert await told.page() == NotFound()
 
     row = builders.row(schedule(schedule_key=KEY))
-    await told.store.create(row, pointer(row), replaces_version=None)
+    await told.store.create(row, pointer(row), replaces=None)
 
     assert await told.all(limit=1) == []

@@ -123,7 +123,7 @@ async def test_a_moved_schedule_is_delivered_once_at_its_new_time_only() -> None
     wanted = row(schedule(schedule_key="a", ordering_key="a"), shard=shard_of(OrderingKey("a"), SHARDS))
     await engine.put(wanted)
     await put(engine, due_ms=DUE_MS + 5_000)
-    lease = await engine.takeover.run(wanted.shard)
+    lease = await engine.own(wanted.shard)
     engine.at_due(late_ms=4_999)
     assert (await engine.one_pass(lease)).fired == 0
     engine.at_due(late_ms=5_000)
@@ -149,7 +149,7 @@ async def test_a_put_after_the_frontier_has_passed_promises_nothing(late_ms: int
     await engine.put(row(schedule(schedule_key="a")))
     lease = await engine.own()
     engine.at_due(late_ms=late_ms)
-    await engine.shard_pass.raise_frontier(lease)
+    await lease.incarnation.raise_frontier()
     answer = await put(engine, due_ms=LATER_MS)
     assert isinstance(answer, Refused)
     assert (answer.reason, answer.view.status) == (Reason.IN_FLIGHT, Status.PENDING)
@@ -311,7 +311,7 @@ async def test_a_fired_schedule_is_due_now_and_delivered_by_the_next_pass() -> N
     assert answer.view.schedule is not None
     assert answer.view.schedule.due_ms == DUE_MS
     assert engine.woken == [(shard, NewlyDue(DUE_MS))]
-    lease = await engine.takeover.run(shard)
+    lease = await engine.own(shard)
     assert (await engine.one_pass(lease)).fired == 1
     again = await engine.fire(CLIENT, KEY)
     assert isinstance(again, Unchanged | Refused)

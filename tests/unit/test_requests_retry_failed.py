@@ -68,7 +68,7 @@ async def test_without_a_time_it_is_due_now_and_its_shard_is_woken() -> None:
     answer = await retry(engine)
     assert answer.view.schedule.due_ms == DUE_MS
     assert [shard for shard, _ in engine.woken] == [before.shard]
-    lease = await engine.takeover.run(before.shard)
+    lease = await engine.own(before.shard)
     assert (await engine.one_pass(lease)).fired == 1
     assert engine.arrived() == ["a"]
 
@@ -209,7 +209,7 @@ async def test_what_expired_has_its_whole_deadline_again_from_its_new_due_time()
     assert armed.view.schedule is not None
     assert (armed.view.schedule.deadline_ms, armed.view.schedule.on_late) == (1_000, OnLate.DROP)
     engine.at_due(late_ms=2_001)
-    lease = await engine.takeover.run(armed.view.shard)
+    lease = await engine.own(armed.view.shard)
     await engine.one_pass(lease)
     assert engine.arrived() == [KEY]
 
@@ -221,7 +221,7 @@ async def test_what_is_armed_for_a_time_long_past_expires_as_a_create_for_it_wou
     await fail(engine)
     engine.at_due(late_ms=10_000)
     armed = await retry(engine, due_ms=DUE_MS)
-    lease = await engine.takeover.run(armed.view.shard)
+    lease = await engine.own(armed.view.shard)
     await engine.one_pass(lease)
     await lease.cleanup.finish()
     again = await engine.find(CLIENT, KEY)

@@ -32,8 +32,19 @@ METRICS = {
     "clockwork_takeover_seconds": ("histogram", set[str]()),
     "clockwork_batch_records": ("histogram", set[str]()),
     "clockwork_kafka_commit_seconds": ("histogram", set[str]()),
+    "clockwork_shards_assigned": ("gauge", set[str]()),
+    "clockwork_incarnation_ends_total": ("counter", {"cause"}),
+    "clockwork_owners_fenced_total": ("counter", set[str]()),
+    "clockwork_takeovers_total": ("counter", {"hand_over"}),
+    "clockwork_release_seconds": ("histogram", {"result"}),
+    "clockwork_transactions_total": ("counter", {"slot", "result"}),
+    "clockwork_slot_heal_seconds": ("histogram", {"slot"}),
+    "clockwork_pace_wait_seconds": ("histogram", set[str]()),
+    "clockwork_delivery_queue_rows": ("gauge", set[str]()),
+    "clockwork_delivery_queue_oldest_seconds": ("gauge", set[str]()),
     "clockwork_store_seconds": ("histogram", {"store", "operation", "result"}),
     "clockwork_clock_skew_seconds": ("gauge", set[str]()),
+    "clockwork_clock_held_ahead_seconds": ("gauge", set[str]()),
     "clockwork_loop_lag_seconds": ("histogram", set[str]()),
     "clockwork_malformed_total": ("counter", {"what"}),
     "clockwork_auth_total": ("counter", {"result"}),
@@ -57,11 +68,19 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.due(ShardId(3), rows=5, oldest_seconds=1.5)
     telemetry.shards_owned(2)
     telemetry.rebalance()
-    telemetry.fenced()
-    telemetry.takeover(0.2)
-    telemetry.batch(records=3, commit_seconds=0.005)
+    telemetry.shards_assigned(3)
+    telemetry.incarnation_ended("fenced")
+    telemetry.owner_fenced()
+    telemetry.taken_over("fenced", seconds=0.2, shards=2)
+    telemetry.released("released", seconds=0.1)
+    telemetry.transaction(slot=0, result="committed", rows=3, seconds=0.005)
+    telemetry.transaction(slot=1, result="unknown", rows=40, seconds=6.0)
+    telemetry.slot_healed(1, seconds=0.3)
+    telemetry.pace_wait(0.012)
+    telemetry.watch_delivery_queue(lambda: (7, 1.5))
     telemetry.store_call(store="dynamodb", operation="Query", result="ok", seconds=0.003)
     telemetry.clock_skew(-0.5)
+    telemetry.clock_held_ahead(2.5)
     telemetry.loop_lag(0.001)
     telemetry.malformed("row")
     telemetry.auth("refused")
@@ -110,7 +129,28 @@ def test_values_arrive_where_they_belong() -> None:
     assert sample(telemetry, "clockwork_oldest_due_seconds", shard="3") == 1.5
     assert sample(telemetry, "clockwork_batch_records_sum") == 3
     assert sample(telemetry, "clockwork_kafka_commit_seconds_sum") == 0.005
+    assert sample(telemetry, "clockwork_transactions_total", slot="1", result="unknown") == 1
+    assert sample(telemetry, "clockwork_fenced_total") == 1
+    assert sample(telemetry, "clockwork_takeovers_total", hand_over="fenced") == 2
+    assert sample(telemetry, "clockwork_takeover_seconds_count") == 2
+    assert sample(telemetry, "clockwork_delivery_queue_rows") == 7
     assert sample(telemetry, "clockwork_clock_skew_seconds") == -0.5
+
+
+def test_the_delivery_queue_is_read_when_the_metrics_are_so_that_a_queue_that_stands_still_grows_older() -> None:
+    telemetry = PrometheusTelemetry()
+    waiting = [(1, 0.5), (1, 20.0)]
+    telemetry.watch_delivery_queue(lambda: waiting[-1])
+    assert sample(telemetry, "clockwork_delivery_queue_oldest_seconds") == 20.0
+    waiting.append((1, 30.0))
+    assert sample(telemetry, "clockwork_delivery_queue_oldest_seconds") == 30.0
+
+
+def test_an_incarnation_that_gave_itself_up_is_not_counted_as_fenced() -> None:
+    telemetry = PrometheusTelemetry()
+    telemetry.incarnation_ended("gave_up")
+    assert sample(telemetry, "clockwork_fenced_total") == 0
+    assert sample(telemetry, "clockwork_incarnation_ends_total", cause="gave_up") == 1
 
 
 def test_lateness_is_told_apart_from_a_millisecond_to_an_hour() -> None:
@@ -145,7 +185,7 @@ def test_a_released_shard_shows_nothing_any_more_and_may_be_released_twice() -> 
 
 def test_two_nodes_in_one_process_have_figures_of_their_own() -> None:
     one, two = PrometheusTelemetry(), PrometheusTelemetry()
-    one.fenced()
+    one.incarnation_ended("fenced")
     assert (sample(one, "clockwork_fenced_total"), sample(two, "clockwork_fenced_total")) == (1, 0)
 
 

@@ -2,12 +2,13 @@
 
 The executable specification of Kafka, as far as its callers rely on it: producer epochs fence, an open transaction hides
 later records from read_committed readers, an aborted one is never seen, offsets have holes where transactions ended.
-Nothing here takes time by itself; `on_step` may wait, and may raise BrokerUnavailable to lose a request (before the step) or
-its answer (after it).
+Nothing here takes time by itself, except a topic in `answers_after_s`; `on_step` may wait, and may raise BrokerUnavailable
+to lose a request (before the step) or its answer (after it).
 """
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,24 +20,30 @@ from clockwork.errors import BrokerUnavailable, DeliveryRefused, Fenced, Refusal
 from clockwork.settings.model import KafkaSettings
 
 RECORD_BYTES_MAX: Final = 1_048_576
+MARKER_KAFKA_PARTITIONS: Final = 8
+"""Fewer than there are slots in most tests, so that some markers share one."""
+TRANSACTION_S_MAX: Final = 10.0
+"""The age at which the broker ends a transaction by itself; as `KafkaTimeouts.transaction_ms`."""
 
 
 class Step(StrEnum):
     """A place for an injected fault. Each is passed twice: before the broker acts and after."""
 
     INIT = "init"
-    READ_MARKER = "read_marker"
+    BARRIER = "barrier"
+    READ_MARKERS = "read_markers"
     BEGIN = "begin"
     APPEND = "append"
     APPEND_MARKER = "append_marker"
     COMMIT = "commit"
-    ABORT = "abort"
     SEND = "send"
+    FORGET_MARKER = "forget_marker"
     LOOKUP = "lookup"
 
 
 OnStep = Callable[[Step, str, bool], Awaitable[None]]
-"""Called with the step, the transactional id (or topic), and True if the broker has acted."""
+"""Called with the step, the transactional id (or topic, or the incarnation that reads markers), and True if the broker has
+acted."""
 
 
 class TransactionState(StrEnum):
@@ -51,8 +58,12 @@ class TransactionState(StrEnum):
 class Transaction:
     """One transaction, and the Kafka partitions that it wrote to."""
 
+    transactional_id: str
+    begun_at_s: float
+    """Loop time."""
     state: TransactionState = TransactionState.OPEN
     touched: set[tuple[str, int]] = field(default_factory=set)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +74,7 @@ class StoredRecord:
     kafka_partition: int
     offset: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
     timestamp_ms: int
 
@@ -73,6 +84,13 @@ class _Log:
     """One Kafka partition. None instead of a record: Kafka's own note that a transaction ended there."""
 
     entries: list[tuple[StoredRecord | None, Transaction | None]] = field(default_factory=list)
+
+    def first_open(self, end: int) -> Transaction | None:
+        """The open transaction that holds back the last stable offset, below the offset `end`; None: there is none."""
+        for _record, transaction in self.entries[:end]:
+            if transaction is not None and transaction.state is TransactionState.OPEN:
+                return transaction
+        return None
 
     def committed(self) -> list[StoredRecord]:
         """Up to the first record of an open transaction."""
@@ -108,11 +126,19 @@ class MemoryKafka:
         self.on_step: OnStep | None = None
         self.refuse: Callable[[OutRecord], Refusal | None] = lambda record: None
         """The broker's refusal of a record that passed all checks before it was sent; None: it is taken."""
+        self.leaderless: set[tuple[str, int]] = set()
+        """Kafka partitions, by topic and number, whose leader is away."""
+        self.answers_after_s: dict[str, float] = {}
+        """By topic, the time that its leader takes to answer a record of a transaction; `math.inf`: it does not answer."""
+        self.unanswered_commits = 0
+        """So many of the next commits are carried out at their second request only: the first gets no answer."""
+        self.inits: Counter[str] = Counter()
+        """By transactional id, how often it was initialised."""
         self._topics: dict[str, _Topic] = {}
         self._ids: dict[str, _TransactionalId] = {}
         self._listeners: list[asyncio.Event] = []
-        for name, kafka_partitions in ((self.shards_topic, shards), (self.deliveries_topic, shards)):
-            self.create_topic(name, kafka_partitions=kafka_partitions)
+        self.create_topic(self.shards_topic, kafka_partitions=shards)
+        self.create_topic(self.deliveries_topic, kafka_partitions=MARKER_KAFKA_PARTITIONS)
         self.create_topic(self.dead_letters_topic, kafka_partitions=2, record_bytes_max=4 * RECORD_BYTES_MAX)
 
     @property
@@ -153,9 +179,16 @@ class MemoryKafka:
         """The records that a consumer with `isolation.level=read_committed` sees, by Kafka partition and offset."""
         return [record for log in self._topics[topic].logs for record in log.committed()]
 
-    def last_committed(self, topic: str, kafka_partition: int) -> StoredRecord | None:
-        committed = self._topics[topic].logs[kafka_partition].committed()
-        return committed[-1] if committed else None
+    async def until_stable(self, topic: str, kafka_partition: int, offset: int) -> None:
+        """Waits until the last stable offset has passed `offset`: until no transaction is open up to there. One that is open
+        for too long is ended by the broker."""
+        log = self._topics[topic].logs[kafka_partition]
+        while (transaction := log.first_open(offset + 1)) is not None:
+            try:
+                async with asyncio.timeout_at(transaction.begun_at_s + TRANSACTION_S_MAX):
+                    await transaction.ended.wait()
+            except TimeoutError:
+                self.expire_transaction(transaction.transactional_id)
 
     def end_offset(self, topic: str, kafka_partition: int) -> int:
         return len(self._topics[topic].logs[kafka_partition].entries)
@@ -178,6 +211,10 @@ class MemoryKafka:
 
     def init(self, transactional_id: str) -> int:
         """Fences all earlier producers of this id and aborts their open transaction; returns the new epoch."""
+        self.inits[transactional_id] += 1
+        return self._bump(transactional_id)
+
+    def _bump(self, transactional_id: str) -> int:
         entry = self._ids.setdefault(transactional_id, _TransactionalId())
         self._end(entry, TransactionState.ABORTED)
         entry.epoch += 1
@@ -185,11 +222,13 @@ class MemoryKafka:
 
     def expire_transaction(self, transactional_id: str) -> None:
         """Aborts a transaction that has been open for too long, and fences its producer, as the broker does by itself."""
-        self.init(transactional_id)
+        self._bump(transactional_id)
 
     def begin(self, transactional_id: str, epoch: int) -> Transaction:
         entry = self._guarded(transactional_id, epoch)
-        entry.transaction = Transaction()
+        if entry.transaction is None:
+            begun_at_s = asyncio.get_running_loop().time()
+            entry.transaction = Transaction(transactional_id=transactional_id, begun_at_s=begun_at_s)
         return entry.transaction
 
     def append(
@@ -201,7 +240,7 @@ class MemoryKafka:
             transaction = self._guarded(transactional_id, epoch).transaction
             if transaction is None:
                 raise Fenced(f"{transactional_id}: no transaction is open")
-        refusal = self.known_refusal(record) or self.refuse(record)
+        refusal = self.known_refusal(record, kafka_partition) or self.refuse(record)
         if refusal is not None:
             raise DeliveryRefused([refusal], begun=transactional_id is not None)
         entries = self._topics[record.topic].logs[kafka_partition].entries
@@ -223,18 +262,18 @@ class MemoryKafka:
         return Receipt(kafka_partition=kafka_partition, offset=stored.offset, at_ms=record.timestamp_ms)
 
     def commit(self, transactional_id: str, epoch: int) -> None:
+        """Commits the open transaction of this id, whichever it is: a late copy of an earlier request commits it, too."""
         self._end(self._guarded(transactional_id, epoch), TransactionState.COMMITTED)
 
-    def abort(self, transactional_id: str, epoch: int) -> None:
-        self._end(self._guarded(transactional_id, epoch), TransactionState.ABORTED)
-
-    def known_refusal(self, record: OutRecord) -> Refusal | None:
+    def known_refusal(self, record: OutRecord, kafka_partition: int) -> Refusal | None:
         """The refusal of a record that metadata give before it is sent; None if there is none."""
         topic = self._topics.get(record.topic)
         if topic is None:
             return Refusal(cause=RefusalCause.DESTINATION, reason="topic_missing", destination=record.topic)
         if topic.forbidden:
             return Refusal(cause=RefusalCause.DESTINATION, reason="topic_forbidden", destination=record.topic)
+        if (record.topic, kafka_partition) in self.leaderless:
+            return Refusal(cause=RefusalCause.TRANSIENT, reason="leader_unavailable", destination=record.topic)
         if record.size_bytes > topic.record_bytes_max:
             return Refusal(cause=RefusalCause.RECORD, reason="record_too_large", destination=record.topic)
         return None
@@ -250,6 +289,7 @@ class MemoryKafka:
         if transaction is None:
             return
         transaction.state = state
+        transaction.ended.set()
         for name, kafka_partition in transaction.touched:
             if name in self._topics:
                 self._topics[name].logs[kafka_partition].entries.append((None, transaction))

@@ -43,4 +43,4 @@ class MemoryDeadLetters:
 
 def _letter(record: StoredRecord) -> DeadLetter:
     receipt = Receipt(kafka_partition=record.kafka_partition, offset=record.offset, at_ms=record.timestamp_ms)
-    return dead_letter(receipt=receipt, key=record.key, value=record.value, headers=record.headers)
+    return dead_letter(receipt=receipt, key=record.key, value=record.value or b"", headers=record.headers)

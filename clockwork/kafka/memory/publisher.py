@@ -1,109 +1,158 @@
 """The twin of Publisher: the same steps as the real one, on the broker in memory."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from clockwork.clock import Clock
+from clockwork.concurrency import gather_bounded
 from clockwork.domain import marker as marker_value
 from clockwork.domain.marker import MarkerEntry
+from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.record import OutRecord
 from clockwork.domain.schedule import Receipt
-from clockwork.domain.sharding import ShardId, murmur2
-from clockwork.errors import BrokerUnavailable, DeliveryRefused, DeliveryUnknown, Refusal, RefusalCause
+from clockwork.domain.sharding import ShardId, kafka_partition_of
+from clockwork.errors import (
+    BrokerUnavailable,
+    DeliveryAborted,
+    DeliveryRefused,
+    DeliveryUnknown,
+    Refusal,
+    RefusalCause,
+)
 from clockwork.kafka.memory.broker import MemoryKafka, Step
+from clockwork.ports.delivery import Committed, SlotName
 
 
-class MemoryShardPublisher:
-    """See `ports.ShardPublisher`."""
+class MemorySlotProducer:
+    """See `ports.SlotProducer`."""
 
-    def __init__(self, kafka: MemoryKafka, clock: Clock, shard: ShardId) -> None:
+    def __init__(self, kafka: MemoryKafka, clock: Clock, name: SlotName) -> None:
         self._kafka = kafka
         self._clock = clock
-        self._shard = shard
-        self._id = kafka.settings.transactional_id(shard)
+        self._key = marker_value.marker_key(name.incarnation, name.slot)
+        self._id = kafka.settings.transactional_id(name.incarnation, name.slot)
         self._epoch = -1
         self._usable = False
+        self._closed = False
 
     async def init(self) -> None:
-        await self._kafka.step(Step.INIT, self._id, done=False)
-        self._epoch = self._kafka.init(self._id)
-        await self._kafka.step(Step.INIT, self._id, done=True)
+        if self._closed:
+            raise BrokerUnavailable(f"{self._id}: closed")
+        self._usable = False
+        self._epoch = await _init(self._kafka, self._id)
         self._usable = True
-
-    async def read_marker(self) -> tuple[MarkerEntry, ...]:
-        await self._kafka.step(Step.READ_MARKER, self._id, done=False)
-        record = self._kafka.last_committed(self._kafka.deliveries_topic, self._shard)
-        await self._kafka.step(Step.READ_MARKER, self._id, done=True)
-        return () if record is None else marker_value.decode(record.value)
 
     async def deliver(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
-    ) -> Sequence[Receipt]:
+        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes], *, sends_ms: int
+    ) -> Committed:
         if not self._usable:
-            raise DeliveryUnknown("this shard's producer is spent or closed")
+            raise DeliveryAborted(f"{self._id} must be initialised first")
         await self._preflight(records)
+        # Until its outcome is known: a cancelled delivery leaves it so.
         self._usable = False
-        try:
-            receipt = await self._in_transaction(records, marker)
-        except BrokerUnavailable as error:
-            raise DeliveryUnknown(f"{self._id}: {error}") from error
-        self._usable = True
-        return receipt
+        deadline_s = asyncio.get_running_loop().time() + sends_ms / 1_000
+        receipts, sends_ms_of = await self._send_all(records, deadline_s)
+        marker_receipt = await self._send_marker(marker(receipts), deadline_s)
+        self._usable = await self._commit()
+        return Committed(
+            receipts=receipts,
+            marker_offset=marker_receipt.offset,
+            sends_ms=sends_ms_of,
+            marker_ms=0,
+            settled=self._usable,
+        )
 
     async def close(self) -> None:
         self._usable = False
+        self._closed = True
 
     async def _preflight(self, records: Sequence[OutRecord]) -> None:
         await self._kafka.step(Step.LOOKUP, self._id, done=False)
-        refusals = _refusals(records, self._kafka.known_refusal)
+        if self._marker_place() in self._kafka.leaderless:
+            raise BrokerUnavailable(f"{self._id}: the leader of its markers is away")
+        found = [self._kafka.known_refusal(record, partition_of(self._kafka, record)) for record in records]
+        refusals = [_of_batch(refusal, index) for index, refusal in enumerate(found) if refusal is not None]
         if refusals:
-            raise DeliveryRefused(refusals, begun=False)
+            raise DeliveryRefused(_distinct(refusals), begun=False)
 
-    async def _in_transaction(
-        self, records: Sequence[OutRecord], marker: Callable[[Sequence[Receipt]], bytes]
-    ) -> Sequence[Receipt]:
-        kafka = self._kafka
-        await kafka.step(Step.BEGIN, self._id, done=False)
-        kafka.begin(self._id, self._epoch)
-        await kafka.step(Step.BEGIN, self._id, done=True)
-        receipt: list[Receipt] = []
+    async def _send_all(
+        self, records: Sequence[OutRecord], deadline_s: float
+    ) -> tuple[Sequence[Receipt], Mapping[str, int]]:
+        """Begins the transaction and sends the records, those of slow topics last."""
+        kafka, loop = self._kafka, asyncio.get_running_loop()
+        begun_at_s = loop.time()
+        sending: str | None = None
+        receipts: dict[int, Receipt] = {}
         refusals: list[Refusal] = []
-        for index, record in enumerate(records):
-            await kafka.step(Step.APPEND, self._id, done=False)
-            try:
-                receipt.append(self._append(record, partition_of(kafka, record)))
-            except DeliveryRefused as refused:
-                refusals += [_of_batch(refusal, index) for refusal in refused.refusals]
-            await kafka.step(Step.APPEND, self._id, done=True)
+        sends_ms_of: dict[str, int] = {}
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                await self._begin()
+                for index, record in sorted(enumerate(records), key=lambda each: self._delay_s(each[1].topic)):
+                    sending = record.topic
+                    await asyncio.sleep(max(0.0, begun_at_s + self._delay_s(sending) - loop.time()))
+                    try:
+                        receipts[index] = await self._append(Step.APPEND, record, partition_of(kafka, record))
+                    except DeliveryRefused as refused:
+                        refusals += [_of_batch(refusal, index) for refusal in refused.refusals]
+                    sends_ms_of[sending] = round((loop.time() - begun_at_s) * 1_000)
+        except TimeoutError as error:
+            if sending is None:
+                raise DeliveryAborted("time ran out before the commit", timed_out=True) from error
+            refusals.append(Refusal(cause=RefusalCause.TRANSIENT, reason="timed_out", destination=sending))
         if refusals:
-            await kafka.step(Step.ABORT, self._id, done=False)
-            kafka.abort(self._id, self._epoch)
-            await kafka.step(Step.ABORT, self._id, done=True)
             raise DeliveryRefused(_distinct(refusals), begun=True)
-        await self._append_marker(marker(receipt))
-        await kafka.step(Step.COMMIT, self._id, done=False)
-        kafka.commit(self._id, self._epoch)
-        await kafka.step(Step.COMMIT, self._id, done=True)
+        return [receipts[index] for index in range(len(records))], sends_ms_of
+
+    async def _begin(self) -> None:
+        try:
+            await self._kafka.step(Step.BEGIN, self._id, done=False)
+            self._kafka.begin(self._id, self._epoch)
+            await self._kafka.step(Step.BEGIN, self._id, done=True)
+        except BrokerUnavailable as error:
+            raise DeliveryAborted(f"{self._id}: {error}") from error
+
+    async def _append(self, step: Step, record: OutRecord, kafka_partition: int) -> Receipt:
+        try:
+            await self._kafka.step(step, self._id, done=False)
+            receipt = self._kafka.append(record, kafka_partition, transactional_id=self._id, epoch=self._epoch)
+            await self._kafka.step(step, self._id, done=True)
+        except BrokerUnavailable as error:
+            raise DeliveryAborted(f"{self._id}: {error}") from error
         return receipt
 
-    async def _append_marker(self, value: bytes) -> None:
-        record = OutRecord(
-            topic=self._kafka.deliveries_topic,
-            key=marker_value.KEY,
-            value=value,
-            headers=(),
-            timestamp_ms=self._clock.now_ms(),
-        )
-        await self._kafka.step(Step.APPEND_MARKER, self._id, done=False)
+    async def _send_marker(self, value: bytes, deadline_s: float) -> Receipt:
+        topic, kafka_partition = self._marker_place()
+        record = OutRecord(topic=topic, key=self._key, value=value, headers=(), timestamp_ms=self._clock.now_ms())
         try:
-            self._append(record, self._shard)
+            async with asyncio.timeout_at(deadline_s):
+                return await self._append(Step.APPEND_MARKER, record, kafka_partition)
         except DeliveryRefused as refused:
-            raise DeliveryUnknown(f"the marker was refused: {refused}") from refused
-        await self._kafka.step(Step.APPEND_MARKER, self._id, done=True)
+            raise DeliveryAborted(f"the marker was refused: {refused}") from refused
+        except TimeoutError as error:
+            raise DeliveryAborted("time ran out before the commit", timed_out=True) from error
 
-    def _append(self, record: OutRecord, kafka_partition: int) -> Receipt:
-        return self._kafka.append(record, kafka_partition, transactional_id=self._id, epoch=self._epoch)
+    async def _commit(self) -> bool:
+        """True if its only request was answered."""
+        kafka = self._kafka
+        unanswered = min(kafka.unanswered_commits, 1)
+        kafka.unanswered_commits -= unanswered
+        try:
+            await kafka.step(Step.COMMIT, self._id, done=False)
+            kafka.commit(self._id, self._epoch)
+            await kafka.step(Step.COMMIT, self._id, done=True)
+        except BrokerUnavailable as error:
+            raise DeliveryUnknown(f"{self._id}: {error}") from error
+        return not unanswered
+
+    def _marker_place(self) -> tuple[str, int]:
+        return _marker_place(self._kafka, self._key)
+
+    def _delay_s(self, topic: str) -> float:
+        return self._kafka.answers_after_s.get(topic, 0.0)
 
 
 class MemoryPublisher:
@@ -121,10 +170,40 @@ class MemoryPublisher:
     ) -> None:
         """Nothing is held."""
 
-    async def open_shard(self, shard: ShardId) -> MemoryShardPublisher:
-        publisher = MemoryShardPublisher(self._kafka, self._clock, shard)
-        await publisher.init()
-        return publisher
+    def open_slot(self, name: SlotName) -> MemorySlotProducer:
+        return MemorySlotProducer(self._kafka, self._clock, name)
+
+    async def settle(self, incarnation: IncarnationId, *, slots: int) -> None:
+        ids = [self._kafka.settings.transactional_id(incarnation, slot) for slot in range(slots)]
+        await gather_bounded(partial(_init, self._kafka), ids, at_once=max(1, slots))
+
+    async def read_markers(
+        self, reader: IncarnationId, slots: Mapping[SlotName, int | None]
+    ) -> Mapping[SlotName, tuple[MarkerEntry, ...]]:
+        keys = {name: marker_value.marker_key(name.incarnation, name.slot) for name in slots}
+        places = {name: _marker_place(self._kafka, key) for name, key in keys.items()}
+        barriers = {place: await self._barrier(reader, place) for place in sorted(set(places.values()))}
+        await self._kafka.step(Step.READ_MARKERS, reader, done=False)
+        found: dict[SlotName, tuple[MarkerEntry, ...]] = {}
+        for name, hint in slots.items():
+            (topic, number), end = places[name], barriers[places[name]]
+            await self._kafka.until_stable(topic, number, end)
+            values = [
+                record.value
+                for record in self._kafka.read_committed(topic)
+                if record.kafka_partition == number and (hint or 0) <= record.offset <= end and record.key == keys[name]
+            ]
+            found[name] = marker_value.decode(values[-1]) if values and values[-1] is not None else ()
+        await self._kafka.step(Step.READ_MARKERS, reader, done=True)
+        return found
+
+    async def forget_markers(self, incarnation: IncarnationId, *, slots: int) -> None:
+        for slot in range(slots):
+            key = marker_value.marker_key(incarnation, slot)
+            topic, number = _marker_place(self._kafka, key)
+            await self._kafka.step(Step.FORGET_MARKER, incarnation, done=False)
+            self._append_plain(topic, number, key=key)
+            await self._kafka.step(Step.FORGET_MARKER, incarnation, done=True)
 
     async def send(self, record: OutRecord) -> Receipt:
         return await self._send(record, None)
@@ -139,29 +218,55 @@ class MemoryPublisher:
         await self._kafka.step(Step.LOOKUP, topic, done=False)
         return self._kafka.has_topic(topic)
 
+    async def topic_missing(self, topic: str) -> bool:
+        return not await self.topic_exists(topic)
+
     def connected(self) -> bool:
         return not self._kafka.down
 
+    async def _barrier(self, reader: IncarnationId, place: tuple[str, int]) -> int:
+        """Writes a barrier there. Returns its offset."""
+        await self._kafka.step(Step.BARRIER, reader, done=False)
+        receipt = self._append_plain(*place, key=marker_value.barrier_key(reader))
+        await self._kafka.step(Step.BARRIER, reader, done=True)
+        return receipt.offset
+
+    def _append_plain(self, topic: str, kafka_partition: int, *, key: bytes) -> Receipt:
+        """Appends a record without a value. Raises: BrokerUnavailable."""
+        record = OutRecord(topic=topic, key=key, value=None, headers=(), timestamp_ms=self._clock.now_ms())
+        try:
+            return self._kafka.append(record, kafka_partition)
+        except DeliveryRefused as refused:
+            raise BrokerUnavailable(str(refused)) from refused
+
     async def _send(self, record: OutRecord, kafka_partition: int | None) -> Receipt:
         await self._kafka.step(Step.SEND, record.topic, done=False)
-        if refusal := self._kafka.known_refusal(record):
-            raise DeliveryRefused([refusal], begun=False)
         number = partition_of(self._kafka, record) if kafka_partition is None else kafka_partition
+        if refusal := self._kafka.known_refusal(record, number):
+            raise DeliveryRefused([refusal], begun=False)
         receipt = self._kafka.append(record, number)
         await self._kafka.step(Step.SEND, record.topic, done=True)
         return receipt
+
+
+async def _init(kafka: MemoryKafka, transactional_id: str) -> int:
+    """Fences the id's producers and settles their transaction. Returns the new epoch."""
+    await kafka.step(Step.INIT, transactional_id, done=False)
+    epoch = kafka.init(transactional_id)
+    await kafka.step(Step.INIT, transactional_id, done=True)
+    return epoch
+
+
+def _marker_place(kafka: MemoryKafka, key: bytes) -> tuple[str, int]:
+    topic = kafka.deliveries_topic
+    return topic, kafka_partition_of(key, kafka.kafka_partitions(topic))
 
 
 def partition_of(kafka: MemoryKafka, record: OutRecord) -> int:
     """Kafka's default partitioner; without a key the first Kafka partition."""
     # A topic that is gone by now: any number will do, the broker refuses.
     count = kafka.kafka_partitions(record.topic) if kafka.has_topic(record.topic) else 1
-    return (murmur2(record.key) & 0x7FFFFFFF) % count if record.key is not None else 0
-
-
-def _refusals(records: Sequence[OutRecord], judge: Callable[[OutRecord], Refusal | None]) -> list[Refusal]:
-    found = [(index, judge(record)) for index, record in enumerate(records)]
-    return _distinct([_of_batch(refusal, index) for index, refusal in found if refusal is not None])
+    return kafka_partition_of(record.key, count) if record.key is not None else 0
 
 
 def _of_batch(refusal: Refusal, index: int) -> Refusal:

@@ -1,6 +1,6 @@
 """Many items in few calls to DynamoDB.
 
-**Batches of one caller** (`read_all`, `write_all`, `insert_all`) are cut into calls, side by side within a bound. DynamoDB
+**Batches of one caller** (`read_all`, `write_all`) are cut into calls, side by side within a bound. DynamoDB
 may leave any part of a batch undone when it is busy. That part is sent again, after a growing wait, a bounded number of
 times; then it is reported as throttled. All of these writes may be done twice, so nothing is ever undone.
 
@@ -11,14 +11,19 @@ gather only while all slots are taken, and the longer they wait, the more they a
 delay has to be tuned.
 
 **Group commit** (design.md, 4) is micro-batching of transactions. A transaction costs CPU and time of its own, whatever is
-in it: DynamoDB Local stores twice as many schedules by fifties as one by one. It fails as a whole: the members whose own
-conditions failed are known by its cancellation reasons; the rest is sent again together, and if that fails as well, each
-alone. Each caller gets the result of its own member, as if it had been alone. To be sent again changes nothing for a
-member: it carries its own conditions (a version, a hold of its own).
+in it: DynamoDB Local stores twice as many schedules by fifties as one by one.
+
+**Sharing a call never shares a failure** (docs/design.md, 3). Each caller gets the result of its own member, as if it had
+been alone:
+- a shared transaction fails as a whole, but the reasons of its cancellation name the members at fault. A failed condition
+  or a size is theirs at once; a conflict or a throttled item is tried again by each alone. The others go again at once
+  without them. To be sent again changes nothing for a member: it carries its own conditions (a version, a hold of its own);
+- of a shared batch, the items that are left undone come back by key. A member with none of its own among them is done; the
+  others are repeated by each caller alone, never in a group, where one throttled shard would hold up all.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,10 +31,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, size_bytes
 from clockwork.stores.dynamodb.client import DynamoClient, backoff_s
-from clockwork.stores.dynamodb.errors import Refused, Rejected
+from clockwork.stores.dynamodb.codec import PrimaryKey
+from clockwork.stores.dynamodb.errors import Cancelled, Refused, Rejected
 from clockwork.stores.dynamodb.transactions import token_of
 
 READS_PER_CALL: Final = 100
@@ -54,8 +61,10 @@ Of 2, 4 and 8, DynamoDB Local with 256 clients stores most with 2 (4: 10 % more 
 get most from 8 (4: a quarter less, 2: a third less), and 256 clients most from 2 and 4."""
 ACTIONS_MAX: Final = 100
 """DynamoDB takes no more in one transaction."""
-ALONE_AT_ONCE: Final = 8
-"""Transactions of one failed group that are sent each alone, at a time."""
+THROTTLED_MAX: Final = 10_000
+"""Keys remembered as throttled."""
+ROUNDS_MAX: Final = 5
+"""Copies of one group, each without the members that were named in the one before; then each is sent alone."""
 STANDS_CODES: Final = frozenset({"DuplicateItem", "ConditionalCheckFailed"})
 """Codes of an insert whose item exists already."""
 LATER_CODES: Final = frozenset(
@@ -170,65 +179,121 @@ async def write_all(client: DynamoClient, table: str, requests: Sequence[Item]) 
 
     Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
     """
-    await gather_bounded(partial(_write, client, table), _cut(requests), at_once=CALLS_AT_ONCE)
+    key_of = _key_in(client, table)
+    failures = await write_each(partial(write_once, client, table), {_key(key_of, one): one for one in requests})
+    for failure in failures.values():
+        raise failure
 
 
-async def insert_all(client: DynamoClient, table: str, items: Sequence[Item]) -> None:
-    """Puts each of these items (no two of one key) unless an item with its key exists.
+# --- writes, each with its own result
+
+Writes = Mapping[PrimaryKey, Item]
+"""Writes of one table, by the keys of their items."""
+Failures = dict[PrimaryKey, StoreUnavailable]
+"""The writes that may not be done; `StoreThrottled`: that are to be sent again."""
+WriteOnce = Callable[[Writes], Awaitable[Failures]]
+"""Makes one call for at most `WRITES_PER_CALL` writes. Raises nothing."""
+
+
+async def write_once(client: DynamoClient, table: str, requests: Writes) -> Failures:
+    """Does these PutRequests and DeleteRequests by one call."""
+    try:
+        answer = await client.call("batch_write_item", RequestItems={table: list(requests.values())})
+    except TransactionConflict as conflict:
+        # It does not say whose item it was; nothing of it was done.
+        return dict.fromkeys(requests, StoreThrottled(str(conflict)))
+    except StoreUnavailable as error:
+        return dict.fromkeys(requests, error)
+    left = answer.get("UnprocessedItems", {}).get(table, [])
+    key_of = _key_in(client, table)
+    return {_key(key_of, request): StoreThrottled("DynamoDB left a write undone") for request in left}
+
+
+async def insert_once(client: DynamoClient, table: str, items: Writes) -> Failures:
+    """Puts each of these items, unless one with its key exists, by one call.
 
     A batch write cannot be conditional, and a transaction costs twice; a batch of PartiQL statements does each by itself.
-
-    Raises: StoreUnavailable, StoreThrottled; some of them may be done then.
     """
-    await gather_bounded(partial(_insert, client, table), _cut(items), at_once=CALLS_AT_ONCE)
+    statements = [
+        {"Statement": _insert_text(table, item), "Parameters": list(item.values())} for item in items.values()
+    ]
+    try:
+        answer = await client.call("batch_execute_statement", Statements=statements)
+    except StoreUnavailable as error:
+        return dict.fromkeys(items, error)
+    failures: Failures = {}
+    for key, response in zip(items, answer["Responses"], strict=True):
+        code = str(response.get("Error", {}).get("Code", ""))
+        if code in LATER_CODES:
+            failures[key] = StoreThrottled(f"DynamoDB answered {code} to an insert")
+        elif code and code not in STANDS_CODES:
+            failures[key] = Rejected(f"DynamoDB answered {code} to an insert", code=code)
+    return failures
 
 
-# --- writes of several callers
+async def write_each(once: WriteOnce, writes: Writes) -> Failures:
+    """Does these writes of one caller, each until it is done, its failure is its own, or its attempts are used up."""
+    found = await gather_bounded(partial(_write_chunk, once), _cut(writes), at_once=CALLS_AT_ONCE)
+    return {key: failure for failures in found for key, failure in failures.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """The result of batched writes."""
-
-    requests: int
-    failure: StoreUnavailable | None
+async def _write_chunk(once: WriteOnce, writes: Writes) -> Failures:
+    failures: Failures = {}
+    left = writes
+    for attempt in range(1, ATTEMPTS_MAX + 1):
+        undone = await once(left)
+        rejected = {key for key, error in undone.items() if isinstance(error, Rejected)}
+        if rejected and len(left) > 1:
+            # A call is rejected as a whole, for one of its writes.
+            alone = [partial(_write_chunk, once, {key: left[key]}) for key in rejected]
+            for found in await gather_bounded(lambda one: one(), alone, at_once=CALLS_AT_ONCE):
+                failures |= found
+            undone = {key: error for key, error in undone.items() if key not in rejected}
+        failures |= {key: error for key, error in undone.items() if not isinstance(error, StoreThrottled)}
+        left = {key: left[key] for key, error in undone.items() if isinstance(error, StoreThrottled)}
+        if not left:
+            return failures
+        if attempt < ATTEMPTS_MAX:
+            await asyncio.sleep(backoff_s(attempt))
+    error = StoreThrottled(f"DynamoDB left {len(left)} writes undone", outcome_unknown=True)
+    return failures | dict.fromkeys(left, error)
 
 
 class BatchedWrites:
     """Micro-batching of idempotent writes: the shards of a node clean up at the same ticks, a few rows each.
 
     Of two writes of one key only the first is sent: all writers write the same, or the first one stands. No caller waits
-    longer than one turn of the event loop for others.
+    longer than one turn of the event loop for others, and one attempt of the shared calls.
     """
 
-    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[None]]) -> None:
-        """`write` is `write_all` or `insert_all` to some table."""
-        self._write = write
-        self._batches = MicroBatcher[Mapping[Any, Item], _Written](self._send, size_max=GROUPED_WRITES_MAX)
+    def __init__(self, once: WriteOnce) -> None:
+        """`once` is `write_once` or `insert_once` to some table."""
+        self._once = once
+        self._batches = MicroBatcher[Writes, Failures](self._send, size_max=GROUPED_WRITES_MAX)
 
-    async def write(self, mine: Mapping[Any, Item]) -> None:
-        """Does the requests `mine`, by any value that tells their keys apart. Raises: see `write`."""
+    async def write(self, mine: Writes) -> Failures:
+        """Does the writes `mine`; returns those that failed."""
         if not mine:
-            return
-        written = await self._batches.submit(mine, size=len(mine))
-        if written is not None and written.failure is None:
-            return
-        alone = written is not None and written.requests == len(mine)
-        if written is not None and written.failure is not None and (alone or not isinstance(written.failure, Rejected)):
-            raise written.failure
-        # The rejected request may be another caller's; or the sender was cancelled. Now each alone.
-        await self._write(list(mine.values()))
+            return {}
+        shared = await self._batches.submit(mine, size=len(mine))
+        if shared is None:
+            # The sender was cancelled, so nothing is known of the calls.
+            return await write_each(self._once, mine)
+        undone = {key: shared[key] for key in mine if key in shared}
+        # A rejected call may be another caller's fault.
+        again = {key: mine[key] for key, error in undone.items() if isinstance(error, StoreThrottled | Rejected)}
+        if any(isinstance(undone[key], StoreThrottled) for key in again):
+            await asyncio.sleep(backoff_s(1))
+        final = {key: error for key, error in undone.items() if key not in again}
+        return final | await write_each(self._once, again) if again else final
 
-    async def _send(self, members: Sequence[Mapping[Any, Item]]) -> _Written:
-        requests: dict[Any, Item] = {}
+    async def _send(self, members: Sequence[Writes]) -> Failures:
+        writes: dict[PrimaryKey, Item] = {}
         for member in members:
             for key, item in member.items():
-                requests.setdefault(key, item)
-        try:
-            await self._write(list(requests.values()))
-        except StoreUnavailable as error:
-            return _Written(len(requests), error)
-        return _Written(len(requests), None)
+                writes.setdefault(key, item)
+        found = await gather_bounded(self._once, _cut(writes), at_once=CALLS_AT_ONCE)
+        return {key: failure for failures in found for key, failure in failures.items()}
 
 
 # --- reads of several callers
@@ -238,8 +303,8 @@ class BatchedWrites:
 class _Found:
     """The result of batched reads."""
 
-    items: Mapping[Hashable, Item]
-    undone: frozenset[Hashable] = frozenset()
+    items: Mapping[PrimaryKey, Item]
+    undone: frozenset[PrimaryKey] = frozenset()
     """Left out by DynamoDB: their shard is throttled, or the answer is full."""
     failure: StoreUnavailable | None = None
 
@@ -252,43 +317,52 @@ class BatchedReads:
     throttled alone.
     """
 
-    def __init__(
-        self, client: DynamoClient, table: str, *, name: Callable[[Item], Hashable], items_max: int = READS_PER_CALL
-    ) -> None:
-        """`name` gives a value that tells the items apart, of a key or of an item alike. `items_max`: bound of one call,
-        lower where items may be large: 16 MB in one answer would take the event loop half a second."""
+    def __init__(self, client: DynamoClient, table: str, *, items_max: int = READS_PER_CALL) -> None:
+        """`items_max`: bound of one call, lower where items may be large: 16 MB in one answer would take the event loop
+        half a second."""
         self._client = client
         self._table = table
-        self._name = name
-        self._batches = MicroBatcher[Item, _Found](self._send, size_max=items_max, at_once=READS_AT_ONCE)
+        self._key_of = _key_in(client, table)
+        self._batches = MicroBatcher[Sequence[Item], _Found](self._send, size_max=items_max, at_once=READS_AT_ONCE)
 
     async def get(self, key: Item) -> Item | None:
         """The item with this key, if it exists. Raises: StoreUnavailable, StoreThrottled."""
-        found = await self._batches.submit(key)
+        (item,) = await self.get_all([key])
+        return item
+
+    async def get_all(self, keys: Sequence[Item]) -> list[Item | None]:
+        """The items with these keys, in their order, all by one call; None for one that does not exist. At most
+        `items_max`.
+
+        Raises: StoreUnavailable, StoreThrottled.
+        """
+        found = await self._batches.submit(keys, size=len(keys))
         while found is None:
             # The sender was cancelled. In a batch again: senders give up when the store is slow.
-            found = await self._batches.submit(key)
-        name = self._name(key)
-        if name in found.undone or isinstance(found.failure, Rejected):
-            # The rejected key may be another caller's.
-            return await self._get(key)
-        if found.failure is not None:
+            found = await self._batches.submit(keys, size=len(keys))
+        if found.failure is not None and not isinstance(found.failure, Rejected):
             raise found.failure
-        return found.items.get(name)
+        items: list[Item | None] = []
+        for key in keys:
+            name = self._key_of(key)
+            # The rejected key may be another caller's.
+            alone = found.failure is not None or name in found.undone
+            items.append(await self._get(key) if alone else found.items.get(name))
+        return items
 
-    async def _send(self, members: Sequence[Item]) -> _Found:
-        keys = {self._name(key): key for key in members}
+    async def _send(self, members: Sequence[Sequence[Item]]) -> _Found:
+        keys = {self._key_of(key): key for member in members for key in member}
         try:
             if len(keys) == 1:
-                item = await self._get(members[0])
-                return _Found({self._name(item): item} if item is not None else {})
+                item = await self._get(members[0][0])
+                return _Found({self._key_of(item): item} if item is not None else {})
             wanted = {self._table: {"Keys": list(keys.values()), "ConsistentRead": True}}
             answer = await self._client.call("batch_get_item", RequestItems=wanted)
         except StoreUnavailable as error:
             return _Found({}, failure=error)
         left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
         items = answer["Responses"].get(self._table, [])
-        return _Found({self._name(item): item for item in items}, undone=frozenset(self._name(key) for key in left))
+        return _Found({self._key_of(item): item for item in items}, undone=frozenset(map(self._key_of, left)))
 
     async def _get(self, key: Item) -> Item | None:
         answer = await self._client.call("get_item", TableName=self._table, Key=key, ConsistentRead=True)
@@ -317,7 +391,7 @@ class Transaction:
 
 
 _Verdicts = dict[Key, ClockworkError | None]
-"""The result of each transaction; None: committed."""
+"""The result of each transaction; None: committed. One that is missing is to be sent again, alone."""
 
 
 class GroupCommit:
@@ -328,18 +402,30 @@ class GroupCommit:
         self._batches = MicroBatcher[Transaction, _Verdicts](
             self._send, size_max=ACTIONS_MAX, bytes_max=BYTES_PER_CALL, at_once=TRANSACTIONS_AT_ONCE
         )
+        self._throttled: set[Key] = set()
+        """The schedules whose transaction was throttled at its last try, alone."""
 
     async def commit(self, transaction: Transaction) -> None:
         """Returns when it is committed, by this copy of the request or an earlier one.
 
         Raises: Refused, TransactionConflict (nothing was written), StoreUnavailable.
         """
-        verdicts = await self._submit(transaction)
-        while verdicts is None:
-            # The sender was cancelled, maybe in the middle of it: the same request again settles it. In a group again:
-            # senders give up when the store is slow, and a slow store must not be asked for each transaction alone.
+        if transaction.key in self._throttled:
+            # Its caller tries again. It would make a whole group fail, as long as its shard is throttled.
+            error = await self._commit_alone(transaction)
+        else:
             verdicts = await self._submit(transaction)
-        if (error := verdicts[transaction.key]) is not None:
+            while verdicts is None:
+                # The sender was cancelled, maybe in the middle of it: the same request again settles it. In a group
+                # again: senders give up when the store is slow, and a slow store must not be asked for each alone.
+                verdicts = await self._submit(transaction)
+            if transaction.key in verdicts:
+                error = verdicts[transaction.key]
+            else:
+                # By its own caller, after the group: neither its slot nor any other member waits for it.
+                await asyncio.sleep(backoff_s(1))
+                error = await self._commit_alone(transaction)
+        if error is not None:
             raise error
 
     async def _submit(self, transaction: Transaction) -> _Verdicts | None:
@@ -353,57 +439,74 @@ class GroupCommit:
 
     async def _send(self, group: Sequence[Transaction]) -> _Verdicts:
         verdicts: _Verdicts = {}
-        left = await self._commit_together(group, verdicts)
-        if left and len(left) < len(group):
+        left = group
+        for _ in range(ROUNDS_MAX):
+            if len(left) == 1:
+                verdicts[left[0].key] = await self._commit_alone(left[0])
+            if len(left) < 2:
+                break
             left = await self._commit_together(left, verdicts)
-        await gather_bounded(partial(self._commit_alone, verdicts), left, at_once=ALONE_AT_ONCE)
         return verdicts
 
     async def _commit_together(self, group: Sequence[Transaction], verdicts: _Verdicts) -> Sequence[Transaction]:
-        """Returns the transactions that are to be tried again; the verdicts of the others are added to `verdicts`."""
-        if len(group) == 1:
-            return group
+        """Adds the results that are known to `verdicts`. Returns the members that stand in no one's way and go again
+        together; those that are in neither go alone."""
         try:
             await self._client.call(
                 "transact_write_items",
                 TransactItems=[action for member in group for action in member.actions],
                 ClientRequestToken=token_of(*(member.token for member in group)),
             )
-        except Refused as refused:
-            verdicts |= _verdicts(group, refused)
-            return [member for member in group if member.key not in verdicts]
-        except (TransactionConflict, Rejected):
-            return group
+        except Cancelled as cancelled:
+            left: list[Transaction] = []
+            last = 0
+            for member in group:
+                first, last = last, last + len(member.actions)
+                error = cancelled.error_of(cancelled.reasons[first:last])
+                if error is None:
+                    left.append(member)
+                elif isinstance(error, Refused):
+                    verdicts[member.key] = None if member.is_ours(error) else error
+                elif isinstance(error, Rejected):
+                    verdicts[member.key] = error
+            return left if len(left) < len(group) else []
+        except (TransactionConflict, StoreThrottled, Rejected):
+            # For the fault of members that it does not name.
+            return []
         except StoreUnavailable as error:
             verdicts |= {member.key: error for member in group}
         else:
             verdicts |= {member.key: None for member in group}
         return []
 
-    async def _commit_alone(self, verdicts: _Verdicts, member: Transaction) -> None:
+    async def _commit_alone(self, member: Transaction) -> ClockworkError | None:
+        """Its result."""
+        error: ClockworkError | None = None
         try:
             await self._client.call(
                 "transact_write_items", TransactItems=list(member.actions), ClientRequestToken=member.token
             )
-        except Refused as refused:
-            verdicts[member.key] = None if member.is_ours(refused) else refused
-        except (StoreUnavailable, ConditionFailed, TransactionConflict) as error:
-            verdicts[member.key] = error
+        except Cancelled as cancelled:
+            error = cancelled.error()
+            if isinstance(error, Refused) and member.is_ours(error):
+                error = None
+        except (StoreUnavailable, TransactionConflict) as failure:
+            error = failure
+        if isinstance(error, StoreThrottled):
+            if len(self._throttled) >= THROTTLED_MAX:
+                self._throttled.clear()  # of callers that gave up
+            self._throttled.add(member.key)
         else:
-            verdicts[member.key] = None
+            self._throttled.discard(member.key)
+        return error
 
 
-def _verdicts(group: Sequence[Transaction], refused: Refused) -> _Verdicts:
-    """The verdicts of the members whose own conditions failed."""
-    found: _Verdicts = {}
-    first = 0
-    for member in group:
-        last = first + len(member.actions)
-        if any(refused.failed[first:last]):
-            own = Refused(refused.items[first:last], str(refused), failed=refused.failed[first:last])
-            found[member.key] = None if member.is_ours(own) else own
-        first = last
-    return found
+async def transact(client: DynamoClient, operation: str, **parameters: Any) -> dict[str, Any]:
+    """Makes one transaction of one caller. Raises: as `DynamoClient.call`, but for Cancelled its gravest reason."""
+    try:
+        return await client.call(operation, **parameters)
+    except Cancelled as cancelled:
+        raise cancelled.error() from None
 
 
 # --- single calls
@@ -425,52 +528,32 @@ async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[
     raise StoreThrottled(f"DynamoDB left {len(left)} reads undone")
 
 
-async def _write(client: DynamoClient, table: str, requests: Sequence[Item]) -> None:
-    left: Sequence[Item] = requests
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            answer = await client.call("batch_write_item", RequestItems={table: left})
-            left = answer.get("UnprocessedItems", {}).get(table, [])
-        except (StoreThrottled, TransactionConflict):
-            # Nothing of it was done: the whole of it is left.
-            pass
-        if not left:
-            return
-        if attempt < ATTEMPTS_MAX:
-            await asyncio.sleep(backoff_s(attempt))
-    raise StoreThrottled(f"DynamoDB left {len(left)} writes undone", outcome_unknown=True)
-
-
-async def _insert(client: DynamoClient, table: str, items: Sequence[Item]) -> None:
-    left = list(items)
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        statements = [{"Statement": _insert_text(table, item), "Parameters": list(item.values())} for item in left]
-        answer = await client.call("batch_execute_statement", Statements=statements)
-        codes = [str(response.get("Error", {}).get("Code", "")) for response in answer["Responses"]]
-        if refused := set(codes) - {"", *STANDS_CODES, *LATER_CODES}:
-            raise Rejected(f"DynamoDB answered {', '.join(sorted(refused))} to an insert", code=min(refused))
-        left = [item for item, code in zip(left, codes, strict=True) if code in LATER_CODES]
-        if not left:
-            return
-        if attempt < ATTEMPTS_MAX:
-            await asyncio.sleep(backoff_s(attempt))
-    raise StoreThrottled(f"DynamoDB left {len(left)} inserts undone", outcome_unknown=True)
-
-
 def _insert_text(table: str, item: Item) -> str:
     members = ", ".join(f"'{name}': ?" for name in item)
     return f'INSERT INTO "{table}" VALUE {{{members}}}'
 
 
-def _cut(requests: Iterable[Item]) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
+def _cut(writes: Writes) -> Iterator[Writes]:
+    chunk: dict[PrimaryKey, Item] = {}
     chunk_bytes = 0
-    for request in requests:
-        request_bytes = size_bytes(request)
-        if chunk and (len(chunk) == WRITES_PER_CALL or chunk_bytes + request_bytes > BYTES_PER_CALL):
+    for key, write in writes.items():
+        write_bytes = size_bytes(write)
+        if chunk and (len(chunk) == WRITES_PER_CALL or chunk_bytes + write_bytes > BYTES_PER_CALL):
             yield chunk
-            chunk, chunk_bytes = [], 0
-        chunk.append(request)
-        chunk_bytes += request_bytes
+            chunk, chunk_bytes = {}, 0
+        chunk[key] = write
+        chunk_bytes += write_bytes
     if chunk:
         yield chunk
+
+
+def _key_in(client: DynamoClient, table: str) -> Callable[[Item], PrimaryKey]:
+    """The function that gives the primary key of an item of this table."""
+    settings = client.settings
+    names = {settings.schedules_table: codec.ROW_KEY, settings.keys_table: codec.KEY_KEY}
+    return partial(codec.primary_key, names.get(table, codec.EXECUTION_KEY))
+
+
+def _key(key_of: Callable[[Item], PrimaryKey], request: Item) -> PrimaryKey:
+    """The primary key of the item that a request writes."""
+    return key_of(request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"])

@@ -3,10 +3,12 @@
     schedules            partitionId S, scheduleTime N   a pending schedule (`Row`)
     scheduleKeys         clientKey S, position N         at "0" the pointer, at "-1" the note of commands,
                                                          else the outcome at that position
-    partitionExecutions  partitionId S                   a shard's state; "cluster": the shard count
+    partitionExecutions  partitionId S                   a shard's state; "node/…": an incarnation's; "cluster": the
+                                                         shard count
 
-Every item bears `v`, the format that it was written in. A change of the format takes two releases: first all nodes read
-both, then they write the new one. The meaning of an item that is newer than this code is never guessed.
+Every item bears `v`, the format that it was written in; those of shards, incarnations and the cluster have a format of
+their own. A change of the format takes two releases: first all nodes read both, then they write the new one. The meaning
+of an item that is newer than this code is never guessed.
 
 Numbers travel as text, so nothing is ever a float. A row may have been damaged or written by hand, and one such row
 must not stop its shard: reading a row never raises. Reading a pointer, an outcome or a shard raises `Unreadable`: its
@@ -33,12 +35,13 @@ page instead of one. All attributes are projected: a pointer has some 300 bytes,
 """
 
 import zlib
+from collections.abc import Mapping
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
 from clockwork.domain.destination import Topic
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_topic
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import (
@@ -66,8 +69,14 @@ from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
 
 FORMAT: Final = 1
+EXECUTIONS_FORMAT: Final = 2
+ATTEMPTS_MAX: Final = 2**31 - 1
+"""Far beyond the largest number of attempts of a retry policy."""
+"""The format of the items of shards, incarnations and the cluster. In 1 a shard had a frontier of its own."""
 CLUSTER: Final = "cluster"
 """The `partitionId` of the item that holds the shard count."""
+NODE: Final = "node/"
+"""The `partitionId` of an incarnation's item begins with it."""
 NOTE_POSITION: Final = "-1"
 """Below all outcomes and the pointer, so that no query for those meets it."""
 RAW_BYTES_MAX: Final = 768 * 1024
@@ -117,6 +126,34 @@ def note_key(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
 def shard_key(shard: ShardId) -> Item:
     """The primary key of a shard's state."""
     return {"partitionId": {"S": str(shard)}}
+
+
+def node_key(incarnation: IncarnationId) -> Item:
+    """The primary key of an incarnation's state."""
+    return {"partitionId": {"S": f"{NODE}{incarnation}"}}
+
+
+PrimaryKey = tuple[str, Position | str | None]
+"""The primary key of an item of one table, as a value."""
+ROW_KEY: Final = ("partitionId", "scheduleTime")
+KEY_KEY: Final = ("clientKey", "position")
+EXECUTION_KEY: Final = ("partitionId", None)
+"""The attributes of the primary keys of the three tables. Any other attribute of an item may be anything."""
+
+
+def primary_key(names: tuple[str, str | None], item: Item) -> PrimaryKey:
+    """The primary key in an item, or of one: equal for, and only for, the same item. DynamoDB answers a number in a spelling
+    of its own."""
+    hash_name, sort_name = names
+    partition: str = item[hash_name]["S"]
+    if sort_name is None:
+        return partition, None
+    sort_text: str = item[sort_name]["N"]
+    try:
+        return partition, position_of(sort_text)
+    except Unreadable:
+        # The note of commands, or a row that was put by hand.
+        return partition, sort_text
 
 
 def bucket_of(schedule_key: ScheduleKey) -> int:
@@ -262,8 +299,16 @@ def retry_of(item: Item) -> Retry | None:
     return Retry(
         at_ms=fields.integer(inner, "at"),
         epoch=fields.integer(inner, "epoch"),
-        attempts=fields.integer(inner, "attempts"),
+        attempts=_count(inner, "attempts"),
     )
+
+
+def _count(item: Item, name: str) -> int:
+    """A number of attempts. Raises: Unreadable, also for one that no node can have counted: a marker has no room for it."""
+    found = fields.integer(item, name)
+    if not 0 <= found <= ATTEMPTS_MAX:
+        raise Unreadable(f"{name}: {found} is out of range")
+    return found
 
 
 # --- pointers and outcomes
@@ -374,7 +419,7 @@ def outcome_of(item: Item) -> Outcome:
         )
     if "failure" in item:
         inner = fields.mapping(item, "failure")
-        failure = Failure(reason=fields.text(inner, "reason"), attempts=fields.integer(inner, "attempts"))
+        failure = Failure(reason=fields.text(inner, "reason"), attempts=_count(inner, "attempts"))
     return Outcome(
         client_id=client_id,
         schedule_key=schedule_key,
@@ -389,17 +434,17 @@ def outcome_of(item: Item) -> Outcome:
     )
 
 
-# --- shards
+# --- shards, incarnations, the cluster
 
 
 def shard_item(shard: ShardId, state: ShardState) -> Item:
     """A shard's state as it is stored."""
-    return shard_key(shard) | {
-        "v": number(FORMAT),
+    item = shard_key(shard) | {
+        "v": number(EXECUTIONS_FORMAT),
         "epoch": number(state.epoch),
-        "owner": {"S": state.owner},
-        "frontier": number(state.frontier_ms),
+        "floor": number(state.floor_ms),
     }
+    return item if state.owner is None else item | {"owner": {"S": state.owner}}
 
 
 def shard_state_of(item: Item) -> ShardState:
@@ -407,17 +452,57 @@ def shard_state_of(item: Item) -> ShardState:
 
     Raises: Unreadable, NewerFormat.
     """
-    _check_format(item)
+    _check_executions_format(item)
     return ShardState(
         epoch=fields.integer(item, "epoch"),
-        owner=fields.text(item, "owner", empty=True),
+        owner=IncarnationId(fields.text(item, "owner")) if "owner" in item else None,
+        floor_ms=fields.integer(item, "floor"),
+    )
+
+
+def node_item(state: NodeState) -> Item:
+    """An incarnation's state as it is stored."""
+    item = node_key(state.incarnation) | {
+        "v": number(EXECUTIONS_FORMAT),
+        "frontier": number(state.frontier_ms),
+        "slots": number(state.slots),
+        # Also an empty one: an update can set an entry only of a map that is there.
+        "hints": {"M": hints_attributes(state.hints)},
+        "node": {"S": state.node},
+    }
+    return item if state.fenced_at_ms is None else item | {"fenced": number(state.fenced_at_ms)}
+
+
+def hints_attributes(hints: Mapping[int, int]) -> Item:
+    """The entries of the attribute `hints`, by slot."""
+    return {str(slot): number(offset) for slot, offset in hints.items()}
+
+
+def node_state_of(item: Item) -> NodeState:
+    """Reads an incarnation's state.
+
+    Raises: Unreadable, NewerFormat.
+    """
+    _check_executions_format(item)
+    name = fields.text(item, "partitionId")
+    if not name.startswith(NODE):
+        raise Unreadable("partitionId: not an incarnation's")
+    hints = fields.mapping(item, "hints")
+    if not all(slot.isdecimal() for slot in hints):
+        raise Unreadable("hints: not of slots")
+    return NodeState(
+        incarnation=IncarnationId(name.removeprefix(NODE)),
         frontier_ms=fields.integer(item, "frontier"),
+        fenced_at_ms=fields.integer(item, "fenced") if "fenced" in item else None,
+        slots=fields.integer(item, "slots"),
+        hints={int(slot): fields.integer(hints, slot) for slot in hints},
+        node=fields.text(item, "node", empty=True),
     )
 
 
 def cluster_item(shards: int) -> Item:
     """The item that holds the shard count."""
-    return {"partitionId": {"S": CLUSTER}, "v": number(FORMAT), "shards": number(shards)}
+    return {"partitionId": {"S": CLUSTER}, "v": number(EXECUTIONS_FORMAT), "shards": number(shards)}
 
 
 def shard_count_of(item: Item) -> int:
@@ -425,7 +510,7 @@ def shard_count_of(item: Item) -> int:
 
     Raises: Unreadable, NewerFormat.
     """
-    _check_format(item)
+    _check_executions_format(item)
     return fields.integer(item, "shards")
 
 
@@ -441,12 +526,18 @@ def _check_due(schedule: Schedule, position: Position) -> None:
         raise ValueError(f"due at {schedule.due_ms}, but standing at {text_of(position)}")
 
 
-def _check_format(item: Item) -> None:
+def _check_format(item: Item, newest: int = FORMAT, oldest: int = 1) -> None:
     written_in = fields.integer(item, "v")
-    if written_in > FORMAT:
-        raise NewerFormat(f"format {written_in} is newer than {FORMAT}, which this version reads")
-    if written_in < 1:
+    if written_in > newest:
+        raise NewerFormat(f"format {written_in} is newer than {newest}, which this version reads")
+    if written_in < oldest:
         raise Unreadable(f"format {written_in}")
+
+
+def _check_executions_format(item: Item) -> None:
+    """An item of the format before has no floor, and its frontier must not be taken for one while its owner may be alive:
+    `python -m infra.migrate.upgrade` settles it."""
+    _check_format(item, EXECUTIONS_FORMAT, EXECUTIONS_FORMAT)
 
 
 def _client_id_of(item: Item) -> ClientId:

@@ -7,6 +7,8 @@ is written once), except where it failed *because* of the first copy; the store 
 back with the failure.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -18,6 +20,10 @@ from clockwork.stores.dynamodb.attributes import Item
 
 class MalformedResponse(Exception):
     """A response came that cannot be read."""
+
+
+class NotConnected(OSError):
+    """No connection was made: nothing was sent."""
 
 
 NO_RESPONSE: Final = (aiohttp.ClientError, OSError, MalformedResponse, BotoCoreError)
@@ -33,6 +39,9 @@ THROTTLING_CODES: Final = frozenset(
     }
 )
 """The last two are codes of single actions in a cancelled transaction."""
+CONDITION_CODE: Final = "ConditionalCheckFailed"
+"""The code of a single action whose condition failed."""
+CANCELLED_CODE: Final = "TransactionCanceledException"
 IN_PROGRESS_CODE: Final = "TransactionInProgressException"
 """A copy of this very transaction is being applied."""
 
@@ -53,6 +62,50 @@ class Refused(ConditionFailed):
         self.failed = failed
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The part of one action in the cancellation of its transaction."""
+
+    code: str
+    """`None` for an action that stood in no one's way."""
+    item: Item | None = None
+    """The stored item, if the action's condition failed and it asked for it."""
+
+
+class Cancelled(ClockworkError):
+    """DynamoDB cancelled a transaction, for reasons that it gives action by action. Nothing was written, by this copy of the
+    request."""
+
+    def __init__(self, reasons: Sequence[Reason], *, answer_lost: bool) -> None:
+        """`answer_lost`: an earlier copy of the request was sent and not answered."""
+        super().__init__(f"DynamoDB cancelled the transaction: {', '.join(reason.code for reason in reasons)}")
+        self.reasons = tuple(reasons)
+        self._answer_lost = answer_lost
+
+    def error(self) -> ClockworkError:
+        """The error of the whole transaction: its gravest reason."""
+        return self.error_of(self.reasons) or Rejected(
+            str(self), code=CANCELLED_CODE, outcome_unknown=self._answer_lost
+        )
+
+    def error_of(self, reasons: Sequence[Reason]) -> ClockworkError | None:
+        """The error of some of the actions; None: they are not named as a cause.
+
+        A failed condition decides, beside any other reason: without the conflict it would have failed as well.
+        """
+        codes = {reason.code for reason in reasons} - {"None"}
+        if not codes:
+            return None
+        if CONDITION_CODE in codes:
+            items = tuple(reason.item for reason in reasons)
+            return Refused(items, str(self), failed=tuple(reason.code == CONDITION_CODE for reason in reasons))
+        if "TransactionConflict" in codes:
+            return _conflict(str(self), unknown=self._answer_lost)
+        if THROTTLING_CODES.intersection(codes):
+            return StoreThrottled(str(self), outcome_unknown=self._answer_lost)
+        return Rejected(str(self), code=CANCELLED_CODE, outcome_unknown=self._answer_lost)
+
+
 class Rejected(StoreUnavailable):
     """DynamoDB will not do this as things are: a table is missing, access is denied, the request is malformed."""
 
@@ -68,7 +121,9 @@ def code_of(answer: dict[str, Any]) -> str:
 
 def was_not_sent(error: BaseException) -> bool:
     """True if no connection was made, or no request: the other side has not seen it."""
-    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError)
+    return isinstance(
+        error, NotConnected | aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | BotoCoreError
+    )
 
 
 def error_for_no_response(error: BaseException, *, unknown: bool) -> ClockworkError:
@@ -84,8 +139,11 @@ def error_for_response(status: int, answer: dict[str, Any], *, write: bool, answ
     unknown = write and answer_lost
     if code == "ConditionalCheckFailedException":
         return Refused((answer.get("Item"),), message, failed=(True,))
-    if code == "TransactionCanceledException":
-        return _error_for_cancellation(answer.get("CancellationReasons", []), unknown=unknown)
+    if code == CANCELLED_CODE:
+        reasons = answer.get("CancellationReasons", [])
+        return Cancelled(
+            [Reason(str(reason.get("Code", "None")), reason.get("Item")) for reason in reasons], answer_lost=unknown
+        )
     if code == "TransactionConflictException":
         return _conflict(message, unknown=unknown)
     if code == IN_PROGRESS_CODE:
@@ -97,20 +155,6 @@ def error_for_response(status: int, answer: dict[str, Any], *, write: bool, answ
         return StoreUnavailable(message, outcome_unknown=write)
     detail = str(answer.get("message") or answer.get("Message", ""))[:MESSAGE_CHARS_MAX]
     return Rejected(f"{message}: {detail}", code=code, outcome_unknown=unknown)
-
-
-def _error_for_cancellation(reasons: list[dict[str, Any]], *, unknown: bool) -> ClockworkError:
-    """A failed condition decides, beside any other reason: without the conflict it would have failed as well."""
-    codes = [str(reason.get("Code", "None")) for reason in reasons]
-    message = f"DynamoDB cancelled the transaction: {', '.join(codes)}"
-    if "ConditionalCheckFailed" in codes:
-        items = tuple(reason.get("Item") for reason in reasons)
-        return Refused(items, message, failed=tuple(code == "ConditionalCheckFailed" for code in codes))
-    if "TransactionConflict" in codes:
-        return _conflict(message, unknown=unknown)
-    if THROTTLING_CODES.intersection(codes):
-        return StoreThrottled(message, outcome_unknown=unknown)
-    return Rejected(message, code="TransactionCanceledException", outcome_unknown=unknown)
 
 
 def _conflict(message: str, *, unknown: bool) -> ClockworkError:

@@ -1,6 +1,6 @@
 """Makes the three tables and the items of a new cluster, and checks them, and the node's rights, at every start.
 
-A shard's item must never be made twice: a frontier that is lost and starts again at zero would let a cancel answer
+A shard's item must never be made twice: a floor that is lost and starts again at zero would let a cancel answer
 `cancelled` for a schedule that an owner has read already. So the items are made once, for a new cluster, each only if
 it does not exist; the item `cluster` is put last and makes the cluster exist. After that no item is ever put there again:
 a missing one is an error, for a person to judge.
@@ -14,7 +14,7 @@ from typing import Any, Final
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import CannotStart, Unreadable
+from clockwork.errors import CannotStart, NewerFormat, Unreadable
 from clockwork.ports.findings import Findings
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec
@@ -22,7 +22,7 @@ from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import read_all
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY
-from clockwork.stores.dynamodb.errors import Refused, Rejected
+from clockwork.stores.dynamodb.errors import Cancelled, Refused, Rejected
 
 EXPIRY_ATTRIBUTE: Final = "expiresAt"
 ACTIVE_SECONDS_MAX: Final = 90
@@ -52,6 +52,9 @@ class _Table:
     key: tuple[tuple[str, str], ...]
     """Name and type: first the DynamoDB partition key, then, if any, the sort key."""
     expires: bool = False
+    """True if TTL deletes its items."""
+    kept: bool = False
+    """True if TTL must not delete its items, whatever they bear."""
     index: tuple[tuple[str, str], ...] = ()
     """The key of the index `INDEX`, in the same form; empty: the table needs no index."""
 
@@ -59,7 +62,8 @@ class _Table:
 def _tables(settings: DynamoSettings) -> tuple[_Table, ...]:
     return (
         _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
-        _Table(name=settings.executions_table, key=(("partitionId", "S"),)),
+        # A shard or an incarnation that expired would be taken for one that has read nothing (docs/protocol.md: x-ttl).
+        _Table(name=settings.executions_table, key=(("partitionId", "S"),), kept=True),
         _Table(
             name=settings.keys_table,
             key=(("clientKey", "S"), ("position", "N")),
@@ -224,9 +228,21 @@ async def _describe(client: DynamoClient, table: _Table) -> dict[str, Any] | Non
     return described
 
 
-async def _expiry_problem(client: DynamoClient, table: _Table) -> str | None:
+async def _kept_problem(client: DynamoClient, table: _Table) -> str | None:
+    expiry = await _expiry(client, table)
+    if expiry.get("TimeToLiveStatus", "DISABLED") == "DISABLED":
+        return None
+    return f"table {table.name}: TTL is on for {expiry.get('AttributeName')}; turn it off: nothing in it may expire"
+
+
+async def _expiry(client: DynamoClient, table: _Table) -> dict[str, Any]:
     answer = await client.call("describe_time_to_live", TableName=table.name)
-    expiry = answer.get("TimeToLiveDescription", {})
+    expiry: dict[str, Any] = answer.get("TimeToLiveDescription", {})
+    return expiry
+
+
+async def _expiry_problem(client: DynamoClient, table: _Table) -> str | None:
+    expiry = await _expiry(client, table)
     if expiry.get("TimeToLiveStatus") not in ("ENABLED", "ENABLING"):
         return f"table {table.name}: TTL is off; turn it on for {EXPIRY_ATTRIBUTE}"
     if expiry.get("AttributeName") != EXPIRY_ATTRIBUTE:
@@ -255,6 +271,7 @@ async def _problems_of(client: DynamoClient, table: _Table, warnings: list[str])
         )
     problems = [
         await _expiry_problem(client, table) if table.expires else None,
+        await _kept_problem(client, table) if table.kept else None,
         _index_problem(table, described) if table.index else None,
     ]
     return [problem for problem in problems if problem is not None]
@@ -273,7 +290,8 @@ async def problems_of_rights(client: DynamoClient) -> list[str]:
     DynamoDB has no way to ask for rights, and a missing right would show at the first schedule, or at the first cancel
     weeks later. So each operation is asked for once, at a key that no item can have, and on a condition that cannot hold:
     it is refused for its condition if it was allowed. That costs a write unit each. Batches and transactions are not
-    tried: they need the rights of their single actions, but for `BatchGetItem` and `BatchWriteItem`.
+    tried: they need the rights of their single actions, but for `BatchGetItem` and `BatchWriteItem`. A transaction alone can
+    check a condition, so that right is tried by one.
     """
     settings = client.settings
     row = {"partitionId": {"S": NO_NAME}, "scheduleTime": {"N": "0"}}
@@ -282,13 +300,29 @@ async def problems_of_rights(client: DynamoClient) -> list[str]:
     asked: list[tuple[str, str, dict[str, Any]]] = [
         *_writes_tried(settings.schedules_table, row, "partitionId", "put_item", "update_item", "delete_item"),
         ("query", settings.schedules_table, _query_tried("partitionId")),
-        *_writes_tried(settings.executions_table, shard, "partitionId", "update_item"),
+        *_writes_tried(settings.executions_table, shard, "partitionId", "put_item", "update_item", "delete_item"),
+        ("scan", settings.executions_table, {"Limit": 1}),
         *_writes_tried(settings.keys_table, outcome, "clientKey", "put_item", "update_item"),
         ("query", settings.keys_table, _query_tried("clientKey")),
     ]
     if settings.search == "on":
         asked.append(("query", settings.keys_table, {"IndexName": INDEX, **_query_tried(INDEX_KEY[0][0])}))
     problems = [await _right_problem(client, operation, table, more) for operation, table, more in asked]
+    for table, key, attribute in (
+        (settings.schedules_table, row, "partitionId"),
+        (settings.executions_table, shard, "partitionId"),
+        (settings.keys_table, outcome, "clientKey"),
+    ):
+        check = {"TableName": table, "Key": key, "ConditionExpression": f"attribute_exists({attribute})"}
+        problems.append(
+            await _right_problem(
+                client,
+                "transact_write_items",
+                table,
+                {"TransactItems": [{"ConditionCheck": check}]},
+                "ConditionCheckItem",
+            )
+        )
     return [problem for problem in problems if problem is not None]
 
 
@@ -307,17 +341,21 @@ def _query_tried(attribute: str) -> dict[str, Any]:
     }
 
 
-async def _right_problem(client: DynamoClient, operation: str, table: str, more: dict[str, Any]) -> str | None:
+async def _right_problem(
+    client: DynamoClient, operation: str, table: str, more: dict[str, Any], right: str | None = None
+) -> str | None:
+    """Tries an operation; `right` names what it needs, if not what its own name says."""
+    named: dict[str, Any] = {} if operation == "transact_write_items" else {"TableName": table}
     try:
-        await client.call(operation, TableName=table, **more)
-    except Refused:
+        await client.call(operation, **named, **more)
+    except (Refused, Cancelled):
         return None  # for its condition, so it was allowed
     except Rejected as rejected:
         if rejected.code not in DENIED:
             raise
         place = f"index {more['IndexName']} of table {table}" if "IndexName" in more else f"table {table}"
-        right = f"dynamodb:{operation.title().replace('_', '')}"
-        return f"{place}: {right} is denied: grant it as infra/iam/node.json says"
+        name = right or operation.title().replace("_", "")
+        return f"{place}: dynamodb:{name} is denied: grant it as infra/iam/node.json says"
     return None
 
 
@@ -347,7 +385,7 @@ async def _put_new_cluster(client: DynamoClient, shards: int) -> None:
             f"table {client.settings.executions_table} has no item `{codec.CLUSTER}`, but the tables have been used: "
             "items were lost, and with them, maybe, frontiers; restore them, or start with empty tables"
         )
-    blank = ShardState(epoch=0, owner="", frontier_ms=0)
+    blank = ShardState(epoch=0, owner=None, floor_ms=0)
     items = [codec.shard_item(ShardId(number), blank) for number in range(shards)]
     await gather_bounded(partial(_put_if_absent, client), items, at_once=PUTS_AT_ONCE)
     # Last: from now on the cluster exists, and a missing item is lost.
@@ -360,7 +398,7 @@ async def _looks_unused(client: DynamoClient, shards: int) -> bool:
     """True if no shard was ever owned, and no schedule is stored."""
     for item in await _read_shards(client, shards):
         try:
-            if codec.shard_state_of(item) != ShardState(epoch=0, owner="", frontier_ms=0):
+            if codec.shard_state_of(item) != ShardState(epoch=0, owner=None, floor_ms=0):
                 return False
         except Unreadable:
             return False
@@ -402,8 +440,13 @@ def _missing_line(settings: DynamoSettings, missing: list[int]) -> str:
 def _cluster_problem(settings: DynamoSettings, item: Item, shards: int) -> str | None:
     try:
         stored = codec.shard_count_of(item)
-    except Unreadable as error:
+    except NewerFormat as error:
         return f"table {settings.executions_table}, item `{codec.CLUSTER}`: {error}"
+    except Unreadable as error:
+        return (
+            f"table {settings.executions_table}, item `{codec.CLUSTER}`: {error}; if an earlier version made it, stop all "
+            "nodes and run `python -m infra.migrate.upgrade`"
+        )
     if stored != shards:
         return f"the cluster has {stored} shards, and CLOCKWORK_SHARDS is {shards}: set it to {stored}"
     return None

@@ -10,35 +10,44 @@ Three rules hold for every line here (docs/design.md, 3 and 4):
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Self
 
 from clockwork.clock import Clock
+from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.ownership import ShardState
-from clockwork.domain.position import Position, position_of, text_of
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
+from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import End, ObserveServerTime, OutcomePlace, Page
+from clockwork.errors import (
+    Fenced,
+    ShardsContested,
+    StoreThrottled,
+    TransactionConflict,
+    Unreadable,
+)
+from clockwork.ports.store import CLAIMS_MAX, End, KeyState, ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import codec, transactions
-from clockwork.stores.dynamodb.attributes import Item, number
+from clockwork.stores.dynamodb.attributes import Attribute, Item, number
 from clockwork.stores.dynamodb.batching import (
+    READS_PER_CALL,
     BatchedReads,
     BatchedWrites,
     GroupCommit,
     Transaction,
-    insert_all,
+    insert_once,
     read_all,
-    write_all,
+    transact,
+    write_once,
 )
 from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, backoff_s
-from clockwork.stores.dynamodb.errors import Refused
+from clockwork.stores.dynamodb.errors import Cancelled, Refused
 
 YIELD_EVERY_ROWS: Final = 100
 """Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
@@ -47,6 +56,9 @@ CONFLICT_ATTEMPTS_MAX: Final = 6
 
 CONTENTS_PER_READ: Final = 20
 """Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
+
+SHARDS_AT_ONCE: Final = 4 * READS_PER_CALL
+"""Shards asked for at a time: as many as are on their way in batches."""
 
 HOLDS_AT_ONCE: Final = 32
 """Concurrent holds. A batch of cancels sends a thousand at one moment, and deliveries must not queue behind them for a
@@ -80,14 +92,14 @@ class DynamoScheduleStore:
         self.pinger = DynamoClient(settings, clock, observe, telemetry, limits=alone)
         self._group_commit = GroupCommit(self.client)
         self._holds = asyncio.Semaphore(HOLDS_AT_ONCE)
-        self._rows = BatchedReads(self.client, settings.schedules_table, name=_row_name, items_max=CONTENTS_PER_READ)
-        self._pointers = BatchedReads(self.client, settings.keys_table, name=_client_key)
-        self._notes = BatchedReads(self.client, settings.keys_table, name=_client_key)
-        self._ends = BatchedReads(self.client, settings.keys_table, name=_outcome_name, items_max=CONTENTS_PER_READ)
-        self._shards = BatchedReads(self.client, settings.executions_table, name=_shard_name)
-        self._outcomes = BatchedWrites(partial(write_all, self.client, settings.keys_table))
-        self._first_outcomes = BatchedWrites(partial(insert_all, self.client, settings.keys_table))
-        self._deletes = BatchedWrites(partial(write_all, self.client, settings.schedules_table))
+        self._rows = BatchedReads(self.client, settings.schedules_table, items_max=CONTENTS_PER_READ)
+        self._pointers = BatchedReads(self.client, settings.keys_table)
+        self._notes = BatchedReads(self.client, settings.keys_table)
+        self._ends = BatchedReads(self.client, settings.keys_table, items_max=CONTENTS_PER_READ)
+        self._executions = BatchedReads(self.client, settings.executions_table)
+        self._outcomes = BatchedWrites(partial(write_once, self.client, settings.keys_table))
+        self._first_outcomes = BatchedWrites(partial(insert_once, self.client, settings.keys_table))
+        self._deletes = BatchedWrites(partial(write_once, self.client, settings.schedules_table))
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -115,12 +127,12 @@ class DynamoScheduleStore:
         return codec.outcome_of(item) if item else None
 
     async def create(
-        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+        self, row: Row, pointer: Pointer, *, replaces: Pointer | None, note: NoteChange | None = None
     ) -> None:
         create = Transaction(
             key=(pointer.client_id, pointer.schedule_key),
-            actions=transactions.create_actions(self._settings, row, pointer, replaces_version, note),
-            token=transactions.create_token(row, pointer, replaces_version, note),
+            actions=transactions.create_actions(self._settings, row, pointer, replaces, note),
+            token=transactions.create_token(row, pointer, replaces, note),
             # Pointer and row are put by one transaction: if the pointer stands at this position, both were, by us.
             is_ours=lambda refused: transactions.points_at(refused.items[transactions.CREATE_POINTER], row.position),
         )
@@ -143,13 +155,14 @@ class DynamoScheduleStore:
         answer = await self._retry_on_conflict("update_item", ReturnValues="UPDATED_NEW", **update)
         return int(answer["Attributes"]["discardedAt"]["N"])
 
-    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
-        schedule = pointer_of.schedule
+    async def push_pointer_expiry(self, pointer_of: RowName, *, expires_at_s: int) -> None:
+        assert pointer_of.client_id is not None, "the key is readable"
+        assert pointer_of.schedule_key is not None, "the key is readable"
         try:
             await self._retry_on_conflict(
                 "update_item",
                 TableName=self._settings.keys_table,
-                Key=codec.pointer_key(schedule.client_id, schedule.schedule_key),
+                Key=codec.pointer_key(pointer_of.client_id, pointer_of.schedule_key),
                 UpdateExpression="SET #expires = :expires",
                 # Implies that the pointer exists.
                 ConditionExpression="#current = :current AND #expires < :expires",
@@ -162,6 +175,28 @@ class DynamoScheduleStore:
         except Refused:
             # It points to another position, or lives long enough: in both cases nothing is to be done.
             return
+
+    async def read_key_state(self, pointer: Pointer) -> KeyState:
+        reads = transactions.key_state_reads(self._settings, pointer)
+        answer = await transact(self.client, "transact_get_items", TransactItems=reads)
+        found, outcome, row = (response.get("Item") for response in answer["Responses"])
+        return KeyState(
+            pointer=codec.pointer_of(found) if found else None,
+            outcome=codec.outcome_of(outcome) if outcome else None,
+            row_there=bool(row),
+        )
+
+    async def put_unreadable_outcome(self, pointer: Pointer, outcome: Outcome) -> None:
+        try:
+            await transact(
+                self.client,
+                "transact_write_items",
+                TransactItems=transactions.unreadable_actions(self._settings, pointer, outcome),
+                ClientRequestToken=transactions.token_of("unreadable", pointer.version, outcome),
+            )
+        except Refused as refused:
+            if not transactions.is_outcome(refused.items[0], outcome):
+                raise
 
     # --- rows, as a cancel or reschedule sees them
 
@@ -198,14 +233,12 @@ class DynamoScheduleStore:
         hold: RequestId,
         row: Row,
         pointer: Pointer,
-        replaces_version: int,
+        replaces: Pointer,
         note: NoteChange | None = None,
     ) -> None:
         change = Transaction(
             key=(outcome.client_id, outcome.schedule_key),
-            actions=transactions.reschedule_actions(
-                self._settings, name, outcome, hold, row, pointer, replaces_version, note
-            ),
+            actions=transactions.reschedule_actions(self._settings, name, outcome, hold, row, pointer, replaces, note),
             token=transactions.token_of("reschedule", name.shard, name.position, hold, row.position, note),
             is_ours=lambda refused: transactions.points_at(
                 refused.items[transactions.RESCHEDULE_POINTER], row.position
@@ -213,55 +246,171 @@ class DynamoScheduleStore:
         )
         await self._group_commit.commit(change)
 
-    # --- a shard, as its owner sees it
+    # --- incarnations, and the shards that they own
 
-    async def read_shard(self, shard: ShardId) -> ShardState:
-        return _state_of(shard, await self._shards.get(codec.shard_key(shard)))
-
-    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
-        try:
-            answer = await self.client.call(
-                "update_item",
-                TableName=self._settings.executions_table,
-                Key=codec.shard_key(shard),
-                UpdateExpression="SET #epoch = :next, #owner = :owner",
-                # Implies that the item exists.
-                ConditionExpression="#epoch = :expected",
-                ExpressionAttributeNames={"#epoch": "epoch", "#owner": "owner"},
-                ExpressionAttributeValues={
-                    ":expected": number(expected),
-                    ":next": number(expected + 1),
-                    ":owner": {"S": owner},
-                },
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except Refused as refused:
-            stored = _state_of(shard, refused.items[0])
-            if (stored.epoch, stored.owner) != (expected + 1, owner):
-                raise
-            return stored
-        return _state_of(shard, answer["Attributes"])
-
-    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
+    async def start_incarnation(self, incarnation: IncarnationId, *, node: str) -> None:
+        new = NodeState(incarnation=incarnation, frontier_ms=0, fenced_at_ms=None, slots=0, hints={}, node=node)
         try:
             await self.client.call(
-                "update_item",
+                "put_item",
                 TableName=self._settings.executions_table,
-                Key=codec.shard_key(shard),
-                UpdateExpression="SET #frontier = :frontier",
-                # Implies that the item exists.
-                ConditionExpression="#epoch = :epoch AND #frontier < :frontier",
-                ExpressionAttributeNames={"#epoch": "epoch", "#frontier": "frontier"},
-                ExpressionAttributeValues={":epoch": number(epoch), ":frontier": number(frontier_ms)},
+                Item=codec.node_item(new),
+                ConditionExpression="attribute_not_exists(partitionId)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except Refused as refused:
-            stored = _state_of(shard, refused.items[0])
-            if stored.epoch != epoch:
-                raise Fenced(f"shard {shard} has epoch {stored.epoch}, not {epoch}") from refused
-            return stored.frontier_ms
-        return frontier_ms
+            if not refused.items[0] or codec.node_state_of(refused.items[0]) != new:
+                raise
+
+    async def read_nodes(self, incarnations: Sequence[IncarnationId]) -> Mapping[IncarnationId, NodeState]:
+        async def read(incarnation: IncarnationId) -> NodeState | None:
+            item = await self._executions.get(codec.node_key(incarnation))
+            return codec.node_state_of(item) if item else None
+
+        states = await gather_bounded(read, dict.fromkeys(incarnations), at_once=READS_PER_CALL)
+        return {state.incarnation: state for state in states if state is not None}
+
+    async def list_nodes(self) -> Sequence[NodeState]:
+        found: list[NodeState] = []
+        parameters: dict[str, Any] = {}
+        while True:
+            answer = await self.client.call(
+                "scan",
+                TableName=self._settings.executions_table,
+                FilterExpression="begins_with(partitionId, :node)",
+                ExpressionAttributeValues={":node": {"S": codec.NODE}},
+                ConsistentRead=True,
+                **parameters,
+            )
+            for item in answer["Items"]:
+                try:
+                    found.append(codec.node_state_of(item))
+                except Unreadable as error:
+                    _log_unreadable(str(item["partitionId"].get("S")), error)
+            if not answer.get("LastEvaluatedKey"):
+                return found
+            parameters = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def raise_frontier(self, incarnation: IncarnationId, *, frontier_ms: int, hints: Mapping[int, int]) -> int:
+        attributes = codec.hints_attributes(hints)
+        sets = "".join(f", #hints.#h{slot} = :h{slot}" for slot in attributes)
+        names = {"#hints": "hints"} | {f"#h{slot}": slot for slot in attributes} if hints else {}
+        stored = await self._raise(
+            incarnation,
+            f"SET #raised = :raised{sets}",
+            "frontier",
+            frontier_ms,
+            names=names,
+            values={f":h{slot}": offset for slot, offset in attributes.items()},
+        )
+        return stored.frontier_ms if stored is not None else frontier_ms
+
+    async def raise_slots(self, incarnation: IncarnationId, *, slots: int) -> None:
+        await self._raise(incarnation, "SET #raised = :raised", "slots", slots, names={}, values={})
+
+    async def fence(self, incarnation: IncarnationId, *, at_ms: int) -> NodeState:
+        try:
+            answer = await self._retry_on_conflict(
+                "update_item",
+                TableName=self._settings.executions_table,
+                Key=codec.node_key(incarnation),
+                UpdateExpression="SET #fenced = if_not_exists(#fenced, :at)",
+                ConditionExpression="attribute_exists(partitionId)",
+                ExpressionAttributeNames={"#fenced": "fenced"},
+                ExpressionAttributeValues={":at": number(at_ms)},
+                ReturnValues="ALL_NEW",
+            )
+        except Refused as refused:
+            raise Unreadable(f"incarnation {incarnation} has no item: its frontier is not known") from refused
+        return codec.node_state_of(answer["Attributes"])
+
+    async def delete_node(self, incarnation: IncarnationId) -> None:
+        await self._retry_on_conflict(
+            "delete_item",
+            TableName=self._settings.executions_table,
+            Key=codec.node_key(incarnation),
+            ConditionExpression="attribute_exists(#fenced) OR attribute_not_exists(partitionId)",
+            ExpressionAttributeNames={"#fenced": "fenced"},
+        )
+
+    async def read_shard(self, shard: ShardId) -> ShardState:
+        return _state_of(shard, await self._executions.get(codec.shard_key(shard)))
+
+    async def read_shards(self, shards: Sequence[ShardId]) -> Mapping[ShardId, ShardState]:
+        throttled: list[StoreThrottled] = []
+
+        async def read(shard: ShardId) -> ShardState | None:
+            try:
+                return await self.read_shard(shard)
+            except Unreadable as error:
+                _log_unreadable(str(shard), error)
+            except StoreThrottled as error:
+                # Alone, after the others: it must not keep them from being taken.
+                throttled.append(error)
+                _log_unreadable(str(shard), error)
+            return None
+
+        wanted = list(dict.fromkeys(shards))
+        states = await gather_bounded(read, wanted, at_once=SHARDS_AT_ONCE)
+        if throttled and len(throttled) == len(wanted):
+            raise throttled[0]
+        return {shard: state for shard, state in zip(wanted, states, strict=True) if state is not None}
+
+    async def read_shard_and_node(
+        self, shard: ShardId, incarnation: IncarnationId | None
+    ) -> tuple[ShardState, NodeState | None]:
+        if incarnation is None:
+            return await self.read_shard(shard), None
+        keys = [codec.shard_key(shard), codec.node_key(incarnation)]
+        shard_item, node_item = await self._executions.get_all(keys)
+        return _state_of(shard, shard_item), codec.node_state_of(node_item) if node_item else None
+
+    async def take_shards(self, claims: Sequence[ShardClaim], *, taker: IncarnationId) -> None:
+        if not 0 < len(claims) <= CLAIMS_MAX:
+            raise ValueError(f"{len(claims)} claims in one transaction")
+        try:
+            await self.client.call(
+                "transact_write_items",
+                TransactItems=transactions.take_actions(self._settings, claims, taker),
+                ClientRequestToken=transactions.token_of("take", self._settings.executions_table, taker, *claims),
+            )
+        except Cancelled as cancelled:
+            error = cancelled.error()
+            if not isinstance(error, Refused):
+                raise error from None
+            if all(
+                transactions.is_taken(item, claim, taker) for item, claim in zip(error.items[1:], claims, strict=True)
+            ):
+                return
+            taker_failed, *claims_failed = error.failed
+            if taker_failed:
+                raise Fenced(f"incarnation {taker} is fenced or gone") from None
+            failed = [claim.shard for claim, failed in zip(claims, claims_failed, strict=True) if failed]
+            raise ShardsContested(failed) from None
+
+    async def release_shard(self, shard: ShardId, *, epoch: int, owner: IncarnationId, floor_ms: int) -> None:
+        try:
+            await self._retry_on_conflict(
+                "update_item",
+                TableName=self._settings.executions_table,
+                Key=codec.shard_key(shard),
+                UpdateExpression="SET #floor = :floor REMOVE #owner",
+                # Implies that the item exists.
+                ConditionExpression="#epoch = :epoch AND #owner = :owner",
+                ExpressionAttributeNames={"#floor": "floor", "#epoch": "epoch", "#owner": "owner"},
+                ExpressionAttributeValues={
+                    ":floor": number(floor_ms),
+                    ":epoch": number(epoch),
+                    ":owner": {"S": owner},
+                },
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except Refused as refused:
+            # Only its owner releases a shard, once at each epoch.
+            if _state_of(shard, refused.items[0]) != ShardState(epoch=epoch, owner=None, floor_ms=floor_ms):
+                raise
+
+    # --- rows, as their owner sees them
 
     async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
         rows: list[Row | BrokenRow] = []
@@ -305,14 +454,58 @@ class DynamoScheduleStore:
 
     async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
         # The order is the contract: a row that is gone without an outcome would be a schedule that cannot be explained.
-        if overwriting := _outcome_items(end for end in ends if not end.first_stands):
-            await self._outcomes.write({name: {"PutRequest": {"Item": item}} for name, item in overwriting.items()})
-        if first_stands := _outcome_items(end for end in ends if end.first_stands):
-            await self._first_outcomes.write(first_stands)
-        positions = [end.row.position for end in ends]
-        await self._deletes.write({(shard, p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in positions})
+        # So the rows whose outcomes stand are deleted, whatever became of the others: a key that is throttled waits alone.
+        items = [(end, codec.outcome_item(end.outcome)) for end in ends if end.outcome is not None]
+        names = {end.row.position: codec.primary_key(codec.KEY_KEY, item) for end, item in items}
+        puts = {names[end.row.position]: item for end, item in items if not end.only_if_absent}
+        inserts = {names[end.row.position]: item for end, item in items if end.only_if_absent}
+        failures = await self._outcomes.write({name: {"PutRequest": {"Item": item}} for name, item in puts.items()})
+        failures |= await self._first_outcomes.write(inserts)
+        ended = [end.row.position for end in ends if names.get(end.row.position) not in failures]
+        failures |= await self._deletes.write(
+            {(str(shard), p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in ended}
+        )
+        if failures:
+            # A refusal for good says more than one that may be gone at the next try.
+            raise min(failures.values(), key=lambda error: isinstance(error, StoreThrottled))
 
     # --- parts
+
+    async def _raise(
+        self,
+        incarnation: IncarnationId,
+        update: str,
+        attribute: str,
+        value: int,
+        *,
+        names: Mapping[str, str],
+        values: Mapping[str, Attribute],
+    ) -> NodeState | None:
+        """Raises an attribute of an incarnation's item. Returns the item if it stands that high already.
+
+        A transaction that takes shards for this incarnation checks the item, so it may be in the way for a moment.
+
+        Raises: Fenced.
+        """
+        try:
+            await self._retry_on_conflict(
+                "update_item",
+                TableName=self._settings.executions_table,
+                Key=codec.node_key(incarnation),
+                UpdateExpression=update,
+                ConditionExpression=(
+                    "attribute_exists(partitionId) AND attribute_not_exists(#fenced) AND #raised < :raised"
+                ),
+                ExpressionAttributeNames={"#fenced": "fenced", "#raised": attribute, **names},
+                ExpressionAttributeValues={":raised": number(value), **values},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except Refused as refused:
+            stored = codec.node_state_of(refused.items[0]) if refused.items[0] else None
+            if stored is None or stored.fenced_at_ms is not None:
+                raise Fenced(f"incarnation {incarnation} is {'fenced' if stored else 'gone'}") from refused
+            return stored
+        return None
 
     async def _update_row(self, name: RowName, update: str, *, once: bool = False, **parameters: Any) -> dict[str, Any]:
         """Updates a row on condition that it exists; every update of a row goes through here."""
@@ -366,31 +559,14 @@ class DynamoScheduleStore:
         return rows
 
 
-def _outcome_items(ends: Iterable[End]) -> dict[OutcomePlace, Item]:
-    outcomes = [end.outcome for end in ends if end.outcome is not None]
-    return {(o.client_id, o.schedule_key, o.position): codec.outcome_item(o) for o in outcomes}
-
-
-def _client_key(item: Item) -> str:
-    name: str = item["clientKey"]["S"]
-    return name
-
-
-def _row_name(item: Item) -> tuple[str, Position]:
-    # DynamoDB answers a number in a spelling of its own.
-    return item["partitionId"]["S"], position_of(item["scheduleTime"]["N"])
-
-
-def _outcome_name(item: Item) -> tuple[str, Position]:
-    return item["clientKey"]["S"], position_of(item["position"]["N"])
-
-
-def _shard_name(item: Item) -> str:
-    name: str = item["partitionId"]["S"]
-    return name
-
-
 def _state_of(shard: ShardId, item: Item | None) -> ShardState:
     if not item:
-        raise Unreadable(f"shard {shard} has no item: its frontier is not known")
+        raise Unreadable(f"shard {shard} has no item: its floor is not known")
     return codec.shard_state_of(item)
+
+
+def _log_unreadable(name: str, error: Exception) -> None:
+    log.error(
+        "The item of a shard or an incarnation cannot be read",
+        extra={"event": "dynamodb.owner_unreadable", "item": name, "error": str(error), "once_per": f"{name}: {error}"},
+    )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from clockwork.domain.command_notes import NoteChange, text_of_offsets
+from clockwork.domain.ownership import IncarnationId, ShardClaim
 from clockwork.domain.position import Position, position_of, text_of
 from clockwork.domain.schedule import ClientId, Outcome, Pointer, RequestId, Row, RowName, ScheduleKey
 from clockwork.errors import Unreadable
@@ -37,17 +38,18 @@ def create_actions(
     settings: DynamoSettings,
     row: Row,
     pointer: Pointer,
-    replaces_version: int | None,
+    replaces: Pointer | None,
     note: NoteChange | None = None,
 ) -> list[Item]:
     """Put the pointer, put the row; by command also move the note."""
-    actions = [_put_pointer(settings, pointer, replaces_version), _put_row(settings, row)]
+    actions = [_put_pointer(settings, pointer, replaces), _put_row(settings, row)]
     return actions + _notes(settings, pointer.client_id, pointer.schedule_key, note)
 
 
-def create_token(row: Row, pointer: Pointer, replaces_version: int | None, note: NoteChange | None = None) -> str:
+def create_token(row: Row, pointer: Pointer, replaces: Pointer | None, note: NoteChange | None = None) -> str:
     """The token of a create. A position is never used twice; the other parts may change between two attempts."""
-    changing = (pointer.digest, pointer.version, pointer.expires_at_s, replaces_version, note)
+    before = (replaces.version, replaces.position) if replaces is not None else None
+    changing = (pointer.digest, pointer.version, pointer.expires_at_s, before, note)
     return token_of("create", row.shard, row.position, *changing)
 
 
@@ -66,7 +68,7 @@ def reschedule_actions(
     hold: RequestId,
     row: Row,
     pointer: Pointer,
-    replaces_version: int,
+    replaces: Pointer,
     note: NoteChange | None,
 ) -> list[Item]:
     """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
@@ -74,9 +76,84 @@ def reschedule_actions(
         _delete_held(settings, name, hold),
         _put_outcome(settings, outcome),
         _put_row(settings, row),
-        _put_pointer(settings, pointer, replaces_version),
+        _put_pointer(settings, pointer, replaces),
     ]
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
+
+
+def key_state_reads(settings: DynamoSettings, pointer: Pointer) -> list[Item]:
+    """The reads of a key's state: pointer, outcome at its position, and the row there, by its key alone."""
+    key_name = (pointer.client_id, pointer.schedule_key)
+    row = {"Key": codec.row_key(pointer.shard, pointer.position), "ProjectionExpression": "partitionId"}
+    return [
+        {"Get": {"TableName": settings.keys_table, "Key": codec.pointer_key(*key_name)}},
+        {"Get": {"TableName": settings.keys_table, "Key": codec.outcome_key(*key_name, pointer.position)}},
+        {"Get": {"TableName": settings.schedules_table, **row}},
+    ]
+
+
+def unreadable_actions(settings: DynamoSettings, pointer: Pointer, outcome: Outcome) -> list[Item]:
+    """Put the outcome; check the pointer, and that there is no row."""
+    return [
+        _put_outcome(settings, outcome),
+        {
+            "ConditionCheck": {
+                "TableName": settings.keys_table,
+                "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
+                **_stands(pointer),
+            }
+        },
+        {
+            "ConditionCheck": {
+                "TableName": settings.schedules_table,
+                "Key": codec.row_key(pointer.shard, pointer.position),
+                "ConditionExpression": "attribute_not_exists(partitionId)",
+            }
+        },
+    ]
+
+
+def take_actions(settings: DynamoSettings, claims: Sequence[ShardClaim], taker: IncarnationId) -> list[Item]:
+    """Check the taker, then give it each shard."""
+    check: Item = {
+        "TableName": settings.executions_table,
+        "Key": codec.node_key(taker),
+        "ConditionExpression": "attribute_exists(partitionId) AND attribute_not_exists(#fenced)",
+        "ExpressionAttributeNames": {"#fenced": "fenced"},
+    }
+    return [{"ConditionCheck": check}, *(_give(settings, claim, taker) for claim in claims)]
+
+
+def _give(settings: DynamoSettings, claim: ShardClaim, taker: IncarnationId) -> Item:
+    return {
+        "Update": {
+            "TableName": settings.executions_table,
+            "Key": codec.shard_key(claim.shard),
+            "UpdateExpression": "SET #epoch = :next, #owner = :taker, #floor = :floor",
+            # Implies that the item exists.
+            "ConditionExpression": "#epoch = :epoch",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            "ExpressionAttributeNames": {"#epoch": "epoch", "#owner": "owner", "#floor": "floor"},
+            "ExpressionAttributeValues": {
+                ":epoch": fields.number(claim.epoch),
+                ":next": fields.number(claim.epoch + 1),
+                ":taker": {"S": taker},
+                ":floor": fields.number(claim.floor_ms),
+            },
+        }
+    }
+
+
+def is_taken(item: Item | None, claim: ShardClaim, taker: IncarnationId) -> bool:
+    """True if this shard, which came back with a failure, was given to the taker by this very claim: only the taker itself
+    writes its name, and an epoch is given once."""
+    if item is None:
+        return False
+    try:
+        state = codec.shard_state_of(item)
+    except Unreadable:
+        return False
+    return (state.epoch, state.owner) == (claim.epoch + 1, taker)
 
 
 def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> Item:
@@ -103,18 +180,15 @@ def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: Sch
 
 def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> Item:
     """The update that marks a failed schedule as discarded."""
+    # Implies that the pointer exists.
+    condition = _stands(pointer)
     return {
+        **condition,
         "TableName": settings.keys_table,
         "Key": codec.pointer_key(pointer.client_id, pointer.schedule_key),
         "UpdateExpression": "SET #discarded = if_not_exists(#discarded, :at)",
-        # Implies that the pointer exists.
-        "ConditionExpression": "#current = :current AND #version = :version",
-        "ExpressionAttributeNames": {"#discarded": "discardedAt", "#current": "current", "#version": "version"},
-        "ExpressionAttributeValues": {
-            ":at": fields.number(at_ms),
-            ":current": {"N": text_of(pointer.position)},
-            ":version": fields.number(pointer.version),
-        },
+        "ExpressionAttributeNames": condition["ExpressionAttributeNames"] | {"#discarded": "discardedAt"},
+        "ExpressionAttributeValues": condition["ExpressionAttributeValues"] | {":at": fields.number(at_ms)},
     }
 
 
@@ -132,12 +206,12 @@ def points_at(item: Item | None, position: Position) -> bool:
 def is_cancel(items: Sequence[Item | None], outcome: Outcome, note: NoteChange | None) -> bool:
     """True if the items that came back with the failure of a cancel were put by that very cancel. By command the note must
     prove it too: the outcome equals that of another cancel of the same moment, which has moved no note."""
-    if not _is_outcome(items[_CANCEL_OUTCOME], outcome):
+    if not is_outcome(items[_CANCEL_OUTCOME], outcome):
         return False
     return note is None or is_note(items[_CANCEL_NOTE], note)
 
 
-def _is_outcome(item: Item | None, outcome: Outcome) -> bool:
+def is_outcome(item: Item | None, outcome: Outcome) -> bool:
     """True if this outcome, which came back with a failure, is the one that we wanted to put, in every field."""
     if item is None:
         return False
@@ -163,20 +237,29 @@ def _put_row(settings: DynamoSettings, row: Row) -> Item:
     }
 
 
-def _put_pointer(settings: DynamoSettings, pointer: Pointer, replaces_version: int | None) -> Item:
+def _put_pointer(settings: DynamoSettings, pointer: Pointer, replaces: Pointer | None) -> Item:
     put: Item = {
         "TableName": settings.keys_table,
         "Item": codec.pointer_item(pointer),
         "ConditionExpression": "attribute_not_exists(clientKey)",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
-    if replaces_version is not None:
-        put |= {
-            "ConditionExpression": "#version = :version",
-            "ExpressionAttributeNames": {"#version": "version"},
-            "ExpressionAttributeValues": {":version": fields.number(replaces_version)},
-        }
+    if replaces is not None:
+        put |= _stands(replaces)
     return {"Put": put}
+
+
+def _stands(pointer: Pointer) -> Item:
+    """The condition that a pointer is there as it was read. Version *and* position: versions restart when a pointer is
+    deleted, positions never repeat (docs/design.md, 4: create)."""
+    return {
+        "ConditionExpression": "#current = :current AND #version = :version",
+        "ExpressionAttributeNames": {"#current": "current", "#version": "version"},
+        "ExpressionAttributeValues": {
+            ":current": {"N": text_of(pointer.position)},
+            ":version": fields.number(pointer.version),
+        },
+    }
 
 
 def _notes(

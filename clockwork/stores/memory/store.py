@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.ownership import ShardState
+from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
@@ -31,8 +31,15 @@ from clockwork.domain.schedule import (
     ScheduleKey,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import ConditionFailed, Fenced, StoreThrottled, TransactionConflict, Unreadable
-from clockwork.ports.store import End, KeyName, OutcomePlace, Page, PointerPage, RowPlace
+from clockwork.errors import (
+    ConditionFailed,
+    Fenced,
+    ShardsContested,
+    StoreThrottled,
+    TransactionConflict,
+    Unreadable,
+)
+from clockwork.ports.store import CLAIMS_MAX, End, KeyName, KeyState, OutcomePlace, Page, PointerPage, RowPlace
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 """A page ends with the row that makes it larger than this."""
@@ -54,8 +61,9 @@ class MemoryScheduleStore:
         self.outcomes: dict[OutcomePlace, Outcome] = {}
         self.notes: dict[KeyName, CommandNote] = {}
         self.shard_states: dict[ShardId, ShardState] = {
-            ShardId(number): ShardState(epoch=0, owner="", frontier_ms=0) for number in range(shards)
+            ShardId(number): ShardState(epoch=0, owner=None, floor_ms=0) for number in range(shards)
         }
+        self.nodes: dict[IncarnationId, NodeState] = {}
         self.busy: set[Place] = set()
         """The items of transactions that are decided and not yet applied."""
         self._order: dict[ShardId, list[Position]] = {}
@@ -83,7 +91,7 @@ class MemoryScheduleStore:
         return await self._serve("read_outcome", lambda: self.outcomes.get((client_id, schedule_key, position)))
 
     async def create(
-        self, row: Row, pointer: Pointer, *, replaces_version: int | None, note: NoteChange | None = None
+        self, row: Row, pointer: Pointer, *, replaces: Pointer | None, note: NoteChange | None = None
     ) -> None:
         def effect() -> None:
             there = self.pointers.get(_name_of(pointer))
@@ -91,7 +99,7 @@ class MemoryScheduleStore:
             self._check_note_free(_name_of(pointer), note)
             if there is not None and there.position == row.position:
                 return  # the same call again
-            if (there.version if there else None) != replaces_version or _place_of(row) in self.rows:
+            if not _same_pointer(there, replaces) or _place_of(row) in self.rows:
                 raise ConditionFailed
             noted = self._move_note(_name_of(pointer), note)
             self._apply(self._put_pointer(pointer) | self._put_row(row) | noted)
@@ -117,7 +125,7 @@ class MemoryScheduleStore:
             name = _name_of(pointer)
             self._check_undisturbed(name)
             there = self.pointers.get(name)
-            if there is None or (there.version, there.position) != (pointer.version, pointer.position):
+            if there is None or not _same_pointer(there, pointer):
                 raise ConditionFailed
             since_ms = there.discarded_at_ms if there.discarded_at_ms is not None else at_ms
             self.pointers[name] = replace(there, discarded_at_ms=since_ms)
@@ -125,15 +133,43 @@ class MemoryScheduleStore:
 
         return await self._serve("discard", effect)
 
-    async def push_pointer_expiry(self, pointer_of: Row, *, expires_at_s: int) -> None:
+    async def push_pointer_expiry(self, pointer_of: RowName, *, expires_at_s: int) -> None:
         def effect() -> None:
-            name = (pointer_of.schedule.client_id, pointer_of.schedule.schedule_key)
+            assert pointer_of.client_id is not None, "the key is readable"
+            assert pointer_of.schedule_key is not None, "the key is readable"
+            name = (pointer_of.client_id, pointer_of.schedule_key)
             self._check_undisturbed(name)
             pointer = self.pointers.get(name)
             if pointer and pointer.position == pointer_of.position and pointer.expires_at_s < expires_at_s:
                 self.pointers[name] = replace(pointer, expires_at_s=expires_at_s)
 
         await self._serve("push_pointer_expiry", effect)
+
+    async def read_key_state(self, pointer: Pointer) -> KeyState:
+        def effect() -> KeyState:
+            outcome_place = (*_name_of(pointer), pointer.position)
+            row_place = (pointer.shard, pointer.position)
+            self._check_free(_name_of(pointer), outcome_place, row_place)
+            return KeyState(
+                pointer=self.pointers.get(_name_of(pointer)),
+                outcome=self.outcomes.get(outcome_place),
+                row_there=row_place in self.rows,
+            )
+
+        return await self._serve("read_key_state", effect)
+
+    async def put_unreadable_outcome(self, pointer: Pointer, outcome: Outcome) -> None:
+        def effect() -> None:
+            name, row_place = _name_of(pointer), (pointer.shard, pointer.position)
+            self._check_free(name, row_place, place_of_outcome(outcome))
+            there = self.outcomes.get(place_of_outcome(outcome))
+            if there == outcome:
+                return  # the same call again
+            if there is not None or row_place in self.rows or not _same_pointer(self.pointers.get(name), pointer):
+                raise ConditionFailed
+            self._apply(self._put_outcome(outcome) | {name: _no_change, row_place: _no_change})
+
+        await self._serve("put_unreadable_outcome", effect)
 
     # --- rows, as a cancel or reschedule sees them
 
@@ -175,7 +211,7 @@ class MemoryScheduleStore:
         hold: RequestId,
         row: Row,
         pointer: Pointer,
-        replaces_version: int,
+        replaces: Pointer,
         note: NoteChange | None = None,
     ) -> None:
         def effect() -> None:
@@ -185,7 +221,7 @@ class MemoryScheduleStore:
             if there is not None and there.position == row.position:
                 return  # the same call again
             self._check_held(name, outcome, hold)
-            if there is None or there.version != replaces_version or _place_of(row) in self.rows:
+            if not _same_pointer(there, replaces) or _place_of(row) in self.rows:
                 raise ConditionFailed
             self._apply(
                 self._delete_row(name.shard, name.position)
@@ -197,32 +233,114 @@ class MemoryScheduleStore:
 
         await self._serve("reschedule", effect)
 
-    # --- a shard, as its owner sees it
+    # --- incarnations, and the shards that they own
+
+    async def start_incarnation(self, incarnation: IncarnationId, *, node: str) -> None:
+        def effect() -> None:
+            new = NodeState(incarnation=incarnation, frontier_ms=0, fenced_at_ms=None, slots=0, hints={}, node=node)
+            self._check_undisturbed(_node_place(incarnation))
+            if self.nodes.setdefault(incarnation, new) != new:
+                raise ConditionFailed
+
+        await self._serve("start_incarnation", effect)
+
+    async def read_nodes(self, incarnations: Sequence[IncarnationId]) -> Mapping[IncarnationId, NodeState]:
+        def effect() -> Mapping[IncarnationId, NodeState]:
+            return {each: self.nodes[each] for each in incarnations if each in self.nodes}
+
+        return await self._serve("read_nodes", effect)
+
+    async def list_nodes(self) -> Sequence[NodeState]:
+        return await self._serve("list_nodes", lambda: list(self.nodes.values()))
+
+    async def raise_frontier(self, incarnation: IncarnationId, *, frontier_ms: int, hints: Mapping[int, int]) -> int:
+        def effect() -> int:
+            self._check_undisturbed(_node_place(incarnation))
+            node = self._unfenced(incarnation)
+            if node.frontier_ms >= frontier_ms:
+                return node.frontier_ms
+            self.nodes[incarnation] = replace(node, frontier_ms=frontier_ms, hints={**node.hints, **hints})
+            return frontier_ms
+
+        return await self._serve("raise_frontier", effect)
+
+    async def raise_slots(self, incarnation: IncarnationId, *, slots: int) -> None:
+        def effect() -> None:
+            self._check_undisturbed(_node_place(incarnation))
+            node = self._unfenced(incarnation)
+            self.nodes[incarnation] = replace(node, slots=max(node.slots, slots))
+
+        await self._serve("raise_slots", effect)
+
+    async def fence(self, incarnation: IncarnationId, *, at_ms: int) -> NodeState:
+        def effect() -> NodeState:
+            self._check_undisturbed(_node_place(incarnation))
+            node = self.nodes.get(incarnation)
+            if node is None:
+                raise Unreadable(f"incarnation {incarnation} has no item: its frontier is not known")
+            if node.fenced_at_ms is None:
+                node = self.nodes[incarnation] = replace(node, fenced_at_ms=at_ms)
+            return node
+
+        return await self._serve("fence", effect)
+
+    async def delete_node(self, incarnation: IncarnationId) -> None:
+        def effect() -> None:
+            self._check_undisturbed(_node_place(incarnation))
+            node = self.nodes.get(incarnation)
+            if node is not None and node.fenced_at_ms is None:
+                raise ConditionFailed
+            self.nodes.pop(incarnation, None)
+
+        await self._serve("delete_node", effect)
 
     async def read_shard(self, shard: ShardId) -> ShardState:
         return await self._serve("read_shard", lambda: self._state(shard))
 
-    async def raise_epoch(self, shard: ShardId, *, expected: int, owner: str) -> ShardState:
-        def effect() -> ShardState:
-            state = self._state(shard)
-            if (state.epoch, state.owner) == (expected + 1, owner):
-                return state  # the same call again
-            if state.epoch != expected:
+    async def read_shards(self, shards: Sequence[ShardId]) -> Mapping[ShardId, ShardState]:
+        def effect() -> Mapping[ShardId, ShardState]:
+            return {shard: self.shard_states[shard] for shard in shards if shard in self.shard_states}
+
+        return await self._serve("read_shards", effect)
+
+    async def read_shard_and_node(
+        self, shard: ShardId, incarnation: IncarnationId | None
+    ) -> tuple[ShardState, NodeState | None]:
+        def effect() -> tuple[ShardState, NodeState | None]:
+            return self._state(shard), self.nodes.get(incarnation) if incarnation is not None else None
+
+        return await self._serve("read_shard_and_node", effect)
+
+    async def take_shards(self, claims: Sequence[ShardClaim], *, taker: IncarnationId) -> None:
+        def effect() -> None:
+            self._check_free(_node_place(taker), *(_shard_place(claim.shard) for claim in claims))
+            states = [(claim, self.shard_states.get(claim.shard)) for claim in claims]
+            if all(state and (state.epoch, state.owner) == (claim.epoch + 1, taker) for claim, state in states):
+                return  # the same call again
+            self._unfenced(taker)
+            if contested := [claim.shard for claim, state in states if state is None or state.epoch != claim.epoch]:
+                raise ShardsContested(contested)
+            writes = {_shard_place(claim.shard): self._give(claim, taker) for claim in claims}
+            self._apply({_node_place(taker): _no_change, **writes})
+
+        if not 0 < len(claims) <= CLAIMS_MAX:
+            raise ValueError(f"{len(claims)} claims in one transaction")
+        await self._serve("take_shards", effect)
+
+    async def release_shard(self, shard: ShardId, *, epoch: int, owner: IncarnationId, floor_ms: int) -> None:
+        def effect() -> None:
+            self._check_undisturbed(_shard_place(shard))
+            released = ShardState(epoch=epoch, owner=None, floor_ms=floor_ms)
+            there = self._state(shard)
+            if there == released:
+                return  # the same call again
+            if (there.epoch, there.owner) != (epoch, owner):
                 raise ConditionFailed
-            self.shard_states[shard] = replace(state, epoch=expected + 1, owner=owner)
-            return self.shard_states[shard]
+            self.shard_states[shard] = released
 
-        return await self._serve("raise_epoch", effect)
+        await self._serve("release_shard", effect)
 
-    async def raise_frontier(self, shard: ShardId, *, epoch: int, frontier_ms: int) -> int:
-        def effect() -> int:
-            state = self._state(shard)
-            if state.epoch != epoch:
-                raise Fenced(f"shard {shard} has epoch {state.epoch}, not {epoch}")
-            self.shard_states[shard] = replace(state, frontier_ms=max(state.frontier_ms, frontier_ms))
-            return self.shard_states[shard].frontier_ms
-
-        return await self._serve("raise_frontier", effect)
+    # --- rows, as their owner sees them
 
     async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
         def effect() -> Page:
@@ -260,7 +378,7 @@ class MemoryScheduleStore:
             for end in ends:
                 if end.outcome is not None:
                     place = place_of_outcome(end.outcome)
-                    if not (end.first_stands and place in self.outcomes):
+                    if not (end.only_if_absent and place in self.outcomes):
                         self.outcomes[place] = end.outcome
                 self._remove(shard, end.row.position)
 
@@ -279,8 +397,20 @@ class MemoryScheduleStore:
 
     def _state(self, shard: ShardId) -> ShardState:
         if shard not in self.shard_states:
-            raise Unreadable(f"shard {shard} has no item: its frontier is not known")
+            raise Unreadable(f"shard {shard} has no item: its floor is not known")
         return self.shard_states[shard]
+
+    def _unfenced(self, incarnation: IncarnationId) -> NodeState:
+        node = self.nodes.get(incarnation)
+        if node is None or node.fenced_at_ms is not None:
+            raise Fenced(f"incarnation {incarnation} is {'fenced' if node else 'gone'}")
+        return node
+
+    def _give(self, claim: ShardClaim, taker: IncarnationId) -> Write:
+        def write() -> None:
+            self.shard_states[claim.shard] = ShardState(epoch=claim.epoch + 1, owner=taker, floor_ms=claim.floor_ms)
+
+        return write
 
     def _check_free(self, *places: Place) -> None:
         if self.busy.intersection(places):
@@ -425,6 +555,26 @@ class MemoryPauses:
 
 def _note_place(name: KeyName) -> Place:
     return ("note", *name)
+
+
+def _shard_place(shard: ShardId) -> Place:
+    return ("shard", shard)
+
+
+def _node_place(incarnation: IncarnationId) -> Place:
+    return ("node", "", incarnation)
+
+
+def _no_change() -> None:
+    """The write of an item that a transaction only checks."""
+
+
+def _same_pointer(there: Pointer | None, read: Pointer | None) -> bool:
+    """True if the pointer is the one that was read: versions restart when a pointer is deleted, positions never
+    repeat."""
+    if there is None or read is None:
+        return there is read
+    return (there.version, there.position) == (read.version, read.position)
 
 
 def _name_of(pointer: Pointer) -> KeyName:

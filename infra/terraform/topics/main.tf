@@ -42,26 +42,30 @@ resource "kafka_topic" "shards" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms"     = "3600000"
-    "segment.ms"       = "3600000"
-    "compression.type" = "producer"
+    "retention.ms"                   = "3600000"
+    "segment.ms"                     = "3600000"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
   }
 }
 
-# Deleted or emptied by hand while a batch is being tidied up, it lets that batch be delivered twice.
+# Deleted or emptied by hand while a batch awaits cleanup, it lets that batch be delivered twice. The number of its Kafka
+# partitions does not depend on that of the shards: markers go by incarnation and slot.
 resource "kafka_topic" "deliveries" {
   name               = "${var.cluster}-deliveries"
-  partitions         = var.shards
+  partitions         = 64
   replication_factor = var.replicas
 
   config = {
-    "cleanup.policy"            = "compact"
-    "segment.bytes"             = "4194304"
-    "segment.ms"                = "3600000"
-    "min.cleanable.dirty.ratio" = "0.1"
-    "max.message.bytes"         = "2097152"
-    "min.insync.replicas"       = "2"
-    "compression.type"          = "producer"
+    "cleanup.policy"                 = "compact"
+    "segment.bytes"                  = "4194304"
+    "segment.ms"                     = "3600000"
+    "min.cleanable.dirty.ratio"      = "0.1"
+    "max.message.bytes"              = "2097152"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
   }
 
   lifecycle {
@@ -77,11 +81,12 @@ resource "kafka_topic" "commands" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms"           = "604800000"
-    "message.timestamp.type" = "LogAppendTime"
-    "max.message.bytes"      = "1000000"
-    "min.insync.replicas"    = "2"
-    "compression.type"       = "producer"
+    "retention.ms"                   = "604800000"
+    "message.timestamp.type"         = "LogAppendTime"
+    "max.message.bytes"              = "1000000"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
   }
 }
 
@@ -91,9 +96,10 @@ resource "kafka_topic" "dead_letters" {
   replication_factor = var.replicas
 
   config = {
-    "retention.ms"        = "2592000000"
-    "max.message.bytes"   = "4194304"
-    "min.insync.replicas" = "2"
-    "compression.type"    = "producer"
+    "retention.ms"                   = "2592000000"
+    "max.message.bytes"              = "4194304"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
   }
 }
