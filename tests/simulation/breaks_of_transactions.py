@@ -93,6 +93,11 @@ def end_and_forget(self: GroupCommit, role: Any, slot: Any, sent: Any, entries: 
     slot.untidied.clear()
 
 
+def end_and_forget_what_was_dropped(self: GroupCommit, role: Any, slot: Any, sent: Any, entries: Any) -> None:
+    _end(self, role, slot, sent, entries)
+    slot.untidied = {place: entry for place, entry in slot.untidied.items() if entry.receipt is not None}
+
+
 def one_key(name: SlotName) -> bytes:
     return marker_value.marker_key(name.incarnation, 0)
 
@@ -195,11 +200,13 @@ def complete_whatever_is_open(self: MarkerReading, view: View, barrier: int) -> 
     return True
 
 
-async def settle_none(self: HostPublisher, incarnation: Any, *, slots: int) -> None:
-    return None
-
-
 # --- refusals
+
+
+def refuse_and_land_at_once(self: GroupCommit, row: Any, refusal: Any) -> None:
+    """The row is read again before its retry is written."""
+    _spawn_refusal(self, row, refusal)
+    row.lease.in_flight.remove([row.position], unsent=True)
 
 
 def refuse_only_the_row(self: GroupCommit, role: Any, sent: Any, records: Any, refusals: Any) -> None:
@@ -223,6 +230,7 @@ _transact = GroupCommit._transact
 _resolve = GroupCommit._resolve
 _end = GroupCommit._end
 _enqueue = GroupCommit.enqueue
+_spawn_refusal = GroupCommit._spawn_refusal
 _open_slot = GroupCommit._open_slot
 _after_healing = GroupCommit._after_healing
 _commit = HostSlotProducer._commit

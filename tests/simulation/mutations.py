@@ -177,6 +177,12 @@ _TRANSACTIONS: Final = (
         (GroupCommit, "_end", breaks_of_transactions.end_and_forget),
     ),
     _chance(
+        "marker without what was dropped",
+        Theme.DEADLINES,
+        150,
+        (GroupCommit, "_end", breaks_of_transactions.end_and_forget_what_was_dropped),
+    ),
+    _chance(
         "one marker key for all slots", Theme.BROKERS, 100, (kafka_host, "marker_key", breaks_of_transactions.one_key)
     ),
     _chance(
@@ -190,13 +196,6 @@ _TRANSACTIONS: Final = (
         Theme.BROKERS,
         100,
         (MarkerReading, "is_complete", breaks_of_transactions.complete_whatever_is_open),
-    ),
-    _chance(
-        "hint to an uncommitted marker",
-        Theme.BROKERS,
-        100,
-        (GroupCommit, "_open_slot", breaks_of_transactions.open_slot_with_hints),
-        (HostSlotProducer, "deliver", breaks_of_transactions.deliver_and_hint_early),
     ),
     _chance(
         "dropped beside the transaction",
@@ -216,6 +215,14 @@ _TRANSACTIONS: Final = (
         20,
         (GroupCommit, "_refuse", breaks_of_transactions.refuse_only_the_row),
     ),
+    # The announced time keeps the row back, too.
+    _chance(
+        "refused row landed before its retry",
+        Theme.REFUSALS,
+        150,
+        (GroupCommit, "_spawn_refusal", breaks_of_transactions.refuse_and_land_at_once),
+        (ShardPass, "_forget_ended_waits", breaks_of_passes.announcements_forgotten),
+    ),
 )
 
 _PASSES: Final = (
@@ -225,15 +232,21 @@ _PASSES: Final = (
         40,
         (shard_pass, "firing_bound_ms", lambda *, now_ms, frontier_ms: max(now_ms, frontier_ms)),
     ),
-    _chance("rows in flight not left out", Theme.COMMITS, 40, (RowsInFlight, "positions", lambda self: frozenset())),
-    _chance("lanes of rows in flight go on", Theme.REFUSALS, 100, (RowsInFlight, "lanes", lambda self: frozenset())),
+    _chance("lanes of rows in flight go on", Theme.REFUSALS, 20, (RowsInFlight, "lanes", lambda self: frozenset())),
     _chance(
         "rows in flight left out when the answer comes",
         None,
         100,
         (ShardPass, "_new_planner", breaks_of_passes.left_out_when_the_answer_comes),
     ),
-    _chance("prefix up to now", Theme.PREFIX, 100, (ShardPass, "_new_planner", breaks_of_passes.prefix_up_to_now)),
+    # Their lanes wait, too; so each of the two rules alone keeps a row from being sent twice.
+    _chance(
+        "rows in flight not left out",
+        Theme.COMMITS,
+        40,
+        (RowsInFlight, "positions", lambda self: frozenset()),
+        (RowsInFlight, "lanes", lambda self: frozenset()),
+    ),
     _chance("waiting row is overtaken", Theme.REFUSALS, 20, (Planner, "block", breaks_of_passes.block_no_lane)),
     _chance("lane sent at once", Theme.PLAIN, 20, (AcknowledgedDelivery, "enqueue", breaks_of_passes.lane_at_once)),
     _chance("hold ignored", Theme.CANCELS, 120, (ShardPass, "_drop_holds", breaks_of_passes.holds_ignored)),
@@ -316,6 +329,12 @@ _CHANGES: Final = (
 MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES)
 
 RARE: Final = (
+    _scripted(
+        "hint to an uncommitted marker",
+        (GroupCommit, "_open_slot", breaks_of_transactions.open_slot_with_hints),
+        (HostSlotProducer, "deliver", breaks_of_transactions.deliver_and_hint_early),
+    ),
+    _scripted("prefix up to now", (ShardPass, "_new_planner", breaks_of_passes.prefix_up_to_now)),
     _scripted("only one slot initialised", _taking("fence", "init the last slot", "marker", "clean up", "own")),
     _scripted("marker before init", _taking("fence", "marker", "init", "clean up", "own")),
     _scripted("marker before the fence", _taking("marker", "fence", "init", "clean up", "own")),

@@ -199,6 +199,20 @@ def _one_slot(*triggers: Trigger) -> Script:
     return Script(profile(triggers=triggers, scan_interval_ms=4_000, lead_ms=6_000, one_slot=True))
 
 
+def an_owner_dies_when_the_offset_of_an_aborted_marker_is_stored() -> Script:
+    # The commit of "second" was asked for and never carried out; the next frontier is stored meanwhile. The marker of
+    # "first", which is not cleaned up, stands before that of "second".
+    script = Script(profile())
+    kafka = script.cluster.worlds.kafka
+    for key, due_s in (("first", 1.0), ("second", 1.4), ("third", 1.7)):
+        script.at(0.6, lambda key=key, due_s=due_s: script.create(key, due_s=due_s))  # type: ignore[misc]
+    script.delay_cleanup(0.95)
+    script.at(1.3, lambda: kafka.forced.update(commit=[99.0] * 5))
+    script.at(1.85, script.kill_owner)
+    script.at(1.9, kafka.forced.clear)
+    return script
+
+
 def _bad_and_good(script: Script) -> Script:
     script.at(0.9, lambda: script.create("bad", due_s=1.0, refused=1))
     script.at(0.9, lambda: script.create("good", due_s=1.0))
@@ -257,6 +271,16 @@ def an_incarnation_ends_before_what_was_acknowledged_is_cleaned_up() -> Script:
     script.at(0.6, lambda: script.create("sent", due_s=1.01, at_least_once=True))
     script.at(0.6, lambda: script.create("next", due_s=1.14))
     script.at(1.03, lambda: script.cluster.fence(ShardId(0)))
+    return script
+
+
+def a_schedule_is_created_just_before_a_row_that_waits() -> Script:
+    # "bad" waits since 2.0; "first" was due when it was created, and stands before it; its wake-up is lost.
+    script = Script(profile(scan_interval_ms=1_000))
+    script.lose_wakeups()
+    script.at(0.9, lambda: script.create("bad", due_s=2.0, refused=99))
+    script.at(0.9, lambda: script.create("second", due_s=2.4, lane="lane"))
+    script.at(2.2, lambda: script.create("first", due_s=1.9, lane="lane"))
     return script
 
 
@@ -357,6 +381,7 @@ SCRIPTS = {
     "bound of the answer": an_answer_of_the_store_takes_until_a_later_row_is_due,
     "a retry an hour ahead applies": an_owner_s_clock_jumps_before_it_writes_a_retry,
     "only one slot initialised": an_owner_has_an_open_transaction_in_one_of_two_slots,
+    "hint to an uncommitted marker": an_owner_dies_when_the_offset_of_an_aborted_marker_is_stored,
     "marker before init": an_owner_delivers_between_its_successor_s_marker_and_init,
     "marker before the fence": an_owner_delivers_between_its_successor_s_marker_and_fence,
     "no recheck after a refusal": a_refused_owner_wakes_up_after_its_successor_delivered,
@@ -377,6 +402,7 @@ SCRIPTS = {
     "fence after the marker": a_refused_owner_goes_on_while_its_successor_takes_over,
     "taker not checked at take-over": a_taker_is_fenced_and_swept_before_it_owns_anything,
     "acknowledged rows forgotten at the end": an_incarnation_ends_before_what_was_acknowledged_is_cleaned_up,
+    "prefix up to now": a_schedule_is_created_just_before_a_row_that_waits,
     "wake-up leaves the prefix": a_schedule_is_created_within_the_blocked_prefix,
     "wake-up opens the prefix between passes": a_schedule_is_created_within_the_prefix_while_a_pass_reads_behind_it,
     "cancel goes on with the next schedule of its key": a_cancel_s_answer_is_lost_and_its_key_used_again,

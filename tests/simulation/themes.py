@@ -62,8 +62,11 @@ class _Recipe:
     """So often, about, a broker is deposed."""
     pause_s: float | None = None
     """So often, about, a topic is paused."""
+    jump_s: float | None = None
+    """So often, about, a clock jumps."""
 
 
+JUMPS_MS: Final = (-1_900.0, 1_900.0, 5_000.0, 3_600_000.0)
 TIDYING: Final = ("put_outcomes", "put_outcomes_if_absent", "delete_rows")
 """Delivered rows await cleanup for long."""
 _BUSY: Final = {"schedules": 28, "shards": 1, "session_s": 1.0}
@@ -127,6 +130,7 @@ _RECIPES: Final = {
         share=0.25,
         values=_BUSY | {"clock_offset_ms": 1_500.0, "cancels": 0.95, "crowded": 0.2, "refused": 0.0, "lead_ms": 20},
         rebalance_s=0.6,
+        jump_s=6.0,
     ),
     Theme.LATE: _Recipe(
         operations=("cancel", "commit", "hold", "drop_hold"),
@@ -210,17 +214,17 @@ _RECIPES: Final = {
         values=_BUSY
         | {
             "faults_end_s": 18.0,
-            "lanes": 8,
-            "past": 0.4,
-            "past_s_max": 8.0,
+            "lanes": 4,
+            "past": 0.5,
+            "past_s_max": 3.0,
             "refused": 0.2,
             "cancels": 0.3,
             "clock_offset_ms": 0.0,
             "scan_interval_ms": 1_000,
             "prefix_rows": 1,
-            "kafka": KafkaFaults(wakeup_lost=0.5),
+            "kafka": KafkaFaults(wakeup_lost=0.9),
         },
-        pause_s=2.0,
+        pause_s=1.5,
     ),
     Theme.COMMANDS: _Recipe(
         operations=("commit_offsets", "commit_offsets", "fetch", "send", "create", "reschedule", "cancel"),
@@ -265,6 +269,7 @@ def _draw(rng: random.Random, theme: Theme | None) -> Profile:
         *_again_and_again(rng, Act.REBALANCE, recipe.rebalance_s, end_s=end_s),
         *_again_and_again(rng, Act.DEPOSE, recipe.depose_s, end_s=end_s),
         *_again_and_again(rng, Act.PAUSE_TOPIC, recipe.pause_s, end_s=end_s),
+        *_again_and_again(rng, Act.JUMP, recipe.jump_s, end_s=end_s),
     )
     return replace(profile, sore=sore, faults=faults, **recipe.values)
 
@@ -276,6 +281,7 @@ def _again_and_again(rng: random.Random, act: Act, every_s: float | None, *, end
     at_s = rng.uniform(0.5, 1.5)
     while at_s < end_s:
         for_s = rng.choice([0.05, 0.2, 0.6, 2.5])
-        found.append(Fault(at_s=at_s, act=act, node=0, for_s=for_s, amount=float(rng.randrange(12))))
+        amount = rng.choice(JUMPS_MS) if act is Act.JUMP else float(rng.randrange(12))
+        found.append(Fault(at_s=at_s, act=act, node=rng.randrange(2), for_s=for_s, amount=amount))
         at_s += rng.expovariate(1 / every_s)
     return found
