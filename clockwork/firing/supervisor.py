@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from clockwork.concurrency import Backoff
@@ -235,10 +236,10 @@ class Work:
         try:
             async with asyncio.TaskGroup() as self._group:
                 background = [
-                    self._begin(self.deliver(), "delivery"),
-                    self._begin(self.takeover.run(), "take-over"),
-                    self._begin(self._watch_own_item(), "own-item"),
-                    self._begin(self._sweep(), "sweep"),
+                    self._begin(self.deliver, "delivery"),
+                    self._begin(self.takeover.run, "take-over"),
+                    self._begin(self._watch_own_item, "own-item"),
+                    self._begin(self._sweep, "sweep"),
                 ]
                 try:
                     while True:
@@ -282,12 +283,13 @@ class Work:
                 await backoff.wait()
         log.info("Incarnation started", extra={"event": "node.incarnation", "incarnation": self._own.id})
 
-    def _begin(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
-        """Starts a task whose failure ends the incarnation."""
+    def _begin(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        """Starts a task whose failure ends the incarnation. A function and not its coroutine, which would never be awaited
+        if the task is cancelled before its first step."""
 
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except BaseException:
@@ -332,8 +334,8 @@ class Work:
             self._owned[lease.shard] = _Owned(
                 lease=lease,
                 loop=loop,
-                passing=self._begin(loop.run(), f"shard-{lease.shard}"),
-                cleaning=self._begin(lease.cleanup.run(), f"cleanup-{lease.shard}"),
+                passing=self._begin(loop.run, f"shard-{lease.shard}"),
+                cleaning=self._begin(lease.cleanup.run, f"cleanup-{lease.shard}"),
                 changed=asyncio.Event(),
             )
         self._changed.set()
@@ -352,7 +354,7 @@ class Work:
             await asyncio.wait([previous])
             await loop.run()
 
-        owned.passing = self._begin(after_the_last_pass(owned.loop), f"shard-{owned.lease.shard}")
+        owned.passing = self._begin(partial(after_the_last_pass, owned.loop), f"shard-{owned.lease.shard}")
 
     def _on_tidied(self, shard: ShardId, tidied: Sequence[Completed]) -> None:
         self.group_commit.forget(tidied)
@@ -388,7 +390,7 @@ class Work:
 
     def _drain(self, shard: ShardId, owned: _Owned) -> None:
         owned.loop.stop()
-        owned.draining = self._begin(self._drain_and_release(shard, owned), f"drain-{shard}")
+        owned.draining = self._begin(partial(self._drain_and_release, shard, owned), f"drain-{shard}")
 
     async def _drain_and_release(self, shard: ShardId, owned: _Owned) -> None:
         """Waits until the shard is idle, however long that takes, then releases it. A next owner that waits in vain fences
