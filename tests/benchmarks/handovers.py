@@ -1,6 +1,8 @@
 """Hand-overs of shards under a load: after `kill -9`, to a node that joins, and through a rolling restart of three nodes.
 
-The load goes to a node that only accepts (`--role api`), so that no create waits for the nodes that come and go.
+The load goes to a node that only accepts (`--role api`), so that no create waits for the nodes that come and go. For
+`takeover` and `handover` all of it is created before: what is measured is the change of hands, and not what creates leave
+of two cores.
 
     takeover      kill -9 of the owner of 64 shards, 30 times: from the kill until the last of its shards has delivered
                   something that was due in the meantime
@@ -19,7 +21,7 @@ from clockwork.domain.schedule import OrderingKey
 from clockwork.domain.sharding import shard_of
 from tests.benchmarks.figures import Finding, Goal, quantile
 from tests.benchmarks.steady import CLIENT_KAFKA_PARTITIONS, Contender, load
-from tests.benchmarks.world import Bench, delivered, shards_of, started
+from tests.benchmarks.world import Bench, delivered, shards_of, sleep_until, started
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import Arrived, read_all
 from tests.support.waiting import until
@@ -27,7 +29,15 @@ from tests.support.waiting import until
 SHARDS: Final = 64
 RATE: Final = 100
 KILLS: Final = 30
-KILL_RATE: Final = 200
+AHEAD_MS: Final = 8_000
+"""From the creates until the first of them is due: they are created, and the machine is calm again."""
+BATCH: Final = 50
+HAND_OVER_S: Final = 30
+KILL_SPREAD_MS: Final = 5_000
+KILL_SETTLED_MS: Final = 4_000
+"""After the last due time, before the records are read."""
+KILL_SCHEDULES: Final = 600
+"""Due evenly within that time: some two in each shard while its owner is missed."""
 SESSION_MS: Final = 2_000
 """Brokers take 6 s and more unless configured otherwise, as the local one is. What comes on top does not depend on it."""
 BEYOND_SESSION_MS: Final = 500.0
@@ -51,16 +61,15 @@ async def after_kills(bench: Bench) -> None:
             victim = nodes.pop(number % 2)
             its_shards = await victim.shards()
             prefix = f"kill{number}"
-            async with asyncio.TaskGroup() as group:
-                seconds = (SESSION_MS + 8_000) / 1_000
-                before = await delivered(nodes[0])
-                group.create_task(load(world, KILL_RATE, prefix, seconds=seconds, ahead_ms=500), name="load")
-                await _until_delivers(nodes[0], before)
-                # Not in step with anything: heartbeats, scans, due times.
-                await asyncio.sleep(0.5 + 0.037 * number)
-                killed_ms = now_ms()
-                await victim.process.kill()
-                await _until_empty_of(world, nodes[0])
+            created_ms = now_ms()
+            rate = KILL_SCHEDULES * 2.0
+            await load(world, rate, prefix, seconds=0.5, ahead_ms=AHEAD_MS, spread_ms=KILL_SPREAD_MS, batch=BATCH)
+            # Not in step with anything: heartbeats, scans, due times.
+            await sleep_until(created_ms + AHEAD_MS + 1_500 + 37 * number)
+            killed_ms = now_ms()
+            await victim.process.kill()
+            await _until_empty_of(world, nodes[0])
+            await sleep_until(created_ms + AHEAD_MS + KILL_SPREAD_MS + KILL_SETTLED_MS)
             records = [r for r in await _records(world) if r.schedule_key.startswith(prefix)]
             last_ms = [
                 record.timestamp_ms - killed_ms
@@ -85,18 +94,25 @@ async def to_a_node_that_joins(bench: Bench) -> None:
             world = await _opened(bench, stack, shards=SHARDS)
             old = await started(world.cluster, role="worker")
             await old.until_works(SHARDS)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(load(world, RATE, f"hand{n}", seconds=30, ahead_ms=500), name="load")
-                await _until_delivers(old, 0)
-                await asyncio.sleep(CALM_S)
-                from_ms = now_ms()
-                new = await started(world.cluster, role="worker")
-                await new.until_works(SHARDS // 2)
-                await asyncio.sleep(CALM_S)
-                stopped_ms = now_ms()
-                await old.process.stop()
-                await new.until_works(SHARDS)
-                to_ms = now_ms()
+            await load(
+                world,
+                HAND_OVER_S * RATE / 2,
+                f"hand{n}",
+                seconds=2,
+                ahead_ms=AHEAD_MS,
+                spread_ms=HAND_OVER_S * 1_000,
+                batch=BATCH,
+            )
+            await _until_delivers(old, 0)
+            await asyncio.sleep(CALM_S)
+            from_ms = now_ms()
+            new = await started(world.cluster, role="worker")
+            await new.until_works(SHARDS // 2)
+            await asyncio.sleep(CALM_S)
+            stopped_ms = now_ms()
+            await old.process.stop()
+            await new.until_works(SHARDS)
+            to_ms = now_ms()
             records = await _until_all(world, f"hand{n}")
             for what, span in zip(latest, ((from_ms, stopped_ms), (stopped_ms, to_ms)), strict=True):
                 latest[what].append(max(_late_ms(records, from_ms=span[0], to_ms=span[1])))

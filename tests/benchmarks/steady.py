@@ -151,6 +151,7 @@ async def load(
     *,
     seconds: float,
     ahead_ms: int = 2_000,
+    spread_ms: int = 1_000,
     due_ms: int = 0,
     batch: int = 1,
 ) -> Mapping[str, int]:
@@ -165,6 +166,7 @@ async def load(
             "rate": rate / LOADERS,
             "seconds": seconds,
             "ahead-ms": ahead_ms,
+            "spread-ms": spread_ms,
             "due-ms": due_ms,
             "batch": batch,
         }
