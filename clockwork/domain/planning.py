@@ -16,8 +16,8 @@ Rows in flight are bounded for each destination, so that one that answers nothin
 
     healthy   up to `TOPIC_ROWS_MAX`; then the pass ends and waits: reading on behind a long backlog that is being delivered
               would cost a read of all of it for each batch
-    slow      its oldest row is in flight for a second, or it is probed after a refusal: `PROBE_ROWS_MAX` rows; the others
-              wait, and the pass reads on past them
+    slow      rows of it are in flight and none has landed for a second, or it is probed after a refusal: `PROBE_ROWS_MAX`
+              rows; the others wait, and the pass reads on past them
 """
 
 from collections import Counter
@@ -46,10 +46,13 @@ ROOM_ROWS: Final = ENTRIES_MAX // 2
 one, then its own passes wait, and no other shard does."""
 TOPIC_ROWS_MAX: Final = ROOM_ROWS // 2
 """Rows of one destination in flight, of one shard: room for two full batches, and as much is left for the others."""
+SHARE_FREE_ROWS: Final = TOPIC_ROWS_MAX // 2
+"""The next pass of a healthy destination that has used up its share comes when no more than these are in flight. Each pass
+reads the rows in flight once more: one for each landing of a few rows would cost more than the deliveries."""
 PROBE_ROWS_MAX: Final = 50
 """The same for a slow destination: as many as a quick transaction takes."""
 SLOW_AFTER_MS: Final = 1_000
-"""A destination whose oldest row is in flight for longer is slow. The sends of a quick transaction have as long."""
+"""A destination with rows in flight, of which none lands for longer, is slow. A quick transaction's sends have as long."""
 
 PREFIX_LANES_MAX: Final = 10_000
 """Lanes that a blocked prefix remembers, some two megabytes for each shard."""
@@ -196,6 +199,8 @@ class Planner:
     """Stopped at a limit: there may be more to fire right now."""
     awaits_landing: bool = False
     """Rows wait for rows in flight."""
+    awaits_share: Destination | None = None
+    """The pass ended at this destination, which has as many rows in flight as it may have."""
     lanes_awaiting: set[Lane] = field(default_factory=set)
     """Lanes of rows that wait until rows in flight have landed, of their lane or of their destination."""
     skipped: BlockedPrefix | None = None
@@ -325,14 +330,16 @@ class Planner:
         slow = destination in self.slow
         if self.rows_in_flight.get(destination, 0) + self._planned[destination] >= self._rows_max(destination):
             self.lanes_awaiting.add(row.schedule.lane)
-            self.awaits_landing = True
-            if slow and self._planned[destination]:
-                # The next pass knows that it has its rows, and passes the others by.
-                self.full = True
             if not slow:
+                self.awaits_share = destination
                 # If nothing lands until then it is slow, and the next pass reads on past its rows.
                 self.waits_until_ms = earlier(self.waits_until_ms, self.bound_ms + SLOW_AFTER_MS)
-            return slow and not self.full
+                return False
+            self.awaits_landing = True
+            if self._planned[destination]:
+                # The next pass knows that it has its rows, and passes the others by.
+                self.full = True
+            return not self.full
         rate_limit = self.take_token(destination)
         if rate_limit is not None:
             # All that the destination may have is planned. The next pass knows of its wait and passes its rows by.

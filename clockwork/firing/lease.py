@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from clockwork.domain.destination import Destination
-from clockwork.domain.planning import BlockedPrefix
+from clockwork.domain.planning import SHARE_FREE_ROWS, BlockedPrefix
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.schedule import Lane
 from clockwork.domain.sharding import ShardId
@@ -24,8 +24,9 @@ class TopicInFlight:
     """The rows of one destination that are in flight."""
 
     rows: int
-    since_s: float
-    """Loop time at which the oldest of them was handed to delivery."""
+    still_since_s: float
+    """Loop time since which none of its rows has landed: at first that at which the oldest was handed to delivery. The age
+    of the oldest alone would not do: behind a long queue that moves, every row is old."""
 
 
 class RowsInFlight:
@@ -36,6 +37,8 @@ class RowsInFlight:
         """Called when rows have left and a pass may go on because of it; the shard's loop sets it."""
         self.awaited = False
         """True if the last pass found rows that wait for these, or could not take more rows because of them."""
+        self.awaited_share: Destination | None = None
+        """The destination at which the last pass ended, because its share of these rows was used up."""
         self.size_bytes = 0
         """Content of the rows, which is kept in memory."""
         self._rows: dict[Position, tuple[Lane | None, int]] = {}
@@ -43,6 +46,8 @@ class RowsInFlight:
         self._rows_of: Counter[Lane] = Counter()
         self._since_s: dict[Destination, dict[Position, float]] = {}
         """By destination, its rows, in the order in which they were handed over, and when."""
+        self._landed_s: dict[Destination, float] = {}
+        """When one of its rows last landed; only of the destinations above."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -60,6 +65,7 @@ class RowsInFlight:
 
     def remove(self, positions: Iterable[Position], *, unsent: bool = False) -> None:
         """The rows await cleanup, where they were added before this call; or, if `unsent`, are to be read again."""
+        now_s = asyncio.get_running_loop().time()
         for position in positions:
             lane, size_bytes = self._rows.pop(position, (None, 0))
             self.size_bytes -= size_bytes
@@ -70,10 +76,19 @@ class RowsInFlight:
                 del self._rows_of[lane]
             of_topic = self._since_s[lane[0]]
             del of_topic[position]
+            if not unsent:
+                self._landed_s[lane[0]] = now_s
             if not of_topic:
                 del self._since_s[lane[0]]
-        if unsent or self.awaited:
+                self._landed_s.pop(lane[0], None)
+        if unsent or self.awaited or self.share_is_free:
             self.on_landing()
+
+    @property
+    def share_is_free(self) -> bool:
+        """True if the destination whose share was used up may have a good part of it again."""
+        destination = self.awaited_share
+        return destination is not None and len(self._since_s.get(destination, ())) <= SHARE_FREE_ROWS
 
     def blocks(self, lane: Lane) -> bool:
         """True if rows of the lane are in flight now."""
@@ -90,7 +105,9 @@ class RowsInFlight:
     def topics(self) -> Mapping[Destination, TopicInFlight]:
         """The destinations of these rows; a copy, likewise."""
         return {
-            destination: TopicInFlight(len(since_s), next(iter(since_s.values())))
+            destination: TopicInFlight(
+                len(since_s), max(next(iter(since_s.values())), self._landed_s.get(destination, 0.0))
+            )
             for destination, since_s in self._since_s.items()
         }
 

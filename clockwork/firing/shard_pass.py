@@ -160,11 +160,14 @@ class ShardPass:
             return PassResult(fired=0, more_now=True, next_due_ms=None, waits_until_ms=None)
         self._hand_over(lease, deliveries)
         lease.in_flight.awaited = planner.awaits_landing or not self.has_room(lease)
+        lease.in_flight.awaited_share = planner.awaits_share
         self._report(lease, planner, len(deliveries))
         await self._push_pointers(lease, old_rows)
         return PassResult(
             fired=len(deliveries),
-            more_now=planner.full or (planner.awaits_landing and self._nothing_comes(lease, in_flight)),
+            more_now=planner.full
+            or (planner.awaits_landing and self._nothing_comes(lease, in_flight))
+            or lease.in_flight.share_is_free,
             next_due_ms=planner.next_due_ms,
             waits_until_ms=earlier(planner.waits_until_ms, planner.rate_limited_until_ms),
         )
@@ -238,7 +241,7 @@ class ShardPass:
                 planner.full = True
                 break
             after, rows_max = page.next_after, min(PAGE_ROWS_MAX, rows_max * 4)
-        lease.backlog = planner.full or planner.awaits_landing
+        lease.backlog = planner.full or planner.awaits_landing or planner.awaits_share is not None
         lease.blocked_lanes = planner.blocked | dict.fromkeys(planner.lanes_awaiting, planner.bound_ms)
         if not (rereads and planner.full and planner.deliveries):
             self._remember_prefix(lease, planner, now_ms)
@@ -252,7 +255,7 @@ class ShardPass:
         self._forget_ended_waits(lease, left_out, now_ms)
         topics = in_flight.topics()
         slow_before_s = asyncio.get_running_loop().time() - SLOW_AFTER_MS / 1_000
-        stuck = frozenset(topic for topic, state in topics.items() if state.since_s <= slow_before_s)
+        stuck = frozenset(topic for topic, state in topics.items() if state.still_since_s <= slow_before_s)
         rows_left = max(0, ROOM_ROWS - len(left_out))
         bytes_left = max(0, CLEANUP_BYTES_MAX - self._bytes_kept(lease))
         return Planner(

@@ -159,7 +159,7 @@ def test_a_healthy_topic_with_its_share_of_rows_in_flight_ends_the_pass_until_th
     planned = plan(rows, planner(rows_in_flight={Topic("orders"): TOPIC_ROWS_MAX - 1}))
 
     assert fired(planned) == rows[:1]
-    assert (planned.full, planned.awaits_landing) == (False, True)
+    assert (planned.full, planned.awaits_landing, planned.awaits_share) == (False, False, "orders")
     assert planned.waits_until_ms == BOUND_MS + SLOW_AFTER_MS, "by then it counts as slow"
 
 

@@ -15,7 +15,14 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
-from clockwork.domain.planning import PROBE_ROWS_MAX, ROOM_ROWS, SLOW_AFTER_MS, TOPIC_ROWS_MAX, PlannedDelivery
+from clockwork.domain.planning import (
+    PROBE_ROWS_MAX,
+    ROOM_ROWS,
+    SHARE_FREE_ROWS,
+    SLOW_AFTER_MS,
+    TOPIC_ROWS_MAX,
+    PlannedDelivery,
+)
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import (
     EXPIRED,
@@ -473,6 +480,49 @@ async def test_a_topic_that_answers_nothing_holds_up_others_of_its_shard_for_a_s
     await shard.passes(late_ms=SLOW_AFTER_MS)
     assert shard.handed_over == [other]
     assert shard.shard_pass.has_room(shard.lease)
+
+
+@in_virtual_time
+async def test_a_topic_whose_rows_land_is_healthy_however_old_those_behind_them_are() -> None:
+    # Else each pass would read on past a long queue that moves.
+    shard = Shard()
+    backlog = [in_lane(f"lane-{n}", topic="backlog") for n in range(2 * ROOM_ROWS)]
+    await shard.put(*backlog, in_lane("other"))
+    await shard.passes()
+    handed_over = shard.handed_over
+    await asyncio.sleep(0.6 * SLOW_AFTER_MS / 1_000)
+    shard.delivered(*backlog[:100])
+    await asyncio.sleep(0.6 * SLOW_AFTER_MS / 1_000)
+    await shard.passes(late_ms=round(1.2 * SLOW_AFTER_MS))
+    assert handed_over + shard.handed_over == backlog[: TOPIC_ROWS_MAX + 100]
+
+
+async def test_a_topic_that_has_used_up_its_share_is_passed_again_when_half_of_it_is_free() -> None:
+    shard = Shard()
+    backlog = [in_lane(f"lane-{n}", topic="backlog") for n in range(ROOM_ROWS)]
+    await shard.put(*backlog)
+    await shard.passes()
+    half = TOPIC_ROWS_MAX - SHARE_FREE_ROWS
+    shard.delivered(*backlog[: half - 1])
+    assert shard.landings == 0
+    shard.delivered(backlog[half - 1])
+    assert shard.landings == 1
+    await shard.one_pass()
+    assert not shard.lease.in_flight.share_is_free
+
+
+async def test_a_share_that_becomes_free_during_the_pass_calls_for_another_at_once() -> None:
+    shard = Shard()
+    backlog = [in_lane(f"lane-{n}", topic="backlog") for n in range(ROOM_ROWS)]
+    await shard.put(*backlog)
+    await shard.passes()
+
+    async def land() -> None:
+        shard.store.on_page = None
+        shard.delivered(*backlog[:TOPIC_ROWS_MAX])
+
+    shard.store.on_page = land
+    assert (await shard.one_pass()).more_now
 
 
 async def test_a_topic_that_was_refused_is_probed_with_a_few_rows_and_others_go_on() -> None:
