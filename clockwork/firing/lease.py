@@ -47,7 +47,7 @@ class RowsInFlight:
         self._since_s: dict[Destination, dict[Position, float]] = {}
         """By destination, its rows, in the order in which they were handed over, and when."""
         self._landed_s: dict[Destination, float] = {}
-        """When one of its rows last landed; only of the destinations above."""
+        """By destination with rows in flight, when one of its rows last landed."""
 
     def __len__(self) -> int:
         return len(self._rows)
