@@ -9,6 +9,9 @@ CODE := clockwork infra tests
 # Checks and tests the alerts. An installed one: make check PROMTOOL=promtool
 PROMTOOL ?= $(VENV)/tools/promtool
 
+# A pooler in front of PostgreSQL: make pgbouncer. An installed one: make pgbouncer PGBOUNCER=pgbouncer
+PGBOUNCER ?= $(VENV)/tools/pgbouncer
+
 # The interpreter that makes the environment, e.g. `make setup PYTHON=/opt/python3.12/bin/python3`. Without it, the first
 # of these that runs and is new enough: `python3` may be older than 3.11 while `python3.11` stands beside it. 3.11 comes
 # first because constraints.txt is made with it.
@@ -23,14 +26,14 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim chaos fuzz bench check format format-check lint types imports rules tools charts examples audit sbom lock clean
+.PHONY: help setup run demo test sim chaos fuzz bench check pgbouncer format format-check lint types imports rules tools charts examples audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## the environment in .venv; done at once when it is up to date
 
-run: $(STAMP) ## one node with a real Kafka and DynamoDB Local, or STORE=memory; Ctrl-C ends all of it
+run: $(STAMP) ## one node with a real Kafka and DynamoDB Local, STORE=postgresql or memory; Ctrl-C ends all of it
 	@$(PY) -m infra.local.run $(if $(STORE),--store $(STORE)) $(ARGS)
 
 demo: $(STAMP) ## against the running node: create schedules, consume them, show lateness and order
@@ -43,18 +46,22 @@ sim: $(STAMP) ## all mutations caught, and many histories: make sim SEEDS=1000; 
 	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation $(ARGS))
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
-chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7
-	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7 STORE=postgresql
+	$(PY) -m tests.chaos.run --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
-fuzz: $(STAMP) ## bad input from everywhere, in memory and on real services: make fuzz MINUTES=5; SEED=7 for a round again
-	$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+fuzz: $(STAMP) ## bad input from everywhere, in memory and on real services: make fuzz MINUTES=5 SEED=7 STORE=postgresql
+	$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
 
-bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENARIO=drain QUICK=1; results in bench-results/
+bench: $(STAMP) ## speed beside a yardstick, on real services: make bench SCENARIO=drain QUICK=1 STORE=postgresql
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(ARGS)
+	$(PY) -m tests.benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(if $(STORE),--store $(STORE)) $(ARGS)
 
 check: $(STAMP) ## what CI runs: format, lint, types, import rules, alerts, every test; says where the time went
 	@$(PY) -m infra.check $(MAKE)
+
+pgbouncer: $(STAMP) ## the store's contracts on PostgreSQL behind PgBouncer in transaction mode, from Debian's package, without root
+	@sh infra/tools/pgbouncer.sh "$(PGBOUNCER)" $(VENV)/tools
+	CLOCKWORK_PGBOUNCER="$(PGBOUNCER)" $(PY) -m pytest -n 0 tests/contract -k pgbouncer $(ARGS)
 
 format: $(STAMP) ## write the code in its one form
 	$(VENV)/bin/ruff format $(CODE)

@@ -34,6 +34,13 @@ async def services() -> AsyncIterator["LocalServices"]:
         yield running
 
 
+@pytest.fixture(scope="session")
+async def postgres_url(services: "LocalServices") -> str:
+    """The database, for any schemas."""
+    await services.start_postgres()
+    return services.postgres_url
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that use the real services, directly or through another fixture, and runs their files last: a
     broken rule is known at once."""

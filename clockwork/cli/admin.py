@@ -7,10 +7,10 @@ from urllib.parse import quote
 import click
 
 from clockwork.cli import EXIT_CODES
-from clockwork.cli.backup import export_command, import_command
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.dead_letters import dead_letters
 from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
+from clockwork.cli.transfer import export_command, import_command
 from clockwork.schema.operations import FencedDocument, PausesDocument, ShardDocument, ShardsDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -18,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @click.group(cls=ServiceGroup, epilog=EXIT_CODES)
 def admin() -> None:
-    """Operate the service: shards, pauses, dead letters, backups."""
+    """Operate the service: shards, pauses, dead letters, moves to another store."""
 
 
 # --- pauses

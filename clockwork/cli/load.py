@@ -16,6 +16,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
@@ -29,7 +30,7 @@ from clockwork.cli.connection import Connection, ServiceCommand, connected
 from clockwork.cli.exit_codes import CONFLICT, REFUSED
 from clockwork.cli.render import one_line
 from clockwork.cli.values import strict_json
-from clockwork.client import CallFailed, Client, Conflict, Result, TooMany, Unavailable
+from clockwork.client import CallFailed, Conflict, Result, TooMany, Unavailable
 from clockwork.schema.schedule import DeliveryForm, ScheduleForm
 
 ROWS_AT_ONCE: Final = 1_000
@@ -54,8 +55,9 @@ class Row:
     """One row of the file: the schedule in it, or the reason why it cannot be read."""
 
     number: int
-    """From 1, without empty lines and CSV's first line."""
-    document: dict[str, Any] | None
+    """From 1, without empty lines and CSV's first line; in an export the number of its line."""
+    content: dict[str, Any] | bytes | None
+    """The schedule, or its JSON as it stands in the file; None: it cannot be read."""
     problem: str = ""
 
 
@@ -78,17 +80,20 @@ class FileRefused(ValueError):
 
 # --- rows
 
+ParseRows = Callable[[Iterator[str]], Iterator[Row]]
+"""Reads rows from the lines of a file. Raises: FileRefused."""
+
 
 class Rows:
     """The rows of an open file, and a digest of all lines that were read so far."""
 
-    def __init__(self, file: io.BufferedReader, row_format: RowFormat) -> None:
+    def __init__(self, file: io.BufferedReader, parse: ParseRows) -> None:
         """Raises: FileRefused."""
         check_is_text(file.peek())
         # Bytes that are not UTF-8 come as surrogates, which no UTF-8 gives, so that they are found in their row.
         self._lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._digest = hashlib.sha256()
-        self._rows = (csv_rows if row_format.is_csv else json_rows)(self._read_lines(), row_format)
+        self._rows = parse(self._read_lines())
 
     def __iter__(self) -> Iterator[Row]:
         """Raises: FileRefused."""
@@ -256,6 +261,8 @@ class Counts(BaseModel):
     created: int = 0
     repeated: int = 0
     """Accepted before."""
+    ended: int = 0
+    """Part of the repeated ones: they are not pending any more."""
     rejected: int = 0
     conflict: bool = False
     """One of the rejected met another schedule under its key."""
@@ -267,6 +274,7 @@ class Counts(BaseModel):
         if result is not None and result.error is None:
             self.created += result.status == 201
             self.repeated += result.status != 201
+            self.ended += result.schedule is not None and result.schedule.status != "pending"
             return
         self.rejected += 1
         self.conflict = self.conflict or (result is not None and isinstance(result.error, Conflict))
@@ -274,7 +282,8 @@ class Counts(BaseModel):
     def line(self) -> str:
         """A summary for people."""
         before = f", {self.settled_before} settled before" if self.settled_before else ""
-        return f"{self.created} created, {self.repeated} there already, {self.rejected} rejected{before}"
+        ended = f" ({self.ended} of them ended)" if self.ended else ""
+        return f"{self.created} created, {self.repeated} there already{ended}, {self.rejected} rejected{before}"
 
 
 class Mark(BaseModel):
@@ -298,8 +307,8 @@ class ProgressFile:
     def __init__(self, file: Path, meaning: dict[str, str | bool | None]) -> None:
         self._path = file.with_name(f"{file.name}.clockwork-progress")
         self._meaning = meaning
-        # A pipe has no place beside it, and is gone when it was read.
-        self._is_kept = file.is_file()
+        # A pipe has no place beside it, and is gone when it was read; nor has standard input that comes from a file.
+        self._is_kept = file.is_file() and Path("/dev") not in file.absolute().parents
 
     def read(self) -> Mark | None:
         """The mark of an earlier load with the same meaning."""
@@ -376,16 +385,38 @@ def load_command(
     """Create the schedules of FILE: JSON Lines or CSV in UTF-8."""
     is_csv = (format_ or ("csv" if file.suffix.lower() == ".csv" else "jsonl")) == "csv"
     row_format = RowFormat(is_csv=is_csv, client_id=client_id, topic=topic, json_data=json_data)
-    progress = ProgressFile(
-        file,
-        {"url": connection.url, "csv": is_csv, "clientId": client_id, "topic": topic, "jsonData": json_data},
-    )
+    meaning: dict[str, str | bool | None] = {
+        "url": connection.url, "csv": is_csv, "clientId": client_id, "topic": topic, "jsonData": json_data
+    }  # fmt: skip
+    parse = partial(csv_rows if is_csv else json_rows, row_format=row_format)
+    with connection.client() as client:
+        counts = load_file(
+            file, parse, client.create_many, meaning=meaning, noun="row", rejected=rejected, from_start=from_start
+        )
+    end_with(counts)
+
+
+def load_file(
+    file: Path,
+    parse: ParseRows,
+    create: Callable[[Iterable[Any]], Iterable[Result]],
+    *,
+    meaning: dict[str, str | bool | None],
+    noun: str,
+    rejected: IO[str] | None,
+    from_start: bool,
+) -> Counts:
+    """Sends all rows of a file that an earlier load with this meaning has not settled, and tells of each rejected one, named
+    by the noun and its number.
+
+    Raises: click.UsageError, about the file; CallFailed.
+    """
+    progress = ProgressFile(file, meaning)
     counts = Counts()
     with ExitStack() as stack:
-        client = stack.enter_context(connection.client())
         try:
-            rows = _open_rows(stack, file, row_format, None if from_start else progress.read(), counts)
-            _load(client, rows, progress, counts, rejected)
+            rows = _open_rows(stack, file, parse, None if from_start else progress.read(), counts)
+            _load(create, rows, progress, counts, noun, rejected)
         except FileRefused as error:
             raise click.UsageError(f"{file}: {error}") from error
         except CallFailed:
@@ -394,15 +425,20 @@ def load_command(
     click.echo(counts.line())
     # With rejected rows too: the next load sends all rows again, and finds whether they are accepted by then.
     progress.remove()
+    return counts
+
+
+def end_with(counts: Counts) -> None:
+    """Ends the command with its exit code."""
     if counts.rejected:
         raise click.exceptions.Exit(CONFLICT if counts.conflict else REFUSED)
 
 
-def _open_rows(stack: ExitStack, file: Path, row_format: RowFormat, mark: Mark | None, counts: Counts) -> Rows:
+def _open_rows(stack: ExitStack, file: Path, parse: ParseRows, mark: Mark | None, counts: Counts) -> Rows:
     """Opens the file behind the rows that the mark says are settled, if it still begins with them. Raises: FileRefused."""
 
     def opened() -> Rows:
-        return stack.enter_context(closing(Rows(stack.enter_context(file.open("rb")), row_format)))
+        return stack.enter_context(closing(Rows(stack.enter_context(file.open("rb")), parse)))
 
     rows = opened()
     if mark is None:
@@ -414,7 +450,14 @@ def _open_rows(stack: ExitStack, file: Path, row_format: RowFormat, mark: Mark |
     return rows
 
 
-def _load(client: Client, rows: Rows, progress: ProgressFile, counts: Counts, rejected: IO[str] | None) -> None:
+def _load(
+    create: Callable[[Iterable[Any]], Iterable[Result]],
+    rows: Rows,
+    progress: ProgressFile,
+    counts: Counts,
+    noun: str,
+    rejected: IO[str] | None,
+) -> None:
     """Sends all rows, chunk by chunk. Raises: FileRefused; CallFailed, if any row has no answer: rows of earlier chunks are
     settled."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -423,20 +466,20 @@ def _load(client: Client, rows: Rows, progress: ProgressFile, counts: Counts, re
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("schedules", total=None, completed=settled)
         while chunk := list(islice(rows, ROWS_AT_ONCE)):
-            for row, result in _send(client, chunk):
+            for row, result in _send(create, chunk):
                 counts.add(result)
                 problem = row.problem if result is None else str(result.error) if result.error is not None else None
                 if problem is not None:
-                    click.echo(f"row {row.number}: {one_line(problem)}", file=rejected, err=rejected is None)
+                    click.echo(f"{noun} {row.number}: {one_line(problem)}", file=rejected, err=rejected is None)
                 bar.advance(task)
             settled += len(chunk)
             progress.write(settled, rows.digest(), counts)
 
 
-def _send(client: Client, chunk: list[Row]) -> Iterable[tuple[Row, Result | None]]:
+def _send(create: Callable[[Iterable[Any]], Iterable[Result]], chunk: list[Row]) -> Iterable[tuple[Row, Result | None]]:
     """Creates the schedules of these rows; None is the result of a row that cannot be read. Raises: CallFailed."""
-    sent = [(row, row.document) for row in chunk if row.document is not None]
-    results = client.create_many(document for _, document in sent)
+    sent = [(row, row.content) for row in chunk if row.content is not None]
+    results = create(content for _, content in sent)
     found = {row.number: result for (row, _), result in zip(sent, results, strict=True)}
     for result in found.values():
         if isinstance(result.error, Unavailable | TooMany):

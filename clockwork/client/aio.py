@@ -31,6 +31,8 @@ from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocumen
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
 """Statuses of a batch as a whole that one of its items may be the cause of."""
+_HEAD: Final = b'{"schedules":['
+"""The body of a batch, up to its items."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +144,19 @@ class AsyncClient:
         async for result in self._batches("/schedules/cancel", items, batch_items_max):
             yield result
 
+    async def import_many(
+        self, exported: Iterable[bytes], *, exported_at_ms: int, batch_items_max: int = BATCH_ITEMS_MAX
+    ) -> AsyncIterator[Result]:
+        """Imports pending schedules of another cluster, for operators, as `create_many` creates them. Each is JSON, as
+        `clockwork admin export` writes it; it keeps its place in its lane, its version and its delivery id.
+        `exported_at_ms`: the time that it says it began at, in epoch milliseconds.
+
+        Raises: CallFailed, as `create_many`; Conflict: the export is older than the service keeps outcomes.
+        """
+        head = b'{"exportedAt":%d,"schedules":[' % exported_at_ms
+        async for result in self._batches("/admin/schedules", exported, batch_items_max, head):
+            yield result
+
     async def list(self, client_id: str, **filters: Unpack[ListFilters]) -> AsyncIterator[ScheduleDocument]:
         """Lists a client's schedules, each key once; may lag by 5 s. Raises: NotSupported: the service keeps no index to
         list from."""
@@ -166,18 +181,18 @@ class AsyncClient:
                 return
 
     async def _batches(
-        self, path: str, items: Iterable[bytes | InvalidSchedule], items_max: int
+        self, path: str, items: Iterable[bytes | InvalidSchedule], items_max: int, head: bytes = _HEAD
     ) -> AsyncIterator[Result]:
         if not 1 <= items_max <= BATCH_ITEMS_MAX:
             raise ValueError(f"batch_items_max: should be 1 to {BATCH_ITEMS_MAX}")
         first = 0
         for batch in batches(items, items_max=items_max, bytes_max=BATCH_BYTES_MAX):
-            results = await self._settle(path, dict(enumerate(batch, first)))
+            results = await self._settle(path, head, dict(enumerate(batch, first)))
             for index in range(first, first + len(batch)):
                 yield results[index]
             first += len(batch)
 
-    async def _settle(self, path: str, batch: Mapping[int, bytes | InvalidSchedule]) -> dict[int, Result]:
+    async def _settle(self, path: str, head: bytes, batch: Mapping[int, bytes | InvalidSchedule]) -> dict[int, Result]:
         """Sends a batch and returns the result of each item, by index. Items that are not settled are sent again, as single
         calls are."""
         results = {index: _failed(index, item) for index, item in batch.items() if not isinstance(item, bytes)}
@@ -187,7 +202,7 @@ class AsyncClient:
             if not waiting:
                 break
             try:
-                results |= await self._send(path, waiting)
+                results |= await self._send(path, head, waiting)
             except CallFailed as error:
                 if attempt == 1:
                     raise
@@ -199,11 +214,11 @@ class AsyncClient:
                 break
         return results
 
-    async def _send(self, path: str, items: Mapping[int, bytes]) -> dict[int, Result]:
+    async def _send(self, path: str, head: bytes, items: Mapping[int, bytes]) -> dict[int, Result]:
         """Sends items in one request. A request that is refused as a whole is halved, until the items that it is refused
         for are alone: they fail, and the others do not."""
         try:
-            body = b'{"schedules":[' + b",".join(items.values()) + b"]}"
+            body = head + b",".join(items.values()) + b"]}"
             answer = await self._http.request("POST", path, body=body, items=len(items))
         except InvalidSchedule as error:
             if error.status not in _REFUSED_FOR_AN_ITEM:
@@ -215,7 +230,7 @@ class AsyncClient:
             found: dict[int, Result] = {}
             for half in halves:
                 try:
-                    found |= await self._send(path, {index: items[index] for index in half})
+                    found |= await self._send(path, head, {index: items[index] for index in half})
                 except CallFailed as failed:
                     # The other half may have its results.
                     found |= {index: _failed(index, failed) for index in half}

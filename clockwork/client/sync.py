@@ -109,6 +109,12 @@ class Client:
     ) -> Iterator[Result]:
         return self._each(self._client.cancel_many(keys, batch_items_max=batch_items_max))
 
+    def import_many(
+        self, exported: Iterable[bytes], *, exported_at_ms: int, batch_items_max: int = BATCH_ITEMS_MAX
+    ) -> Iterator[Result]:
+        values = self._client.import_many(exported, exported_at_ms=exported_at_ms, batch_items_max=batch_items_max)
+        return self._each(values)
+
     def list(self, client_id: str, **filters: Unpack[ListFilters]) -> Iterator[ScheduleDocument]:
         return self._each(self._client.list(client_id, **filters))
 

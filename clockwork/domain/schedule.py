@@ -120,6 +120,19 @@ class NewSchedule(ScheduleContent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedSchedule:
+    """A pending schedule of another store: it keeps its position, and everything that its acceptance there has given it."""
+
+    new: NewSchedule
+    """Its content, and the digest of its create there."""
+    position: Position
+    created_at_ms: int
+    version: int
+    delivery_id: str
+    rearmed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule(ScheduleContent):
     """A schedule as it was accepted. Written once, never changed."""
 

@@ -62,7 +62,7 @@ class BatchHandlers:
             traceparent=single_header(request, TRACEPARENT),
         )
         items = await self._read(request, read)
-        return await _answer(await self.requests.create_batch(principal_of(request), items))
+        return await batch_response(await self.requests.create_batch(principal_of(request), items))
 
     @route(
         "POST",
@@ -76,14 +76,15 @@ class BatchHandlers:
     )
     async def cancel(self, request: web.Request) -> web.Response:
         items = await self._read(request, read_key)
-        return await _answer(await self.requests.cancel_batch(principal_of(request), items))
+        return await batch_response(await self.requests.cancel_batch(principal_of(request), items))
 
     async def _read(self, request: web.Request, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
         body = await body_of(request, bytes_max=self.body_bytes_max)
         return await read_json(body, partial(read_items, read=read))
 
 
-async def _answer(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
+async def batch_response(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
+    """One result for each item, in their order."""
     return await json_list_response("results", _documents(results))
 
 

@@ -1,6 +1,5 @@
 """GET /schedules and GET /schedule/{clientId}/{scheduleKey}/history: the answers that come page by page."""
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,14 +16,8 @@ from clockwork.requests.service import RequestService
 from clockwork.schema import problems
 from clockwork.schema.render import render_history, render_schedule
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, HistoryDocument, PageDocument, client_id_of, key_of, topic_of
-from clockwork.schema.times import time_ms_of_input
 
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _STATUSES: Final = ", ".join(status.value for status in Status)
-
-
-def _time(text: str) -> int:
-    return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
 
 
 def _status(text: str) -> Status:
@@ -34,7 +27,6 @@ def _status(text: str) -> Status:
         raise ValueError(f"should be one of {_STATUSES}") from error
 
 
-_TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
 _LIST_PARAMETERS: Final = (
     Parameter(
         name="clientId",
@@ -57,8 +49,7 @@ _LIST_PARAMETERS: Final = (
         schema={"type": "string"},
         parse=key_of,
     ),
-    Parameter(name="dueFrom", description="Due at this time or later.", schema=_TIME, parse=_time),
-    Parameter(name="dueTo", description="Due before this time.", schema=_TIME, parse=_time),
+    *queries.DUE,
     *queries.PAGING,
 )
 

@@ -18,10 +18,12 @@ from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, Handler, add_routes, route
 from clockwork.http.shards import ShardHandlers
+from clockwork.http.transfer import TransferHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
+from clockwork.requests.service import RequestService
 from clockwork.schema import json as json_body
 from clockwork.schema.operations import PausesDocument
 from clockwork.schema.schedule import client_id_of, topic_of
@@ -38,12 +40,15 @@ class AdminParts:
     scan: PendingScan
 
 
-def add_admin_routes(app: web.Application, parts: AdminParts) -> None:
+def add_admin_routes(
+    app: web.Application, parts: AdminParts, requests: RequestService, *, cluster: str, body_bytes_max: int
+) -> None:
     """All calls under /admin."""
     pauses = PauseHandlers(pausing=parts.pausing)
     letters = LetterHandlers(letters=parts.letters, discards=parts.discards)
-    shards = ShardHandlers(survey=parts.survey, scan=parts.scan)
-    for handlers in (pauses, letters, shards):
+    shards = ShardHandlers(survey=parts.survey)
+    transfer = TransferHandlers(scan=parts.scan, requests=requests, cluster=cluster, body_bytes_max=body_bytes_max)
+    for handlers in (pauses, letters, shards, transfer):
         add_routes(app, handlers, wrap=_for_admins)
 
 

@@ -18,6 +18,7 @@ from clockwork.domain.position import LAST, Position
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.http.routes import Parameter
 from clockwork.schema import json as json_body
+from clockwork.schema.times import time_ms_of_input
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
@@ -81,6 +82,20 @@ PAGING: Final = (
         description="Cursor of the page before; only with the same other parameters.",
         schema={"type": "string"},
     ),
+)
+
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def _time(text: str) -> int:
+    return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
+
+
+_TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
+DUE: Final = (
+    Parameter(name="dueFrom", description="Due at this time or later.", schema=_TIME, parse=_time),
+    Parameter(name="dueTo", description="Due before this time.", schema=_TIME, parse=_time),
 )
 
 

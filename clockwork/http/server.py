@@ -74,7 +74,9 @@ def make_app(
         for handlers in (schedules, batches, ListHandlers(requests=requests)):
             add_routes(app, handlers)
         if admin is not None:
-            admin_calls.add_admin_routes(app, admin)
+            admin_calls.add_admin_routes(
+                app, admin, requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
+            )
     add_routes(app, node)
     openapi.add_pages(app)
     return app

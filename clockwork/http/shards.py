@@ -1,33 +1,20 @@
-"""The calls under /admin/shards, and GET /admin/schedules: the shards and their pending schedules."""
+"""The calls under /admin/shards."""
 
-import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
-from clockwork.access.gate import principal_of
 from clockwork.domain.ownership import NodeState
-from clockwork.domain.position import LAST, Position
-from clockwork.domain.rights import Right
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import FieldError, Forbidden, InvalidInput
-from clockwork.http import query as queries
 from clockwork.http.body import Refusal, path_parameter
-from clockwork.http.responses import json_list_response
 from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, problem, route
-from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor
 from clockwork.operations.shards import FencedOwner, NoOwner, ShardAdmin, ShardView
 from clockwork.schema import json as json_body
-from clockwork.schema.operations import FencedDocument, PendingDocument, ShardsDocument
+from clockwork.schema.operations import FencedDocument, ShardsDocument
 from clockwork.schema.problems import Problem
-from clockwork.schema.render import render_schedule
-
-_SHARD_BYTES: Final = 4
-_POSITION_BYTES: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +22,6 @@ class ShardHandlers:
     """The calls about shards."""
 
     survey: ShardAdmin
-    scan: PendingScan
 
     @route(
         "GET",
@@ -74,33 +60,6 @@ class ShardHandlers:
                 raise Refusal(shard_not_owned(shard))
             case FencedOwner(owner=owner, shards=shards):
                 return _json(_owner_members(owner) | {"incarnation": owner.incarnation, "shards": shards})
-
-    @route(
-        "GET",
-        "/admin/schedules",
-        name="scanPending",
-        tag=ADMIN,
-        summary="All pending schedules",
-        description=(
-            "Schedules of the clients that the key covers, for which it also needs the right `read`; shard after shard. "
-            "Each as it was at its own moment; one that is changed meanwhile may be listed or not. A page may be short, or "
-            "empty, before the end."
-        ),
-        parameters=queries.PAGING,
-        answers={200: Answer(description="A page.", model=PendingDocument), **ADMIN_CALL},
-    )
-    async def schedules(self, request: web.Request) -> web.Response:
-        principal = principal_of(request)
-        if Right.READ not in principal.rights:
-            # The content of schedules belongs to their clients; the right `admin` does not cover it.
-            raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
-        given = queries.read_query(request, queries.PAGING)
-        start = _decode_cursor(given.get("cursor"), shards=self.survey.count)
-        page = await self.scan.page(start, limit=given.get("limit", queries.LIMIT_DEFAULT))
-        documents = (render_schedule(view) for view in page.views if principal.clients.cover(view.client_id))
-        return await json_list_response(
-            "schedules", documents, unreadable=page.unreadable, cursor=_encode_cursor(page.next_from)
-        )
 
 
 def shard_not_owned(shard: ShardId) -> Problem:
@@ -142,27 +101,3 @@ def _owner_members(owner: NodeState) -> dict[str, Any]:
 
 def _json(document: Any) -> web.Response:
     return web.Response(body=json_body.compact(document), content_type="application/json")
-
-
-def _encode_cursor(place: ScanCursor | None) -> str | None:
-    if place is None:
-        return None
-    parts = place.shard.to_bytes(_SHARD_BYTES, "big") + (place.after or 0).to_bytes(_POSITION_BYTES, "big")
-    return base64.urlsafe_b64encode(parts).decode()
-
-
-def _decode_cursor(cursor: str | None, *, shards: int) -> ScanCursor:
-    if cursor is None:
-        return SCAN_START
-    try:
-        parts = base64.b64decode(cursor, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _refused() from error
-    shard, after = int.from_bytes(parts[:_SHARD_BYTES], "big"), int.from_bytes(parts[_SHARD_BYTES:], "big")
-    if len(parts) != _SHARD_BYTES + _POSITION_BYTES or shard >= shards or after > LAST:
-        raise _refused()
-    return ScanCursor(shard=ShardId(shard), after=Position(after) if after else None)
-
-
-def _refused() -> InvalidInput:
-    return InvalidInput([FieldError("cursor", "is not one that was given out")])

@@ -70,6 +70,11 @@ def membership_of(consumer: AIOKafkaConsumer) -> tuple[int, str]:
     return consumer._coordinator.generation, consumer._coordinator.member_id
 
 
+def join_again(consumer: AIOKafkaConsumer) -> None:
+    """Makes the consumer join its group again, with new data of its subscription. It keeps its assignment meanwhile."""
+    consumer._coordinator.request_rejoin()
+
+
 async def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
     """Ends a consumer that `stop` could not end because Kafka does not answer: its tasks and connections."""
     names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")

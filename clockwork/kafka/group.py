@@ -10,13 +10,13 @@ as it does not know of it; even then a heartbeat that it confirms is only permis
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.client import CoordinationType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -36,6 +36,8 @@ BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=500)
 _CLIENT_ID: Final = re.compile(r"clockwork-ownership-([0-9a-f]{16})")
 _USER_DATA: Final = re.compile(rb"process=([0-9a-f]{16})\Z")
 """At the end of a member's metadata; no topic's name has an equals sign."""
+_WITHDRAWN: Final = b"withdrawn "
+"""The begin of the data of a member that wants no shards any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,18 +56,30 @@ def member_role(process: ProcessId) -> str:
     return f"ownership-{process}"
 
 
-def assignor_of(process: ProcessId) -> type[RangePartitionAssignor]:
-    """The range assignor, for a member that names its process in the data that go with its subscription.
+def assignor_of(process: ProcessId, withdrawn: Callable[[], bool]) -> type[RangePartitionAssignor]:
+    """The range assignor, for a member that names its process in the data that go with its subscription, and says there
+    whether it has withdrawn: then others get the shards, as long as there are others.
 
-    The client id names it as well, and is enough for most. But a static member that comes back within its session keeps
-    the client id of its first join (Kafka 4.1), so its dead process would be taken for a member, and the living one for
-    none. The data of the subscription are those of the last join; they cause no rebalance.
+    The client id names the process as well, and is enough for most. But a static member that comes back within its session
+    keeps the client id of its first join (Kafka 4.1), so its dead process would be taken for a member, and the living one
+    for none. The data of the subscription are those of the last join. Where the group's leader is a foreign or older
+    client, a member that has withdrawn gets shards all the same, and hands them over as it leaves.
     """
 
     class OwnershipAssignor(RangePartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
         @classmethod
         def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-            return ConsumerProtocolMemberMetadata(cls.version, list(topics), f"process={process}".encode())
+            said = (_WITHDRAWN if withdrawn() else b"") + f"process={process}".encode()
+            return ConsumerProtocolMemberMetadata(cls.version, list(topics), said)
+
+        @classmethod
+        def assign(
+            cls, cluster: Any, members: Mapping[str, ConsumerProtocolMemberMetadata]
+        ) -> dict[str, ConsumerProtocolMemberAssignment]:
+            takers = {name: each for name, each in members.items() if not each.user_data.startswith(_WITHDRAWN)}
+            given = super().assign(cluster, takers or members)
+            nothing = ConsumerProtocolMemberAssignment(cls.version, [], b"")
+            return {name: given.get(name, nothing) for name in members}
 
     return OwnershipAssignor
 

@@ -14,6 +14,10 @@ Guarantees of a rebalance, and their limits:
 - The group never waits for us: the callbacks return at once, and a runner that lost its shard drains while its new
   owner is already fencing it.
 
+An orderly stop begins with a withdrawal: the member joins once more and says that it wants no shards, works on until the
+others have them assigned, and releases them then, as at any other hand-over. If it left at once, its shards would lie idle
+until the others' next heartbeats.
+
 Records of the topic are wake-ups, read from the end of the log: those that come while a shard changes hands are lost,
 which costs one scan interval. Offsets are never committed.
 
@@ -37,7 +41,7 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Unreadable
-from clockwork.kafka.aiokafka_internals import abandon_consumer, membership_of
+from clockwork.kafka.aiokafka_internals import abandon_consumer, join_again, membership_of
 from clockwork.kafka.client import RNG, KafkaContext, KafkaWire, LastAnswer
 from clockwork.kafka.group import GroupCoordinator, GroupMembership, assignor_of, member_role
 from clockwork.ports.telemetry import Telemetry
@@ -54,6 +58,11 @@ BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=2_000)
 """Between attempts to join the group."""
 LEAVE_S_MAX: Final = 3.0
 """Longest time to leave the group in an orderly way; then the session time-out ends the membership."""
+WITHDRAW_S_MAX: Final = 3.0
+"""Longest wait for the assignment without shards: a member that does not answer keeps a group from it for its session."""
+LEAVE_AFTER_S: Final = 0.5
+"""Time between a withdrawal and the leave that follows: to leave begins another generation, and a take-over of the
+released shards would have to wait for it."""
 JOIN_MARGIN_MS: Final = 5_000
 """A join is answered only when all have joined; so its request waits longer than the rebalance may take."""
 
@@ -85,6 +94,10 @@ class KafkaOwnership:
         self._assignment: _Assignment | None = None
         self._malformed_seen: set[str] = set()
         self._trouble: str | None = "not joined yet"
+        self._consumer: AIOKafkaConsumer | None = None
+        self._withdrawn = False
+        self._assigned = asyncio.Event()
+        """Set by each assignment."""
 
     def trouble(self) -> str | None:
         """The reason for which this node is not in the group; None while it is, with shards or without."""
@@ -98,6 +111,7 @@ class KafkaOwnership:
         def joined(assignment: _Assignment) -> None:
             self._assignment = assignment
             self._trouble = None
+            self._assigned.set()
             on_assignment(assignment.shards)
 
         backoff = Backoff(RNG, BACKOFF)
@@ -132,6 +146,22 @@ class KafkaOwnership:
     async def member_processes(self) -> Set[ProcessId]:
         return await self._coordinator.processes()
 
+    async def withdraw(self) -> None:
+        """Asks the group for an assignment without shards for this process, the first step of an orderly stop. The owner
+        works on while the others are told; it is told by `on_assignment` when they have its shards. Returns then, or if that
+        takes longer than `WITHDRAW_S_MAX`. A static member withdraws nothing: it means to come back.
+        """
+        if self._consumer is None or self._assignment is None or self._kafka.settings.instance_id is not None:
+            return
+        self._withdrawn = True
+        self._assigned.clear()
+        join_again(self._consumer)
+        try:
+            async with asyncio.timeout(WITHDRAW_S_MAX):
+                await self._assigned.wait()
+        except TimeoutError:
+            log.warning("The group gave no new assignment in time", extra={"event": "group.withdrawal_timed_out"})
+
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         try:
             await self._send_wakeup(shard, wakeup_value.encode(wakeup))
@@ -142,7 +172,7 @@ class KafkaOwnership:
         self, on_assignment: Callable[[_Assignment], None], on_wakeup: Callable[[ShardId, WakeUp], None]
     ) -> None:
         """One membership, until it fails or is cancelled."""
-        consumer = self._consumer()
+        consumer = self._consumer = self._new_consumer()
         listener = _Listener(consumer, self._telemetry, on_assignment)
         try:
             await consumer.start()
@@ -153,15 +183,18 @@ class KafkaOwnership:
                 for where, records in polled.items():
                     self._hand_over(ShardId(where.partition), records, on_wakeup)
         finally:
+            self._consumer = None
+            if self._withdrawn:
+                await asyncio.sleep(LEAVE_AFTER_S)
             await stop_consumer(consumer)
 
-    def _consumer(self) -> AIOKafkaConsumer:
+    def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._kafka.settings
         return AIOKafkaConsumer(
             **group_connection(self._kafka, member_role(self._process)),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance_id,
-            partition_assignment_strategy=(assignor_of(self._process),),
+            partition_assignment_strategy=(assignor_of(self._process, lambda: self._withdrawn),),
             enable_auto_commit=False,
             auto_offset_reset="latest",
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,

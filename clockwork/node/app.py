@@ -158,7 +158,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             ownership=ownership,
             pauses=pauses,
             access=access,
-            certificates=CertWatch(watched_certificates(settings, https, kafka)),
+            certificates=CertWatch([*watched_certificates(settings, https, kafka), *stores.certificates]),
             commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
         )
 

@@ -47,11 +47,11 @@ class HealthWatch:
                 await self._store.ping()
             except Unavailable as error:
                 if self._store_error is None:
-                    log.warning("The store is away", extra={"event": "dynamodb.away", "error": str(error)})
+                    log.warning("The store is away", extra={"event": "store.away", "error": str(error)})
                 self._store_error = str(error)
             else:
                 if self._store_error is not None:
-                    log.info("The store answers", extra={"event": "dynamodb.back"})
+                    log.info("The store answers", extra={"event": "store.back"})
                 self._store_error = None
             self._report_clock()
             await asyncio.sleep(PING_INTERVAL_S if self._store_error is None else PING_AGAIN_S)

@@ -77,6 +77,7 @@ class Node:
             self.readiness.stopping = True
             log.info("Stopping", extra={"event": "node.stopping"})
             await self.http.stop()
+            await self.ownership.withdraw()
             work.cancel()
             await asyncio.wait([work])
             for task in side:

@@ -137,6 +137,23 @@ class PrometheusTelemetry:
         self._store_call = cache(
             histogram("clockwork_store_seconds", "Time of one call to the store", "store", "operation", "result").labels
         )
+        self._pool: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        gauge("clockwork_store_connections", "Open connections to the store").set_function(lambda: self._pool()[0])
+        gauge("clockwork_store_connections_in_use", "Connections to the store that carry a request").set_function(
+            lambda: self._pool()[1]
+        )
+        self._pool_wait = histogram(
+            "clockwork_store_pool_wait_seconds", "Time for which a call waited for a connection"
+        )
+        self._snapshot = gauge(
+            "clockwork_store_oldest_snapshot_seconds", "Age of the oldest snapshot held in the store, as last seen"
+        )
+        self._table_bytes = gauge(
+            "clockwork_store_table_bytes", "Size of a table with its indexes, as last seen", "table"
+        )
+        self._dead_rows = gauge(
+            "clockwork_store_dead_rows", "Deleted rows that the store has not removed yet, as last seen", "table"
+        )
         self._skew = gauge("clockwork_clock_skew_seconds", "This node's clock less the store's, as far as certain")
         self._held_ahead = gauge(
             "clockwork_clock_held_ahead_seconds",
@@ -265,6 +282,19 @@ class PrometheusTelemetry:
 
     def store_call(self, *, store: str, operation: str, result: StoreResult, seconds: float) -> None:
         self._store_call(store, operation, result).observe(seconds)
+
+    def watch_store_pool(self, read: Callable[[], tuple[int, int]]) -> None:
+        self._pool = read
+
+    def store_pool_wait(self, seconds: float) -> None:
+        self._pool_wait.observe(seconds)
+
+    def store_oldest_snapshot(self, seconds: float) -> None:
+        self._snapshot.set(seconds)
+
+    def store_table(self, table: str, *, size_bytes: int, dead_rows: int) -> None:
+        self._table_bytes.labels(table).set(size_bytes)
+        self._dead_rows.labels(table).set(dead_rows)
 
     def clock_skew(self, seconds: float) -> None:
         self._skew.set(seconds)

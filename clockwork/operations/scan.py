@@ -4,6 +4,9 @@ Each schedule is read at its own moment; the whole is no snapshot. A schedule th
 once. One that is created, moved, cancelled or delivered meanwhile may be listed or not, a moved one twice or not at
 all. A due row may be delivered and not yet deleted, so its outcome is read; between the commit and the outcome it is
 still listed as pending, as every read of it would show it.
+
+With each schedule comes its pointer, which has the digest of the create: an import elsewhere (`requests.imports`) gives both
+to another store.
 """
 
 import random
@@ -11,10 +14,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from clockwork.clock import Clock
-from clockwork.domain.position import Position
-from clockwork.domain.schedule import Row
+from clockwork.domain.position import Position, due_ms_of, first_at
+from clockwork.domain.schedule import BrokenRow, ClientId, Pointer, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.store import OutcomePlace, Page, ScheduleSearch, ScheduleStore
+from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import ScheduleView, Status
 from clockwork.settings.model import IntakeSettings
@@ -37,10 +40,43 @@ SCAN_START: Final = ScanCursor(shard=ShardId(0), after=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScanFilter:
+    """The schedules that a scan is about: by default all."""
+
+    client_id: ClientId | None = None
+    due_from_ms: int | None = None
+    """Due at or after this, in epoch milliseconds."""
+    due_to_ms: int | None = None
+    """Due before this."""
+
+    def is_about(self, row: Row | BrokenRow) -> bool:
+        """True if the row is this client's, or may be: its client cannot be read."""
+        client_id = row.schedule.client_id if isinstance(row, Row) else row.client_id
+        return self.client_id is None or client_id in (None, self.client_id)
+
+    def is_behind(self, position: Position) -> bool:
+        """True if this position and all above are out of the filter."""
+        return self.due_to_ms is not None and due_ms_of(position) >= self.due_to_ms
+
+
+EVERYTHING: Final = ScanFilter()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingSchedule:
+    """A pending schedule, as its row shows it."""
+
+    view: ScheduleView
+    row: Row
+    pointer: Pointer | None
+    """Its key's pointer. None: it is lost, or points elsewhere, and the row is still there, and fires."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScanPage:
     """Some pending schedules."""
 
-    views: tuple[ScheduleView, ...]
+    found: tuple[PendingSchedule, ...]
     unreadable: int
     """Number of rows that this version cannot read; they are in no page."""
     next_from: ScanCursor | None
@@ -63,38 +99,71 @@ class PendingScan:
         self._rng = rng
         self._settings = settings
 
-    async def page(self, start: ScanCursor, *, limit: int) -> ScanPage:
+    @property
+    def shards(self) -> int:
+        """Number of shards of the cluster."""
+        return self._settings.shards
+
+    async def page(self, start: ScanCursor, *, limit: int, only: ScanFilter = EVERYTHING) -> ScanPage:
         """Raises: Unavailable."""
         patience = RequestDeadline(self._settings.request_timeout_ms, self._rng)
         async with patience.enforced():
-            views: list[ScheduleView] = []
+            found: list[PendingSchedule] = []
             unreadable = size_bytes = 0
             place: ScanCursor | None = start
             for _ in range(PAGES_MAX):
-                if place is None or len(views) >= limit or size_bytes > PAGE_BYTES_MAX:
+                if place is None or len(found) >= limit or size_bytes > PAGE_BYTES_MAX:
                     break
-                page = await self._store.read_page(place.shard, after=place.after, rows_max=limit - len(views))
-                rows = [row for row in page.rows if isinstance(row, Row)]
-                unreadable += len(page.rows) - len(rows)
+                after = _later(place.after, only.due_from_ms)
+                page = await self._store.read_page(place.shard, after=after, rows_max=limit - len(found))
+                inside = [each for each in page.rows if not only.is_behind(each.position)]
+                mine = [each for each in inside if only.is_about(each)]
+                rows = [row for row in mine if isinstance(row, Row)]
+                unreadable += len(mine) - len(rows)
                 size_bytes += sum(row.schedule.size_bytes for row in rows)
-                views += await self._pending(rows)
-                place = self._behind(place, page)
-            return ScanPage(views=tuple(views), unreadable=unreadable, next_from=place)
+                found += await self._pending(rows)
+                ends_here = len(inside) < len(page.rows)
+                place = self._behind(place, None if ends_here else page.next_after)
+            return ScanPage(found=tuple(found), unreadable=unreadable, next_from=place)
 
-    async def _pending(self, rows: list[Row]) -> list[ScheduleView]:
+    async def _pending(self, rows: list[Row]) -> list[PendingSchedule]:
+        """The rows that have not ended, each with its pointer."""
         due = [_place_of(row) for row in rows if row.due_ms <= self._clock.now_ms()]
         ended = await self._search.read_outcomes(due) if due else {}
-        return [_view(row) for row in rows if _place_of(row) not in ended]
+        rows = [row for row in rows if _place_of(row) not in ended]
+        pointers = await self._search.read_pointers([_key_of(row) for row in rows]) if rows else {}
+        pointed = {row.position for row in rows if (p := pointers.get(_key_of(row))) and p.position == row.position}
+        # One that has been moved or has ended since the page was read is gone; one whose pointer is lost is not.
+        doubted = [(row.shard, row.position) for row in rows if row.position not in pointed]
+        still_there = await self._search.read_rows_at(doubted) if doubted else {}
+        return [
+            PendingSchedule(
+                view=_view(row), row=row, pointer=pointers[_key_of(row)] if row.position in pointed else None
+            )
+            for row in rows
+            if row.position in pointed or (row.shard, row.position) in still_there
+        ]
 
-    def _behind(self, place: ScanCursor, page: Page) -> ScanCursor | None:
-        if page.next_after is not None:
-            return ScanCursor(shard=place.shard, after=page.next_after)
+    def _behind(self, place: ScanCursor, next_after: Position | None) -> ScanCursor | None:
+        if next_after is not None:
+            return ScanCursor(shard=place.shard, after=next_after)
         last = place.shard + 1 >= self._settings.shards
         return None if last else ScanCursor(shard=ShardId(place.shard + 1), after=None)
 
 
+def _later(after: Position | None, due_from_ms: int | None) -> Position | None:
+    """The later of the two beginnings. No schedule has the position `first_at` itself: it was accepted at no time."""
+    if due_from_ms is None:
+        return after
+    return max(first_at(due_from_ms), after or Position(0))
+
+
+def _key_of(row: Row) -> KeyName:
+    return (row.schedule.client_id, row.schedule.schedule_key)
+
+
 def _place_of(row: Row) -> OutcomePlace:
-    return (row.schedule.client_id, row.schedule.schedule_key, row.position)
+    return (*_key_of(row), row.position)
 
 
 def _view(row: Row) -> ScheduleView:

@@ -1,6 +1,7 @@
 """The store of schedules, as one opened bundle: the schedules, the search over many keys, the pauses, and the checks at a
 start. `stores.open_stores` opens one."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -22,6 +23,7 @@ from clockwork.domain.schedule import (
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.findings import Findings
 from clockwork.ports.operations import PauseStore
+from clockwork.tls import CertFiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -352,3 +354,5 @@ class Stores:
     Raises: StoreUnavailable, CannotStart."""
     check: Callable[[], Awaitable[Findings]]
     """Finds out whether a node may work on the store as it is. Raises: StoreUnavailable."""
+    certificates: Sequence[tuple[ssl.SSLContext, CertFiles]] = ()
+    """The certificates of this node's own that the store is shown, and the contexts that they are reloaded into."""

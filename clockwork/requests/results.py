@@ -114,6 +114,14 @@ class Refused:
     view: ScheduleView
 
 
+@dataclass(frozen=True, slots=True)
+class ExportRefused:
+    """An export as a whole cannot be imported."""
+
+    reason: str
+    """A sentence about its time, without its subject."""
+
+
 CreateResult = Created | Repeated | KeyTaken
 CancelResult = Cancelled | VersionDiffers | NotFound | Refused
 ChangeResult = Changed | Unchanged | VersionDiffers | NotFound | Refused

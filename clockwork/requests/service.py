@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from clockwork.domain.position import Position
 from clockwork.domain.rights import Principal, Right, authorize
-from clockwork.domain.schedule import ClientId, NewSchedule, Schedule, ScheduleKey
+from clockwork.domain.schedule import ClientId, ImportedSchedule, NewSchedule, Schedule, ScheduleKey
 from clockwork.errors import (
     Forbidden,
     InvalidInput,
@@ -29,6 +29,7 @@ from clockwork.requests.context import RequestContext
 from clockwork.requests.create import create_schedule, find_repeat
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.history import HistoryPage, history_page
+from clockwork.requests.imports import ImportItem, check_export, import_schedule
 from clockwork.requests.listing import ListPage, ListQuery, list_page
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
@@ -42,6 +43,7 @@ from clockwork.requests.results import (
     ChangeResult,
     Created,
     CreateResult,
+    ExportRefused,
     KeyTaken,
     NotFound,
     Repeated,
@@ -292,6 +294,57 @@ class RequestService:
             timeout_ms=timeout_ms,
         )
 
+    async def import_batch(
+        self, principal: Principal, items: Sequence[ImportedSchedule | InvalidInput], *, exported_at_ms: int
+    ) -> list[CreateResult | Exception] | ExportRefused:
+        """Imports pending schedules of another store (`imports`), those of one lane in the order given. Limits of clients
+        are not applied. An item that could not be read is its own result."""
+        refused = check_export(self.context, exported_at_ms)
+        if refused is not None:
+            return refused
+        timeout_ms = self._batch_timeout_ms(len(items))
+        all_stored_by_ms = self.context.clock.now_ms() + timeout_ms
+        items_of = Counter(_lane(_content_of(item), due_by_ms=all_stored_by_ms) for item in items)
+        keys = {key for item in items if (key := _import_key(item)) is not None}
+        async with self.context.deadline():
+            # An import that is repeated finds most items there already: one look at all of them saves each its write.
+            seen = await self.context.search.read_pointers(list(keys))
+
+        async def import_one(item: ImportedSchedule | InvalidInput) -> CreateResult:
+            if isinstance(item, InvalidInput):
+                self.count_rejected()
+                raise item
+            new = item.new
+            try:
+                authorize(principal, Right.CREATE, new.client_id, new.topic)
+                async with self.context.deadline() as deadline:
+                    found = ImportItem(item, seen.get((new.client_id, new.schedule_key)))
+                    result = await import_schedule(self.context, found, deadline)
+            except (InvalidInput, Forbidden):
+                self.count_rejected()
+                raise
+            match result:
+                case Created():
+                    self.context.telemetry.schedule("created")
+                case Repeated():
+                    self.context.telemetry.schedule("repeated")
+                case KeyTaken():
+                    self.count_rejected()
+            return result
+
+        async def import_early(item: ImportedSchedule | InvalidInput) -> CreateResult | None:
+            pointer = None if isinstance(item, InvalidInput) else seen.get((item.new.client_id, item.new.schedule_key))
+            if isinstance(item, InvalidInput) or pointer is None or pointer.position != item.position:
+                return None
+            return await import_one(item)
+
+        def lane_of(item: ImportedSchedule | InvalidInput) -> Hashable | None:
+            lane = _lane(_content_of(item), due_by_ms=all_stored_by_ms)
+            return lane if items_of[lane] > 1 else None
+
+        lanes: Lanes[ImportedSchedule | InvalidInput, CreateResult] = Lanes(lane_of=lane_of, do_early=import_early)
+        return await run_batch(import_one, items, key_of=_import_key, lanes=lanes, timeout_ms=timeout_ms)
+
     async def cancel_batch(
         self, principal: Principal, items: Sequence[KeyName | InvalidInput]
     ) -> list[CancelResult | Exception]:
@@ -340,6 +393,14 @@ class RequestService:
 
     def _batch_timeout_ms(self, items: int) -> int:
         return self.context.settings.request_timeout_ms + ITEM_MS * items
+
+
+def _import_key(item: ImportedSchedule | InvalidInput) -> KeyName | None:
+    return None if isinstance(item, InvalidInput) else (item.new.client_id, item.new.schedule_key)
+
+
+def _content_of(item: ImportedSchedule | InvalidInput) -> NewSchedule | InvalidInput:
+    return item if isinstance(item, InvalidInput) else item.new
 
 
 def _lane(item: NewSchedule | InvalidInput, *, due_by_ms: int) -> Hashable | None:

@@ -1,6 +1,6 @@
 """Batches as JSON: the envelope of up to a thousand requests, and its answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field
@@ -57,7 +57,12 @@ def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInp
 
     Raises: InvalidInput: the envelope is wrong.
     """
-    return [_item(item, read) for item in read_form(_EnvelopeForm, document).schedules]
+    return read_each(read_form(_EnvelopeForm, document).schedules, read)
+
+
+def read_each(items: Sequence[Any], read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
+    """Each item as `read` takes it, or its error."""
+    return [_item(item, read) for item in items]
 
 
 def _item(item: Any, read: Callable[[Any], _T]) -> _T | InvalidInput:

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from clockwork.schema.schedule import ScheduleDocument
 from clockwork.schema.validation import DOCUMENT
 
 
@@ -75,19 +74,6 @@ class FencedDocument(BaseModel):
     """Time up to which it may have read due schedules, in epoch milliseconds; final."""
     shards: list[int]
     """All shards that it owned."""
-
-
-class PendingDocument(BaseModel):
-    """A page of pending schedules."""
-
-    model_config = DOCUMENT
-
-    schedules: list[ScheduleDocument]
-    """Schedules of clients that the key covers."""
-    unreadable: int
-    """Rows of this page that this version cannot read."""
-    cursor: str | None
-    """Asks for the next page; null at the end."""
 
 
 class ReadyDocument(BaseModel):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from clockwork.domain.position import accepted_ms_of, due_ms_of
+from clockwork.domain.position import accepted_ms_of, due_ms_of, text_of
 from clockwork.domain.schedule import EndState, Outcome, Schedule
+from clockwork.operations.scan import PendingSchedule
 from clockwork.requests.results import ScheduleView
 from clockwork.schema.schedule import document_of
 
@@ -18,6 +19,16 @@ def render_schedule(view: ScheduleView) -> dict[str, Any]:
     document |= _content(view.schedule)
     document |= {"status": view.status.value, "version": view.version, "shard": view.shard}
     return document if view.outcome is None else document | _ending(view.outcome)
+
+
+def render_pending(found: PendingSchedule) -> dict[str, Any]:
+    """A pending schedule with what another store needs to take it over: a `PendingScheduleDocument`."""
+    origin: dict[str, Any] = {"position": text_of(found.row.position)}
+    if found.pointer is not None:
+        origin |= {"digest": found.pointer.digest, "rearmed": found.pointer.rearmed}
+    if found.row.schedule.traceparent is not None:
+        origin["traceparent"] = found.row.schedule.traceparent
+    return render_schedule(found.view) | {"origin": origin}
 
 
 def render_history(outcome: Outcome) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from clockwork.settings.model import (
     MECHANISM,
     MSK_IAM,
     PASSWORD,
+    POSTGRES_TLS_CA,
+    POSTGRES_TLS_CERT,
+    POSTGRES_TLS_KEY,
+    POSTGRES_URL,
     PROTOCOL,
     TLS_CA,
     TLS_CERT,
@@ -26,6 +30,7 @@ from clockwork.settings.model import (
     DynamoSettings,
     KafkaSecuritySettings,
     KafkaSettings,
+    PostgresSettings,
     RunnerSettings,
     Settings,
 )
@@ -36,6 +41,7 @@ def problems_of(settings: Settings) -> Iterator[str]:
     if settings.store.in_process and settings.processes.count > 1:
         yield f"CLOCKWORK_PROCESSES: must be 1 with CLOCKWORK_STORE={settings.store.kind}, which one process keeps"
     yield from _dynamo_problems(settings.dynamo)
+    yield from _postgres_problems(settings.postgres, kind=settings.store.kind)
     yield from _kafka_problems(settings.kafka)
     yield from _retry_problems(settings.runner)
     yield from _access_problems(settings.access, search=settings.dynamo.search)
@@ -51,6 +57,15 @@ def _dynamo_problems(dynamo: DynamoSettings) -> Iterator[str]:
     tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table)
     if len(set(tables)) < len(tables):
         yield "SCHEDULE_DB, PARTITION_EXEC_DB, SCHEDULE_KEY_DB: must be three different tables"
+
+
+def _postgres_problems(postgres: PostgresSettings, *, kind: str) -> Iterator[str]:
+    # A database that is named and not used: the schedules would be looked for in it in vain.
+    if kind != "postgresql" and postgres.url is not None:
+        yield f"{POSTGRES_URL}: has no effect with CLOCKWORK_STORE={kind}; set CLOCKWORK_STORE=postgresql"
+    yield from _pair(POSTGRES_TLS_CERT, postgres.tls_cert, POSTGRES_TLS_KEY, postgres.tls_key)
+    if postgres.tls_cert is not None and postgres.tls_ca is None:
+        yield f"{POSTGRES_TLS_CA}: is needed with {POSTGRES_TLS_CERT}: a server that is not verified may be any"
 
 
 def _kafka_problems(kafka: KafkaSettings) -> Iterator[str]:

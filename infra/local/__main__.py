@@ -1,9 +1,10 @@
-"""`python -m infra.local`: both services in the foreground, until Ctrl-C.
+"""`python -m infra.local`: the services in the foreground, until Ctrl-C.
 
-Prints two lines when they answer, ready to be pasted into a shell or read by a script:
+Prints a line each when they answer, ready to be pasted into a shell or read by a script:
 
     KAFKA_BROKERS=127.0.0.1:24518
     DYNAMODB_ENDPOINT=http://127.0.0.1:21077
+    CLOCKWORK_POSTGRES_URL=postgresql://clockwork@127.0.0.1:23981/postgres     (with --postgres)
 """
 
 import argparse
@@ -19,7 +20,7 @@ from infra.local.services import LocalServices
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Runs both services until SIGTERM or Ctrl-C. Raises: LocalServicesError."""
+    """Runs the services until SIGTERM or Ctrl-C. Raises: LocalServicesError."""
     # Both signals cancel, at any point of the start, and the blocks close in order. SIGINT has a handler too because a
     # shell starts background jobs with it ignored, and Python then leaves it ignored.
     this_task = asyncio.current_task()
@@ -31,9 +32,13 @@ async def run(arguments: argparse.Namespace) -> None:
         kafka_port=arguments.kafka_port,
         dynamodb_port=arguments.dynamodb_port,
         log_dir=arguments.log_dir,
+        postgres=arguments.postgres or arguments.postgres_port is not None,
+        postgres_port=arguments.postgres_port,
     ) as services:
         print(f"KAFKA_BROKERS={services.kafka_brokers}")
         print(f"DYNAMODB_ENDPOINT={services.dynamodb_endpoint}", flush=True)
+        if arguments.postgres or arguments.postgres_port is not None:
+            print(f"CLOCKWORK_POSTGRES_URL={services.postgres_url}", flush=True)
         await services.until_one_dies()
 
 
@@ -47,10 +52,13 @@ def port_number(text: str) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m infra.local", description="Run Kafka and DynamoDB Local until Ctrl-C."
+        prog="python -m infra.local",
+        description="Run Kafka and DynamoDB Local, and PostgreSQL if asked for, until Ctrl-C.",
     )
     parser.add_argument("--kafka-port", type=port_number, metavar="PORT", help="default: a free one")
     parser.add_argument("--dynamodb-port", type=port_number, metavar="PORT", help="default: a free one")
+    parser.add_argument("--postgres", action="store_true", help="run PostgreSQL, too")
+    parser.add_argument("--postgres-port", type=port_number, metavar="PORT", help="the same, on this port")
     parser.add_argument(
         "--data-dir", type=Path, metavar="FOLDER", help="folder to keep the data in; default: keep none"
     )

@@ -37,9 +37,11 @@ class Child:
         cwd: Path,
         scratch: Path | None = None,
         env: Mapping[str, str] | None = None,
+        user: int | None = None,
     ) -> Self:
         """Starts the command, its output appended to the log (None: it goes to this process's own). `env` is its whole
-        environment, None for this process's. The keeper removes `scratch` if this process is killed."""
+        environment, None for this process's. The keeper removes `scratch` if this process is killed. `user`: runs it as
+        this user and group, which only root can."""
         # A pipe made here, not asyncio's: nothing of it is left for the loop to close after the process is gone.
         reading, writing = os.pipe()
         try:
@@ -50,6 +52,7 @@ class Child:
                     "-S",
                     str(KEEPER),
                     str(scratch or ""),
+                    "" if user is None else str(user),
                     *command,
                     stdin=reading,
                     stdout=log,
@@ -68,10 +71,10 @@ class Child:
     @classmethod
     @contextlib.asynccontextmanager
     async def running(
-        cls, command: list[str], *, log_path: Path, cwd: Path, scratch: Path | None = None
+        cls, command: list[str], *, log_path: Path, cwd: Path, scratch: Path | None = None, user: int | None = None
     ) -> AsyncIterator[Self]:
         """Runs the command for the length of the block at most."""
-        child = await cls.start(command, log_path=log_path, cwd=cwd, scratch=scratch)
+        child = await cls.start(command, log_path=log_path, cwd=cwd, scratch=scratch, user=user)
         try:
             yield child
         finally:

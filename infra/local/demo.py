@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infra.local.errors import LocalServicesError
-from infra.local.node import NodeProcess, node_environment
+from infra.local.node import NodeProcess, node_environment, store_settings
 from infra.local.ports import free_port
 from infra.local.run import Running, find_running
 from infra.local.verdict import Verdict, verdict_table
@@ -106,11 +106,11 @@ class Demo:
     async def disturb(self, log_path: Path) -> None:
         """Starts a second node, kills it, and starts it again. Not with the store in memory: a second node would have an
         empty one of its own, and the shards that it takes would stand still."""
-        if self._running.dynamodb_endpoint is None:
+        if self._running.store == "memory":
             return
         environment = node_environment(
             kafka_brokers=self._running.kafka_brokers,
-            dynamodb_endpoint=self._running.dynamodb_endpoint,
+            store=store_settings(self._running.store, self._running.store_address),
             http_port=free_port(),
             more={"CLOCKWORK_SESSION_TIMEOUT_MS": str(SECOND_NODE_SESSION_MS)},
         )
@@ -172,7 +172,7 @@ async def _reader(running: Running) -> AsyncIterator[AIOKafkaConsumer]:
 async def run(console: Console) -> bool:
     """One demo. True if every promise held. Raises: LocalServicesError."""
     running = find_running()
-    if running.dynamodb_endpoint is None:
+    if running.store == "memory":
         console.print("The store is memory: no second node joins and is killed.")
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory(prefix="clockwork-demo-") as folder:

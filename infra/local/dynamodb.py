@@ -5,7 +5,7 @@ from pathlib import Path
 import aiohttp
 
 from infra.local.jars import DYNAMODB
-from infra.local.service import Service
+from infra.local.service import JavaService
 
 HOST = "127.0.0.1"
 ANSWER_SECONDS_MAX = 2.0
@@ -19,13 +19,13 @@ LIST_TABLES_HEADERS = {
 }
 
 
-class DynamoDB(Service):
+class DynamoDB(JavaService):
     """DynamoDB Local as a child process."""
 
     name = "DynamoDB Local"
-    bundle = DYNAMODB
+    jars = DYNAMODB
     port_option = "--dynamodb-port (or dynamodb_port=)"
-    heap_mb = 512
+    memory_mb = 512
 
     def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None, in_memory: bool) -> None:
         super().__init__(port=port, home=home, log_path=log_path, scratch=scratch)

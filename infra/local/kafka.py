@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from infra.local.jars import KAFKA
 from infra.local.ports import free_port
-from infra.local.service import Service
+from infra.local.service import JavaService
 
 HOST = "127.0.0.1"
 ANSWER_MS_MAX = 2_000
@@ -103,13 +103,13 @@ class SecureListener:
         ]
 
 
-class Kafka(Service):
+class Kafka(JavaService):
     """Kafka as a child process."""
 
     name = "Kafka"
-    bundle = KAFKA
+    jars = KAFKA
     port_option = "--kafka-port (or kafka_port=)"
-    heap_mb = 512
+    memory_mb = 512
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import aiohttp
 
@@ -18,24 +18,28 @@ READY_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 30.0
 ASK_S: Final = 0.1
 REPOSITORY: Final = Path(__file__).parents[2]
-OURS: Final = ("CLOCKWORK_", "KAFKA_", "AWS_", "DYNAMODB_", "SCHEDULE_", "PARTITION_")
+OURS: Final = ("CLOCKWORK_", "KAFKA_", "AWS_", "DYNAMODB_", "SCHEDULE_", "PARTITION_", "PG")
 """Prefixes of settings: a node gets only those that it is given here, none of the environment's."""
 
 _CREDENTIALS: Final = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY": "local", "AWS_SECRET_KEY": "local"}
 """DynamoDB Local takes any credentials of letters and digits."""
-_MEMORY: Final = {"CLOCKWORK_STORE": "memory", "CLOCKWORK_CREATE_RESOURCES": "true"}
+
+Store = Literal["dynamodb", "postgresql", "memory"]
+
+
+def store_settings(store: Store, address: str | None) -> dict[str, str]:
+    """The settings of a node on this store. `address`: DynamoDB's endpoint, or the URL of the database."""
+    if store == "dynamodb":
+        return {"DYNAMODB_ENDPOINT": address or "", **_CREDENTIALS}
+    of_store = {"CLOCKWORK_STORE": store, "CLOCKWORK_CREATE_RESOURCES": "true"}
+    return of_store | ({} if store == "memory" else {"CLOCKWORK_POSTGRES_URL": address or ""})
 
 
 def node_environment(
-    *, kafka_brokers: str, dynamodb_endpoint: str | None, http_port: int, more: Mapping[str, str] | None = None
+    *, kafka_brokers: str, store: Mapping[str, str], http_port: int, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The settings of a node on the local services; without a DynamoDB endpoint its store is memory."""
-    return {
-        "KAFKA_BROKERS": kafka_brokers,
-        "CLOCKWORK_HTTP_PORT": str(http_port),
-        **(_MEMORY if dynamodb_endpoint is None else {"DYNAMODB_ENDPOINT": dynamodb_endpoint, **_CREDENTIALS}),
-        **(more or {}),
-    }
+    """The settings of a node on the local services. `store`: those of its store (`store_settings`)."""
+    return {"KAFKA_BROKERS": kafka_brokers, "CLOCKWORK_HTTP_PORT": str(http_port), **store, **(more or {})}
 
 
 class NodeProcess:

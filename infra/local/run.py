@@ -1,7 +1,8 @@
-"""`make run`: Kafka, DynamoDB Local and one node, until Ctrl-C. `make run STORE=memory`: without DynamoDB Local.
+"""`make run`: Kafka, DynamoDB Local and one node, until Ctrl-C. `make run STORE=postgresql`: with PostgreSQL in the place of
+DynamoDB Local; `make run STORE=memory`: without either.
 
-The usual ports (9092, 8000, 8080) are taken where they are free, others where not. The addresses are in a file in the
-cache folder while it runs, so that `make demo` finds them.
+The usual ports (9092, 8000 or 5432, 8080) are taken where they are free, others where not. The addresses are in a file in
+the cache folder while it runs, so that `make demo` finds them.
 """
 
 import argparse
@@ -14,24 +15,24 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.topics import create_topics
 from clockwork.settings.model import KafkaSettings
 from infra.local.errors import LocalServicesError
 from infra.local.jars import cache
-from infra.local.node import NodeProcess, node_environment
+from infra.local.node import NodeProcess, Store, node_environment, store_settings
 from infra.local.ports import free_port, is_free
 from infra.local.services import LocalServices
 
 KAFKA_PORT: Final = 9092
 DYNAMODB_PORT: Final = 8000
+POSTGRES_PORT: Final = 5432
 HTTP_PORT: Final = 8080
 DEMO_TOPICS: Final = ("orderTopic", "reminderTopic", "retryTopic")
 DEMO_KAFKA_PARTITIONS: Final = 4
-
-Store = Literal["dynamodb", "memory"]
+_STORE_NAMES: Final = ", ".join(get_args(Store)[:-1]) + f" or {get_args(Store)[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +40,9 @@ class Running:
     """Addresses of running services and their node."""
 
     kafka_brokers: str
-    dynamodb_endpoint: str | None
-    """None: the node keeps its schedules in memory."""
+    store: Store
+    store_address: str | None
+    """DynamoDB's endpoint, or the URL of the database; None: the node keeps its schedules in memory."""
     http_url: str
 
 
@@ -70,7 +72,7 @@ Clockwork is ready after {seconds:.1f} s. Ctrl-C ends all of it.
 
   HTTP      {running.http_url}
   Kafka     {running.kafka_brokers}
-  store     {running.dynamodb_endpoint or "memory: schedules end with the node"}
+  store     {running.store_address or "memory: schedules end with the node"}
   topics    {", ".join(DEMO_TOPICS)}
 
 Try it: an order that expires in ten seconds.
@@ -85,26 +87,30 @@ Try it: an order that expires in ten seconds.
 
 async def run(store: Store) -> None:
     """Starts services and node, and keeps them until it is cancelled. Raises: LocalServicesError."""
-    dynamodb = store == "dynamodb"
     began_s = time.monotonic()
     async with LocalServices(
-        kafka_port=usual_or_free(KAFKA_PORT), dynamodb_port=usual_or_free(DYNAMODB_PORT), dynamodb=dynamodb
+        kafka_port=usual_or_free(KAFKA_PORT),
+        dynamodb=store == "dynamodb",
+        dynamodb_port=usual_or_free(DYNAMODB_PORT),
+        postgres=store == "postgresql",
+        postgres_port=usual_or_free(POSTGRES_PORT),
     ) as services:
-        endpoint = services.dynamodb_endpoint if dynamodb else None
+        address = services.address_of(store)
         kafka = KafkaContext(settings=KafkaSettings(brokers=(services.kafka_brokers,)))
         # The broker's own clock stamps the records, so that anyone can see when they really arrived.
         stamped = {"message.timestamp.type": "LogAppendTime"}
         await create_topics(kafka, DEMO_TOPICS, kafka_partitions=DEMO_KAFKA_PARTITIONS, config=stamped)
         environment = node_environment(
             kafka_brokers=services.kafka_brokers,
-            dynamodb_endpoint=endpoint,
+            store=store_settings(store, address),
             http_port=usual_or_free(HTTP_PORT),
         )
         async with NodeProcess(environment) as node:
             await node.until_ready()
             running = Running(
                 kafka_brokers=services.kafka_brokers,
-                dynamodb_endpoint=endpoint,
+                store=store,
+                store_address=address,
                 http_url=node.url,
             )
             running_file().write_text(json.dumps(asdict(running)))
@@ -142,10 +148,8 @@ async def run_until_signal(store: Store) -> None:
 
 def store_name(text: str) -> str:
     """A store that a node can be run on here. Raises: argparse.ArgumentTypeError."""
-    if text == "postgresql":
-        raise argparse.ArgumentTypeError("postgresql comes later; dynamodb and memory are there")
     if text not in get_args(Store):
-        raise argparse.ArgumentTypeError(f"{text!r} should be {' or '.join(get_args(Store))}")
+        raise argparse.ArgumentTypeError(f"{text!r} should be {_STORE_NAMES}")
     return text
 
 
@@ -154,8 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m infra.local.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = " or ".join(get_args(Store))
-    parser.add_argument("--store", type=store_name, default="dynamodb", help=f"{names}; default: dynamodb")
+    parser.add_argument("--store", type=store_name, default="dynamodb", help=f"{_STORE_NAMES}; default: dynamodb")
     store: Store = parser.parse_args().store
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # The first start takes a minute, and says what it fetches.

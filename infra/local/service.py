@@ -1,8 +1,9 @@
-"""One service: a Java server that is started until it answers, and then stopped, killed or paused on request."""
+"""One service: a server that is started until it answers, and then stopped, killed or paused on request."""
 
 import asyncio
 import copy
 import logging
+import signal
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, NoReturn, Self
@@ -33,26 +34,28 @@ logger = logging.getLogger("infra.local")
 
 
 class Service(ABC):
-    """The part that Kafka and DynamoDB Local have in common.
+    """The part that all of them have in common.
 
     It keeps its port and its data from one start to the next, so that clients find again what they lost.
     """
 
     name: ClassVar[str]
     """Name in messages."""
-    bundle: ClassVar[Bundle]
     port_option: ClassVar[str]
     """Option of `python -m infra.local` that chooses the port."""
-    heap_mb: ClassVar[int]
+    memory_mb: ClassVar[int]
+    """What it needs about."""
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    """Signal at which it shuts down in order, whoever is connected."""
 
     def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None) -> None:
         self._port = port
         self.home = home
         self.log_path = log_path
         self._scratch = scratch
-        self._recorded: Path | None = None
         self._child: Child | None = None
         self._log_offset = 0
+        self._user: int | None = None
 
     @property
     def port(self) -> int:
@@ -85,7 +88,7 @@ class Service(ABC):
     async def stop(self) -> None:
         """Lets it shut down in order. Safe when it does not run."""
         if self._child is not None:
-            await self._child.stop()
+            await self._child.stop(number=self.stop_signal)
             self._child = None
 
     async def kill(self) -> None:
@@ -93,6 +96,11 @@ class Service(ABC):
         if self._child is not None:
             await self._child.kill()
             self._child = None
+
+    @property
+    def is_started(self) -> bool:
+        """True from its start until it was stopped or killed."""
+        return self._child is not None
 
     def pause(self) -> None:
         """Freezes it: connections stay open, and requests are not answered."""
@@ -107,54 +115,22 @@ class Service(ABC):
         await child.wait()
         raise self._why_ended(child)
 
-    def recorder(self, folder: Path) -> Self:
-        """A service of the same kind and log, with its data in this folder, for `record`."""
-        recorder = copy.copy(self)
-        recorder._port = None
-        recorder.home = folder / self.bundle.name
-        recorder._scratch = folder
-        return recorder
-
-    async def record(self) -> None:
-        """Starts and stops it once, on data of no use, and puts the bundle's ahead-of-time cache in place.
-        Raises: LocalServicesError."""
-        archive = self.bundle.archive
-        self._recorded = self.home / archive.name
-        try:
-            await self.start()
-            await self._running_child().stop(RECORD_SECONDS_MAX)
-        finally:
-            await self.kill()
-        # Java without this ability writes none. An empty file then says that it was tried.
-        self._recorded.touch()
-        # Two processes that record at once each put a whole file in place.
-        self._recorded.replace(archive)
-
     async def run_command(self, command: list[str]) -> None:
         """Runs a preparing command to its end, with the same log and the same errors. Raises: LocalServicesError."""
         self._log_offset = self._log_size()
-        async with Child.running(command, log_path=self.log_path, cwd=self.home, scratch=self._scratch) as child:
+        async with Child.running(
+            command, log_path=self.log_path, cwd=self.home, scratch=self._scratch, user=self._user
+        ) as child:
             code = await child.wait(START_SECONDS_MAX)
             if code is None:
                 raise self._timed_out()
             if code != 0:
                 raise self._why_ended(child)
 
-    def server_command(self, options: list[str], main: list[str]) -> list[str]:
-        """The command line that starts the server, whose class is `main[0]`; recorded if `record` has asked for it."""
-        if self._recorded is not None:
-            options = [*options, f"-XX:AOTCacheOutput={self._recorded}"]
-        return self.java_command(options, main)
-
-    def java_command(self, options: list[str], main: list[str]) -> list[str]:
-        """The command line that runs the class `main[0]` of the bundle, with the ahead-of-time cache if there is one."""
-        temporary = self.home / "tmp"
-        temporary.mkdir(exist_ok=True)
-        if self._recorded is None and self.bundle.archived:
-            archive = self.bundle.archive
-            if archive.exists() and archive.stat().st_size > 0:
-                options = [*options, f"-XX:AOTCache={archive}"]
-        return java_command(self.bundle.folder, self.heap_mb, temporary, options, main)
+    @property
+    @abstractmethod
+    def bundle(self) -> Bundle | None:
+        """The files that have to be fetched for it; None: none. Raises: LocalServicesError."""
 
     @abstractmethod
     async def prepare(self, port: int) -> list[str]:
@@ -167,7 +143,9 @@ class Service(ABC):
     async def _launch(self, port: int) -> Child:
         command = await self.prepare(port)
         self._log_offset = self._log_size()
-        child = await Child.start(command, log_path=self.log_path, cwd=self.home, scratch=self._scratch)
+        child = await Child.start(
+            command, log_path=self.log_path, cwd=self.home, scratch=self._scratch, user=self._user
+        )
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
                 await self._until_it_answers(child, port)
@@ -197,7 +175,7 @@ class Service(ABC):
         if child.code == KILLED_CODE or any(sign in lines for sign in OUT_OF_MEMORY_SIGNS):
             return OutOfMemory(
                 f"{self.name} ran out of memory or was killed for it (exit code {child.code}): "
-                f"it needs about {self.heap_mb} MB (log: {self.log_path})"
+                f"it needs about {self.memory_mb} MB (log: {self.log_path})"
             )
         end = log_end(self.log_path, offset=self._log_offset)
         return ServiceDied(f"{self.name} ended with code {child.code}; the end of {self.log_path}:\n{end}")
@@ -215,3 +193,57 @@ class Service(ABC):
 
     def _log_size(self) -> int:
         return self.log_path.stat().st_size if self.log_path.exists() else 0
+
+
+class JavaService(Service):
+    """A service that is a Java server, out of a bundle of jars."""
+
+    jars: ClassVar[Bundle]
+
+    @property
+    def bundle(self) -> Bundle:
+        """See `Service`."""
+        return self.jars
+
+    def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None) -> None:
+        super().__init__(port=port, home=home, log_path=log_path, scratch=scratch)
+        self._recorded: Path | None = None
+
+    def recorder(self, folder: Path) -> Self:
+        """A service of the same kind and log, with its data in this folder, for `record`."""
+        recorder = copy.copy(self)
+        recorder._port = None
+        recorder.home = folder / self.bundle.name
+        recorder._scratch = folder
+        return recorder
+
+    async def record(self) -> None:
+        """Starts and stops it once, on data of no use, and puts the bundle's ahead-of-time cache in place.
+        Raises: LocalServicesError."""
+        archive = self.bundle.archive
+        self._recorded = self.home / archive.name
+        try:
+            await self.start()
+            await self._running_child().stop(RECORD_SECONDS_MAX)
+        finally:
+            await self.kill()
+        # Java without this ability writes none. An empty file then says that it was tried.
+        self._recorded.touch()
+        # Two processes that record at once each put a whole file in place.
+        self._recorded.replace(archive)
+
+    def server_command(self, options: list[str], main: list[str]) -> list[str]:
+        """The command line that starts the server, whose class is `main[0]`; recorded if `record` has asked for it."""
+        if self._recorded is not None:
+            options = [*options, f"-XX:AOTCacheOutput={self._recorded}"]
+        return self.java_command(options, main)
+
+    def java_command(self, options: list[str], main: list[str]) -> list[str]:
+        """The command line that runs the class `main[0]` of the bundle, with the ahead-of-time cache if there is one."""
+        temporary = self.home / "tmp"
+        temporary.mkdir(exist_ok=True)
+        if self._recorded is None and self.bundle.archived:
+            archive = self.bundle.archive
+            if archive.exists() and archive.stat().st_size > 0:
+                options = [*options, f"-XX:AOTCache={archive}"]
+        return java_command(self.bundle.folder, self.memory_mb, temporary, options, main)

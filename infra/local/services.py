@@ -1,8 +1,9 @@
-"""Kafka and DynamoDB Local together, for tests, the demo and `make run`."""
+"""Kafka, DynamoDB Local and PostgreSQL together, for tests, the demo and `make run`."""
 
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,25 +17,27 @@ from infra.local.errors import LocalServicesError
 from infra.local.jars import cache, ensure_jars
 from infra.local.java import find_java
 from infra.local.kafka import Kafka, SecureListener
-from infra.local.service import Service
+from infra.local.node import Store
+from infra.local.postgres import Postgres
+from infra.local.service import JavaService, Service
 
 logger = logging.getLogger("infra.local")
 
 
 class LocalServices:
-    """Kafka and DynamoDB Local for the length of a block.
+    """Kafka and DynamoDB Local, and PostgreSQL if it is asked for, for the length of a block.
 
-    Opening returns when both answer, or raises a LocalServicesError and leaves nothing running. Closing ends both,
+    Opening returns when all answer, or raises a LocalServicesError and leaves nothing running. Closing ends them,
     as does the end of this process, however it ends. Without `data_dir` nothing is kept: DynamoDB's tables live
-    in memory, Kafka's records in a temporary folder. With it, the next start on that folder finds all that was there.
+    in memory, the rest in a temporary folder. With it, the next start on that folder finds all that was there.
     Logs go to `log_dir`, else beside the data; those of a failed start are kept.
 
     To break things on purpose, each on its port and with its data: stop (in order), kill (as a power cut would) and
-    pause (frozen, connections open). `start_kafka` returns when it answers again. DynamoDB
+    pause (frozen, connections open). `start_kafka` and `start_postgres` return when it answers again. DynamoDB
     is only paused: its tables would not survive more.
 
     With `secure`, Kafka listens on a second port, with TLS and users. `kafka_settings` replace some of its usual ones.
-    Without `dynamodb`, Kafka runs alone.
+    Without `dynamodb`, Kafka runs alone. PostgreSQL is started with the others (`postgres`), or later by `start_postgres`.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class LocalServices:
         secure: SecureListener | None = None,
         kafka_settings: Mapping[str, str] | None = None,
         dynamodb: bool = True,
+        postgres: bool = False,
+        postgres_port: int | None = None,
     ) -> None:
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._given_log_dir = None if log_dir is None else Path(log_dir).absolute()
@@ -55,7 +60,10 @@ class LocalServices:
         self._kafka_settings = kafka_settings
         self._with_dynamodb = dynamodb
         self._dynamodb_port = dynamodb_port
+        self._with_postgres = postgres
+        self._postgres_port = postgres_port
         self._kafka: Kafka | None = None
+        self._postgres: Postgres | None = None
         self._dynamodb: DynamoDB | None = None
         self._log_dir: Path | None = None
         self._scratch: Path | None = None
@@ -64,6 +72,9 @@ class LocalServices:
         find_java()
         if self._data_dir is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="clockwork-local-"))
+            if os.geteuid() == 0:
+                # PostgreSQL runs as another user then, in a folder of this one.
+                self._scratch.chmod(0o711)
         data = self._data_dir or self._scratch
         assert data is not None
         self._log_dir = self._given_log_dir or data / "logs"
@@ -85,8 +96,9 @@ class LocalServices:
                 in_memory=self._data_dir is None,
             )
         try:
-            bundles = [service.bundle for service in self._services()]
-            await ensure_jars(bundles, self._log_dir / "jars.log", self._scratch)
+            if self._with_postgres:
+                self._postgres = self._new_postgres()
+            await self._ensure_jars()
             await self._ensure_archives()
             with _first_error():
                 async with asyncio.TaskGroup() as starting:
@@ -116,6 +128,16 @@ class LocalServices:
     def dynamodb_endpoint(self) -> str:
         return f"http://{dynamodb.HOST}:{self._opened_dynamodb().port}"
 
+    def address_of(self, store: Store) -> str | None:
+        """DynamoDB's endpoint, or the URL of the database; None for a store in memory."""
+        match store:
+            case "dynamodb":
+                return self.dynamodb_endpoint
+            case "postgresql":
+                return self.postgres_url
+            case "memory":
+                return None
+
     @property
     def log_dir(self) -> Path:
         if self._log_dir is None:
@@ -143,6 +165,39 @@ class LocalServices:
     def resume_dynamodb(self) -> None:
         self._opened_dynamodb().resume()
 
+    def pause_store(self, store: Store) -> None:
+        """Freezes DynamoDB Local or PostgreSQL."""
+        (self._opened_postgres() if store == "postgresql" else self._opened_dynamodb()).pause()
+
+    def resume_store(self, store: Store) -> None:
+        (self._opened_postgres() if store == "postgresql" else self._opened_dynamodb()).resume()
+
+    @property
+    def postgres_url(self) -> str:
+        return self._opened_postgres().url
+
+    async def start_postgres(self) -> None:
+        """Starts it, unless it runs; for the first time if it was not asked for at the opening. Raises:
+        LocalServicesError."""
+        if self._postgres is None:
+            self._opened_kafka()
+            self._postgres = self._new_postgres()
+            await self._ensure_jars()
+        if not self._postgres.is_started:
+            await self._postgres.start()
+
+    async def stop_postgres(self) -> None:
+        await self._opened_postgres().stop()
+
+    async def kill_postgres(self) -> None:
+        await self._opened_postgres().kill()
+
+    def pause_postgres(self) -> None:
+        self._opened_postgres().pause()
+
+    def resume_postgres(self) -> None:
+        self._opened_postgres().resume()
+
     async def until_one_dies(self) -> None:
         """Waits for ever, or raises the reason why one of the services ended by itself. Raises: LocalServicesError."""
         with _first_error():
@@ -156,13 +211,28 @@ class LocalServices:
                 # Data in a temporary folder is not read again, and needs no orderly end.
                 end = service.kill() if self._scratch else service.stop()
                 closing.create_task(end, name=f"end {service.name}")
-        self._kafka = self._dynamodb = None
+        self._kafka = self._dynamodb = self._postgres = None
         if self._scratch is not None:
             _remove(self._scratch, spare=self._log_dir if keep_logs else None)
 
+    def _new_postgres(self) -> Postgres:
+        data = self._data_dir or self._scratch
+        assert data is not None
+        return Postgres(
+            port=self._postgres_port,
+            home=data / "postgres",
+            log_path=self.log_dir / "postgres.log",
+            scratch=self._scratch,
+        )
+
+    async def _ensure_jars(self) -> None:
+        bundles = [bundle for service in self._services() if (bundle := service.bundle) is not None]
+        await ensure_jars(bundles, self.log_dir / "jars.log", self._scratch)
+
     async def _ensure_archives(self) -> None:
         """Records the ahead-of-time caches that are missing: at the first start with these jars and this Java."""
-        archived = [service for service in self._services() if service.bundle.archived]
+        java = [service for service in self._services() if isinstance(service, JavaService)]
+        archived = [service for service in java if service.bundle.archived]
         missing = [service for service in archived if not service.bundle.archive.exists()]
         if not missing:
             return
@@ -180,7 +250,7 @@ class LocalServices:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _services(self) -> list[Service]:
-        return [service for service in (self._kafka, self._dynamodb) if service is not None]
+        return [service for service in (self._kafka, self._dynamodb, self._postgres) if service is not None]
 
     def _opened_kafka(self) -> Kafka:
         if self._kafka is None:
@@ -191,6 +261,11 @@ class LocalServices:
         if self._dynamodb is None:
             raise RuntimeError("the local services are not open, or were asked for without DynamoDB")
         return self._dynamodb
+
+    def _opened_postgres(self) -> Postgres:
+        if self._postgres is None:
+            raise RuntimeError("the local services are not open, or PostgreSQL was not asked for")
+        return self._postgres
 
 
 @contextlib.contextmanager

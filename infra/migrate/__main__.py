@@ -1,8 +1,8 @@
 """`python -m infra.migrate --table NAME --due-from TIME`: imports the pending schedules of the first Clockwork.
 
-DynamoDB is where the settings say (AWS_REGION, DYNAMODB_ENDPOINT, …); schedules are created over the HTTP API of a node of
-this Clockwork. Exit codes: 0 all imported, 2 refused, or no answer (the same command continues where it stopped), 3 some
-rows were rejected.
+DynamoDB, with the first Clockwork's table, is where the settings say (AWS_REGION, DYNAMODB_ENDPOINT, …); schedules are
+created over the HTTP API of a node of this Clockwork, in whatever store it keeps them. Exit codes: 0 all imported, 2
+refused, or no answer (the same command continues where it stopped), 3 some rows were rejected.
 """
 
 import argparse
@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _import(job: Job, settings: Settings) -> Counts:
-    if job.table == settings.dynamo.schedules_table:
+    if settings.store.kind == "dynamodb" and job.table == settings.dynamo.schedules_table:
         raise CannotStart(
-            f"--table {job.table} is SCHEDULE_DB: this Clockwork needs a table of its own (infra/migration.md)"
+            f"--table {job.table} is SCHEDULE_DB: this Clockwork needs a table of its own (infra/migration.md), or another "
+            "store (CLOCKWORK_STORE)"
         )
     clock = SystemClock()
     store = DynamoClient(settings.dynamo, clock, ClockGuard(clock).observe, NoTelemetry())

@@ -13,15 +13,15 @@ import pytest
 
 from infra.local import __main__, services
 from infra.local.jars import Bundle
-from infra.local.service import Service
+from infra.local.service import JavaService
 
 SERVER = "import socket, sys, time; held = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(600)"
 
 
-class StandIn(Service):
+class StandIn(JavaService):
     """A server that accepts connections and does nothing else."""
 
-    heap_mb = 1
+    memory_mb = 1
 
     def __init__(self, *, port: int | None, home: Path, log_path: Path, scratch: Path | None, **_: Any) -> None:
         super().__init__(port=port, home=home, log_path=log_path, scratch=scratch)
@@ -39,7 +39,7 @@ class Kafka(StandIn):
     """In the place of Kafka."""
 
     name = "Kafka"
-    bundle = Bundle(name="none", coordinates=(), archived=False)
+    jars = Bundle(name="none", coordinates=(), archived=False)
     port_option = "--kafka-port"
 
 

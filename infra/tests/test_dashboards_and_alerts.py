@@ -43,6 +43,7 @@ def exposed() -> dict[str, set[str]]:
     telemetry = PrometheusTelemetry()
     telemetry.request(route="r", status=200, seconds=1)
     telemetry.store_call(store="dynamodb", operation="query", result="ok", seconds=1)
+    telemetry.store_table("rows", size_bytes=1, dead_rows=1)
     telemetry.due(ShardId(1), rows=1, oldest_seconds=1)
     telemetry.lateness(next(iter(Guarantee)), 1)
     found: dict[str, set[str]] = {}

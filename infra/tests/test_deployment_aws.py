@@ -15,6 +15,7 @@ from botocore.session import Session
 from clockwork.kafka.check import TRANSACTION_LOG
 from clockwork.kafka.topics import REPLICAS, internal_topics, safe_config
 from clockwork.settings.model import DynamoSettings, KafkaSettings
+from clockwork.settings.sources import setting_names
 from clockwork.stores.dynamodb import schema as dynamo_tables
 from infra.kafka.acls import FILE, command, main, rights
 
@@ -202,11 +203,33 @@ def test_terraform_makes_the_topics_that_init_makes() -> None:
         assert topic["partitions"] in {"${var.shards}", plan.kafka_partitions}
 
 
-def test_terraform_s_files_fit_together() -> None:
-    parsed = [_plain(hcl2.loads(path.read_text(encoding="utf-8"))) for path in TERRAFORM.glob("*.tf")]
+@pytest.mark.parametrize("module", [".", "topics", "postgres"])
+def test_terraform_s_variables_are_declared_and_used(module: str) -> None:
+    paths = list((TERRAFORM / module).glob("*.tf"))
+    parsed = [_plain(hcl2.loads(path.read_text(encoding="utf-8"))) for path in paths]
     declared = {name for file in parsed for block in file.get("variable", []) for name in block}
-    text = "".join(path.read_text(encoding="utf-8") for path in TERRAFORM.glob("*.tf"))
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
     assert set(re.findall(r"\bvar\.(\w+)", text)) == declared
+
+
+def test_terraform_s_database_takes_nothing_back_and_is_reached_with_tls_by_nodes_alone() -> None:
+    path = TERRAFORM / "postgres" / "main.tf"
+    (cluster,) = blocks(path, "resource", "aws_rds_cluster").values()
+    (group,) = blocks(path, "resource", "aws_rds_cluster_parameter_group").values()
+    (rule,) = blocks(path, "resource", "aws_vpc_security_group_ingress_rule").values()
+    assert cluster["engine"] == "aurora-postgresql"
+    assert cluster["storage_encrypted"] is True
+    assert cluster["manage_master_user_password"] is True
+    # None of the settings with which a start is refused.
+    parameters = {each["name"]: each["value"] for each in group["parameter"]}
+    assert parameters["rds.force_ssl"] == "1"
+    assert not {"fsync", "synchronous_commit"} & parameters.keys()
+    assert rule["referenced_security_group_id"] == "${var.node_security_group_id}"
+    settings = set(re.findall(r"^    (CLOCKWORK_\w+) +=", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert settings <= {each.name for each in setting_names()}
+
+
+def test_terraform_gives_the_policies_the_names_that_they_need() -> None:
     given = set(re.findall(r"\$\{(\w+)\}", "".join(path.read_text() for path in IAM.glob("*.json"))))
     iam = (TERRAFORM / "iam.tf").read_text(encoding="utf-8")
     assert given <= set(re.findall(r"^    (\w+) +=", iam, re.MULTILINE))

@@ -119,7 +119,7 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
 def test_the_stored_rendering_is_of_this_chart_and_untouched() -> None:
     stored = (ROOT / "infra/helm/rendered/SOURCE").read_text(encoding="utf-8").strip()
     assert stored == digest(), "chart or rendering have changed: run make charts"
-    assert [path.stem for path in RENDERED] == ["full", "plain", "typed"]
+    assert [path.stem for path in RENDERED] == ["full", "plain", "postgresql", "typed"]
 
 
 def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> None:
@@ -139,7 +139,7 @@ def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> Non
     assert container["image"] == "clockwork:20261129"
 
 
-@pytest.mark.parametrize("name", ["plain", "full"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
 def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
     assert pods(name)
     for pod in pods(name).values():
@@ -160,7 +160,7 @@ def test_every_pod_is_restricted_and_has_no_service_links(name: str) -> None:
             assert "cpu" not in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", ["plain", "full"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
 def test_every_node_has_probes_a_budget_and_known_settings(name: str) -> None:
     nodes = {key: pod for key, pod in pods(name).items() if not key.endswith("-init")}
     assert of_kind(name, "PodDisruptionBudget").keys() == nodes.keys() == {"clockwork-api", "clockwork-worker"}
@@ -180,7 +180,7 @@ def test_every_node_has_probes_a_budget_and_known_settings(name: str) -> None:
     assert [sum(selector.items() <= label.items() for label in labels) for selector in selectors] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["plain", "full"])
+@pytest.mark.parametrize("name", ["plain", "full", "postgresql"])
 def test_nodes_take_calls_by_the_names_of_their_services(name: str) -> None:
     for pod in pods(name).values():
         (value,) = (each["value"] for each in pod["containers"][0]["env"] if each["name"] == "CLOCKWORK_HTTP_HOSTS")
@@ -221,8 +221,31 @@ def test_tables_are_made_first_and_by_an_account_that_no_node_has() -> None:
     assert set(used.values()) == accounts.keys()
 
 
+def test_the_owner_of_a_database_s_tables_is_known_to_init_alone_and_its_certificates_to_all() -> None:
+    secrets = {
+        name: [each["secretRef"]["name"] for each in pod["containers"][0]["envFrom"]]
+        for name, pod in pods("postgresql").items()
+    }
+    # Of two with one key, the later counts.
+    assert secrets == {
+        "clockwork-api": ["clockwork-node"],
+        "clockwork-worker": ["clockwork-node"],
+        "clockwork-init": ["clockwork-node", "clockwork-init"],
+    }
+    for pod in pods("postgresql").values():
+        (container,) = pod["containers"]
+        given = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        postgres = load_settings(given).postgres
+        assert str(postgres.tls_ca) == "/etc/clockwork/postgres/ca.crt"
+        assert str(postgres.tls_cert) == "/etc/clockwork/postgres/tls.crt"
+        mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        volumes = {each["name"]: each.get("secret", {}).get("secretName") for each in pod["volumes"]}
+        assert mounts["postgres-tls"] == "/etc/clockwork/postgres"
+        assert volumes["postgres-tls"] == "clockwork-postgres"
+
+
 def test_no_secret_is_written_into_the_chart() -> None:
-    for name in ("plain", "full"):
+    for name in ("plain", "full", "postgresql"):
         assert not of_kind(name, "Secret")
         for pod in pods(name).values():
             for variable in pod["containers"][0]["env"]:

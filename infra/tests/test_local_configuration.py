@@ -1,4 +1,4 @@
-"""Configuration of the local Kafka and DynamoDB, the same in both ways of running them."""
+"""Configuration of the local services, the same in both ways of running them."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.local import jars, java
+from infra.local import jars, java, postgres
 from infra.local.errors import PackagesMissing, UnsupportedPlatform
 from infra.local.kafka import SETTINGS, SecureListener, new_cluster_id, server_properties
 
@@ -26,14 +26,27 @@ def test_compose_gives_kafka_the_same_settings() -> None:
 def test_compose_opens_no_port_to_other_machines() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service["ports"]]
 
-    assert ports == ["127.0.0.1:9092:9092", "127.0.0.1:8000:8000"]
+    assert ports == ["127.0.0.1:9092:9092", "127.0.0.1:8000:8000", "127.0.0.1:5432:5432"]
 
 
 def test_compose_runs_the_versions_that_the_jars_have() -> None:
     images = {service["image"].rpartition("/")[2] for service in COMPOSE["services"].values()}
 
-    assert images == {"kafka:4.1.0", "dynamodb-local:3.1.0"}
-    assert (jars.KAFKA.name, jars.DYNAMODB.name) == ("kafka-4.1.0", "dynamodb-local-3.1.0")
+    assert images == {"kafka:4.1.0", "dynamodb-local:3.1.0", "postgres:18.6"}
+    fetched = (jars.KAFKA.name, jars.DYNAMODB.name, jars.POSTGRES.name)
+    assert fetched == ("kafka-4.1.0", "dynamodb-local-3.1.0", "postgresql-18.6.0")
+
+
+def test_compose_gives_the_database_the_same_settings_user_and_encoding() -> None:
+    service = COMPOSE["services"]["postgres"]
+
+    # Which addresses are right depends on where the server runs; all else does not.
+    elsewhere = {"listen_addresses", "unix_socket_directories"}
+    expected = [f"{name}={value}" for name, value in postgres.SETTINGS.items() if name not in elsewhere]
+    assert [part for part in service["command"][1:] if part != "-c"] == expected
+    environment = service["environment"]
+    assert (environment["POSTGRES_USER"], environment["POSTGRES_DB"]) == (postgres.USER, postgres.DATABASE)
+    assert environment["POSTGRES_INITDB_ARGS"].split() == ["--encoding=UTF8", "--locale=C"]
 
 
 def test_kafka_listens_on_this_machine_only() -> None:

@@ -21,7 +21,7 @@ from infra.local.child import KEEPER, Child, log_end
 from infra.local.errors import OutOfMemory, PortTaken, ServiceDied, StartTimedOut
 from infra.local.jars import CACHE_VARIABLE, Bundle
 from infra.local.ports import free_port
-from infra.local.service import Service
+from infra.local.service import JavaService
 
 GONE_SECONDS_MAX = 60.0
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -110,7 +110,9 @@ def test_a_closed_pipe_ends_the_command_and_removes_its_scratch_folder(tmp_path:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     reading, writing = os.pipe()
-    with subprocess.Popen([sys.executable, "-I", "-S", str(KEEPER), str(scratch), *SLEEPER], stdin=reading) as keeper:
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", str(KEEPER), str(scratch), "", *SLEEPER], stdin=reading
+    ) as keeper:
         os.close(reading)
 
         os.close(writing)
@@ -139,13 +141,13 @@ async def test_a_keeper_that_is_ended_takes_its_command_along(tmp_path: Path, nu
     await child.kill()
 
 
-class Pretended(Service):
+class Pretended(JavaService):
     """A service whose server is a line of Python and which answers when told so."""
 
     name = "Pretended"
-    bundle = Bundle(name="pretended", coordinates=(), archived=True)
+    jars = Bundle(name="pretended", coordinates=(), archived=True)
     port_option = "--pretended-port"
-    heap_mb = 1
+    memory_mb = 1
 
     def __init__(self, *, script: str, folder: Path, port: int | None = None, answering: bool = False) -> None:
         super().__init__(port=port, home=folder, log_path=folder / "pretended.log", scratch=None)

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import pytest
 
-from infra.local import LocalServices, demo, jars, run, services
+from clockwork.settings.sources import load_settings
+from infra.local import LocalServices, demo, jars, node, run, services
 from infra.local.errors import LocalServicesError
 from infra.local.jars import Bundle
 from infra.tests import stand_ins
@@ -38,14 +39,23 @@ class Double:
         await self.ended.wait()
 
 
+ADDRESSES: dict[node.Store, str | None] = {
+    "dynamodb": "http://127.0.0.1:2",
+    "postgresql": "postgresql://clockwork@127.0.0.1:2/postgres",
+    "memory": None,
+}
+NAMED = {
+    "dynamodb": {"DYNAMODB_ENDPOINT", "AWS_REGION", "AWS_ACCESS_KEY", "AWS_SECRET_KEY"},
+    "postgresql": {"CLOCKWORK_STORE", "CLOCKWORK_POSTGRES_URL"},
+    "memory": {"CLOCKWORK_STORE"},
+}
+
+
 class ServicesDouble(Double):
     """In the place of `LocalServices`."""
 
-    @property
-    def dynamodb_endpoint(self) -> str:
-        if not self.given["dynamodb"]:
-            raise RuntimeError("was asked for without DynamoDB")
-        return "http://127.0.0.1:2"
+    def address_of(self, store: node.Store) -> str | None:
+        return ADDRESSES[store]
 
 
 class NodeDouble(Double):
@@ -76,47 +86,38 @@ def node_settings() -> Mapping[str, str]:
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize("store", ["dynamodb", "memory"])
+@pytest.mark.parametrize("store", ["dynamodb", "postgresql", "memory"])
 async def test_a_node_is_started_on_the_store_that_was_asked_for(
-    store: run.Store, capsys: pytest.CaptureFixture[str]
+    store: node.Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ExceptionGroup) as ended:
         await run.run(store)
 
     assert ended.group_contains(LocalServicesError, match="the node ended with code 7")
-    named = {name for name in node_settings() if name.startswith(("DYNAMODB_", "AWS_", "CLOCKWORK_STORE"))}
+    named = {
+        name for name in node_settings() if name.startswith(("DYNAMODB_", "AWS_", "CLOCKWORK_STORE", "CLOCKWORK_POST"))
+    }
     printed = capsys.readouterr().out
     assert ServicesDouble.given["dynamodb"] is (store == "dynamodb")
-    if store == "dynamodb":
-        assert named == {"DYNAMODB_ENDPOINT", "AWS_REGION", "AWS_ACCESS_KEY", "AWS_SECRET_KEY"}
-        assert NodeDouble.found.dynamodb_endpoint == "http://127.0.0.1:2"
-        assert "store     http://127.0.0.1:2\n" in printed
-    else:
-        assert named == {"CLOCKWORK_STORE"}
-        assert node_settings()["CLOCKWORK_STORE"] == "memory"
-        # Without an endpoint a node would not make its topics by default.
-        assert node_settings()["CLOCKWORK_CREATE_RESOURCES"] == "true"
-        assert NodeDouble.found.dynamodb_endpoint is None
-        assert "store     memory: schedules end with the node\n" in printed
+    assert ServicesDouble.given["postgres"] is (store == "postgresql")
+    assert named == NAMED[store]
+    assert load_settings(node_settings()).store.kind == store
+    assert load_settings(node_settings()).kafka.create_resources
+    assert (NodeDouble.found.store, NodeDouble.found.store_address) == (store, ADDRESSES[store])
+    assert f"store     {ADDRESSES[store] or 'memory: schedules end with the node'}\n" in printed
     with pytest.raises(LocalServicesError, match="no node is running here"):
         run.find_running()
 
 
-@pytest.mark.parametrize(
-    ("store", "line"),
-    [
-        ("postgresql", "postgresql comes later; dynamodb and memory are there"),
-        ("x", "'x' should be dynamodb or memory"),
-    ],
-)
 def test_a_store_that_is_not_there_is_refused_with_a_line_that_says_so(
-    store: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["run", "--store", store])
+    monkeypatch.setattr(sys, "argv", ["run", "--store", "x"])
 
     with pytest.raises(SystemExit) as ended:
         run.main()
 
+    line = "'x' should be dynamodb, postgresql or memory"
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m infra.local.run: error: argument --store: {line}"
 
@@ -132,7 +133,7 @@ async def test_without_dynamodb_kafka_runs_alone_and_only_its_jars_are_fetched(
     monkeypatch.setattr(services, "Kafka", stand_ins.Kafka)
     monkeypatch.setattr(services, "ensure_jars", fetch)
     async with LocalServices(dynamodb=False, data_dir=tmp_path) as alone:
-        assert fetched == [stand_ins.Kafka.bundle]
+        assert fetched == [stand_ins.Kafka.jars]
         assert alone.kafka_brokers.startswith("127.0.0.1:")
         assert not (tmp_path / "dynamodb").exists()
         with pytest.raises(RuntimeError, match="without DynamoDB"):
@@ -144,7 +145,9 @@ async def test_the_demo_starts_no_second_node_beside_one_whose_store_is_its_memo
 ) -> None:
     # A second node would have an empty store of its own, and its shards would deliver nothing.
     monkeypatch.delattr(demo, "NodeProcess")
-    running = run.Running(kafka_brokers="127.0.0.1:1", dynamodb_endpoint=None, http_url="http://127.0.0.1:3")
+    running = run.Running(
+        kafka_brokers="127.0.0.1:1", store="memory", store_address=None, http_url="http://127.0.0.1:3"
+    )
     one = demo.Demo(running, session=None)  # type: ignore[arg-type]
 
     await one.disturb(tmp_path / "log")

@@ -28,6 +28,9 @@
     broker-cpu     where the broker's CPU for a transaction goes: by transaction, Kafka partition, record
     transactions   our Kafka transactions beside the library's
     calls          our DynamoDB calls beside the library's
+    snapshot       1,000 a second before, during and after a snapshot of ten minutes; PostgreSQL only
+    peers          beside db-scheduler and River, in turn: drain, creates, lateness, CPU; PostgreSQL only (`peers`)
+    ready          `make run` until it is ready, PostgreSQL beside DynamoDB Local
     uvloop         creates-stub, drain-stub and lateness on both event loops; on request only
 
 A ratio is taken round by round, ours and the yardstick's right after each other (`figures`). Results go to

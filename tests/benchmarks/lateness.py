@@ -9,20 +9,25 @@ warm-up and reported apart.
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from clockwork.domain.sharding import ShardId
+from infra.local.node import Store
 from tests.benchmarks.bare import opened_bare
+from tests.benchmarks.cpu import STORE_MAINS, cpu_of_service_s
 from tests.benchmarks.figures import Finding, Goal, quantile
 from tests.benchmarks.report import distribution
 from tests.benchmarks.world import (
     Arrival,
     Bench,
+    by_hand,
     collect,
     cpu_s,
     create_at_rate,
-    dynamo,
     preload,
     row_of,
     series,
@@ -42,6 +47,7 @@ BURST: Final = 20_000
 BURST_SECONDS: Final = 10
 PENDING: Final = (10_000, 100_000, 1_000_000)
 PENDING_RATE: Final = 50
+PENDING_SECONDS: Final = 20
 PUT_AHEAD_MS: Final = 6_000
 FLAT: Final = 1.2
 """Within 20 %."""
@@ -72,9 +78,17 @@ async def at_rates(bench: Bench, *, module: str = "clockwork", name: str = "") -
 
 
 async def _round(
-    cluster: Cluster, node: ClusterNode, topic: str, rate: int, guarantee: str, prefix: str, *, seen_before: int
+    cluster: Cluster,
+    node: ClusterNode,
+    topic: str,
+    rate: int,
+    guarantee: str,
+    prefix: str,
+    *,
+    seen_before: int,
+    seconds: int = SECONDS,
 ) -> list[Arrival]:
-    count = rate * SECONDS
+    count = rate * seconds
     async with asyncio.TaskGroup() as group:
         # From the beginning of the topic, so it begins with what earlier rounds left.
         reading = group.create_task(collect(cluster, topic, seen_before + count, within_s=60), name="read")
@@ -82,7 +96,7 @@ async def _round(
             await _put_ahead(cluster, topic, count, guarantee, prefix)
         else:
             await create_at_rate(
-                cluster, node, topic, per_second=rate, seconds=SECONDS, prefix=prefix, guarantee=guarantee
+                cluster, node, topic, per_second=rate, seconds=seconds, prefix=prefix, guarantee=guarantee
             )
     arrivals = [arrival for arrival in reading.result() if arrival.schedule_key.startswith(f"{prefix}-")]
     if len(arrivals) != count:
@@ -93,7 +107,7 @@ async def _round(
 async def _put_ahead(cluster: Cluster, topic: str, count: int, guarantee: str, prefix: str) -> None:
     """Rows due at random milliseconds of `SECONDS` seconds, written before the first is due."""
     rng, from_ms = random.Random(1), now_ms() + PUT_AHEAD_MS
-    async with dynamo(cluster) as client:
+    async with by_hand(cluster) as client:
         rows = [
             row_of(cluster, topic, f"{prefix}-{n}", from_ms + rng.randrange(SECONDS * 1_000), guarantee=guarantee)
             for n in range(count)
@@ -163,7 +177,7 @@ async def beside_a_burst(bench: Bench) -> None:
     for where in ("one shard", "64 shards"):
         others_p99, took_s = [], []
         for n in range(max(1, bench.rounds // 2)):
-            async with bench.cluster(shards=64) as cluster, dynamo(cluster) as client:
+            async with bench.cluster(shards=64) as cluster, by_hand(cluster) as client:
                 topic = await cluster.topic(kafka_partitions=8)
                 await started(cluster, role="worker")
                 due_ms = now_ms() + 6_000 + burst // 2
@@ -189,43 +203,84 @@ async def beside_a_burst(bench: Bench) -> None:
 
 
 async def before_a_backlog(bench: Bench) -> None:
-    """Schedules of tomorrow must cost today nothing: rows behind the due ones are never read."""
-    cpu: list[float] = []
-    p50: list[float] = []
-    memory: list[float] = []
+    """Schedules of tomorrow must cost today nothing: rows behind the due ones are never read. The clusters are measured in
+    turn, and each round's figure is held against that of the fewest pending in the same round."""
     counts = [bench.scaled(count) for count in PENDING]
-    for count in counts:
-        async with bench.cluster() as cluster:
-            topic = await cluster.topic(kafka_partitions=8)
-            node = await started(cluster)
-            await _fill(cluster, topic, count)
-            await create_at_rate(cluster, node, topic, per_second=PENDING_RATE, seconds=5, prefix="warm")
-            before_s, seconds = await cpu_s(node), 4 * SECONDS
-            async with asyncio.TaskGroup() as group:
-                wanted = PENDING_RATE * (5 + seconds)
-                reading = group.create_task(collect(cluster, topic, wanted, within_s=seconds + 30), name="read")
-                await create_at_rate(cluster, node, topic, per_second=PENDING_RATE, seconds=seconds, prefix="now")
-            cpu.append((await cpu_s(node) - before_s) / seconds * 100)
-            p50.append(quantile([_late_ms(a) for a in reading.result() if a.schedule_key.startswith("now")], 0.5))
-            memory.append((await series(node, "process_resident_memory_bytes"))[0] / 1e6)
-    for what, unit, values in (
-        ("CPU of the node", "% of a core", cpu),
-        ("p50 of lateness", "ms", p50),
-        ("memory of the node", "MB", memory),
-    ):
+    figures: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    async with AsyncExitStack() as stack:
+        backlogs = [await _backlog(bench, stack, count) for count in counts]
+        for n in range(-1, bench.rounds):
+            for backlog in backlogs:
+                found = await _beside(backlog, f"r{n}", bench.store)
+                if n >= 0:
+                    for what, value in found.items():
+                        figures[what][backlog.pending].append(value)
+    fewest = counts[0]
+    for what, by_count in figures.items():
+        name, unit = what.rsplit(", ", 1)
         plot = bench.report.plot("pending", title="Cost against pending schedules", x="pending", y="", log_x=True)
-        for count, value in zip(counts, values, strict=True):
-            bench.report.add(Finding(scenario="pending", what=f"{what}, {count:,} pending", unit=unit, rounds=[value]))
-            plot.series[f"{what}, {unit}"].append((count, value))
-        grown = [max(values[1:]) / values[0]] if values[0] else [1.0]
-        goal = Goal(bound=FLAT)
-        bench.report.add(Finding(scenario="pending", what=f"{what}: growth", unit="×", rounds=grown, goal=goal))
+        for count, rounds in by_count.items():
+            bench.report.add(
+                Finding(
+                    scenario="pending",
+                    what=f"{name}, {count:,} pending beside {fewest:,}",
+                    unit=unit,
+                    rounds=rounds,
+                    yardstick=by_count[fewest] if count != fewest else (),
+                    goal=Goal(bound=FLAT, of_ratio=True) if count != fewest else None,
+                )
+            )
+            plot.series[what].append((count, quantile(rounds, 0.5)))
+
+
+@dataclass(kw_only=True, slots=True)
+class _Backlog:
+    """A cluster with so many pending, and its node."""
+
+    pending: int
+    cluster: Cluster
+    node: ClusterNode
+    topic: str
+    seen: int = 0
+
+
+async def _backlog(bench: Bench, stack: AsyncExitStack, pending: int) -> _Backlog:
+    cluster = await stack.enter_async_context(bench.cluster())
+    topic = await cluster.topic(kafka_partitions=8)
+    node = await started(cluster)
+    await _fill(cluster, topic, pending)
+    return _Backlog(pending=pending, cluster=cluster, node=node, topic=topic)
+
+
+async def _beside(backlog: _Backlog, prefix: str, store: Store) -> dict[str, float]:
+    """The figures of one round, each with its unit."""
+    main = STORE_MAINS[store]
+    before_s, store_before_s = await cpu_s(backlog.node), cpu_of_service_s(main)
+    arrivals = await _round(
+        backlog.cluster,
+        backlog.node,
+        backlog.topic,
+        PENDING_RATE,
+        "exactly_once",
+        prefix,
+        seen_before=backlog.seen,
+        seconds=PENDING_SECONDS,
+    )
+    backlog.seen += len(arrivals)
+    late_ms = [_late_ms(arrival) for arrival in arrivals]
+    return {
+        "CPU of the node, ms a schedule": (await cpu_s(backlog.node) - before_s) / len(arrivals) * 1_000,
+        "CPU of the store, ms a schedule": (cpu_of_service_s(main) - store_before_s) / len(arrivals) * 1_000,
+        "p50 of lateness, ms": quantile(late_ms, 0.5),
+        "p99 of lateness, ms": quantile(late_ms, 0.99),
+        "memory of the node, MB": (await series(backlog.node, "process_resident_memory_bytes"))[0] / 1e6,
+    }
 
 
 async def _fill(cluster: Cluster, topic: str, count: int) -> None:
     """Rows due tomorrow, in all shards."""
     tomorrow_ms = now_ms() + 86_400_000
-    async with dynamo(cluster) as client:
+    async with by_hand(cluster) as client:
         for start in range(0, count, 10_000):
             rows = [
                 row_of(

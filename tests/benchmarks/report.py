@@ -46,6 +46,11 @@ class Report:
         """The plot of this name, made if it is new."""
         return self._plots.setdefault(name, Plot(**labels))
 
+    def page(self, name: str, text: str) -> None:
+        """Writes a page of its own beside the summary."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / f"{name}.md").write_text(text, encoding="utf-8")
+
     def write(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "summary.md").write_text(table(self._findings), encoding="utf-8")

@@ -8,6 +8,7 @@ With `--against PATH` a node of that worktree runs the same rounds, alternating 
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ from clockwork.domain.sharding import murmur2
 from clockwork.kafka.topics import create_topics
 from infra.local.node import REPOSITORY
 from tests.benchmarks.bare_kafka import BareProducer
-from tests.benchmarks.cpu import DYNAMODB_MAIN, KAFKA_MAIN, cpu_of_service_s
+from tests.benchmarks.cpu import KAFKA_MAIN, STORE_MAINS, cpu_of_service_s
 from tests.benchmarks.figures import Finding, Goal, quantile
 from tests.benchmarks.world import Arrival, Bench, collect, cpu_s, kafka_context, started, total
 from tests.support.nodes import Cluster, ClusterNode, now_ms
@@ -122,7 +123,11 @@ async def contender(
 async def idle_shares(*, settle_s: float = SETTLE_S) -> Mapping[str, float]:
     """Cores that the services use while the nodes have nothing to do."""
     await asyncio.sleep(settle_s)
-    before = {main: cpu_of_service_s(main) for main in (KAFKA_MAIN, DYNAMODB_MAIN)}
+    before = {KAFKA_MAIN: cpu_of_service_s(KAFKA_MAIN)}
+    for main in STORE_MAINS.values():
+        # Of the stores that one run measures: the others do not run.
+        with contextlib.suppress(ProcessLookupError):
+            before[main] = cpu_of_service_s(main)
     await asyncio.sleep(IDLE_S)
     return {main: (cpu_of_service_s(main) - used_s) / IDLE_S for main, used_s in before.items()}
 
@@ -302,7 +307,7 @@ class _Meter:
             arrivals=arrivals,
             transactions=await total(node, TRANSACTIONS) - self.transactions if node is not None else transactions,
             kafka_cpu_s=used[KAFKA_MAIN] - self.idle[KAFKA_MAIN] * took_s,
-            store_cpu_s=used.get(DYNAMODB_MAIN, 0.0) - self.idle.get(DYNAMODB_MAIN, 0.0) * took_s,
+            store_cpu_s=sum(used[main] - self.idle[main] * took_s for main in used if main != KAFKA_MAIN),
             node_cpu_s=await cpu_s(node) - self.node_cpu_s if node is not None else 0.0,
             refused=refused,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
 from clockwork.clock import ClockGuard, SystemClock
@@ -18,11 +18,13 @@ from clockwork.domain.schedule import Guarantee, OrderingKey, Row
 from clockwork.domain.sharding import shard_of
 from clockwork.kafka.client import KafkaContext
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import DynamoSettings, KafkaSettings
+from clockwork.settings.model import DynamoSettings, KafkaSettings, PostgresSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.batching import write_all
 from clockwork.stores.dynamodb.client import DynamoClient
+from clockwork.stores.postgres.store import PostgresScheduleStore
 from infra.local import LocalServices
+from infra.local.node import Store
 from tests.benchmarks.report import Report
 from tests.support import builders
 from tests.support.nodes import Cluster, ClusterNode, now_ms, opened_cluster
@@ -32,6 +34,7 @@ SHARDS: Final = 16
 PAYLOAD: Final = b'{"note":"' + b"x" * 200 + b'"}'
 PRELOAD_ROWS: Final = 1_000
 """Made and written at a time."""
+ByHand = DynamoClient | PostgresScheduleStore
 SLOW_S: Final = 600.0
 """What takes longer than this is broken."""
 
@@ -44,6 +47,7 @@ class Bench:
     folder: Path
     report: Report
     quick: bool
+    store: Store = "dynamodb"
     against: Path | None = None
     """Another worktree, whose node is measured beside ours where a scenario does so."""
     _numbers: Any = field(default_factory=itertools.count)
@@ -68,7 +72,7 @@ class Bench:
             "CLOCKWORK_SCAN_INTERVAL_MS": "5000",
             "CLOCKWORK_LOG_LEVEL": "warning",
         }
-        async with opened_cluster(self.services, folder, usual | settings) as cluster:
+        async with opened_cluster(self.services, folder, usual | settings, store=self.store) as cluster:
             yield cluster
 
 
@@ -126,7 +130,22 @@ async def cpu_s(node: ClusterNode) -> float:
     return await total(node, "process_cpu_seconds_total")
 
 
-# --- DynamoDB by hand
+# --- the store by hand
+
+
+@asynccontextmanager
+async def by_hand(cluster: Cluster) -> AsyncIterator[ByHand]:
+    """The cluster's store, without a node."""
+    if cluster.store == "dynamodb":
+        async with dynamo(cluster) as client:
+            yield client
+        return
+    settings = PostgresSettings(
+        url=SecretStr(cluster.services.postgres_url), schema=cluster.settings["CLOCKWORK_POSTGRES_SCHEMA"]
+    )
+    clock = SystemClock()
+    async with PostgresScheduleStore(settings, clock, ClockGuard(clock).observe, NoTelemetry()) as store:
+        yield store
 
 
 @asynccontextmanager
@@ -184,17 +203,26 @@ def row_of(
     return builders.row(wanted, shard=shard_of(OrderingKey(key), shards_of(cluster)) if shard is None else shard)
 
 
-async def preload(client: DynamoClient, rows: Sequence[Row]) -> None:
-    """Writes the rows alone, in batches: what fires needs no more."""
+async def preload(client: ByHand, rows: Sequence[Row]) -> None:
+    """Writes the rows in batches; to DynamoDB alone, as what fires needs no more, to PostgreSQL with their pointers."""
     for start in range(0, len(rows), PRELOAD_ROWS):
+        if isinstance(client, PostgresScheduleStore):
+            async with asyncio.TaskGroup() as group:
+                for row in rows[start : start + PRELOAD_ROWS]:
+                    group.create_task(client.create(row, builders.pointer(row), replaces=None), name="preload")
+            continue
         puts = [{"PutRequest": {"Item": codec.row_item(row)}} for row in rows[start : start + PRELOAD_ROWS]]
         await write_all(client, client.settings.schedules_table, puts)
 
 
-async def until_empty(client: DynamoClient) -> None:
+async def until_empty(client: ByHand) -> None:
     """Until all rows are deleted."""
 
     async def look() -> bool:
+        if isinstance(client, PostgresScheduleStore):
+            schema = client.client.settings.schema
+            (found,) = await client.client.read("look", f'SELECT EXISTS (SELECT 1 FROM "{schema}".rows)')
+            return not found[0]
         table = client.settings.schedules_table
         answer = await client.call("scan", TableName=table, Limit=1, ConsistentRead=True)
         return not answer["Items"]
@@ -216,10 +244,26 @@ class Arrival:
     seen_ms: int
 
 
-async def collect(cluster: Cluster, topic: str, count: int, *, within_s: float = SLOW_S) -> list[Arrival]:
-    """The first record of each of so many schedules; fewer if the time is up."""
+Offsets = Mapping[TopicPartition, int]
+
+
+async def ends_of(cluster: Cluster, topic: str, *, kafka_partitions: int) -> Offsets:
+    """Where the topic ends by now: behind all that is in it."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=cluster.services.kafka_brokers)
+    await consumer.start()
+    try:
+        ends: Offsets = await consumer.end_offsets([TopicPartition(topic, n) for n in range(kafka_partitions)])
+        return ends
+    finally:
+        await consumer.stop()
+
+
+async def collect(
+    cluster: Cluster, topic: str, count: int, *, within_s: float = SLOW_S, since: Offsets | None = None
+) -> list[Arrival]:
+    """The first record of each of so many schedules; fewer if the time is up. `since`: from these offsets on; None: all."""
     consumer = AIOKafkaConsumer(
-        topic,
+        *(() if since else (topic,)),
         bootstrap_servers=cluster.services.kafka_brokers,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
@@ -230,6 +274,10 @@ async def collect(cluster: Cluster, topic: str, count: int, *, within_s: float =
     ends_s = loop.time() + within_s
     await consumer.start()
     try:
+        if since:
+            consumer.assign(list(since))
+            for where, offset in since.items():
+                consumer.seek(where, offset)
         while len(found) < count and loop.time() < ends_s:
             for page in (await consumer.getmany(timeout_ms=100)).values():
                 seen_ms = now_ms()

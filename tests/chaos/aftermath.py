@@ -9,10 +9,10 @@ from typing import Final
 from tests.chaos.asking import Asking
 from tests.chaos.history import Asked, History
 from tests.chaos.workload import FAR_MS, Workload
-from tests.chaos.world import SHARDS, World
+from tests.chaos.world import World
 from tests.support.nodes import now_ms
 from tests.support.reader import Arrived, read_all, reading
-from tests.support.tables import Item, Tables, tables_of
+from tests.support.stored import Stored, stored_of
 from tests.support.waiting import until
 
 ENDS_WITHIN_S: Final = 45.0
@@ -49,17 +49,17 @@ async def settle(world: World, workload: Workload, history: History) -> Remains:
     healed_ms = now_ms()
     everything = list(history.asked.values())
     answered_until = await _until_commands_answered(world, history)
-    async with tables_of(world.cluster) as tables:
+    async with stored_of(world.cluster) as stored:
         spared = {asked.schedule_key for asked in everything if _may_be_far(asked)}
-        remains.unended = await _rows_left(tables, spared, within_s=ENDS_WITHIN_S)
+        remains.unended = await _rows_left(stored, spared, within_s=ENDS_WITHIN_S)
         remains.ended_after_ms = now_ms() - healed_ms
         try:
             async with asyncio.timeout(ASKED_WITHIN_S + len(everything) / READS_PER_S):
                 await _until_answered_finally(workload.asking, everything)
         except TimeoutError:
             remains.unended += [f"{asked.schedule_key}: no final answer" for asked in everything if not asked.ended]
-        remains.rows = await _rows_left(tables, set(), within_s=TIDY_S)
-        remains.outcomes = _outcomes(await tables.keys())
+        remains.rows = await _rows_left(stored, set(), within_s=TIDY_S)
+        remains.outcomes = await stored.outcomes()
     for slot in world.slots:
         await world.stop(slot)
     brokers = world.services.kafka_brokers
@@ -124,16 +124,15 @@ async def _each(asked: Sequence[Asked], ask: Callable[[Asked], Awaitable[bool]])
             group.create_task(one(schedule), name=schedule.schedule_key)
 
 
-async def _rows_left(tables: Tables, spared: AbstractSet[str], *, within_s: float) -> list[str]:
+async def _rows_left(stored: Stored, spared: AbstractSet[str], *, within_s: float) -> list[str]:
     """A row is there for as long as its schedule has not ended. Those that are still there then."""
     left: list[str] = []
 
     async def none() -> bool:
         left[:] = [
-            f"{key} in shard {shard}, {sorted(item)}"
-            for shard in range(SHARDS)
-            for item in await tables.rows(shard)
-            if (key := item.get("scheduleKey", {}).get("S")) not in spared
+            f"{row.schedule_key} in shard {row.shard}, {list(row.attributes)}"
+            for row in await stored.rows()
+            if row.schedule_key not in spared
         ]
         return not left
 
@@ -142,11 +141,3 @@ async def _rows_left(tables: Tables, spared: AbstractSet[str], *, within_s: floa
     except AssertionError:
         return left
     return []
-
-
-def _outcomes(items: Sequence[Item]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for item in items:
-        if "state" in item:
-            found.setdefault(item["scheduleKey"]["S"], []).append(item["state"]["S"])
-    return found

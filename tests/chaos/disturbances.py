@@ -105,10 +105,10 @@ async def _break(world: World, slot: Slot, what: Disturbance, deeds: Deeds, shar
                 await asyncio.sleep(what.for_s)
                 slot.node.process.resume()
         case Kind.CUT_OFF_STORE:
-            services.pause_dynamodb()
+            services.pause_store(world.cluster.store)
             await asyncio.sleep(HALF_DONE_S)
             await kill(world, slot, deeds, shards=shards)
-            services.resume_dynamodb()
+            services.resume_store(world.cluster.store)
             await asyncio.sleep(what.for_s)
             await world.start(slot)
         case Kind.CUT_OFF_BROKER:
@@ -130,9 +130,9 @@ async def _break(world: World, slot: Slot, what: Disturbance, deeds: Deeds, shar
             await asyncio.sleep(what.for_s)
             services.resume_kafka()
         case Kind.STORE_PAUSE:
-            services.pause_dynamodb()
+            services.pause_store(world.cluster.store)
             await asyncio.sleep(what.for_s)
-            services.resume_dynamodb()
+            services.resume_store(world.cluster.store)
 
 
 async def kill(world: World, slot: Slot, deeds: Deeds, *, shards: frozenset[int] | None = None) -> None:

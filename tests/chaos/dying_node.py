@@ -22,6 +22,7 @@ from clockwork import __main__
 from clockwork.firing import cleanup, takeover
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.postgres.store import PostgresScheduleStore
 
 DIES: Final = "CHAOS_DIES"
 """The setting that names the step."""
@@ -55,7 +56,8 @@ def after(method: Method, *, only_if: Callable[[], bool] = lambda: True) -> Meth
 
 def put_death(step: str) -> None:
     """Lets every node of this process die at this step."""
-    store, publisher = DynamoScheduleStore, KafkaPublisher
+    store: Any = PostgresScheduleStore if os.environ.get("CLOCKWORK_STORE") == "postgresql" else DynamoScheduleStore
+    publisher = KafkaPublisher
     match step:
         case "commit":
             _replace(store, "finish", before(store.finish))

@@ -33,11 +33,11 @@ class Kind(StrEnum):
     STUTTER = "node frozen shortly"
     CLOCK_NEAR = "node with a clock within the bound"
     CLOCK_FAR = "node with a clock beyond the bound"
-    CUT_OFF_STORE = "node killed while DynamoDB is frozen"
+    CUT_OFF_STORE = "node killed while the store is frozen"
     CUT_OFF_BROKER = "node frozen past its session while the broker is"
     BROKER_KILL = "broker killed"
     BROKER_PAUSE = "broker frozen"
-    STORE_PAUSE = "DynamoDB frozen"
+    STORE_PAUSE = "store frozen"
 
 
 ROUND: Final = (

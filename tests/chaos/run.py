@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from infra.local.node import Store
 from tests.chaos import figures, takeovers
 from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
@@ -43,11 +44,13 @@ class Result:
         return not any(self.violations.values())
 
 
-async def chaos(folder: Path, *, seed: int, seconds: float, per_second: float = PER_SECOND) -> Result:
+async def chaos(
+    folder: Path, *, seed: int, seconds: float, per_second: float = PER_SECOND, store: Store = "dynamodb"
+) -> Result:
     """One run: load, disturbances, healing, judgement. Logs go to the folder."""
     plan = draw_plan(seed, seconds=seconds, session_timeout_ms=SESSION_TIMEOUT_MS)
     deeds, history = Deeds(), History()
-    async with opened_world(folder) as world:
+    async with opened_world(folder, store=store) as world:
         await world.heal()
         workload = Workload(world, history, seed=seed, per_second=per_second)
         try:
@@ -129,17 +132,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=PER_SECOND, help="creates a second")
     parser.add_argument("--takeovers", type=int, help="kill -9 so many times in a row, and measure")
     parser.add_argument("--logs", type=Path, help="where to keep logs; default: a temporary folder")
+    parser.add_argument("--store", choices=("dynamodb", "postgresql"), default="dynamodb", help="default: dynamodb")
     chosen = parser.parse_args(arguments)
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(SEEDS)
     folder = chosen.logs or Path(tempfile.mkdtemp(prefix="clockwork-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     _say(f"seed {seed}, logs in {folder}")
     if chosen.takeovers is not None:
-        result = asyncio.run(_takeovers(folder, seed=seed, kills=chosen.takeovers))
+        result = asyncio.run(_takeovers(folder, seed=seed, kills=chosen.takeovers, store=chosen.store))
     else:
         for disturbance in draw_plan(seed, seconds=chosen.minutes * 60, session_timeout_ms=SESSION_TIMEOUT_MS):
             _say(str(disturbance))
-        result = asyncio.run(chaos(folder, seed=seed, seconds=chosen.minutes * 60, per_second=chosen.rate))
+        result = asyncio.run(
+            chaos(folder, seed=seed, seconds=chosen.minutes * 60, per_second=chosen.rate, store=chosen.store)
+        )
     _say(result.text)
     if result.kept:
         _say(f"every promise was kept (seed {seed})")
@@ -150,9 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-async def _takeovers(folder: Path, *, seed: int, kills: int) -> Result:
+async def _takeovers(folder: Path, *, seed: int, kills: int, store: Store) -> Result:
     deeds, history = Deeds(), History()
-    async with opened_world(folder) as world:
+    async with opened_world(folder, store=store) as world:
         workload = Workload(world, history, seed=seed, per_second=takeovers.PER_SECOND, mix=takeovers.MIX)
         await takeovers.kill_in_a_row(world, workload, deeds, kills=kills)
         evidence = Evidence(

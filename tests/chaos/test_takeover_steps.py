@@ -6,11 +6,11 @@ import pytest
 
 from tests.chaos.dying_node import COMMIT, DIES, STEPS
 from tests.support.load import Load
-from tests.support.node_fixtures import cluster, tell
+from tests.support.node_fixtures import cluster, kind, tell
 from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, soon_ms
 from tests.support.under_load import audit
 
-__all__ = ["cluster", "tell"]
+__all__ = ["cluster", "kind", "tell"]
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 
@@ -18,7 +18,12 @@ KILLED: int = 137
 PER_LANE: int = 4
 
 
-@pytest.mark.parametrize("step", STEPS)
+# On PostgreSQL those whose neighbours are writes of the store.
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [*((step, "dynamodb") for step in STEPS), *((step, "postgresql") for step in ("T2a", "T2d", "T3"))],
+    indirect=["kind"],
+)
 async def test_the_next_taker_ends_what_one_that_died_between_two_steps_has_begun(
     step: str, cluster: Cluster, tell: Callable[[str], None]
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is broken: a Kafka and a DynamoDB Local of the run's own, and three places for nodes, each with one or none."""
+"""The things that are broken: a Kafka and a store of the run's own, and three places for nodes, each with one or none."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,6 +11,7 @@ from uuid import uuid4
 import aiohttp
 
 from infra.local import LocalServices
+from infra.local.node import Store
 from tests.chaos.plan import NODES, SKEW_SEEN_MS
 from tests.chaos.skewed_node import JUMP_AFTER, JUMPED, OFFSET
 from tests.support.client import NO_ANSWER
@@ -183,7 +184,7 @@ class World:
 
 
 @asynccontextmanager
-async def opened_world(folder: Path) -> AsyncIterator[World]:
+async def opened_world(folder: Path, *, store: Store = "dynamodb") -> AsyncIterator[World]:
     """For the length of a block; at its end everything is killed. Logs stay in the folder."""
     name = f"chaos-{uuid4().hex[:6]}"
     settings = {
@@ -192,6 +193,7 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
         "SCHEDULE_DB": "schedules",
         "PARTITION_EXEC_DB": "executions",
         "SCHEDULE_KEY_DB": "keys",
+        "CLOCKWORK_POSTGRES_SCHEMA": "chaos",
         "CLOCKWORK_SHARDS": str(SHARDS),
         "CLOCKWORK_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
         "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "300",
@@ -205,10 +207,10 @@ async def opened_world(folder: Path) -> AsyncIterator[World]:
     }
     connector = aiohttp.TCPConnector(limit=0)
     async with (
-        LocalServices(log_dir=folder) as services,
+        LocalServices(log_dir=folder, dynamodb=store == "dynamodb", postgres=store == "postgresql") as services,
         aiohttp.ClientSession(connector=connector) as session,
     ):
-        cluster = Cluster(services=services, session=session, folder=folder, name=name, settings=settings)
+        cluster = Cluster(services=services, session=session, folder=folder, name=name, store=store, settings=settings)
         limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
         topics = tuple([await cluster.topic(config=limit) for _ in range(TOPICS)])
         world = World(

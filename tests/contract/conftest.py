@@ -1,5 +1,7 @@
 """Fixtures of the contract suites."""
 
+import os
+
 from tests.contract.kafka_fixtures import kafka, memory_kafka, module_kafka, node, real_kafka
 from tests.contract.store_fixtures import (
     a,
@@ -8,12 +10,21 @@ from tests.contract.store_fixtures import (
     dynamo_store,
     faults,
     pauses,
+    pooled_settings,
+    pooled_store,
+    pooler,
+    postgres_settings,
+    postgres_store,
     search,
+    session_schema,
     session_tables,
     store,
     stores,
     transport,
 )
+from tests.support.pgbouncer import PROGRAM_VARIABLE
+
+collect_ignore = [] if PROGRAM_VARIABLE in os.environ else ["test_store_pgbouncer.py"]
 
 __all__ = [
     "a",
@@ -26,8 +37,14 @@ __all__ = [
     "module_kafka",
     "node",
     "pauses",
+    "pooled_settings",
+    "pooled_store",
+    "pooler",
+    "postgres_settings",
+    "postgres_store",
     "real_kafka",
     "search",
+    "session_schema",
     "session_tables",
     "store",
     "stores",

@@ -6,9 +6,12 @@ one costs a quarter of a second.
 
 import asyncio
 import json
+import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -20,8 +23,8 @@ from clockwork.domain.ownership import IncarnationId, ShardState, incarnation_id
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.operations import PauseStore
 from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
-from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import DynamoSettings
+from clockwork.ports.telemetry import NoTelemetry, Telemetry
+from clockwork.settings.model import DynamoSettings, PostgresSettings
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import write_all
@@ -30,6 +33,12 @@ from clockwork.stores.dynamodb.opening import stores_on
 from clockwork.stores.dynamodb.schema import create_tables, init_cluster
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from clockwork.stores.memory.running import new_memory_stores
+from clockwork.stores.postgres import opening as postgres
+from clockwork.stores.postgres.client import CallLimits as PostgresLimits
+from clockwork.stores.postgres.client import connect
+from clockwork.stores.postgres.schema import PostgresSchema
+from clockwork.stores.postgres.store import PostgresScheduleStore
+from tests.support.pgbouncer import PROGRAM_VARIABLE, PgBouncer
 
 if TYPE_CHECKING:
     from infra.local import LocalServices
@@ -258,11 +267,128 @@ def faults(dynamo_store: DynamoScheduleStore) -> Faults:
     return Faults(dynamo_store.client)
 
 
-@pytest.fixture(params=["memory", pytest.param("dynamo", marks=pytest.mark.real)])
+POSTGRES_LIMITS: Final = PostgresLimits(
+    connect_timeout_s=10, answer_timeout_s=30, statement_timeout_ms=20_000, lock_timeout_ms=10_000
+)
+"""Long, because a busy machine must not fail a test."""
+
+
+def new_schema(url: str) -> PostgresSettings:
+    """A schema that no other test has."""
+    return PostgresSettings(url=SecretStr(url), schema=f"test_{uuid.uuid4().hex[:12]}")
+
+
+def postgres_store_on(
+    settings: PostgresSettings,
+    observe: ObserveServerTime = observe_nothing,
+    limits: PostgresLimits = POSTGRES_LIMITS,
+    telemetry: Telemetry | None = None,
+) -> PostgresScheduleStore:
+    """A store on this schema, not opened."""
+    return PostgresScheduleStore(settings, SystemClock(), observe, telemetry or NoTelemetry(), limits=limits)
+
+
+@pytest.fixture(scope="session")
+async def session_schema(postgres_url: str) -> PostgresSettings:
+    """The schema of one cluster, for the tests that only put rows into its tables."""
+    settings = new_schema(postgres_url)
+    await PostgresSchema(settings, None, shards=SHARDS).init()
+    return settings
+
+
+@pytest.fixture
+async def postgres_settings(session_schema: PostgresSettings) -> PostgresSettings:
+    """The schema of a cluster in which nothing has happened yet."""
+    await execute(
+        session_schema,
+        "TRUNCATE rows, pointers, outcomes, command_notes, nodes, pauses",
+        "UPDATE shards SET epoch = 0, owner = NULL, floor_ms = 0",
+    )
+    return session_schema
+
+
+@pytest.fixture
+async def postgres_store(postgres_settings: PostgresSettings) -> AsyncIterator[PostgresScheduleStore]:
+    """The store on the real service."""
+    async with postgres_store_on(postgres_settings, ClockGuard(SystemClock()).observe) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+async def pooler(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PgBouncer]:
+    """PgBouncer in front of the database."""
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    running = PgBouncer(
+        os.environ[PROGRAM_VARIABLE], postgres_url, port=None, home=folder, log_path=folder / "log", scratch=None
+    )
+    await running.start()
+    yield running
+    await running.kill()
+
+
+@pytest.fixture
+def pooled_settings(postgres_settings: PostgresSettings, pooler: PgBouncer) -> PostgresSettings:
+    """The schema of `postgres_settings`, by the pooler."""
+    return replace(postgres_settings, url=SecretStr(pooler.url))
+
+
+@pytest.fixture
+async def pooled_store(pooled_settings: PostgresSettings) -> AsyncIterator[PostgresScheduleStore]:
+    """The store on the real service, by the pooler."""
+    async with postgres_store_on(pooled_settings, ClockGuard(SystemClock()).observe) as store:
+        yield store
+
+
+async def connected_once(store: PostgresScheduleStore) -> None:
+    """Opens the store's one connection. asyncpg asks for each type of array at its first use, in requests of its own: from
+    now on a new statement is two requests, its preparation and its execution."""
+    types = ("text", "bytea", "int", "bigint", "boolean")
+    wanted = ", ".join(f"${number}::{name}[]" for number, name in enumerate(types, 1))
+    await store.client.read("types", f"SELECT {wanted}", *([] for _ in types))
+
+
+async def execute(settings: PostgresSettings, *statements: str) -> list[Any]:
+    """Does these statements in a session of its own; returns the rows of the last one."""
+    session = {"search_path": settings.schema, "application_name": "test"}
+    connection = await connect(settings, None, timeout_s=POSTGRES_LIMITS.connect_timeout_s, session=session)
+    try:
+        found: list[Any] = []
+        for statement in statements:
+            found = await connection.fetch(statement)
+        return found
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def locked(settings: PostgresSettings, statement: str) -> AsyncIterator[None]:
+    """A transaction of another session is open, which has done this statement."""
+    session = {"search_path": settings.schema, "application_name": "test"}
+    connection = await connect(settings, None, timeout_s=POSTGRES_LIMITS.connect_timeout_s, session=session)
+    try:
+        await connection.execute(f"BEGIN; {statement}")
+        yield
+    finally:
+        await connection.execute("ROLLBACK")
+        await connection.close()
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("dynamo", marks=pytest.mark.real),
+        pytest.param("postgresql", marks=pytest.mark.real),
+        *([pytest.param("pgbouncer", marks=pytest.mark.real)] if PROGRAM_VARIABLE in os.environ else []),
+    ]
+)
 def stores(request: pytest.FixtureRequest) -> Stores:
     """Each store in turn, with `SHARDS` shards and nothing in it."""
     if request.param == "dynamo":
         return stores_on(request.getfixturevalue("dynamo_store"), shards=SHARDS)
+    if request.param in {"postgresql", "pgbouncer"}:
+        name = "postgres_store" if request.param == "postgresql" else "pooled_store"
+        store: PostgresScheduleStore = request.getfixturevalue(name)
+        return postgres.stores_on(store, store.client.settings, shards=SHARDS)
     clock = SystemClock()
     return new_memory_stores(
         shards=SHARDS, lists=True, clock=clock, observe=ClockGuard(clock).observe, telemetry=NoTelemetry()

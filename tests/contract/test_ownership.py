@@ -61,6 +61,26 @@ async def test_two_nodes_share_and_the_one_that_stays_gets_all_and_keeps_what_it
         assert all(kept <= assignment for assignment in stays.assignments[heard - 1 :])
 
 
+async def test_a_node_that_withdraws_is_told_of_it_when_the_others_have_its_shards(
+    kafka: KafkaUnderTest, node: PublisherWithWakeups
+) -> None:
+    async with member(kafka, node) as stays, member(kafka, node) as withdraws:
+        await until(lambda: shared(stays, withdraws) and len(withdraws.shards) == SHARDS // 2)
+        heard = len(withdraws.assignments)
+        await withdraws.ownership.withdraw()
+        await until(lambda: stays.shards == ALL)
+        assert withdraws.assignments[heard:] == [frozenset()]
+        # It is a member still: an owner that releases at its leisure is not fenced.
+        assert await stays.ownership.member_processes() == {stays.process, withdraws.process}
+
+
+async def test_a_node_that_withdraws_alone_keeps_the_shards(kafka: KafkaUnderTest, node: PublisherWithWakeups) -> None:
+    async with member(kafka, node) as alone:
+        await until(lambda: alone.shards == ALL)
+        await alone.ownership.withdraw()
+        assert alone.shards == ALL
+
+
 async def test_with_more_nodes_than_shards_each_shard_has_one_owner(
     kafka: KafkaUnderTest, node: PublisherWithWakeups
 ) -> None:

@@ -1,27 +1,25 @@
-"""The same on a real Kafka and DynamoDB Local: rows put by hand and records put on the ownership topic, with a sound
+"""The same on a real Kafka and a real store: rows put by hand and records put on the ownership topic, with a sound
 schedule beside each."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
+from clockwork.domain.position import Position
 from clockwork.domain.record import DEAD_REASON, SCHEDULE_KEY
 from clockwork.domain.schedule import BrokenRow, Lane, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.errors import Rejected
 from tests.fuzz import wakeups
-from tests.fuzz.rows import Damage
 from tests.fuzz.tally import Tally
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import read_all
-from tests.support.tables import Item, Tables, tables_of
+from tests.support.tables import RowsByHand, rows_by_hand_of, valid_row
 from tests.support.waiting import until
 
-ROWS: Final = "rows on DynamoDB"
+ROWS: Final = "rows in a store"
 WAKEUPS: Final = "wake-ups on Kafka"
 TOPICS: Final = "for-"
 """How the names of topics that exist begin."""
@@ -29,32 +27,31 @@ CAUSES_MAX: Final = 8
 """Of a record that is no wake-up: each is logged once."""
 
 
-async def plant_rows(cluster: Cluster, node: ClusterNode, damages: Sequence[Damage], tally: Tally) -> None:
-    """Plants all of them, creates a sound schedule for each shard's each, and waits for those."""
+async def plant_rows(cluster: Cluster, node: ClusterNode, damages: Sequence[Any], tally: Tally) -> None:
+    """Plants all of them, each damaged as its store can be, creates a sound schedule for each shard's each, and waits for
+    those."""
     topic, run = await cluster.topic(), uuid4().hex[:8]
-    planted: list[Item] = []
-    async with tables_of(cluster) as tables:
+    planted: list[Row | BrokenRow] = []
+    async with rows_by_hand_of(cluster) as by_hand:
         for number, damage in enumerate(damages):
             lane = f"{run}-lane-{number}"
-            row = tables.valid_row(topic, f"{run}-bad-{number}", due_ms=now_ms(), ordering_key=lane)
-            item = damage.done_to(codec.row_item(row))
-            try:
-                await tables.put_row(item)
-            except Rejected:
-                tally.add(ROWS, "refused by DynamoDB itself")
+            sound_row = valid_row(cluster, topic, f"{run}-bad-{number}", due_ms=now_ms(), ordering_key=lane)
+            row = await by_hand.put(sound_row, damage)
+            if row is None:
+                tally.add(ROWS, "refused by the store itself")
                 continue
-            planted.append(item)
+            planted.append(row)
         sound = [f"{run}-sound-{number}" for number in range(len(damages))]
         bodies = [cluster.body(topic, key, in_ms=50, ordering_key=f"{key}-lane") for key in sound]
         for body in bodies:
             assert (await node.client.create(body)).status == 201
         await _until_all_delivered(cluster, node, sound)
         try:
-            await _account(cluster, tables, planted, tally)
+            await _account(cluster, by_hand, planted, tally)
         finally:
             # Those that wait, for a topic or a newer version, would wait for as long as the cluster stands.
-            for item in planted:
-                await tables.delete_row(item)
+            for row in planted:
+                await by_hand.delete(row)
     arrived = [record.schedule_key for record in await read_all(cluster.services.kafka_brokers, topic)]
     assert sorted(key for key in arrived if "-sound-" in key) == sorted(sound), "each of them once"
 
@@ -65,44 +62,36 @@ async def _until_all_delivered(cluster: Cluster, node: ClusterNode, keys: Sequen
             group.create_task(cluster.until_status(node.client, key), name=key)
 
 
-async def _account(cluster: Cluster, tables: Tables, planted: Sequence[Item], tally: Tally) -> None:
+async def _account(cluster: Cluster, by_hand: RowsByHand, planted: Sequence[Row | BrokenRow], tally: Tally) -> None:
     """Each is delivered, failed, dropped, or stands where it stood for a reason."""
 
     async def settled() -> bool:
-        left = [_read(item) for item in await _left(tables, planted)]
+        left = await _left(by_hand, planted)
         waiting = {_lane(row) for row in left if _waits_itself(row)}
         return all(_lane(row) in waiting for row in left)
 
     await until(settled, "every planted row ended, or waits for a reason")
-    left = {_place(item) for item in await _left(tables, planted)}
+    left = {_place(row) for row in await _left(by_hand, planted)}
     reasons = {
         (record.text(SCHEDULE_KEY)): record.text(DEAD_REASON)
         for record in await read_all(cluster.services.kafka_brokers, cluster.dead_letters)
     }
-    for item in planted:
-        if _place(item) in left:
+    for row in planted:
+        if _place(row) in left:
             tally.add(ROWS, "waits: a newer format, a missing topic, a retry ahead")
             continue
-        reason = reasons.get(str(item.get("scheduleKey", {}).get("S", "")))
+        reason = reasons.get(row.name.schedule_key or "")
         tally.add(ROWS, "delivered, dropped, or without a readable key" if reason is None else f"dead letter: {reason}")
 
 
-async def _left(tables: Tables, planted: Sequence[Item]) -> list[Item]:
-    wanted = {_place(item) for item in planted}
-    found: list[Item] = []
-    for shard in sorted({item["partitionId"]["S"] for item in planted}):
-        found += [item for item in await tables.rows(int(shard)) if _place(item) in wanted]
-    return found
+async def _left(by_hand: RowsByHand, planted: Sequence[Row | BrokenRow]) -> list[Row | BrokenRow]:
+    wanted = {_place(row) for row in planted}
+    shards = sorted({row.shard for row in planted})
+    return [row for shard in shards for row in await by_hand.rows(shard) if _place(row) in wanted]
 
 
-def _place(item: Item) -> tuple[str, str]:
-    return item["partitionId"]["S"], item["scheduleTime"]["N"].rstrip("0")
-
-
-def _read(item: Item) -> Row | BrokenRow:
-    position = codec.position_of_row(item)
-    assert position is not None, "positions are left as they were"
-    return codec.row_of(item, shard=ShardId(int(item["partitionId"]["S"])), position=position)
+def _place(row: Row | BrokenRow) -> tuple[ShardId, Position]:
+    return row.shard, row.position
 
 
 def _lane(row: Row | BrokenRow) -> Lane | None:

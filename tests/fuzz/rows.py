@@ -1,8 +1,10 @@
-"""Items of `schedules` as nobody should have written them, read by the real codec and fired by the engine in memory.
+"""Rows as nobody should have written them, read by a real codec and fired by the engine in memory; here DynamoDB's items,
+and those of PostgreSQL in `postgres_rows`.
 
 Beside each of them stand two sound rows: one in a lane of its own, and one that is behind the bad one in its lane.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -174,16 +176,21 @@ DAMAGES: Final = st.one_of(
 )
 
 
-async def check(damage: Damage, at: str | None, tally: Tally) -> None:
-    """Plants one, and fires the shard. Raises: AssertionError if anything sound is lost, or what is not sound is gone
-    without a trace."""
-    engine = Engine(retry_attempts=2)
-    item = damage.done_to(codec.row_item(builders.row(builders.schedule(schedule_key="bad", ordering_key="lane"))))
+def dynamo_row(sound: Row, damage: Damage, at: str | None) -> Row | BrokenRow | None:
+    """The damaged row as DynamoDB's codec reads it; None: at no position at all."""
+    item = damage.done_to(codec.row_item(sound))
     position = codec.position_of_row(item if at is None else item | {"scheduleTime": {"N": at}})
+    return None if position is None else codec.row_of(item, shard=builders.SHARD, position=position)
+
+
+async def check(read: Callable[[Row], Row | BrokenRow | None], tally: Tally, campaign: str = CAMPAIGN) -> None:
+    """Plants a row, as `read` damages it and a store's codec reads it, and fires the shard. Raises: AssertionError if
+    anything sound is lost, or what is not sound is gone without a trace."""
+    engine = Engine(retry_attempts=2)
+    bad = read(builders.row(builders.schedule(schedule_key="bad", ordering_key="lane")))
     behind = builders.row(builders.schedule(schedule_key="behind", ordering_key="lane"))
     beside = builders.row(builders.schedule(schedule_key="beside"))
     await engine.put(behind, beside)
-    bad = None if position is None else codec.row_of(item, shard=builders.SHARD, position=position)
     if bad is not None:
         engine.store.put_by_hand(bad)
     engine.at_due(late_ms=1)
@@ -193,10 +200,10 @@ async def check(damage: Damage, at: str | None, tally: Tally) -> None:
         await lease.cleanup.finish()
     became = "left out: where no position is" if bad is None else await _became(engine, bad)
     arrived = engine.arrived()
-    assert arrived.count("beside") == 1, f"what is beside {item} was not delivered: {became}"
+    assert arrived.count("beside") == 1, f"what is beside {bad} was not delivered: {became}"
     held_back = became.startswith("waits") and bad is not None and _lane_of(bad) == behind.schedule.lane
-    assert held_back or arrived.count("behind") == 1, f"what is behind {item} was not delivered: {became}"
-    tally.add(CAMPAIGN, became)
+    assert held_back or arrived.count("behind") == 1, f"what is behind {bad} was not delivered: {became}"
+    tally.add(campaign, became)
 
 
 async def _became(engine: Engine, bad: Row | BrokenRow) -> str:

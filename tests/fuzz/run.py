@@ -9,15 +9,18 @@ import logging
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from hypothesis import strategies as st
 
 from clockwork.access.keys import KeyRing
 from clockwork.observability.metrics import PrometheusTelemetry
 from infra.local import LocalServices
-from tests.fuzz import files, real, requests, rows, wakeups
+from infra.local.node import Store
+from tests.fuzz import files, postgres_rows, real, requests, rows, wakeups
 from tests.fuzz.tally import Tally, sample, try_each
 from tests.support.clocks import ManualClock
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
@@ -39,7 +42,9 @@ async def _in_memory(seeded: int, tally: Tally) -> None:
         port = int(service.url.rpartition(":")[2])
         await asyncio.to_thread(requests.run, port, count=REQUESTS, seeded=seeded, tally=tally)
     for damage, at in sample(st.tuples(rows.DAMAGES, st.none() | rows.POSITIONS), count=ROWS, seeded=seeded):
-        await rows.check(damage, at, tally)
+        await rows.check(partial(rows.dynamo_row, damage=damage, at=at), tally)
+    for change in sample(postgres_rows.DAMAGES, count=ROWS, seeded=seeded):
+        await rows.check(change.row, tally, postgres_rows.CAMPAIGN)
     for value in sample(wakeups.VALUES, count=WAKEUPS, seeded=seeded):
         wakeups.check(value, tally)
     with TemporaryDirectory() as folder:
@@ -57,15 +62,19 @@ async def _in_memory(seeded: int, tally: Tally) -> None:
 
 
 async def _on_real_services(seeded: int, tally: Tally, cluster: Cluster, node: ClusterNode) -> None:
-    await real.plant_rows(cluster, node, sample(rows.DAMAGES, count=REAL_ROWS, seeded=seeded), tally)
+    damages: st.SearchStrategy[Any] = postgres_rows.DAMAGES if cluster.store == "postgresql" else rows.DAMAGES
+    await real.plant_rows(cluster, node, sample(damages, count=REAL_ROWS, seeded=seeded), tally)
     await real.put_records(cluster, node, sample(wakeups.VALUES, count=REAL_WAKEUPS, seeded=seeded), tally)
 
 
-async def _rounds(minutes: float, seed: int | None, tally: Tally) -> int:
+async def _rounds(minutes: float, seed: int | None, tally: Tally, store: Store) -> int:
     """Returns the number of rounds."""
     loop = asyncio.get_running_loop()
     with TemporaryDirectory() as folder:
-        async with LocalServices() as services, opened_cluster(services, Path(folder)) as cluster:
+        async with (
+            LocalServices(dynamodb=store == "dynamodb", postgres=store == "postgresql") as services,
+            opened_cluster(services, Path(folder), store=store) as cluster,
+        ):
             node = await cluster.start()
             await node.until_works(int(cluster.settings["CLOCKWORK_SHARDS"]))
             campaigns: list[Callable[[int], Awaitable[None]]] = [
@@ -87,11 +96,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--store", choices=("dynamodb", "postgresql"), default="dynamodb", help="default: dynamodb")
     chosen = parser.parse_args()
     logging.getLogger("clockwork").setLevel(logging.CRITICAL + 1)  # what is refused is logged, thousands of times
     tally = Tally()
     try:
-        rounds = asyncio.run(_rounds(chosen.minutes, chosen.seed, tally))
+        rounds = asyncio.run(_rounds(chosen.minutes, chosen.seed, tally, chosen.store))
     finally:
         print(tally.text())
     print(f"{rounds} rounds, {sum(tally.counts.values()):,} examples, nothing lost, no answer of 500 and above")

@@ -1,6 +1,7 @@
 """A few examples of each campaign, in memory."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from clockwork.access.keys import KeyRing
 from clockwork.observability.metrics import PrometheusTelemetry
-from tests.fuzz import files, requests, rows, wakeups
+from tests.fuzz import files, postgres_rows, requests, rows, wakeups
 from tests.fuzz.tally import Tally, sample, try_each
 from tests.support.clocks import ManualClock
 from tests.unit.api_edge import NOW_MS, a_request
@@ -47,8 +48,17 @@ async def test_a_damaged_row_ends_or_waits_and_what_is_sound_is_delivered() -> N
     tally = Tally()
     examples = st.tuples(rows.DAMAGES, st.none() | rows.POSITIONS)
     for damage, at in sample(examples, count=500, seeded=SEED):
-        await rows.check(damage, at, tally)
+        await rows.check(partial(rows.dynamo_row, damage=damage, at=at), tally)
     assert {"delivered", "dead letter: unreadable", "waits: of a newer format"} <= tally.of(rows.CAMPAIGN).keys()
+
+
+async def test_a_row_of_postgresql_that_cannot_be_stops_neither_its_shard_nor_its_lane() -> None:
+    tally = Tally()
+    for damage in sample(postgres_rows.DAMAGES, count=500, seeded=SEED):
+        await rows.check(damage.row, tally, postgres_rows.CAMPAIGN)
+    assert {"delivered", "dead letter: unreadable", "waits: of a newer format"} <= tally.of(
+        postgres_rows.CAMPAIGN
+    ).keys()
 
 
 def test_a_record_that_is_no_wake_up_is_told_from_one() -> None:

@@ -1,12 +1,13 @@
-"""A few examples of each campaign that needs a real Kafka and DynamoDB Local."""
+"""A few examples of each campaign that needs a real Kafka and a real store."""
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from tests.fuzz import real, rows, wakeups
+from tests.fuzz import postgres_rows, real, rows, wakeups
 from tests.fuzz.rows import Damage
 from tests.fuzz.tally import Tally, sample
+from tests.support.node_fixtures import on_each_store
 from tests.support.nodes import Cluster, ClusterNode
 
 pytestmark = [pytest.mark.processes]
@@ -22,9 +23,14 @@ FULL_ITEMS: Final = [
 """Close to the 400 KB of an item, where an outcome or a dead letter says more than fits."""
 
 
-async def test_sound_schedules_are_delivered_beside_rows_put_by_hand(shared: Cluster, shared_node: ClusterNode) -> None:
-    tally = Tally()
-    await real.plant_rows(shared, shared_node, [*FULL_ITEMS, *sample(rows.DAMAGES, count=40, seeded=SEED)], tally)
+@on_each_store
+async def test_sound_schedules_are_delivered_beside_rows_put_by_hand(cluster: Cluster) -> None:
+    node, tally = await cluster.start(), Tally()
+    if cluster.store == "postgresql":
+        damages: list[Any] = sample(postgres_rows.DAMAGES, count=60, seeded=SEED)
+    else:
+        damages = [*FULL_ITEMS, *sample(rows.DAMAGES, count=40, seeded=SEED)]
+    await real.plant_rows(cluster, node, damages, tally)
     assert len(tally.of(real.ROWS)) >= 3
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import admin
+from clockwork.domain.record import DELIVERY_ID
+from infra.local.node import Store
+from tests.support.commands import admin, clockwork
 from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms, opened_cluster, soon_ms
 from tests.support.reader import read_all, reading
 from tests.support.waiting import until
@@ -122,34 +124,62 @@ async def test_a_discarded_letter_is_gone_from_the_list_on_every_node_and_can_be
     assert [record.schedule_key for record in arrived] == ["lost-0"]
 
 
-async def test_an_export_is_imported_into_another_cluster_and_delivered_there(cluster: Cluster, tmp_path: Path) -> None:
-    file = str(tmp_path / "pending.jsonl")
+@pytest.mark.parametrize(
+    ("kind", "target"), [("dynamodb", "postgresql"), ("postgresql", "dynamodb")], indirect=["kind"]
+)
+async def test_a_cluster_moves_to_another_store_and_each_schedule_arrives_once_and_in_order(
+    cluster: Cluster, target: Store, tmp_path: Path
+) -> None:
+    await cluster.services.start_postgres()
     topic = await cluster.topic()
-    node = await cluster.start()
-    due_ms = now_ms() + 3_600_000
-    lanes = [f"lane-{n}" for n in range(SHARDS)]
-    keys = {lane: [f"{lane}-{n}" for n in range(20)] for lane in lanes}
-    await create_all(
-        node,
-        [
-            cluster.body(topic, key, due_ms=due_ms + n, ordering_key=lane)
-            for lane in lanes
-            for n, key in enumerate(keys[lane])
-        ],
-    )
-    gone = keys[lanes[0]].pop()
-    assert (await node.client.cancel(cluster.name, gone)).status == 200
-    await admin(node, "export", file)
-    async with opened_cluster(cluster.services, tmp_path) as other:
-        elsewhere = await other.start()
-        wanted = SHARDS * 20 - 1
-        assert f"{wanted} created" in await admin(elsewhere, "import", file)
-        assert f"{wanted} there already" in await admin(elsewhere, "import", file)
-        for key in keys[lanes[0]]:
-            assert (await elsewhere.client.fire(cluster.name, key)).status == 200
+    old = await cluster.start()
+    begins_ms, lanes = now_ms() + soon_ms(), [f"lane-{n}" for n in range(2 * SHARDS)]
+    # Due before, during and after the move; the last ones much later, and all of one lane one after another.
+    dues_ms = [begins_ms + 300 * n for n in range(20)] + [begins_ms + 3_600_000]
+    bodies = [
+        cluster.body(topic, f"{lane}-{n:02}", due_ms=due_ms, ordering_key=lane)
+        for lane in lanes
+        for n, due_ms in enumerate(dues_ms)
+    ]
+    await create_all(old, bodies)
+    ids = {
+        body["scheduleKey"]: (await old.client.get(cluster.name, body["scheduleKey"])).body["deliveryId"]
+        for body in bodies
+    }
+    gone = bodies.pop()["scheduleKey"]
+    assert (await old.client.cancel(cluster.name, gone)).status == 200
+    async with reading(cluster.services.kafka_brokers, topic) as reader:
+        await reader.until_arrived(f"{lane}-00" for lane in lanes)
+    await old.process.stop()
+
+    source = await cluster.start(role="api")
+    at, soon, later = str(begins_ms + 1_800_000), str(tmp_path / "soon.jsonl"), str(tmp_path / "later.jsonl")
+    exported = await clockwork("--url", source.client.url, "admin", "export", "--due-to", at, soon)
+    assert (exported.code, "delivers" in exported.stderr) == (0, False), exported.stderr
+    count = int(exported.stderr.split()[0])
+    await admin(source, "export", "--due-from", at, later)
+    async with opened_cluster(cluster.services, tmp_path, {"CLOCKWORK_SHARDS": str(SHARDS // 2)}, store=target) as new:
+        api = await new.start(role="api")
+        assert f"{count} created" in await admin(api, "import", soon)
+        assert f"0 created, {count} there already" in await admin(api, "import", soon)
+        await new.start(role="worker", ready=False)
+        assert f"{len(lanes) - 1} created" in await admin(api, "import", later)
         async with reading(cluster.services.kafka_brokers, topic) as reader:
-            arrived = await reader.until_arrived(keys[lanes[0]])
-        assert len(arrived) == len(keys[lanes[0]]), "by the cluster that they were fired in alone"
+            await reader.until_arrived(body["scheduleKey"] for body in bodies if body["scheduleTime"] != dues_ms[-1])
+            for lane in lanes[:-1]:
+                assert (await api.client.fire(cluster.name, f"{lane}-20")).status == 200
+            await reader.until_arrived(body["scheduleKey"] for body in bodies)
+        assert f"0 created, {count} there already ({count} of them ended)" in await admin(api, "import", soon)
+        await new.stop()
+        records = await read_all(cluster.services.kafka_brokers, topic)
+    assert sorted(record.schedule_key for record in records) == sorted(body["scheduleKey"] for body in bodies)
+    for lane in lanes:
+        order = [record.schedule_key for record in records if record.key == lane.encode()]
+        assert order == sorted(order), lane
+    there = {
+        record.schedule_key: record.text(DELIVERY_ID) for record in records if not record.schedule_key.endswith("-20")
+    }
+    assert there == {key: delivery_id for key, delivery_id in ids.items() if not key.endswith("-20")}
 
 
 async def test_a_fenced_shard_is_taken_over_again_by_its_owner_and_delivers_on(

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from tests.support.client import REQUEST_S_MAX, Answered
+from tests.support.node_fixtures import on_each_store
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import reading
 
@@ -76,18 +77,19 @@ async def test_a_batch_of_one_ordering_key_is_delivered_in_the_order_given(
     assert [record.schedule_key for record in reader.records] == keys
 
 
-async def test_a_dynamodb_that_is_silent_is_answered_item_by_item_in_time(cluster: Cluster) -> None:
+@on_each_store
+async def test_a_store_that_is_silent_is_answered_item_by_item_in_time(cluster: Cluster) -> None:
     topic = await cluster.topic()
     node = await cluster.start(more={"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"})
     bodies = [cluster.body(topic, f"silent-{n}", in_ms=FAR_MS) for n in range(ITEMS)]
-    cluster.services.pause_dynamodb()
+    cluster.services.pause_store(cluster.store)
     try:
         node.client.request_s_max = 1.0 + ITEMS * 0.02 + 5.0
         answered = await node.client.create_many(bodies)
         assert statuses(answered) == {503: ITEMS}
         assert (await node.client.impatient.page(cluster.name)).status == 503
     finally:
-        cluster.services.resume_dynamodb()
+        cluster.services.resume_store(cluster.store)
     node.client.request_s_max = REQUEST_S_MAX
     await node.until_ready()
     settled: set[str] = set()

@@ -10,7 +10,7 @@ from clockwork.domain.record import DEAD_REASON, SCHEDULE_TIME
 from clockwork.stores.dynamodb import codec
 from tests.support.nodes import Cluster, ClusterNode, now_ms
 from tests.support.reader import read_all
-from tests.support.tables import Item, tables_of
+from tests.support.tables import Item, tables_of, valid_row
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.processes]
@@ -51,7 +51,7 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_its_shard_goe
     damaged: dict[str, Item] = {}
     async with tables_of(shared) as tables:
         for name, damage in DAMAGES.items():
-            row = tables.valid_row(topic, f"damaged: {name}", due_ms=now_ms(), ordering_key="damaged-lane")
+            row = valid_row(shared, topic, f"damaged: {name}", due_ms=now_ms(), ordering_key="damaged-lane")
             damaged[row.schedule.schedule_key] = await tables.plant(row, damage)
     well = shared.body(topic, "well", in_ms=50, ordering_key="damaged-lane")
     assert (await client.create(well)).status == 201
@@ -116,7 +116,7 @@ async def test_a_row_of_a_newer_format_is_left_alone_and_only_its_lane_waits(
     client = shared_node.client
     async with tables_of(shared) as tables:
         due_ms = now_ms()
-        row = tables.valid_row(topic, "newer", due_ms=due_ms, ordering_key="newer-lane")
+        row = valid_row(shared, topic, "newer", due_ms=due_ms, ordering_key="newer-lane")
         newer = await tables.plant(row, with_(v={"N": "99"}, guarantee={"S": "a word of next year"}))
         behind = shared.body(topic, "behind-newer", due_ms=due_ms + 1, ordering_key="newer-lane")
         answered = await client.create(behind)

@@ -1,4 +1,4 @@
-"""DynamoDB that is slow, silent, away, or does what it is asked without an answer."""
+"""A store that is slow, silent, away, or does what it is asked without an answer."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.faults import Throttle
 from tests.support.load import Load
+from tests.support.node_fixtures import on_each_store
 from tests.support.nodes import Cluster, node_here
 from tests.support.promises import lateness_text
 from tests.support.proxy import proxy_to
@@ -13,18 +14,18 @@ from tests.support.reader import read_all
 from tests.support.under_load import audit, under_load, until_delivers
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.processes]
+pytestmark = [pytest.mark.processes, on_each_store]
 
 Tell = Callable[[str], None]
 SHORT_DEADLINE = {"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"}
 
 
-async def test_a_throttled_dynamodb_is_answered_503_and_all_goes_on_by_itself(
+async def test_a_throttled_store_is_answered_503_and_all_goes_on_by_itself(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
     # First some of the requests are refused: repeats hide that. Then all of them: the API says so, the runners wait.
     topic = await cluster.topic()
-    throttle = Throttle(monkeypatch)
+    throttle = Throttle(monkeypatch, cluster.store)
     async with node_here(cluster, more=SHORT_DEADLINE) as (_, client):
         load = Load(cluster, [topic])
         load.clients = [client]
@@ -48,7 +49,7 @@ async def test_a_throttled_dynamodb_is_answered_503_and_all_goes_on_by_itself(
     assert not load.ledger.broken(records)
 
 
-async def test_a_frozen_dynamodb_is_answered_503_and_all_goes_on_by_itself(cluster: Cluster, tell: Tell) -> None:
+async def test_a_frozen_store_is_answered_503_and_all_goes_on_by_itself(cluster: Cluster, tell: Tell) -> None:
     # Frozen, not away: connections stay open and nothing answers, and what was sent to it is carried out when it goes
     # on. So a create that was answered 503 may have happened: the same request again settles it.
     topic = await cluster.topic()
@@ -58,7 +59,7 @@ async def test_a_frozen_dynamodb_is_answered_503_and_all_goes_on_by_itself(clust
     async with under_load(cluster, load, topic) as reader:
         await until_delivers(reader, load, since_ms=0)
         body = cluster.body(topic, "frozen", in_ms=200)
-        cluster.services.pause_dynamodb()
+        cluster.services.pause_store(cluster.store)
         try:
             # One call of the store waits longer than this for its answer (7.5 s); no caller has to.
             node.client.request_s_max = 6.0
@@ -66,19 +67,19 @@ async def test_a_frozen_dynamodb_is_answered_503_and_all_goes_on_by_itself(clust
             assert (answered.status, "Retry-After" in answered.headers) == (503, True)
             assert (await node.client.livez()).status == 200
         finally:
-            cluster.services.resume_dynamodb()
+            cluster.services.resume_store(cluster.store)
         await load.create(body)
         await node.until_ready()
     await audit(cluster, load, tell, topic)
 
 
-async def test_lost_answers_of_dynamodb_make_nothing_twice_and_no_answer_false(cluster: Cluster, tell: Tell) -> None:
+async def test_lost_answers_of_the_store_make_nothing_twice_and_no_answer_false(cluster: Cluster, tell: Tell) -> None:
     # Every write may have happened although its answer is lost: creates, holds, cancels, frontiers, epochs, outcomes.
     # Each is repeated, by the library or by us, and must be recognised when it comes twice.
     topic = await cluster.topic()
-    async with proxy_to(cluster.services.dynamodb_endpoint) as proxy:
+    async with proxy_to(cluster.store_address) as proxy:
         await proxy.open()
-        node = await cluster.start(more={"DYNAMODB_ENDPOINT": f"http://{proxy.address}"})
+        node = await cluster.start(more=cluster.with_store_at(proxy.address))
         load = Load(cluster, [topic], cancel_share=0.4)
         load.clients = [node.client]
         async with under_load(cluster, load, topic) as reader:
@@ -91,7 +92,7 @@ async def test_lost_answers_of_dynamodb_make_nothing_twice_and_no_answer_false(c
 
             await until(enough, "100 answers lost")
             proxy.lose_answers = 0.0
-        tell(f"answers of DynamoDB lost: {proxy.lost}")
+        tell(f"answers of {cluster.store} lost: {proxy.lost}")
         await audit(cluster, load, tell, topic)
 
 
@@ -99,10 +100,10 @@ async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(
     # Whatever starts first in a new cluster: alive, not ready, and saying why, until both are there.
     topic = await cluster.topic()
     async with (
-        proxy_to(cluster.services.dynamodb_endpoint) as dynamodb,
+        proxy_to(cluster.store_address) as store,
         proxy_to(cluster.services.kafka_brokers) as kafka,
     ):
-        away = {"DYNAMODB_ENDPOINT": f"http://{dynamodb.address}", "KAFKA_BROKERS": kafka.address}
+        away = cluster.with_store_at(store.address) | {"KAFKA_BROKERS": kafka.address}
         node = await cluster.start(more=away, ready=False)
         await node.until_answers()
 
@@ -112,7 +113,7 @@ async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(
 
         await until(lambda: reasons("the store"), "the store named")
         assert (await node.client.livez()).status == 200
-        await dynamodb.open()
+        await store.open()
         await until(lambda: reasons("topics"), "Kafka named")
         await kafka.open()
         await node.until_ready()

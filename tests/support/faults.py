@@ -6,34 +6,53 @@ import random
 from collections import Counter
 from typing import Any
 
+import asyncpg
 import pytest
 
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka.client import KafkaWire
 from clockwork.stores.dynamodb.client import HttpTransport, Response
+from infra.local.node import Store
 
 
 class Throttle:
-    """DynamoDB says "slow down": where requests go to the network, so that the client's repeats are run, too.
+    """The store says "slow down": where requests go to the network, so that the client's repeats are run, too.
 
     For nodes that are opened after it was made.
     """
 
-    def __init__(self, patch: pytest.MonkeyPatch, *, seed: int = 1) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, store: Store, *, seed: int = 1) -> None:
         self.share = 0.0
         """Of the requests that are refused."""
         self.refused: Counter[str] = Counter()
-        rng = random.Random(seed)
+        self._rng = random.Random(seed)
+        if store == "postgresql":
+            self._refuse_statements(patch)
+        else:
+            self._refuse_calls(patch)
+
+    def _refuse_calls(self, patch: pytest.MonkeyPatch) -> None:
         real = HttpTransport.send
 
         async def send(wire: HttpTransport, operation: str, body: bytes) -> Response:
-            if rng.random() >= self.share:
+            if self._rng.random() >= self.share:
                 return await real(wire, operation, body)
             self.refused[operation] += 1
             code = "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"
             return Response(400, None, json.dumps({"__type": code, "message": "made up"}).encode())
 
         patch.setattr(HttpTransport, "send", send)
+
+    def _refuse_statements(self, patch: pytest.MonkeyPatch) -> None:
+        real = asyncpg.Connection.fetch
+
+        async def fetch(connection: asyncpg.Connection, query: str, *args: Any, **more: Any) -> Any:
+            if self._rng.random() >= self.share:
+                return await real(connection, query, *args, **more)
+            self.refused[" ".join(query.split()[:3])] += 1
+            raise asyncpg.TooManyConnectionsError("made up")
+
+        patch.setattr(asyncpg.Connection, "fetch", fetch)
 
 
 class LostAnswers:

@@ -6,14 +6,27 @@ from pathlib import Path
 import pytest
 
 from infra.local import LocalServices
+from infra.local.node import Store
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
 from tests.support.timing import TOLD
 
+on_each_store = pytest.mark.parametrize("kind", ["dynamodb", "postgresql"], indirect=True)
+"""Runs a test with a cluster of its own once for each store."""
+
 
 @pytest.fixture
-async def cluster(services: LocalServices, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def kind(request: pytest.FixtureRequest, services: LocalServices) -> Store:
+    """The store of the test's cluster, which is running: DynamoDB, unless the test is marked `on_each_store`."""
+    chosen: Store = getattr(request, "param", "dynamodb")
+    if chosen == "postgresql":
+        await services.start_postgres()
+    return chosen
+
+
+@pytest.fixture
+async def cluster(services: LocalServices, tmp_path: Path, kind: Store) -> AsyncIterator[Cluster]:
     """A cluster of this test's own, without nodes."""
-    async with opened_cluster(services, tmp_path) as opened:
+    async with opened_cluster(services, tmp_path, store=kind) as opened:
         yield opened
 
 

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -34,7 +35,7 @@ from clockwork.node.readiness import Role
 from clockwork.settings.model import KafkaSettings
 from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
-from infra.local.node import NodeProcess, node_environment
+from infra.local.node import NodeProcess, Store, node_environment, store_settings
 from infra.local.ports import free_port
 from tests.support.client import NO_ANSWER, Client
 from tests.support.waiting import until
@@ -138,6 +139,7 @@ class Cluster:
     session: aiohttp.ClientSession
     folder: Path
     name: str
+    store: Store
     settings: dict[str, str]
     """Environment variables of every node, in the place of the defaults of `opened_cluster`."""
     nodes: list[ClusterNode] = field(default_factory=list)
@@ -147,11 +149,24 @@ class Cluster:
     def dead_letters(self) -> str:
         return f"{self.name}-dead-letters"
 
+    @property
+    def store_address(self) -> str:
+        """`host:port` of its store."""
+        address = self.services.address_of(self.store)
+        assert address is not None, "it is reached over the network"
+        return urlsplit(address).netloc.rpartition("@")[2]
+
+    def with_store_at(self, address: str) -> dict[str, str]:
+        """The settings of a node that reaches its store at this `host:port`, a proxy's."""
+        there = self.services.address_of(self.store)
+        assert there is not None, "it is reached over the network"
+        return store_settings(self.store, there.replace(self.store_address, address))
+
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Of a node; its HTTP port is new each time."""
         return node_environment(
             kafka_brokers=self.services.kafka_brokers,
-            dynamodb_endpoint=self.services.dynamodb_endpoint,
+            store=store_settings(self.store, self.services.address_of(self.store)),
             http_port=free_port(),
             more={**self.settings, **(more or {})},
         )
@@ -271,7 +286,11 @@ class Cluster:
 
 @asynccontextmanager
 async def opened_cluster(
-    services: LocalServices, folder: Path, settings: Mapping[str, str] | None = None
+    services: LocalServices,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    store: Store = "dynamodb",
 ) -> AsyncIterator[Cluster]:
     """A cluster without nodes. At the end its nodes are killed, and what they logged is looked at."""
     name = f"t{uuid4().hex[:10]}"
@@ -281,6 +300,7 @@ async def opened_cluster(
         "SCHEDULE_DB": f"{name}-schedules",
         "PARTITION_EXEC_DB": f"{name}-executions",
         "SCHEDULE_KEY_DB": f"{name}-keys",
+        "CLOCKWORK_POSTGRES_SCHEMA": name,
         "CLOCKWORK_SHARDS": str(SHARDS),
         "CLOCKWORK_REQUEST_TIMEOUT_MS": "30000",
         "CLOCKWORK_HEARTBEAT_INTERVAL_MS": "300",
@@ -291,7 +311,12 @@ async def opened_cluster(
     }
     async with aiohttp.ClientSession() as session:
         cluster = Cluster(
-            services=services, session=session, folder=folder, name=name, settings=defaults | dict(settings or {})
+            services=services,
+            session=session,
+            folder=folder,
+            name=name,
+            store=store,
+            settings=defaults | dict(settings or {}),
         )
         try:
             yield cluster

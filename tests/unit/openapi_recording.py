@@ -226,7 +226,10 @@ async def _operations(r: Recorder) -> None:
     await r.ask("listPauses", "paused", 200)
     await r.ask("resumeClient", "resumed", 200, path=client)
     await r.ask("resumeTopic", "resumed", 200, path=topic)
-    await r.ask("scanPending", "page", 200, query={"limit": "1"})
+    page = await r.ask("scanPending", "page", 200, query={"limit": "1"})
+    exported = [{name: each[name] for name in each.keys() - {"status", "shard"}} for each in page["schedules"]]
+    await r.ask("importSchedules", "again", 200, body={"exportedAt": page["at"], "schedules": exported})
+    await r.ask("importSchedules", "old", 409, body={"exportedAt": NOW_MS - 8 * 86_400_000, "schedules": []})
     states = r.engine.store.shard_states
     states[ShardId(5)] = replace(states[ShardId(5)], owner=states[ShardId(3)].owner)
     states[ShardId(7)] = replace(states[ShardId(7)], owner=None)

@@ -1,36 +1,29 @@
-"""The shards from outside, an owner that is fenced, and pending schedules carried to another cluster."""
+"""The shards from outside, and an owner that is fenced."""
 
 import asyncio
 import json
-import os
 import random
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from clockwork.domain.ownership import IncarnationId, ShardClaim
-from clockwork.domain.rights import Right
-from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import Fenced, StoreUnavailable, Unreadable
 from clockwork.kafka.memory.wakeups import DirectWaker
-from clockwork.operations.scan import SCAN_START
 from clockwork.operations.shards import FencedOwner, ShardAdmin
 from clockwork.requests.results import Cancelled
 from clockwork.settings.model import IntakeSettings
-from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, SHARDS, Engine
 from tests.support.virtual_time import in_virtual_time
-from tests.unit.api_edge import a_request
 from tests.unit.firing_world import SHARDS as WORLD_SHARDS
 from tests.unit.firing_world import FiringWorld, firing_world
-from tests.unit.service import Service, a_principal, gate_of, open_service
+from tests.unit.service import Service, open_service
 from tests.unit.test_cli_admin import admin
 
 ONE, TWO, THREE = (IncarnationId(f"00000000000000aa.{number}") for number in (1, 2, 3))
@@ -233,106 +226,3 @@ async def test_a_number_that_is_no_shards_is_refused() -> None:
     async with open_service() as service:
         refused = await admin(service, "fence", str(SHARDS), code=3)
     assert f"shard: should be 0 to {SHARDS - 1}" in refused.output
-
-
-# --- scanning
-
-
-async def test_all_pending_schedules_are_in_the_pages_once_and_nothing_that_ended() -> None:
-    engine = Engine()
-    rows = [row(schedule(schedule_key=f"k{n}"), shard=n % SHARDS) for n in range(3 * SHARDS)]
-    await engine.put(*rows)
-    engine.store.put_by_hand(builders.broken_row())
-    delivered = rows[0]
-    ended = builders.outcome(delivered)  # its row is still to be deleted
-    engine.store.outcomes[(ended.client_id, ended.schedule_key, ended.position)] = ended
-    engine.at_due()
-    keys, unreadable, place = [], 0, SCAN_START
-    while True:
-        page = await engine.scan.page(place, limit=5)
-        keys += [view.schedule_key for view in page.views]
-        unreadable += page.unreadable
-        if page.next_from is None:
-            break
-        place = page.next_from
-    assert sorted(keys) == sorted(each.schedule.schedule_key for each in rows[1:])
-    assert unreadable == 1
-
-
-async def test_a_scan_shows_only_clients_that_the_key_may_read() -> None:
-    keys = {
-        "shop": a_principal(Right.ADMIN, Right.READ, clients="shop"),
-        "service": a_principal(Right.ADMIN, clients="*"),
-        "reader": a_principal(Right.READ, clients="*"),
-    }
-    engine = Engine()
-    await engine.put(row(schedule(client_id="shop")), row(schedule(client_id="bank")))
-    async with open_service(engine, gate=gate_of(keys)) as service:
-        status, page = await asked(service, "/admin/schedules", "shop")
-        assert (status, [each["clientId"] for each in page["schedules"]]) == (200, ["shop"])
-        for key in ("service", "reader"):
-            assert (await asked(service, "/admin/schedules", key))[0] == 403
-        for cursor in ("x", "AAAA", "_" * 28):
-            status, refused = await asked(service, f"/admin/schedules?cursor={cursor}", "shop")
-            assert (status, refused["errors"][0]["field"]) == (400, "cursor")
-
-
-# --- carrying over
-
-
-async def create(service: Service, **fields: Any) -> None:
-    body = a_request(**{"scheduleTime": service.engine.clock.now_ms() + 60_000, **fields})
-    async with aiohttp.ClientSession(service.url) as session, session.post("/schedule", json=body) as answer:
-        assert answer.status == 201, await answer.text()
-
-
-async def test_an_export_imported_elsewhere_is_the_same_schedules_and_again_changes_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "pending.jsonl"
-    everything = {
-        "topic": builders.TOPIC, "guarantee": "at_least_once", "headers": {"a": "ü"}, "deadline": 5, "onLate": "drop",
-        "retry": {"attempts": 3, "initialMs": 100, "maxMs": 200, "factor": 2.0, "jitter": 0.5},
-    }  # fmt: skip
-    async with open_service() as service:
-        topic = {"topic": builders.TOPIC}
-        await create(service, scheduleKey="ü/1", taskData="text", delivery=everything, orderingKey="lane")
-        await create(service, scheduleKey="b", taskData=None, delivery=topic)
-        await create(service, scheduleKey="c", taskData="/w==", taskDataEncoding="base64", delivery=topic)
-        await create(service, clientId="bank", scheduleKey="d", taskData=[1, {"x": None}], delivery=topic)
-        told = await admin(service, "export", str(file))
-        assert "4 exported" in told.output
-        assert "4 there already" in (await admin(service, "import", str(file))).output, "where it came from"
-        of_shop = await admin(service, "export", "--client", "shop", "-")
-        assert len([line for line in of_shop.output.splitlines() if line.startswith("{")]) == 3
-        before = {each.schedule.schedule_key: each.schedule for each in service.engine.store.rows.values()}  # type: ignore[union-attr]
-    assert os.listdir(tmp_path) == ["pending.jsonl"], "nothing half done is left"
-    async with open_service() as other:
-        assert "4 created" in (await admin(other, "import", str(file))).output
-        assert "0 created, 4 there already" in (await admin(other, "import", str(file))).output
-        after = {each.schedule.schedule_key: each.schedule for each in other.engine.store.rows.values()}  # type: ignore[union-attr]
-    assert after.keys() == before.keys()
-    for key, schedule_ in after.items():
-        was = before[key]
-        assert schedule_.guarantee is (Guarantee.AT_LEAST_ONCE if key == "ü/1" else Guarantee.EXACTLY_ONCE)
-        for name in ("client_id", "due_ms", "topic", "task_data", "data_form", "headers", "ordering_key", "retry"):
-            assert getattr(schedule_, name) == getattr(was, name)
-        assert (schedule_.deadline_ms, schedule_.on_late) == (was.deadline_ms, was.on_late)
-
-
-async def test_what_a_change_has_moved_is_rejected_where_it_came_from(tmp_path: Path) -> None:
-    file = tmp_path / "pending.jsonl"
-    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
-        await create(service, scheduleKey="a", delivery={"topic": builders.TOPIC})
-        async with session.put("/schedule/shop/a", json={"taskData": "new"}) as answer:
-            assert answer.status == 200
-        await admin(service, "export", str(file))
-        rejected = await admin(service, "import", str(file), code=5)
-    assert "1 rejected" in rejected.output
-    assert "Another schedule is pending" in rejected.output
-
-
-async def test_an_export_that_cannot_be_whole_says_so(tmp_path: Path) -> None:
-    engine = Engine()
-    engine.store.put_by_hand(builders.broken_row())
-    async with open_service(engine) as service:
-        failed = await admin(service, "export", str(tmp_path / "x"), code=1)
-    assert "1 rows cannot be read" in failed.output

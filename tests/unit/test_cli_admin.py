@@ -73,7 +73,13 @@ ANSWERS = {
     "/admin/shards/0/fence": FENCED,
     "/admin/pauses": {"clients": [{"name": "€", "since": 1}], "topics": []},
     "/admin/pauses/topics/t": {"clients": [{"name": "€", "since": 1}], "topics": []},
-    "/admin/schedules": {"schedules": [{**PENDING, "scheduleKey": "€"}], "unreadable": 0, "cursor": None},
+    "/admin/schedules": {
+        "at": 7,
+        "schedules": [{**PENDING, "scheduleKey": "€", "origin": {"position": "1.000000000000000000000001"}}],
+        "unreadable": 0,
+        "uncovered": 0,
+        "cursor": None,
+    },
 }
 
 
@@ -102,23 +108,28 @@ async def test_an_answer_that_the_terminal_cannot_show_is_shown_with_escapes(
 
 @pytest.mark.parametrize("options", [[], ["--client", "shop"]])
 async def test_an_export_is_utf_8_whatever_the_terminal_is(stub: Stub, tmp_path: Path, options: list[str]) -> None:
-    stub.will((200, ANSWERS["/admin/schedules"]))
     shown = (await admin(stub, "export", *options, "-", charset="latin-1")).stdout_bytes
     file = tmp_path / "pending.jsonl"
     await admin(stub, "export", *options, str(file), charset="latin-1")
     assert file.read_bytes() == shown
-    assert json.loads(shown.decode())["scheduleKey"] == "€"
+    assert json.loads(shown.decode().splitlines()[1])["scheduleKey"] == "€"
     assert os.listdir(tmp_path) == ["pending.jsonl"]
 
 
-async def test_an_export_into_a_pipe_goes_through_it(stub: Stub) -> None:
+async def test_an_export_into_a_pipe_goes_through_it_and_into_an_import(stub: Stub) -> None:
     reading, writing = os.pipe()
     try:
         await admin(stub, "export", f"/dev/fd/{writing}")
-    finally:
         os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        assert json.loads(pipe.read())["scheduleKey"] == "€"
+        writing = -1
+        stub.asked.clear()
+        stub.will((200, ANSWERS["/admin/pauses"]), results)
+        await admin(stub, "import", "--from-running", f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+    assert stub.asked[-1].body["schedules"][0]["scheduleKey"] == "€"
 
 
 async def test_an_export_that_cannot_be_written_is_one_line_and_no_wrong_command_line(
@@ -134,11 +145,16 @@ async def test_an_export_is_imported_as_it_was_written(stub: Stub, tmp_path: Pat
     await admin(stub, "export", str(file))
     stub.asked.clear()
     stub.will(results)
-    assert (await admin(stub, "import", str(file))).output == "1 created, 0 there already, 0 rejected\n"
-    (row,) = stub.asked[0].body["schedules"]
-    assert row == json.loads(file.read_bytes())
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"NaN\n")
-    rejected = tmp_path / "rejected.txt"
-    again = await admin(stub, "import", str(file), "--rejected", str(rejected), code=3)
-    assert again.stdout == "1 created, 0 there already, 1 rejected\n"
-    assert rejected.read_text().startswith("row 2: ")
+    imported = await admin(stub, "import", "--from-running", "--ignore-pauses", str(file))
+    assert imported.output == "1 created, 0 there already, 0 rejected\n"
+    (sent,) = stub.asked
+    assert sent.body == {"exportedAt": 7, "schedules": [json.loads(file.read_bytes().splitlines()[1])]}
+
+
+async def test_an_import_from_an_open_file_leaves_nothing_beside_it(stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "pending.jsonl"
+    await admin(stub, "export", str(file))
+    stub.will(results)
+    with file.open("rb") as opened:
+        told = await admin(stub, "import", "--from-running", "--ignore-pauses", f"/dev/fd/{opened.fileno()}")
+    assert told.output == "1 created, 0 there already, 0 rejected\n", "and no word of progress that is not kept"

@@ -423,3 +423,86 @@ def test_a_store_in_memory_is_kept_by_one_process() -> None:
     assert loaded.kafka.create_resources, "nothing is there to be spared"
     assert "CLOCKWORK_PROCESSES: must be 1" in refusal({"CLOCKWORK_STORE": "memory", "CLOCKWORK_PROCESSES": "2"})
     assert "CLOCKWORK_STORE: " in refusal({"CLOCKWORK_STORE": "mongodb"})
+
+
+POSTGRESQL = {
+    "CLOCKWORK_STORE": "postgresql",
+    "CLOCKWORK_POSTGRES_URL": "postgresql://node:hush-hush@db.example/schedules",
+}
+
+
+def test_the_database_is_named_by_a_url_and_what_goes_before_it() -> None:
+    environ = POSTGRESQL | {"CLOCKWORK_POSTGRES_USER": "other", "CLOCKWORK_POSTGRES_PASSWORD": "hush"}
+    loaded = load_settings(environ | {"CLOCKWORK_POSTGRES_SCHEMA": "blue", "CLOCKWORK_POSTGRES_POOL": "20"})
+
+    postgres = loaded.postgres
+    assert loaded.store.kind == "postgresql"
+    assert postgres.url is not None
+    assert postgres.url.get_secret_value() == POSTGRESQL["CLOCKWORK_POSTGRES_URL"]
+    assert (postgres.user, postgres.schema, postgres.pool) == ("other", "blue", 20)
+    assert "hush" not in repr(loaded)
+    # libpq's variables, or its defaults, name the database.
+    assert load_settings({"CLOCKWORK_STORE": "postgresql"}).postgres.url is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db.example",
+        "postgres://node@db.example:5433/schedules",
+        "postgresql://node:p%40ss@a.example:5432,b.example/schedules?target_session_attrs=read-write",
+        "postgresql://node@[::1]:5432/schedules",
+        "postgresql:///schedules",
+        "postgresql://%2Frun%2Fpostgresql/schedules",
+    ],
+)
+def test_a_url_of_a_database_is_taken_as_libpq_has_it(url: str) -> None:
+    assert load_settings(POSTGRESQL | {"CLOCKWORK_POSTGRES_URL": url}).postgres.url is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://node:hush-hush@db.example",
+        "postgresql:node:hush-hush@db.example",
+        "postgresql://node:hush-hush@db.example:65536/x",
+        "postgresql://node:hush-hush@db example/x",
+        "postgresql://node:hush-hush@/a,?b/x#y",
+        "postgresql://node:hush/hush@db.example/x",
+        "postgresql://node:pass@hush:hush@db.example/x",
+        "postgresql://node@db.example/x?password=pass&hush",
+    ],
+)
+def test_a_url_that_names_no_database_stops_the_start_and_is_not_shown(url: str) -> None:
+    line = refusal(POSTGRESQL | {"CLOCKWORK_POSTGRES_URL": url})
+
+    assert "CLOCKWORK_POSTGRES_URL: Value error, should be postgresql://user@host:port/database" in line
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"CLOCKWORK_STORE": "dynamodb"}, "CLOCKWORK_POSTGRES_URL: has no effect with CLOCKWORK_STORE=dynamodb"),
+        ({"CLOCKWORK_POSTGRES_POOL": "1"}, "CLOCKWORK_POSTGRES_POOL: "),
+        ({"CLOCKWORK_POSTGRES_SCHEMA": "Blue; drop"}, "CLOCKWORK_POSTGRES_SCHEMA: "),
+        ({"CLOCKWORK_POSTGRES_TLS_CA": "c", "CLOCKWORK_POSTGRES_TLS_CERT": "c"}, "CLOCKWORK_POSTGRES_TLS_KEY: "),
+        ({"CLOCKWORK_POSTGRES_TLS_CA": "c", "CLOCKWORK_POSTGRES_TLS_KEY": "k"}, "CLOCKWORK_POSTGRES_TLS_CERT: "),
+        (
+            {"CLOCKWORK_POSTGRES_TLS_CERT": "c", "CLOCKWORK_POSTGRES_TLS_KEY": "k"},
+            "CLOCKWORK_POSTGRES_TLS_CA: is needed with CLOCKWORK_POSTGRES_TLS_CERT",
+        ),
+    ],
+)
+def test_settings_of_a_database_that_do_not_fit_together_stop_the_start(environ: dict[str, str], named: str) -> None:
+    line = refusal(POSTGRESQL | environ)
+
+    assert named in line
+    assert "hush" not in line
+
+
+def test_resources_are_not_made_in_a_database_unless_it_is_asked_for() -> None:
+    # An endpoint of DynamoDB that is left over in the environment says nothing about this store.
+    environ = POSTGRESQL | {"DYNAMODB_ENDPOINT": "http://127.0.0.1:8000"}
+    assert load_settings(environ).kafka.create_resources is False
+    assert load_settings(environ | {"CLOCKWORK_CREATE_RESOURCES": "true"}).kafka.create_resources is True

@@ -15,7 +15,7 @@ from clockwork.node import lifecycle
 from clockwork.node.lifecycle import Node
 from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.settings.sources import load_settings
-from infra.local.node import OURS, node_environment
+from infra.local.node import OURS, node_environment, store_settings
 from infra.local.ports import free_port
 from tests.support.waiting import until
 
@@ -107,7 +107,9 @@ async def busy_node(folder: Path, *, drain_timeout_ms: int) -> AsyncIterator[asy
     """`python -m clockwork` without any services, with a request in flight whose body never ends."""
     port = free_port()
     more = {"CLOCKWORK_DRAIN_TIMEOUT_MS": str(drain_timeout_ms), "CLOCKWORK_LOG_FORMAT": "json"}
-    ours = node_environment(kafka_brokers=NOWHERE, dynamodb_endpoint=f"http://{NOWHERE}", http_port=port, more=more)
+    ours = node_environment(
+        kafka_brokers=NOWHERE, store=store_settings("dynamodb", f"http://{NOWHERE}"), http_port=port, more=more
+    )
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     with (folder / "node.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

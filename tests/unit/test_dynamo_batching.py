@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from clockwork.stores.dynamodb.batching import MicroBatcher
+from clockwork.stores.micro_batching import MicroBatcher
 
 
 class Calls:

@@ -126,9 +126,9 @@ async def test_an_answer_about_a_generation_that_has_ended_meanwhile_confirms_no
     assert await ownership.confirmed_assignment() == frozenset()
 
 
-def metadata_of(process: ProcessId) -> bytes:
+def metadata_of(process: ProcessId, *, withdrawn: bool = False) -> bytes:
     """The metadata of a process's member, as they stand in the description of the group."""
-    encoded: bytes = assignor_of(process).metadata(["cw-shards"]).encode()
+    encoded: bytes = assignor_of(process, lambda: withdrawn).metadata(["cw-shards"]).encode()
     return encoded
 
 
@@ -203,3 +203,4 @@ async def test_members_are_told_by_their_client_ids_and_foreign_ones_left_out() 
 def test_a_static_member_that_came_back_is_the_process_of_its_last_join() -> None:
     # The coordinator goes on showing the client id of the first one.
     assert process_of_member(f"clockwork-ownership-{ONE}", metadata_of(OTHER)) == OTHER
+    assert process_of_member(f"clockwork-ownership-{ONE}", metadata_of(OTHER, withdrawn=True)) == OTHER

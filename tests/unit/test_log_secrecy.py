@@ -207,7 +207,7 @@ def test_an_item_that_a_list_leaves_out_is_logged_without_its_key(said: io.Strin
         raise Unreadable("topic: missing")
 
     assert _readable(unreadable, [{"clientKey": {"S": f"shop/{KEY}"}}]) == []
-    assert_nothing_said(said, but_events={"dynamodb.left_out_of_list"})
+    assert_nothing_said(said, but_events={"store.left_out_of_list"})
 
 
 def test_a_trace_shows_where_each_error_came_from() -> None:

@@ -83,13 +83,14 @@ async def guarded() -> AsyncIterator[Running]:
         yield opened
 
 
-def narrowed(node: Running) -> dict[str, Any]:
+def narrowed(node: Running, *, topic: str = builders.TOPIC) -> dict[str, Any]:
     """The same document with so few names and such times that requests meet each other's schedules."""
     narrow = copy.deepcopy(node.document)
     names = {
         "clientId": {"enum": ["shop", "other"]},
         "scheduleKey": {"enum": KEYS},
         "deliveryId": {"enum": node.delivery_ids or ["of-nobody"]},
+        "exportedAt": {"enum": [node.now_ms]},
     }
     # Not in the past: nobody delivers here, so a change of what is due would wait for its owner until it gives up.
     times = {"type": "integer", "minimum": node.now_ms + 60_000, "maximum": node.now_ms + 86_400_000}
@@ -99,7 +100,7 @@ def narrowed(node: Running) -> dict[str, Any]:
             form["properties"] |= {name: value for name, value in names.items() if name in form["properties"]}
             if "scheduleTime" in form["properties"]:
                 form["properties"]["scheduleTime"] = times
-    forms["DeliveryForm"]["properties"]["topic"] = {"enum": [builders.TOPIC]}
+    forms["DeliveryForm"]["properties"]["topic"] = {"enum": [topic]}
     forms["LetterForm"]["properties"]["scheduleKey"] = {"enum": [ENDED["failed"], ENDED["delivered"]]}
     few = {**names, "If-Match": {"enum": ['"1"', '"9"', "*"]}, "If-None-Match": {"enum": ['"8"', '"9"']}}
     for operation in (each for path in narrow["paths"].values() for each in path.values()):

@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clockwork.domain.position import text_of
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.http.openapi import routes_of
 from tests.support import builders
@@ -27,6 +28,13 @@ KEYS = {
 }
 NAMED = {"clientId": "shop", "scheduleKey": "a"}
 NAMES = {"clientId": "shop", "scheduleKey": "a", "topic": builders.TOPIC, "shard": "3", "partition": "0", "offset": "0"}
+EXPORTED = {
+    **a_request(**NAMED, scheduleTime=builders.DUE_MS),
+    "createdAt": 1,
+    "deliveryId": "d",
+    "version": 1,
+    "origin": {"position": text_of(builders.position())},
+}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedule"): a_request(**NAMED),
     ("DELETE", "/schedule"): NAMED,
@@ -34,6 +42,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedules/cancel"): {"schedules": [NAMED]},
     ("PUT", "/schedule/{clientId}/{scheduleKey}"): {"taskData": 1},
     ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
+    ("POST", "/admin/schedules"): {"exportedAt": builders.DUE_MS - 60_000, "schedules": [EXPORTED]},
 }
 ROUTES = routes_of(app_of(Engine()))
 ADMIN_CALLS = sorted((method, path) for method, path in ROUTES if path.startswith("/admin"))

@@ -43,6 +43,12 @@ METRICS = {
     "clockwork_delivery_queue_rows": ("gauge", set[str]()),
     "clockwork_delivery_queue_oldest_seconds": ("gauge", set[str]()),
     "clockwork_store_seconds": ("histogram", {"store", "operation", "result"}),
+    "clockwork_store_connections": ("gauge", set[str]()),
+    "clockwork_store_connections_in_use": ("gauge", set[str]()),
+    "clockwork_store_pool_wait_seconds": ("histogram", set[str]()),
+    "clockwork_store_oldest_snapshot_seconds": ("gauge", set[str]()),
+    "clockwork_store_table_bytes": ("gauge", {"table"}),
+    "clockwork_store_dead_rows": ("gauge", {"table"}),
     "clockwork_clock_skew_seconds": ("gauge", set[str]()),
     "clockwork_clock_held_ahead_seconds": ("gauge", set[str]()),
     "clockwork_loop_lag_seconds": ("histogram", set[str]()),
@@ -79,6 +85,10 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.pace_wait(0.012)
     telemetry.watch_delivery_queue(lambda: (7, 1.5))
     telemetry.store_call(store="dynamodb", operation="Query", result="ok", seconds=0.003)
+    telemetry.watch_store_pool(lambda: (8, 5))
+    telemetry.store_pool_wait(0.02)
+    telemetry.store_oldest_snapshot(90.0)
+    telemetry.store_table("rows", size_bytes=8192, dead_rows=7)
     telemetry.clock_skew(-0.5)
     telemetry.clock_held_ahead(2.5)
     telemetry.loop_lag(0.001)
@@ -135,6 +145,11 @@ def test_values_arrive_where_they_belong() -> None:
     assert sample(telemetry, "clockwork_takeover_seconds_count") == 2
     assert sample(telemetry, "clockwork_delivery_queue_rows") == 7
     assert sample(telemetry, "clockwork_clock_skew_seconds") == -0.5
+    assert sample(telemetry, "clockwork_store_connections") == 8
+    assert sample(telemetry, "clockwork_store_connections_in_use") == 5
+    assert sample(telemetry, "clockwork_store_oldest_snapshot_seconds") == 90
+    assert sample(telemetry, "clockwork_store_table_bytes", table="rows") == 8192
+    assert sample(telemetry, "clockwork_store_dead_rows", table="rows") == 7
 
 
 def test_the_delivery_queue_is_read_when_the_metrics_are_so_that_a_queue_that_stands_still_grows_older() -> None:

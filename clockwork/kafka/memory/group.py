@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 from clockwork.domain import wakeup as wakeup_value
 from clockwork.domain.ownership import ProcessId
@@ -14,12 +16,16 @@ from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.ports.telemetry import Telemetry
 
+WITHDRAW_S_MAX: Final = 3.0
+"""Longest wait for the assignment without shards."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Member:
     process: ProcessId
+    withdrawn: bool = False
     assignment: frozenset[ShardId] = frozenset()
     generation: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +65,11 @@ class MemoryGroup:
             self._members.remove(member)
             self._rebalance()
 
+    def withdraw(self, member: _Member) -> None:
+        if self.has(member):
+            member.withdrawn = True
+            self._rebalance()
+
     def has(self, member: _Member) -> bool:
         return member in self._members
 
@@ -71,13 +82,17 @@ class MemoryGroup:
 
     def _rebalance(self) -> None:
         self._generation += 1
-        start, count = 0, len(self._members)
-        for index, member in enumerate(self._members):
+        takers = [member for member in self._members if not member.withdrawn] or self._members
+        start, count = 0, len(takers)
+        for index, member in enumerate(takers):
             share = self._shards // count + (1 if index < self._shards % count else 0)
             member.assignment = frozenset(ShardId(number) for number in range(start, start + share))
+            start += share
+        for member in self._members:
+            if member not in takers:
+                member.assignment = frozenset()
             member.generation = self._generation
             member.changed.set()
-            start += share
 
 
 class MemoryOwnership:
@@ -101,6 +116,8 @@ class MemoryOwnership:
         self._connected.set()
         self._member: _Member | None = None
         self._membership: _Membership | None = None
+        self._assigned = asyncio.Event()
+        """Set by each assignment."""
         self._lagging_processes: frozenset[ProcessId] | None = None
 
     def lag(self) -> None:
@@ -151,6 +168,16 @@ class MemoryOwnership:
         self._reach_coordinator()
         return self._group.processes() if self._lagging_processes is None else self._lagging_processes
 
+    async def withdraw(self) -> None:
+        """As of `KafkaOwnership`."""
+        if self._member is None or self._membership is None:
+            return
+        self._assigned.clear()
+        self._group.withdraw(self._member)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WITHDRAW_S_MAX):
+                await self._assigned.wait()
+
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         try:
             await self._publisher.send_wakeup(shard, wakeup_value.encode(wakeup))
@@ -173,6 +200,7 @@ class MemoryOwnership:
                     self._membership = _Membership(member=member, generation=generation, assignment=member.assignment)
                     read_until = {shard: self._end(shard) for shard in member.assignment}
                     self._telemetry.rebalance()
+                    self._assigned.set()
                     on_assignment(member.assignment)
                 for shard, position in read_until.items():
                     read_until[shard] = self._hand_over(shard, position, on_wakeup)

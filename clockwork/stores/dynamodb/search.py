@@ -154,6 +154,6 @@ def _readable(read: Callable[[Item], _Read], items: Iterable[Item]) -> list[_Rea
             found.append(read(item))
         except Unreadable as error:
             # The key is not logged: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
-            extra = {"event": "dynamodb.left_out_of_list", "error": str(error), "once_per": str(error)}
+            extra = {"event": "store.left_out_of_list", "error": str(error), "once_per": str(error)}
             log.warning("An item that cannot be read is left out of a list", extra=extra)
     return found

@@ -52,7 +52,8 @@ from clockwork.stores.dynamodb.errors import Cancelled, Refused
 YIELD_EVERY_ROWS: Final = 100
 """Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
 CONFLICT_ATTEMPTS_MAX: Final = 6
-"""Attempts of writes on which no decision depends: a transaction in their way is over within milliseconds."""
+"""Attempts of a write whose condition is all in it, so that nothing is decided anew: a transaction in its way is over within
+milliseconds."""
 
 CONTENTS_PER_READ: Final = 20
 """Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
@@ -568,5 +569,5 @@ def _state_of(shard: ShardId, item: Item | None) -> ShardState:
 def _log_unreadable(name: str, error: Exception) -> None:
     log.error(
         "The item of a shard or an incarnation cannot be read",
-        extra={"event": "dynamodb.owner_unreadable", "item": name, "error": str(error), "once_per": f"{name}: {error}"},
+        extra={"event": "store.owner_unreadable", "item": name, "error": str(error), "once_per": f"{name}: {error}"},
     )

@@ -80,16 +80,36 @@ would print as 6.048e+08, 1.10 as 1.1), and `off` false; a list is joined by com
   value: /etc/clockwork/kafka/tls.key
 {{- end }}
 {{- end }}
+{{- if .Values.postgresTlsSecretName }}
+- name: CLOCKWORK_POSTGRES_TLS_CA
+  value: /etc/clockwork/postgres/ca.crt
+{{- if .Values.postgresTlsOwnCertificate }}
+- name: CLOCKWORK_POSTGRES_TLS_CERT
+  value: /etc/clockwork/postgres/tls.crt
+- name: CLOCKWORK_POSTGRES_TLS_KEY
+  value: /etc/clockwork/postgres/tls.key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The Secrets whose keys are settings: (list root "init"); of two with one key the later counts. */}}
+{{- define "clockwork.secrets" -}}
+{{- $root := index . 0 -}}
+{{- $own := ternary $root.Values.init.secretName "" (eq (index . 1) "init") -}}
+{{- if or $root.Values.secretName $own -}}
+envFrom:
+  {{- range list $root.Values.secretName $own }}
+  {{- if . }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "clockwork.container" -}}
 image: {{ include "clockwork.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-{{- if .Values.secretName }}
-envFrom:
-  - secretRef:
-      name: {{ .Values.secretName }}
-{{- end }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -107,6 +127,11 @@ volumeMounts:
   {{- if .Values.kafkaTlsSecretName }}
   - name: kafka-tls
     mountPath: /etc/clockwork/kafka
+    readOnly: true
+  {{- end }}
+  {{- if .Values.postgresTlsSecretName }}
+  - name: postgres-tls
+    mountPath: /etc/clockwork/postgres
     readOnly: true
   {{- end }}
 {{- end -}}
@@ -182,6 +207,12 @@ volumes:
   {{- end }}
   {{- with $root.Values.kafkaTlsSecretName }}
   - name: kafka-tls
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with $root.Values.postgresTlsSecretName }}
+  - name: postgres-tls
     secret:
       secretName: {{ . }}
       defaultMode: 0440

@@ -1,0 +1,91 @@
+"""`ScheduleSearch` on PostgreSQL: the index `pointers_listed`, which never lags, and reads of many keys."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from clockwork.domain.position import Position, text_of
+from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
+from clockwork.errors import Unreadable
+from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.stores.postgres import codec
+from clockwork.stores.postgres.client import PostgresClient
+from clockwork.stores.postgres.statements import Statements
+from clockwork.stores.postgres.store import CONTENTS_MAX, POSITIONS_PER_READ, read_all, read_all_rows
+
+_Read = TypeVar("_Read")
+
+log = logging.getLogger(__name__)
+
+
+class PostgresScheduleSearch:
+    """See `ScheduleSearch`. Raises, from any method: StoreUnavailable and below."""
+
+    def __init__(self, client: PostgresClient, statements: Statements) -> None:
+        self._client = client
+        self._statements = statements
+
+    async def list_pointers(
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+    ) -> PointerPage:
+        """See `ScheduleSearch`."""
+        # One more than asked for: it is where the next page begins.
+        values = (client_id, text_of(first), text_of(last), pointers_max + 1)
+        found = await self._client.read("list_pointers", self._statements.list_pointers, *values)
+        at = [name for name, _ in codec.POINTER].index("position")
+        next_first = codec.stored_position(found[-1][at]) if len(found) > pointers_max else None
+        pointers = tuple(_readable(codec.pointer_of, found[:pointers_max]))
+        return PointerPage(pointers=pointers, next_first=next_first)
+
+    async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
+        """See `ScheduleSearch`."""
+        values = (client_id, text_of(first), at_most)
+        found = await self._client.read("count_pointers", self._statements.count_pointers, *values)
+        count: int = found[0][0]
+        return count
+
+    async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`."""
+        keys = [(client_id, codec.key_bytes(schedule_key)) for client_id, schedule_key in dict.fromkeys(names)]
+        found = await self._all("read_pointers", self._statements.read_pointers, keys, POSITIONS_PER_READ)
+        return {(p.client_id, p.schedule_key): p for p in _readable(codec.pointer_of, found)}
+
+    async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
+        """See `ScheduleSearch`."""
+        wanted = [(shard, text_of(position)) for shard, position in dict.fromkeys(places)]
+        rows = await read_all_rows(self._client, self._statements, wanted)
+        return {(row.shard, row.position): row for row in rows}
+
+    async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
+        """See `ScheduleSearch`."""
+        keys = [
+            (client_id, codec.key_bytes(key), text_of(position)) for client_id, key, position in dict.fromkeys(places)
+        ]
+        found = await self._all("read_outcomes", self._statements.read_outcomes, keys, CONTENTS_MAX)
+        return {(o.client_id, o.schedule_key, o.position): o for o in _readable(codec.outcome_of, found)}
+
+    async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
+        """See `ScheduleSearch`."""
+        key = (client_id, codec.key_bytes(schedule_key))
+        found = await self._client.read("read_ended", self._statements.read_ended, *key)
+        return [codec.stored_position(record[0]) for record in found]
+
+    async def _all(
+        self, operation: str, sql: str, keys: Sequence[tuple[Any, ...]], size_max: int
+    ) -> list[tuple[Any, ...]]:
+        found = await read_all(self._client, operation, sql, keys, size_max=size_max)
+        return [tuple(record)[1:] for record in found]
+
+
+def _readable(read: Callable[[Iterable[Any]], _Read], items: Iterable[Iterable[Any]]) -> list[_Read]:
+    """Reads items, leaving out the unreadable ones: one damaged item must not hide a thousand sound ones, and a request for
+    that one alone is answered with its error."""
+    found: list[_Read] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except Unreadable as error:
+            # The key is not logged: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
+            extra = {"event": "store.left_out_of_list", "error": str(error), "once_per": str(error)}
+            log.warning("An item that cannot be read is left out of a list", extra=extra)
+    return found
