@@ -152,8 +152,9 @@ async def connected(service: Postgres) -> "asyncpg.Connection[asyncpg.Record]":
     return await asyncpg.connect(service.url, timeout=ANSWER_S_MAX)
 
 
-def servers() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
+def servers(of: Postgres) -> list[psutil.Process]:
+    """The processes of this database. The test's own process may have others below it, of other tests."""
+    found = psutil.Process(of._running_child()._keeper.pid).children(recursive=True)
     return [process for process in found if process.name().startswith("postgres")]
 
 
@@ -162,7 +163,7 @@ async def paused(service: Postgres) -> None:
     service.pause()
     async with asyncio.timeout(ANSWER_S_MAX):
         # They send no signal when they stand.
-        while any(process.status() != psutil.STATUS_STOPPED for process in servers()):  # noqa: ASYNC110
+        while any(process.status() != psutil.STATUS_STOPPED for process in servers(service)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -177,7 +178,7 @@ async def test_a_database_that_ended_comes_back_on_its_port_with_all_that_was_ac
     assert int(await connection.fetchval("SHOW server_version_num")) >= 150_000
     await connection.execute("CREATE TABLE kept (a int)")
     await connection.execute("INSERT INTO kept VALUES (7)")
-    url, processes = running.url, servers()
+    url, processes = running.url, servers(running)
 
     # With a session open, which must not hold up the stop.
     await end(running)
@@ -210,7 +211,7 @@ async def test_a_paused_database_answers_no_session_until_it_is_resumed(running:
 @pytest.mark.processes
 async def test_a_paused_database_can_be_killed_and_leaves_no_process(running: Postgres) -> None:
     connection = await connected(running)
-    processes = servers()
+    processes = servers(running)
     await paused(running)
 
     await running.kill()
@@ -225,7 +226,7 @@ async def test_a_paused_database_can_be_killed_and_leaves_no_process(running: Po
 async def test_root_runs_it_as_another_user_with_programs_that_this_user_can_read(
     running: Postgres, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {process.uids().effective for process in servers()} == {postgres.UNPRIVILEGED}
+    assert {process.uids().effective for process in servers(running)} == {postgres.UNPRIVILEGED}
     hidden = folder / "hidden"
     installed = running._installed or jars.POSTGRES.folder / "bin"
     hidden.mkdir(mode=0o700)

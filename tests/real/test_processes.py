@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.support.load import Load
@@ -52,6 +53,9 @@ async def test_processes_end_by_themselves_when_their_parent_was_killed(cluster:
     # Nobody is left to stop them; a new parent wants their port.
     node = await cluster.start(more={"CLOCKWORK_PROCESSES": "2"})
     await _until_shared(node)
-    await node.process.kill()
+    # The parent alone: to kill the node would end all of its processes.
+    parent = psutil.Process(node.logged("process.started")[0]["pid"]).parent()
+    assert parent is not None
+    parent.kill()
     await node.until_logged("node.stopped", times=2)
     assert len(node.logged("process.orphaned")) == 2

@@ -1,6 +1,7 @@
 """A store that is slow, silent, away, or does what it is asked without an answer."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -58,17 +59,25 @@ async def test_a_frozen_store_is_answered_503_and_all_goes_on_by_itself(cluster:
     load.clients = [node.client]
     async with under_load(cluster, load, topic) as reader:
         await until_delivers(reader, load, since_ms=0)
-        body = cluster.body(topic, "frozen", in_ms=200)
+        bodies: list[dict[str, Any]] = []
         cluster.services.pause_store(cluster.store)
         try:
             # One call of the store waits longer than this for its answer (7.5 s); no caller has to.
             node.client.request_s_max = 6.0
-            answered = await node.client.impatient.create(body)
-            assert (answered.status, "Retry-After" in answered.headers) == (503, True)
+
+            async def unanswered() -> bool:
+                # The signal takes a moment to reach all of its processes.
+                bodies.append(cluster.body(topic, f"frozen-{len(bodies)}", in_ms=200))
+                answered = await node.client.impatient.create(bodies[-1])
+                assert (answered.status, "Retry-After" in answered.headers) in {(201, False), (503, True)}
+                return answered.status == 503
+
+            await until(unanswered, "the store does not answer")
             assert (await node.client.livez()).status == 200
         finally:
             cluster.services.resume_store(cluster.store)
-        await load.create(body)
+        for body in bodies:
+            await load.create(body)
         await node.until_ready()
     await audit(cluster, load, tell, topic)
 

@@ -45,18 +45,25 @@ class Idle:
     async def begin(self) -> None: ...
 
 
+class IdleMember(Idle):
+    """The group's member."""
+
+    async def withdraw(self) -> None:
+        self._said.append("withdrawn")
+
+
 class FakeHttp:
     def __init__(self, said: list[str], readiness: NodeReadiness) -> None:
         self._said = said
         self._readiness = readiness
 
     async def stop(self) -> None:
-        assert self._readiness.stopping, "whoever asks must hear of it"
+        assert self._readiness.stopping, "callers must hear of it"
         await asyncio.sleep(0)
         self._said.append("http")
 
 
-async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_group(
+async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then_leaves_the_group(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The group must be left last, or somebody else takes a shard whose batch is still under way; the rest (keys,
@@ -78,7 +85,7 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
         shards_owned=lambda: 0,
     )
     shards: Any = Idle("shards", said, drain=20)
-    member: Any = Idle("group", said)
+    member: Any = IdleMember("group", said)
     http: Any = FakeHttp(said, readiness)
     node = Node(
         settings=load_settings({}),
@@ -97,9 +104,9 @@ async def test_a_node_stops_accepting_then_drains_its_shards_then_leaves_the_gro
         await ready.wait()
         await asyncio.sleep(0)
         stop.set()
-    assert said[:2] == ["http", "shards"]
+    assert said[:3] == ["http", "withdrawn", "shards"]
     assert said.index("group") > said.index("shards")
-    assert sorted(said[2:]) == sorted([*parts, "group"])
+    assert sorted(said[3:]) == sorted([*parts, "group"])
 
 
 @asynccontextmanager
