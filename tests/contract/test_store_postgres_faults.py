@@ -16,8 +16,8 @@ from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import PostgresSettings
+from clockwork.stores.calls import Rejected
 from clockwork.stores.postgres.client import connect
-from clockwork.stores.postgres.errors import Rejected
 from clockwork.stores.postgres.opening import open_postgres
 from clockwork.stores.postgres.pauses import PostgresPauses
 from clockwork.stores.postgres.store import PostgresScheduleStore

@@ -16,8 +16,9 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.client import DynamoClient, Response, backoff_s
+from clockwork.stores.dynamodb.client import DynamoClient, Response
 from clockwork.stores.dynamodb.errors import (
     Cancelled,
     MalformedResponse,

@@ -14,7 +14,7 @@ from clockwork.domain.record import OutRecord
 from clockwork.errors import Refusal, RefusalCause, StoreUnavailable, Unreadable
 from clockwork.firing.shard_loop import ShardLoop
 from clockwork.observability.logs import configure_logging, trace_text
-from clockwork.stores.dynamodb.search import _readable
+from clockwork.stores.calls import readable
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request
@@ -206,7 +206,7 @@ def test_an_item_that_a_list_leaves_out_is_logged_without_its_key(said: io.Strin
     def unreadable(_: object) -> None:
         raise Unreadable("topic: missing")
 
-    assert _readable(unreadable, [{"clientKey": {"S": f"shop/{KEY}"}}]) == []
+    assert readable(unreadable, [{"clientKey": {"S": f"shop/{KEY}"}}]) == []
     assert_nothing_said(said, but_events={"store.left_out_of_list"})
 
 

@@ -4,7 +4,8 @@ import asyncpg
 import pytest
 
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
-from clockwork.stores.postgres.errors import Refused, Rejected, error_of_call, error_of_connecting, wrote_nothing
+from clockwork.stores.calls import Rejected
+from clockwork.stores.postgres.errors import Refused, error_of_call, error_of_connecting, wrote_nothing
 
 
 def answered(code: str, *, severity: str = "ERROR", **more: str) -> asyncpg.PostgresError:

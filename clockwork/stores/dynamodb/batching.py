@@ -27,9 +27,10 @@ from typing import Any, Final
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, size_bytes
-from clockwork.stores.dynamodb.client import DynamoClient, backoff_s
+from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.codec import PrimaryKey
 from clockwork.stores.dynamodb.errors import Cancelled, Refused, Rejected
 from clockwork.stores.dynamodb.transactions import token_of

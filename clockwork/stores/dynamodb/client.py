@@ -11,7 +11,6 @@ answer 5xx, or throttling. `hold` is not (`once=True`).
 import asyncio
 import email.utils
 import json
-import random
 import ssl
 import urllib.request
 import zlib
@@ -25,17 +24,17 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 from yarl import URL
 
 from clockwork.clock import Clock, system_ms
-from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.errors import ClockworkError
 from clockwork.ports.store import ObserveServerTime
 from clockwork.ports.telemetry import StoreResult, Telemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.calls import backoff_s, result_of
 from clockwork.stores.dynamodb.errors import (
     IN_PROGRESS_CODE,
     NO_RESPONSE,
     THROTTLING_CODES,
     Cancelled,
     MalformedResponse,
-    Rejected,
     code_of,
     error_for_no_response,
     error_for_response,
@@ -57,9 +56,6 @@ READS: Final = frozenset(
     }
 )
 """Operations that change nothing."""
-REPEAT_WAIT_S: Final = 0.05
-"""Longest wait before the first repeat; doubled for each further one, and jittered, so that nodes do not repeat in step."""
-REPEAT_WAIT_S_MAX: Final = 1.0
 DATE_RESOLUTION_MS: Final = 1_000
 """The header `Date` states whole seconds."""
 
@@ -208,7 +204,7 @@ class DynamoClient:
             answer = await self._call(operation, orjson.dumps(parameters), once=once)
             result = "ok"
         except ClockworkError as error:
-            result = _result_of(error)
+            result = result_of(error.error() if isinstance(error, Cancelled) else error)
             raise
         finally:
             seconds = loop.time() - started_s
@@ -280,28 +276,3 @@ def _parsed(response: Response) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise MalformedResponse("not an object")
     return parsed
-
-
-def _result_of(error: ClockworkError) -> StoreResult:
-    """The metric's label for a failed call."""
-    match error:
-        case Cancelled():
-            return _result_of(error.error())
-        case ConditionFailed():
-            return "condition_failed"
-        case TransactionConflict():
-            return "conflict"
-        case StoreThrottled():
-            return "throttled"
-        case Rejected():
-            return "rejected"
-        case StoreUnavailable():
-            return "unavailable"
-        case _:
-            return "error"
-
-
-def backoff_s(attempt: int) -> float:
-    """The wait after this attempt (the first is 1), jittered."""
-    longest: float = min(REPEAT_WAIT_S * 2 ** (attempt - 1), REPEAT_WAIT_S_MAX)
-    return longest * random.uniform(0.5, 1)

@@ -15,6 +15,7 @@ import aiohttp
 from botocore.exceptions import BotoCoreError
 
 from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores import calls
 from clockwork.stores.dynamodb.attributes import Item
 
 
@@ -106,8 +107,8 @@ class Cancelled(ClockworkError):
         return Rejected(str(self), code=CANCELLED_CODE, outcome_unknown=self._answer_lost)
 
 
-class Rejected(StoreUnavailable):
-    """DynamoDB will not do this as things are: a table is missing, access is denied, the request is malformed."""
+class Rejected(calls.Rejected):
+    """A rejection by DynamoDB, with its code."""
 
     def __init__(self, message: str, *, code: str, outcome_unknown: bool = False) -> None:
         super().__init__(message, outcome_unknown=outcome_unknown)

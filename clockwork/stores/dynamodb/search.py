@@ -1,7 +1,7 @@
 """`ScheduleSearch` on DynamoDB: the index `byClient` (see `stores.dynamodb.codec`), and batches of strong reads."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -9,8 +9,8 @@ from clockwork.concurrency import gather_bounded
 from clockwork.domain.position import LAST, Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.errors import Unreadable
 from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.stores.calls import readable
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, value_of
 from clockwork.stores.dynamodb.batching import read_all
@@ -46,7 +46,7 @@ class DynamoScheduleSearch:
         # Each bucket is known up to its last entry that was read, or to its end.
         known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
         horizon = min(known_to, default=last)
-        found = _readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))
+        found = readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))
         pointers = sorted((p for p in found if p.position <= horizon), key=lambda p: p.position)
         next_first = Position(horizon + 1) if known_to and horizon < last else None
         return PointerPage(pointers=tuple(pointers), next_first=next_first)
@@ -67,21 +67,21 @@ class DynamoScheduleSearch:
     async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
         """See `ScheduleSearch`."""
         items = await self._all(self._settings.keys_table, [codec.pointer_key(*name) for name in dict.fromkeys(names)])
-        return {(p.client_id, p.schedule_key): p for p in _readable(codec.pointer_of, items)}
+        return {(p.client_id, p.schedule_key): p for p in readable(codec.pointer_of, items)}
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
         """See `ScheduleSearch`."""
         items = await self._all(
             self._settings.schedules_table, [codec.row_key(*place) for place in dict.fromkeys(places)]
         )
-        return {(row.shard, row.position): row for row in _readable(_row_of, items)}
+        return {(row.shard, row.position): row for row in readable(_row_of, items)}
 
     async def read_outcomes(self, places: Sequence[OutcomePlace]) -> Mapping[OutcomePlace, Outcome]:
         """See `ScheduleSearch`."""
         items = await self._all(
             self._settings.keys_table, [codec.outcome_key(*place) for place in dict.fromkeys(places)]
         )
-        return {(o.client_id, o.schedule_key, o.position): o for o in _readable(codec.outcome_of, items)}
+        return {(o.client_id, o.schedule_key, o.position): o for o in readable(codec.outcome_of, items)}
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
         """See `ScheduleSearch`."""
@@ -99,7 +99,7 @@ class DynamoScheduleSearch:
                 ConsistentRead=True,
                 **more,
             )
-            found += _readable(partial(_position, name="position"), answer["Items"])
+            found += readable(partial(_position, name="position"), answer["Items"])
             if not answer.get("LastEvaluatedKey"):
                 return found
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -143,17 +143,3 @@ def _position(item: Item, name: str) -> Position:
 def _row_of(item: Item) -> Row | BrokenRow:
     position = _position(item, "scheduleTime")
     return codec.row_of(item, shard=ShardId(int(value_of(item, "partitionId", "S"))), position=position)
-
-
-def _readable(read: Callable[[Item], _Read], items: Iterable[Item]) -> list[_Read]:
-    """Reads items, leaving out the unreadable ones: one damaged item must not hide a thousand sound ones, and a request for
-    that one alone is answered with its error."""
-    found: list[_Read] = []
-    for item in items:
-        try:
-            found.append(read(item))
-        except Unreadable as error:
-            # The key is not logged: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
-            extra = {"event": "store.left_out_of_list", "error": str(error), "once_per": str(error)}
-            log.warning("An item that cannot be read is left out of a list", extra=extra)
-    return found

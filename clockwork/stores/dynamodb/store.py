@@ -33,6 +33,7 @@ from clockwork.errors import (
 from clockwork.ports.store import CLAIMS_MAX, End, KeyState, ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec, transactions
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
 from clockwork.stores.dynamodb.batching import (
@@ -46,7 +47,7 @@ from clockwork.stores.dynamodb.batching import (
     transact,
     write_once,
 )
-from clockwork.stores.dynamodb.client import CallLimits, DynamoClient, backoff_s
+from clockwork.stores.dynamodb.client import CallLimits, DynamoClient
 from clockwork.stores.dynamodb.errors import Cancelled, Refused
 
 YIELD_EVERY_ROWS: Final = 100

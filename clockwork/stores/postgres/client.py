@@ -20,7 +20,6 @@ lost. `hold` is not (`once=True`).
 """
 
 import asyncio
-import random
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -33,12 +32,12 @@ import asyncpg
 from asyncpg import Connection, Record
 
 from clockwork.clock import Clock
-from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.errors import ClockworkError, StoreUnavailable
 from clockwork.ports.telemetry import StoreResult, Telemetry
 from clockwork.settings.model import POSTGRES_TLS_CA, POSTGRES_TLS_CERT, POSTGRES_TLS_KEY, PostgresSettings
+from clockwork.stores.calls import Rejected, backoff_s, result_of
 from clockwork.stores.postgres.errors import (
     CALL_ERRORS,
-    Rejected,
     error_of_call,
     error_of_connecting,
     is_read_only,
@@ -55,9 +54,6 @@ KEEPALIVE_PROBES: Final = 3
 UNACKNOWLEDGED_MS: Final = 20_000
 """Time for which something that was sent may go unacknowledged by the other end. Untold, TCP repeats it for some 15 minutes,
 and sends no keepalive meanwhile."""
-REPEAT_WAIT_S: Final = 0.05
-"""Longest wait before the first repeat; doubled for each further one, and jittered, so that nodes do not repeat in step."""
-REPEAT_WAIT_S_MAX: Final = 1.0
 STATEMENTS_MAX: Final = 200
 """Prepared statements of one connection: more than there are."""
 WARNING_CODE: Final = "01000"
@@ -335,7 +331,7 @@ class PostgresClient:
             )
             result = "ok"
         except ClockworkError as error:
-            result = _result_of(error)
+            result = result_of(error)
             raise
         finally:
             seconds = loop.time() - started_s
@@ -514,26 +510,3 @@ class _Worker:
         source = getattr(message, "server_source_filename", None)
         if message.sqlstate == WARNING_CODE and (source is None or str(source).endswith(STANDBY_SOURCE)):
             self._warnings.append(str(message.message))
-
-
-def _result_of(error: ClockworkError) -> StoreResult:
-    """The metric's label for a failed call."""
-    match error:
-        case ConditionFailed():
-            return "condition_failed"
-        case TransactionConflict():
-            return "conflict"
-        case StoreThrottled():
-            return "throttled"
-        case Rejected():
-            return "rejected"
-        case StoreUnavailable():
-            return "unavailable"
-        case _:
-            return "error"
-
-
-def backoff_s(attempt: int) -> float:
-    """The wait after this attempt (the first is 1), jittered."""
-    longest: float = min(REPEAT_WAIT_S * 2 ** (attempt - 1), REPEAT_WAIT_S_MAX)
-    return longest * random.uniform(0.5, 1)

@@ -11,6 +11,7 @@ from typing import Final
 import asyncpg
 
 from clockwork.errors import ClockworkError, ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.stores.calls import Rejected
 
 REFUSED_CODE: Final = "CW001"
 """Raised by `refuse()`, when a condition of a statement does not hold."""
@@ -31,10 +32,6 @@ CALL_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Int
 
 class Refused(ConditionFailed):
     """A condition of the statement did not hold, or a row that it puts was there: nothing was written."""
-
-
-class Rejected(StoreUnavailable):
-    """PostgreSQL will not do this as things are: a table is missing, a right, or the statement is wrong."""
 
 
 def error_of_connecting(error: BaseException) -> ClockworkError:

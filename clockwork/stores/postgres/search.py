@@ -1,13 +1,13 @@
 """`ScheduleSearch` on PostgreSQL: the index `pointers_listed`, which never lags, and reads of many keys."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
-from clockwork.errors import Unreadable
 from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.stores.calls import readable
 from clockwork.stores.postgres import codec
 from clockwork.stores.postgres.client import PostgresClient
 from clockwork.stores.postgres.statements import Statements
@@ -34,7 +34,7 @@ class PostgresScheduleSearch:
         found = await self._client.read("list_pointers", self._statements.list_pointers, *values)
         at = [name for name, _ in codec.POINTER].index("position")
         next_first = codec.stored_position(found[-1][at]) if len(found) > pointers_max else None
-        pointers = tuple(_readable(codec.pointer_of, found[:pointers_max]))
+        pointers = tuple(readable(codec.pointer_of, found[:pointers_max]))
         return PointerPage(pointers=pointers, next_first=next_first)
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
@@ -48,7 +48,7 @@ class PostgresScheduleSearch:
         """See `ScheduleSearch`."""
         keys = [(client_id, codec.key_bytes(schedule_key)) for client_id, schedule_key in dict.fromkeys(names)]
         found = await self._all("read_pointers", self._statements.read_pointers, keys, POSITIONS_PER_READ)
-        return {(p.client_id, p.schedule_key): p for p in _readable(codec.pointer_of, found)}
+        return {(p.client_id, p.schedule_key): p for p in readable(codec.pointer_of, found)}
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
         """See `ScheduleSearch`."""
@@ -62,7 +62,7 @@ class PostgresScheduleSearch:
             (client_id, codec.key_bytes(key), text_of(position)) for client_id, key, position in dict.fromkeys(places)
         ]
         found = await self._all("read_outcomes", self._statements.read_outcomes, keys, CONTENTS_MAX)
-        return {(o.client_id, o.schedule_key, o.position): o for o in _readable(codec.outcome_of, found)}
+        return {(o.client_id, o.schedule_key, o.position): o for o in readable(codec.outcome_of, found)}
 
     async def read_ended(self, client_id: ClientId, schedule_key: ScheduleKey) -> Sequence[Position]:
         """See `ScheduleSearch`."""
@@ -75,17 +75,3 @@ class PostgresScheduleSearch:
     ) -> list[tuple[Any, ...]]:
         found = await read_all(self._client, operation, sql, keys, size_max=size_max)
         return [tuple(record)[1:] for record in found]
-
-
-def _readable(read: Callable[[Iterable[Any]], _Read], items: Iterable[Iterable[Any]]) -> list[_Read]:
-    """Reads items, leaving out the unreadable ones: one damaged item must not hide a thousand sound ones, and a request for
-    that one alone is answered with its error."""
-    found: list[_Read] = []
-    for item in items:
-        try:
-            found.append(read(item))
-        except Unreadable as error:
-            # The key is not logged: a `scheduleKey` may name a person. `GET` of it says what is wrong with it.
-            extra = {"event": "store.left_out_of_list", "error": str(error), "once_per": str(error)}
-            log.warning("An item that cannot be read is left out of a list", extra=extra)
-    return found

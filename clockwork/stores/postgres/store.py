@@ -37,10 +37,11 @@ from clockwork.errors import (
 from clockwork.ports.store import CLAIMS_MAX, End, KeyState, ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import PostgresSettings
+from clockwork.stores.calls import Rejected, backoff_s
 from clockwork.stores.micro_batching import MicroBatcher
 from clockwork.stores.postgres import codec
-from clockwork.stores.postgres.client import CallLimits, PostgresClient, TlsFiles, backoff_s
-from clockwork.stores.postgres.errors import Refused, Rejected
+from clockwork.stores.postgres.client import CallLimits, PostgresClient, TlsFiles
+from clockwork.stores.postgres.errors import Refused
 from clockwork.stores.postgres.statements import PAGE_BYTES_MAX, ROW_OVERHEAD_BYTES, Statements
 
 YIELD_EVERY_ROWS: Final = 100
