@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.processes, on_each_store]
 
 Tell = Callable[[str], None]
 SHORT_DEADLINE = {"CLOCKWORK_REQUEST_TIMEOUT_MS": "1000"}
+PRODUCTS = {"dynamodb": "DynamoDB", "postgresql": "PostgreSQL"}
 
 
 async def test_a_throttled_store_is_answered_503_and_all_goes_on_by_itself(
@@ -121,6 +122,7 @@ async def test_a_node_waits_for_what_is_away_at_its_start_and_goes_on_by_itself(
             return ready.status == 503 and any(name in reason for reason in ready.body["reasons"])
 
         await until(lambda: reasons("the store"), "the store named")
+        await until(lambda: reasons(PRODUCTS[cluster.store]), "its product named")
         assert (await node.client.livez()).status == 200
         await store.open()
         await until(lambda: reasons("topics"), "Kafka named")
