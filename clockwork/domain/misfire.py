@@ -1,0 +1,254 @@
+"""The occurrence that follows: decided in the step that ends the one before it, from the trigger and the time.
+
+The cursor of a job is the fire time up to which all are decided, fired or skipped. Let t be the first one after it:
+
+- t is due, or was so less than its grace ago: t is armed.
+- Else the fire times after the cursor up to now were missed (nodes were away, a topic was gone, a pause):
+
+    policy      the row that was armed before   the rest
+    skip        dropped if it is late           skipped
+    fire_once   delivered, late or not          skipped if it was late; else the latest is fired, and the others are skipped
+    fire_all    delivered, late or not          fired one after the other from the oldest on; those over `catch_up_max`, and
+                                                those older than the window, are skipped, the oldest first
+
+  Then the first that is not due yet. So no outage makes a storm, whatever its length, and each fire time is one record or
+  part of one skipped stretch.
+
+A job that is resumed, or has another trigger, goes on with its first fire time that is not due yet: nothing is caught up.
+"Due" and "now" are meant with jitter (`Trigger.due_ms`), cursor and stretches without.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.errors import FieldError, InvalidInput
+
+GRACE_MS: Final = 60_000
+"""Default time by which an occurrence may be late and still count as on time; less if the next fire time is nearer."""
+GRACE_MS_MIN: Final = 1_000
+"""Below that, ordinary lateness would be a misfire."""
+GRACE_MS_MAX: Final = 30 * 86_400_000
+CATCH_UP_MAX: Final = 100
+CATCH_UP_MAX_MAX: Final = 1_000
+"""Bounds the steps that find the oldest occurrence to be caught up: some microseconds each."""
+WINDOW_MS_MIN: Final = 1_000
+WINDOW_MS_MAX: Final = 3_653 * 86_400_000
+
+
+class MisfirePolicy(StrEnum):
+    """The treatment of fire times that were missed."""
+
+    SKIP = "skip"
+    FIRE_ONCE = "fire_once"
+    FIRE_ALL = "fire_all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Misfire:
+    """A job's policy for fire times that were missed."""
+
+    policy: MisfirePolicy = MisfirePolicy.FIRE_ONCE
+    grace_ms: int | None = None
+    """None: `GRACE_MS`, or the distance to the next fire time if that is less."""
+    catch_up_max: int = CATCH_UP_MAX
+    """Most occurrences to be caught up at any time. Only for `fire_all`, like the window."""
+    window_ms: int | None = None
+    """Fire times older than this are not caught up. None: no limit."""
+
+    def __post_init__(self) -> None:
+        """Raises: InvalidInput, naming every wrong field."""
+        errors = [
+            FieldError(name, f"should be {low} to {high}")
+            for name, value, low, high in (
+                ("graceMs", self.grace_ms, GRACE_MS_MIN, GRACE_MS_MAX),
+                ("maxCatchUp", self.catch_up_max, 1, CATCH_UP_MAX_MAX),
+                ("windowMs", self.window_ms, WINDOW_MS_MIN, WINDOW_MS_MAX),
+            )
+            if value is not None and not low <= value <= high
+        ]
+        if errors:
+            raise InvalidInput(errors)
+
+    def grace_of(self, trigger: Trigger, at_ms: int) -> int:
+        """The grace of one fire time. With the policy `skip` it is the deadline of its row, which is dropped when late."""
+        if self.grace_ms is not None:
+            return self.grace_ms
+        next_ms = None if isinstance(trigger.rule, FixedDelay) else trigger.next_after(at_ms)
+        return GRACE_MS if next_ms is None else min(GRACE_MS, next_ms - at_ms)
+
+
+class Overlap(StrEnum):
+    """The treatment of fire times that pass while a run is open. There is a third, `allow`: runs may overlap, and the next
+    one is armed at the delivery of the last."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+
+
+class ArmedKind(StrEnum):
+    """The kind of an occurrence that a trigger arms."""
+
+    SCHEDULED = "scheduled"
+    CATCH_UP = "catch_up"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Armed:
+    """The occurrence to be armed."""
+
+    scheduled_at_ms: int
+    """Its fire time."""
+    due_ms: int
+    """Its fire time with jitter, or later; may have passed: due at once."""
+    kind: ArmedKind
+    cursor_ms: int
+    """The job's cursor once it has ended."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skipped:
+    """A stretch of fire times that were skipped: one entry of the log."""
+
+    first_ms: int
+    last_ms: int
+    count: int
+    """From `trigger.COUNT_EXACT_MAX` on at least that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The decision about what follows an occurrence."""
+
+    armed: Armed | None
+    """None: the trigger is over."""
+    skipped: Skipped | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """An occurrence that has ended, whichever way."""
+
+    scheduled_at_ms: int
+    cursor_ms: int
+    ended_ms: int
+    """Time of its delivery, or of its failure."""
+    dropped: bool = False
+    """Dropped because it was late: its fire time is skipped."""
+
+
+def after_run(trigger: Trigger, misfire: Misfire, ended: Ended, *, job: str, runs: int, now_ms: int) -> Decision:
+    """Decides what follows an occurrence that has ended. `job` names the job for its jitter; `runs`: its runs up to now, for
+    `Trigger.runs_max`."""
+    dropped = _stretch(ended.scheduled_at_ms, ended.scheduled_at_ms, 1) if ended.dropped else None
+    if _over(trigger, runs):
+        return Decision(armed=None, skipped=dropped)
+    next_ms = trigger.next_after(ended.ended_ms if isinstance(trigger.rule, FixedDelay) else ended.cursor_ms)
+    if next_ms is None:
+        return Decision(armed=None, skipped=dropped)
+    if isinstance(trigger.rule, FixedDelay) or _on_time(trigger, misfire, next_ms, job=job, now_ms=now_ms):
+        return Decision(armed=_scheduled(trigger, next_ms, job), skipped=dropped)
+    fired_ms = _fired_of_gap(trigger, misfire, ended, first_ms=next_ms, job=job, now_ms=now_ms)
+    if fired_ms is None:
+        latest_ms = trigger.last_due_at(now_ms, job)
+        skipped = _skipped(trigger, next_ms, latest_ms if latest_ms is not None else next_ms)
+        return Decision(
+            armed=first_not_due(trigger, job=job, cursor_ms=skipped.last_ms, now_ms=now_ms),
+            skipped=_joined(dropped, skipped),
+        )
+    kind = ArmedKind.CATCH_UP
+    if misfire.policy is MisfirePolicy.FIRE_ALL and _on_time(trigger, misfire, fired_ms, job=job, now_ms=now_ms):
+        kind = ArmedKind.SCHEDULED
+    before_ms = trigger.last_at(fired_ms - 1) if fired_ms > next_ms else None
+    return Decision(
+        armed=Armed(scheduled_at_ms=fired_ms, due_ms=trigger.due_ms(fired_ms, job), kind=kind, cursor_ms=fired_ms),
+        skipped=_joined(dropped, None if before_ms is None else _skipped(trigger, next_ms, before_ms)),
+    )
+
+
+def first_not_due(trigger: Trigger, *, job: str, cursor_ms: int, now_ms: int, runs: int = 0) -> Armed | None:
+    """The occurrence with which a job goes on that is resumed, or that has another trigger now: never at once. A fixed
+    delay counts from now. None: the trigger is over."""
+    if _over(trigger, runs):
+        return None
+    if isinstance(trigger.rule, FixedDelay):
+        at_ms = trigger.next_after(now_ms)
+    else:
+        at_ms = trigger.first_due_after(now_ms, job, cursor_ms=cursor_ms)
+    return None if at_ms is None else _scheduled(trigger, at_ms, job)
+
+
+def after_exclusive_run(
+    trigger: Trigger, overlap: Overlap, *, job: str, runs: int, cursor_ms: int, now_ms: int
+) -> Decision:
+    """Decides what follows a run that has ended now, and beside which none may be open. Fire times that passed meanwhile are
+    skipped, but the first of them if they wait: it is due now."""
+    if _over(trigger, runs):
+        return Decision(armed=None)
+    next_ms = None if isinstance(trigger.rule, FixedDelay) else trigger.next_after(cursor_ms)
+    latest_ms = trigger.last_due_at(now_ms, job)
+    if next_ms is None or latest_ms is None or latest_ms < next_ms:
+        return Decision(armed=first_not_due(trigger, job=job, cursor_ms=cursor_ms, now_ms=now_ms))
+    if overlap is Overlap.SKIP:
+        return Decision(
+            armed=first_not_due(trigger, job=job, cursor_ms=latest_ms, now_ms=now_ms),
+            skipped=_skipped(trigger, next_ms, latest_ms),
+        )
+    rest_ms = trigger.next_after(next_ms)
+    return Decision(
+        armed=Armed(scheduled_at_ms=next_ms, due_ms=now_ms, kind=ArmedKind.SCHEDULED, cursor_ms=latest_ms),
+        skipped=None if rest_ms is None or rest_ms > latest_ms else _skipped(trigger, rest_ms, latest_ms),
+    )
+
+
+def _fired_of_gap(
+    trigger: Trigger, misfire: Misfire, ended: Ended, *, first_ms: int, job: str, now_ms: int
+) -> int | None:
+    """The fire time that is fired of a gap which begins with `first_ms`; None: all are skipped."""
+    latest_ms = trigger.last_due_at(now_ms, job)
+    if misfire.policy is MisfirePolicy.SKIP or latest_ms is None:
+        return None
+    if misfire.policy is MisfirePolicy.FIRE_ONCE:
+        late_ms = ended.ended_ms - trigger.due_ms(ended.scheduled_at_ms, job)
+        # A row that was delivered late is the one for the gap; so is one that failed late, and has its dead letter.
+        late = not ended.dropped and late_ms > misfire.grace_of(trigger, ended.scheduled_at_ms)
+        return None if late else latest_ms
+    oldest_ms = first_ms if misfire.window_ms is None else max(first_ms, now_ms - misfire.window_ms)
+    if latest_ms < oldest_ms:
+        return None
+    fired_ms = latest_ms
+    for _ in range(misfire.catch_up_max - 1):
+        before_ms = trigger.last_at(fired_ms - 1)
+        if before_ms is None or before_ms < oldest_ms:
+            break
+        fired_ms = before_ms
+    return fired_ms
+
+
+def _over(trigger: Trigger, runs: int) -> bool:
+    return trigger.runs_max is not None and runs >= trigger.runs_max
+
+
+def _on_time(trigger: Trigger, misfire: Misfire, at_ms: int, *, job: str, now_ms: int) -> bool:
+    return trigger.due_ms(at_ms, job) >= now_ms - misfire.grace_of(trigger, at_ms)
+
+
+def _scheduled(trigger: Trigger, at_ms: int, job: str) -> Armed:
+    due_ms = trigger.due_ms(at_ms, job)
+    return Armed(scheduled_at_ms=at_ms, due_ms=due_ms, kind=ArmedKind.SCHEDULED, cursor_ms=at_ms)
+
+
+def _stretch(first_ms: int, last_ms: int, count: int) -> Skipped:
+    return Skipped(first_ms=first_ms, last_ms=last_ms, count=count)
+
+
+def _skipped(trigger: Trigger, first_ms: int, last_ms: int) -> Skipped:
+    """The stretch between two fire times, both included."""
+    return _stretch(first_ms, last_ms, trigger.count(first_ms - 1, last_ms))
+
+
+def _joined(earlier: Skipped | None, later: Skipped | None) -> Skipped | None:
+    if earlier is None or later is None:
+        return earlier or later
+    return _stretch(earlier.first_ms, later.last_ms, earlier.count + later.count)
