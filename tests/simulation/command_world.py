@@ -27,7 +27,7 @@ RECORDS_MAX: Final = 6
 
 
 class NoMember(ClockworkError):
-    """Answer to a commit by a client that, by the group's account, has left or has lost this Kafka partition."""
+    """Answer to a commit by a client that, by the group's account, has left, or in a generation that is over."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,16 +71,16 @@ class HostCommandLog:
         self._wire = Wire(world.kafka, host)
         self._assigned: frozenset[int] = frozenset()
         self._changed = asyncio.Event()
-        self._commits = self._taken = 0
+        self._generation = self._commits = self._taken = 0
 
     async def run(self, work: ProcessBatch) -> None:
         member = self._world.group.add(self._host, self._assign, lambda *_: None)
-        self._may_commit: Callable[[int], bool] = lambda number: (
-            member in self._world.group.members and member.joined and number in member.assignment
-        )
+        self._may_commit: Callable[[int], bool] = partial(self._world.group.takes_commit, member)
         try:
             while True:
                 self._changed.clear()
+                # The tasks of the assignment before have ended: none of their commits bears this generation.
+                self._generation = member.generation
                 await self._one_assignment(self._assigned, work)
         finally:
             self._world.group.leave(member)
@@ -133,11 +133,11 @@ class HostCommandLog:
     async def _commit(self, number: int, where: tuple[int, int]) -> None:
         """Raises: BrokerUnavailable, NoMember."""
         self._commits += 1
-        order = self._commits
+        order, generation = self._commits, self._generation
 
         def effect() -> bool:
-            if not self._may_commit(number):
-                raise NoMember(f"{self._host} may not commit {COMMANDS}/{number}")
+            if not self._may_commit(generation):
+                raise NoMember(f"{self._host} may not commit {COMMANDS}/{number} in generation {generation}")
             # One connection: what was sent before arrives before, or not at all.
             if order >= self._taken:
                 self._taken = order

@@ -36,6 +36,8 @@ class _Member:
     """As the group has it."""
     believes: frozenset[ShardId] = frozenset()
     """As it was told last."""
+    generation: int = 0
+    """That of what it was told last."""
     hears_at_s: float | None = None
 
 
@@ -49,6 +51,8 @@ class GroupWorld:
     shards: int
     session_s: float
     members: list[_Member] = field(default_factory=list)
+    generation: int = 0
+    """The number of rebalances so far."""
     processes_before: frozenset[ProcessId] = frozenset()
     """Of the members, as of the rebalance before the last."""
     _processes: frozenset[ProcessId] = frozenset()
@@ -77,6 +81,7 @@ class GroupWorld:
         members = [member for member in self.members if member.joined]
         self.processes_before, self._processes = self._processes, self.processes()
         self.rng.shuffle(members)
+        self.generation += 1
         start = 0
         for index, member in enumerate(members):
             share = self.shards // len(members) + (1 if index < self.shards % len(members) else 0)
@@ -94,6 +99,11 @@ class GroupWorld:
         """The answer to a heartbeat with the member's own generation: its assignment if that is current, else nothing."""
         current = member in self.members and member.joined and member.hears_at_s is None
         return member.believes if current else frozenset()
+
+    def takes_commit(self, member: _Member, generation: int) -> bool:
+        """True if an offset may be committed: by a member, and in the generation that the group is in. To be assigned the
+        same Kafka partition again is not enough: another member may have worked off more of it in between."""
+        return member in self.members and member.joined and generation == self.generation
 
     def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
         """A record on the ownership topic."""
@@ -134,6 +144,7 @@ class GroupWorld:
         if member.hears_at_s is not None and member.hears_at_s <= now_s:
             member.hears_at_s = None
             member.believes = member.assignment
+            member.generation = self.generation
             member.host.loop.call_soon(member.on_assignment, member.assignment)
         return False
 
