@@ -13,6 +13,7 @@ import aiokafka.admin.client
 import aiokafka.client
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import CommitFailedError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -68,6 +69,25 @@ def membership_of(consumer: AIOKafkaConsumer) -> tuple[int, str]:
     """The generation of the consumer's group that it is in, and its member id there; -1 and an empty one, if the coordinator
     has told it that they are over. While an assignment is reported, they are those that it belongs to."""
     return consumer._coordinator.generation, consumer._coordinator.member_id
+
+
+async def commit_once(
+    consumer: AIOKafkaConsumer, membership: tuple[int, str], where: TopicPartition, offset: OffsetAndMetadata
+) -> None:
+    """Sends one request to commit an offset, as the member and in the generation of `membership` (see `membership_of`).
+
+    `AIOKafkaConsumer.commit` repeats a request that failed, and names the generation that the consumer is in by then. Kafka
+    looks at nothing else, not even at the assignment. So an offset of an earlier assignment, repeated after a rebalance,
+    would be taken, and would undo what another member has committed since.
+
+    Raises: CommitFailedError (the membership is over), KafkaError.
+    """
+    coordinator = consumer._coordinator
+    await coordinator.ensure_coordinator_known()
+    if membership_of(consumer) != membership:
+        raise CommitFailedError
+    # This builds the request, with the generation, before it waits for anything.
+    await coordinator._do_commit_offsets(None, {where: offset})
 
 
 def join_again(consumer: AIOKafkaConsumer) -> None:

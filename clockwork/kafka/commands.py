@@ -6,7 +6,7 @@ Every Kafka partition has one task, which asks for records, has them worked off,
 itself alone, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
 all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats commands
 that another member works off; the effects of both are one (`domain.command_notes`), and only the present member's commit
-is taken.
+is taken: each commit names the generation of the assignment that its commands were read under.
 
 `ports.RecordEffects` writes the metadata of a commit that does not move the offset. Nothing else depends on offsets:
 reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
@@ -15,17 +15,18 @@ reset to the beginning, they cause reading, not effects, as long as the keys are
 import asyncio
 import logging
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from clockwork.concurrency import Backoff
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.errors import BrokerUnavailable
-from clockwork.kafka.aiokafka_internals import committed_offset
+from clockwork.kafka.aiokafka_internals import commit_once, committed_offset, membership_of
 from clockwork.kafka.client import RNG, KafkaContext
 from clockwork.kafka.ownership import BACKOFF, group_connection, stop_consumer
 from clockwork.ports.commands import CommandBatch, CommandRecord, ProcessBatch
@@ -43,8 +44,6 @@ POLL_INTERVAL_MS_MAX: Final = 300_000
 """A member that has not polled for so long gives its Kafka partitions to others; longer than any usual outage."""
 LOOK_S: Final = 1.0
 """Interval at which a member without Kafka partitions looks for errors of its membership."""
-COMMIT_S_MAX: Final = 3.0
-"""Longest wait of a cancelled task for the answer to its commit; Kafka answers within milliseconds, or is away."""
 _NOTED: Final = re.compile(r"effects before (\d{1,19})")
 
 
@@ -59,7 +58,6 @@ class KafkaCommandLog:
         listener = _Listener()
         backoff = Backoff(RNG, BACKOFF)
         while True:
-            listener.reset()
             async with asyncio.TaskGroup() as group:
                 # In a task that raises none of these errors: the task group of a membership that is ending with errors
                 # swallows a cancellation (before Python 3.13), and a node that is stopped in that moment would never stop.
@@ -81,28 +79,26 @@ class KafkaCommandLog:
     async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
         """One membership, until it fails or is cancelled."""
         consumer = self._consumer()
-        commits = Commits()
+        listener.begin(consumer)
         try:
             await consumer.start()
             # Not in the constructor: start() would then wait for the first assignment, however long that takes.
             consumer.subscribe([self._kafka.settings.commands_topic], listener=listener)
             while True:
-                await self._one_assignment(consumer, commits, listener, work)
+                await self._one_assignment(consumer, listener, work)
         finally:
             await stop_consumer(consumer)
-            await commits.close()
 
-    async def _one_assignment(
-        self, consumer: AIOKafkaConsumer, commits: "Commits", listener: "_Listener", work: ProcessBatch
-    ) -> None:
+    async def _one_assignment(self, consumer: AIOKafkaConsumer, listener: "_Listener", work: ProcessBatch) -> None:
         """Works until the next assignment."""
         generation = listener.generation
         assigned = listener.assigned
+        membership = listener.membership
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
-                        self._one_partition(consumer, commits, listener, generation, where, work),
+                        self._one_partition(consumer, membership, listener, generation, where, work),
                         name=f"commands {where.partition}",
                     )
                     for where in assigned
@@ -121,7 +117,7 @@ class KafkaCommandLog:
     async def _one_partition(
         self,
         consumer: AIOKafkaConsumer,
-        commits: "Commits",
+        membership: tuple[int, str],
         listener: "_Listener",
         generation: int,
         where: TopicPartition,
@@ -143,12 +139,12 @@ class KafkaCommandLog:
                 async def note_effects(begin: int = begin, end: int = end) -> None:
                     """See `ports.RecordEffects`. Raises: BrokerUnavailable."""
                     try:
-                        await commits.run(consumer.commit({where: (begin, f"effects before {end}")}))
+                        await commit(consumer, membership, where, begin, f"effects before {end}")
                     except (OSError, TimeoutError) as error:
                         raise BrokerUnavailable(f"offsets could not be committed: {error!r}") from error
 
                 await work(batch, note_effects)
-                await commits.run(consumer.commit({where: end}))
+                await commit(consumer, membership, where, end)
         except KafkaError:
             # After a revocation every call fails, and that is how this task learns of it.
             if listener.generation == generation:
@@ -187,43 +183,23 @@ class KafkaCommandLog:
         )
 
 
-class Commits:
-    """The commits of one membership, each in a task of its own, which a revocation does not cancel.
+async def commit(
+    consumer: AIOKafkaConsumer, membership: tuple[int, str], where: TopicPartition, offset: int, metadata: str = ""
+) -> None:
+    """Commits an offset; tries again while the coordinator does not answer, as long as the membership lasts.
 
-    aiokafka shields the request of a commit. If its task were cancelled, the request would go on without a caller; that
-    the member has lost its place by then is no news, and would be logged as an exception that was never retrieved, which
-    is the look of a defect.
+    Raises: KafkaError.
     """
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def run(self, commit: Coroutine[Any, Any, None]) -> None:
-        """Waits for the commit, and raises its error. When cancelled, waits for its answer for up to `COMMIT_S_MAX` first;
-        then leaves it alone."""
-        task = asyncio.get_running_loop().create_task(commit, name="commit offsets")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    backoff = Backoff(RNG, BACKOFF)
+    while True:
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            await asyncio.wait([task], timeout=COMMIT_S_MAX)
-            raise
-        await task
-
-    async def close(self) -> None:
-        """Ends the commits that were left alone. To be called when the consumer is closed: their requests have failed then,
-        and they only wait to repeat them."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        # Retrieved, so that it is not logged: a caller that still waits gets it all the same.
-        if not task.cancelled():
-            task.exception()
+            await commit_once(consumer, membership, where, OffsetAndMetadata(offset, metadata))
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await backoff.wait()
+        else:
+            return
 
 
 def _record(record: Any) -> CommandRecord:
@@ -243,10 +219,13 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self.generation = 0
         """The number of revocations and assignments so far."""
         self.assigned: frozenset[TopicPartition] = frozenset()
+        self.membership = (-1, "")
+        """The group's generation and the member id that the assignment belongs to."""
+        self._consumer: AIOKafkaConsumer | None = None
 
-    def reset(self) -> None:
-        """Begins a new membership."""
-        self.generation, self.assigned = 0, frozenset()
+    def begin(self, consumer: AIOKafkaConsumer) -> None:
+        """Begins the membership of another consumer."""
+        self.generation, self.assigned, self._consumer = 0, frozenset(), consumer
 
     async def wait(self, seconds: float) -> None:
         """Waits for a change, at most so long."""
@@ -261,6 +240,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._change(frozenset())
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        # Not when the tasks of this assignment begin: the membership may be over by then.
+        self.membership = membership_of(self._consumer)
         self._change(frozenset(assigned))
         where = sorted(each.partition for each in self.assigned)
         log.info("Commands are read", extra={"event": "commands.assigned", "kafka_partitions": str(where)})

@@ -1,102 +1,90 @@
 """The command log on Kafka: the part that needs no broker. The rest is in tests/contract/test_command_log.py."""
 
 import asyncio
-import gc
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import CommitFailedError, KafkaConnectionError, UnknownMemberIdError
+from aiokafka.errors import CommitFailedError, KafkaConnectionError, KafkaError, UnknownMemberIdError
 
 from clockwork.kafka.client import KafkaContext
-from clockwork.kafka.commands import Commits, KafkaCommandLog
+from clockwork.kafka.commands import KafkaCommandLog, commit
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support.virtual_time import in_virtual_time
 
-OFFSETS = {TopicPartition("commands", 0): 7}
+WHERE = TopicPartition("commands", 0)
+MEMBERSHIP = (7, "me")
 
 
-class Coordinator(SimpleNamespace):
-    """aiokafka's, as far as a commit needs it; its request fails when the test says so."""
+class Coordinator:
+    """aiokafka's, as far as a commit needs it; its requests fail as the test says, and then succeed."""
 
-    def __init__(self) -> None:
-        super().__init__(_commit_lock=asyncio.Lock(), asked=asyncio.Event(), answered=asyncio.Event())
-        self._retry_backoff_ms = 100
-        self.error: Exception = UnknownMemberIdError()
+    def __init__(self, *errors: KafkaError) -> None:
+        self.generation, self.member_id = MEMBERSHIP
+        self.asked_in: list[int] = []
+        """Generations of the requests."""
+        self._errors = list(errors)
 
     async def ensure_coordinator_known(self) -> None: ...
 
     async def _do_commit_offsets(self, _assignment: Any, _offsets: Any) -> None:
-        self.asked.set()
-        await self.answered.wait()
-        raise self.error
+        self.asked_in.append(self.generation)
+        if self._errors:
+            raise self._errors.pop(0)
 
-    def commit(self) -> Any:
-        return GroupCoordinator.commit_offsets(self, None, OFFSETS)
-
-
-async def cancelled_commit(commits: Commits, coordinator: Coordinator) -> asyncio.Task[None]:
-    """The task of a commit whose request is on its way, and which was told to end."""
-    task = asyncio.get_running_loop().create_task(commits.run(coordinator.commit()))
-    await coordinator.asked.wait()
-    task.cancel()
-    return task
+    async def commit(self) -> None:
+        await commit(SimpleNamespace(_coordinator=self), MEMBERSHIP, WHERE, 7)
 
 
 @in_virtual_time
-async def test_a_commit_that_fails_after_its_task_was_cancelled_is_not_reported_as_a_defect() -> None:
-    # A revocation cancels the task, and the member has lost its place: the request that is still on its way is refused.
-    commits, coordinator = Commits(), Coordinator()
-    task = await cancelled_commit(commits, coordinator)
-    coordinator.answered.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await commits.close()
-    # An exception that is never retrieved is an error of the loop, and fails the test.
-    gc.collect()
+async def test_a_commit_without_an_answer_is_repeated() -> None:
+    coordinator = Coordinator(KafkaConnectionError(), KafkaConnectionError())
+    await coordinator.commit()
+    assert coordinator.asked_in == [7, 7, 7]
 
 
 @in_virtual_time
-async def test_a_commit_that_gets_no_answer_holds_its_task_up_for_a_bounded_time_and_ends_with_the_consumer() -> None:
-    commits, coordinator = Commits(), Coordinator()
-    with pytest.raises(asyncio.CancelledError):
-        await (await cancelled_commit(commits, coordinator))
-    # The consumer is closed: the request on its way fails, and aiokafka would try it again for ever.
-    coordinator.error = KafkaConnectionError()
-    coordinator.answered.set()
-    await asyncio.sleep(0.05)
-    await commits.close()
-    # An exception that is never retrieved is an error of the loop, and fails the test.
-    gc.collect()
-
-
-async def test_a_caller_that_waits_for_a_commit_is_told_that_it_failed() -> None:
-    coordinator = Coordinator()
-    coordinator.answered.set()
+async def test_a_commit_without_an_answer_is_not_repeated_after_a_rebalance() -> None:
+    # Another member may have read on meanwhile. Kafka would take the older offset from any member of the new generation.
+    coordinator = Coordinator(KafkaConnectionError())
+    task = asyncio.get_running_loop().create_task(coordinator.commit())
+    await asyncio.sleep(0)
+    assert coordinator.asked_in == [7]
+    coordinator.generation = 9
     with pytest.raises(CommitFailedError):
-        await Commits().run(coordinator.commit())
+        await task
+    assert coordinator.asked_in == [7]
+
+
+async def test_a_refused_commit_is_an_error() -> None:
+    with pytest.raises(UnknownMemberIdError):
+        await Coordinator(UnknownMemberIdError()).commit()
 
 
 class TwoPartitions(KafkaCommandLog):
-    """A membership with two Kafka partitions. The task of the first has lost its broker; that of the second waits for the
-    answer to its commit before it ends."""
+    """A membership with two Kafka partitions, which is over as soon as they are assigned. The task of the first has lost its
+    broker; that of the second takes a while to end."""
 
     def __init__(self) -> None:
         super().__init__(KafkaContext(), NoTelemetry())
         self.ending = asyncio.Event()
+        self.memberships: list[tuple[int, str]] = []
 
     def _consumer(self) -> Any:
+        coordinator = Coordinator()
+
         async def nothing() -> None: ...
 
         def subscribe(topics: list[str], *, listener: Any) -> None:
             listener.on_partitions_assigned([TopicPartition(topics[0], 0), TopicPartition(topics[0], 1)])
+            coordinator.generation, coordinator.member_id = -1, ""
 
-        return SimpleNamespace(start=nothing, stop=nothing, subscribe=subscribe)
+        return SimpleNamespace(start=nothing, stop=nothing, subscribe=subscribe, _coordinator=coordinator)
 
     async def _one_partition(self, *args: Any) -> None:
-        where = args[4]
+        membership, where = args[1], args[4]
+        self.memberships.append(membership)
         if where.partition == 0:
             await asyncio.sleep(0)  # the other one has begun
             raise KafkaConnectionError
@@ -106,14 +94,25 @@ class TwoPartitions(KafkaCommandLog):
             self.ending.set()
             await asyncio.sleep(1)
 
+    @staticmethod
+    async def work(*_: Any) -> None: ...
+
+
+@in_virtual_time
+async def test_an_assignment_is_committed_in_the_membership_that_it_belongs_to_though_that_is_over() -> None:
+    # A request without a generation would be taken while the group has no members.
+    commands = TwoPartitions()
+    task = asyncio.get_running_loop().create_task(commands.run(commands.work))
+    await commands.ending.wait()
+    assert commands.memberships == [MEMBERSHIP, MEMBERSHIP]
+    task.cancel()
+    await asyncio.wait([task])
+
 
 @in_virtual_time
 async def test_a_log_that_is_stopped_while_its_membership_is_ending_stops() -> None:
     commands = TwoPartitions()
-
-    async def work(*_: Any) -> None: ...
-
-    task = asyncio.get_running_loop().create_task(commands.run(work))
+    task = asyncio.get_running_loop().create_task(commands.run(commands.work))
     await commands.ending.wait()
     task.cancel()
     await asyncio.wait([task], timeout=60)

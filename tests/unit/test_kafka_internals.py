@@ -19,6 +19,8 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import CommitFailedError
+from aiokafka.protocol.commit import OffsetCommitRequest_v3
 from aiokafka.protocol.metadata import MetadataRequest_v4, MetadataRequest_v5
 from aiokafka.structs import OffsetAndMetadata
 
@@ -27,6 +29,7 @@ from clockwork.kafka.aiokafka_internals import (
     TopicLookup,
     abandon_consumer,
     close_client,
+    commit_once,
     committed_offset,
     membership_of,
 )
@@ -147,6 +150,39 @@ async def test_while_an_assignment_is_reported_generation_and_member_are_those_t
     # A heartbeat that is answered "unknown member" does this.
     coordinator.reset_generation()
     assert membership_of(consumer) == (-1, "")
+    await coordinator.close()
+    await consumer.stop()
+
+
+async def test_a_commit_is_built_for_one_membership_and_not_sent_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = AIOKafkaConsumer(group_id="g")
+    coordinator = consumer._coordinator = GroupCoordinator(consumer._client, consumer._subscription, group_id="g")
+    coordinator.coordinator_id = 1
+    answered = asyncio.Event()
+    sent: list[Any] = []
+
+    async def send(node_id: int, request: Any, **_: Any) -> Any:
+        sent.append(request.build(OffsetCommitRequest_v3))
+        await answered.wait()
+        return OffsetCommitRequest_v3.RESPONSE_TYPE(0, [(WHERE.topic, [(WHERE.partition, 0)])])
+
+    monkeypatch.setattr(consumer._client, "send", send)
+    coordinator.generation, coordinator.member_id = 7, "me"
+    task = asyncio.get_running_loop().create_task(
+        commit_once(consumer, (7, "me"), WHERE, OffsetAndMetadata(5, "noted"))
+    )
+    await asyncio.sleep(0)
+    # Nothing was waited for in between: a membership that was compared is the one that the request names.
+    [request] = sent
+    assert (request.consumer_group_generation_id, request.consumer_id) == (7, "me")
+    assert request.topics == [(WHERE.topic, [(WHERE.partition, 5, "noted")])]
+    coordinator.generation = 8
+    answered.set()
+    await task
+    with pytest.raises(CommitFailedError):
+        await commit_once(consumer, (7, "me"), WHERE, OffsetAndMetadata(5, "noted"))
+    assert len(sent) == 1
+    coordinator.reset_generation()  # nothing to leave
     await coordinator.close()
     await consumer.stop()
 
