@@ -31,8 +31,8 @@ async def gather_bounded(do: Callable[[A], Awaitable[B]], items: Iterable[A], *,
             for number, item in waiting:
                 results[number] = await do(item)
         except Exception as error:
-            # Not raised into the group: while one ends with an error it swallows a cancellation of its caller, who would
-            # then take the error for all there is, and go on for ever (before Python 3.13).
+            # Not raised into the group: before Python 3.13 a group that ends with an error swallows a cancellation of
+            # its caller. The caller would handle the error and never learn that it was cancelled.
             failures.append(error)
             for task in tasks:
                 task.cancel()

@@ -63,7 +63,7 @@ def client_context(*, ca: Path | None, ca_setting: str, own: CertFiles | None, c
 
 def _load(context: ssl.SSLContext, files: CertFiles) -> None:
     try:
-        # An empty password, or OpenSSL would ask for the password of an encrypted key on the terminal.
+        # The password is empty: without one OpenSSL would ask for the password of an encrypted key on the terminal.
         context.load_cert_chain(files.cert, files.key, password="")
     except (OSError, ssl.SSLError) as error:
         names = f"{files.cert_setting}, {files.key_setting}"

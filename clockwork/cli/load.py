@@ -36,8 +36,8 @@ from clockwork.schema.schedule import DeliveryForm, ScheduleForm
 ROWS_AT_ONCE: Final = 1_000
 """Rows that are settled together, and then recorded in the progress file."""
 CELL_CHARS_MAX: Final = 2**31 - 1
-"""Python's own limit is 131,072, and a payload may be larger. None is better than another one: reading would go on in the
-middle of a cell that is too long, and take its lines for rows. The service refuses what is too large."""
+"""No limit in effect. A payload may be larger than Python's default of 131,072; and behind a cell that is too long,
+reading would go on in its middle and take its lines for rows. The service refuses what is too large."""
 NUMBER_DIGITS_MAX: Final = 18
 _DELIVERY: Final = tuple(
     str(each.alias) for name, each in DeliveryForm.model_fields.items() if name not in {"headers", "retry"}
@@ -321,7 +321,7 @@ class ProgressFile:
         return mark if mark.meaning == self._meaning else None
 
     def write(self, rows_settled: int, digest: str, counts: Counts) -> None:
-        """Records that these rows are settled. Where that is not possible, warns once and goes on."""
+        """Records that these rows are settled. If the file cannot be written, warns once and goes on."""
         if not self._is_kept:
             return
         mark = Mark(

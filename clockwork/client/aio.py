@@ -30,7 +30,7 @@ from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocumen
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
-"""Statuses of a batch as a whole that one of its items may be the cause of."""
+"""Statuses of a whole batch that a single one of its items may cause."""
 _HEAD: Final = b'{"schedules":['
 """The body of a batch, up to its items."""
 
@@ -215,8 +215,8 @@ class AsyncClient:
         return results
 
     async def _send(self, path: str, head: bytes, items: Mapping[int, bytes]) -> dict[int, Result]:
-        """Sends items in one request. A request that is refused as a whole is halved, until the items that it is refused
-        for are alone: they fail, and the others do not."""
+        """Sends items in one request. A request that is refused as a whole is halved again and again, until each item
+        that causes a refusal is alone: it fails, and the others do not."""
         try:
             body = head + b",".join(items.values()) + b"]}"
             answer = await self._http.request("POST", path, body=body, items=len(items))

@@ -54,7 +54,7 @@ class Command:
 
 
 def kind_of(document: Any) -> Kind | None:
-    """None: it names none of the commands."""
+    """The command that the document names; None if it names none."""
     found = document.get("command") if isinstance(document, dict) else None
     return next((kind for kind in get_args(Kind) if kind == found), None)
 

@@ -149,7 +149,8 @@ class CommandWorker:
         return outcomes
 
     async def _resolve_skipped(self, read: Sequence[ReadCommand], outcomes: dict[CommandOffset, _Outcome]) -> None:
-        """Adds the outcome of those that were over: their first reply is not known any more, so it is the present state."""
+        """Adds the outcomes of the commands that were over. Their first reply is not known any more, so the present
+        state is the reply."""
         left = [each for each in read if each.record.place not in outcomes]
         if not left:
             return
@@ -162,7 +163,8 @@ class CommandWorker:
         await gather_bounded(resolve, left, at_once=CLIENTS_AT_ONCE)
 
     async def _settle(self, read: ReadCommand, *, over: bool) -> _Outcome | None:
-        """None: it was over before, or another node that has read it as well has carried it out."""
+        """The command's outcome; None if the command was over before, or if another node that has read it as well has
+        carried it out."""
         dedup: CommandDedup | None = None
         if (command := read.command) is not None:
             dedup = CommandDedup(self.requests.context, command.client_id, command.schedule_key, read.record.place)
@@ -176,7 +178,7 @@ class CommandWorker:
         return None
 
     async def _until_settled(self, do: Callable[[], Awaitable[T]], record: CommandRecord) -> T:
-        """Tries again and again, as long as the error may pass."""
+        """Carries the command out; repeats that while the error may be temporary."""
         backoff = Backoff(self.rng, RETRY)
         while True:
             try:
@@ -310,7 +312,7 @@ class CommandWorker:
             await self._send_dead_letter(records.bare(letter))
 
     async def _send_reply(self, reply: OutRecord, record: CommandRecord) -> bool:
-        """False: given up."""
+        """Sends the reply; returns False if it was given up."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         backoff = Backoff(self.rng, RETRY)
@@ -331,7 +333,7 @@ class CommandWorker:
                 return True
 
     async def _until_done(self, do: Callable[[], Awaitable[None]], target: str) -> None:
-        """Tries again and again, as long as it is unavailable."""
+        """Repeats the work until the other side is available."""
         backoff = Backoff(self.rng, RETRY)
         while True:
             try:

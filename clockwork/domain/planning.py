@@ -47,12 +47,14 @@ one, then its own passes wait, and no other shard does."""
 TOPIC_ROWS_MAX: Final = ROOM_ROWS // 2
 """Rows of one destination in flight, of one shard: room for two full batches, and as much is left for the others."""
 SHARE_FREE_ROWS: Final = TOPIC_ROWS_MAX // 2
-"""The next pass of a healthy destination that has used up its share comes when no more than these are in flight. Each pass
-reads the rows in flight once more: one for each landing of a few rows would cost more than the deliveries."""
+"""A healthy destination that has used up its share gets its next pass when no more than these rows are in flight. Each
+pass reads the rows in flight once more, so a pass for each landing of a few rows would cost more than the
+deliveries."""
 PROBE_ROWS_MAX: Final = 50
 """The same for a slow destination: as many as a quick transaction takes."""
 SLOW_AFTER_MS: Final = 1_000
-"""A destination with rows in flight, of which none lands for longer, is slow. A quick transaction's sends have as long."""
+"""A destination is slow if it has rows in flight and none of them has landed for longer. It is also the time for the
+sends of a quick transaction."""
 
 PREFIX_LANES_MAX: Final = 10_000
 """Lanes that a blocked prefix remembers, some two megabytes for each shard."""
@@ -132,9 +134,9 @@ class BlockedPrefix:
     """Destinations of these rows that wait as a whole, and until when as far as it was known: one entry for any number of
     lanes. While one of them does not wait any more, passes read from the start; see `Planner.waits_as_a_whole`."""
     awaits: set[Lane] = field(default_factory=set)
-    """Other lanes of these rows that have rows in flight: when one of them has not any more, the rows are read again."""
+    """The other lanes of these rows, which have rows in flight. Once one of them has none, the rows are read again."""
     until_ms: int
-    """From here on the rows are read again: the first wait of a lane ends, or a scan is due."""
+    """The time from which the rows are read again, because the first wait of a lane ends or a scan is due."""
     read_since_ms: int
     """Time at which a pass began to read this prefix, at its lowest position."""
     rows: int
@@ -337,12 +339,13 @@ class Planner:
                 return False
             self.awaits_landing = True
             if self._planned[destination]:
-                # The next pass knows that it has its rows, and passes the others by.
+                # The next pass knows that the destination has its rows, and reads on past the others.
                 self.full = True
             return not self.full
         rate_limit = self.take_token(destination)
         if rate_limit is not None:
-            # All that the destination may have is planned. The next pass knows of its wait and passes its rows by.
+            # The destination has all the rows that it may have. The next pass knows of its wait and reads on past its
+            # rows.
             self._wait_for_destination(row, rate_limit)
             self.full = True
             return False
@@ -354,7 +357,7 @@ class Planner:
         if row.newer_format:
             self.newer_format_rows += 1
             if lane is not None:
-                # For an unknown time: no reason to plan it again before the next scan.
+                # The end of this wait is not known, so the lane is not planned again before the next scan.
                 self.blocked[lane] = max(self.blocked.get(lane, 0), self.bound_ms)
             return True
         if lane is not None:
@@ -376,7 +379,7 @@ class Planner:
         return self._fire(PlannedDelivery(row=row, action=Action.DEAD_LETTER, failure=failure))
 
     def _planned_end(self, row: Row, wait: DestinationWait | None) -> PlannedDelivery:
-        """The end of the row now, if only its destination can block it."""
+        """The end that the row has now unless its destination blocks it."""
         schedule = row.schedule
         attempts = row.retry.attempts if row.retry is not None else 0
         late = schedule.deadline_ms is not None and self.bound_ms > row.due_ms + schedule.deadline_ms
@@ -465,7 +468,7 @@ class Planner:
         if (
             self.deliveries
             or (self.prefix_due_ms_max is not None and row.due_ms > self.prefix_due_ms_max)
-            # One that is in flight may have to be read again, and nothing would tell when.
+            # A row in flight may have to be read again, and nothing would tell when.
             or (left_out and lane is None)
             or not self._remember_wait(lane, left_out=left_out)
         ):
@@ -475,7 +478,7 @@ class Planner:
         self.prefix_rows += not left_out
 
     def _remember_wait(self, lane: Lane | None, *, left_out: bool) -> bool:
-        """Adds the reason for which a row waits to what the prefix remembers. False: there is no room for it."""
+        """Adds the reason for which a row waits to the prefix. False if there is no room for it."""
         if lane is None:
             return True
         before = self.skipped
@@ -488,7 +491,7 @@ class Planner:
         elif left_out:
             return True  # delivered
         elif lane in self.lanes_awaiting and not self.waits_as_a_whole(lane[0]):
-            return False  # it waits for rows of other lanes to land, and nothing would tell when
+            return False  # it waits for rows of other lanes, and nothing would tell when they land
         until_ms = self.blocked_until_ms(lane) or self.bound_ms
         if self.waits_as_a_whole(lane[0]):
             if before is None or lane[0] not in before.destinations:
@@ -537,9 +540,9 @@ def without_lanes(
 
 
 def retry_applies(row: Row, retry: Retry, *, epoch: int, now_ms: int, policy: RetryPolicy) -> bool:
-    """True if the stored retry mark makes the row wait. The present owner's own always does: a cancel may believe it. An
-    earlier owner's does not if it lies farther ahead than any wait: its clock was wrong, and the row would wait for as
-    long. `policy`: the cluster's."""
+    """True if the stored retry mark makes the row wait. A mark of the present owner always does, since a cancel may
+    believe it. A mark of an earlier owner does not if it lies farther ahead than any wait: that owner's clock was
+    wrong, and the row would wait for as long. `policy`: the cluster's."""
     if retry.at_ms <= now_ms:
         return False
     longest_ms = max(policy.backoff.max_ms, row.schedule.retry.backoff.max_ms if row.schedule.retry else 0)

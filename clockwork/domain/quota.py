@@ -38,7 +38,7 @@ class Quota:
     added: int = 0
     """Added since that count began; an item added while it ran may be in both."""
     under_way: int = 0
-    """Added and perhaps not stored yet, so that a count may miss it."""
+    """Additions that may not be stored yet, so that a count may miss them."""
     failing: bool = False
     """The last count failed."""
     _counting_from: int = 0

@@ -41,7 +41,7 @@ class Bucket:
         return max(0, self._full_at_ns - now_ns - self._time_of(self.rate.burst - needed))
 
     def take(self, cost: int, now_ns: int) -> None:
-        """Only when `wait_ns` says 0."""
+        """Takes tokens. Only if `wait_ns` is 0."""
         self._full_at_ns = max(self._full_at_ns, now_ns) - (-cost * NS // self.rate.per_second)
 
     def give_back(self, cost: int) -> None:

@@ -128,7 +128,7 @@ class Cleanup:
                 async with asyncio.timeout_at((loop.time() // TICK_S + 1) * TICK_S):
                     await self._many.wait()
             except TimeoutError:
-                pass  # few, but they have waited long enough
+                pass  # few rows, but they have waited long enough
             await self._clean_some(self._pending.values())
 
     async def finish(self) -> None:
@@ -176,7 +176,8 @@ class Cleanup:
             await asyncio.sleep(wait_s)
 
     def _failed(self, chunk: list[Completed]) -> None:
-        """Puts the rows behind the others. They stay named in every marker of their slot, so only time is lost."""
+        """Puts the rows of a failed chunk behind the others. They stay named in every marker of their slot, so only
+        time is lost."""
         self._chunk_rows = max(1, len(chunk) // FAILED_CHUNK_SHARE)
         for one in chunk:
             self._pending[one.row.position] = self._pending.pop(one.row.position)

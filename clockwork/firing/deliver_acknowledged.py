@@ -113,8 +113,8 @@ class AcknowledgedDelivery:
         topic = self._settlement.topic(planned, rejected)
         async with self._place(topic):
             if self._ending or self._settlement.in_backoff(topic):
-                # Refused, or out of time, while this lane waited for its place: as the next pass would, it leaves the
-                # topic alone.
+                # The topic was refused, or ran out of time, while this lane waited for its place. The lane then sends
+                # nothing, as the next pass would.
                 return False
             record = self._settlement.record(planned, rejected)
             receipt = await self._acknowledged(record)

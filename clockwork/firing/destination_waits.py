@@ -102,7 +102,7 @@ class _RefusedDestination:
     failures: int
     wait: DestinationWait
     overdue: bool = False
-    """Missing for `topic_wait_ms`: to be given up if a last look says so."""
+    """Missing for `topic_wait_ms`: given up if fresh metadata confirm it."""
 
 
 class DestinationWaits:
@@ -136,7 +136,8 @@ class DestinationWaits:
         return state is not None and state.wait.until_ms > now_ms
 
     def probed(self, now_ms: int) -> Set[Destination]:
-        """The destinations whose back-off has ended and which have taken no record since: a few rows find out."""
+        """The destinations whose back-off has ended and which have taken no record since. A few of their rows are sent
+        as a probe."""
         return frozenset(each for each, state in self._refusals.items() if state.wait.until_ms <= now_ms)
 
     def take_token(self, destination: Destination, now_ms: int) -> DestinationWait | None:
@@ -164,7 +165,7 @@ class DestinationWaits:
         if before is not None and not missing:
             before = self._alive(destination, before)
         if before is not None and before.wait.until_ms > now_ms:
-            return before.wait  # another shard was refused at the same time: one probe, one back-off
+            return before.wait  # another shard was refused at the same time: one probe counts for one back-off
         missing_since_ms = before.missing_since_ms if before is not None else None
         if missing and missing_since_ms is None:
             missing_since_ms = now_ms
@@ -187,11 +188,11 @@ class DestinationWaits:
         return wait
 
     async def confirm_given_up(self, destination: Destination) -> None:
-        """Gives a destination up that has been missing for `topic_wait_ms`, if metadata that is asked for now says so too;
-        does nothing if it has not been missing for so long. Raises nothing: without an answer the next refusal asks again.
+        """Gives a destination up if it has been missing for `topic_wait_ms` and metadata that are read now, uncached,
+        confirm it. Raises nothing: without an answer the next refusal asks again.
 
-        From then on passes plan dead letters for its rows, until the back-off ends and the next probe is refused, and so
-        on: nothing fails by a look that is older than one back-off.
+        From then on passes plan dead letters for its rows, until the back-off ends and the next probe is refused, and
+        so on: no row fails because of metadata that are older than one back-off.
         """
         state = self._refusals.get(destination)
         if state is None or not state.overdue or state.wait.given_up or destination in self._looked_up:
@@ -213,7 +214,7 @@ class DestinationWaits:
         finally:
             self._looked_up.discard(destination)
         if self._refusals.get(destination) is not state:
-            return  # it has shown a sign of life meanwhile, or has been refused anew: the next look is that refusal's
+            return  # it has shown a sign of life meanwhile, or was refused again: then that refusal asks
         if not missing:
             self._alive(destination, state)
             return

@@ -69,21 +69,22 @@ BULK_SENDS_MS: Final = 6_000
 """Time for the sends of a transaction; below Kafka's own limit for one, so that it does not abort a slow one."""
 SLOW_MS: Final = 250
 SLOW_FACTOR: Final = 4
-"""A topic is slow if its records took longer than `SLOW_MS`, and so many times longer than the marker of the same
+"""A topic is slow if its records took longer than `SLOW_MS`, and also this many times as long as the marker of the same
 transaction: on a machine that is slow as a whole, no topic is to blame."""
 QUICK_WAIT_MS_MAX: Final = 250
-"""The bulk role takes few rows, too, if the oldest one waits for longer than this: the quick one has a slow Kafka."""
+"""If the oldest row has waited for longer than this, the bulk role takes few rows, too: the quick role is held up by a
+slow Kafka."""
 HEALING_S_MAX: Final = 1.0
 """A slot that takes longer to heal is replaced."""
 SLOTS_MAX: Final = 8
-"""Slots of an incarnation. Each one that is stuck has at most one transaction's rows; with more than these, something else
-is wrong than a few topics."""
+"""Slots of an incarnation. A slot that does not heal holds the rows of one transaction at most. If even these do not
+suffice, more is wrong than a few topics."""
 TURN_S: Final = 0.001
-"""A role looks again after this, when the other one may begin first."""
+"""Time after which a role checks again whether it may begin, while the other role may begin first."""
 TIMED_OUT: Final = "timed_out"
 """The reason of a refusal of a topic that gave no answer in time."""
 PACED_FROM: Final = 25
-"""Transactions begun within the last second from which on begins keep their distance."""
+"""Once so many transactions were begun within a second, the begins of further ones keep the distance of the pace."""
 BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=2_000)
 HEAL_BACKOFF: Final = BackoffPolicy(initial_ms=10, max_ms=1_000)
 
@@ -129,7 +130,8 @@ class _QueuedLane:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A row of a transaction, and its record; None: nothing is sent for it, only the marker names it."""
+    """A row of a transaction, and its record. Without a record nothing is sent for the row: only the marker names
+    it."""
 
     row: _QueuedRow
     record: OutRecord | None
@@ -142,7 +144,7 @@ class _Slot:
         self.number = number
         self.producer = producer
         self.role = QUICK
-        """The role that it has, or had last: the figures are by role, since numbers have no end."""
+        """The role that it has, or had last. Metrics are labelled by role: slots' numbers are no closed set."""
         self.ready = False
         """False: it has to be healed (or initialised, at its first use) before its next transaction."""
         self.healing = False
@@ -169,7 +171,7 @@ class _Role:
 
     @property
     def room(self) -> int:
-        """Rows of its next transaction: as many as its marker can name besides those that it has to."""
+        """Rows of its next transaction: as many as its marker can name beside the rows that it must name anyway."""
         return min(self.rows_max, marker.ENTRIES_MAX - len(self.slot.untidied))
 
     def shrink(self) -> None:
@@ -182,7 +184,8 @@ class _Role:
 class Pace:
     """The distance between the begins of transactions, once there are many of them.
 
-    Schedules that arrive one by one would be as many transactions, and a transaction is what Kafka pays for.
+    Schedules that become due one by one would otherwise be one transaction each, and Kafka's cost is by the
+    transaction.
     """
 
     def __init__(self, pace_ms: int) -> None:
@@ -225,13 +228,14 @@ class GroupCommit:
         ]
         self._lanes: dict[_LaneKey, _QueuedLane] = {}
         self._by_topic: dict[str | None, list[tuple[Position, int, _QueuedLane]]] = {}
-        """By the topic of the lane's first record (None: it has none), the lanes that no slot has rows of: heaps."""
+        """The lanes of which no slot has rows, as heaps, by the topic of the lane's first record (None: it has no
+        record)."""
         self._rows_of: Counter[str | None] = Counter()
         """By the same topic, the rows of these lanes."""
         self._listed = 0
         self._suspects: dict[str, None] = {}
-        """In turn: the one that the bulk role took last stands last. By due times, a slow topic with a long backlog would
-        keep the others from ever being tried."""
+        """Suspect topics in the order in which the bulk role tries them; the one that was tried last stands last. In
+        the order of due times a slow topic with a long backlog would keep the others from ever being tried."""
         self._stuck: Counter[str] = Counter()
         """Topics for which a slot does not heal: to try them now would keep the next slot from healing, too."""
         self._awaiting_pace: set[int] = set()
@@ -259,7 +263,7 @@ class GroupCommit:
         self._changed.set()
 
     def forget(self, tidied: Iterable[Completed]) -> None:
-        """These rows are deleted: no marker needs to name them any more."""
+        """Lets the markers leave these rows out, because they are deleted."""
         for one in tidied:
             if one.slot is not None:
                 self._slots[one.slot].untidied.pop((one.entry.shard, one.entry.position), None)
@@ -286,7 +290,7 @@ class GroupCommit:
             if settle is None:
                 self._free_lanes(batch)
             else:
-                await self._patiently(role, partial(self._settle, batch, settle))
+                await self._heal_or_replace(role, partial(self._settle, batch, settle))
             if role.failures_in_row:
                 await backoff.wait()
             else:
@@ -299,7 +303,7 @@ class GroupCommit:
         finally:
             self._free_lanes(batch)
 
-    async def _patiently(self, role: _Role, work: _Deferred) -> None:
+    async def _heal_or_replace(self, role: _Role, work: _Deferred) -> None:
         """Waits for the healing of a role's slot; if it takes too long, the role goes on in another slot, and the slot heals
         beside it."""
         healing = self._spawn(work, f"healing of slot {role.slot.number}")
@@ -327,8 +331,9 @@ class GroupCommit:
         return slot
 
     async def _next_batch(self, role: _Role) -> list[_QueuedRow]:
-        """Waits until there is something for this role, its slot is ready, and it may begin. Of two roles that wait for the
-        pace the one goes that did not begin last: the quick one always has rows under load, and would never leave a turn."""
+        """Waits until there are rows for this role, its slot is ready, and it may begin. If both roles wait for the
+        pace, the one that did not begin last goes first: under load the quick role always has rows, and would take
+        every turn."""
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -338,16 +343,16 @@ class GroupCommit:
                 await self._wait_for_work(role)
                 continue
             if not role.slot.ready:
-                # Its first use; or a late copy of its last commit may be on its way, which would commit a part of the next
-                # transaction.
-                await self._patiently(role, partial(self._heal, role.slot))
+                # The slot is used for the first time. Or a late copy of its last commit may be under way, which would
+                # commit a part of the next transaction.
+                await self._heal_or_replace(role, partial(self._heal, role.slot))
                 continue
             wait_s = self._pace.wait_s(loop.time())
             gives_way = self._begun_last == role.number and bool(self._awaiting_pace - {role.number})
             if wait_s <= 0 and not gives_way:
                 self._begin(role, topics)
                 return self._take(role, topics)
-            # Rows that come meanwhile go along.
+            # Rows that arrive during the wait are in the transaction, too.
             self._telemetry.pace_wait(wait_s)
             self._awaiting_pace.add(role.number)
             try:
@@ -394,14 +399,14 @@ class GroupCommit:
         return topic not in self._suspects and not (topic is not None and self._stuck[topic])
 
     def _queue_state(self) -> tuple[int, float]:
-        """The rows that wait for a transaction, and the seconds for which the longest of them does."""
+        """The number of rows that wait for a transaction, and the seconds for which the oldest of them has waited."""
         heads = [heap[0][2].rows[0].queued_at_s for heap in self._by_topic.values() if heap]
         if not heads:
             return 0, 0.0
         return self._rows_of.total(), max(0.0, asyncio.get_running_loop().time() - min(heads))
 
     def _late_from_s(self) -> float | None:
-        """Loop time from which on the first row of the healthy topics has waited for too long."""
+        """Loop time at which the oldest row of the healthy topics will have waited for too long."""
         heads = (
             heap[0][2].rows[0].queued_at_s for topic, heap in self._by_topic.items() if heap and self._is_healthy(topic)
         )
@@ -411,8 +416,8 @@ class GroupCommit:
     # --- one transaction
 
     async def _transact(self, role: _Role, slot: _Slot, batch: list[_QueuedRow]) -> _Deferred | None:
-        """Ends the rows of a batch, or puts them back, or returns them to the passes. If that cannot be said before the slot
-        has healed: what is then to be done. Raises: Fenced."""
+        """Ends the rows of a batch, puts them back, or returns them to the passes. If none of this can be decided
+        before the slot has healed, returns the work that remains after that. Raises: Fenced."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         sent = [_Sent(row, self._record(row)) for row in batch]
@@ -462,7 +467,7 @@ class GroupCommit:
             report("fenced")
             raise
         except BrokerUnavailable as error:
-            # Nothing was begun. Another slot may have better luck with the rows; this one begins with an init.
+            # Nothing was begun. Another slot may succeed with the rows; this one begins with an init.
             slot.ready = False
             self._put_back(batch)
             role.failures_in_row += 1
@@ -584,8 +589,8 @@ class GroupCommit:
             raise error
 
     def _broke_off(self, role: _Role, sent: Sequence[_Sent], aborted: DeliveryAborted) -> None:
-        """No topic is known to be the cause: the rows go again, in smaller batches if time ran out; each topic alone, if it
-        happens twice."""
+        """Sends the rows again where no topic is known to be the cause: in smaller batches if time ran out; each topic
+        alone if it happens twice."""
         role.failures_in_row += 1
         if aborted.timed_out:
             role.shrink()
@@ -614,12 +619,13 @@ class GroupCommit:
                 concerned = of_topic.get(refusal.destination, [])
                 self._suspect(refusal.destination)
                 if not concerned:
-                    # Not a topic of the batch, so the markers' own: nothing goes by this slot without it.
+                    # It is no topic of the batch, so it is the topic of the markers: without it this slot cannot commit
+                    # anything.
                     role.failures_in_row += 1
                 if refusal.cause is RefusalCause.TRANSIENT and refusal.reason == TIMED_OUT:
                     role.shrink()
                     if role.number == QUICK:
-                        continue  # too slow for this slot: the other one asks it, with more time
+                        continue  # too slow for this slot: the bulk role tries it, with more time
             waiting = [
                 each for each in concerned if not self._settlement.fall_back(each.row.lease, each.row.planned, refusal)
             ]
@@ -669,7 +675,7 @@ class GroupCommit:
         return self._tasks.create_task(work(), name=name)
 
     def _return_topics_in_backoff(self) -> None:
-        """Rows of topics in back-off go back to the passes, which know when to probe."""
+        """Returns rows of topics in back-off to the passes, which know when to probe."""
         now_ms = self._context.clock.now_ms()
         waiting = [
             topic
@@ -713,12 +719,12 @@ class GroupCommit:
         return batch
 
     def _put_back(self, rows: Sequence[_QueuedRow]) -> None:
-        """The rows wait for a transaction again, at the heads of their lanes."""
+        """Puts the rows back at the heads of their lanes, where they wait for a transaction again."""
         for row in reversed(rows):
             self._lanes[row.lane_key].rows.appendleft(row)
 
     def _free_lanes(self, batch: Sequence[_QueuedRow]) -> None:
-        """The lanes of a transaction that is over may be taken again."""
+        """Lets the slots take the lanes of a transaction that is over again."""
         for key in {row.lane_key for row in batch}:
             lane = self._lanes[key]
             lane.in_slot = False
@@ -750,7 +756,7 @@ class GroupCommit:
 
 
 def _leave_flight(rows: Iterable[_QueuedRow]) -> None:
-    """The rows are not sent: the passes read them again."""
+    """Takes the rows out of flight unsent: the passes read them again."""
     by_lease: dict[int, tuple[ShardLease, list[Position]]] = {}
     for row in rows:
         by_lease.setdefault(id(row.lease), (row.lease, []))[1].append(row.position)

@@ -31,9 +31,9 @@ class RunningIncarnation:
     ) -> None:
         self.id = incarnation
         self.frontier_ms = 0
-        """As stored. Only this incarnation raises it."""
+        """The stored frontier. Only this incarnation raises it."""
         self.frontier_sent_ms = 0
-        """The highest that was ever sent: it may be stored although no answer said so."""
+        """The highest frontier that was ever sent: it may be stored although no answer said so."""
         self.slots = 0
         """The number of slots that were ever claimed."""
         self.hints: dict[int, int] = {}

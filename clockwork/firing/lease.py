@@ -24,9 +24,10 @@ class TopicInFlight:
     """The rows of one destination that are in flight."""
 
     rows: int
-    still_since_s: float
-    """Loop time since which none of its rows has landed: at first that at which the oldest was handed to delivery. The age
-    of the oldest alone would not do: behind a long queue that moves, every row is old."""
+    last_progress_s: float
+    """The later of two loop times: when the oldest of these rows was handed to delivery, and when a row of the
+    destination last landed. The age of the oldest row alone would not do: in a long queue that moves, every row is
+    old."""
 
 
 class RowsInFlight:
@@ -34,7 +35,7 @@ class RowsInFlight:
 
     def __init__(self) -> None:
         self.on_landing: Callable[[], None] = lambda: None
-        """Called when rows have left and a pass may go on because of it; the shard's loop sets it."""
+        """Called when rows have left flight and a pass may be due because of it. The shard's loop sets it."""
         self.awaited = False
         """True if the last pass found rows that wait for these, or could not take more rows because of them."""
         self.awaited_share: Destination | None = None
@@ -45,9 +46,9 @@ class RowsInFlight:
         """By position, the lane and the bytes of content."""
         self._rows_of: Counter[Lane] = Counter()
         self._since_s: dict[Destination, dict[Position, float]] = {}
-        """By destination, its rows, in the order in which they were handed over, and when."""
+        """By destination, the time at which each of its rows was handed over, in that order."""
         self._landed_s: dict[Destination, float] = {}
-        """By destination with rows in flight, when one of its rows last landed."""
+        """By destination that has rows in flight, the time at which one of them last landed."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,7 +57,7 @@ class RowsInFlight:
         return position in self._rows
 
     def add(self, position: Position, lane: Lane | None, size_bytes: int) -> None:
-        """The row is handed to delivery."""
+        """Records that the row was handed to delivery."""
         self._rows[position] = (lane, size_bytes)
         self.size_bytes += size_bytes
         if lane is not None:
@@ -64,7 +65,8 @@ class RowsInFlight:
             self._since_s.setdefault(lane[0], {})[position] = asyncio.get_running_loop().time()
 
     def remove(self, positions: Iterable[Position], *, unsent: bool = False) -> None:
-        """The rows await cleanup, where they were added before this call; or, if `unsent`, are to be read again."""
+        """Takes the rows out of flight. They were added to the cleanup before this call; or, if `unsent`, they are to
+        be read again."""
         now_s = asyncio.get_running_loop().time()
         for position in positions:
             lane, size_bytes = self._rows.pop(position, (None, 0))
@@ -95,7 +97,7 @@ class RowsInFlight:
         return lane in self._rows_of
 
     def positions(self) -> frozenset[Position]:
-        """Take the copy *before* the query is sent, as with `Cleanup.positions`."""
+        """Positions of the rows in flight. Take the copy *before* the query is sent, as with `Cleanup.positions`."""
         return frozenset(self._rows)
 
     def lanes(self) -> Set[Lane]:
@@ -103,7 +105,7 @@ class RowsInFlight:
         return frozenset(self._rows_of)
 
     def topics(self) -> Mapping[Destination, TopicInFlight]:
-        """The destinations of these rows; a copy, likewise."""
+        """The destinations of these rows; a copy, to be taken before the query is sent."""
         return {
             destination: TopicInFlight(
                 len(since_s), max(next(iter(since_s.values())), self._landed_s.get(destination, 0.0))
@@ -145,8 +147,8 @@ class ShardLease:
     """The last pass ended at a limit: read large pages."""
 
     def open_prefix(self, due_ms: int) -> None:
-        """A wake-up says that a row due at this time is new. It may stand within the blocked prefix, where no pass would
-        look, while the next row of its lane stands behind it.
+        """Drops the blocked prefix if it reaches this time, because a wake-up says that a row due then is new. The row
+        may stand within the prefix, which no pass reads, while the next row of its lane stands behind it.
 
         Called by `ShardLoop.tell` itself, not between passes: a pass that waits for its gate would begin behind the prefix.
         A pass that has begun notices by `woken_due_ms`: it hands nothing over that it read behind a prefix which reaches
@@ -159,7 +161,7 @@ class ShardLease:
 
     @property
     def frontier_ms(self) -> int:
-        """The incarnation's, as stored."""
+        """The frontier of the incarnation, as stored."""
         return self.incarnation.frontier_ms
 
     @property

@@ -21,7 +21,7 @@ from clockwork.ports.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 2.0
-"""Between two reads: in force within seconds for the operator, half a read unit a second for DynamoDB."""
+"""Interval of reads: a pause is in force within seconds, and the reads cost half a read unit a second on DynamoDB."""
 
 
 class PauseWatch:

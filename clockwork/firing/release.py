@@ -41,4 +41,4 @@ async def release(context: FiringContext, lease: ShardLease) -> None:
     try:
         await context.ownership.wake(lease.shard, NewlyDue(context.clock.now_ms()))
     except BrokerUnavailable:
-        return  # the next owner looks again by itself
+        return  # the next owner reads the shard's item again by itself

@@ -67,7 +67,7 @@ class Settlement:
         self._dead_letters = DeadLetterRecords(dead_letter_topics(settings), destination_waits, clock, telemetry)
 
     def topic(self, planned: PlannedDelivery, rejected: Container[Position]) -> Topic:
-        """The topic that `record` would be for at present."""
+        """The topic that the delivery's `record` would be sent to at present."""
         if planned.failure is not None:
             return self._dead_letters.topic(planned, rejected)
         assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
@@ -199,7 +199,8 @@ class Settlement:
             try:
                 await self._store.set_retry(row.name, retry, drop_hold=False)
             except (StoreUnavailable, TransactionConflict):
-                # A conflict: its cancel is being decided. If that loses, the row must bear the attempt.
+                # On a conflict a cancel of the row is being decided. If the cancel fails, the row must bear the
+                # attempt.
                 await backoff.wait()
             else:
                 return

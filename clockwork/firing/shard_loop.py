@@ -28,15 +28,15 @@ PASS_BACKOFF: Final = BackoffPolicy(initial_ms=50, max_ms=2_000)
 """The maximum is low: after an outage the waits add up, and one request a second for each shard is little to the broker
 and the store."""
 SCAN_PAST_MAX: Final = 20
-"""A scan has to read past the rows that await cleanup or are in flight; with more than these it is put off."""
+"""A scan reads past the rows that await cleanup or are in flight; if there are more than these, it is put off."""
 SCAN_PUT_OFF_MS: Final = 250
 SCAN_PUT_OFF_MS_MAX: Final = 1_000
-"""A scan is put off no longer in all: rows whose cleanup is throttled for hours would keep a row whose wake-up was lost from
-being found for as long."""
+"""Longest time for which a scan is put off: otherwise, while the cleanup of rows is throttled for hours, a row whose
+wake-up was lost would not be found for as long."""
 WANTED_AT_ONCE: Final = 16
 """Wanted rows that are answered side by side."""
 WANTED_MAX: Final = 64
-"""Wanted rows kept for the next round; others are found by the next tries of their cancels."""
+"""Wanted rows kept for the next round; for others, their cancels ask again at their next try."""
 
 
 class ShardLoop:
@@ -65,8 +65,8 @@ class ShardLoop:
         """Records a wake-up; returns at once."""
         match wakeup:
             case NewlyDue(due_ms):
-                # At once, not between passes: one that waits for its gate, or for its page, would begin behind the new
-                # row, and fire the next one of its lane.
+                # At once, not between passes: a pass that waits for its turn or for its page would begin behind the new
+                # row, and fire the next row of its lane.
                 self.lease.open_prefix(due_ms)
                 if self._hint_ms is None or due_ms < self._hint_ms:
                     self._hint_ms = due_ms
@@ -98,7 +98,7 @@ class ShardLoop:
                     self._scan_at_ms = now_ms + SCAN_PUT_OFF_MS
                 elif self._scan_at_ms <= now_ms:
                     found_ms = await self._shard_pass.first_due_ms(lease)
-                    # A hint stays beside it: it may be the time of rows that wait for their lanes.
+                    # A wake-up's time is kept beside this one: it may be the time of rows that wait for their lanes.
                     known = [ms for ms in (self._next_ms, found_ms) if ms is not None]
                     self._next_ms = min(known, default=None)
                     self._plan_scan(now_ms)
@@ -119,7 +119,7 @@ class ShardLoop:
 
     async def _pass(self, now_ms: int) -> None:
         if not self._shard_pass.has_room(self.lease):
-            # Landing rows and deleted ones call for attention.
+            # Rows that land or are deleted may make a pass due.
             self.lease.in_flight.awaited = True
             self._next_ms = now_ms + self._settings.scan_interval_ms
             return
@@ -172,7 +172,7 @@ class ShardLoop:
             self._next_ms = hint_ms if self._next_ms is None else min(self._next_ms, hint_ms)
 
     def _landed(self) -> None:
-        """Rows have left flight or were deleted, and others waited for it: a pass is due now."""
+        """Records that a pass is due now: rows have left flight or were deleted, and others waited for that."""
         self._hint_ms = min(self._clock.now_ms(), self._hint_ms or self._clock.now_ms())
         self._attention.set()
 

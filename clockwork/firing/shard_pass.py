@@ -78,7 +78,8 @@ PUSHES_MAX: Final = 100
 PUSHES_S: Final = 1.0
 """Time for these, after the hand-over: the next pass waits for them."""
 PUSHED_MAX: Final = 50_000
-"""Pushed pointers that are remembered; the oldest are forgotten, and pushed again at the cost of a write."""
+"""Number of pushed pointers that are remembered. The oldest ones are forgotten; to push such a pointer again costs a
+write."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,8 @@ class ShardPass:
         await self._write_retry_marks(lease, planner.retry_marks)
         deliveries = await self._drop_holds(planner)
         if self._passed_over(lease, planner.skipped):
-            # Thrown away: a new row may stand before these in their lanes, where this pass did not look.
+            # The plan is thrown away: a new row may stand before these rows in their lanes, where this pass did not
+            # read.
             return PassResult(fired=0, more_now=True, next_due_ms=None, waits_until_ms=None)
         self._hand_over(lease, deliveries)
         lease.in_flight.awaited = planner.awaits_landing or not self.has_room(lease)
@@ -166,7 +168,7 @@ class ShardPass:
         return PassResult(
             fired=len(deliveries),
             more_now=planner.full
-            or (planner.awaits_landing and self._nothing_comes(lease, in_flight))
+            or (planner.awaits_landing and self._landings_missed(lease, in_flight))
             or lease.in_flight.share_is_free,
             next_due_ms=planner.next_due_ms,
             waits_until_ms=earlier(planner.waits_until_ms, planner.rate_limited_until_ms),
@@ -187,7 +189,8 @@ class ShardPass:
         """Writes the retry mark of a held row that waits, perhaps within the blocked prefix, which passes do not
         read, or behind rows in flight: its cancel may have it then. Not during a pass, which may be about to fire it."""
         if position in lease.cleanup or position in lease.in_flight or not self._trust.trusted():
-            return  # sent, or about to be: its outcome will answer. And a wrong clock must not announce a wait.
+            # The row is sent, or about to be, so its outcome will be the answer. And a wrong clock must announce no wait.
+            return
         row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
@@ -248,14 +251,14 @@ class ShardPass:
         return planner, old_rows
 
     def _new_planner(self, lease: ShardLease, *, now_ms: int, records_max: int) -> Planner:
-        """Everything in it is as of now, before the Query is sent: its answer may still contain a row that has landed, and
-        is deleted, meanwhile (docs/protocol.md: x-late-exclude)."""
+        """A planner with the state of now, before the Query is sent: the answer may still contain a row that meanwhile
+        has landed and is deleted (docs/protocol.md: x-late-exclude)."""
         in_flight = lease.in_flight
         left_out = lease.cleanup.positions() | in_flight.positions()
         self._forget_ended_waits(lease, left_out, now_ms)
         topics = in_flight.topics()
         slow_before_s = asyncio.get_running_loop().time() - SLOW_AFTER_MS / 1_000
-        stuck = frozenset(topic for topic, state in topics.items() if state.still_since_s <= slow_before_s)
+        stuck = frozenset(topic for topic, state in topics.items() if state.last_progress_s <= slow_before_s)
         rows_left = max(0, ROOM_ROWS - len(left_out))
         bytes_left = max(0, CLEANUP_BYTES_MAX - self._bytes_kept(lease))
         return Planner(
@@ -374,9 +377,10 @@ class ShardPass:
         if not held:
             return planner.deliveries
         there = await gather_bounded(one, held, at_once=HOLDS_AT_ONCE)
-        # Gone: its cancel or reschedule won.
+        # The row is gone: its cancel or reschedule won.
         gone = {planned.row.position for planned, answer in zip(held, there, strict=True) if answer is False}
-        # Being decided, or not known: left for the next pass, with the rows behind it in its lane.
+        # Its cancel is being decided, or the write has no known outcome: the row is left for the next pass, with the
+        # rows behind it in its lane.
         undecided = [planned for planned, answer in zip(held, there, strict=True) if answer is None]
         for planned in undecided:
             if planned.lane is not None:
@@ -387,8 +391,9 @@ class ShardPass:
 
     # --- hand over
 
-    def _nothing_comes(self, lease: ShardLease, in_flight: Set[Position]) -> bool:
-        """True if no landing may tell the rows that wait for these: one landed while nothing awaited it, or none is left."""
+    def _landings_missed(self, lease: ShardLease, in_flight: Set[Position]) -> bool:
+        """True if the rows that wait for these may wait in vain for a landing: rows have landed since the pass began,
+        when `awaited` was not set yet, or no row is in flight any more."""
         return not len(lease.in_flight) or any(position not in lease.in_flight for position in in_flight)
 
     def _hand_over(self, lease: ShardLease, deliveries: list[PlannedDelivery]) -> None:

@@ -202,13 +202,13 @@ class Work:
     def reconsider(self) -> None:
         """The assignment has changed; returns at once."""
         self._changed.set()
-        self.takeover.poke()
+        self.takeover.look_now()
 
     def tell(self, shard: ShardId, wakeup: WakeUp) -> bool:
         owned = self._owned.get(shard)
         if owned is None:
             if shard in self._assigned():
-                self.takeover.poke()  # its owner may have released it
+                self.takeover.look_now()  # the owner of a new shard may have released it
             return False
         owned.loop.tell(wakeup)
         return True
@@ -264,7 +264,7 @@ class Work:
                 self._context.telemetry.shard_released(shard)
 
     async def deliver(self) -> None:
-        """Delivers what passes hand over, until cancelled. Raises: ExceptionGroup, as `run` does."""
+        """Delivers the rows that passes hand over, until cancelled. Raises: ExceptionGroup, as `run` does."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.group_commit.run(), name="group-commit")
             group.create_task(self.acknowledged.run(), name="acknowledged")
@@ -375,7 +375,7 @@ class Work:
             owned = self._owned[shard]
             if not owned.releasing:
                 self._resume(owned)
-        self.takeover.poke()
+        self.takeover.look_now()
         if change.gained or change.lost:
             log.info(
                 "Assignment",
@@ -411,7 +411,7 @@ class Work:
         self._context.telemetry.released("released", seconds=asyncio.get_running_loop().time() - started_s)
         log.debug("Shard released", extra={"event": "shard.released", "shard": shard, "epoch": lease.epoch})
         self._report()
-        self.takeover.poke()
+        self.takeover.look_now()
 
     def _report(self) -> None:
         self._context.telemetry.shards_owned(len(self.shards))

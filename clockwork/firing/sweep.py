@@ -29,7 +29,7 @@ async def sweep_hourly(context: FiringContext, *, shards: int, mine: Callable[[]
         try:
             await sweep(context, shards=shards)
         except ClockworkError as error:
-            # Nothing is due: the next hour's sweep does it.
+            # The sweep is not urgent: the one of the next hour does it.
             log.warning("Sweep failed", extra={"event": "sweep.failed", "error": str(error)})
 
 

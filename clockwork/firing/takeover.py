@@ -103,7 +103,7 @@ class Takeover:
         self._taking: dict[ShardId, _Group] = {}
         """The shards that are being taken, each with the group that is taking it."""
         self._awaited_since_s: dict[IncarnationId, float] = {}
-        self._poked = asyncio.Event()
+        self._look_wanted = asyncio.Event()
         self._backoff = Backoff(context.rng, BACKOFF)
 
     @property
@@ -111,24 +111,25 @@ class Takeover:
         """The shards of the groups that are being taken."""
         return frozenset(self._taking)
 
-    def poke(self) -> None:
-        """Has the shards looked at again at once: the assignment has changed, or an owner has released one."""
-        self._poked.set()
+    def look_now(self) -> None:
+        """Makes the next look at the shards happen now: the assignment has changed, or an owner has released a
+        shard."""
+        self._look_wanted.set()
 
     async def run(self) -> None:
         """Takes the missing shards over, until cancelled. Raises: Fenced (this incarnation is over)."""
         async with asyncio.TaskGroup() as group:
             while True:
-                self._poked.clear()
+                self._look_wanted.clear()
                 wait_s = await self._round(group)
                 try:
                     async with asyncio.timeout(wait_s):
-                        await self._poked.wait()
+                        await self._look_wanted.wait()
                 except TimeoutError:
                     pass
 
     async def _round(self, group: asyncio.TaskGroup) -> float | None:
-        """One look at the missing shards. Returns how long to wait for the next; None: until poked."""
+        """One look at the missing shards. Returns how long to wait for the next; None: until `look_now`."""
         missing = self._missing() - self._taking.keys()
         if not missing:
             self._awaited_since_s.clear()
@@ -196,8 +197,9 @@ class Takeover:
         self._awaited_since_s = {owner: s for owner, s in self._awaited_since_s.items() if owner in owners}
 
     def _of_another_process(self, group: _Group) -> bool:
-        """True if the owner is not fenced, and of another process. One of this process is an earlier incarnation; or this
-        one, if a defect lost the lease of a shard: what that knew is lost, too, so it is fenced as any other."""
+        """True if the owner is not fenced, and of another process. An owner of this process is an earlier incarnation;
+        or it is this one, if a defect lost the lease of a shard: its memory of the shard is lost, too, so it is fenced
+        as any other."""
         owner = group.owner
         return (
             owner is not None and owner.fenced_at_ms is None and process_of(owner.incarnation) != self._context.process
@@ -222,7 +224,7 @@ class Takeover:
         return False
 
     async def _take_group(self, group: _Group) -> None:
-        """Takes what can be taken of a group; what is left is looked at again after a back-off. Raises: Fenced."""
+        """Takes the shards of a group that can be taken; the others are read again after a back-off. Raises: Fenced."""
         started_s = asyncio.get_running_loop().time()
         try:
             if group.owner is None:
@@ -240,7 +242,7 @@ class Takeover:
             await self._backoff.wait()
         finally:
             self._release_claims(group, group.shards)
-            self._poked.set()
+            self._look_wanted.set()
 
     def _release_claims(self, group: _Group, shards: Iterable[ShardId]) -> None:
         """The group is done with these shards; another may be taking one of them by now."""

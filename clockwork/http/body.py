@@ -91,7 +91,7 @@ async def body_of(request: web.Request, *, bytes_max: int) -> bytes:
     except TimeoutError as error:
         raise Refusal(problems.of_http(HTTPStatus.REQUEST_TIMEOUT)) from error
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-        # The framing is broken, or the client has closed the connection: nothing was begun.
+        # The framing is broken, or the client has closed the connection: the request had no effect.
         raise InvalidInput([FieldError("body", "ended before it was complete")]) from error
     return bytes(body)
 

@@ -49,7 +49,7 @@ class ConnectionCount:
     open: int = 0
 
     def add(self) -> bool:
-        """Count one more; False, and no change, at the limit."""
+        """Counts one more connection; returns False, and counts nothing, at the limit."""
         if self.open >= self.settings.connections_max:
             self.telemetry.limited("connections")
             return False

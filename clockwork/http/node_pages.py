@@ -22,7 +22,7 @@ class Readiness(Protocol):
         ...
 
     def needs_restart(self) -> str | None:
-        """The reason why only a restart of the process helps; None: a restart helps against nothing."""
+        """The reason why only a restart of the process helps; None if a restart would help against nothing."""
         ...
 
     def details(self) -> dict[str, object]:

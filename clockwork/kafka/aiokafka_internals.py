@@ -32,8 +32,9 @@ class TopicLookup(MetadataRequest):  # type: ignore[misc]  # aiokafka has no typ
         super().__init__(topics, False)
 
 
-# In place of aiokafka's class, for every client, consumer and admin client of the process. Rejected: to look a topic up
-# before a client may hear its name. The client asks again for as long as it lives, and a topic can be deleted meanwhile.
+# Replaces aiokafka's class for every client, consumer and admin client of the process. Rejected: a look-up of each
+# topic before a client is told its name. The client repeats its requests for as long as it lives, and a topic can be
+# deleted meanwhile.
 for _module in (aiokafka.client, aiokafka.admin.client):
     _module.MetadataRequest = TopicLookup
 
@@ -66,8 +67,8 @@ async def committed_offset(consumer: AIOKafkaConsumer, where: TopicPartition) ->
 
 
 def membership_of(consumer: AIOKafkaConsumer) -> tuple[int, str]:
-    """The generation of the consumer's group that it is in, and its member id there; -1 and an empty one, if the coordinator
-    has told it that they are over. While an assignment is reported, they are those that it belongs to."""
+    """The consumer's generation of its group, and its member id; -1 and an empty id once the coordinator has told it
+    that they are over. While an assignment is reported, they are those of that assignment."""
     return consumer._coordinator.generation, consumer._coordinator.member_id
 
 

@@ -99,7 +99,7 @@ async def check_by(wire: Wire, settings: KafkaSettings, *, fires: bool) -> Findi
     answer = await wire.request(ApiVersionRequest())
     versions = Findings(problems=tuple(version_problems(answer, settings)))
     if versions.problems:
-        # Other requests may mean something else there.
+        # Brokers of an older version may understand the other requests differently.
         return versions
     found = [await topic_findings(wire, settings, in_sync_capped=caps_in_sync_min(answer))]
     if fires:
@@ -128,7 +128,7 @@ def version_problems(answer: Any, settings: KafkaSettings) -> Iterable[str]:
 
 async def _denied(wire: Wire, settings: KafkaSettings) -> Iterable[str]:
     group = await wire.request(FindCoordinatorRequest(settings.consumer_group, CoordinationType.GROUP))
-    # An incarnation draws its ids anew, so one of the same form stands for all.
+    # An incarnation draws its ids anew, so one id of the same form is checked for all.
     own_id = settings.transactional_id("check", 0)
     transactions = await wire.request(FindCoordinatorRequest(own_id, CoordinationType.TRANSACTION))
     found = []

@@ -32,9 +32,9 @@ T = TypeVar("T")
 ANSWERED_S_MAX: Final = 5.0
 """Kafka counts as connected if it answered anything within this time."""
 ASK_ANOTHER_S: Final = 0.5
-"""Time after which a request to any broker is sent once more, while the first one goes on waiting: the next one asked is
-mostly another. Each send goes by metadata of the last second, and each transaction by its coordinator, so one broker that
-stands still would hold up the topics of all others."""
+"""Time after which a request that any broker can answer is sent once more, mostly to another broker, while the first
+one goes on waiting. Each send relies on metadata of the last second, and each transaction on its coordinator, so one
+broker that stands still would hold up the topics of all others."""
 RNG: Final = random.SystemRandom()
 """For the jitter of back-offs."""
 
@@ -52,7 +52,8 @@ class KafkaTimeouts:
     sends_ms: int = 6_000
     """For a record outside of transactions, until its acknowledgement."""
     commit_ms: int = 8_000
-    """For the answer to a commit, asked for again and again. May go past the broker's limit: asking does no harm then."""
+    """For the answer to a commit, which is requested again and again. May exceed the broker's limit: a request after
+    that does no harm."""
     init_ms: int = 15_000
     """For an init, which waits while the coordinator settles the id's transaction; and for the reading of markers, which
     waits for the transactions of others: above `transaction_ms`."""
@@ -83,7 +84,8 @@ class KafkaContext:
         }
 
     async def unavailable(self, role: str, otherwise: str) -> BrokerUnavailable:
-        """The error for brokers that could not be reached: names the settings if they refuse us, else says `otherwise`."""
+        """The error for brokers that could not be reached. Its message names the settings that the brokers refuse; else
+        it is `otherwise`."""
         refused = await authentication_problem(
             self.security,
             brokers=self.settings.brokers,
@@ -138,14 +140,14 @@ class Wire(Protocol):
 
 
 async def first_answer(ask: Callable[[], Awaitable[T]]) -> T:
-    """The first answer of `ask`, which is called once more each time `ASK_ANOTHER_S` have passed without one. An error ends
-    it too. Raises: BrokerUnavailable."""
+    """The first answer of `ask`, which is called once more each time that `ASK_ANOTHER_S` have passed without an
+    answer. An error counts as an answer. Raises: BrokerUnavailable."""
 
     async def one() -> T | BrokerUnavailable:
         try:
             return await ask()
         except BrokerUnavailable as error:
-            return error  # raised, it would end the others before they are cancelled
+            return error  # if it were raised here, the group would end the others before they are cancelled
 
     async with asyncio.TaskGroup() as group:
         asked: list[asyncio.Task[T | BrokerUnavailable]] = []
@@ -220,7 +222,7 @@ class KafkaWire:
                 raise BrokerUnavailable(f"{self._role}: closed")
             if self._client is None:
                 client = await self._open()
-                if self._is_closed():  # while it was being opened
+                if self._is_closed():  # closed while it was being opened
                     await close_client(client)
                     raise BrokerUnavailable(f"{self._role}: closed")
                 self._client = client

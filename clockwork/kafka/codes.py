@@ -39,6 +39,6 @@ PRODUCER_FENCED: Final = 90
 
 FENCED: Final = frozenset({INVALID_PRODUCER_EPOCH, PRODUCER_FENCED})
 MEMBERSHIP_OVER: Final = frozenset({ILLEGAL_GENERATION, UNKNOWN_MEMBER, REBALANCE_IN_PROGRESS, FENCED_INSTANCE})
-"""The member, or its generation of the group, is not the present one any more, or about to end."""
+"""The member or its generation of the group is over, or about to be."""
 COORDINATOR_AWAY: Final = frozenset({COORDINATOR_LOADING, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR})
 """The coordinator is starting, moving or elsewhere: look it up again and repeat the request."""

@@ -2,11 +2,11 @@
 
 Read committed: a record sent inside a producer's transaction is seen when that commits, and never if it does not.
 
-Every Kafka partition has one task, which asks for records, has them worked off, and commits; so a slow one holds up
-itself alone, and the group may poll on for the others. On a rebalance (eager: everything is revoked, most of it comes back)
-all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats commands
-that another member works off; the effects of both are one (`domain.command_notes`), and only the present member's commit
-is taken: each commit names the generation of the assignment that its commands were read under.
+Every Kafka partition has one task, which reads records, has them processed, and commits; so a slow Kafka partition
+holds up itself alone, and the others are polled on. On a rebalance (eager: everything is revoked, most of it comes
+back) all tasks are cancelled and new ones begin at the committed offset. A task that does not notice in time repeats
+commands that another member processes; together they have one effect (`domain.command_notes`), and only the present
+member's commit is accepted: each commit names the generation of the assignment that its commands were read under.
 
 `ports.RecordEffects` writes the metadata of a commit that does not move the offset. Nothing else depends on offsets:
 reset to the beginning, they cause reading, not effects, as long as the keys are remembered.
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 POLL_MS: Final = 500
 """Longest wait of one poll. No latency follows from it: a record ends the wait."""
 RECORDS_MAX: Final = 200
-"""Records of one batch: as many may be read again after a crash, and one commit pays for them."""
+"""Records of one batch: they share one commit, and all of them may be read again after a crash."""
 FETCH_BYTES_MAX: Final = 1_048_576
 """Bytes of one Kafka partition that are held in memory."""
 POLL_INTERVAL_MS_MAX: Final = 300_000
@@ -66,7 +66,7 @@ class KafkaCommandLog:
 
     async def _stay_until_lost(self, listener: "_Listener", backoff: Backoff, work: ProcessBatch) -> None:
         try:
-            await self._stay(listener, work)
+            await self._run_membership(listener, work)
         except* (KafkaError, OSError, TimeoutError) as errors:
             if listener.generation:
                 backoff.reset()
@@ -76,8 +76,8 @@ class KafkaCommandLog:
                 extra = {"event": "commands.lost", "group": group, "error": repr(errors)}
                 log.warning("Not in the commands' group; joining again", extra=extra)
 
-    async def _stay(self, listener: "_Listener", work: ProcessBatch) -> None:
-        """One membership, until it fails or is cancelled."""
+    async def _run_membership(self, listener: "_Listener", work: ProcessBatch) -> None:
+        """Joins the group and works until the membership fails, or until cancelled."""
         consumer = self._consumer()
         listener.begin(consumer)
         try:
@@ -105,7 +105,7 @@ class KafkaCommandLog:
                 ]
                 while listener.generation == generation:
                     if not assigned:
-                        # Raises the errors of the membership, which aiokafka tells only to those who poll.
+                        # Raises the errors of the membership, which aiokafka raises only from a poll.
                         await consumer.getmany(timeout_ms=0)
                     await listener.wait(LOOK_S)
                 for task in tasks:
@@ -167,7 +167,7 @@ class KafkaCommandLog:
     def _show_lag(self, consumer: AIOKafkaConsumer, where: TopicPartition, *, next_offset: int | None) -> None:
         if where in consumer.assignment():
             high = consumer.highwater(where) or 0
-            # With nothing to read all is read, whatever control records stand at the end.
+            # Without a next record the lag is 0, although control records may stand at the end.
             self._telemetry.commands_lag(where.partition, 0 if next_offset is None else max(0, high - next_offset))
 
     def _consumer(self) -> AIOKafkaConsumer:

@@ -70,7 +70,7 @@ class KafkaDeadLetters:
                 found = [_letter(record) for record in await _polled(consumer, {w: at[w] for w in left}, most)]
                 letters += found
                 page_bytes += sum(len(letter.value) for letter in found)
-                # Also where no letter came: offsets have holes where transactions ended.
+                # Positions are taken over also where no letter came: offsets have holes where transactions ended.
                 at |= {where: await consumer.position(where) for where in left}
             letters.sort(
                 key=lambda letter: (letter.receipt.at_ms, letter.receipt.kafka_partition, letter.receipt.offset)

@@ -78,7 +78,8 @@ class MarkerTopic:
         if self._kafka_partitions is None:
             self._kafka_partitions = count
         if count != self._kafka_partitions:
-            # With another count the keys stand elsewhere: the markers that there are would not be found.
+            # With another number of Kafka partitions the keys belong to other ones, and the stored markers would not be
+            # found.
             raise BrokerUnavailable(
                 f"{self.name} has {count} Kafka partitions, and had {self._kafka_partitions} when this process started"
             )
@@ -92,8 +93,8 @@ class _Barrier:
     offset: int
 
     def is_at(self, record: Any) -> bool:
-        """True if this record of its offset is it. The same offset may hold another one on a broker that is not the leader,
-        a barrier that the same reader wrote earlier among them."""
+        """True if the record that was read at its offset is this barrier. On a broker that is not the leader the same
+        offset may hold another record, even an earlier barrier of the same reader."""
         return record.key == self.key and (NONCE_HEADER, self.nonce) in record.headers
 
 
@@ -144,7 +145,8 @@ class MarkerReader:
             ) from error
 
     async def _write_barrier(self, reader: IncarnationId, number: int, attempts: "_Attempts") -> _Barrier:
-        """Repeats with a new barrier each time: one that was not acknowledged has no known offset."""
+        """Writes a barrier. Each repeat writes a new one, since a barrier that was not acknowledged has no known
+        offset."""
         while True:
             key, nonce = barrier_key(reader), RNG.randbytes(NONCE_BYTES)
             record = OutRecord(
@@ -164,7 +166,8 @@ class MarkerReader:
     async def _read_up_to(
         self, barrier: _Barrier, number: int, hints: Mapping[bytes, int | None], attempts: "_Attempts"
     ) -> Mapping[bytes, bytes | None]:
-        """A leader may be elected anew at any step; then all of it again. The barrier stays: every leader has it."""
+        """Reads the last values of the keys up to the barrier. If a leader is elected during a step, all steps are
+        repeated. The barrier stays: every leader has it."""
         while True:
             try:
                 leader = await self._leader(number)

@@ -53,13 +53,13 @@ POLL_MS: Final = 500
 WAKEUPS_MAX: Final = 500
 """Wake-ups of one poll: to decode them must not keep the event loop, which heartbeats share, for long."""
 POLL_INTERVAL_MS_MAX: Final = 60_000
-"""A member that has not polled for so long is stuck, whatever its heartbeats say, and leaves."""
+"""A member that has not polled for so long is stuck even if it sends heartbeats, and leaves."""
 BACKOFF: Final = BackoffPolicy(initial_ms=100, max_ms=2_000)
 """Between attempts to join the group."""
 LEAVE_S_MAX: Final = 3.0
 """Longest time to leave the group in an orderly way; then the session time-out ends the membership."""
 WITHDRAW_S_MAX: Final = 3.0
-"""Longest wait for the assignment without shards: a member that does not answer keeps a group from it for its session."""
+"""Longest wait for the assignment without shards: a member that does not answer delays it by its session time-out."""
 LEAVE_AFTER_S: Final = 0.5
 """Time between a withdrawal and the leave that follows: to leave begins another generation, and a take-over of the
 released shards would have to wait for it."""
@@ -118,7 +118,7 @@ class KafkaOwnership:
         try:
             while True:
                 try:
-                    await self._stay(joined, on_wakeup)
+                    await self._run_membership(joined, on_wakeup)
                 except (KafkaError, OSError, TimeoutError) as error:
                     self._trouble = repr(error)
                     if self._assignment is not None:
@@ -138,7 +138,7 @@ class KafkaOwnership:
         while (asked := self._assignment) is not None:
             if not await self._coordinator.is_current(asked.membership):
                 return frozenset()
-            # Told of another assignment meanwhile: then the answer is about a generation that is over by now.
+            # Another assignment has arrived meanwhile, so the answer is about a generation that is over.
             if asked is self._assignment:
                 return asked.shards
         return frozenset()
@@ -168,10 +168,10 @@ class KafkaOwnership:
         except DeliveryRefused as error:
             raise BrokerUnavailable(f"a wake-up was refused: {error}") from error
 
-    async def _stay(
+    async def _run_membership(
         self, on_assignment: Callable[[_Assignment], None], on_wakeup: Callable[[ShardId, WakeUp], None]
     ) -> None:
-        """One membership, until it fails or is cancelled."""
+        """Joins the group and stays in it until the membership fails, or until cancelled."""
         consumer = self._consumer = self._new_consumer()
         listener = _Listener(consumer, self._telemetry, on_assignment)
         try:
@@ -255,7 +255,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
         async with asyncio.timeout(LEAVE_S_MAX):
             await consumer.stop()
     except (TimeoutError, KafkaError, OSError):
-        # Not raised: it would stand in place of the cancellation that makes us leave.
+        # The error is not raised: it would replace the cancellation that makes us leave.
         log.warning(
             "Leaving the consumer group took too long; its session will time out",
             extra={"event": "group.leave_timed_out"},

@@ -50,7 +50,7 @@ from clockwork.kafka.topics import TopicDirectory
 
 BATCH_RECORDS_MAX: Final = 1_000
 """Records that one task takes from the queue at once."""
-FACTS_AGE_S_MAX: Final = 1.0
+METADATA_AGE_S_MAX: Final = 1.0
 """The oldest metadata about leaders and replicas that a send believes."""
 WAITING_MAX: Final = 20_000
 """Records that may wait for one Kafka partition; more are turned away, as memory must be bounded."""
@@ -99,7 +99,7 @@ class PlainSender:
     async def send(self, record: OutRecord, *, kafka_partition: int | None = None) -> Receipt:
         """See `ports.Publisher.send`; the default partitioner chooses, if `kafka_partition` is None."""
         topic, now_s = record.topic, asyncio.get_running_loop().time()
-        layout = await self._directory.layout(topic, since_s=now_s - FACTS_AGE_S_MAX)
+        layout = await self._directory.layout(topic, since_s=now_s - METADATA_AGE_S_MAX)
         if refusal_by_layout(topic, layout):
             layout = await self._directory.layout(topic, since_s=now_s)
         if refusal := refusal_by_layout(topic, layout):
@@ -140,7 +140,7 @@ class PlainSender:
             try:
                 await self._send_batch(where, batch)
             finally:
-                # Only if it was cancelled is a caller of the batch still waiting.
+                # A caller of the batch still waits only if this task was cancelled.
                 _fail(batch, "the sender was closed")
         # No await since the queue was seen empty: no record can have been queued in between.
         del self._queues[where]
@@ -161,7 +161,7 @@ class PlainSender:
                 self._forget_identity(where)
                 _refuse(batch, refusal)
             else:
-                # To its caller it is a refusal of one record.
+                # The caller gets it as the refusal of one record.
                 _refuse([batch[refusal.index]], replace(refusal, index=0))
 
         queue: PartitionQueue | None = None

@@ -36,7 +36,8 @@ class KafkaPublisher:
         self._directory = TopicDirectory(kafka, self._last_answer, self._wire("topics"))
         self._sender = PlainSender(kafka, self._directory, self._wire("sender"))
         self._markers = MarkerTopic(kafka.settings.deliveries_topic)
-        # Connections of their own: behind a client's topic that waits for its replicas a take-over would wait, too.
+        # The markers' reader has connections of its own: on shared ones a take-over would wait behind a client's topic
+        # that waits for its replicas.
         self._marker_sender = PlainSender(kafka, self._directory, self._wire("marker-sender"))
         self._takeover_wire = self._wire("take-over")
         self._marker_reader = MarkerReader(
@@ -147,7 +148,7 @@ async def _background(*runs: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIt
     """Runs them until the block ends."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(), name=run.__qualname__) for run in runs]
-        # A turn of the loop, so that they have begun when the block does.
+        # One turn of the event loop, so that the tasks have begun when the block does.
         await asyncio.sleep(0)
         try:
             yield

@@ -139,7 +139,7 @@ async def authentication_problem(
         except ssl.SSLError as error:
             return f"{host}:{port} does not agree on TLS ({error.reason}); see {names.PROTOCOL}, {names.TLS_CERT}"
         except (KafkaError, OSError, TimeoutError):
-            continue  # away, or anything else: the caller's own error says so
+            continue  # the brokers are away, or it is another fault: the caller's own error says so
     return None
 
 

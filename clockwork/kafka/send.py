@@ -55,7 +55,7 @@ ANSWER_S_MAX: Final = 0.5
 BATCH_OVERHEAD_BYTES: Final = 61
 """The header of a batch in Kafka's format 2."""
 ESTIMATE_SLACK_BYTES: Final = 32
-"""By so much, at most, aiokafka's estimate of a record's size is too high."""
+"""Upper limit of the error by which aiokafka overestimates a record's size."""
 _SEQUENCE_END: Final = 2**31
 
 RECORD_REASONS: Final = {
@@ -81,7 +81,7 @@ TRANSIENT_REASONS: Final = {
     codes.REQUEST_TIMED_OUT: "timed_out",
 }
 NO_ANSWER: Final = -2
-"""In place of an error code: the broker said nothing, and the batch may have been appended."""
+"""Stands for an error code where the broker did not answer: the batch may have been appended."""
 NOT_SENT_YET: Final = -3
 
 
@@ -108,14 +108,15 @@ class PartitionQueue:
     def __init__(self, where: TopicPartition, *, limit_bytes: int | None) -> None:
         self.where = where
         self.last_code = NOT_SENT_YET
-        """The last answer to the batch at the head, which asked for a repeat; `NO_ANSWER`: it was sent, there is none."""
+        """The code of the last answer to the batch at the head, after which it is repeated; `NO_ANSWER`: it was sent
+        and not answered."""
         self.appended = 0
         """Number of its records that were appended."""
         self._limit_bytes = min(BATCH_BYTES_MAX, limit_bytes or BATCH_BYTES_MAX)
         self._waiting: deque[tuple[int, OutRecord]] = deque()
         self._head: list[tuple[int, OutRecord]] = []
         self._one_by_one = 0
-        """So many of the next records are sent one by one: the batch they were in was refused."""
+        """Number of the next records that are sent one by one, because their batch was refused."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -141,7 +142,7 @@ class PartitionQueue:
         return batch
 
     def mark_sent(self) -> None:
-        """The batch at the head is on its way."""
+        """Records that the batch at the head was sent."""
         if self.last_code == NOT_SENT_YET:
             self.last_code = NO_ANSWER
 
@@ -203,7 +204,7 @@ class ProduceAnswer:
     """Kafka's error code, or `NO_ANSWER`."""
     base_offset: int = -1
     append_time_ms: int = -1
-    """The time that the broker put on the records; -1: it left ours."""
+    """The timestamp that the broker gave the records; -1: it kept ours."""
 
 
 class Verdict(Enum):
@@ -213,7 +214,7 @@ class Verdict(Enum):
     RETRY = auto()
     """A repeat of the batch is due: nothing is wrong with it or its topic, or there was no answer."""
     SPLIT = auto()
-    """At least one of its records is refused for its content: each again, alone."""
+    """At least one of its records is refused for its content: each is sent again alone."""
     RECORD_REFUSED = auto()
     TOPIC_REFUSED = auto()
     FAILED = auto()
@@ -286,7 +287,8 @@ class BatchSender:
                 on_answer(where, answer)
 
         if len(by_leader) == 1:
-            # The marker always, and small transactions mostly. A task costs as much as encoding a small batch.
+            # No task for a single request: a marker always is one, and small transactions mostly are. A task costs as
+            # much as encoding a small batch.
             await send(*by_leader.popitem())
             return
         async with asyncio.TaskGroup() as requests:
@@ -375,16 +377,16 @@ class Transfer:
                 await self._backoff.wait()
 
     async def attribute_timeout(self) -> list[Refusal]:
-        """Time ran out: the topics that the brokers' answers, or the silence of single leaders, blame for it. Empty: nothing
-        is known against any topic; it was just too much, or Kafka is away."""
+        """The topics that are to blame for a time-out, by the brokers' answers or by the silence of single leaders.
+        Empty if no topic is known to be: there were too many records, or Kafka is away."""
         blamed = {
             queue.where[0]: queue.last_code
             for queue in self.queues.values()
-            # A leader that took some of the records is not silent: these were too many.
+            # A leader that took some of the records is not silent: there were too many records for the time.
             if queue and not (queue.last_code == NO_ANSWER and queue.appended) and queue.last_code != NOT_SENT_YET
         }
         if NO_ANSWER in blamed.values() and not await self._kafka_answers(blamed):
-            # It is not those topics then, but all of Kafka.
+            # Then all of Kafka is away, and no topic is to blame.
             blamed = {topic: code for topic, code in blamed.items() if code != NO_ANSWER}
         return [transient_refusal(topic, code) for topic, code in blamed.items()]
 
@@ -487,7 +489,8 @@ async def not_writable_reason(directory: TopicDirectory, where: TopicPartition, 
     """
     if await _not_writable(directory, where, layout, since_s=None) is None:
         return None
-    # Nothing is refused by cached facts alone: a topic that is put right takes records from the next attempt on.
+    # No record is refused because of cached metadata alone: a topic that was mended takes records from the next attempt
+    # on.
     now_s = asyncio.get_running_loop().time()
     layout = await directory.layout(where[0], since_s=now_s)
     if refusal := refusal_by_layout(where[0], layout):
@@ -506,7 +509,8 @@ async def _not_writable(
     in_sync_min = (await directory.limits(topic, since_s=since_s)).in_sync_min or 1
     if in_sync >= in_sync_min:
         return None
-    # More than there are replicas are asked for: most brokers are content with all of them.
+    # All replicas are in sync, and `min.insync.replicas` is above their number. Most brokers then take a write that all
+    # replicas have.
     if in_sync == replicas and await _caps_in_sync_min(directory, leader):
         return None
     return transient_refusal(topic, codes.NOT_ENOUGH_REPLICAS)

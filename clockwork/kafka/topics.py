@@ -37,7 +37,7 @@ refusal says so."""
 PING_INTERVAL_S: Final = 1.0
 """Interval of requests that only show that Kafka answers, while nothing else is asked."""
 PRODUCE_OF_CAPPED_MIN: Final = 10
-"""Kafka 3.7 brought both this version of the produce request and the cap of `min.insync.replicas` (KAFKA-15583)."""
+"""Version of the produce request that came with Kafka 3.7, as did the cap of `min.insync.replicas` (KAFKA-15583)."""
 CREATE_TIMEOUT_MS: Final = 15_000
 """For each step of the creation of topics: brokers to be counted, the creation itself, leaders to be elected."""
 LOOK_BACKOFF: Final = BackoffPolicy(initial_ms=20, max_ms=500)
@@ -47,8 +47,8 @@ REPLICAS: Final = 3
 IN_SYNC_MIN: Final = 2
 """Replicas, of three, that must have a record: one may be lost, and every acknowledged record is still there."""
 DELIVERIES_KAFKA_PARTITIONS: Final = 64
-"""Any number does: a marker's Kafka partition follows from its key. With more of them fewer slots share one, and a taker
-waits behind fewer open transactions of others."""
+"""Kafka partitions of the markers' topic. Any number is correct, since a marker's Kafka partition follows from its key.
+With more of them fewer slots share one, and a taker waits for fewer open transactions of others."""
 DELIVERIES_SEGMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 """A taker that has no hint reads a Kafka partition of markers back to the start, and only closed segments are compacted."""
 DEAD_LETTER_KAFKA_PARTITIONS: Final = 8
@@ -67,7 +67,8 @@ class TopicState(StrEnum):
     MISSING = "missing"
     FORBIDDEN = "forbidden"
     UNSETTLED = "unsettled"
-    """The brokers do not know themselves: it is being created or moved. Only its own schedules wait, a little."""
+    """The brokers' answers do not tell yet, because the topic is being created or moved. Its own schedules wait a
+    little, no others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +179,7 @@ class TopicDirectory:
         now_s = asyncio.get_running_loop().time()
         read_at_s, limits = self._limits.get(topic, (-math.inf, TopicLimits()))
         oldest_s = now_s - LIMIT_AGE_S_MAX if since_s is None else since_s
-        # While one caller reads them, others go on with the old ones, unless they would refuse a record by them.
+        # While one caller reads the limits, others use the old ones, unless these would refuse a record.
         if read_at_s >= oldest_s or (since_s is None and topic in self._reading_limits):
             return limits
         self._reading_limits.add(topic)
@@ -186,7 +187,7 @@ class TopicDirectory:
             async with asyncio.timeout(self._timeouts.lookup_ms / 1_000):
                 limits = await self._ask_limits(topic)
         except (BrokerUnavailable, TimeoutError):
-            pass  # not asked for again at once, all the same: every delivery would wait for the time-out
+            pass  # the old limits count as read now: otherwise every delivery would wait for the time-out
         finally:
             self._reading_limits.discard(topic)
         self._limits.pop(topic, None)
@@ -214,7 +215,7 @@ class TopicDirectory:
         age_s = asyncio.get_running_loop().time() - layout.read_at_s
         if layout.state is not TopicState.PRESENT:
             return age_s < MISSING_AGE_S_MAX
-        # Known, and Kafka is away: to let every caller wait for a time-out would be of no use.
+        # The topic is known and Kafka is away: it would be of no use to let every caller wait for a time-out.
         return age_s < self._timeouts.metadata_max_age_ms / 1_000 or not self.connected()
 
     def _known(self, topic: str) -> bool:
@@ -224,7 +225,7 @@ class TopicDirectory:
     async def _ask(self, topics: Collection[str], since_s: float | None) -> None:
         self._wanted.update(topic for topic in topics if not self._fresh(topic, since_s))
         async with self._asking:
-            # The holder of the lock before us has asked for all topics wanted then, ours perhaps among them.
+            # The caller that held the lock before us has read all topics that were wanted then, perhaps ours too.
             if all(self._fresh(topic, since_s) for topic in topics):
                 return
             self._wanted.update(topic for topic in topics if not self._fresh(topic, since_s))
@@ -306,9 +307,10 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
         kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
         config={
             "retention.ms": str(COMMANDS_RETENTION_MS),
-            # Tells a topic that was deleted and created again from the old one (`domain.command_notes`).
+            # The broker's time tells a topic that was deleted and created again from the old one
+            # (`domain.command_notes`).
             "message.timestamp.type": "LogAppendTime",
-            # With the headers of a dead letter it still fits into a record of ours.
+            # A command of this size still fits into a record of ours with the headers of a dead letter.
             "max.message.bytes": "1000000",
         },
     )
@@ -334,7 +336,8 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
         TopicPlan(
             name=settings.dead_letters_topic,
             kafka_partitions=DEAD_LETTER_KAFKA_PARTITIONS,
-            # Larger than any record of ours with the three headers of a dead letter: no dead letter must be refused.
+            # The limit is larger than any record of ours with the three headers of a dead letter: no dead letter must
+            # be refused.
             config={"retention.ms": str(DEAD_LETTER_RETENTION_MS), "max.message.bytes": "4194304"},
         ),
     ]

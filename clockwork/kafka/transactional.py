@@ -83,7 +83,7 @@ class _Attempts:
 
     def __init__(self) -> None:
         self.unanswered = 0
-        """Attempts that may have been carried out without our knowing, or may still be."""
+        """Number of attempts without an answer: each may have been carried out, or may still be."""
         self.answered_by = -1
         """The node id of the broker that gave the last answer."""
         self.last_error: BrokerUnavailable | None = None
@@ -97,7 +97,7 @@ class _Attempts:
 
 
 class TransactionalId:
-    """One transactional id, at its coordinator: whichever broker that is by now."""
+    """One transactional id, and requests about it to its present coordinator."""
 
     def __init__(self, kafka: KafkaContext, wire: Wire, name: str) -> None:
         self.name = name
@@ -148,7 +148,8 @@ class TransactionalId:
                     if not codes.COORDINATOR_AWAY & _codes_in(answer):
                         return answer
             except BrokerUnavailable as error:
-                # Not raised yet: the caller's time limit ends this, and its error then says why.
+                # The error is not raised here: the caller's time limit ends the attempts, and the caller's error then
+                # names this one.
                 attempts.last_error = error
             self._coordinator = None
             await attempts.wait()
@@ -227,7 +228,7 @@ class KafkaSlotProducer:
                 queues, own = await self._preflight(records)
         except TimeoutError as error:
             raise BrokerUnavailable("the topics' state could not be read in time") from error
-        # Until its outcome is known: a cancelled delivery leaves it so.
+        # Spent until the outcome is known, so that a delivery that is cancelled leaves the producer spent.
         self._usable = False
         deadline_s = asyncio.get_running_loop().time() + sends_ms / 1_000
         try:
@@ -306,7 +307,8 @@ class KafkaSlotProducer:
             raise DeliveryAborted("time ran out before the commit", timed_out=True) from error
 
     async def _add_partitions(self, wanted: Iterable[TopicPartition], unknown: set[str]) -> _Begun:
-        """`unknown` is kept up to date: the topics that the coordinator's broker does not know, although they exist."""
+        """Adds the Kafka partitions. Keeps `unknown` up to date: the topics that the coordinator's broker does not
+        know, although they exist."""
         wanted = list(wanted)
         topics: dict[str, list[int]] = defaultdict(list)
         for topic, number in wanted:
@@ -385,7 +387,7 @@ class KafkaSlotProducer:
             async with asyncio.timeout_at(deadline_s):
                 await self._run(transfer)
         except TimeoutError as error:
-            # Its leader is away: a smaller batch would not help.
+            # The leader of the markers' Kafka partition is away: a smaller batch would not help.
             too_much = queue.last_code in (NO_ANSWER, NOT_SENT_YET)
             raise DeliveryAborted(f"{own[0]}/{own[1]}: no marker in time", timed_out=too_much) from error
         if refusals:
@@ -422,8 +424,8 @@ class KafkaSlotProducer:
     # --- the commit
 
     async def _commit(self, begun: _Begun) -> bool:
-        """True if no request of the transaction may still be on its way. A late copy of EndTxn would commit a part of the
-        next transaction, so this producer must not begin one."""
+        """Commits. Returns True if no request of the transaction can still be under way. Otherwise this producer must
+        not begin the next transaction, since a late copy of EndTxn would commit a part of it."""
         attempts = _Attempts()
         try:
             async with asyncio.timeout(self._timeouts.commit_ms / 1_000):
@@ -439,7 +441,7 @@ class KafkaSlotProducer:
         while (code := (await self._id.ask(request, attempts)).error_code) == codes.CONCURRENT_TRANSACTIONS:
             await attempts.wait()
         if attempts.answered_by != begun.coordinator:
-            # Its refusals prove as little as its success: R1 finds out.
+            # The answers of another coordinator prove nothing, neither success nor refusal: R1 finds out.
             raise DeliveryUnknown(
                 f"{self._id.name}: the commit was answered by broker {attempts.answered_by} (error code {code}), which may "
                 f"have been deposed: broker {begun.coordinator} took the transaction"

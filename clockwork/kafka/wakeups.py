@@ -51,5 +51,5 @@ class WakeupSender:
             try:
                 await self._ownership.wake(shard, wakeup)
             except ClockworkError as error:
-                # Harmless for the same reason.
+                # A lost wake-up is harmless, for the same reason.
                 log.debug("Wake-up lost", extra={"event": "wakeup.lost", "shard": shard, "error": str(error)})

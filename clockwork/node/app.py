@@ -236,7 +236,7 @@ async def run_node(settings: Settings, role: Role, sibling: Sibling | None = Non
         stop.set()
 
     def on_orphaned() -> None:
-        # Nothing is ever written there: it has ended, and so has the parent.
+        # The parent never writes to the pipe, so it is readable only at its end: the parent has died.
         loop.remove_reader(PARENT_FD)
         log.error("The parent process is gone", extra={"event": "process.orphaned"})
         stop.set()
@@ -259,7 +259,8 @@ async def run_node(settings: Settings, role: Role, sibling: Sibling | None = Non
 
 
 async def _leave_for_good(settings: Settings) -> None:
-    """For one without an instance id there is nothing to do: it has left already."""
+    """Removes the node from the group for good. Without an instance id there is nothing to do: the node has left
+    already."""
     if settings.kafka.instance_id is None:
         return
     try:

@@ -67,7 +67,8 @@ class HealthWatch:
             self._trusted = trusted
 
     async def _watch_held_time(self) -> None:
-        # Apart from the pings: one that waits for a store which is away must not leave a gap in the measured lead.
+        # A task apart from the pings: a ping that waits for a store which is away must not leave a gap in the measured
+        # lead.
         while True:
             ahead_ms = self._held_time.ahead_ms()
             self._telemetry.clock_held_ahead(ahead_ms / 1_000)

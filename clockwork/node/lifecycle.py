@@ -104,7 +104,8 @@ class Node:
                 pauses.cancel()
 
     def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
-        # One that comes for a shard which has just gone is of no use here, and its new owner looks at everything first.
+        # A wake-up for a shard that has just been handed over is dropped: the new owner begins with a scan of the
+        # shard.
         self.supervisor.tell(shard, wakeup)
 
     async def _prepare(self) -> None:

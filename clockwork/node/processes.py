@@ -84,7 +84,7 @@ class Processes:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
-        # Ended by the signal itself: the process had not begun, so there was nothing to drain.
+        # The signal itself ended the process, which had not begun to work, so there was nothing to drain.
         failed = self._ended - {0, -signal.SIGTERM, -signal.SIGUSR1}
         return REFUSED if REFUSED in failed else int(bool(failed))
 

@@ -61,7 +61,7 @@ class NodeReadiness:
         return found
 
     def needs_restart(self) -> str | None:
-        """The reason why only a restart of the process helps; None: a restart helps against nothing."""
+        """The reason why only a restart of the process helps; None if a restart would help against nothing."""
         if self.held_time.needs_restart():
             return f"clock: set back by {self.held_time.ahead_ms()} ms while the node ran, and a restart takes the new time"
         return None

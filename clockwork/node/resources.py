@@ -82,7 +82,7 @@ async def leave_as(settings: Settings, instance_id: str) -> None:
 
 
 def http_tls(settings: Settings) -> ssl.SSLContext | None:
-    """None: plain HTTP. Raises: CannotStart."""
+    """The TLS context of the HTTP server; None for plain HTTP. Raises: CannotStart."""
     files = http_cert_files(settings)
     return server_context(files) if files is not None else None
 

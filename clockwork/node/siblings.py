@@ -160,7 +160,7 @@ class SiblingPages:
         except TimeoutError:
             return True, None
         except (aiohttp.ClientError, OSError):
-            # No process listens there: it has died, or has not begun. Its parent sees to it.
+            # No process listens there: it has died, or has not begun. Its parent restarts it.
             return False, None
 
 

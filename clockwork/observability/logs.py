@@ -22,7 +22,8 @@ _SECRET_WORDS: Final = ("secret", "password", "token", "authorization", "credent
 _CONTENT_FIELDS: Final = frozenset({"task_data", "taskdata", "payload", "body", "headers", "value", "raw"})
 _VALUE_CHARS_MAX: Final = 500
 _QUIET_CAUSES_MAX: Final = 1_000
-"""Past this many causes at once the oldest are forgotten: one line too many, not memory without end."""
+"""Number of causes that are remembered; then the oldest are forgotten, which bounds the memory and costs one line too
+many."""
 
 _LIBRARY_LEVELS: Final = {
     # aiokafka logs everyday events (a coordinator that moves, a topic just created) as errors, ten lines a second during an

@@ -113,7 +113,7 @@ async def open_tracer(tracing: Literal["off", "otlp"]) -> AsyncIterator[Tracer]:
     try:
         yield OtelTracer(provider)
     finally:
-        # It waits for the collector, so not here, and not for ever: a thread that the end of the process does not wait for.
+        # The flush waits for the collector, so it runs in a thread, which the end of the process does not wait for.
         closing = threading.Thread(target=provider.shutdown, name="tracing-end", daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, FLUSH_S_MAX)

@@ -116,7 +116,8 @@ class DeadLetterAdmin:
         try:
             return view(present=await self._requests.state_of(letter.client_id, letter.schedule_key))
         except Unreadable:
-            # The schedule under this key cannot be retried or discarded anyway; those of other dead letters can.
+            # The schedule under this key cannot be read, so it can be neither retried nor discarded; the page still
+            # shows the other dead letters.
             return view(present=None)
 
 

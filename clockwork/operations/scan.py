@@ -133,7 +133,7 @@ class PendingScan:
         rows = [row for row in rows if _place_of(row) not in ended]
         pointers = await self._search.read_pointers([_key_of(row) for row in rows]) if rows else {}
         pointed = {row.position for row in rows if (p := pointers.get(_key_of(row))) and p.position == row.position}
-        # One that has been moved or has ended since the page was read is gone; one whose pointer is lost is not.
+        # A row that has moved or ended since the page was read is left out; a row whose pointer is lost is kept.
         doubted = [(row.shard, row.position) for row in rows if row.position not in pointed]
         still_there = await self._search.read_rows_at(doubted) if doubted else {}
         return [
@@ -152,7 +152,8 @@ class PendingScan:
 
 
 def _later(after: Position | None, due_from_ms: int | None) -> Position | None:
-    """The later of the two beginnings. No schedule has the position `first_at` itself: it was accepted at no time."""
+    """The later of two positions to begin behind. No schedule has the position `first_at` itself, since acceptance is
+    never at 0 µs."""
     if due_from_ms is None:
         return after
     return max(first_at(due_from_ms), after or Position(0))

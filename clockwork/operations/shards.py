@@ -107,14 +107,16 @@ class ShardAdmin:
             if state.owner is None:
                 return NoOwner(shard)
             owner = await self._set_flag(state.owner, deadline)
-            # Read again: it may have taken shards until it was fenced, and some may have been taken from it since.
+            # The shards are read again: the incarnation may have taken shards until it was fenced, and others may have
+            # taken some from it since.
             after = await self._states()
             shards = tuple(
                 each
                 for each in self._all()
                 if any(each in states and states[each].owner == owner.incarnation for states in (before, after))
             )
-            # Past the stored frontier: up to there the incarnation has nothing to write that could be refused.
+            # The wake-up names a time past the stored frontier: up to there the incarnation writes no frontier that
+            # could be refused.
             due_ms = max(self._clock.now_ms(), owner.frontier_ms + 1)
             for each in shards:
                 self._waker.wake(each, NewlyDue(due_ms))

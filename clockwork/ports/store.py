@@ -43,9 +43,9 @@ class End:
     outcome: Outcome | None
     """None for a row whose key cannot be read."""
     first_stands: bool
-    """True if an outcome that is stored already stays (at_least_once). False: it is overwritten: all writers write
-    the same (exactly_once). All but those that could not read the row, an older node say: an outcome without content
-    is put only where none stands, whatever is said here."""
+    """True if an outcome that is stored already stays (at_least_once). False if it is overwritten, since all writers
+    write the same one (exactly_once). An exception is a writer that could not read the row, such as an older node: its
+    outcome has no content, and is put only where none stands, even if this is False."""
 
     @property
     def only_if_absent(self) -> bool:
@@ -109,16 +109,16 @@ class ScheduleStore(Protocol):
         ...
 
     async def discard(self, pointer: Pointer, *, at_ms: int) -> int:
-        """Marks in the pointer, if it stands as given (version and position), that its failed schedule needs nothing any
-        more; its expiry stays. Returns the time of the mark, in epoch ms: the first mark counts.
+        """Marks the pointer's failed schedule as discarded, if the stored pointer has the version and position of the
+        given one; its expiry stays. Returns the time of the first such mark, in epoch ms.
 
         Raises: ConditionFailed (another pointer is there, or none).
         """
         ...
 
     async def push_pointer_expiry(self, pointer_of: RowName, *, expires_at_s: int) -> None:
-        """Lets the pointer live until then, if it still points to this row's position; else does nothing. The row's key is
-        readable."""
+        """Sets the pointer's expiry to this later time if it still points to the row's position; else does nothing.
+        Never lowers it. The row's key is readable."""
         ...
 
     async def read_key_state(self, pointer: Pointer) -> KeyState:

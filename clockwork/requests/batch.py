@@ -78,9 +78,9 @@ async def run_batch(
         try:
             results[number] = await result_of(items[number], lane_before)
         except Exception as error:
-            # Not swallowed: it is this item's result, and must not end the others.
+            # The error is not lost: it is the result of this item, and must not end the others.
             results[number] = error
-        # After an early result too: the next item of the lane waits for all before it.
+        # The turn is awaited after an early result too: the next item of the lane waits for all items before it.
         if lane_before is not None:
             await lane_before.wait()
         ended.set()

@@ -8,7 +8,6 @@ from clockwork.domain.schedule import (
     Pointer,
     Row,
     ScheduleKey,
-    outcome_expiry_s,
 )
 from clockwork.errors import Contested, StoreUnavailable
 from clockwork.requests import state
@@ -111,16 +110,8 @@ async def _decide(context: RequestContext, pointer: Pointer, held: Held, command
 
     Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandAlreadyProcessed.
     """
-    now_ms, retention_ms = context.clock.now_ms(), context.settings.retention_ms
-    outcome = Outcome(
-        client_id=pointer.client_id,
-        schedule_key=pointer.schedule_key,
-        position=pointer.position,
-        state=EndState.CANCELLED,
-        at_ms=now_ms,
-        schedule=held.row.schedule if isinstance(held.row, Row) else None,
-        expires_at_s=outcome_expiry_s(due_ms=held.row.due_ms, end_ms=now_ms, retention_ms=retention_ms),
-    )
+    schedule = held.row.schedule if isinstance(held.row, Row) else None
+    outcome = state.new_outcome(context, pointer, EndState.CANCELLED, schedule=schedule)
     if command is not None:
         await command.check()
     note = command.change(due_ms=held.row.due_ms) if command is not None else None

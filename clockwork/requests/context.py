@@ -32,7 +32,7 @@ class AcceptanceClock:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """One node's."""
+    """The dependencies of the requests of one node."""
 
     store: ScheduleStore
     search: ScheduleSearch

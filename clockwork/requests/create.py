@@ -87,7 +87,7 @@ async def create_schedule(
 async def find_repeat(
     context: RequestContext, new: NewSchedule, deadline: RequestDeadline, *, command: CommandDedup | None = None
 ) -> Repeated | KeyTaken | None:
-    """The answer of `create_schedule` where it stores nothing; None: it would store.
+    """The result that `create_schedule` has if it stores nothing; None if it would store.
 
     Raises: Unavailable, CommandAlreadyProcessed.
     """
@@ -104,13 +104,14 @@ async def _result_or_replaceable(
     deadline: RequestDeadline,
     command: CommandDedup | None,
 ) -> CreateResult | Pointer | None:
-    """After a create found a pointer under its key: its result; or the pointer that it may replace; None if that is gone."""
+    """The result of a create that found a pointer under its key, or the pointer that the create may replace; None if
+    the pointer is gone."""
     found = await state.read_key(context, new.client_id, new.schedule_key, deadline)
     pointer, view = found.pointer, found.view
     if pointer is None or view is None:
         return pointer
     if mine is not None and pointer.position == mine.position:
-        return _accepted(context, view, mine, command)  # written by a try whose answer was lost
+        return _accepted(context, view, mine, command)  # the row was written by a try whose answer was lost
     if pointer.digest == new.digest:
         announce_pending(context, view)
         return Repeated(view)

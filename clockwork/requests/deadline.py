@@ -30,8 +30,8 @@ class RequestDeadline:
 
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
-        """Ends the block at the deadline, in the middle of a call if need be. Otherwise a store that does not answer would
-        be called again and again after the caller has given up.
+        """Ends the block at the deadline, even in the middle of a call. Otherwise a store that does not answer would be
+        called again and again after the caller has given up.
 
         Raises: Unavailable; a write under way may have happened.
         """

@@ -9,7 +9,7 @@ from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerForm
 from clockwork.requests.context import RequestContext
 
 PAUSE_S_MAX: Final = 0.05
-"""Before a note that another command has moved is read again."""
+"""Longest pause before a note that another command has moved is read again."""
 
 
 class CommandDedup:

@@ -79,8 +79,9 @@ class HoldAttempts:
         return Held(row, by)
 
     async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | Unseen | None:
-        """After a step that failed: the outcome, if the schedule at this position has one; its row, if nothing can be
-        promised (`in_flight`); if it has neither, the reason; None after a pause, for another try.
+        """The result after a step that failed: the outcome, if the schedule at this position has one; its row, if
+        nothing can be promised (`in_flight`); the reason, if it has neither; or None, after a pause, if the steps are
+        to be tried again.
 
         Raises: StoreUnavailable, Unavailable (the deadline has passed).
         """
@@ -131,7 +132,8 @@ async def _shard_and_owner(context: RequestContext, shard: ShardId) -> tuple[Sha
 
 
 def _free_until_ms(row: Row | BrokenRow, *, epoch: int) -> int:
-    """The row cannot have been read for firing since it was held, as long as the frontier is below this time.
+    """The time up to which the row is free: as long as the frontier is below it, the row cannot have been read for
+    firing since it was held.
 
     A `retry` is believed only from the present owner (x-retry-noepoch, x-any-epoch), and never for at_least_once, where a
     zombie may have sent the row already (x-alo-retry-cancel).

@@ -99,7 +99,7 @@ async def look_under_key(
         pointer.digest == new.digest and pointer.version >= imported.version
     )
     if not is_this:
-        # After the pointer: a key is used again only once the outcome of its schedule stands.
+        # Outcomes are read after the pointer, because a key is used again only once the outcome of its schedule stands.
         ended = await context.store.read_outcome(new.client_id, new.schedule_key, imported.position)
         is_this = ended is not None
     if not is_this:
@@ -126,7 +126,8 @@ def _row(context: RequestContext, imported: ImportedSchedule, replaces: Pointer 
 
 
 def _pointer(context: RequestContext, imported: ImportedSchedule, row: Row) -> Pointer:
-    # From now on, not from its acceptance: it may have been due for months, with its client paused.
+    # The expiry counts from now, not from the acceptance: the schedule may have been due for months, with its client
+    # paused.
     expires_at_s = pointer_expiry_s(
         due_ms=row.due_ms, at_ms=context.clock.now_ms(), retention_ms=context.settings.retention_ms
     )

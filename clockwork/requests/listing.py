@@ -169,7 +169,7 @@ async def _views(
         try:
             return await state.read_state(context, pointer.client_id, pointer.schedule_key, deadline)
         except Unreadable:
-            # A read of this key alone answers so; here the error would hide all other schedules.
+            # A read of this key alone would be answered with the error; in a list it would hide all other schedules.
             return None
 
     read = await gather_bounded(read_alone, alone, at_once=ALONE_AT_ONCE)

@@ -77,7 +77,7 @@ class _Client:
     counting: asyncio.Event | None = None
     """Set when the count under way has ended; None: there is none."""
     late: bool = False
-    """A create has waited for that count in vain, so no other one does."""
+    """A create has waited for that count in vain, so no other create waits for it."""
     counts: int = 0
     """Counts that have ended."""
 
@@ -89,7 +89,7 @@ class Room:
     limits: tuple[LimitState, ...] = ()
     """The limit as it stands after that; empty without a limit."""
     used: bool = True
-    """The schedule became pending. Also after an error that does not rule it out: the next count knows."""
+    """The schedule became pending. Also set after an error that leaves this open: the next count finds out."""
 
 
 @dataclass(kw_only=True, eq=False)

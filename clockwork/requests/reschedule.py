@@ -26,7 +26,6 @@ a schedule at most once.
 
 from dataclasses import dataclass, replace
 
-from clockwork.domain.position import due_ms_of
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -36,7 +35,6 @@ from clockwork.domain.schedule import (
     Row,
     Schedule,
     ScheduleKey,
-    outcome_expiry_s,
 )
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.requests import state
@@ -70,7 +68,7 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
-    """From one position to another; the same for every try, so that it is made once."""
+    """The change from one position to another. It is made once and is the same for every try."""
 
     old: Pointer
     new: Pointer
@@ -120,7 +118,8 @@ async def reschedule(
 
 
 async def _end_of(context: RequestContext, pointer: Pointer, deadline: RequestDeadline) -> Outcome:
-    """The outcome of a position that the key's pointer has left: there is one, as soon as it is applied."""
+    """The outcome of a position that the key's pointer has left. There is one, though its write may not be applied
+    yet."""
     while (end := await state.outcome_at(context, pointer)) is None:
         await deadline.pause(state.BEING_CHANGED)
     return end
@@ -135,7 +134,7 @@ async def _prepare(
     wanted = wish.change(row.schedule)
     unchanged = wanted == row.schedule
     if not wish.condition.holds(pointer.version):
-        # Taken for the work of this same request only if no other request can have come in between.
+        # An equal schedule counts as the work of this same request only if no other request can have come in between.
         done_before = unchanged and wish.condition.held_before(pointer.version)
         if not done_before:
             return VersionDiffers(state.pending_view(pointer, row))
@@ -192,26 +191,16 @@ async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -
 
     Raises: ConditionFailed, TransactionConflict (nothing was written), StoreUnavailable, CommandAlreadyProcessed.
     """
-    old, now_ms, retention_ms = move.old, context.clock.now_ms(), context.settings.retention_ms
-    superseded = Outcome(
-        client_id=old.client_id,
-        schedule_key=old.schedule_key,
-        position=old.position,
-        state=EndState.SUPERSEDED,
-        at_ms=now_ms,
-        schedule=None,
-        moved_to=move.new.position,
-        expires_at_s=outcome_expiry_s(due_ms=due_ms_of(old.position), end_ms=now_ms, retention_ms=retention_ms),
-    )
+    superseded = state.new_outcome(context, move.old, EndState.SUPERSEDED, moved_to=move.new.position)
     if wish.command is not None:
         await wish.command.check()
     await context.store.reschedule(
-        old.row_name,
+        move.old.row_name,
         superseded,
         hold=held.by,
         row=move.row,
         pointer=move.new,
-        replaces=old,
+        replaces=move.old,
         note=wish.command.change(due_ms=move.row.due_ms) if wish.command is not None else None,
     )
     return superseded
@@ -220,7 +209,8 @@ async def _decide(context: RequestContext, move: Move, held: Held, wish: Wish) -
 def _result(
     context: RequestContext, pointer: Pointer, move: Move | None, present: Row | BrokenRow | Outcome, wish: Wish
 ) -> Changed | Refused | None:
-    """None: another request moved it, so the next round reads where it stands now."""
+    """The result of the request; None if another request moved the schedule, so that the next round reads its present
+    position."""
     if not isinstance(present, Outcome):
         return Refused(Reason.IN_FLIGHT, state.pending_view(pointer, present))
     if present.state is not EndState.SUPERSEDED:

@@ -129,8 +129,8 @@ Declined = KeyTaken | VersionDiffers | NotFound | Refused
 """Results of a request that was understood and could not be carried out."""
 
 Change = Callable[[Schedule], Schedule]
-"""From a pending schedule to the wanted one; key, version and ids stay. Pure, so that it can be applied again after another
-request has changed the schedule. Raises: InvalidInput."""
+"""A function from a pending schedule to the wanted one; key, version and ids stay. Pure, so that it can be applied
+again after another request has changed the schedule. Raises: InvalidInput."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

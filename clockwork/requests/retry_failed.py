@@ -52,7 +52,7 @@ class _Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Retry:
-    """From the failed schedule to the pending one; the same for every try, so that it is made once."""
+    """The change from the failed schedule to the pending one. It is made once and is the same for every try."""
 
     old: Pointer
     new: Pointer
@@ -96,8 +96,8 @@ async def retry_failed(
 
 
 async def _was_done(context: RequestContext, retry: _Retry, pointer: Pointer) -> bool:
-    """True if a try whose answer was lost wrote the schedule that stands there, or stood there since. Another write then
-    would retry twice with one request."""
+    """True if a try of this request, whose answer was lost, has written the schedule that stands there or stood there
+    since. Then another write would retry the schedule twice for one request."""
     if pointer.position in (retry.old.position, retry.new.position):
         return pointer.position == retry.new.position
     return await state.outcome_at(context, retry.new) is not None

@@ -57,8 +57,8 @@ from clockwork.requests.retry_failed import retry_failed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestService:
-    """One node's. Every method raises: Forbidden, Unavailable (a write may have happened: the same request again settles
-    it), Unreadable; and with a `command`: CommandAlreadyProcessed."""
+    """The requests of one node. Every method raises: Forbidden, Unavailable (a write may have happened: the same
+    request again settles it), Unreadable; and with a `command`: CommandAlreadyProcessed."""
 
     context: RequestContext
     rate_limits: CreateLimits = NO_LIMITS
@@ -131,7 +131,7 @@ class RequestService:
         return await self.state_of(client_id, schedule_key)
 
     async def state_of(self, client_id: ClientId, schedule_key: ScheduleKey) -> ScheduleView | None:
-        """The same, for callers that check the rights themselves."""
+        """The present state of a key, as `find` returns it, for callers that check the rights themselves."""
         async with self.context.deadline() as deadline:
             return await state.read_state(self.context, client_id, schedule_key, deadline)
 
@@ -169,7 +169,8 @@ class RequestService:
         authorize(principal, Right.CREATE, client_id)
 
         def covered(schedule: Schedule) -> Schedule:
-            # Also where the topic stays as it is: the record would be this principal's.
+            # The right for the topic is checked even if the change keeps it: the record is then sent for this
+            # principal.
             changed = change(schedule)
             authorize(principal, Right.CREATE, client_id, changed.topic)
             return changed
@@ -375,7 +376,8 @@ class RequestService:
             )
 
     async def _known_repeat(self, principal: Principal, new: NewSchedule) -> Repeated | KeyTaken | None:
-        """The result of a create that stores nothing; None: it would store, or its create finds out."""
+        """The result of a create that stores nothing; None if it would store, or if only the create itself can find
+        out."""
         try:
             authorize(principal, Right.CREATE, new.client_id, new.topic)
             async with self.context.deadline() as deadline:
@@ -404,7 +406,7 @@ def _content_of(item: ImportedSchedule | InvalidInput) -> NewSchedule | InvalidI
 
 
 def _lane(item: NewSchedule | InvalidInput, *, due_by_ms: int) -> Hashable | None:
-    """The lane in which an item of a batch is stored in its turn; None: it needs none."""
+    """The lane in which an item of a batch waits for its turn; None if it needs no turn."""
     if isinstance(item, InvalidInput) or item.due_ms > due_by_ms:
         return None
     return item.topic, item.ordering_key

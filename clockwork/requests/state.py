@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from clockwork.domain.position import accepted_ms_of, due_ms_of
+from clockwork.domain.position import Position, accepted_ms_of, due_ms_of
 from clockwork.domain.schedule import (
     POINTER_MARGIN_MS,
     UNREADABLE,
@@ -37,7 +37,7 @@ from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.results import Reason, Refused, ScheduleView, Status
 
 BEING_CHANGED: Final = "the schedule is being changed by another request"
-"""Why a request waits that found neither row nor outcome."""
+"""The reason for which a request waits that has found neither row nor outcome."""
 CLOCKS_MS: Final = 60_000
 """Retention counts as over this much before its end where no outcome is found: clocks of nodes and of the store differ by
 some seconds, and an outcome that has just been deleted was no unreadable row."""
@@ -131,7 +131,7 @@ async def decide_unseen(context: RequestContext, pointer: Pointer) -> Outcome | 
     moved = key.pointer is None or (key.pointer.version, key.pointer.position) != (pointer.version, pointer.position)
     if moved or key.row_there:
         return Unseen.BEING_CHANGED
-    # From here on the clock decides, and one that is wrong would decide wrongly.
+    # From here on the clock decides, so it must be trusted.
     context.check_clock()
     if key.outcome is not None or retention_over(context, pointer):
         return Unseen.RETENTION_OVER
@@ -141,23 +141,37 @@ async def decide_unseen(context: RequestContext, pointer: Pointer) -> Outcome | 
 async def _end_as_unreadable(context: RequestContext, pointer: Pointer) -> Outcome | Unseen:
     """Writes the outcome of a row that was deleted without one: no outcome can have expired yet, so its owner found it
     unreadable, with a key that could not be read either (docs/design.md, 5.6)."""
-    now_ms, retention_ms = context.clock.now_ms(), context.settings.retention_ms
-    outcome = Outcome(
-        client_id=pointer.client_id,
-        schedule_key=pointer.schedule_key,
-        position=pointer.position,
-        state=EndState.FAILED,
-        at_ms=now_ms,
-        schedule=None,
-        failure=Failure(reason=UNREADABLE, attempts=0),
-        expires_at_s=outcome_expiry_s(due_ms=due_ms_of(pointer.position), end_ms=now_ms, retention_ms=retention_ms),
-    )
+    outcome = new_outcome(context, pointer, EndState.FAILED, failure=Failure(reason=UNREADABLE, attempts=0))
     try:
         await context.store.put_unreadable_outcome(pointer, outcome)
     except (ConditionFailed, TransactionConflict):
         # Another reader was faster, or the key has moved since.
         return Unseen.BEING_CHANGED
     return outcome
+
+
+def new_outcome(
+    context: RequestContext,
+    pointer: Pointer,
+    end: EndState,
+    *,
+    schedule: Schedule | None = None,
+    failure: Failure | None = None,
+    moved_to: Position | None = None,
+) -> Outcome:
+    """The outcome of the schedule at the pointer's position, if a request ends it now."""
+    now_ms, retention_ms = context.clock.now_ms(), context.settings.retention_ms
+    return Outcome(
+        client_id=pointer.client_id,
+        schedule_key=pointer.schedule_key,
+        position=pointer.position,
+        state=end,
+        at_ms=now_ms,
+        schedule=schedule,
+        failure=failure,
+        moved_to=moved_to,
+        expires_at_s=outcome_expiry_s(due_ms=due_ms_of(pointer.position), end_ms=now_ms, retention_ms=retention_ms),
+    )
 
 
 def retention_over(context: RequestContext, pointer: Pointer) -> bool:

@@ -30,7 +30,7 @@ _LEVELS_MAX: Final = 200
 """Levels that are kept of a text that is nested more deeply than the interpreter can read."""
 _BRACKET_OR_STRING: Final = re.compile(r'[\[\]{}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _DEEP_PART: Final = "9" * 99
-"""Stands for what is nested too deeply; no reader takes it as a number."""
+"""Stands for a part that is nested too deeply; no reader takes it as a number."""
 ON_LOOP_BYTES_MAX: Final = 32 * 1024
 """A body up to this size is parsed on the event loop: 20 ms at worst, 1 ms usually."""
 

@@ -180,7 +180,7 @@ def unavailable(detail: str, *, retry_after_s: int = 1, more: Mapping[str, Any] 
 
 
 def internal(error_id: str) -> Problem:
-    """Without a detail of the mistake: that is in the log, under this id."""
+    """The problem for a defect. It has no details of the mistake: those are in the log, under this id."""
     return Problem(
         status=HTTPStatus.INTERNAL_SERVER_ERROR,
         kind="internal",

@@ -50,8 +50,9 @@ class MicroBatcher(Generic[_Member, _Result]):
     async def submit(
         self, member: _Member, *, size: int = 1, size_bytes: int = 0, key: Hashable = None
     ) -> _Result | None:
-        """Joins the open batch, or opens one and sends it; returns the result of the call. None: the call was not made, or
-        nothing is known of it, because its sender was cancelled or failed. No two members of one `key` are in a batch.
+        """Joins the open batch, or opens one and sends it. Returns the result of the call; None if its sender was
+        cancelled or failed: the call was not made, or nothing is known of it. No two members with one `key` are in a
+        batch.
 
         Raises: the errors of `send`, for the sender alone.
         """

@@ -7,12 +7,26 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 KEEPER = Path(__file__).with_name("keeper.py")
 STOP_SECONDS_MAX = 10.0
 LOG_END_LINES = 8
 LOG_END_BYTES_MAX = 64 * 1024
+
+
+class Keeper(Protocol):
+    """The process that keeps a command, and ends with its exit code; or the end of one command of several that it keeps."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int:
+        """The exit code, once it has ended."""
+        ...
 
 
 class Child:
@@ -24,7 +38,8 @@ class Child:
     Signals to a command that has ended are dropped: `code` and `wait` tell of its end.
     """
 
-    def __init__(self, keeper: asyncio.subprocess.Process, pipe: int) -> None:
+    def __init__(self, keeper: Keeper, pipe: int) -> None:
+        """`pipe`: its writing end, by which the keeper gets the signals for the command."""
         self._keeper = keeper
         self._pipe = pipe
 

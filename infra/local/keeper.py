@@ -27,13 +27,27 @@ import sys
 import threading
 from collections.abc import Callable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Command(Protocol):
+        """A running command, which is a child of this process."""
+
+        @property
+        def pid(self) -> int: ...
+
+        def send_signal(self, sig: int) -> None:
+            """Sends a signal; does nothing once the command has ended."""
+
+
 SIGNAL_NAME_BYTES_MAX = 64
 PR_SET_PDEATHSIG = 1
 
 
-def _dying_with_keeper() -> Callable[[], object]:
-    """A function for the command's process that asks the kernel to kill it should the keeper itself be killed. Only Linux
-    can do it.
+def dying_with_parent() -> Callable[[], object]:
+    """A function for a child of this process that asks the kernel to kill it should this process itself be killed. Only
+    Linux can do it.
 
     Sound here and not in the parent: the keeper forks from its only thread, before it starts another.
     """
@@ -44,7 +58,7 @@ def _dying_with_keeper() -> Callable[[], object]:
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _send(command: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def send(command: "Command", number: signal.Signals) -> None:
     """Signals the command; to stop, go on and die also its children: a server of several processes is frozen, or dead as
     after a power cut, only with all of them."""
     if number not in (signal.SIGSTOP, signal.SIGCONT, signal.SIGKILL):
@@ -82,9 +96,9 @@ def _relay(command: subprocess.Popen[bytes], scratch: str, abandoned: threading.
     while chunk := os.read(0, SIGNAL_NAME_BYTES_MAX):
         *names, buffered = (buffered + chunk).split(b"\n")
         for name in names:
-            _send(command, signal.Signals[name.decode()])
+            send(command, signal.Signals[name.decode()])
     abandoned.set()
-    _send(command, signal.SIGKILL)
+    send(command, signal.SIGKILL)
     command.wait()
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -100,7 +114,7 @@ def main(scratch: str, user: str, argv: list[str]) -> None:
         group=number,
         extra_groups=None if number is None else [],
         # It runs after the change of the user, which takes such a request back.
-        preexec_fn=_dying_with_keeper() if sys.platform == "linux" else None,
+        preexec_fn=dying_with_parent() if sys.platform == "linux" else None,
     )
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A signal to the keeper is meant for the command.

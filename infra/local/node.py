@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Protocol, Self
 
 import aiohttp
 
@@ -42,12 +42,21 @@ def node_environment(
     return {"KAFKA_BROKERS": kafka_brokers, "CLOCKWORK_HTTP_PORT": str(http_port), **store, **(more or {})}
 
 
+class Launch(Protocol):
+    """Starts a command, with its output appended to the log and this environment alone."""
+
+    async def __call__(
+        self, command: list[str], *, log_path: Path | None, cwd: Path, env: Mapping[str, str] | None
+    ) -> Child: ...
+
+
 class NodeProcess:
     """`python -m clockwork` with these settings; it ends with this process, however that ends.
 
     As a block: started at the beginning, ended by SIGTERM at the end. Without a log path its lines go to this process's
     standard error. `module` runs in the place of `clockwork`, with the same arguments (tests give a node a wrong clock so).
     `checkout`: another worktree, whose code runs in the place of this one's, on this one's Python packages.
+    `launch` starts the command (tests have a quicker way).
     """
 
     def __init__(
@@ -58,12 +67,14 @@ class NodeProcess:
         log_path: Path | None = None,
         module: str = "clockwork",
         checkout: Path | None = None,
+        launch: Launch = Child.start,
     ) -> None:
         self._environment = dict(environment)
         self._role = role
         self._log_path = log_path
         self._module = module
         self._checkout = checkout
+        self._launch = launch
         self._child: Child | None = None
 
     @property
@@ -80,7 +91,7 @@ class NodeProcess:
         if self._checkout is not None:
             # Before the editable install of this one; with `-m` the working folder comes first, too.
             inherited["PYTHONPATH"] = str(self._checkout)
-        self._child = await Child.start(
+        self._child = await self._launch(
             [sys.executable, "-m", self._module, "--role", self._role],
             log_path=self._log_path,
             cwd=self._checkout or REPOSITORY,

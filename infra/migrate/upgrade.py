@@ -23,7 +23,7 @@ from clockwork.clock import ClockGuard, SystemClock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.ownership import ShardState
-from clockwork.domain.position import POINTER_POSITION, due_ms_of, text_of
+from clockwork.domain.position import POINTER_POSITION, due_ms_of
 from clockwork.domain.schedule import Pointer, pointer_expiry_s
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import CannotStart, ClockworkError, ConditionFailed, Unreadable
@@ -37,6 +37,7 @@ from clockwork.stores.dynamodb.attributes import Item, number
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.errors import Refused
 from clockwork.stores.dynamodb.store import DynamoScheduleStore
+from clockwork.stores.dynamodb.transactions import expiry_update
 from infra.migrate.old_kafka import open_old_kafka
 
 OLD_FORMAT: Final = 1
@@ -188,15 +189,7 @@ async def _push_expiry(client: DynamoClient, pointer: Pointer, *, retention_ms: 
     try:
         await client.call(
             "update_item",
-            TableName=client.settings.keys_table,
-            Key=codec.pointer_key(pointer.client_id, pointer.schedule_key),
-            UpdateExpression="SET #expires = :expires",
-            ConditionExpression="#current = :current AND #expires < :expires",
-            ExpressionAttributeNames={"#expires": "expiresAt", "#current": "current"},
-            ExpressionAttributeValues={
-                ":expires": number(expires_at_s),
-                ":current": {"N": text_of(pointer.position)},
-            },
+            **expiry_update(client.settings, pointer.row_name, expires_at_s=expires_at_s),
         )
     except Refused:
         return  # gone by now, or it lives long enough

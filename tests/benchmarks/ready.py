@@ -12,6 +12,7 @@ from infra.local.child import log_end
 from infra.local.node import REPOSITORY, Store
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.world import Bench
+from tests.support.processes import wait_or_kill
 
 READY: Final = b"Clockwork is ready"
 READY_S_MAX: Final = 300.0
@@ -52,9 +53,4 @@ async def _until_ready(store: Store, log_path: Path) -> float:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
-        try:
-            async with asyncio.timeout(END_S_MAX):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await wait_or_kill(process, within_s=END_S_MAX)

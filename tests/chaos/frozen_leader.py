@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
+from infra.local.child import Child
+from infra.local.node import Launch
 from tests.chaos.brokers import SECOND, second_broker, topic_led_by
 from tests.support.load import Load
 from tests.support.nodes import Cluster, now_ms, opened_cluster
@@ -56,9 +58,12 @@ class Result:
         )
 
 
-async def freeze(folder: Path, *, replicas: Sequence[int] = (SECOND,)) -> Result:
+async def freeze(folder: Path, *, replicas: Sequence[int] = (SECOND,), launch: Launch = Child.start) -> Result:
     """One run; logs go to the folder. `replicas`: the brokers of the topic that is frozen, its leader first."""
-    async with LocalServices(log_dir=folder) as services, opened_cluster(services, folder) as cluster:
+    async with (
+        LocalServices(log_dir=folder) as services,
+        opened_cluster(services, folder, launch=launch) as cluster,
+    ):
         first = await topic_led_by(services, f"for-{cluster.name}-first", 1)
         node = await cluster.start()
         load = Load(cluster, [first], per_second=PER_SECOND, cancel_share=0.0)

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from infra.local import LocalServices
+from infra.local.child import Child
+from infra.local.node import Launch
 from infra.local.ports import free_port
 from tests.support.kafka_proxy import END_TXN, INIT_PRODUCER_ID, Fate, KafkaProxy
 from tests.support.load import Load
@@ -82,7 +84,7 @@ class Result:
         return f"{self.schedules} schedules, commits lost: {lost}; {self.unknown:.0f} unknown to the node"
 
 
-async def lose_commits(folder: Path, *, drops: int, seed: int = 1) -> Result:
+async def lose_commits(folder: Path, *, drops: int, seed: int = 1, launch: Launch = Child.start) -> Result:
     """One run; logs go to the folder."""
     kafka_port = free_port()
     proxy = KafkaProxy(f"127.0.0.1:{kafka_port}", seed=seed)
@@ -91,7 +93,7 @@ async def lose_commits(folder: Path, *, drops: int, seed: int = 1) -> Result:
     try:
         async with (
             LocalServices(log_dir=folder, kafka_port=kafka_port, kafka_settings=proxy.advertised) as services,
-            opened_cluster(services, folder) as cluster,
+            opened_cluster(services, folder, launch=launch) as cluster,
         ):
             topics = (await cluster.topic(), await cluster.topic())
             node = await cluster.start(module="tests.chaos.hasty_node")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.local.node import Store
+from infra.local.child import Child
+from infra.local.node import Launch, Store
 from tests.chaos import figures, takeovers
 from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
@@ -45,12 +46,18 @@ class Result:
 
 
 async def chaos(
-    folder: Path, *, seed: int, seconds: float, per_second: float = PER_SECOND, store: Store = "dynamodb"
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    per_second: float = PER_SECOND,
+    store: Store = "dynamodb",
+    launch: Launch = Child.start,
 ) -> Result:
     """One run: load, disturbances, healing, judgement. Logs go to the folder."""
     plan = draw_plan(seed, seconds=seconds, session_timeout_ms=SESSION_TIMEOUT_MS)
     deeds, history = Deeds(), History()
-    async with opened_world(folder, store=store) as world:
+    async with opened_world(folder, store=store, launch=launch) as world:
         await world.heal()
         workload = Workload(world, history, seed=seed, per_second=per_second)
         try:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.node import Launch
 from tests.chaos.lost_commits import LOST, lose_commits
-from tests.support.node_fixtures import tell
+from tests.support.node_fixtures import launch, tell
 
-__all__ = ["tell"]
+__all__ = ["launch", "tell"]
 
 DROPS: int = 12
 
@@ -17,10 +18,10 @@ DROPS: int = 12
 @pytest.mark.real
 @pytest.mark.timeout(300)
 async def test_commits_whose_answers_are_lost_are_neither_forgotten_nor_repeated(
-    tmp_path: Path, tell: Callable[[str], None]
+    tmp_path: Path, launch: Launch, tell: Callable[[str], None]
 ) -> None:
     # Services of its own: all that is sent to this broker goes through the proxy.
-    result = await lose_commits(tmp_path, drops=DROPS)
+    result = await lose_commits(tmp_path, drops=DROPS, launch=launch)
     tell(result.text())
     assert result.lost.keys() == set(LOST), "each way was met"
     assert result.unknown > 0

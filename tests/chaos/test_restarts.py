@@ -6,20 +6,21 @@ from pathlib import Path
 import pytest
 
 from infra.local import LocalServices
+from infra.local.node import Launch
 from tests.chaos.restarts import SETTINGS, leave, restarts
-from tests.support.node_fixtures import tell
+from tests.support.node_fixtures import launch, tell
 from tests.support.nodes import opened_cluster
 
-__all__ = ["tell"]
+__all__ = ["launch", "tell"]
 
 
 @pytest.mark.processes
 @pytest.mark.real
 async def test_a_rolling_restart_of_static_members_moves_no_shard_and_a_leave_hands_over(
-    services: LocalServices, tmp_path: Path, tell: Callable[[str], None]
+    services: LocalServices, tmp_path: Path, launch: Launch, tell: Callable[[str], None]
 ) -> None:
     # How late anything was is shown, and not asserted: a machine that pauses is late without a defect.
-    async with opened_cluster(services, tmp_path, SETTINGS) as cluster:
+    async with opened_cluster(services, tmp_path, SETTINGS, launch=launch) as cluster:
         report = await restarts(cluster)
         assert (await leave(cluster, report.removed.name)).code == 0, "to leave again changes nothing"
         nameless = await leave(cluster, None)

@@ -6,11 +6,11 @@ import pytest
 
 from tests.chaos.dying_node import COMMIT, DIES, STEPS
 from tests.support.load import Load
-from tests.support.node_fixtures import cluster, kind, tell
+from tests.support.node_fixtures import cluster, kind, launch, tell
 from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, soon_ms
 from tests.support.under_load import audit
 
-__all__ = ["cluster", "kind", "tell"]
+__all__ = ["cluster", "kind", "launch", "tell"]
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
 

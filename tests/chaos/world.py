@@ -11,7 +11,8 @@ from uuid import uuid4
 import aiohttp
 
 from infra.local import LocalServices
-from infra.local.node import Store
+from infra.local.child import Child
+from infra.local.node import Launch, Store
 from tests.chaos.plan import NODES, SKEW_SEEN_MS
 from tests.chaos.skewed_node import JUMP_AFTER, JUMPED, OFFSET
 from tests.support.client import NO_ANSWER
@@ -184,7 +185,9 @@ class World:
 
 
 @asynccontextmanager
-async def opened_world(folder: Path, *, store: Store = "dynamodb") -> AsyncIterator[World]:
+async def opened_world(
+    folder: Path, *, store: Store = "dynamodb", launch: Launch = Child.start
+) -> AsyncIterator[World]:
     """For the length of a block; at its end everything is killed. Logs stay in the folder."""
     name = f"chaos-{uuid4().hex[:6]}"
     settings = {
@@ -210,7 +213,15 @@ async def opened_world(folder: Path, *, store: Store = "dynamodb") -> AsyncItera
         LocalServices(log_dir=folder, dynamodb=store == "dynamodb", postgres=store == "postgresql") as services,
         aiohttp.ClientSession(connector=connector) as session,
     ):
-        cluster = Cluster(services=services, session=session, folder=folder, name=name, store=store, settings=settings)
+        cluster = Cluster(
+            services=services,
+            session=session,
+            folder=folder,
+            name=name,
+            store=store,
+            settings=settings,
+            launch=launch,
+        )
         limit = {"max.message.bytes": str(RECORD_BYTES_MAX)}
         topics = tuple([await cluster.topic(config=limit) for _ in range(TOPICS)])
         world = World(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
-from clockwork.domain.position import LAST, Position, first_at
+from clockwork.domain.position import LAST, Position, first_at, text_of
 from clockwork.domain.schedule import ClientId, EndState, Pointer, RequestId, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
@@ -146,7 +146,7 @@ async def test_what_cannot_be_read_is_left_out_and_hides_nothing_else(dynamo_sto
     await put(dynamo_store, [damaged, whole])
     await dynamo_store.finish(damaged.shard, [end(damaged), end(whole)])
     await until_listed(search, sorted([pointer(damaged), pointer(whole)], key=lambda p: p.position))
-    for at in ("0", f"{damaged.position // 10**24}.{damaged.position % 10**24:024d}"):
+    for at in ("0", text_of(damaged.position)):
         await dynamo_store.client.call(
             "update_item",
             TableName=dynamo_store.client.settings.keys_table,

@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import pytest
-from pydantic import SecretStr
 
 from clockwork.domain.ownership import ShardClaim, ShardState
 from clockwork.domain.schedule import EndState, Row
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.store import PostgresScheduleStore
+from tests.contract.postgres_connections import store_through
 from tests.contract.postgres_writes import MINE, WRITES, make_scene
-from tests.contract.store_fixtures import connected_once, new_incarnation, postgres_store_on
+from tests.contract.store_fixtures import new_incarnation
 from tests.support.builders import SHARD, outcome, pointer, row
 from tests.support.proxy import Proxy
 
@@ -70,8 +69,7 @@ class DelayingProxy(Proxy):
 
 @pytest.fixture
 async def proxy(postgres_url: str) -> AsyncIterator[DelayingProxy]:
-    parts = urlsplit(postgres_url)
-    proxy = DelayingProxy(f"{parts.hostname}:{parts.port}")
+    proxy = DelayingProxy(postgres_url)
     await proxy.open()
     yield proxy
     proxy.forget()
@@ -81,11 +79,7 @@ async def proxy(postgres_url: str) -> AsyncIterator[DelayingProxy]:
 @pytest.fixture
 async def slow_store(proxy: DelayingProxy, postgres_settings: PostgresSettings) -> AsyncIterator[PostgresScheduleStore]:
     """A store with one connection, through the proxy."""
-    assert postgres_settings.url is not None
-    parts = urlsplit(postgres_settings.url.get_secret_value())
-    url = f"postgresql://{parts.username}@{proxy.address}{parts.path}"
-    async with postgres_store_on(replace(postgres_settings, url=SecretStr(url), pool=1)) as store:
-        await connected_once(store)
+    async with store_through(proxy, postgres_settings) as store:
         yield store
 
 

@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import pytest
-from pydantic import SecretStr
 
 from clockwork.clock import SystemClock
 from clockwork.domain.pauses import NOTHING_PAUSED, PauseKind
+from clockwork.domain.position import text_of
 from clockwork.domain.schedule import EndState, RequestId, Row
 from clockwork.errors import ConditionFailed, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.ports.telemetry import NoTelemetry
@@ -21,11 +20,11 @@ from clockwork.stores.postgres.client import connect
 from clockwork.stores.postgres.opening import open_postgres
 from clockwork.stores.postgres.pauses import PostgresPauses
 from clockwork.stores.postgres.store import PostgresScheduleStore
+from tests.contract.postgres_connections import store_through, with_url
 from tests.contract.postgres_writes import MINE, RETRY, WRITES, make_scene
 from tests.contract.store_fixtures import (
     POSTGRES_LIMITS,
     SHARDS,
-    connected_once,
     execute,
     locked,
     new_incarnation,
@@ -62,8 +61,7 @@ class LossyProxy(Proxy):
 
 @pytest.fixture
 async def proxy(postgres_url: str) -> AsyncIterator[LossyProxy]:
-    parts = urlsplit(postgres_url)
-    proxy = LossyProxy(f"{parts.hostname}:{parts.port}")
+    proxy = LossyProxy(postgres_url)
     await proxy.open()
     yield proxy
     await proxy.close()
@@ -72,11 +70,7 @@ async def proxy(postgres_url: str) -> AsyncIterator[LossyProxy]:
 @pytest.fixture
 async def lossy_store(proxy: LossyProxy, postgres_settings: PostgresSettings) -> AsyncIterator[PostgresScheduleStore]:
     """A store with one connection, through the proxy."""
-    assert postgres_settings.url is not None
-    parts = urlsplit(postgres_settings.url.get_secret_value())
-    url = f"postgresql://{parts.username}@{proxy.address}{parts.path}"
-    async with postgres_store_on(replace(postgres_settings, url=SecretStr(url), pool=1)) as store:
-        await connected_once(store)
+    async with store_through(proxy, postgres_settings) as store:
         yield store
 
 
@@ -165,7 +159,9 @@ async def test_a_lock_in_the_way_is_a_conflict_of_its_own_member_and_of_no_other
         await store.create(old, pointer(old), replaces=None)
         await store.create(others[0], pointer(others[0]), replaces=None)
         over = [row(replace(each.schedule, version=2)) for each in (old, others[0])]
-        async with locked(postgres_settings, f"UPDATE pointers SET digest = digest WHERE position = {spelled(old)}"):
+        async with locked(
+            postgres_settings, f"UPDATE pointers SET digest = digest WHERE position = {text_of(old.position)}"
+        ):
             told = await asyncio.gather(
                 *(
                     store.create(to, pointer(to), replaces=pointer(was))
@@ -180,17 +176,15 @@ async def test_a_lock_in_the_way_is_a_conflict_of_its_own_member_and_of_no_other
                 await store.discard(pointer(old), at_ms=1)
 
 
-def spelled(of: Row) -> str:
-    return f"{of.position // 10**24}.{of.position % 10**24:024d}"
-
-
 async def test_a_caller_who_leaves_is_not_answered_and_the_statement_goes_on(
     postgres_settings: PostgresSettings, postgres_store: PostgresScheduleStore
 ) -> None:
     created = row()
     await postgres_store.create(created, pointer(created), replaces=None)
     async with postgres_store_on(postgres_settings, limits=HASTY) as store:
-        async with locked(postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {spelled(created)}"):
+        async with locked(
+            postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {text_of(created.position)}"
+        ):
             with pytest.raises(StoreUnavailable) as caught:
                 await store.set_retry(created.name, RETRY, drop_hold=True)
             assert caught.value.outcome_unknown
@@ -211,7 +205,9 @@ async def test_a_call_that_no_connection_was_free_for_is_known_not_to_be_sent(
     await postgres_store.create(created, pointer(created), replaces=None)
     await postgres_store.create(other, pointer(other), replaces=None)
     async with postgres_store_on(replace(postgres_settings, pool=1), limits=HASTY) as store:
-        async with locked(postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {spelled(created)}"):
+        async with locked(
+            postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {text_of(created.position)}"
+        ):
             with pytest.raises(StoreUnavailable):
                 await store.drop_hold(created.name)
             with pytest.raises(StoreUnavailable) as caught:
@@ -230,7 +226,7 @@ async def test_a_statement_over_its_own_time_limit_has_written_nothing(
     limits = replace(POSTGRES_LIMITS, statement_timeout_ms=200, attempts_max=1)
     async with (
         postgres_store_on(postgres_settings, limits=limits) as store,
-        locked(postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {spelled(created)}"),
+        locked(postgres_settings, f"UPDATE rows SET hold = 'x' WHERE position = {text_of(created.position)}"),
     ):
         with pytest.raises(StoreUnavailable) as caught:
             await store.set_retry(created.name, RETRY, drop_hold=False)
@@ -295,16 +291,14 @@ async def test_a_commit_that_waits_for_a_standby_is_unknown_unseen_and_not_cance
     assert await postgres_store.read_row(created.name) == created
 
 
-@pytest.mark.parametrize("options", ["", "?client_min_messages=error"], ids=["", "of a user who is sent no warnings"])
+@pytest.mark.parametrize("options", ["", "client_min_messages=error"], ids=["", "of a user who is sent no warnings"])
 async def test_a_write_whose_wait_for_the_standby_was_cancelled_is_unknown_and_not_vouched_for(
     postgres_settings: PostgresSettings, options: str
 ) -> None:
     # The session answers `INSERT 0 1`, and a warning before it.
     created = row()
-    assert postgres_settings.url is not None
-    url = postgres_settings.url.get_secret_value() + options
     limits = replace(POSTGRES_LIMITS, attempts_max=1)
-    async with postgres_store_on(replace(postgres_settings, url=SecretStr(url)), limits=limits) as store:
+    async with postgres_store_on(with_url(postgres_settings, options=options), limits=limits) as store:
         await store.read_shard(SHARD)  # connected
         async with asyncio.TaskGroup() as group:
             async with standby_is_away(postgres_settings):

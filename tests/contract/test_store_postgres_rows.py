@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from clockwork.domain.position import text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import BrokenRow, EndState, OnLate, RequestId, Row
 from clockwork.domain.sharding import ShardId
@@ -72,7 +73,7 @@ async def test_a_damaged_row_is_a_broken_row_and_hides_no_other(
 ) -> None:
     sound, damaged, last = [await stored(postgres_store) for _ in range(3)]
     await execute(
-        postgres_settings, f"UPDATE rows SET {column} = {DAMAGES[column]} WHERE position = {spelled(damaged)}"
+        postgres_settings, f"UPDATE rows SET {column} = {DAMAGES[column]} WHERE position = {text_of(damaged.position)}"
     )
 
     page = await postgres_store.read_page(SHARD, after=None, rows_max=10)
@@ -98,10 +99,6 @@ async def test_a_damaged_row_is_a_broken_row_and_hides_no_other(
 
 
 MINE: Final = RequestId("mine")
-
-
-def spelled(of: Row) -> str:
-    return f"{of.position // 10**24}.{of.position % 10**24:024d}"
 
 
 async def test_what_a_newer_version_wrote_is_left_as_it_is(
@@ -256,7 +253,7 @@ async def test_a_search_for_what_has_expired_begins_where_the_last_one_ended_and
     await maintenance.once(whole=False)
 
     left = "SELECT position FROM outcomes"
-    assert [found[0] for found in await execute(postgres_settings, left)] == [Decimal(spelled(long_ago))]
+    assert [found[0] for found in await execute(postgres_settings, left)] == [Decimal(text_of(long_ago.position))]
     await maintenance.once()
     assert await execute(postgres_settings, left) == []
 

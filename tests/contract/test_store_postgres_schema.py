@@ -10,6 +10,7 @@ import pytest
 from clockwork.errors import CannotStart
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.schema import Migration, PostgresSchema, known_migrations, lock_number
+from tests.contract.postgres_connections import limited_role
 from tests.contract.store_fixtures import SHARDS, execute, new_schema
 from tests.support.waiting import until
 
@@ -121,43 +122,23 @@ async def test_a_lost_shard_or_cluster_is_refused_and_never_made_again(settings:
 
 async def test_each_right_that_is_missing_is_named(settings: PostgresSettings) -> None:
     await schema(settings).init()
-    role = settings.schema.replace("test", "role")
     s = settings.schema
-    try:
-        await execute(
-            settings,
-            f"CREATE ROLE {role} LOGIN",
-            f"GRANT USAGE ON SCHEMA {s} TO {role}",
-            f"GRANT ALL ON ALL TABLES IN SCHEMA {s} TO {role}",
-            f"REVOKE DELETE ON {s}.rows FROM {role}",
-        )
-        limited = replace(settings, user=role)
+    async with limited_role(settings) as limited:
+        await execute(settings, f"REVOKE DELETE ON {s}.rows FROM {limited.user}")
         (problem,) = (await schema(limited).check()).problems
         assert problem.endswith(f"DELETE on {s}.rows")
-        await execute(settings, f"GRANT DELETE ON {s}.rows TO {role}")
+        await execute(settings, f"GRANT DELETE ON {s}.rows TO {limited.user}")
         assert (await schema(limited).check()).problems == ()
-        await execute(settings, f"REVOKE USAGE ON SCHEMA {s} FROM {role}")
+        await execute(settings, f"REVOKE USAGE ON SCHEMA {s} FROM {limited.user}")
         (problem,) = (await schema(limited).check()).problems
         assert "USAGE" in problem
-    finally:
-        await execute(settings, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 async def test_a_server_that_would_lose_what_it_answered_is_refused(settings: PostgresSettings) -> None:
     await schema(settings).init()
-    role = settings.schema.replace("test", "role")
-    s = settings.schema
-    try:
-        await execute(
-            settings,
-            f"CREATE ROLE {role} LOGIN",
-            f"GRANT USAGE ON SCHEMA {s} TO {role}",
-            f"GRANT ALL ON ALL TABLES IN SCHEMA {s} TO {role}",
-            f"ALTER ROLE {role} SET synchronous_commit = off",
-        )
-        (problem,) = (await schema(replace(settings, user=role)).check()).problems
-    finally:
-        await execute(settings, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    async with limited_role(settings) as limited:
+        await execute(settings, f"ALTER ROLE {limited.user} SET synchronous_commit = off")
+        (problem,) = (await schema(limited).check()).problems
 
     assert "synchronous_commit" in problem
 

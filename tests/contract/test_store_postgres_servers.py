@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -25,6 +24,7 @@ from clockwork.stores.postgres.client import KEEPALIVE_S, UNACKNOWLEDGED_MS, con
 from clockwork.stores.postgres.schema import PostgresSchema, lock_number
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from infra.local.postgres import Postgres
+from tests.contract.postgres_connections import limited_role, with_url
 from tests.contract.store_fixtures import (
     POSTGRES_LIMITS,
     SHARDS,
@@ -41,14 +41,6 @@ MINE: Final = RequestId("mine")
 ALONE: Final = replace(POSTGRES_LIMITS, attempts_max=1)
 
 
-def with_url(settings: PostgresSettings, *, hosts: str = "{}", options: str = "") -> PostgresSettings:
-    """The same database by another URL. `hosts`: a pattern around the server's own."""
-    assert settings.url is not None
-    parts = urlsplit(settings.url.get_secret_value())
-    named = hosts.format(f"{parts.hostname}:{parts.port}")
-    return replace(settings, url=SecretStr(f"postgresql://{parts.username}@{named}{parts.path}?{options}".rstrip("?")))
-
-
 @asynccontextmanager
 async def raised(settings: PostgresSettings, statement: str) -> AsyncIterator[None]:
     """Every write to a row does this first."""
@@ -61,22 +53,6 @@ async def raised(settings: PostgresSettings, statement: str) -> AsyncIterator[No
         yield
     finally:
         await execute(settings, "DROP FUNCTION disturb CASCADE")
-
-
-@asynccontextmanager
-async def role_of(settings: PostgresSettings) -> AsyncIterator[PostgresSettings]:
-    """The same schema, for a user of its own, who may do all in it."""
-    name, schema = settings.schema.replace("test", "role"), settings.schema
-    await execute(
-        settings,
-        f"CREATE ROLE {name} LOGIN",
-        f"GRANT USAGE ON SCHEMA {schema} TO {name}",
-        f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {name}",
-    )
-    try:
-        yield replace(settings, user=name)
-    finally:
-        await execute(settings, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
 async def stored(store: PostgresScheduleStore) -> Row:
@@ -107,7 +83,7 @@ async def test_on_a_full_disk_nothing_is_written_and_it_is_said_until_there_is_r
 async def test_where_no_connection_is_left_nothing_was_sent_and_the_next_try_finds_one(
     postgres_settings: PostgresSettings,
 ) -> None:
-    async with role_of(postgres_settings) as settings, postgres_store_on(settings, limits=ALONE) as store:
+    async with limited_role(postgres_settings) as settings, postgres_store_on(settings, limits=ALONE) as store:
         await execute(postgres_settings, f"ALTER ROLE {settings.user} CONNECTION LIMIT 0")
         created = row()
         with pytest.raises(StoreThrottled) as caught:
@@ -349,15 +325,13 @@ async def test_no_server_that_answers_is_unavailable_and_shows_no_password(postg
 
 
 async def test_a_database_of_another_encoding_is_refused(postgres_settings: PostgresSettings) -> None:
-    assert postgres_settings.url is not None
     name = postgres_settings.schema
     await execute(
         postgres_settings,
         f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
     )
     try:
-        url = urlsplit(postgres_settings.url.get_secret_value())._replace(path=f"/{name}").geturl()
-        settings = replace(postgres_settings, url=SecretStr(url))
+        settings = with_url(postgres_settings, path=f"/{name}")
         (problem,) = (await PostgresSchema(settings, None, shards=SHARDS).check()).problems
     finally:
         await execute(postgres_settings, f"DROP DATABASE {name} WITH (FORCE)")

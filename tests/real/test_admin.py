@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clockwork.domain.record import DELIVERY_ID
-from infra.local.node import Store
+from infra.local.node import Launch, Store
 from tests.support.commands import admin, clockwork
 from tests.support.nodes import SHARDS, Cluster, ClusterNode, now_ms, opened_cluster, soon_ms
 from tests.support.reader import read_all, reading
@@ -128,7 +128,7 @@ async def test_a_discarded_letter_is_gone_from_the_list_on_every_node_and_can_be
     ("kind", "target"), [("dynamodb", "postgresql"), ("postgresql", "dynamodb")], indirect=["kind"]
 )
 async def test_a_cluster_moves_to_another_store_and_each_schedule_arrives_once_and_in_order(
-    cluster: Cluster, target: Store, tmp_path: Path
+    cluster: Cluster, target: Store, tmp_path: Path, launch: Launch
 ) -> None:
     await cluster.services.start_postgres()
     topic = await cluster.topic()
@@ -158,7 +158,8 @@ async def test_a_cluster_moves_to_another_store_and_each_schedule_arrives_once_a
     assert (exported.code, "delivers" in exported.stderr) == (0, False), exported.stderr
     count = int(exported.stderr.split()[0])
     await admin(source, "export", "--due-from", at, later)
-    async with opened_cluster(cluster.services, tmp_path, {"CLOCKWORK_SHARDS": str(SHARDS // 2)}, store=target) as new:
+    fewer = {"CLOCKWORK_SHARDS": str(SHARDS // 2)}
+    async with opened_cluster(cluster.services, tmp_path, fewer, store=target, launch=launch) as new:
         api = await new.start(role="api")
         assert f"{count} created" in await admin(api, "import", soon)
         assert f"0 created, {count} there already" in await admin(api, "import", soon)

@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from clockwork.node.resources import init_resources
 from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
+from infra.local.node import Launch
 from tests.support.nodes import SHORT_SESSION, Cluster, ClusterNode, opened_cluster
 from tests.support.reader import Arrived, read_all, reading
 from tests.support.waiting import until
@@ -26,9 +27,9 @@ FLUSH_S: Final = 60
 
 
 @pytest.fixture
-async def commanded(services: LocalServices, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def commanded(services: LocalServices, tmp_path: Path, launch: Launch) -> AsyncIterator[Cluster]:
     """A cluster whose nodes take commands, with its topics made."""
-    async with opened_cluster(services, tmp_path, {"CLOCKWORK_COMMANDS": "on"}) as cluster:
+    async with opened_cluster(services, tmp_path, {"CLOCKWORK_COMMANDS": "on"}, launch=launch) as cluster:
         await init_resources(load_settings(cluster.environment()))
         yield cluster
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import LocalServices
+from infra.local.node import Launch
 from tests.support.load import Load
 from tests.support.nodes import Cluster, opened_cluster
 from tests.support.under_load import audit, under_load, until_delivers
@@ -16,9 +17,9 @@ Tell = Callable[[str], None]
 
 
 @pytest.fixture
-async def cluster(services: LocalServices, postgres_url: str, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def cluster(services: LocalServices, postgres_url: str, tmp_path: Path, launch: Launch) -> AsyncIterator[Cluster]:
     """A cluster of this test's own on PostgreSQL, without nodes."""
-    async with opened_cluster(services, tmp_path, store="postgresql") as opened:
+    async with opened_cluster(services, tmp_path, store="postgresql", launch=launch) as opened:
         assert services.address_of("postgresql") == postgres_url
         yield opened
 

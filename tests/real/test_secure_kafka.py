@@ -22,6 +22,7 @@ from clockwork.settings.sources import load_settings
 from infra.kafka.acls import Right, rights
 from infra.local import LocalServices
 from infra.local.kafka import SecureListener
+from infra.local.node import Launch
 from infra.local.ports import free_port
 from tests.support.certificates import ca_file, issue
 from tests.support.commands import clockwork
@@ -94,9 +95,11 @@ async def secure_services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 
 @pytest.fixture
-async def secure(secure_services: tuple[LocalServices, str, Path], tmp_path: Path) -> AsyncIterator[Secure]:
+async def secure(
+    secure_services: tuple[LocalServices, str, Path], tmp_path: Path, launch: Launch
+) -> AsyncIterator[Secure]:
     services, brokers, ca = secure_services
-    async with opened_cluster(services, tmp_path) as cluster:
+    async with opened_cluster(services, tmp_path, launch=launch) as cluster:
         await init_resources(load_settings(cluster.environment()))
         yield Secure(cluster, brokers, ca)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from infra.local.node import OURS, REPOSITORY
 from tests.support.nodes import ClusterNode
+from tests.support.processes import kill
 
 COMMAND_S_MAX: Final = 60.0
 
@@ -39,9 +40,7 @@ async def run_module(module: str, *arguments: str, settings: Mapping[str, str] |
         async with asyncio.timeout(COMMAND_S_MAX):
             stdout, stderr = await process.communicate()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
     return CommandExit(code=process.returncode, stdout=stdout.decode(), stderr=stderr.decode())
 
 

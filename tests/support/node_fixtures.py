@@ -1,12 +1,13 @@
 """Fixtures of the tests that run nodes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.local import LocalServices
-from infra.local.node import Store
+from infra.local.node import Launch, Store
+from tests.support.forks import Template
 from tests.support.nodes import Cluster, ClusterNode, opened_cluster
 from tests.support.timing import TOLD
 
@@ -23,17 +24,26 @@ async def kind(request: pytest.FixtureRequest, services: LocalServices) -> Store
     return chosen
 
 
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """Starts the processes of nodes, as forks: for tests that are not about the start of Python."""
+    with Template() as template:
+        yield template.launch
+
+
 @pytest.fixture
-async def cluster(services: LocalServices, tmp_path: Path, kind: Store) -> AsyncIterator[Cluster]:
+async def cluster(services: LocalServices, tmp_path: Path, kind: Store, launch: Launch) -> AsyncIterator[Cluster]:
     """A cluster of this test's own, without nodes."""
-    async with opened_cluster(services, tmp_path, store=kind) as opened:
+    async with opened_cluster(services, tmp_path, store=kind, launch=launch) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-async def shared(services: LocalServices, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+async def shared(
+    services: LocalServices, tmp_path_factory: pytest.TempPathFactory, launch: Launch
+) -> AsyncIterator[Cluster]:
     """One cluster for the tests that break nothing but schedules of their own; keys must be unique among them."""
-    async with opened_cluster(services, tmp_path_factory.mktemp("shared")) as opened:
+    async with opened_cluster(services, tmp_path_factory.mktemp("shared"), launch=launch) as opened:
         yield opened
 
 

@@ -35,7 +35,8 @@ from clockwork.node.readiness import Role
 from clockwork.settings.model import KafkaSettings
 from clockwork.settings.sources import load_settings
 from infra.local import LocalServices
-from infra.local.node import NodeProcess, Store, node_environment, store_settings
+from infra.local.child import Child
+from infra.local.node import Launch, NodeProcess, Store, node_environment, store_settings
 from infra.local.ports import free_port
 from tests.support.client import NO_ANSWER, Client
 from tests.support.waiting import until
@@ -142,6 +143,8 @@ class Cluster:
     store: Store
     settings: dict[str, str]
     """Environment variables of every node, in the place of the defaults of `opened_cluster`."""
+    launch: Launch = Child.start
+    """Starts the process of a node."""
     nodes: list[ClusterNode] = field(default_factory=list)
     _numbers: Any = field(default_factory=itertools.count)
 
@@ -183,7 +186,9 @@ class Cluster:
         """Starts a node; returns when it is ready, or at once. `checkout`: of another worktree."""
         environment = self.environment(more)
         log_path = self.folder / f"node-{next(self._numbers)}.log"
-        process = NodeProcess(environment, role=role, log_path=log_path, module=module, checkout=checkout)
+        process = NodeProcess(
+            environment, role=role, log_path=log_path, module=module, checkout=checkout, launch=self.launch
+        )
         node = ClusterNode(process, Client(self.session, process.url), log_path)
         self.nodes.append(node)
         await process.start()
@@ -291,6 +296,7 @@ async def opened_cluster(
     settings: Mapping[str, str] | None = None,
     *,
     store: Store = "dynamodb",
+    launch: Launch = Child.start,
 ) -> AsyncIterator[Cluster]:
     """A cluster without nodes. At the end its nodes are killed, and what they logged is looked at."""
     name = f"t{uuid4().hex[:10]}"
@@ -317,6 +323,7 @@ async def opened_cluster(
             name=name,
             store=store,
             settings=defaults | dict(settings or {}),
+            launch=launch,
         )
         try:
             yield cluster

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from clockwork.cli import load
 from clockwork.schema import problems
 from tests.support.examples import PENDING
 from tests.unit.client_stub import Asked, Stub, open_stub, results, run_command
@@ -19,6 +20,12 @@ async def stub() -> AsyncIterator[Stub]:
     async with open_stub() as opened:
         opened.will(results)
         yield opened
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the rows that are settled together, so that a load of several chunks is a small file."""
+    monkeypatch.setattr(load, "ROWS_AT_ONCE", 100)
 
 
 async def run(stub: Stub, *arguments: str) -> Result:
@@ -46,18 +53,19 @@ async def test_a_load_sends_batches_and_leaves_nothing_behind(stub: Stub, tmp_pa
     assert _names(tmp_path) == ["a.jsonl"]
 
 
+@pytest.mark.usefixtures("small_chunks")
 async def test_a_load_that_was_broken_off_goes_on_where_it_was(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    _lines(file, 2_500)
+    _lines(file, 250)
     stub.will(results, problems.unavailable("down"))
     broken = await run(stub, "schedule", "load", str(file))
     assert broken.exit_code == 9
-    assert "1000 created" in broken.output
+    assert "100 created" in broken.output
     stub.asked.clear()
     stub.will(results)
     result = await run(stub, "schedule", "load", str(file))
-    assert result.output == "1500 created, 0 there already, 0 rejected, 1000 settled before\n"
-    assert stub.asked[0].body["schedules"][0]["scheduleKey"] == "k1000"
+    assert result.output == "150 created, 0 there already, 0 rejected, 100 settled before\n"
+    assert stub.asked[0].body["schedules"][0]["scheduleKey"] == "k100"
 
 
 async def test_a_row_without_an_answer_is_not_counted_as_settled(stub: Stub, tmp_path: Path) -> None:
@@ -76,40 +84,41 @@ async def test_a_row_without_an_answer_is_not_counted_as_settled(stub: Stub, tmp
 OTHER_MEANINGS: list[list[str]] = [["--client-id", "b"], ["--topic", "u"], ["--format", "csv"]]
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("other", OTHER_MEANINGS)
 async def test_rows_sent_with_another_meaning_are_sent_from_the_start(
     stub: Stub, tmp_path: Path, other: list[str]
 ) -> None:
     file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
+    _lines(file, 150)
     stub.will(results, problems.unavailable("down"))
-    assert "1000 created" in (await run(stub, "schedule", "load", str(file))).output
+    assert "100 created" in (await run(stub, "schedule", "load", str(file))).output
     stub.will(results)
     assert "settled before" not in (await run(stub, "schedule", "load", str(file), *other)).output
 
 
+@pytest.mark.usefixtures("small_chunks")
 async def test_rows_for_another_client_are_all_created(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    rows = (
-        {"scheduleKey": f"k{i}", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}} for i in range(1_500)
-    )
+    rows = ({"scheduleKey": f"k{i}", "scheduleTime": 5, "taskData": 1, "delivery": {"topic": "t"}} for i in range(150))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     stub.will(results, (401, {}))
     assert (await run(stub, "schedule", "load", str(file), "--client-id", "a")).exit_code == 7
     stub.asked.clear()
     stub.will(results)
     result = await run(stub, "schedule", "load", str(file), "--client-id", "b")
-    assert (result.exit_code, result.output) == (0, "1500 created, 0 there already, 0 rejected\n")
+    assert (result.exit_code, result.output) == (0, "150 created, 0 there already, 0 rejected\n")
     assert {row["clientId"] for each in stub.asked for row in each.body["schedules"]} == {"b"}
 
 
-@pytest.mark.parametrize(("change", "before"), [(0, 0), (999, 0), (1_000, 1_000), (None, 0)])
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("change", "before"), [(0, 0), (99, 0), (100, 100), (None, 0)])
 async def test_a_file_that_has_changed_before_the_mark_is_sent_from_the_start(
     stub: Stub, tmp_path: Path, change: int | None, before: int
 ) -> None:
     """A row of the same size instead of another, or another service (None)."""
     file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
+    _lines(file, 150)
     stub.will(results, problems.unavailable("down"))
     await run(stub, "schedule", "load", str(file))
     lines = file.read_bytes().splitlines(keepends=True)
@@ -120,12 +129,13 @@ async def test_a_file_that_has_changed_before_the_mark_is_sent_from_the_start(
     url = [] if change is not None else ["--url", stub.url + "/other"]
     output = (await run(stub, *url, "schedule", "load", str(file))).output
     settled = f", {before} settled before" if before else ""
-    assert output == f"{1_500 - before} created, 0 there already, 0 rejected{settled}\n"
+    assert output == f"{150 - before} created, 0 there already, 0 rejected{settled}\n"
 
 
+@pytest.mark.usefixtures("small_chunks")
 async def test_rows_rejected_before_an_interruption_still_count(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    _lines(file, 1_500)
+    _lines(file, 150)
     file.write_bytes(b"no JSON\n" + file.read_bytes())
     stub.will(results, problems.unavailable("down"))
     await run(stub, "schedule", "load", str(file))
@@ -133,7 +143,7 @@ async def test_rows_rejected_before_an_interruption_still_count(stub: Stub, tmp_
     result = await run(stub, "schedule", "load", str(file))
     assert (result.exit_code, result.output) == (
         3,
-        "501 created, 0 there already, 1 rejected, 1000 settled before\n",
+        "51 created, 0 there already, 1 rejected, 100 settled before\n",
     )
 
 
@@ -334,11 +344,12 @@ async def test_a_pipe_is_loaded_without_progress(stub: Stub) -> None:
     assert (result.exit_code, result.output) == (0, "3 created, 0 there already, 0 rejected\n")
 
 
+@pytest.mark.usefixtures("small_chunks")
 async def test_progress_that_cannot_be_written_is_one_warning(stub: Stub, tmp_path: Path) -> None:
-    _lines(tmp_path / "a.jsonl", 2_500)
+    _lines(tmp_path / "a.jsonl", 250)
     # Its place is taken by a folder, which not even root can replace.
     (tmp_path / "a.jsonl.clockwork-progress.new").mkdir()
     result = await run(stub, "schedule", "load", str(tmp_path / "a.jsonl"))
-    assert (result.exit_code, result.stdout) == (0, "2500 created, 0 there already, 0 rejected\n")
+    assert (result.exit_code, result.stdout) == (0, "250 created, 0 there already, 0 rejected\n")
     (line,) = result.stderr.splitlines()
     assert "progress is not kept" in line

@@ -17,6 +17,7 @@ from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.settings.sources import load_settings
 from infra.local.node import OURS, node_environment, store_settings
 from infra.local.ports import free_port
+from tests.support.processes import kill
 from tests.support.waiting import until
 
 WAIT_S = 30.0
@@ -133,9 +134,7 @@ async def busy_node(folder: Path, *, drain_timeout_ms: int) -> AsyncIterator[asy
         yield process
         writer.close()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await kill(process)
 
 
 async def _connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -12,7 +12,7 @@ from clockwork.errors import BrokerUnavailable, DeliveryRefused, RefusalCause
 from clockwork.firing.destination_waits import AWAY_BACKOFF
 from clockwork.kafka import codes
 from clockwork.kafka.client import LastAnswer
-from clockwork.kafka.plain import FACTS_AGE_S_MAX, PlainSender
+from clockwork.kafka.plain import METADATA_AGE_S_MAX, PlainSender
 from clockwork.kafka.topics import TopicDirectory
 from tests.support.virtual_time import in_virtual_time
 from tests.unit.kafka_script import LOST, ScriptedWire, kafka_for_script
@@ -214,7 +214,7 @@ async def test_a_leader_that_is_away_is_known_within_a_second_and_one_that_is_ba
     async with Sending(wire) as sender:
         await sender.send(record())
         wire.orders_leader = -1
-        await asyncio.sleep(FACTS_AGE_S_MAX + 0.01)
+        await asyncio.sleep(METADATA_AGE_S_MAX + 0.01)
         with pytest.raises(DeliveryRefused):
             await sender.send(record())
         await sender.send(record(topic="bills"))

@@ -14,7 +14,7 @@ from clockwork.domain.record import OutRecord
 from clockwork.errors import Refusal, RefusalCause, StoreUnavailable, Unreadable
 from clockwork.firing.shard_loop import ShardLoop
 from clockwork.observability.logs import configure_logging, trace_text
-from clockwork.stores.calls import readable
+from clockwork.stores.checks import readable
 from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.api_edge import a_request

@@ -125,13 +125,14 @@ class MemoryKafka:
         """While true no request gets an answer."""
         self.on_step: OnStep | None = None
         self.refuse: Callable[[OutRecord], Refusal | None] = lambda record: None
-        """The broker's refusal of a record that passed all checks before it was sent; None: it is taken."""
+        """The broker's refusal of a record that has passed all checks before the send; None: it is taken."""
         self.leaderless: set[tuple[str, int]] = set()
         """Kafka partitions, by topic and number, whose leader is away."""
         self.answers_after_s: dict[str, float] = {}
         """By topic, the time that its leader takes to answer a record of a transaction; `math.inf`: it does not answer."""
         self.unanswered_commits = 0
-        """So many of the next commits are carried out at their second request only: the first gets no answer."""
+        """Number of the next commits whose first request gets no answer and no effect; the second one is carried
+        out."""
         self.inits: Counter[str] = Counter()
         """By transactional id, how often it was initialised."""
         self._topics: dict[str, _Topic] = {}

@@ -11,14 +11,14 @@ RECORDS_MAX: Final = 200
 
 
 class MemoryCommandLog:
-    """See `ports.CommandLog`. Commands that a member has not worked off are given again by the next `run`."""
+    """See `ports.CommandLog`. Commands that a member has not processed are handed over again by the next `run`."""
 
     def __init__(self, *, kafka_partitions: int = 1, batch: int = RECORDS_MAX) -> None:
         self._logs: list[list[CommandRecord]] = [[] for _ in range(kafka_partitions)]
         self._batch = batch
         self._came = asyncio.Condition()
         self.committed = [0] * kafka_partitions
-        """The offset of the first command that is not worked off, by Kafka partition."""
+        """The offset of the first command that is not processed, by Kafka partition."""
         self.noted = [0] * kafka_partitions
         """The offset below which all effects are known to be over."""
         self.away = False
@@ -40,7 +40,7 @@ class MemoryCommandLog:
         return place
 
     async def until_worked_off(self) -> None:
-        """Waits until all commands are worked off."""
+        """Waits until all commands are processed."""
         async with self._came:
             await self._came.wait_for(lambda: self.committed == [len(log) for log in self._logs])
 

@@ -121,9 +121,9 @@ class MemoryOwnership:
         self._lagging_processes: frozenset[ProcessId] | None = None
 
     def lag(self) -> None:
-        """Delays all that the node hears of the group: it stays a member and is told of no rebalance, its heartbeats are
-        answered "current", and a description of the group shows the members of this moment. As if each answer had left
-        the coordinator now and arrived later."""
+        """Delays all that the node hears of the group: it stays a member and is told of no rebalance, its heartbeats
+        are answered "current", and a description of the group shows the members of this moment. It is as if each answer
+        had left the coordinator now and arrived later."""
         self._lagging_processes = self._group.processes()
 
     def catch_up(self) -> None:
@@ -152,7 +152,7 @@ class MemoryOwnership:
             await self._connected.wait()
             self._member = self._group.join(self._process)
             try:
-                await self._stay(self._member, on_assignment, on_wakeup)
+                await self._run_membership(self._member, on_assignment, on_wakeup)
             finally:
                 self._membership = None
                 self._group.leave(self._member)
@@ -184,7 +184,7 @@ class MemoryOwnership:
         except DeliveryRefused as error:
             raise BrokerUnavailable(f"a wake-up was refused: {error}") from error
 
-    async def _stay(
+    async def _run_membership(
         self,
         member: _Member,
         on_assignment: Callable[[frozenset[ShardId]], None],
@@ -220,7 +220,7 @@ class MemoryOwnership:
             try:
                 wakeup = wakeup_value.decode(record.value)
             except Unreadable:
-                # Skipped and counted: the scan finds the schedules that it announced.
+                # The wake-up is skipped and counted: a scan finds the schedules that it announced.
                 self._telemetry.malformed("wakeup")
                 continue
             on_wakeup(shard, wakeup)

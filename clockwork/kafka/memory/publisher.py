@@ -51,7 +51,7 @@ class MemorySlotProducer:
         if not self._usable:
             raise DeliveryAborted(f"{self._id} must be initialised first")
         await self._preflight(records)
-        # Until its outcome is known: a cancelled delivery leaves it so.
+        # Spent until the outcome is known, so that a delivery that is cancelled leaves the producer spent.
         self._usable = False
         deadline_s = asyncio.get_running_loop().time() + sends_ms / 1_000
         receipts, sends_ms_of = await self._send_all(records, deadline_s)
@@ -168,7 +168,7 @@ class MemoryPublisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held."""
+        """Does nothing: a producer in memory holds no connection."""
 
     def open_slot(self, name: SlotName) -> MemorySlotProducer:
         return MemorySlotProducer(self._kafka, self._clock, name)
@@ -264,7 +264,7 @@ def _marker_place(kafka: MemoryKafka, key: bytes) -> tuple[str, int]:
 
 def partition_of(kafka: MemoryKafka, record: OutRecord) -> int:
     """Kafka's default partitioner; without a key the first Kafka partition."""
-    # A topic that is gone by now: any number will do, the broker refuses.
+    # The topic is gone by now. Any number will do: the broker refuses the record.
     count = kafka.kafka_partitions(record.topic) if kafka.has_topic(record.topic) else 1
     return kafka_partition_of(record.key, count) if record.key is not None else 0
 
@@ -275,5 +275,5 @@ def _of_batch(refusal: Refusal, index: int) -> Refusal:
 
 
 def _distinct(refusals: Sequence[Refusal]) -> list[Refusal]:
-    """A topic is named once, however many of the records are its."""
+    """Refusals without repetitions: a topic is named once, however many of its records are refused."""
     return list(dict.fromkeys(refusals))

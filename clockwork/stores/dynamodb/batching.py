@@ -47,15 +47,16 @@ CALLS_AT_ONCE: Final = 8
 ATTEMPTS_MAX: Final = 8
 """Attempts for the leftovers of one call: some 4 s of waiting in all."""
 READS_AT_ONCE: Final = 4
-"""Batched reads of one kind; more than this at one moment gather. The more, the more calls are for a single item; the
-fewer, the more wait behind one that hangs."""
+"""Concurrent batched reads of one kind; further callers gather for the next one. If this is larger, more calls carry a
+single item; if it is smaller, more callers wait behind a call that hangs."""
 GROUPED_WRITES_MAX: Final = 500
 """To measure and cut so many takes 3 ms, in which the event loop stands still; when all shards of a node clean up a backlog
 at once, there are tens of thousands."""
 TRANSACTIONS_AT_ONCE: Final = 4
-"""More requests than this at one moment gather. The fewer, the larger the groups, and the longer one waits for a slot.
-Of 2, 4 and 8, DynamoDB Local with 256 clients stores most with 2 (4: 10 % more than 8); at 5 ms a transaction, 16 clients
-get most from 8 (4: a quarter less, 2: a third less), and 256 clients most from 2 and 4."""
+"""Concurrent transactions; further requests gather for the next one. If this is smaller, the groups are larger and a
+request waits longer for a slot. Of 2, 4 and 8, DynamoDB Local with 256 clients stores most with 2 (4: 10 % more than
+8); at 5 ms a transaction, 16 clients get most from 8 (4: a quarter less, 2: a third less), and 256 clients most from 2
+and 4."""
 ACTIONS_MAX: Final = 100
 """DynamoDB takes no more in one transaction."""
 THROTTLED_MAX: Final = 10_000
@@ -106,7 +107,7 @@ async def write_all(client: DynamoClient, table: str, requests: Sequence[Item]) 
 Writes = Mapping[PrimaryKey, Item]
 """Writes of one table, by the keys of their items."""
 Failures = dict[PrimaryKey, StoreUnavailable]
-"""The writes that may not be done; `StoreThrottled`: that are to be sent again."""
+"""The writes that may not be done, each with its error; those with `StoreThrottled` are to be sent again."""
 WriteOnce = Callable[[Writes], Awaitable[Failures]]
 """Makes one call for at most `WRITES_PER_CALL` writes. Raises nothing."""
 
@@ -116,7 +117,7 @@ async def write_once(client: DynamoClient, table: str, requests: Writes) -> Fail
     try:
         answer = await client.call("batch_write_item", RequestItems={table: list(requests.values())})
     except TransactionConflict as conflict:
-        # It does not say whose item it was; nothing of it was done.
+        # The refusal does not name the item; no write of the call was done.
         return dict.fromkeys(requests, StoreThrottled(str(conflict)))
     except StoreUnavailable as error:
         return dict.fromkeys(requests, error)
@@ -322,7 +323,7 @@ class GroupCommit:
         """The schedules whose transaction was throttled at its last try, alone."""
 
     async def commit(self, transaction: Transaction) -> None:
-        """Returns when it is committed, by this copy of the request or an earlier one.
+        """Commits the transaction; returns once this copy of the request or an earlier one is committed.
 
         Raises: Refused, TransactionConflict (nothing was written), StoreUnavailable.
         """
@@ -387,7 +388,7 @@ class GroupCommit:
                     verdicts[member.key] = error
             return left if len(left) < len(group) else []
         except (TransactionConflict, StoreThrottled, Rejected):
-            # For the fault of members that it does not name.
+            # The group failed by the fault of members that DynamoDB does not name.
             return []
         except StoreUnavailable as error:
             verdicts |= {member.key: error for member in group}
@@ -438,7 +439,8 @@ async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[
         left = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
         if not left:
             return found
-        # A part may be missing just because an answer has at most 16 MB: as long as some came, nothing is overloaded.
+        # A part may be missing only because an answer has at most 16 MB: as long as some items came, DynamoDB is not
+        # overloaded.
         if not got:
             await asyncio.sleep(backoff_s(attempt))
     raise StoreThrottled(f"DynamoDB left {len(left)} reads undone")

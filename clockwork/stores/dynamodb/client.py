@@ -231,7 +231,7 @@ class DynamoClient:
                 again = not isinstance(error, BotoCoreError)
             else:
                 if attempt == 1:
-                    # The answer to a repeat may have been held up anywhere.
+                    # The answer to a repeat may have been delayed anywhere, so it says too little about the time.
                     self._compare_clock(response, sent_ms)
                 if response.status < 300:
                     return answer

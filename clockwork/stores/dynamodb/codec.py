@@ -40,7 +40,6 @@ from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
 from clockwork.domain.destination import Topic
-from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
@@ -65,13 +64,12 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
+from clockwork.stores import checks
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
 
 FORMAT: Final = 1
 EXECUTIONS_FORMAT: Final = 2
-ATTEMPTS_MAX: Final = 2**31 - 1
-"""Far beyond the largest number of attempts of a retry policy."""
 """The format of the items of shards, incarnations and the cluster. In 1 a shard had a frontier of its own."""
 CLUSTER: Final = "cluster"
 """The `partitionId` of the item that holds the shard count."""
@@ -79,9 +77,6 @@ NODE: Final = "node/"
 """The `partitionId` of an incarnation's item begins with it."""
 NOTE_POSITION: Final = "-1"
 """Below all outcomes and the pointer, so that no query for those meets it."""
-RAW_BYTES_MAX: Final = 768 * 1024
-"""Largest JSON of a broken row, so that its dead letter stays below Kafka's default limit of 1 MB a record. An item has at
-most 400 KB, but as base64 or as escapes it may become several times that."""
 
 INDEX: Final = "byClient"
 LISTED_UNDER: Final = "listedUnder"
@@ -204,7 +199,7 @@ def schedule_of(item: Item, client_id: ClientId, schedule_key: ScheduleKey, due_
         schedule_key=schedule_key,
         ordering_key=OrderingKey(fields.text(item, "orderingKey")),
         due_ms=due_ms,
-        topic=_topic_of(item),
+        topic=checks.topic_of(fields.text(item, "topic"), "topic"),
         guarantee=fields.word(item, "guarantee", Guarantee),
         task_data=fields.binary(item, "taskData"),
         data_form=fields.word(item, "taskDataForm", DataForm),
@@ -235,7 +230,7 @@ def fits_an_outcome(schedule: Schedule) -> bool:
 
 def row_item(row: Row) -> Item:
     """A row as it is stored."""
-    _check_due(row.schedule, row.position)
+    checks.check_due(row.schedule, row.position)
     item = (
         row_key(row.shard, row.position)
         | _name_item(row.schedule.client_id, row.schedule.schedule_key)
@@ -277,9 +272,9 @@ def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow
             reason=str(error),
             raw=_raw(item, shard, position),
             newer_format=isinstance(error, NewerFormat),
-            lane=_lane_of(item),
-            client_id=_readable_client_id(item),
-            schedule_key=_readable_schedule_key(item),
+            lane=checks.readable_or_none(_lane_of, item),
+            client_id=checks.readable_or_none(_client_id_of, item),
+            schedule_key=checks.readable_or_none(_schedule_key_of, item),
         )
 
 
@@ -299,16 +294,8 @@ def retry_of(item: Item) -> Retry | None:
     return Retry(
         at_ms=fields.integer(inner, "at"),
         epoch=fields.integer(inner, "epoch"),
-        attempts=_count(inner, "attempts"),
+        attempts=_attempts_of(inner),
     )
-
-
-def _count(item: Item, name: str) -> int:
-    """A number of attempts. Raises: Unreadable, also for one that no node can have counted: a marker has no room for it."""
-    found = fields.integer(item, name)
-    if not 0 <= found <= ATTEMPTS_MAX:
-        raise Unreadable(f"{name}: {found} is out of range")
-    return found
 
 
 # --- pointers and outcomes
@@ -368,6 +355,7 @@ def note_of(item: Item) -> CommandNote:
 def outcome_item(outcome: Outcome) -> Item:
     """An outcome as it is stored, with the whole content of its schedule, so that a later request can be answered;
     without, if the item would be too large."""
+    checks.check_outcome(outcome)
     item = (
         outcome_key(outcome.client_id, outcome.schedule_key, outcome.position)
         | _name_item(outcome.client_id, outcome.schedule_key)
@@ -378,12 +366,8 @@ def outcome_item(outcome: Outcome) -> Item:
             "expiresAt": number(outcome.expires_at_s),
         }
     )
-    if (schedule := outcome.schedule) is not None:
-        _check_due(schedule, outcome.position)
-        if (schedule.client_id, schedule.schedule_key) != (outcome.client_id, outcome.schedule_key):
-            raise ValueError("an outcome with another key's schedule")
-        if fits_an_outcome(schedule):
-            item["schedule"] = {"M": content_item(schedule)}
+    if (schedule := outcome.schedule) is not None and fits_an_outcome(schedule):
+        item["schedule"] = {"M": content_item(schedule)}
     if (receipt := outcome.receipt) is not None:
         item["placed"] = {
             "M": {
@@ -419,7 +403,7 @@ def outcome_of(item: Item) -> Outcome:
         )
     if "failure" in item:
         inner = fields.mapping(item, "failure")
-        failure = Failure(reason=fields.text(inner, "reason"), attempts=_count(inner, "attempts"))
+        failure = Failure(reason=fields.text(inner, "reason"), attempts=_attempts_of(inner))
     return Outcome(
         client_id=client_id,
         schedule_key=schedule_key,
@@ -521,75 +505,37 @@ def _name_item(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
     return {"clientId": {"S": client_id}, "scheduleKey": {"S": schedule_key}}
 
 
-def _check_due(schedule: Schedule, position: Position) -> None:
-    if schedule.due_ms != due_ms_of(position):
-        raise ValueError(f"due at {schedule.due_ms}, but standing at {text_of(position)}")
-
-
-def _check_format(item: Item, newest: int = FORMAT, oldest: int = 1) -> None:
-    written_in = fields.integer(item, "v")
-    if written_in > newest:
-        raise NewerFormat(f"format {written_in} is newer than {newest}, which this version reads")
-    if written_in < oldest:
-        raise Unreadable(f"format {written_in}")
+def _check_format(item: Item, *, oldest: int = 1, newest: int = FORMAT) -> None:
+    checks.check_format(fields.integer(item, "v"), oldest=oldest, newest=newest)
 
 
 def _check_executions_format(item: Item) -> None:
     """An item of the format before has no floor, and its frontier must not be taken for one while its owner may be alive:
     `python -m infra.migrate.upgrade` settles it."""
-    _check_format(item, EXECUTIONS_FORMAT, EXECUTIONS_FORMAT)
+    _check_format(item, oldest=EXECUTIONS_FORMAT, newest=EXECUTIONS_FORMAT)
 
 
 def _client_id_of(item: Item) -> ClientId:
-    client_id = fields.text(item, "clientId")
-    if not is_client_id(client_id):
-        raise Unreadable("clientId: not a legal one")
-    return ClientId(client_id)
+    return checks.client_id_of(fields.text(item, "clientId"), "clientId")
 
 
 def _schedule_key_of(item: Item) -> ScheduleKey:
-    schedule_key = fields.text(item, "scheduleKey")
-    if len(schedule_key.encode()) > KEY_BYTES_MAX:
-        # It would not fit into the key of `scheduleKeys`, and its outcome could not be put.
-        raise Unreadable("scheduleKey: too long")
-    return ScheduleKey(schedule_key)
+    return checks.schedule_key_of(fields.text(item, "scheduleKey"), "scheduleKey")
 
 
-def _readable_client_id(item: Item) -> ClientId | None:
-    try:
-        return _client_id_of(item)
-    except Unreadable:
-        return None
+def _attempts_of(item: Item) -> int:
+    return checks.attempts_of(fields.integer(item, "attempts"), "attempts")
 
 
-def _readable_schedule_key(item: Item) -> ScheduleKey | None:
-    try:
-        return _schedule_key_of(item)
-    except Unreadable:
-        return None
-
-
-def _lane_of(item: Item) -> Lane | None:
-    try:
-        return (Topic(fields.text(item, "topic")), OrderingKey(fields.text(item, "orderingKey")))
-    except Unreadable:
-        return None
+def _lane_of(item: Item) -> Lane:
+    return (Topic(fields.text(item, "topic")), OrderingKey(fields.text(item, "orderingKey")))
 
 
 def _raw(item: Item, shard: ShardId, position: Position) -> bytes:
     raw = fields.as_json(item)
-    if len(raw) > RAW_BYTES_MAX:
+    if len(raw) > checks.RAW_BYTES_MAX:
         return fields.as_json(row_key(shard, position) | {"omitted_bytes": len(raw)})
     return raw
-
-
-def _topic_of(item: Item) -> Topic:
-    """No other name can be asked for: Kafka's protocol ends at 32,767 bytes, and to fail on one row's topic in the middle
-    of a batch would be to fail again at every try."""
-    topic = fields.text(item, "topic")
-    if not is_topic(topic):
-        raise Unreadable("topic: not a legal one")
-    return Topic(topic)
 
 
 def _policy_attribute(policy: RetryPolicy) -> Attribute:

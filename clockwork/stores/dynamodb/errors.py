@@ -128,13 +128,15 @@ def was_not_sent(error: BaseException) -> bool:
 
 
 def error_for_no_response(error: BaseException, *, unknown: bool) -> ClockworkError:
-    """Our error where no response came. `unknown`: the write, or an earlier copy of it, may have been done."""
+    """The error for a request without a response. `unknown`: the write, or an earlier copy of it, may have been
+    done."""
     text = str(error) or type(error).__name__
     return StoreUnavailable(f"no answer from DynamoDB: {text[:MESSAGE_CHARS_MAX]}", outcome_unknown=unknown)
 
 
 def error_for_response(status: int, answer: dict[str, Any], *, write: bool, answer_lost: bool) -> ClockworkError:
-    """Our error for DynamoDB's error response. `answer_lost`: an earlier copy of this request was sent and not answered."""
+    """The error for an error response of DynamoDB. `answer_lost`: an earlier copy of this request was sent and not
+    answered."""
     code = code_of(answer)
     message = f"DynamoDB answered {code or status}"
     unknown = write and answer_lost

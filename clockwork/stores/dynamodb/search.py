@@ -10,7 +10,7 @@ from clockwork.domain.position import LAST, Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
-from clockwork.stores.calls import readable
+from clockwork.stores.checks import readable
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, value_of
 from clockwork.stores.dynamodb.batching import read_all
@@ -19,8 +19,8 @@ from clockwork.stores.dynamodb.codec import INDEX, LIST_BUCKETS, LISTED_UNDER, l
 
 QUERIES_AT_ONCE: Final = LIST_BUCKETS
 SHARE_FACTOR: Final = 1.25
-"""Factor over an even share: keys are spread almost evenly over the buckets, and entries of one bucket past the end of
-another are read again for the next page."""
+"""Number of entries read from each bucket, as a multiple of its even share of the page. Keys are spread almost evenly
+over the buckets; entries of a bucket that lie behind the end of another one are read again for the next page."""
 
 _Read = TypeVar("_Read")
 
@@ -43,7 +43,7 @@ class DynamoScheduleSearch:
         limit = int(pointers_max / LIST_BUCKETS * SHARE_FACTOR) + 4
         read = partial(self._bucket, client_id, first=first, last=last, limit=limit)
         answers = await gather_bounded(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
-        # Each bucket is known up to its last entry that was read, or to its end.
+        # A bucket is known up to the last entry that was read of it, or to its end.
         known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
         horizon = min(known_to, default=last)
         found = readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))

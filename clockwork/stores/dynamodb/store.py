@@ -158,22 +158,9 @@ class DynamoScheduleStore:
         return int(answer["Attributes"]["discardedAt"]["N"])
 
     async def push_pointer_expiry(self, pointer_of: RowName, *, expires_at_s: int) -> None:
-        assert pointer_of.client_id is not None, "the key is readable"
-        assert pointer_of.schedule_key is not None, "the key is readable"
+        update = transactions.expiry_update(self._settings, pointer_of, expires_at_s=expires_at_s)
         try:
-            await self._retry_on_conflict(
-                "update_item",
-                TableName=self._settings.keys_table,
-                Key=codec.pointer_key(pointer_of.client_id, pointer_of.schedule_key),
-                UpdateExpression="SET #expires = :expires",
-                # Implies that the pointer exists.
-                ConditionExpression="#current = :current AND #expires < :expires",
-                ExpressionAttributeNames={"#expires": "expiresAt", "#current": "current"},
-                ExpressionAttributeValues={
-                    ":expires": number(expires_at_s),
-                    ":current": {"N": text_of(pointer_of.position)},
-                },
-            )
+            await self._retry_on_conflict("update_item", **update)
         except Refused:
             # It points to another position, or lives long enough: in both cases nothing is to be done.
             return
@@ -468,7 +455,7 @@ class DynamoScheduleStore:
             {(str(shard), p): {"DeleteRequest": {"Key": codec.row_key(shard, p)}} for p in ended}
         )
         if failures:
-            # A refusal for good says more than one that may be gone at the next try.
+            # A final refusal is raised rather than one that may be over at the next try.
             raise min(failures.values(), key=lambda error: isinstance(error, StoreThrottled))
 
     # --- parts
@@ -525,7 +512,7 @@ class DynamoScheduleStore:
         try:
             await self._update_row(name, update, **parameters)
         except Refused:
-            # Gone for good: no row is ever put at this position again.
+            # The row is gone for good: no row is ever put at this position again.
             return False
         return True
 

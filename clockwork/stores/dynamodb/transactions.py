@@ -192,6 +192,25 @@ def discard_update(settings: DynamoSettings, pointer: Pointer, at_ms: int) -> It
     }
 
 
+def expiry_update(settings: DynamoSettings, pointer_of: RowName, *, expires_at_s: int) -> Item:
+    """The update that lets the pointer to a row live longer, on condition that it still points to the row's position; never
+    shorter. The row's key is readable."""
+    assert pointer_of.client_id is not None, "the key is readable"
+    assert pointer_of.schedule_key is not None, "the key is readable"
+    return {
+        "TableName": settings.keys_table,
+        "Key": codec.pointer_key(pointer_of.client_id, pointer_of.schedule_key),
+        "UpdateExpression": "SET #expires = :expires",
+        # Implies that the pointer exists.
+        "ConditionExpression": "#current = :current AND #expires < :expires",
+        "ExpressionAttributeNames": {"#expires": "expiresAt", "#current": "current"},
+        "ExpressionAttributeValues": {
+            ":expires": fields.number(expires_at_s),
+            ":current": {"N": text_of(pointer_of.position)},
+        },
+    }
+
+
 def points_at(item: Item | None, position: Position) -> bool:
     """True if this pointer, which came back with a failure, is the one that our own transaction put."""
     if item is None:

@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
         self._answer = self._loop.create_future()
         self._heard_s = self._loop.time()
         if self._watch is None:
-            self._watch = self._loop.call_at(self._heard_s + self._silence_s_max, self._look)
+            self._watch = self._loop.call_at(self._heard_s + self._silence_s_max, self._check_silence)
         self._transport.write(request)
         try:
             return await self._answer
@@ -210,13 +210,13 @@ class _Connection(asyncio.Protocol):
             self._read(at_end=True)
         self._fail(error or ConnectionResetError("the connection was closed before the answer was complete"))
 
-    def _look(self) -> None:
+    def _check_silence(self) -> None:
         self._watch = None
         if self._answer is None:
             return  # idle; the next request sets it
         ends_s = self._heard_s + self._silence_s_max
         if self._loop.time() < ends_s:
-            self._watch = self._loop.call_at(ends_s, self._look)
+            self._watch = self._loop.call_at(ends_s, self._check_silence)
         else:
             self._fail(TimeoutError(f"no answer within {self._silence_s_max} s"))
 

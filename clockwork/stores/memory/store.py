@@ -434,8 +434,8 @@ class MemoryScheduleStore:
             self._check_free(_note_place(name))
 
     def _was_moved(self, name: KeyName, note: NoteChange | None) -> bool:
-        """True if an earlier copy of the call with this note was done. An outcome alone does not prove it: two cancels of
-        one moment write the same."""
+        """True if an earlier copy of the call with this note was done. An outcome alone does not prove that: two
+        cancels of one moment write the same outcome."""
         there = self.notes.get(name)
         return note is None or (there is not None and there.by == note.after.by)
 

@@ -46,14 +46,14 @@ from clockwork.stores.postgres.errors import (
 from clockwork.tls import CertFiles, client_context
 
 ABANDON_S: Final = 300.0
-"""A statement without an answer is given up after this, with its connection; a session may stay at the server. It waits for
-a standby; the next connection will too, before it is used."""
+"""A statement that has no answer after this time is given up, with its connection; its session may stay at the server.
+The likely cause is a standby that is away: then the next connection waits for the standby, too, before it is used."""
 KEEPALIVE_S: Final = 10
 """Silence after which TCP asks whether the other end is there, and `KEEPALIVE_PROBES` times more, at a third of this."""
 KEEPALIVE_PROBES: Final = 3
 UNACKNOWLEDGED_MS: Final = 20_000
-"""Time for which something that was sent may go unacknowledged by the other end. Untold, TCP repeats it for some 15 minutes,
-and sends no keepalive meanwhile."""
+"""Time for which the other end may leave something that was sent unacknowledged. Without this limit TCP repeats it for
+some 15 minutes, and sends no keepalive meanwhile."""
 STATEMENTS_MAX: Final = 200
 """Prepared statements of one connection: more than there are."""
 WARNING_CODE: Final = "01000"
@@ -65,7 +65,7 @@ nothing of the write: that transaction ids run out, for one, which is said of ev
 if TYPE_CHECKING:
     Session = Connection[Record]
 else:
-    Session = Connection  # generic in its stubs alone
+    Session = Connection  # asyncpg's classes are generic in its stubs only
 
 _BARRIER: Final = (
     "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
@@ -101,7 +101,7 @@ class TimedAnswer(NamedTuple):
 class _Call:
     sql: str
     args: Sequence[Any]
-    """The arguments; of a call for many, one sequence of arguments for each time that the statement is run."""
+    """The arguments of the statement; if it is run several times, one sequence of arguments for each run."""
     many: bool
     answer: "asyncio.Future[TimedAnswer]"
     taken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,8 +116,9 @@ class _Call:
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def leave(self) -> None:
-        """Its caller waits no longer: a call that was not sent never is, and an error that comes now has no one to tell."""
+    def abandon(self) -> None:
+        """Ends the caller's wait. A call that was not sent yet is never sent; an error that comes from now on is
+        dropped."""
         if not self.answer.cancel() and not self.answer.cancelled():
             self.answer.exception()
 
@@ -141,7 +142,7 @@ class TlsFiles(NamedTuple):
 
 
 def tls_of(settings: PostgresSettings) -> TlsFiles | None:
-    """None: as the URL or libpq's variables say. Raises: CannotStart."""
+    """The TLS files that the settings name; None if TLS is as the URL or libpq's variables say. Raises: CannotStart."""
     if settings.tls_ca is None:
         return None
     own = None
@@ -196,7 +197,7 @@ async def connect(
         try:
             return await _connect_to(url, settings, tls, timeout_s=timeout_s, session=session)
         except Rejected:
-            raise  # by all: they have the same users and databases
+            raise  # every server refuses: they have the same users and databases
         except StoreUnavailable:
             pass
     return await _connect_to(last, settings, tls, timeout_s=timeout_s, session=session)
@@ -239,8 +240,9 @@ class _Connection(Session):
     __slots__ = ()
 
     def _cancel_current_command(self, *_waiters: object) -> None:
-        # Only when a worker is cancelled while it waits: at the end of an event loop that cancels all its tasks. In the next
-        # turn, because asyncpg is in the middle of a change of its state.
+        # asyncpg calls this only when a worker is cancelled while it waits, as at the end of an event loop that cancels
+        # all its tasks. The connection is dropped in the next turn, because asyncpg is in the middle of a change of its
+        # state.
         asyncio.get_running_loop().call_soon(self.terminate)
 
 
@@ -280,9 +282,10 @@ class PostgresClient:
         count = connections if connections is not None else settings.pool
         self._workers = [_Worker(self) for _ in range(count)]
         self._idle: list[_Worker] = []
-        """The last one to fall idle is the first one to get a call: connections are made, and kept warm, as needed."""
+        """Idle workers. The one that became idle last gets the next call, so that no more connections are made and kept
+        in use than are needed."""
         self._waiting: dict[_Call, None] = {}
-        """Calls for which no worker was idle, in their order."""
+        """Calls that wait for a worker, in their order."""
         self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -291,7 +294,8 @@ class PostgresClient:
             for number, worker in enumerate(self._workers):
                 task = group.create_task(worker.run(), name=f"postgres-{number}")
                 stack.callback(task.cancel)
-                # First: a statement that loses its connection ends, one that is cancelled would be cancelled at the server.
+                # Connections are dropped before the workers are cancelled: a statement that loses its connection ends,
+                # while one that is cancelled would be cancelled at the server.
                 stack.callback(worker.drop)
             self._opened = stack.pop_all()
         return self
@@ -379,10 +383,10 @@ class PostgresClient:
             failure = error_of_call(error, write=write, answer_lost=answer_lost)
             raise _CopyFailed(failure, answer_lost=answer_lost or lost, again=lost) from error
         finally:
-            call.leave()
+            call.abandon()
 
     async def _dispatch(self, call: _Call) -> None:
-        """Returns when a worker has taken the call."""
+        """Gives the call to a worker; returns once a worker has taken it."""
         if self._idle:
             self._idle.pop().next.set_result(call)
             return
@@ -392,7 +396,7 @@ class PostgresClient:
         try:
             await call.taken.wait()
         finally:
-            # Of a caller who leaves: it is never sent.
+            # The call of a caller that was cancelled is never sent.
             self._waiting.pop(call, None)
             self._telemetry.store_pool_wait(loop.time() - called_s)
 
@@ -414,7 +418,7 @@ class PostgresClient:
             self.settings, self._tls, timeout_s=limits.connect_timeout_s, session=session_settings(limits)
         )
 
-    def distrust(self) -> None:
+    def renew_connections(self) -> None:
         """Makes all connections anew before they are used again."""
         for worker in self._workers:
             worker.renew = True
@@ -453,7 +457,7 @@ class _Worker:
                 self.is_busy = False
 
     def drop(self) -> None:
-        """Drops the connection, whatever it does."""
+        """Closes the connection at once, also in the middle of a statement. The next call opens a new one."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -462,17 +466,17 @@ class _Worker:
         """Raises: StoreUnavailable (it was not sent), and the errors of asyncpg."""
         connection = await self._connected()
         if call.answer.done():
-            raise StoreUnavailable  # its caller has left
+            raise StoreUnavailable  # the caller was cancelled or has run out of time
         call.sent = True
         sent_ms = self._client.clock.now_ms()
         if call.many:
-            rows = await self._trusted(connection, connection.fetchmany(call.sql, call.args))
+            rows = await self._rows_of(connection, connection.fetchmany(call.sql, call.args))
         else:
-            rows = await self._trusted(connection, connection.fetch(call.sql, *call.args))
+            rows = await self._rows_of(connection, connection.fetch(call.sql, *call.args))
         return TimedAnswer(rows, sent_ms, self._client.clock.now_ms())
 
     async def _connected(self) -> Session:
-        """The connection; a new one only after its barrier. Raises: StoreUnavailable."""
+        """Returns the connection, or a new one once its barrier is committed. Raises: StoreUnavailable."""
         if self._connection is not None and not self.renew and not self._connection.is_closed():
             return self._connection
         self.drop()
@@ -480,7 +484,7 @@ class _Worker:
         connection = self._connection = await self._client.connect()
         connection.add_log_listener(self._listen)
         try:
-            ((standby, read_only, _),) = await self._trusted(connection, connection.fetch(_BARRIER))
+            ((standby, read_only, _),) = await self._rows_of(connection, connection.fetch(_BARRIER))
             if standby:
                 raise StoreUnavailable("the PostgreSQL server is a standby: what it says may be out of date")
             if read_only:
@@ -492,8 +496,9 @@ class _Worker:
             raise
         return connection
 
-    async def _trusted(self, connection: Session, fetch: Awaitable[list[Record]]) -> list[Record]:
-        """The rows of a statement. Raises: OSError, if its commit may be known to this server alone."""
+    async def _rows_of(self, connection: Session, fetch: Awaitable[list[Record]]) -> list[Record]:
+        """Runs a statement and returns its rows. Raises: OSError if the wait for a standby was cancelled, so that the
+        commit may be known to this server alone."""
         self._warnings.clear()
         watch = asyncio.get_running_loop().call_later(ABANDON_S, connection.terminate)
         try:
@@ -501,12 +506,13 @@ class _Worker:
         finally:
             watch.cancel()
         if self._warnings:
-            self._client.distrust()
+            self._client.renew_connections()
             raise OSError(f"the wait for a standby was cancelled: {self._warnings[0]}")
         return rows
 
     def _listen(self, _connection: object, message: Any) -> None:
-        # Called before the answer that it belongs to: both wait for a turn of the event loop, in this order.
+        # asyncpg calls this before it hands out the statement's answer: both are scheduled for a turn of the event
+        # loop, in this order.
         source = getattr(message, "server_source_filename", None)
         if message.sqlstate == WARNING_CODE and (source is None or str(source).endswith(STANDBY_SOURCE)):
             self._warnings.append(str(message.message))

@@ -17,7 +17,6 @@ import orjson
 
 from clockwork.domain.command_notes import CommandNote, offsets_of_text
 from clockwork.domain.destination import Topic
-from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.pauses import Pauses
 from clockwork.domain.position import Position, due_ms_of, position_of, text_of
@@ -43,10 +42,9 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
+from clockwork.stores import checks
 
 FORMAT: Final = 1
-RAW_BYTES_MAX: Final = 768 * 1024
-"""Largest JSON of a broken row, so that its dead letter stays below Kafka's default limit of 1 MB a record."""
 
 Columns = tuple[tuple[str, str], ...]
 """Names and types."""
@@ -186,7 +184,7 @@ def _schedule_of(values: Sequence[Any], client_id: ClientId, schedule_key: Sched
         schedule_key=schedule_key,
         ordering_key=OrderingKey(_text(ordering_key, "ordering_key")),
         due_ms=due_ms,
-        topic=_topic_of(topic),
+        topic=checks.topic_of(topic, "topic"),
         guarantee=_word(guarantee, "guarantee", _GUARANTEES),
         task_data=task_data,
         data_form=_word(data_form, "data_form", _DATA_FORMS),
@@ -239,8 +237,7 @@ def _headers_of(stored: bytes) -> tuple[tuple[str, str], ...]:
 def row_values(row: Row) -> tuple[Any, ...]:
     """The values of `ROW`."""
     schedule, retry = row.schedule, row.retry
-    if schedule.due_ms != due_ms_of(row.position):
-        raise ValueError(f"due at {schedule.due_ms}, but standing at {text_of(row.position)}")
+    checks.check_due(schedule, row.position)
     return (
         row.shard,
         text_of(row.position),
@@ -276,7 +273,9 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
         if retry_at_ms is not None:
             if retry_epoch is None or retry_attempts is None:
                 raise Unreadable("retry: not complete")
-            retry = Retry(at_ms=retry_at_ms, epoch=retry_epoch, attempts=retry_attempts)
+            retry = Retry(
+                at_ms=retry_at_ms, epoch=retry_epoch, attempts=checks.attempts_of(retry_attempts, "retry_attempts")
+            )
         return Row(
             shard=ShardId(shard),
             position=position,
@@ -293,17 +292,14 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             reason=str(error),
             raw=_raw(record),
             newer_format=isinstance(error, NewerFormat),
-            lane=_lane_of(content),
-            client_id=ClientId(client_id) if is_client_id(client_id) else None,
-            schedule_key=_readable_schedule_key(schedule_key),
+            lane=checks.readable_or_none(_lane_of, content),
+            client_id=checks.readable_or_none(_client_id_of, client_id),
+            schedule_key=checks.readable_or_none(_schedule_key_of, schedule_key),
         )
 
 
-def _lane_of(content: Sequence[Any]) -> Lane | None:
-    try:
-        return (Topic(_filled(content[1], "topic")), OrderingKey(_text(content[0], "ordering_key")))
-    except Unreadable:
-        return None
+def _lane_of(content: Sequence[Any]) -> Lane:
+    return (Topic(_filled(content[1], "topic")), OrderingKey(_text(content[0], "ordering_key")))
 
 
 def _raw(record: Iterable[Any]) -> bytes:
@@ -312,7 +308,7 @@ def _raw(record: Iterable[Any]) -> bytes:
         for (name, _), value in zip(ROW, record, strict=True)
     }
     raw = orjson.dumps(values)
-    if len(raw) > RAW_BYTES_MAX:
+    if len(raw) > checks.RAW_BYTES_MAX:
         return orjson.dumps({"shard": values["shard"], "position": values["position"], "omitted_bytes": len(raw)})
     return raw
 
@@ -386,6 +382,7 @@ def end_values(outcome: Outcome) -> tuple[Any, ...]:
 
 def outcome_values(outcome: Outcome) -> tuple[Any, ...]:
     """The values of `OUTCOME`."""
+    checks.check_outcome(outcome)
     return (*end_values(outcome), *content_values(outcome.schedule), FORMAT)
 
 
@@ -418,7 +415,7 @@ def outcome_of(values: Iterable[Any]) -> Outcome:
     if reason is not None:
         if attempts is None:
             raise Unreadable("attempts: missing")
-        failure = Failure(reason=reason, attempts=attempts)
+        failure = Failure(reason=reason, attempts=checks.attempts_of(attempts, "attempts"))
     has_content = content[1] is not None
     return Outcome(
         client_id=client_id,
@@ -496,37 +493,15 @@ def _since(stored: Mapping[str, Any], kind: str) -> dict[str, int]:
 
 
 def _check_format(written_in: int) -> None:
-    if written_in > FORMAT:
-        raise NewerFormat(f"format {written_in} is newer than {FORMAT}, which this version reads")
-    if written_in < 1:
-        raise Unreadable(f"format {written_in}")
+    checks.check_format(written_in, oldest=1, newest=FORMAT)
 
 
 def _client_id_of(stored: str) -> ClientId:
-    if not is_client_id(stored):
-        raise Unreadable("client_id: not a legal one")
-    return ClientId(stored)
+    return checks.client_id_of(stored, "client_id")
 
 
 def _schedule_key_of(stored: bytes) -> ScheduleKey:
-    if len(stored) > KEY_BYTES_MAX:
-        raise Unreadable("schedule_key: too long")
-    return ScheduleKey(_text(stored, "schedule_key"))
-
-
-def _readable_schedule_key(stored: bytes) -> ScheduleKey | None:
-    try:
-        return _schedule_key_of(stored)
-    except Unreadable:
-        return None
-
-
-def _topic_of(stored: str) -> Topic:
-    """No other name can be asked for: Kafka's protocol ends at 32,767 bytes, and to fail on one row's topic in the middle of
-    a batch would be to fail again at every try."""
-    if not is_topic(stored):
-        raise Unreadable("topic: not a legal one")
-    return Topic(stored)
+    return checks.schedule_key_of(_text(stored, "schedule_key"), "schedule_key")
 
 
 def _text(stored: bytes, name: str) -> str:

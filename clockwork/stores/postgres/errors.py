@@ -35,7 +35,7 @@ class Refused(ConditionFailed):
 
 
 def error_of_connecting(error: BaseException) -> ClockworkError:
-    """Our error where no connection was made: nothing was sent."""
+    """The error for a connection that could not be made: nothing was sent."""
     text = f"no connection to PostgreSQL: {_text(error)}"
     if isinstance(error, asyncpg.PostgresError):
         code = code_of(error)
@@ -47,7 +47,7 @@ def error_of_connecting(error: BaseException) -> ClockworkError:
 
 
 def error_of_call(error: BaseException, *, write: bool, answer_lost: bool) -> ClockworkError:
-    """Our error of a statement that was sent. `answer_lost`: so was an earlier copy of it, without an answer."""
+    """The error for a statement that was sent. `answer_lost`: so was an earlier copy of it, without an answer."""
     if not wrote_nothing(error):
         return StoreUnavailable(f"no answer from PostgreSQL: {_text(error)}", outcome_unknown=write)
     assert isinstance(error, asyncpg.PostgresError)
@@ -69,9 +69,9 @@ def error_of_call(error: BaseException, *, write: bool, answer_lost: bool) -> Cl
 def wrote_nothing(error: BaseException) -> bool:
     """True if this copy wrote nothing: the server undid it (severity ERROR), or asyncpg never sent it."""
     if not isinstance(error, asyncpg.PostgresError) or code_of(error).startswith("08"):
-        return False  # asyncpg gives a lost connection an error of this class
+        return False  # asyncpg raises an error of this class for a lost connection, too
     if isinstance(error, asyncpg.DataError):
-        return True  # raised by asyncpg too, for an argument that it cannot encode
+        return True  # asyncpg raises it also for an argument that it cannot encode
     return _severity(error) == "ERROR"
 
 
@@ -86,7 +86,8 @@ def code_of(error: asyncpg.PostgresError) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """The error in a line. Never its details: they quote keys and rows; nor an argument that could not be encoded."""
+    """The error in one line, without its details, which quote keys and rows, and without an argument that could not be
+    encoded."""
     if isinstance(error, asyncpg.PostgresError):
         if isinstance(error, asyncpg.DataError) and _severity(error) is None:
             return "a value that no column of its type can hold"

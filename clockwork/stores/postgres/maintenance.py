@@ -35,12 +35,13 @@ from clockwork.stores.postgres.errors import CALL_ERRORS, error_of_call
 from clockwork.stores.postgres.schema import lock_number
 
 INTERVAL_S: Final = 60.0
-WHOLE_EVERY: Final = 24 * 60
-"""Searches from one whole one to the next."""
+WHOLE_SEARCH_EVERY: Final = 24 * 60
+"""One search in so many is whole (from date 0)."""
 OVERLAP_S: Final = 600
-"""A search goes back this far behind the last one: for what was locked then."""
+"""Overlap of a search with the last one, for items that were locked then."""
 CHUNK_ROWS: Final = 1_000
-"""Rows that are deleted in one transaction: others wait for none of their locks, and these never wait (`SKIP LOCKED`)."""
+"""Rows that are deleted in one transaction, which bounds the time of their locks. The deletes themselves wait for no
+lock (`SKIP LOCKED`)."""
 LIMITS: Final = CallLimits(statement_timeout_ms=30_000)
 MEASURED: Final = ("shards", "nodes", "pointers", "rows", "outcomes", "command_notes")
 
@@ -55,14 +56,16 @@ class Maintenance:
         self._tls = tls
         self._telemetry = telemetry
         self._since_s = 0
-        """No older one is left, but for what was locked."""
+        """The date from which the next search begins: nothing older is left, except what was locked."""
         s = f'"{settings.schema}"'
-        # Stable within a statement, unlike the clock, so an index can be searched by it.
+        # `statement_timestamp` is stable within a statement, unlike `clock_timestamp`, so an index can be searched by
+        # it.
         now = "extract(epoch FROM statement_timestamp())::bigint"
         expired = f"expires_at_s BETWEEN $2::bigint AND {now}"
         self._now = f"SELECT {now}"
-        # A pointer that is locked is being taken over, or looked at; one that was changed since is not found any more by its
-        # place. Both are left alone, with the outcome: none of these statements waits for another.
+        # A locked pointer is being taken over or read. A pointer that was changed meanwhile has another place (ctid)
+        # and is not found. In both cases pointer and outcome stay for now, so none of these statements waits for
+        # another transaction.
         self._lock = "SELECT pg_try_advisory_xact_lock($1)"
         key = "p.client_id = d.client_id AND p.schedule_key = d.schedule_key AND p.position = d.position"
         self.expired_outcomes = (
@@ -105,18 +108,19 @@ class Maintenance:
         )
 
     async def run(self) -> None:
-        """Does it every minute, until cancelled."""
+        """Removes what has expired every minute, until cancelled."""
         for number in itertools.count():
             await asyncio.sleep(INTERVAL_S)
             try:
-                await self.once(whole=number % WHOLE_EVERY == 0)
+                await self.once(whole=number % WHOLE_SEARCH_EVERY == 0)
             except (Unavailable, Contested) as error:
-                # The next minute does it; other calls report the store that is away.
+                # The search of the next minute makes up for it; other calls report that the store is away.
                 extra = {"event": "postgres.retention_failed", "error": str(error), "once_per": str(error)}
                 log.warning("Expired items stay for now", extra=extra)
 
     async def once(self, *, whole: bool = True) -> None:
-        """Removes all that has expired, unless another node is at it, and notes the figures. Raises: StoreUnavailable."""
+        """Records the figures of the tables, and removes all that has expired unless another node is doing so. Raises:
+        StoreUnavailable."""
         connection = await connect(self._settings, self._tls, timeout_s=LIMITS.connect_timeout_s, session=_session())
         try:
             await self._measure(connection)
@@ -155,8 +159,8 @@ class Maintenance:
             )
 
     async def _chunk(self, connection: Session, sql: str, since_s: int) -> Record | None:
-        """Removes some items. None: another node is at it."""
-        # Where there is no index: in the order of the table.
+        """Removes a chunk of expired items; returns None, and removes nothing, while another node is removing."""
+        # Without an index by date the pointers are read in the order of the table.
         scan = {"enable_seqscan": "on"} if sql == self.expired_pointers else {}
         async with transaction(connection, _session() | scan):
             if not await connection.fetchval(self._lock, lock_number(f"{self._settings.schema}/retention")):

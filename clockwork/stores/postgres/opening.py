@@ -24,7 +24,7 @@ async def open_postgres(
     tls = tls_of(settings)
     async with PostgresScheduleStore(settings, clock, observe, telemetry, tls=tls) as store:
         telemetry.watch_store_pool(store.client.connections)
-        # Not around the block: its errors would come out of it as a group.
+        # No task group around the block: the block's errors would leave it as a group.
         background = AsyncExitStack()
         group = await background.enter_async_context(asyncio.TaskGroup())
         task = group.create_task(Maintenance(settings, tls, telemetry).run(), name="postgres-maintenance")

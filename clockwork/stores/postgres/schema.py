@@ -118,7 +118,7 @@ class PostgresSchema:
         wanted = migrations if migrations is not None else known_migrations()
         async with self._connection(write=False) as connection:
             problems, warnings = await self._server_findings(connection)
-            # What stands in the tables cannot be read before they and the rights are there.
+            # The content of the tables can be read only if the tables and the rights are there.
             for check in (self._migration_problems, self._problems_of_rights, self._problems_of_cluster):
                 problems += [] if problems else await check(connection, wanted)
         return Findings(problems=tuple(problems), warnings=tuple(warnings))
@@ -136,7 +136,8 @@ class PostgresSchema:
                 raise StoreUnavailable(f"the tables are locked: {failure}") from error
             raise failure from error
         finally:
-            # Not a polite end: one that is cancelled while it waits for a standby must not be asked to answer.
+            # The connection is dropped, not closed: where this task was cancelled while the server waits for a standby,
+            # an orderly close would wait for the server's answer.
             connection.terminate()
 
     # --- migrations

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
-from clockwork.stores.calls import readable
+from clockwork.stores.checks import readable
 from clockwork.stores.postgres import codec
 from clockwork.stores.postgres.client import PostgresClient
 from clockwork.stores.postgres.statements import Statements
@@ -29,7 +29,7 @@ class PostgresScheduleSearch:
         self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
     ) -> PointerPage:
         """See `ScheduleSearch`."""
-        # One more than asked for: it is where the next page begins.
+        # One pointer more than asked for is read: the next page begins there.
         values = (client_id, text_of(first), text_of(last), pointers_max + 1)
         found = await self._client.read("list_pointers", self._statements.list_pointers, *values)
         at = [name for name, _ in codec.POINTER].index("position")

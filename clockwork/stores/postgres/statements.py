@@ -240,7 +240,7 @@ class Statements:
         self.delete_node = (
             f"DELETE FROM {s}.nodes i WHERE i.incarnation = $1::text AND i.fenced_at_ms IS NOT NULL RETURNING 1"
         )
-        # The taker first, and locked: its fence comes wholly before or wholly after this.
+        # The taker's item is locked first, so that its fence comes wholly before or wholly after this statement.
         self.take_shards = (
             f"WITH taker AS MATERIALIZED (SELECT 1 FROM {s}.nodes i "
             f"WHERE i.incarnation = $1::text AND i.fenced_at_ms IS NULL FOR SHARE), "

@@ -51,7 +51,7 @@ GROUPS_AT_ONCE: Final = 4
 default, so that one kind of call never takes all of them."""
 CREATES_MAX: Final = 100
 CREATE_BYTES_MAX: Final = 900 * 1024
-"""A statement of more takes longer to send and to store than others should wait."""
+"""A larger statement would take longer to send and to store than other callers should wait."""
 READS_MAX: Final = 100
 CONTENTS_MAX: Final = 20
 """Rows and outcomes in one read for several callers: each may hold its schedule's content, up to 256 KiB."""
@@ -171,7 +171,8 @@ class PostgresScheduleStore:
         while verdicts is None:
             # The sender was cancelled, and its statement may be under way: the same create again settles it.
             verdicts = await self._creates[replacing].submit(create, size_bytes=row.schedule.size_bytes, key=create.key)
-        # One that is not named goes alone, by its own caller: neither its group's slot nor any other member waits for it.
+        # A create that the result does not name is sent alone, by its own caller: neither the group's slot nor any
+        # other member waits for it.
         alone = create.key not in verdicts
         error = await self._create_alone(create, replacing=replacing) if alone else verdicts[create.key]
         if error is not None:
@@ -404,7 +405,8 @@ class PostgresScheduleStore:
         while pages is None:
             pages = await self._pages.submit(call)
         if isinstance(pages, StoreUnavailable):
-            # Of all: a page that makes the statement fail would otherwise stop every shard of this process.
+            # The statement failed for all of its pages. One page may be the cause, and must not stop every shard of
+            # this process.
             pages = await self._read_pages([call])
             if isinstance(pages, StoreUnavailable):
                 raise pages
@@ -427,7 +429,8 @@ class PostgresScheduleStore:
         return {row.position: row for row in rows}
 
     async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
-        # In one order everywhere, so that two owners who finish the same rows do not wait for each other.
+        # The rows are in the same order everywhere, so that two owners that finish the same rows do not wait for each
+        # other.
         left = sorted(ends, key=lambda end: end.row.position)
         chunks = [left[start : start + FINISHED_MAX] for start in range(0, len(left), FINISHED_MAX)]
         await gather_bounded(partial(self._finish_chunk, shard), chunks, at_once=GROUPS_AT_ONCE)
@@ -440,7 +443,7 @@ class PostgresScheduleStore:
         try:
             return await self._create_once(group, replacing=replacing)
         except (Refused, TransactionConflict, Rejected):
-            # For the fault of members that it does not name. Nothing was written.
+            # The group failed by the fault of members that the error does not name. Nothing was written.
             return {}
         except StoreUnavailable as error:
             return dict.fromkeys((member.key for member in group), error)
@@ -466,7 +469,7 @@ class PostgresScheduleStore:
             except StoreUnavailable:
                 if len(group) == 1:
                     raise
-                return verdicts  # a lock on one of these pointers: each of them goes alone
+                return verdicts  # one of these pointers is locked: each of them is sent alone
             for member in left:
                 verdicts[member.key] = None if pointed.get(member.key) == member.position else ConditionFailed()
         return verdicts
@@ -558,7 +561,7 @@ class PostgresScheduleStore:
         try:
             return await self._finish_once(members)
         except (TransactionConflict, StoreUnavailable) as error:
-            # Each again, alone, by its own caller: it may be done twice.
+            # Each is sent again alone, by its own caller: a `finish` may be done twice.
             return error
 
     async def _finish_alone(self, member: "_Finish") -> "_Deleted":

@@ -26,6 +26,7 @@ import psutil
 
 from infra.local.child import log_end
 from infra.local.jars import cache
+from tests.support.processes import wait_or_kill
 
 HERE: Final = Path(__file__).parent
 END_S_MAX: Final = 20.0
@@ -187,9 +188,4 @@ async def running(name: str, command: Sequence[str], log_path: Path) -> AsyncIte
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        try:
-            async with asyncio.timeout(END_S_MAX):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await wait_or_kill(process, within_s=END_S_MAX)
