@@ -43,7 +43,7 @@ test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without K
 	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 sim: $(STAMP) ## all mutations caught, and many histories: make sim SEEDS=1000; or make sim SEED=7 to replay one
-	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation tests/unit/test_cron_brute.py tests/unit/test_zones.py $(ARGS))
+	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation tests/unit/test_cron_brute.py tests/unit/test_zones.py tests/unit/test_calendars.py tests/unit/test_recurrence.py $(ARGS))
 	$(PY) -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 chaos: $(STAMP) ## nodes as processes that are killed, stopped, misled: make chaos MINUTES=30 SEED=7 STORE=postgresql

@@ -2,7 +2,7 @@
 
     run (also without a word), init, check, leave    the node
     keys                                             API keys
-    schedule, admin                                  calls to a running service (`clockwork.cli`)
+    schedule, job, admin                             calls to a running service (`clockwork.cli`)
     completion                                       for shells
 
 A command's libraries are imported when it is called: a node starts without the client's, the client without the node's.
@@ -42,10 +42,11 @@ TIMEOUT_MS_MAX: Final = 86_400_000
 _ELSEWHERE: Final = {
     "keys": "clockwork.access.keys_command:keys",
     "schedule": "clockwork.cli.schedule:schedule",
+    "job": "clockwork.cli.job:job",
     "admin": "clockwork.cli.admin:admin",
 }
 """Groups of commands that are imported when they are called, or listed."""
-_CALLS_A_SERVICE: Final = frozenset({"schedule", "admin"})
+_CALLS_A_SERVICE: Final = frozenset({"schedule", "job", "admin"})
 _ORDER: Final = ("run", "init", "check", "leave", *_ELSEWHERE, "completion")
 
 
@@ -129,7 +130,7 @@ def clockwork(ctx: click.Context, url: str, api_key_file: IO[bytes] | None, time
     """Schedules payloads for Kafka topics, and runs the nodes that deliver them.
 
     Without a command it runs a node, as `clockwork run` does. --url, --api-key-file and --timeout-ms are for the commands
-    that call a service: schedule and admin.
+    that call a service: schedule, job and admin.
     """
     if ctx.invoked_subcommand in _CALLS_A_SERVICE:
         from clockwork.cli.connection import Connection

@@ -21,7 +21,9 @@ ClockworkError
 ├── Unauthenticated        the caller has no valid key or token
 ├── Forbidden              the caller may not do this; names every field that its key does not cover
 ├── TooManyRequests        over a limit: nothing was done, the same request may be sent later
-│   └── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
+│   ├── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
+│   └── TooManyJobs        over the limit of jobs: likewise
+├── JobsOff                this cluster keeps no recurring jobs
 ├── SearchOff              this cluster keeps no index to list schedules from
 └── CannotStart            the process must not start: each line of the message says what to change
 """
@@ -211,6 +213,14 @@ class TooManyRequests(ClockworkError):
 
 class TooManyPending(TooManyRequests):
     """A client has as many pending schedules as it may have."""
+
+
+class TooManyJobs(TooManyRequests):
+    """A client has as many jobs as it may have."""
+
+
+class JobsOff(ClockworkError):
+    """This cluster keeps no recurring jobs."""
 
 
 class SearchOff(ClockworkError):

@@ -3,11 +3,11 @@
 Exit codes of the whole command line:
 
     0  done
-    1  a defect of the program, or output that could not be written
+    1  a defect of the program, output that could not be written, or a question that was not answered with yes
     2  the command line is wrong; of `run`, `init`, `check` and `leave` also: the node must not start like this
     3  the service refuses the request as it is, or does not know the call
-    4  no such schedule
-    5  the schedule's state does not allow it: another is pending, or it has ended, or it has another version
+    4  no such schedule, job or run
+    5  its state does not allow it: another is pending, or it has ended, or it has another version
     6  in flight: too close to its time to say; ask again
     7  no API key, or one that does not cover the request
     8  over a quota; nothing was done
@@ -17,8 +17,8 @@ Exit codes of the whole command line:
 from typing import Final
 
 EXIT_CODES: Final = (
-    "\b\nExit codes: 0 done, 2 wrong command line, 3 refused, 4 no such schedule, 5 its state does not allow it,\n"
-    "6 in flight, 7 API key, 8 over a quota, 9 outcome unknown (the same command again settles it)."
+    "\b\nExit codes: 0 done, 2 wrong command line, 3 refused, 4 no such schedule or job, 5 its state does not\n"
+    "allow it, 6 in flight, 7 API key, 8 over a quota, 9 outcome unknown (the same command again settles it)."
 )
 """For the help of commands that call a service."""
 NOT_STARTED: Final = (

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import IO, Any, Final, TypeVar
 
@@ -92,13 +92,18 @@ def strict_json(content: bytes) -> Any:
     return value
 
 
-# --- the content of a schedule
+# --- the content of a schedule or a job
 
-_CONTENT_OPTIONS: Final = (
+_PAYLOAD_OPTIONS: Final = (
     click.option("--data", help="The payload, as JSON."),
     click.option("--text", help="The payload, as text."),
     click.option("--data-file", type=click.File("rb"), help="The payload, byte by byte; - is standard input."),
-    click.option("--ordering-key", help="Order is kept per topic and ordering key. Default: the schedule key."),
+)
+_CONTENT_OPTIONS: Final = (
+    *_PAYLOAD_OPTIONS,
+    click.option(
+        "--ordering-key", help="Order is kept per topic and ordering key. Default: the schedule key, or the job's id."
+    ),
     click.option("--guarantee", type=click.Choice(["exactly_once", "at_least_once"])),
     click.option("--header", multiple=True, metavar="NAME=VALUE", help="Header of the record; repeatable."),
     click.option("--deadline", type=Duration(), help="How long after its time a schedule is late."),
@@ -117,11 +122,21 @@ _CONTENT_OPTIONS: Final = (
 )
 
 
-def content_options(command: _Command) -> _Command:
-    """Adds the options of a schedule's content to `create` and `reschedule`."""
-    for option in reversed(_CONTENT_OPTIONS):
+def with_options(options: Sequence[Callable[[Any], Any]], command: _Command) -> _Command:
+    """Adds these options to a command; its help lists them in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def payload_options(command: _Command) -> _Command:
+    """Adds the options of a payload."""
+    return with_options(_PAYLOAD_OPTIONS, command)
+
+
+def content_options(command: _Command) -> _Command:
+    """Adds the options of a schedule's content, its payload among them."""
+    return with_options(_CONTENT_OPTIONS, command)
 
 
 def content_of(
@@ -136,39 +151,44 @@ def content_of(
     on_late: str | None,
     **retry: Any,
 ) -> dict[str, Any]:
-    """Arguments of the client's `create` and `reschedule`; what was not given is absent. Raises: click.UsageError."""
+    """Arguments of the client's `create`, `reschedule` and `create_job`; what was not given is absent. Raises:
+    click.UsageError."""
     fields = {
         "ordering_key": ordering_key,
         "guarantee": guarantee,
-        "headers": _headers(header),
-        "deadline_ms": _ms(deadline),
+        "headers": named_values("--header", header),
+        "deadline_ms": ms_of(deadline),
         "on_late": on_late,
         "retry": _policy(**retry),
     }
-    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return given | payload_of(data=data, text=text, data_file=data_file)
+
+
+def payload_of(*, data: str | None, text: str | None, data_file: IO[bytes] | None) -> dict[str, Any]:
+    """The argument `data` of the client's calls, if there is a payload. Raises: click.UsageError."""
     if sum(each is not None for each in (data, text, data_file)) > 1:
         raise click.UsageError("--data, --text and --data-file exclude each other")
     if data is not None:
         try:
-            given["data"] = strict_json(data.encode())
+            return {"data": strict_json(data.encode())}
         except ValueError as error:
             raise click.UsageError(f"--data: {error}; a text goes into --text") from error
-    elif text is not None:
-        given["data"] = text
-    elif data_file is not None:
-        given["data"] = data_file.read()
-    return given
+    if text is not None:
+        return {"data": text}
+    return {} if data_file is None else {"data": data_file.read()}
 
 
-def _headers(given: tuple[str, ...]) -> dict[str, str] | None:
+def named_values(option: str, given: tuple[str, ...]) -> dict[str, str] | None:
+    """The values of a repeatable option NAME=VALUE; None: it was not given. Raises: click.UsageError."""
     pairs = [each.partition("=") for each in given]
     wrong = [name for name, equals, _ in pairs if not equals]
     if wrong:
-        raise click.UsageError(f"--header: {wrong[0]!r} should be NAME=VALUE")
-    headers = {name: value for name, _, value in pairs}
-    if len(headers) < len(pairs):
-        raise click.UsageError("--header: the same name is given twice")
-    return headers or None
+        raise click.UsageError(f"{option}: {wrong[0]!r} should be NAME=VALUE")
+    values = {name: value for name, _, value in pairs}
+    if len(values) < len(pairs):
+        raise click.UsageError(f"{option}: the same name is given twice")
+    return values or None
 
 
 def _policy(
@@ -181,13 +201,14 @@ def _policy(
 ) -> RetryPolicy | None:
     policy = RetryPolicy(
         attempts=retry_attempts,
-        initial_ms=_ms(retry_initial),
-        max_ms=_ms(retry_max),
+        initial_ms=ms_of(retry_initial),
+        max_ms=ms_of(retry_max),
         factor=retry_factor,
         jitter=retry_jitter,
     )
     return None if policy == RetryPolicy() else policy
 
 
-def _ms(duration: timedelta | None) -> int | None:
+def ms_of(duration: timedelta | None) -> int | None:
+    """A duration in milliseconds; its options have no finer one."""
     return None if duration is None else duration // _MS

@@ -7,7 +7,7 @@ It knows the service by its HTTP API alone, and imports none of the service's ow
 """
 
 from clockwork.client.aio import AsyncClient, Result
-from clockwork.client.consumer import DeadLetter, Delivery, Duplicates, NotADelivery, delivery_of
+from clockwork.client.consumer import DeadLetter, Delivery, Duplicates, JobRun, NotADelivery, delivery_of, run_of
 from clockwork.client.errors import (
     AlreadyCancelled,
     AlreadyDelivered,
@@ -16,8 +16,13 @@ from clockwork.client.errors import (
     Conflict,
     Forbidden,
     InFlight,
-    InvalidSchedule,
+    InvalidRequest,
+    JobDeleted,
+    JobEnded,
+    JobNotDeleted,
+    JobRunning,
     KeyTaken,
+    NoFireTimes,
     NotFound,
     NotSupported,
     Refused,
@@ -27,32 +32,53 @@ from clockwork.client.errors import (
     VersionMismatch,
     WrongField,
 )
+from clockwork.client.jobs import After, AnyOf, Cron, Every, Misfire, Trigger
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
+from clockwork.schema.job import BackfillDocument as Backfill
+from clockwork.schema.job import FireTimeDocument as FireTime
+from clockwork.schema.job import JobDocument as Job
+from clockwork.schema.job import JobVersionDocument as JobVersion
+from clockwork.schema.job import RunDocument as Run
 from clockwork.schema.schedule import DeliveredDocument as Delivered
 from clockwork.schema.schedule import FailedDocument as Failed
 from clockwork.schema.schedule import PastDocument as PastSchedule
 from clockwork.schema.schedule import ScheduleDocument as Schedule
 
 __all__ = [
+    "After",
     "AlreadyCancelled",
     "AlreadyDelivered",
     "AlreadyFailed",
+    "AnyOf",
     "AsyncClient",
+    "Backfill",
     "CallFailed",
     "Client",
     "Conflict",
+    "Cron",
     "DeadLetter",
     "Delivered",
     "Delivery",
     "Duplicates",
+    "Every",
     "Failed",
+    "FireTime",
     "Forbidden",
     "InFlight",
-    "InvalidSchedule",
+    "InvalidRequest",
+    "Job",
+    "JobDeleted",
+    "JobEnded",
+    "JobNotDeleted",
+    "JobRun",
+    "JobRunning",
+    "JobVersion",
     "KeyTaken",
+    "Misfire",
     "NewSchedule",
+    "NoFireTimes",
     "NotADelivery",
     "NotFound",
     "NotSupported",
@@ -61,12 +87,15 @@ __all__ = [
     "Result",
     "Retries",
     "RetryPolicy",
+    "Run",
     "Schedule",
     "TooMany",
+    "Trigger",
     "Unauthorized",
     "Unavailable",
     "VersionMismatch",
     "When",
     "WrongField",
     "delivery_of",
+    "run_of",
 ]

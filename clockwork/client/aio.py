@@ -1,15 +1,29 @@
 """The client for programs with an event loop."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 from urllib.parse import quote
+from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
-from clockwork.client.errors import CallFailed, InvalidSchedule, TooMany, Unavailable
+from clockwork.client.errors import CallFailed, InvalidRequest, TooMany, Unavailable
+from clockwork.client.jobs import (
+    JobChanges,
+    JobFilters,
+    LogFilters,
+    NewJobFields,
+    Trigger,
+    job_change_document,
+    jobs_query,
+    logs_query,
+    new_job_document,
+    path_of_job,
+    trigger_document,
+)
 from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
@@ -20,12 +34,24 @@ from clockwork.client.schedules import (
     When,
     batches,
     change_document,
+    data_fields,
     encoded_item,
     epoch_ms,
     list_query,
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
+from clockwork.schema.job import (
+    BackfillDocument,
+    FireTimeDocument,
+    JobDocument,
+    JobsDocument,
+    JobVersionDocument,
+    PreviewDocument,
+    RunDocument,
+    RunsDocument,
+    VersionsDocument,
+)
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
@@ -33,6 +59,8 @@ _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
 """Statuses of a whole batch that a single one of its items may cause."""
 _HEAD: Final = b'{"schedules":['
 """The body of a batch, up to its items."""
+NO_DATA: Final = object()
+"""In the place of a payload: the job's own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,11 +192,136 @@ class AsyncClient:
             for each in page.schedules:
                 yield each
 
+    # --- recurring jobs
+
+    async def create_job(
+        self, client_id: str, job_id: str, *, traceparent: str | None = None, **fields: Unpack[NewJobFields]
+    ) -> JobDocument:
+        """Creates a job; durable, and its first run armed, when it returns. The same request again returns the same job in
+        its present state, which may be any. Raises: KeyTaken: another job has this id."""
+        body = new_job_document(client_id, job_id, fields, self._clock)
+        headers = {} if traceparent is None else {"traceparent": traceparent}
+        return read_document(JobDocument, await self._http.request("POST", "/jobs", body=body, headers=headers))
+
+    async def get_job(self, client_id: str, job_id: str, *, next_times: int | None = None) -> JobDocument:
+        """Returns the job, its state, next and last run, and so many next fire times, at most 100. Raises: NotFound."""
+        query = {} if next_times is None else {"next": str(next_times)}
+        answer = await self._http.request("GET", path_of_job(client_id, job_id), query=query)
+        return read_document(JobDocument, answer)
+
+    async def list_jobs(self, client_id: str, **filters: Unpack[JobFilters]) -> AsyncIterator[JobDocument]:
+        """Lists a client's jobs by their ids. A job that was created a few seconds ago may be missing."""
+        async for page in self._pages(JobsDocument, "/jobs", jobs_query(client_id, **filters)):
+            for each in page.jobs:
+                yield each
+
+    async def put_job(
+        self, client_id: str, job_id: str, *, if_version: int | None = None, **changes: Unpack[JobChanges]
+    ) -> JobDocument:
+        """Changes a job. Another trigger counts from now on and never fires at once. `in_flight` of what is returned names
+        the runs that may still be delivered as they were before. Raises: NotFound, JobDeleted, VersionMismatch."""
+        body = job_change_document(changes, self._clock)
+        return await self._job("PUT", path_of_job(client_id, job_id), body=body, if_version=if_version)
+
+    async def pause_job(
+        self, client_id: str, job_id: str, *, note: str | None = None, if_version: int | None = None
+    ) -> JobDocument:
+        """Pauses a job: but for the runs in `in_flight`, no run is delivered until it is resumed, by hand and backfills
+        aside. Raises: NotFound, JobDeleted, JobEnded, VersionMismatch."""
+        body = {} if note is None else {"note": note}
+        return await self._job("POST", f"{path_of_job(client_id, job_id)}/pause", body=body, if_version=if_version)
+
+    async def resume_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        """Resumes a paused job, from its first fire time after now: nothing is caught up. Raises: NotFound, JobDeleted,
+        JobEnded, VersionMismatch."""
+        return await self._job("POST", f"{path_of_job(client_id, job_id)}/resume", if_version=if_version)
+
+    async def delete_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        """Deletes a job; until its retention ends it may be restored. But for the runs in `in_flight`, none is delivered any
+        more. Raises: NotFound, VersionMismatch."""
+        return await self._job("DELETE", path_of_job(client_id, job_id), if_version=if_version)
+
+    async def restore_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        """Restores a deleted job as it was, active or paused; nothing is caught up. Raises: NotFound, JobNotDeleted,
+        VersionMismatch."""
+        return await self._job("POST", f"{path_of_job(client_id, job_id)}/restore", if_version=if_version)
+
+    async def run_job(
+        self, client_id: str, job_id: str, *, data: Any = NO_DATA, request_id: str | None = None
+    ) -> RunDocument:
+        """Runs a job now, also while it is paused; with `data` in place of its own. The same `request_id` is the same run,
+        returned in its present state; by default it is a new one. Raises: NotFound, JobDeleted, JobRunning, KeyTaken."""
+        body = {"requestId": _request_id(request_id), **({} if data is NO_DATA else data_fields(data))}
+        path = f"{path_of_job(client_id, job_id)}/run-now"
+        return read_document(RunDocument, await self._http.request("POST", path, body=body))
+
+    async def backfill(
+        self,
+        client_id: str,
+        job_id: str,
+        *,
+        since: When,
+        until: When,
+        max_runs: int | None = None,
+        request_id: str | None = None,
+    ) -> BackfillDocument:
+        """Runs the job's fire times from `since` to `until`, both included and not after now, one after the other, at most
+        `max_runs` of them (1,000). The same `request_id` is the same backfill; by default it is a new one. Raises: NotFound,
+        JobDeleted, JobRunning, NoFireTimes, KeyTaken."""
+        times = {"from": epoch_ms(since, self._clock), "to": epoch_ms(until, self._clock)}
+        most = {} if max_runs is None else {"maxRuns": max_runs}
+        body = {"requestId": _request_id(request_id), **times, **most}
+        path = f"{path_of_job(client_id, job_id)}/backfill"
+        return read_document(BackfillDocument, await self._http.request("POST", path, body=body))
+
+    async def logs(self, client_id: str, job_id: str, **filters: Unpack[LogFilters]) -> AsyncIterator[RunDocument]:
+        """Lists the runs of a job, and what was skipped, newest first. Raises: NotFound."""
+        path = f"{path_of_job(client_id, job_id)}/logs"
+        async for page in self._pages(RunsDocument, path, logs_query(self._clock, **filters)):
+            for each in page.runs:
+                yield each
+
+    async def get_run(self, client_id: str, job_id: str, run_id: str) -> RunDocument:
+        """Returns a run at its latest attempt. Raises: NotFound."""
+        path = f"{path_of_job(client_id, job_id)}/runs/{quote(run_id, safe='')}"
+        return read_document(RunDocument, await self._http.request("GET", path))
+
+    async def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> AsyncIterator[JobVersionDocument]:
+        """Lists the versions of a job's definition, newest first. Raises: NotFound."""
+        path = f"{path_of_job(client_id, job_id)}/versions"
+        async for page in self._pages(VersionsDocument, path, {"limit": str(page_size)}):
+            for each in page.versions:
+                yield each
+
+    async def get_version(self, client_id: str, job_id: str, version: int) -> JobVersionDocument:
+        """Returns one version of a job's definition. Raises: NotFound."""
+        path = f"{path_of_job(client_id, job_id)}/versions/{version}"
+        return read_document(JobVersionDocument, await self._http.request("GET", path))
+
+    async def preview(
+        self,
+        trigger: Trigger,
+        *,
+        since: When | None = None,
+        count: int | None = None,
+        job: tuple[str, str] | None = None,
+    ) -> Sequence[FireTimeDocument]:
+        """Computes the next fire times of a trigger, from `since` on (now), at most `count` (10). Nothing is stored. `job`:
+        client id and job id for its jitter; it need not exist."""
+        start = {} if since is None else {"from": epoch_ms(since, self._clock)}
+        most = {} if count is None else {"count": count}
+        name = {} if job is None else {"clientId": job[0], "jobId": job[1]}
+        body = {"trigger": trigger_document(trigger, self._clock), **start, **most, **name}
+        return read_document(PreviewDocument, await self._http.request("POST", "/jobs/preview", body=body)).times
+
+    async def _job(self, method: str, path: str, *, body: Any = None, if_version: int | None = None) -> JobDocument:
+        return read_document(JobDocument, await self._http.request(method, path, body=body, headers=_if(if_version)))
+
     async def _schedule(
         self, method: str, path: str, *, body: Any = None, if_version: int | None = None
     ) -> ScheduleDocument:
-        headers = {} if if_version is None else {"If-Match": f'"{if_version}"'}
-        return read_document(ScheduleDocument, await self._http.request(method, path, body=body, headers=headers))
+        answer = await self._http.request(method, path, body=body, headers=_if(if_version))
+        return read_document(ScheduleDocument, answer)
 
     async def _pages(self, model: type[_Document], path: str, query: Mapping[str, str]) -> AsyncIterator[_Document]:
         cursor: str | None = None
@@ -181,7 +334,7 @@ class AsyncClient:
                 return
 
     async def _batches(
-        self, path: str, items: Iterable[bytes | InvalidSchedule], items_max: int, head: bytes = _HEAD
+        self, path: str, items: Iterable[bytes | InvalidRequest], items_max: int, head: bytes = _HEAD
     ) -> AsyncIterator[Result]:
         if not 1 <= items_max <= BATCH_ITEMS_MAX:
             raise ValueError(f"batch_items_max: should be 1 to {BATCH_ITEMS_MAX}")
@@ -192,7 +345,7 @@ class AsyncClient:
                 yield results[index]
             first += len(batch)
 
-    async def _settle(self, path: str, head: bytes, batch: Mapping[int, bytes | InvalidSchedule]) -> dict[int, Result]:
+    async def _settle(self, path: str, head: bytes, batch: Mapping[int, bytes | InvalidRequest]) -> dict[int, Result]:
         """Sends a batch and returns the result of each item, by index. Items that are not settled are sent again, as single
         calls are."""
         results = {index: _failed(index, item) for index, item in batch.items() if not isinstance(item, bytes)}
@@ -220,7 +373,7 @@ class AsyncClient:
         try:
             body = head + b",".join(items.values()) + b"]}"
             answer = await self._http.request("POST", path, body=body, items=len(items))
-        except InvalidSchedule as error:
+        except InvalidRequest as error:
             if error.status not in _REFUSED_FOR_AN_ITEM:
                 raise
             if len(items) == 1:
@@ -239,6 +392,15 @@ class AsyncClient:
         if not isinstance(results, list) or len(results) != len(items):
             raise Unavailable("The answer does not have one result for each item.")
         return {index: _result(index, document) for index, document in zip(items, results, strict=True)}
+
+
+def _if(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"If-Match": f'"{version}"'}
+
+
+def _request_id(given: str | None) -> str:
+    """One for a call, so that its retries are the same request."""
+    return uuid4().hex if given is None else given
 
 
 def path_of(client_id: str, schedule_key: str) -> str:

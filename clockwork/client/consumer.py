@@ -52,16 +52,36 @@ class Delivery:
         return timestamp_ms - self.schedule_time_ms
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRun:
+    """The run of a recurring job that a record belongs to."""
+
+    client_id: str
+    job_id: str
+    job_version: int
+    """Version of the definition that it was delivered by."""
+    run_id: str
+    """The same in every attempt: by it a consumer tells that it has done a run before."""
+    kind: str
+    """`scheduled`, `catch_up`, `manual`, `backfill` or `retry`."""
+    attempt: int
+    """From 1."""
+    scheduled_at_ms: int
+    """The fire time, in epoch milliseconds; of a run by hand the time at which it was asked for."""
+    previous_at_ms: int | None
+    """The fire time before, in epoch milliseconds; None if there is none."""
+    until_ms: int | None
+    """The time by which the run is to be completed, in epoch milliseconds; None if no completion is asked for."""
+    priority: int | None
+
+
 def delivery_of(headers: Iterable[tuple[str, bytes | None]] | None) -> Delivery:
     """Reads a record's headers, in the form in which aiokafka and confluent-kafka give them.
 
     Raises: NotADelivery.
     """
     given = [(name, value or b"") for name, value in headers or ()]
-    ours: dict[str, bytes] = {}
-    for name, value in given:
-        if name.lower().startswith(record.RESERVED_PREFIX):
-            ours.setdefault(name, value)
+    ours = _ours(given)
     traceparent = next((value for name, value in given if name == record.TRACEPARENT), None)
     return Delivery(
         client_id=_text(ours, record.CLIENT_ID),
@@ -72,6 +92,34 @@ def delivery_of(headers: Iterable[tuple[str, bytes | None]] | None) -> Delivery:
         headers=tuple((name, value) for name, value in given if name not in ours),
         dead_letter=_dead_letter(ours) if record.DEAD_REASON in ours else None,
     )
+
+
+def run_of(headers: Iterable[tuple[str, bytes | None]] | None) -> JobRun:
+    """Reads the run that a record belongs to, as `delivery_of` reads its delivery.
+
+    Raises: NotADelivery; also for the record of a schedule, which belongs to no job.
+    """
+    ours = _ours((name, value or b"") for name, value in headers or ())
+    return JobRun(
+        client_id=_text(ours, record.CLIENT_ID),
+        job_id=_text(ours, record.JOB_ID),
+        job_version=_number(ours, record.JOB_VERSION),
+        run_id=_text(ours, record.RUN_ID),
+        kind=_text(ours, record.RUN_KIND),
+        attempt=_number(ours, record.RUN_ATTEMPT),
+        scheduled_at_ms=_number(ours, record.SCHEDULED_AT),
+        previous_at_ms=_number_or_none(ours, record.PREVIOUS_AT),
+        until_ms=_number_or_none(ours, record.RUN_UNTIL),
+        priority=_number_or_none(ours, record.PRIORITY),
+    )
+
+
+def _ours(given: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    ours: dict[str, bytes] = {}
+    for name, value in given:
+        if name.lower().startswith(record.RESERVED_PREFIX):
+            ours.setdefault(name, value)
+    return ours
 
 
 def _dead_letter(ours: dict[str, bytes]) -> DeadLetter:
@@ -96,6 +144,10 @@ def _number(headers: dict[str, bytes], name: str) -> int:
     if not (text.isascii() and text.removeprefix("-").isdigit()):
         raise NotADelivery(f"{name}: is not a number")
     return int(text)
+
+
+def _number_or_none(headers: dict[str, bytes], name: str) -> int | None:
+    return _number(headers, name) if name in headers else None
 
 
 class Duplicates:

@@ -2,17 +2,22 @@
 
 CallFailed
 ├── Refused               final: the same request again is answered the same
-│   ├── InvalidSchedule   the request must be changed; `errors` names every wrong field
+│   ├── InvalidRequest    the request must be changed; `errors` names every wrong field
 │   ├── Unauthorized      no API key, or a wrong one
 │   ├── Forbidden         the key does not cover the client or the topic
-│   ├── NotFound          nothing is known under this key
+│   ├── NotFound          nothing is known under this key or id
 │   ├── NotSupported      this service does not know the call: it is older, or the feature is off
-│   ├── VersionMismatch   the schedule was changed since the version that was named
-│   └── Conflict          the schedule's state does not allow it; `schedule` is that state
-│       ├── KeyTaken          a schedule is pending under this key
+│   ├── VersionMismatch   the schedule or job was changed since the version that was named
+│   └── Conflict          its state does not allow it; `schedule` or `job` is that state
+│       ├── KeyTaken          a schedule is pending under this key, or there is another job of this id
 │       ├── AlreadyDelivered
 │       ├── AlreadyFailed
-│       └── AlreadyCancelled
+│       ├── AlreadyCancelled
+│       ├── JobDeleted
+│       ├── JobEnded
+│       ├── JobNotDeleted
+│       ├── JobRunning        runs of the job are open, or too many of them pending: try again when they have ended
+│       └── NoFireTimes
 ├── InFlight              too close to its time to say: nothing is promised, ask again
 ├── TooMany               over a quota: nothing was done, try later
 └── Unavailable           the outcome is unknown: the same request again settles it
@@ -20,10 +25,11 @@ CallFailed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from clockwork.schema.job import JobDocument
 from clockwork.schema.schedule import ScheduleDocument
 
 
@@ -38,19 +44,28 @@ class WrongField:
 class CallFailed(Exception):
     """A call did not do what it should."""
 
-    def __init__(self, message: str, *, status: int | None = None, schedule: ScheduleDocument | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        schedule: ScheduleDocument | None = None,
+        job: JobDocument | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         """HTTP status of the answer; None if there was none."""
         self.schedule = schedule
-        """The present state, where the answer tells it."""
+        """The present state of the schedule that the call was about, where the answer tells it."""
+        self.job = job
+        """The present state of the job that the call was about, where the answer tells it."""
 
 
 class Refused(CallFailed):
     """The same request again would be answered the same."""
 
 
-class InvalidSchedule(Refused):
+class InvalidRequest(Refused):
     """The request must be changed."""
 
     def __init__(self, message: str, *, status: int | None = None, errors: Sequence[WrongField] = ()) -> None:
@@ -68,23 +83,23 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """Nothing was accepted under this key, or its retention has ended."""
+    """Nothing was accepted under this key or id, or its retention has ended."""
 
 
 class NotSupported(Refused):
-    """The service does not know this call."""
+    """The service does not know this call, or the feature is off."""
 
 
 class VersionMismatch(Refused):
-    """The schedule's version is another one now."""
+    """The version of the schedule or job is another one now."""
 
 
 class Conflict(Refused):
-    """The schedule's state does not allow it."""
+    """The state of the schedule or job does not allow it."""
 
 
 class KeyTaken(Conflict):
-    """A schedule is pending under this key."""
+    """A schedule is pending under this key; or another job has this id, or another request this request id."""
 
 
 class AlreadyDelivered(Conflict):
@@ -97,6 +112,27 @@ class AlreadyFailed(Conflict):
 
 class AlreadyCancelled(Conflict):
     """It was cancelled."""
+
+
+class JobDeleted(Conflict):
+    """The job is deleted: restore it first."""
+
+
+class JobEnded(Conflict):
+    """The job's trigger is over: give it another one first."""
+
+
+class JobNotDeleted(Conflict):
+    """There is nothing to restore. It may also mean that an earlier attempt of this call worked and its answer was lost."""
+
+
+class JobRunning(Conflict):
+    """A run or backfill is open beside which this may not be, or as many runs by hand are pending as may be. The same call
+    may be made again when some of them have ended."""
+
+
+class NoFireTimes(Conflict):
+    """The job's trigger has no fire time in the range."""
 
 
 class InFlight(CallFailed):
@@ -124,10 +160,18 @@ _BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "failed": AlreadyFailed,
     "cancelled": AlreadyCancelled,
     "in_flight": InFlight,
+    "exists": KeyTaken,
+    "deleted": JobDeleted,
+    "ended": JobEnded,
+    "not_deleted": JobNotDeleted,
+    "running": JobRunning,
+    "too_many_runs": JobRunning,
+    "no_fire_times": NoFireTimes,
 }
 _INVALID: Final = frozenset({400, 413, 414, 415, 422, 431})
-_NO_SCHEDULE: Final = ":schedule-not-found"
-"""End of the problem's type; an unknown path has another one."""
+_NOT_FOUND: Final = (":schedule-not-found", ":job-not-found", ":run-not-found", ":version-not-found")
+"""Ends of the problem's type; an unknown path has another one."""
+_Document = TypeVar("_Document", bound=BaseModel)
 
 
 def failure_of(status: int, document: Any) -> CallFailed:
@@ -138,22 +182,27 @@ def failure_of(status: int, document: Any) -> CallFailed:
         found = problem.get("errors")
         wrong = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
         errors = [WrongField(str(each.get("field")), str(each.get("message"))) for each in wrong]
-        return InvalidSchedule(message, status=status, errors=errors)
+        return InvalidRequest(message, status=status, errors=errors)
     if status == 404:
-        is_schedule = str(problem.get("type", "")).endswith(_NO_SCHEDULE)
-        return (NotFound if is_schedule else NotSupported)(message, status=status)
-    if status == 409:
-        kind = _BY_REASON.get(str(problem.get("reason")), Conflict)
-        return kind(message, status=status, schedule=_schedule(problem.get("schedule")))
-    if status == 412:
-        return VersionMismatch(message, status=status, schedule=_schedule(problem.get("schedule")))
+        is_known = str(problem.get("type", "")).endswith(_NOT_FOUND)
+        return (NotFound if is_known else NotSupported)(message, status=status)
+    if status in {409, 412}:
+        kind = VersionMismatch if status == 412 else _BY_REASON.get(str(problem.get("reason")), Conflict)
+        return kind(
+            message,
+            status=status,
+            schedule=_state(ScheduleDocument, problem.get("schedule")),
+            job=_state(JobDocument, problem.get("job")),
+        )
     # All others (408, 5xx, a proxy's redirect) do not tell how far the request went.
     return _BY_STATUS.get(status, Unavailable)(message, status=status)
 
 
-def _schedule(document: Any) -> ScheduleDocument | None:
+def _state(model: type[_Document], document: Any) -> _Document | None:
+    if document is None:
+        return None
     try:
-        return ScheduleDocument.model_validate(document)
+        return model.model_validate(document)
     except ValidationError:
         # A newer service may tell a state that this client has no word for; the error itself stays true without it.
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-from clockwork.client.errors import InvalidSchedule
+from clockwork.client.errors import InvalidRequest
 from clockwork.clock import Clock
 from clockwork.domain.names import BATCH_ITEMS_MAX as BATCH_ITEMS_MAX
 
@@ -36,7 +36,7 @@ class RetryPolicy:
 
     def document(self) -> dict[str, Any]:
         names = {"attempts": self.attempts, "initialMs": self.initial_ms, "maxMs": self.max_ms}
-        return _given(names | {"factor": self.factor, "jitter": self.jitter})
+        return given(names | {"factor": self.factor, "jitter": self.jitter})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class NewDelivery:
     retry: RetryPolicy | None = None
 
     def document(self) -> dict[str, Any]:
-        return _given(
+        return given(
             {
                 "topic": self.topic,
                 "guarantee": self.guarantee,
@@ -140,13 +140,13 @@ def change_document(
     clock: Clock, *, at: When | None = None, ordering_key: str | None = None, **changes: Any
 ) -> dict[str, Any]:
     """The body of a reschedule. `changes`: the others of `Changes`. Raises: ValueError, OverflowError."""
-    data = data_fields(changes.pop("data")) if "data" in changes else {}
+    data = changed_data_fields(changes.pop("data")) if "data" in changes else {}
     fields = {
         "scheduleTime": None if at is None else epoch_ms(at, clock),
         "orderingKey": ordering_key,
         "delivery": NewDelivery(**changes).document() or None,
     }
-    return _given(fields) | data
+    return given(fields) | data
 
 
 class ListFilters(TypedDict, total=False):
@@ -183,17 +183,25 @@ def list_query(
         "dueTo": None if due_to is None else str(epoch_ms(due_to, clock)),
         "limit": str(page_size),
     }
-    return _given(query)
+    return given(query)
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def data_fields(data: Any) -> dict[str, Any]:
+    """A payload, and its encoding if it is not the default."""
     if isinstance(data, bytes):
         return {"taskData": base64.b64encode(data).decode(), "taskDataEncoding": "base64"}
     return {"taskData": data}
+
+
+def changed_data_fields(data: Any) -> dict[str, Any]:
+    """A payload in a change, with its encoding in any case: one that is not named stays, and a text would be read as
+    base64."""
+    return {"taskDataEncoding": "json", **data_fields(data)}
 
 
 def epoch_ms(when: When, clock: Clock) -> int:
@@ -220,19 +228,19 @@ def encoded(document: Any) -> bytes:
         raise ValueError(f"there is no JSON for it: {error}") from error
 
 
-def encoded_item(item: NewSchedule | Mapping[str, Any], clock: Clock) -> bytes | InvalidSchedule:
+def encoded_item(item: NewSchedule | Mapping[str, Any], clock: Clock) -> bytes | InvalidRequest:
     """One item of a batch; the item's error if it cannot be sent, so that it does not stop the others."""
     try:
         return encoded(item.document(clock) if isinstance(item, NewSchedule) else item)
     except (ValueError, TypeError, OverflowError) as error:
-        return InvalidSchedule(f"The item cannot be sent: {error}")
+        return InvalidRequest(f"The item cannot be sent: {error}")
 
 
 def batches(
-    items: Iterable[bytes | InvalidSchedule], *, items_max: int, bytes_max: int
-) -> Iterator[list[bytes | InvalidSchedule]]:
+    items: Iterable[bytes | InvalidRequest], *, items_max: int, bytes_max: int
+) -> Iterator[list[bytes | InvalidRequest]]:
     """Groups of so many items and bytes, in order; an item that is larger by itself goes alone."""
-    batch: list[bytes | InvalidSchedule] = []
+    batch: list[bytes | InvalidRequest] = []
     size_bytes = 0
     for item in items:
         item_bytes = len(item) if isinstance(item, bytes) else 0

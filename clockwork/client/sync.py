@@ -7,11 +7,12 @@ dependency and a second set of mistakes. tests/unit/test_client_sync.py compares
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from clockwork.client.aio import AsyncClient, Result
+from clockwork.client.aio import NO_DATA, AsyncClient, Result
+from clockwork.client.jobs import JobChanges, JobFilters, LogFilters, NewJobFields, Trigger
 from clockwork.client.schedules import (
     BATCH_ITEMS_MAX,
     Changes,
@@ -22,6 +23,13 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
+from clockwork.schema.job import (
+    BackfillDocument,
+    FireTimeDocument,
+    JobDocument,
+    JobVersionDocument,
+    RunDocument,
+)
 from clockwork.schema.schedule import PastDocument, ScheduleDocument
 
 _Value = TypeVar("_Value")
@@ -117,6 +125,79 @@ class Client:
 
     def list(self, client_id: str, **filters: Unpack[ListFilters]) -> Iterator[ScheduleDocument]:
         return self._each(self._client.list(client_id, **filters))
+
+    # --- recurring jobs
+
+    def create_job(
+        self, client_id: str, job_id: str, *, traceparent: str | None = None, **fields: Unpack[NewJobFields]
+    ) -> JobDocument:
+        return self._wait(self._client.create_job(client_id, job_id, traceparent=traceparent, **fields))
+
+    def get_job(self, client_id: str, job_id: str, *, next_times: int | None = None) -> JobDocument:
+        return self._wait(self._client.get_job(client_id, job_id, next_times=next_times))
+
+    def list_jobs(self, client_id: str, **filters: Unpack[JobFilters]) -> Iterator[JobDocument]:
+        return self._each(self._client.list_jobs(client_id, **filters))
+
+    def put_job(
+        self, client_id: str, job_id: str, *, if_version: int | None = None, **changes: Unpack[JobChanges]
+    ) -> JobDocument:
+        return self._wait(self._client.put_job(client_id, job_id, if_version=if_version, **changes))
+
+    def pause_job(
+        self, client_id: str, job_id: str, *, note: str | None = None, if_version: int | None = None
+    ) -> JobDocument:
+        return self._wait(self._client.pause_job(client_id, job_id, note=note, if_version=if_version))
+
+    def resume_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        return self._wait(self._client.resume_job(client_id, job_id, if_version=if_version))
+
+    def delete_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        return self._wait(self._client.delete_job(client_id, job_id, if_version=if_version))
+
+    def restore_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
+        return self._wait(self._client.restore_job(client_id, job_id, if_version=if_version))
+
+    def run_job(
+        self, client_id: str, job_id: str, *, data: Any = NO_DATA, request_id: str | None = None
+    ) -> RunDocument:
+        return self._wait(self._client.run_job(client_id, job_id, data=data, request_id=request_id))
+
+    def backfill(
+        self,
+        client_id: str,
+        job_id: str,
+        *,
+        since: When,
+        until: When,
+        max_runs: int | None = None,
+        request_id: str | None = None,
+    ) -> BackfillDocument:
+        return self._wait(
+            self._client.backfill(client_id, job_id, since=since, until=until, max_runs=max_runs, request_id=request_id)
+        )
+
+    def logs(self, client_id: str, job_id: str, **filters: Unpack[LogFilters]) -> Iterator[RunDocument]:
+        return self._each(self._client.logs(client_id, job_id, **filters))
+
+    def get_run(self, client_id: str, job_id: str, run_id: str) -> RunDocument:
+        return self._wait(self._client.get_run(client_id, job_id, run_id))
+
+    def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> Iterator[JobVersionDocument]:
+        return self._each(self._client.versions(client_id, job_id, page_size=page_size))
+
+    def get_version(self, client_id: str, job_id: str, version: int) -> JobVersionDocument:
+        return self._wait(self._client.get_version(client_id, job_id, version))
+
+    def preview(
+        self,
+        trigger: Trigger,
+        *,
+        since: When | None = None,
+        count: int | None = None,
+        job: tuple[str, str] | None = None,
+    ) -> Sequence[FireTimeDocument]:
+        return self._wait(self._client.preview(trigger, since=since, count=count, job=job))
 
     def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         if self._loop is None:

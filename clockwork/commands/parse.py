@@ -5,6 +5,12 @@ The record's key is the `clientId`; the value is JSON, with the fields of the HT
     {"command": "create",     "schedule": {…body of POST /schedule…}}
     {"command": "cancel",     "schedule": {"clientId", "scheduleKey"}}
     {"command": "reschedule", "schedule": {"clientId", "scheduleKey", …body of PUT…}, "ifVersion": 3}
+    {"command": "createJob",  "job": {…body of POST /jobs…}}
+    {"command": "updateJob",  "job": {"clientId", "jobId", …body of PUT…}, "ifVersion": 3}
+    {"command": "deleteJob",  "job": {"clientId", "jobId"}, "ifVersion": 3}
+    {"command": "pauseJob",   "job": {"clientId", "jobId", "note"}, "ifVersion": 3}
+    {"command": "resumeJob",  "job": {"clientId", "jobId"}, "ifVersion": 3}
+    {"command": "runJob",     "job": {"clientId", "jobId", …body of POST …/run-now…}}
 
 and, if a reply is wanted, `"replyTo": "topic"` and `"correlationId": "…"`. A `traceparent` header counts as over HTTP.
 
@@ -16,17 +22,24 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from clockwork.domain.destination import Topic
+from clockwork.domain.job import JobName, NewJob, RunNow
 from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.requests.results import ANY_VERSION, Change, VersionCondition
 from clockwork.schema import change as changes
+from clockwork.schema.job import JobPut, read_job, read_job_change, read_job_key, read_pause, read_run_now
 from clockwork.schema.json import whole
 from clockwork.schema.schedule import TooLarge, read_key, read_schedule, topic_of_clients
 from clockwork.schema.validation import MEMBERS_MAX
 
-Kind = Literal["create", "cancel", "reschedule"]
+ScheduleKind = Literal["create", "cancel", "reschedule"]
+JobKind = Literal["createJob", "updateJob", "deleteJob", "pauseJob", "resumeJob", "runJob"]
+Kind = ScheduleKind | JobKind
+KINDS: Final[tuple[Kind, ...]] = (*get_args(ScheduleKind), *get_args(JobKind))
+_CONDITIONAL: Final = frozenset({"reschedule", "updateJob", "deleteJob", "pauseJob", "resumeJob"})
 CORRELATION_BYTES_MAX: Final = 512
-_NAMES: Final = frozenset({"command", "schedule", "replyTo", "correlationId", "ifVersion"})
+_NAMES: Final = frozenset({"command", "replyTo", "correlationId", "ifVersion"})
+"""Beside the member that names the schedule or the job."""
 
 
 class UnknownCommand(InvalidInput):
@@ -43,9 +56,9 @@ class ReplyTo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """A valid command."""
+    """A valid command about a schedule."""
 
-    kind: Kind
+    kind: ScheduleKind
     client_id: ClientId
     schedule_key: ScheduleKey
     asks: NewSchedule | Change | None
@@ -53,10 +66,25 @@ class Command:
     condition: VersionCondition
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobCommand:
+    """A valid command about a job."""
+
+    kind: JobKind
+    name: JobName
+    asks: NewJob | JobPut | RunNow | str | None
+    """The job of a create, the change of an update, the run; the note of a pause, if it has one."""
+    condition: VersionCondition
+
+    @property
+    def client_id(self) -> ClientId:
+        return self.name.client_id
+
+
 def kind_of(document: Any) -> Kind | None:
     """The command that the document names; None if it names none."""
     found = document.get("command") if isinstance(document, dict) else None
-    return next((kind for kind in get_args(Kind) if kind == found), None)
+    return next((kind for kind in KINDS if kind == found), None)
 
 
 def reply_of(document: Any, *, cluster: str) -> ReplyTo | None:
@@ -78,33 +106,33 @@ def reply_of(document: Any, *, cluster: str) -> ReplyTo | None:
 
 def read_command(
     document: Any, *, record_key: bytes | None, cluster: str, now_ms: int, traceparent: str | None
-) -> Command:
+) -> Command | JobCommand:
     """Raises: InvalidInput, UnknownCommand, TooLarge."""
     if not isinstance(document, dict):
         raise InvalidInput([FieldError("body", "should be a JSON object")])
     kind = kind_of(document)
     if kind is None:
-        raise UnknownCommand([FieldError("command", "should be create, cancel or reschedule")])
-    errors = _wrong_in_envelope(document, kind)
-    schedule = document.get("schedule")
-    command: Command | None = None
+        raise UnknownCommand([FieldError("command", f"should be {', '.join(KINDS[:-1])} or {KINDS[-1]}")])
+    member = "job" if kind in get_args(JobKind) else "schedule"
+    errors = _wrong_in_envelope(document, kind, member)
+    command: Command | JobCommand | None = None
     try:
-        command = _read(kind, schedule, document, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
+        command = _read(kind, document, document.get(member), cluster=cluster, now_ms=now_ms, traceparent=traceparent)
     except TooLarge as error:
         if not errors:
-            raise TooLarge(_within_schedule(error)) from error
+            raise TooLarge(_within(member, error)) from error
     except InvalidInput as error:
-        errors += _within_schedule(error)
+        errors += _within(member, error)
     if command is not None and record_key != command.client_id.encode():
-        errors.append(FieldError("schedule.clientId", "should be the record's key, by which its order is kept"))
+        errors.append(FieldError(f"{member}.clientId", "should be the record's key, by which its order is kept"))
     if errors or command is None:
         raise InvalidInput(errors)
     return command
 
 
-def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind) -> list[FieldError]:
-    unknown = [name for name in document if name not in _NAMES][:MEMBERS_MAX]
-    errors = [FieldError(shortened(name), "is no field of a command") for name in unknown]
+def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind, member: str) -> list[FieldError]:
+    unknown = [name for name in document if name not in _NAMES and name != member][:MEMBERS_MAX]
+    errors = [FieldError(shortened(name), "is no field of this command") for name in unknown]
     correlation_id = document.get("correlationId")
     if correlation_id is not None:
         if not isinstance(correlation_id, str) or len(correlation_id.encode()) > CORRELATION_BYTES_MAX:
@@ -113,46 +141,67 @@ def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind) -> list[FieldErr
             errors.append(FieldError("correlationId", "has no effect without replyTo"))
     if_version = whole(document.get("ifVersion"))
     if if_version is not None:
-        if kind != "reschedule":
-            errors.append(FieldError("ifVersion", "is for reschedule"))
+        if kind not in _CONDITIONAL:
+            errors.append(FieldError("ifVersion", f"is not for {kind}"))
         elif not isinstance(if_version, int) or isinstance(if_version, bool):
             errors.append(FieldError("ifVersion", "should be an integer"))
     return errors
 
 
 def _read(
-    kind: Kind, schedule: Any, document: Mapping[str, Any], *, cluster: str, now_ms: int, traceparent: str | None
-) -> Command:
-    asks: NewSchedule | Change | None = None
-    if kind == "create":
-        asks = read_schedule(schedule, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
-        client_id, schedule_key = asks.client_id, asks.schedule_key
-    elif kind == "cancel":
-        client_id, schedule_key = read_key(schedule)
-    else:
-        named = (
-            {n: v for n, v in schedule.items() if n in ("clientId", "scheduleKey")} if _is_object(schedule) else None
-        )
-        client_id, schedule_key = read_key(named)
-        asks = changes.read_put(
-            schedule, client_id=client_id, schedule_key=schedule_key, cluster=cluster, now_ms=now_ms
-        )
+    kind: Kind, document: Mapping[str, Any], inner: Any, *, cluster: str, now_ms: int, traceparent: str | None
+) -> Command | JobCommand:
     if_version = whole(document.get("ifVersion"))
-    return Command(
-        kind=kind,
-        client_id=client_id,
-        schedule_key=schedule_key,
-        asks=asks,
-        condition=VersionCondition(any_of=frozenset({if_version})) if isinstance(if_version, int) else ANY_VERSION,
-    )
+    condition = VersionCondition(any_of=frozenset({if_version})) if isinstance(if_version, int) else ANY_VERSION
+    match kind:
+        case "create":
+            new = read_schedule(inner, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
+            return Command(
+                kind=kind,
+                client_id=new.client_id,
+                schedule_key=new.schedule_key,
+                asks=new,
+                condition=condition,
+            )
+        case "cancel":
+            client_id, schedule_key = read_key(inner)
+            return Command(kind=kind, client_id=client_id, schedule_key=schedule_key, asks=None, condition=condition)
+        case "reschedule":
+            client_id, schedule_key = read_key(_named(inner, "clientId", "scheduleKey"))
+            change = changes.read_put(
+                inner, client_id=client_id, schedule_key=schedule_key, cluster=cluster, now_ms=now_ms
+            )
+            return Command(kind=kind, client_id=client_id, schedule_key=schedule_key, asks=change, condition=condition)
+        case "createJob":
+            job = read_job(inner, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
+            return JobCommand(kind=kind, name=job.name, asks=job, condition=condition)
+        case _:
+            name = JobName(*read_job_key(_named(inner, "clientId", "jobId")))
+            return JobCommand(
+                kind=kind, name=name, asks=_asked_of(kind, name, inner, cluster, now_ms), condition=condition
+            )
 
 
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
+def _asked_of(kind: JobKind, name: JobName, inner: Any, cluster: str, now_ms: int) -> JobPut | RunNow | str | None:
+    if kind == "updateJob":
+        return read_job_change(inner, client_id=name.client_id, job_id=name.job_id, cluster=cluster, now_ms=now_ms)
+    rest = {each: value for each, value in inner.items() if each not in ("clientId", "jobId")}
+    match kind:
+        case "pauseJob":
+            return read_pause(rest)
+        case "runJob":
+            return read_run_now(rest)
+        case _:
+            changes.read_nothing(rest)
+            return None
 
 
-def _within_schedule(error: InvalidInput) -> list[FieldError]:
+def _named(inner: Any, *names: str) -> dict[str, Any] | None:
+    """The members that name a schedule or a job; None: it is no object."""
+    return {name: inner[name] for name in names if name in inner} if isinstance(inner, dict) else None
+
+
+def _within(member: str, error: InvalidInput) -> list[FieldError]:
     return [
-        FieldError("schedule" if each.field == "body" else f"schedule.{each.field}", each.message)
-        for each in error.errors
+        FieldError(member if each.field == "body" else f"{member}.{each.field}", each.message) for each in error.errors
     ]

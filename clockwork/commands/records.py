@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.commands import parse as commands
-from clockwork.commands.parse import Command, ReplyTo, UnknownCommand
+from clockwork.commands.parse import Command, JobCommand, ReplyTo, UnknownCommand
 from clockwork.domain import record as names
 from clockwork.domain.record import OutRecord
-from clockwork.errors import FieldError, Forbidden, InvalidInput, TooManyPending, Unreadable
+from clockwork.errors import FieldError, Forbidden, InvalidInput, JobsOff, TooManyJobs, TooManyPending, Unreadable
 from clockwork.ports.commands import CommandRecord
 from clockwork.ports.telemetry import CommandName
+from clockwork.requests.jobs.results import JobView, RunView
 from clockwork.requests.results import ScheduleView
 from clockwork.schema import json as json_body
+from clockwork.schema.job_render import render_job, render_run
 from clockwork.schema.problems import Problem
 from clockwork.schema.render import render_schedule
 from clockwork.schema.schedule import TooLarge
@@ -30,7 +32,7 @@ class ReadCommand:
     record: CommandRecord
     kind: CommandName
     reply: ReplyTo | None
-    command: Command | None
+    command: Command | JobCommand | None
     wrong: InvalidInput | None
 
 
@@ -53,10 +55,19 @@ async def read_record(record: CommandRecord, *, cluster: str, now_ms: int) -> Re
 
 
 def view_reply(
-    read: ReadCommand, view: ScheduleView, status: int, *, now_ms: int, repeated: bool = False
+    read: ReadCommand, view: ScheduleView | JobView | RunView, status: int, *, now_ms: int, repeated: bool = False
 ) -> OutRecord | None:
-    """The reply that shows a schedule, if one is wanted. `repeated`: it is the present state, not the command's result."""
-    document = {"status": status, "schedule": render_schedule(view)}
+    """The reply that shows a schedule, a job or a run, if one is wanted. `repeated`: it is the present state, not the
+    command's result."""
+    shown: dict[str, Any]
+    match view:
+        case ScheduleView():
+            shown = {"schedule": render_schedule(view)}
+        case JobView():
+            shown = {"job": render_job(view)}
+        case RunView():
+            shown = {"run": render_run(view)}
+    document = {"status": status, **shown}
     return _reply(read, status, document, [_REPEATED] if repeated else [], now_ms)
 
 
@@ -141,6 +152,10 @@ def _reason_of(error: Exception) -> str:
             return "command_forbidden"
         case TooManyPending():
             return "command_over_pending_max"
+        case TooManyJobs():
+            return "command_over_jobs_max"
+        case JobsOff():
+            return "command_jobs_off"
         case Unreadable():
             return "schedule_unreadable"
         case _:

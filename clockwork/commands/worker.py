@@ -37,17 +37,18 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from clockwork.commands import records
-from clockwork.commands.parse import Command
+from clockwork.commands.parse import Command, JobCommand, JobKind
 from clockwork.commands.records import ReadCommand
 from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.command_notes import CommandOffset
+from clockwork.domain.job import NewJob, RunNow
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
@@ -62,6 +63,7 @@ from clockwork.errors import (
     InvalidInput,
     NewerFormat,
     RefusalCause,
+    TooManyJobs,
     TooManyPending,
     TooManyRequests,
     Unavailable,
@@ -71,10 +73,36 @@ from clockwork.ports.commands import CommandBatch, CommandRecord, RecordEffects
 from clockwork.ports.delivery import Publisher
 from clockwork.ports.telemetry import CommandResult
 from clockwork.requests.create import announce_pending
-from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined
+from clockwork.requests.dedup import CommandDedup, JobNotes, ScheduleNotes
+from clockwork.requests.jobs.change import Delete, Pause, Put, Step
+from clockwork.requests.jobs.results import (
+    JobChangeResult,
+    JobCreated,
+    JobCreateResult,
+    JobNotFound,
+    JobRefused,
+    JobVersionDiffers,
+    JobView,
+    RunAccepted,
+    RunRepeated,
+    RunResult,
+)
+from clockwork.requests.jobs.state import announce_armed
+from clockwork.requests.results import (
+    CancelResult,
+    ChangeResult,
+    Created,
+    CreateResult,
+    KeyTaken,
+    NotFound,
+    Refused,
+    ScheduleView,
+    VersionDiffers,
+)
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
+from clockwork.schema.job import JobPut
+from clockwork.schema.job_render import job_not_found, of_job_declined
 from clockwork.schema.problems import Problem
 
 CLIENTS_AT_ONCE: Final = 16
@@ -83,6 +111,11 @@ RETRY: Final = BackoffPolicy(initial_ms=100, max_ms=5_000)
 REPLY_SECONDS_MAX: Final = 60.0
 APPLIED_S: Final = 0.2
 """A committed transaction is applied within milliseconds."""
+
+_CANCELS: Final = frozenset({"cancel", "deleteJob", "pauseJob"})
+"""Commands that need the right `cancel`; all others need `create`."""
+_STEPS: Final[Mapping[JobKind, type[Step]]] = {"updateJob": Put, "pauseJob": Pause, "deleteJob": Delete}
+"""Commands whose replies name the runs that may still be delivered as they were before, also when they are read again."""
 
 T = TypeVar("T")
 
@@ -167,7 +200,13 @@ class CommandWorker:
         carried it out."""
         dedup: CommandDedup | None = None
         if (command := read.command) is not None:
-            dedup = CommandDedup(self.requests.context, command.client_id, command.schedule_key, read.record.place)
+            context = self.requests.context
+            notes = (
+                JobNotes(context, command.name)
+                if isinstance(command, JobCommand)
+                else ScheduleNotes(context, command.client_id, command.schedule_key)
+            )
+            dedup = CommandDedup(context, notes, read.record.place)
         try:
             outcome = await self._until_settled(partial(self._carried_out, read, dedup, over=over), read.record)
         except CommandAlreadyProcessed:
@@ -205,20 +244,44 @@ class CommandWorker:
             if _waits(error) or isinstance(error, CommandAlreadyProcessed):
                 raise
             return await self._dead_lettered(read, dedup, error)
-        if isinstance(result, Declined):
-            return self._problem_outcome(read, problems.of_declined(result), "refused")
-        status = 201 if isinstance(result, Created) else 200
-        return _Outcome(result="done", reply=records.view_reply(read, result.view, status, now_ms=self._now_ms()))
+        match result:
+            case JobNotFound() | JobRefused() | JobVersionDiffers():
+                return self._problem_outcome(read, of_job_declined(result), "refused")
+            case NotFound() | KeyTaken() | Refused() | VersionDiffers():
+                return self._problem_outcome(read, problems.of_declined(result), "refused")
+        status = 201 if isinstance(result, Created | JobCreated | RunAccepted) else 200
+        view = result.run if isinstance(result, RunAccepted | RunRepeated) else result.view
+        return _Outcome(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
 
     async def _request(
-        self, principal: Principal, command: Command, dedup: CommandDedup
-    ) -> CreateResult | CancelResult | ChangeResult:
+        self, principal: Principal, command: Command | JobCommand, dedup: CommandDedup
+    ) -> CreateResult | CancelResult | ChangeResult | JobCreateResult | JobChangeResult | RunResult:
+        if isinstance(command, JobCommand):
+            return await self._request_about_job(principal, command, dedup)
         key = (command.client_id, command.schedule_key)
         if isinstance(command.asks, NewSchedule):
             return await self.requests.create(principal, command.asks, command=dedup)
         if command.asks is None:
             return await self.requests.cancel(principal, *key, command=dedup)
         return await self.requests.reschedule(principal, *key, command.asks, condition=command.condition, command=dedup)
+
+    async def _request_about_job(
+        self, principal: Principal, command: JobCommand, dedup: CommandDedup
+    ) -> JobCreateResult | JobChangeResult | RunResult:
+        jobs, name, condition = self.requests.jobs, command.name, command.condition
+        match command.asks:
+            case NewJob() as new:
+                return await jobs.create(principal, new, command=dedup)
+            case JobPut() as edit:
+                return await jobs.put(principal, name, edit, condition=condition, command=dedup)
+            case RunNow() as run:
+                return await jobs.start_runs(principal, name, run, command=dedup)
+            case note:
+                if command.kind == "pauseJob":
+                    return await jobs.pause(principal, name, note, condition=condition, command=dedup)
+                if command.kind == "resumeJob":
+                    return await jobs.resume(principal, name, condition=condition, command=dedup)
+                return await jobs.delete(principal, name, condition=condition, command=dedup)
 
     async def _present_state(self, read: ReadCommand) -> _Outcome:
         """The present state of the command's key, as far as the principal may see it.
@@ -231,26 +294,34 @@ class CommandWorker:
         principal = self._principal()
         command = read.command
         replies = read.reply is not None and principal.topics.cover(read.reply.topic)
-        if command is None or not (replies or command.asks is not None):
+        cancels = command is not None and command.kind in _CANCELS
+        if command is None or not (replies or not cancels):
             return _Outcome(result="over")
         try:
-            right = Right.CANCEL if command.asks is None else Right.CREATE
-            authorize(principal, right, command.client_id)
-            view = await self.requests.state_of(command.client_id, command.schedule_key)
+            authorize(principal, Right.CANCEL if cancels else Right.CREATE, command.client_id)
+            view = await self._view_of(command)
         except Exception as error:
             if _waits(error):
                 raise
             if not replies:
                 return _Outcome(result="over")
             return self._problem_outcome(read, self._problem(read, error), "over", repeated=True)
-        if view is not None and command.asks is not None:
+        if isinstance(view, ScheduleView) and not cancels:
             announce_pending(self.requests.context, view)
+        if isinstance(view, JobView):
+            announce_armed(self.requests.context, view.state)
         if not replies:
             return _Outcome(result="over")
         if view is None:
-            return self._problem_outcome(read, problems.schedule_not_found(), "over", repeated=True)
+            none = job_not_found() if isinstance(command, JobCommand) else problems.schedule_not_found()
+            return self._problem_outcome(read, none, "over", repeated=True)
         reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)
         return _Outcome(result="over", reply=reply)
+
+    async def _view_of(self, command: Command | JobCommand) -> ScheduleView | JobView | None:
+        if isinstance(command, JobCommand):
+            return await self.requests.jobs.state_of(command.name, after=_STEPS.get(command.kind))
+        return await self.requests.state_of(command.client_id, command.schedule_key)
 
     async def _dead_lettered(self, read: ReadCommand, dedup: CommandDedup | None, error: Exception) -> _Outcome:
         """Sends the command's dead letter, until that is acknowledged.
@@ -348,7 +419,7 @@ class CommandWorker:
 
 def _waits(error: Exception) -> bool:
     """True if the command is to be tried again. Pending schedules are counted before the limit is final."""
-    if isinstance(error, TooManyPending):
+    if isinstance(error, TooManyPending | TooManyJobs):
         return False
     return isinstance(error, TooManyRequests | Unavailable | Contested | NewerFormat)
 

@@ -21,8 +21,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
+from clockwork.domain.day_times import below, lowest
 from clockwork.domain.zones import DAY_S, EPOCH_DAY
 from clockwork.errors import FieldError, InvalidInput, shortened
 
@@ -61,7 +63,7 @@ class _Field(NamedTuple):
     """Names of the values from `low` on."""
 
 
-_WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+WEEKDAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _SECOND: Final = _Field("second", 0, 59, 60)
 _MINUTE: Final = _Field("minute", 0, 59, 60)
 _HOUR: Final = _Field("hour", 0, 23, 24)
@@ -69,8 +71,8 @@ _DAY: Final = _Field("day of month", 1, 31, 31)
 _MONTH: Final = _Field(
     "month", 1, 12, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 )
-_FROM_0: Final = _Field("day of week", 0, 7, 7, _WEEKDAYS)
-_FROM_1: Final = _Field("day of week", 1, 7, 7, _WEEKDAYS)
+_FROM_0: Final = _Field("day of week", 0, 7, 7, WEEKDAYS)
+_FROM_1: Final = _Field("day of week", 1, 7, 7, WEEKDAYS)
 _YEAR: Final = _Field("year", YEAR_MIN, YEAR_MAX, YEAR_MAX - YEAR_MIN + 1)
 
 _LAYOUTS: Final = {
@@ -105,13 +107,9 @@ _BACK_MAX: Final = 30
 """`L-30` is the first of a month with 31 days."""
 
 
-def _lowest(bits: int) -> int:
-    return (bits & -bits).bit_length() - 1
-
-
 def _highest_below(bits: int, value: int) -> int:
     """The highest bit below a value; -1 if there is none."""
-    return (bits & ((1 << value) - 1)).bit_length() - 1
+    return below(bits, value).bit_length() - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,13 +213,13 @@ class CronExpression:
         while not bits:
             year, month = (year, month + 1) if month < 12 else (year + 1, 1)
             if not self.months >> month:
-                year, month = year + 1, _lowest(self.months)
+                year, month = year + 1, lowest(self.months)
             elif not self.months >> month & 1:
-                month += _lowest(self.months >> month)
+                month += lowest(self.months >> month)
             if (start := _day_before(year, month)) * DAY_S >= until_s:
                 return None
             bits = self._days(year, month)
-        found = (start + _lowest(bits)) * DAY_S + self._first_time()
+        found = (start + lowest(bits)) * DAY_S + self._first_time()
         return found if found < until_s else None
 
     def last(self, from_s: int, until_s: int) -> int | None:
@@ -259,6 +257,27 @@ class CronExpression:
         if first_s and self._has_day(first_day):
             total -= self._count_times(first_s)
         return total
+
+    # By days, for calendars (`day_times.DayTimes`).
+
+    @property
+    def every_minute(self) -> int:
+        """The minutes of each day that is named, as bits."""
+        return _minutes_of_day(self.hours, self.minutes)
+
+    def minutes_of(self, day: int) -> int:
+        """The minutes of a day that have a member, as bits."""
+        return self.every_minute if self._has_day(day) else 0
+
+    def first_day(self, from_day: int, until_day: int) -> int | None:
+        """The first day in a range that has members."""
+        found = self.first(from_day * DAY_S, until_day * DAY_S)
+        return None if found is None else found // DAY_S
+
+    def last_day(self, from_day: int, until_day: int) -> int | None:
+        """The last day in a range that has members."""
+        found = self.last(from_day * DAY_S, until_day * DAY_S)
+        return None if found is None else found // DAY_S
 
     def _has_day(self, day: int) -> bool:
         today = date.fromordinal(day + EPOCH_DAY)
@@ -302,7 +321,7 @@ class CronExpression:
     # Times of day, in seconds.
 
     def _first_time(self) -> int:
-        return _lowest(self.hours) * 3_600 + _lowest(self.minutes) * 60 + _lowest(self.seconds)
+        return lowest(self.hours) * 3_600 + lowest(self.minutes) * 60 + lowest(self.seconds)
 
     def _time_before_midnight(self) -> int:
         hour, minute, second = (bits.bit_length() - 1 for bits in (self.hours, self.minutes, self.seconds))
@@ -313,11 +332,11 @@ class CronExpression:
         minute, second = divmod(rest, 60)
         if self.hours >> hour & 1:
             if self.minutes >> minute & 1 and (later := self.seconds >> second):
-                return hour * 3_600 + minute * 60 + second + _lowest(later)
+                return hour * 3_600 + minute * 60 + second + lowest(later)
             if later := self.minutes >> (minute + 1):
-                return hour * 3_600 + (minute + 1 + _lowest(later)) * 60 + _lowest(self.seconds)
+                return hour * 3_600 + (minute + 1 + lowest(later)) * 60 + lowest(self.seconds)
         if later := self.hours >> (hour + 1):
-            return (hour + 1 + _lowest(later)) * 3_600 + _lowest(self.minutes) * 60 + _lowest(self.seconds)
+            return (hour + 1 + lowest(later)) * 3_600 + lowest(self.minutes) * 60 + lowest(self.seconds)
         return None
 
     def _time_before(self, time_s: int) -> int | None:
@@ -336,16 +355,17 @@ class CronExpression:
         hour, rest = divmod(before_s, 3_600)
         minute, second = divmod(rest, 60)
         minutes, seconds = self.minutes.bit_count(), self.seconds.bit_count()
-        total = _below(self.hours, hour) * minutes * seconds
+        total = below(self.hours, hour).bit_count() * minutes * seconds
         if self.hours >> hour & 1:
-            total += _below(self.minutes, minute) * seconds
+            total += below(self.minutes, minute).bit_count() * seconds
             if self.minutes >> minute & 1:
-                total += _below(self.seconds, second)
+                total += below(self.seconds, second).bit_count()
         return total
 
 
-def _below(bits: int, value: int) -> int:
-    return (bits & ((1 << value) - 1)).bit_count()
+@lru_cache(maxsize=4_096)
+def _minutes_of_day(hours: int, minutes: int) -> int:
+    return sum(minutes << 60 * hour for hour in range(24) if hours >> hour & 1)
 
 
 _LENGTHS: Final = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -583,7 +603,7 @@ def _grammar(field: _Field) -> str:
         grammar += f", with names {field.names[0]} to {field.names[-1]}"
     if field.name == _DAY.name:
         grammar += ", L, L-n, LW, L-nW, nW"
-    if field.names is _WEEKDAYS:
+    if field.names is WEEKDAYS:
         grammar += ", L, xL, x#k"
     return grammar
 

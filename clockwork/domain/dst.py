@@ -113,6 +113,11 @@ class ZonedTimes:
             from_s = stretch.end_s
         return total
 
+    def meant_at(self, at_s: int) -> list[int]:
+        """The wall-clock times that fire at an instant: the one that clocks show, or those that do not exist."""
+        stretch = self.zone.stretch_at(at_s)
+        return list(self._missing_at(stretch, at_s)) or [at_s + stretch.offset_s]
+
     def note(self, at_s: int) -> str | None:
         """The rule that put an instant where it is, in words; None if it needed none."""
         stretch = self.zone.stretch_at(at_s)

@@ -14,11 +14,15 @@ The cursor of a job is the fire time up to which all are decided, fired or skipp
   Then the first that is not due yet. So no outage makes a storm, whatever its length, and each fire time is one record or
   part of one skipped stretch.
 
+What a calendar excludes is no fire time, and so is never missed. It is told apart: `Decision.excluded` has what lies among
+fire times that were skipped, and `excluded_before` what lies before one that was armed. Both lie in the past when they are
+noted, once the occurrence has ended: a change of the trigger makes neither wrong.
+
 A job that is resumed, or has another trigger, goes on with its first fire time that is not due yet: nothing is caught up.
 "Due" and "now" are meant with jitter (`Trigger.due_ms`), cursor and stretches without.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -124,6 +128,11 @@ class Decision:
     armed: Armed | None
     """None: the trigger is over."""
     skipped: Skipped | None = None
+    dropped: Skipped | None = None
+    """The dropped fire time, if others that are decided lie between it and the skipped ones: a run that had waited for
+    another one stands for these (`after_exclusive_run`)."""
+    excluded: Skipped | None = None
+    """Times among the skipped ones, and before them, that a calendar excludes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,21 +150,32 @@ class Ended:
 def after_run(trigger: Trigger, misfire: Misfire, ended: Ended, *, job: str, runs: int, now_ms: int) -> Decision:
     """Decides what follows an occurrence that has ended. `job` names the job for its jitter; `runs`: its runs up to now, for
     `Trigger.runs_max`."""
-    dropped = _stretch(ended.scheduled_at_ms, ended.scheduled_at_ms, 1) if ended.dropped else None
+    decision = _after_run(trigger, misfire, ended, job=job, runs=runs, now_ms=now_ms)
+    if not ended.dropped:
+        return decision
+    dropped = _stretch(ended.scheduled_at_ms, ended.scheduled_at_ms, 1)
+    if decision.skipped is not None and ended.cursor_ms > ended.scheduled_at_ms:
+        return replace(decision, dropped=dropped)
+    return replace(decision, skipped=_joined(dropped, decision.skipped))
+
+
+def _after_run(trigger: Trigger, misfire: Misfire, ended: Ended, *, job: str, runs: int, now_ms: int) -> Decision:
+    """The same, but for a fire time that was dropped."""
     if _over(trigger, runs):
-        return Decision(armed=None, skipped=dropped)
+        return Decision(armed=None)
     next_ms = trigger.next_after(ended.ended_ms if isinstance(trigger.rule, FixedDelay) else ended.cursor_ms)
     if next_ms is None:
-        return Decision(armed=None, skipped=dropped)
+        return Decision(armed=None)
     if isinstance(trigger.rule, FixedDelay) or _on_time(trigger, misfire, next_ms, job=job, now_ms=now_ms):
-        return Decision(armed=_scheduled(trigger, next_ms, job), skipped=dropped)
+        return Decision(armed=_scheduled(trigger, next_ms, job))
     fired_ms = _fired_of_gap(trigger, misfire, ended, first_ms=next_ms, job=job, now_ms=now_ms)
     if fired_ms is None:
         latest_ms = trigger.last_due_at(now_ms, job)
         skipped = _skipped(trigger, next_ms, latest_ms if latest_ms is not None else next_ms)
         return Decision(
             armed=first_not_due(trigger, job=job, cursor_ms=skipped.last_ms, now_ms=now_ms),
-            skipped=_joined(dropped, skipped),
+            skipped=skipped,
+            excluded=_excluded(trigger, ended.cursor_ms, skipped.last_ms),
         )
     kind = ArmedKind.CATCH_UP
     if misfire.policy is MisfirePolicy.FIRE_ALL and _on_time(trigger, misfire, fired_ms, job=job, now_ms=now_ms):
@@ -163,8 +183,16 @@ def after_run(trigger: Trigger, misfire: Misfire, ended: Ended, *, job: str, run
     before_ms = trigger.last_at(fired_ms - 1) if fired_ms > next_ms else None
     return Decision(
         armed=Armed(scheduled_at_ms=fired_ms, due_ms=trigger.due_ms(fired_ms, job), kind=kind, cursor_ms=fired_ms),
-        skipped=_joined(dropped, None if before_ms is None else _skipped(trigger, next_ms, before_ms)),
+        skipped=None if before_ms is None else _skipped(trigger, next_ms, before_ms),
+        excluded=None if before_ms is None else _excluded(trigger, ended.cursor_ms, before_ms),
     )
+
+
+def excluded_before(trigger: Trigger, scheduled_at_ms: int, *, since_ms: int) -> Skipped | None:
+    """The times between a fire time and the one before it that a calendar excludes; noted when its occurrence has ended.
+    `since_ms`: the time from which the job has had this trigger."""
+    before_ms = trigger.last_at(scheduled_at_ms - 1)
+    return _excluded(trigger, max(since_ms - 1, before_ms or 0), scheduled_at_ms - 1)
 
 
 def first_not_due(trigger: Trigger, *, job: str, cursor_ms: int, now_ms: int, runs: int = 0) -> Armed | None:
@@ -194,11 +222,13 @@ def after_exclusive_run(
         return Decision(
             armed=first_not_due(trigger, job=job, cursor_ms=latest_ms, now_ms=now_ms),
             skipped=_skipped(trigger, next_ms, latest_ms),
+            excluded=_excluded(trigger, cursor_ms, latest_ms),
         )
     rest_ms = trigger.next_after(next_ms)
     return Decision(
         armed=Armed(scheduled_at_ms=next_ms, due_ms=now_ms, kind=ArmedKind.SCHEDULED, cursor_ms=latest_ms),
         skipped=None if rest_ms is None or rest_ms > latest_ms else _skipped(trigger, rest_ms, latest_ms),
+        excluded=_excluded(trigger, next_ms, latest_ms),
     )
 
 
@@ -248,7 +278,12 @@ def _skipped(trigger: Trigger, first_ms: int, last_ms: int) -> Skipped:
     return _stretch(first_ms, last_ms, trigger.count(first_ms - 1, last_ms))
 
 
-def _joined(earlier: Skipped | None, later: Skipped | None) -> Skipped | None:
-    if earlier is None or later is None:
-        return earlier or later
+def _excluded(trigger: Trigger, after_ms: int, until_ms: int) -> Skipped | None:
+    excluded = trigger.excluded(after_ms, until_ms)
+    return None if excluded is None else _stretch(excluded.first_ms, excluded.last_ms, excluded.count)
+
+
+def _joined(earlier: Skipped, later: Skipped | None) -> Skipped:
+    if later is None:
+        return earlier
     return _stretch(earlier.first_ms, later.last_ms, earlier.count + later.count)

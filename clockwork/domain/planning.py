@@ -32,7 +32,7 @@ from clockwork.domain.marker import ENTRIES_MAX
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
 from clockwork.domain.position import Position
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.schedule import EXPIRED, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
+from clockwork.domain.schedule import EXPIRED, TIMED_OUT, BrokenRow, Failure, Guarantee, Lane, OnLate, Retry, Row
 
 RETRY_SLACK_MS: Final = 30_000
 """Time that a stored `retry` may lie beyond the longest back-off: retry marks also announce other waits, and clocks
@@ -90,8 +90,9 @@ class PlannedDelivery:
 
     @property
     def guarantee(self) -> Guarantee:
-        """Unreadable rows, and rows whose deadline has passed, end like exactly_once rows: inside the transaction."""
-        if not isinstance(self.row, Row) or (self.failure is not None and self.failure.reason == EXPIRED):
+        """Unreadable rows, watchdogs, and rows whose deadline has passed, end like exactly_once rows: inside the
+        transaction."""
+        if not isinstance(self.row, Row) or (self.failure is not None and self.failure.reason in (EXPIRED, TIMED_OUT)):
             return Guarantee.EXACTLY_ONCE
         return self.row.schedule.guarantee
 
@@ -294,6 +295,10 @@ class Planner:
     # --- one row; the answer is False if the pass ends with it
 
     def _add_readable(self, row: Row) -> bool:
+        if row.job is not None and row.job.is_watchdog:
+            # Nothing is sent, so nothing can be in its way: no lane, no topic, no pause, nor does it stand in the way.
+            failure = Failure(reason=TIMED_OUT, attempts=0)
+            return self._fire(PlannedDelivery(row=row, action=Action.DROP, failure=failure))
         lane = row.schedule.lane
         if self._awaits_landing(lane):
             return True
@@ -566,8 +571,10 @@ def earlier(one_ms: int | None, other_ms: int | None) -> int | None:
 
 
 def lane_of(row: Row | BrokenRow) -> Lane | None:
-    """The lane of a row; None if it cannot be read."""
-    return row.schedule.lane if isinstance(row, Row) else row.lane
+    """The lane of a row. None if it cannot be read, and for a watchdog, which has none: nothing is sent for it."""
+    if isinstance(row, BrokenRow):
+        return row.lane
+    return None if row.job is not None and row.job.is_watchdog else row.schedule.lane
 
 
 def _size_bytes(row: Row | BrokenRow) -> int:

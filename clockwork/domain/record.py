@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clockwork.domain.names import KEY_BYTES_MAX, TOPIC_CHARS_MAX
+from clockwork.domain.run import JobOfRow
 from clockwork.domain.schedule import BrokenRow, Failure, Schedule
 
 RESERVED_PREFIX: Final = "clockwork-"
@@ -13,6 +14,16 @@ CLIENT_ID: Final = "clockwork-client-id"
 SCHEDULE_KEY: Final = "clockwork-schedule-key"
 SCHEDULE_TIME: Final = "clockwork-schedule-time"
 DELIVERY_ID: Final = "clockwork-delivery-id"
+JOB_ID: Final = "clockwork-job-id"
+JOB_VERSION: Final = "clockwork-job-version"
+RUN_ID: Final = "clockwork-run-id"
+RUN_KIND: Final = "clockwork-run-kind"
+RUN_ATTEMPT: Final = "clockwork-run-attempt"
+SCHEDULED_AT: Final = "clockwork-scheduled-at"
+PREVIOUS_AT: Final = "clockwork-previous-at"
+RUN_UNTIL: Final = "clockwork-run-until"
+"""The time by which the run is to be completed."""
+PRIORITY: Final = "clockwork-priority"
 TRACEPARENT: Final = "traceparent"
 DEAD_TOPIC: Final = "clockwork-topic"
 DEAD_REASON: Final = "clockwork-reason"
@@ -46,24 +57,26 @@ class OutRecord:
         return len(self.key or b"") + len(self.value or b"") + headers + 16
 
 
-def delivery_of(schedule: Schedule, *, now_ms: int) -> OutRecord:
-    """The record of a schedule, sent at `now_ms`."""
+def delivery_of(schedule: Schedule, *, now_ms: int, job: JobOfRow | None = None) -> OutRecord:
+    """The record of a schedule, or of an occurrence of a job, sent at `now_ms`."""
     return OutRecord(
         topic=schedule.topic,
         key=schedule.ordering_key.encode(),
         value=schedule.task_data,
-        headers=_headers(schedule),
+        headers=_headers(schedule, job, now_ms),
         timestamp_ms=now_ms,
     )
 
 
-def dead_letter_of(schedule: Schedule, failure: Failure, *, topic: str, now_ms: int) -> OutRecord:
+def dead_letter_of(
+    schedule: Schedule, failure: Failure, *, topic: str, now_ms: int, job: JobOfRow | None = None
+) -> OutRecord:
     """The same record for a dead-letter topic, with its own topic and the reason of its failure."""
     return OutRecord(
         topic=topic,
         key=schedule.ordering_key.encode(),
         value=schedule.task_data,
-        headers=(*_headers(schedule), *_post_mortem(schedule.topic, failure)),
+        headers=(*_headers(schedule, job, now_ms), *_post_mortem(schedule.topic, failure)),
         timestamp_ms=now_ms,
     )
 
@@ -87,17 +100,34 @@ def dead_letter_of_broken(row: BrokenRow, failure: Failure, *, topic: str, now_m
     )
 
 
-def _headers(schedule: Schedule) -> tuple[tuple[str, bytes], ...]:
+def _headers(schedule: Schedule, job: JobOfRow | None, now_ms: int) -> tuple[tuple[str, bytes], ...]:
     ours = [
         (CLIENT_ID, schedule.client_id.encode()),
         (SCHEDULE_KEY, schedule.schedule_key.encode()),
         (SCHEDULE_TIME, str(schedule.due_ms).encode()),
         (DELIVERY_ID, schedule.delivery_id.encode()),
     ]
+    if job is not None:
+        ours += _job_headers(schedule, job, now_ms)
     ours += [(name, value.encode()) for name, value in schedule.headers]
     if schedule.traceparent is not None:
         ours.append((TRACEPARENT, schedule.traceparent.encode()))
     return tuple(ours)
+
+
+def _job_headers(schedule: Schedule, job: JobOfRow, now_ms: int) -> list[tuple[str, bytes]]:
+    values: list[tuple[str, str | int | None]] = [
+        (JOB_ID, schedule.schedule_key),
+        (JOB_VERSION, job.version),
+        (RUN_ID, job.run_id),
+        (RUN_KIND, job.kind),
+        (RUN_ATTEMPT, job.attempt),
+        (SCHEDULED_AT, job.scheduled_at_ms),
+        (PREVIOUS_AT, job.previous_at_ms),
+        (RUN_UNTIL, None if job.timeout_ms is None else now_ms + job.timeout_ms),
+        (PRIORITY, job.priority),
+    ]
+    return [(name, str(value).encode()) for name, value in values if value is not None]
 
 
 def _post_mortem(topic: str, failure: Failure) -> tuple[tuple[str, bytes], ...]:

@@ -28,9 +28,12 @@ class Right(StrEnum):
     """A group of calls that a principal may be allowed to make."""
 
     CREATE = "create"
-    """Create, change, fire, retry."""
+    """Create, change, fire, retry; of jobs also resume, restore, run now and backfill."""
     CANCEL = "cancel"
+    """Cancel; of jobs pause and delete."""
     READ = "read"
+    COMPLETE = "complete"
+    """Say how a job's run has ended: for consumers."""
     ADMIN = "admin"
     """Calls about the service, not about one client's schedules."""
 

@@ -21,6 +21,7 @@ from typing import Any, Final, NewType
 from clockwork.domain.destination import Destination, Topic
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
+from clockwork.domain.run import JobOfRow
 from clockwork.domain.sharding import ShardId
 
 ClientId = NewType("ClientId", str)
@@ -31,6 +32,8 @@ RequestId = NewType("RequestId", str)
 
 EXPIRED = "expired"
 """The reason of a failure: the deadline had passed."""
+TIMED_OUT = "timed_out"
+"""The reason of the end of a watchdog: a run was not completed in time."""
 UNREADABLE = "unreadable"
 """The reason of a failure: the stored row could not be read."""
 
@@ -80,15 +83,13 @@ class EndState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleContent:
-    """The fields of a schedule that its client gives. A field declared here is carried from a create or a change to the
-    accepted schedule without being named again (`fields`)."""
+class DeliveryContent:
+    """The fields of a schedule, and of each occurrence of a recurring job, that say what is delivered, where and how. A
+    field declared here, or in a class that adds to it, is carried from a create or a change to what is stored without being
+    named again (`fields`)."""
 
     client_id: ClientId
-    schedule_key: ScheduleKey
     ordering_key: OrderingKey
-    due_ms: int
-    """`scheduleTime`, in epoch milliseconds; may lie in the past: due at once."""
     topic: Topic
     guarantee: Guarantee
     task_data: bytes
@@ -102,6 +103,22 @@ class ScheduleContent:
     on_late: OnLate = OnLate.DELIVER
     retry: RetryPolicy | None = None
     """Retry policy if its record is refused for its content. None: the cluster's."""
+
+    def delivery_fields(self) -> dict[str, Any]:
+        """The fields of this class by name: arguments of the classes that add to it."""
+        return {name: getattr(self, name) for name in _DELIVERY_FIELDS}
+
+
+_DELIVERY_FIELDS: Final = tuple(each.name for each in fields(DeliveryContent))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleContent(DeliveryContent):
+    """The fields of a schedule that its client gives."""
+
+    schedule_key: ScheduleKey
+    due_ms: int
+    """`scheduleTime`, in epoch milliseconds; may lie in the past: due at once."""
 
     def fields(self) -> dict[str, Any]:
         """The fields by name: arguments of `Schedule`, and of `dataclasses.replace` of one."""
@@ -187,6 +204,13 @@ class Row:
     schedule: Schedule
     hold: RequestId | None = None
     retry: Retry | None = None
+    job: JobOfRow | None = None
+    """The occurrence that it is; None for a one-shot schedule, which has a pointer and an outcome under its key."""
+
+    @property
+    def of_job(self) -> bool:
+        """True for an occurrence of a recurring job: its end is noted in the log of the job, never under a key."""
+        return self.job is not None
 
     @property
     def due_ms(self) -> int:
@@ -217,6 +241,10 @@ class BrokenRow:
     """None if destination or ordering key cannot be read."""
     client_id: ClientId | None = None
     schedule_key: ScheduleKey | None = None
+    of_job: bool = False
+    """True if it is an occurrence of a recurring job: its key is a job's, and must not be taken for a schedule's."""
+    job: JobOfRow | None = None
+    """None also if this part cannot be read."""
 
     @property
     def due_ms(self) -> int:

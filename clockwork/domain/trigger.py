@@ -3,21 +3,26 @@
 A fire time is nominal: it is the identity of an occurrence, and knows no jitter. `Trigger.due_ms` adds that, and can be
 computed again at any time. Fire times are at least a second apart, and a time with jitter never passes the next fire time.
 
-Cron, rates and their union have fire times that are known beforehand (`Timetable`). A fixed delay has none: its next one
-depends on the end of the last run, so nothing of it can be missed. RRULE and calendars become further timetables.
+Cron, recurrence rules, rates and their union have fire times that are known beforehand (`Timetable`). A fixed delay has
+none: its next one depends on the end of the last run, so nothing of it can be missed. Cron and recurrence rules name
+times by the clock; they alone have calendars, since a rate knows no days.
 
 What is wrong is raised as `InvalidInput` with the field's name in a request, below the trigger: `everyMs`, `of.1.everyMs`.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
+from clockwork.domain.calendars import ExcludedTimes, Exclusion, OnExcluded, OpenTimes
 from clockwork.domain.cron import Days, Dialect, read_cron
+from clockwork.domain.day_times import DayTimes, TimesByDay
 from clockwork.domain.dst import Gap, Overlap, ZonedTimes
-from clockwork.domain.zones import zone_of
+from clockwork.domain.recurrence import read_recurrence
+from clockwork.domain.zones import DAY_S, EPOCH_DAY, zone_of
 from clockwork.errors import FieldError, InvalidInput
 
 APART_MS_MIN: Final = 1_000
@@ -27,10 +32,22 @@ PERIOD_MS_MAX: Final = 3_653 * 86_400_000
 TIME_MS_MAX: Final = 10**14 - 1
 """Latest start, end or anchor, in the year 5138: 14 digits, as in positions. Python's calendar ends in 9999."""
 JITTER_MS_MAX: Final = 86_400_000
+FIRE_MS_MAX: Final = TIME_MS_MAX - JITTER_MS_MAX
+"""Latest fire time: a position has no room for a later due time."""
 MEMBERS_MIN: Final = 2
 MEMBERS_MAX: Final = 10
 COUNT_EXACT_MAX: Final = 10_000
 """The union of several timetables is counted by going through it, and no further than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Times that a calendar has taken away."""
+
+    first_ms: int
+    last_ms: int
+    count: int
+    """From `COUNT_EXACT_MAX` on at least that."""
 
 
 class Timetable(Protocol):
@@ -46,37 +63,98 @@ class Timetable(Protocol):
         """The number of fire times after one time, up to and including another; from `COUNT_EXACT_MAX` on it may be less
         than there are."""
 
-    def note(self, at_ms: int) -> str | None:
-        """The rule that put a fire time where it is, in words; None if it needed none."""
+    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+        """The times after one time, up to and including another, that would be fire times if no calendar excluded them."""
+
+    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
+        """The rule that put a fire time where it is, and what is excluded between the fire time before it and itself, in
+        words; None if there is nothing to say. Nothing before `since_ms` is named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cron:
+class ZonedRule:
+    """A rule about wall-clock times in a time zone, less what its calendar excludes."""
+
+    time_zone: str
+    gap: Gap | None
+    overlap: Overlap | None
+    exclude: Exclusion | None = None
+    on_excluded: OnExcluded = OnExcluded.SKIP
+    until_ms: int | None = field(compare=False, repr=False, default=None)
+    """The last time at which it may fire, which follows from the rule; None: no end."""
+    times: ZonedTimes = field(compare=False, repr=False)
+    excluded_times: ZonedTimes | None = field(compare=False, repr=False, default=None)
+    """The times that the calendar takes away."""
+
+    def next_after(self, at_ms: int) -> int | None:
+        next_s = self.times.next_after(at_ms // 1_000)
+        return None if next_s is None or next_s * 1_000 > self._until(next_s * 1_000) else next_s * 1_000
+
+    def last_at(self, at_ms: int) -> int | None:
+        last_s = self.times.last_at(self._until(at_ms) // 1_000)
+        return None if last_s is None else last_s * 1_000
+
+    def count(self, after_ms: int, until_ms: int) -> int:
+        return self.times.count(after_ms // 1_000, self._until(until_ms) // 1_000)
+
+    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+        after_s, until_s = after_ms // 1_000, self._until(until_ms) // 1_000
+        times = self.excluded_times
+        if times is None or not (count := times.count(after_s, until_s)):
+            return None
+        first_s, last_s = times.next_after(after_s), times.last_at(until_s)
+        return None if first_s is None or last_s is None else Excluded(first_s * 1_000, last_s * 1_000, count)
+
+    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
+        notes = [self.times.note(at_ms // 1_000), *self._notes_of_calendar(at_ms, since_ms)]
+        return "; ".join(note for note in notes if note) or None
+
+    def without_calendar(self) -> ZonedTimes:
+        """Its times as if nothing were excluded."""
+        walls = self.times.walls
+        if isinstance(walls, TimesByDay) and isinstance(walls.days, OpenTimes):
+            return replace(self.times, walls=TimesByDay(walls.days.base))
+        return self.times
+
+    def _until(self, at_ms: int) -> int:
+        return at_ms if self.until_ms is None else min(at_ms, self.until_ms)
+
+    def _notes_of_calendar(self, at_ms: int, since_ms: int) -> Iterator[str]:
+        days = self.times.walls.days if isinstance(self.times.walls, TimesByDay) else None
+        if self.exclude is None or not isinstance(days, OpenTimes):
+            return
+        for wall_s in self.times.meant_at(at_ms // 1_000):
+            day, second = divmod(wall_s, DAY_S)
+            moved = sorted(each for each in days.sources(day) if days.base.minutes_of(each) >> second // 60 & 1)
+            if moved:
+                own = days.base.minutes_of(day) >> second // 60 & 1
+                yield f"excluded: {'stands for' if own else 'moved from'} {self._named_days(moved)}{' too' if own else ''}"
+                break
+        before = self.excluded(max(since_ms - 1, self.last_at(at_ms - 1) or 0), at_ms - 1)
+        if before is not None:
+            zone = self.times.zone
+            ends = dict.fromkeys((before.first_ms, before.last_ms))
+            named = [f"{zone.local(each)[:16]} ({self._reason(each)})" for each in ends]
+            yield f"excluded: {before.count} before it, {' to '.join(named)}"
+
+    def _named_days(self, days: Sequence[int]) -> str:
+        ends = dict.fromkeys((days[0], days[-1]))
+        return " to ".join(f"{date.fromordinal(each + EPOCH_DAY)} ({self._why(each)})" for each in ends)
+
+    def _reason(self, at_ms: int) -> str:
+        return self._why((at_ms // 1_000 + self.times.zone.offset_at(at_ms // 1_000)) // DAY_S)
+
+    def _why(self, day: int) -> str:
+        return self.exclude.reason(day) if self.exclude is not None else ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cron(ZonedRule):
     """A cron expression in a time zone, as it was given, and its times: `cron`."""
 
     expression: str
     dialect: Dialect | None
-    time_zone: str
     days: Days | None
-    gap: Gap | None
-    overlap: Overlap | None
-    times: ZonedTimes = field(compare=False, repr=False)
-
-    def next_after(self, at_ms: int) -> int | None:
-        return _ms(self.times.next_after(at_ms // 1_000))
-
-    def last_at(self, at_ms: int) -> int | None:
-        return _ms(self.times.last_at(at_ms // 1_000))
-
-    def count(self, after_ms: int, until_ms: int) -> int:
-        return self.times.count(after_ms // 1_000, until_ms // 1_000)
-
-    def note(self, at_ms: int) -> str | None:
-        return self.times.note(at_ms // 1_000)
-
-
-def _ms(at_s: int | None) -> int | None:
-    return None if at_s is None else at_s * 1_000
 
 
 def cron(
@@ -87,6 +165,8 @@ def cron(
     days: Days | None = None,
     gap: Gap | None = None,
     overlap: Overlap | None = None,
+    exclude: Exclusion | None = None,
+    on_excluded: OnExcluded = OnExcluded.SKIP,
 ) -> Cron:
     """A cron trigger's timetable. Without rules for daylight saving: an hour field that begins with `*` means hours as they
     pass (gap: skip, overlap: both); any other means the clock on the wall, once a day (next, first).
@@ -105,6 +185,17 @@ def cron(
         errors.append(FieldError("timeZone", str(error)))
     if walls is None or zone is None:
         raise InvalidInput(errors)
+    times, excluded_times = _with_calendar(
+        ZonedTimes(
+            walls=walls,
+            zone=zone,
+            gap=gap or (Gap.SKIP if walls.every_hour else Gap.NEXT),
+            overlap=overlap or (Overlap.BOTH if walls.every_hour else Overlap.FIRST),
+        ),
+        walls,
+        exclude,
+        on_excluded,
+    )
     return Cron(
         expression=expression,
         dialect=dialect,
@@ -112,12 +203,82 @@ def cron(
         days=days,
         gap=gap,
         overlap=overlap,
-        times=ZonedTimes(
-            walls=walls,
-            zone=zone,
-            gap=gap or (Gap.SKIP if walls.every_hour else Gap.NEXT),
-            overlap=overlap or (Overlap.BOTH if walls.every_hour else Overlap.FIRST),
-        ),
+        exclude=exclude,
+        on_excluded=on_excluded,
+        times=times,
+        excluded_times=excluded_times,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recurrence(ZonedRule):
+    """A recurrence rule of RFC 5545 in a time zone, as it was given, and its times: `rrule`."""
+
+    rule: str
+    start_ms: int
+    """The time from which it counts."""
+
+
+def rrule(
+    rule: str,
+    *,
+    start_ms: int,
+    time_zone: str = "UTC",
+    gap: Gap | None = None,
+    overlap: Overlap | None = None,
+    exclude: Exclusion | None = None,
+    on_excluded: OnExcluded = OnExcluded.SKIP,
+) -> Recurrence:
+    """An RRULE trigger's timetable. It counts from the wall-clock time at which the zone's clocks stand at its start. By
+    default it means the clock on the wall, once a day (gap: next, overlap: first).
+
+    Raises: InvalidInput, naming every wrong field.
+    """
+    errors: list[FieldError] = []
+    if not 0 <= start_ms <= TIME_MS_MAX or start_ms % 1_000:
+        errors.append(FieldError("start", f"{_TIME_MESSAGE}, in whole seconds"))
+    zone = recurrence = None
+    try:
+        zone = zone_of(time_zone)
+    except ValueError as error:
+        errors.append(FieldError("timeZone", str(error)))
+    start_s = 0 if errors else start_ms // 1_000
+    try:
+        recurrence = read_recurrence(rule, start_s=start_s + (0 if zone is None else zone.offset_at(start_s)))
+    except InvalidInput as wrong:
+        errors += wrong.errors
+    if errors or zone is None or recurrence is None:
+        raise InvalidInput(errors)
+    times, excluded_times = _with_calendar(
+        ZonedTimes(walls=TimesByDay(recurrence), zone=zone, gap=gap or Gap.NEXT, overlap=overlap or Overlap.FIRST),
+        recurrence,
+        exclude,
+        on_excluded,
+    )
+    return Recurrence(
+        rule=rule,
+        start_ms=start_ms,
+        time_zone=time_zone,
+        gap=gap,
+        overlap=overlap,
+        exclude=exclude,
+        on_excluded=on_excluded,
+        until_ms=None if recurrence.until_s is None else recurrence.until_s * 1_000,
+        times=times,
+        excluded_times=excluded_times,
+    )
+
+
+def _with_calendar(
+    times: ZonedTimes, base: DayTimes, exclude: Exclusion | None, on_excluded: OnExcluded
+) -> tuple[ZonedTimes, ZonedTimes | None]:
+    """The times that a calendar leaves, and those that it takes away. `base`: the same times, by days."""
+    if exclude is None:
+        return times, None
+    open_times = OpenTimes(base=base, exclusion=exclude, on_excluded=on_excluded)
+    return (
+        replace(times, walls=TimesByDay(open_times)),
+        replace(times, walls=TimesByDay(ExcludedTimes(open_times))),
     )
 
 
@@ -147,7 +308,10 @@ class FixedRate:
         steps = (until_ms - self.anchor_ms) // self.every_ms - (after_ms - self.anchor_ms) // self.every_ms
         return max(0, steps)
 
-    def note(self, at_ms: int) -> str | None:
+    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+        return None
+
+    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
         return None
 
 
@@ -205,9 +369,26 @@ class AnyOf:
             ]
         return total
 
-    def note(self, at_ms: int) -> str | None:
-        notes = [each.note(at_ms) for each in self.of if each.last_at(at_ms) == at_ms]
+    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+        """Goes through the times, like `count`. A time that one rule excludes and another has is a fire time."""
+        times = {at_ms for each in self.of for at_ms in _excluded_times(each, after_ms, until_ms)}
+        away = sorted(at_ms for at_ms in times if self.last_at(at_ms) != at_ms)
+        return Excluded(away[0], away[-1], len(away)) if away else None
+
+    def note(self, at_ms: int, since_ms: int = 0) -> str | None:
+        notes = [each.note(at_ms, since_ms) for each in self.of if each.last_at(at_ms) == at_ms]
         return next((note for note in notes if note), None)
+
+
+def _excluded_times(rule: Cron | FixedRate, after_ms: int, until_ms: int) -> Iterator[int]:
+    excluded = rule.excluded(after_ms, until_ms)
+    if excluded is None or not isinstance(rule, Cron) or rule.excluded_times is None:
+        return
+    at_s: int | None = after_ms // 1_000
+    for _ in range(min(excluded.count, COUNT_EXACT_MAX)):
+        at_s = rule.excluded_times.next_after(at_s) if at_s is not None else None
+        if at_s is not None:
+            yield at_s * 1_000
 
 
 _TIME_MESSAGE: Final = "should be a time from 1970 to 5138"
@@ -242,7 +423,7 @@ class Jitter:
             raise InvalidInput([FieldError("jitterMs", f"should be 0 to {JITTER_MS_MAX}")])
 
 
-Rule: TypeAlias = Cron | FixedRate | FixedDelay | AnyOf
+Rule: TypeAlias = Cron | Recurrence | FixedRate | FixedDelay | AnyOf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,13 +482,23 @@ class Trigger:
         until_ms = until_ms if self.end_ms is None else min(until_ms, self.end_ms - 1)
         return self.rule.count(after_ms, until_ms) if after_ms < until_ms else 0
 
+    def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
+        """The times after one time, up to and including another, that would be fire times if no calendar excluded them. None
+        if there are none. Times that are moved to another day are none of them."""
+        if isinstance(self.rule, FixedDelay):
+            return None
+        after_ms = max(after_ms, (self.start_ms or 0) - 1)
+        until_ms = until_ms if self.end_ms is None else min(until_ms, self.end_ms - 1)
+        return self.rule.excluded(after_ms, until_ms) if after_ms < until_ms else None
+
     def note(self, at_ms: int) -> str | None:
-        """The rule that put a fire time where it is, in words (`gap: 02:30 does not exist; moved to 03:00`); None if it
-        needed none."""
-        return None if isinstance(self.rule, FixedDelay) else self.rule.note(at_ms)
+        """The rule that put a fire time where it is, in words (`gap: 02:30 does not exist; moved to 03:00`), and what a
+        calendar excluded before it; None if there is nothing to say."""
+        return None if isinstance(self.rule, FixedDelay) else self.rule.note(at_ms, self.start_ms or 0)
 
     def _within(self, at_ms: int | None) -> int | None:
-        return None if at_ms is None or (self.end_ms is not None and at_ms >= self.end_ms) else at_ms
+        over = at_ms is None or at_ms > FIRE_MS_MAX or (self.end_ms is not None and at_ms >= self.end_ms)
+        return None if over else at_ms
 
     # Fire times with jitter. It never passes the next fire time, unless it is one offset for the whole job: so the order of
     # due times is that of fire times, and an occurrence that is due has no successor that is.
@@ -353,15 +544,19 @@ def check_fires(trigger: Trigger, now_ms: int) -> None:
     unbounded = Trigger(rule=trigger.rule, start_ms=trigger.start_ms)
     if trigger.end_ms is not None and unbounded.first_after(now_ms) is not None:
         raise InvalidInput([FieldError("end", "leaves no fire time: the first one would not be before it")])
-    raise InvalidInput(_never(trigger.rule))
+    raise InvalidInput(_never(trigger.rule, max(now_ms, trigger.start_ms or 0)))
 
 
-def _never(rule: Rule) -> Sequence[FieldError]:
-    message = "never fires: no such date within 60 years from now, or from start"
+def _never(rule: Rule, at_ms: int) -> Sequence[FieldError]:
     if isinstance(rule, AnyOf):
         return [
-            FieldError(f"of.{index}.expression", message)
-            for index, each in enumerate(rule.of)
-            if isinstance(each, Cron)
+            FieldError(f"of.{index}.{each.field}", each.message)
+            for index, member in enumerate(rule.of)
+            for each in _never(member, at_ms)
         ]
-    return [FieldError("expression", message)]
+    if not isinstance(rule, ZonedRule):
+        return []
+    if rule.exclude is not None and rule.without_calendar().next_after(at_ms // 1_000 - 1) is not None:
+        return [FieldError("exclude", "leaves no fire time: each one within 60 years is excluded")]
+    field = "rule" if isinstance(rule, Recurrence) else "expression"
+    return [FieldError(field, "never fires: no such date within 60 years from now, or from start")]

@@ -24,6 +24,7 @@ Then its delivery (`firing`):
     dead_letters           the records of dead letters, and the choice of their topic
     destination_waits      destinations in back-off or over their rate limit
     cleanup                after the commit: the outcome first, then the row
+    job_chains             what follows the row of a recurring job: armed between its outcome and its delete
     release                giving a shard up, so that its next owner needs to fence nothing
     sweep                  forgetting incarnations that ended long ago
     pause_watch            which clients and topics are paused, as this process knows

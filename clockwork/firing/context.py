@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.ownership import ProcessId
 from clockwork.domain.pauses import NOTHING_PAUSED, Pauses
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.destination_waits import DestinationWaits
 from clockwork.ports.delivery import Publisher
+from clockwork.ports.jobs import JobStore
 from clockwork.ports.ownership import ShardOwnership
 from clockwork.ports.store import ScheduleStore
 from clockwork.ports.telemetry import Telemetry
@@ -21,6 +24,7 @@ class FiringContext:
     """Ports, clocks and settings of one process."""
 
     store: ScheduleStore
+    jobs: JobStore
     publisher: Publisher
     ownership: ShardOwnership
     destination_waits: DestinationWaits
@@ -33,6 +37,8 @@ class FiringContext:
     node: str
     """Host and process number, for people."""
     drain_timeout_ms: int
+    wake: Callable[[ShardId, WakeUp], None]
+    """`Waker.wake`: tells the owner of a shard, here or elsewhere, that a row is new."""
     pauses: Callable[[], Pauses] = field(default=lambda: NOTHING_PAUSED)
     tracer: Tracer = NO_TRACER
     passes_at_once: int = 32

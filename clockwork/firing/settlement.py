@@ -18,6 +18,7 @@ from clockwork.domain.planning import Action, PlannedDelivery, announced_at_ms
 from clockwork.domain.position import Position
 from clockwork.domain.record import OutRecord, delivery_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Receipt, Retry, Row
 from clockwork.errors import Refusal, RefusalCause, StoreUnavailable, TransactionConflict
 from clockwork.firing.cleanup import Completed
@@ -82,7 +83,7 @@ class Settlement:
         if planned.failure is not None:
             return self._dead_letters.record(planned, rejected)
         assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
-        return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms())
+        return delivery_of(planned.row.schedule, now_ms=self._clock.now_ms(), job=planned.row.job)
 
     def dropped(self, planned: PlannedDelivery, *, slot: int) -> Completed:
         """The end of a row for which nothing is sent: the marker of this slot decides it."""
@@ -102,7 +103,8 @@ class Settlement:
                 self._dead_letters.report_sent(planned, record)
                 continue
             delivered[planned.guarantee] += 1
-            self._telemetry.lateness(planned.guarantee, (receipt.at_ms - planned.row.due_ms) / 1_000)
+            if not _is_catch_up(planned):
+                self._telemetry.lateness(planned.guarantee, (receipt.at_ms - planned.row.due_ms) / 1_000)
         for guarantee, count in delivered.items():
             self._telemetry.delivery(guarantee, "delivered", count)
         for topic in {r.topic for each, r in zip(deliveries, records, strict=True) if each.failure is None}:
@@ -110,9 +112,10 @@ class Settlement:
 
     def report_dropped(self, deliveries: Sequence[PlannedDelivery]) -> None:
         """Tells metrics, log and traces of rows that were dropped."""
-        for planned in deliveries:
+        dropped = [each for each in deliveries if not _is_watchdog(each)]
+        for planned in dropped:
             self._report_failed(planned)
-        self._trace(deliveries, [None] * len(deliveries))
+        self._trace(dropped, [None] * len(dropped))
 
     def _report_failed(self, planned: PlannedDelivery) -> None:
         assert planned.failure is not None, "only what failed is counted as failed"
@@ -204,6 +207,17 @@ class Settlement:
                 await backoff.wait()
             else:
                 return
+
+
+def _is_catch_up(planned: PlannedDelivery) -> bool:
+    """True for a fire time that was missed: it was late before it was armed, and no figure of this node's work."""
+    job = planned.row.job
+    return job is not None and job.kind in (RunKind.CATCH_UP, RunKind.BACKFILL)
+
+
+def _is_watchdog(planned: PlannedDelivery) -> bool:
+    job = planned.row.job
+    return job is not None and job.is_watchdog
 
 
 def completed(planned: PlannedDelivery, receipt: Receipt, *, slot: int | None) -> Completed:

@@ -194,6 +194,8 @@ class ShardPass:
         row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
+        if row.job is not None and row.job.is_watchdog:
+            return  # it waits for no lane, so no time can be announced for it
         until_ms = self._waits_until_ms(lease, row)
         if until_ms is not None and row.due_ms <= lease.frontier_ms:
             await self._write_retry_marks(lease, [RetryMark(row=row, until_ms=until_ms)])
@@ -428,6 +430,7 @@ class ShardPass:
             for row in rows
             if row.due_ms <= old_ms
             and row.name.client_id is not None
+            and not row.of_job
             and row.position not in left_out
             and pushed.get(row.position, 0) <= old_ms
         )

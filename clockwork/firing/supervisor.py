@@ -30,6 +30,7 @@ from clockwork.firing.context import FiringContext
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.group_commit import GroupCommit
 from clockwork.firing.incarnation import RunningIncarnation
+from clockwork.firing.job_chains import JobChains
 from clockwork.firing.lease import ShardLease
 from clockwork.firing.release import release
 from clockwork.firing.settlement import Settlement
@@ -173,6 +174,16 @@ class Work:
             context.settings,
             tracer=context.tracer,
         )
+        self.chains = JobChains(
+            context.jobs,
+            context.clock,
+            context.trust,
+            context.rng,
+            context.telemetry,
+            context.settings,
+            shards=shards,
+            wake=context.wake,
+        )
         self.group_commit = GroupCommit(context, own, settlement)
         self.acknowledged = AcknowledgedDelivery(context.publisher, settlement)
         self.shard_pass = ShardPass(
@@ -187,7 +198,9 @@ class Work:
             pauses=context.pauses,
             prefix_rows_min=context.prefix_rows_min,
         )
-        self.takeover = Takeover(context, own, missing=self._missing, new_lease=self.new_lease, on_taken=self._on_taken)
+        self.takeover = Takeover(
+            context, own, self.chains, missing=self._missing, new_lease=self.new_lease, on_taken=self._on_taken
+        )
         self._passes = asyncio.Semaphore(context.passes_at_once)
         self._owned: dict[ShardId, _Owned] = {}
         self._changed = asyncio.Event()
@@ -218,6 +231,7 @@ class Work:
         context = self._context
         cleanup = Cleanup(
             context.store,
+            self.chains,
             shard,
             retention_ms=context.settings.retention_ms,
             rng=context.rng,

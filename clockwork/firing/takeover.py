@@ -48,6 +48,7 @@ from clockwork.errors import (
 from clockwork.firing.cleanup import Completed, finish_rows
 from clockwork.firing.context import FiringContext
 from clockwork.firing.incarnation import RunningIncarnation
+from clockwork.firing.job_chains import JobChains
 from clockwork.firing.lease import ShardLease
 from clockwork.ports.delivery import SlotName
 from clockwork.ports.store import CLAIMS_MAX
@@ -86,6 +87,7 @@ class Takeover:
         self,
         context: FiringContext,
         own: RunningIncarnation,
+        chains: JobChains,
         *,
         missing: Callable[[], frozenset[ShardId]],
         new_lease: Callable[[ShardId, ShardState], ShardLease],
@@ -97,6 +99,7 @@ class Takeover:
         self._store = context.store
         self._publisher = context.publisher
         self._own = own
+        self._chains = chains
         self._missing = missing
         self._new_lease = new_lease
         self._on_taken = on_taken
@@ -295,13 +298,13 @@ class Takeover:
             raise failures[0]
 
     async def _clean_up(self, shard: ShardId, entries: Sequence[MarkerEntry]) -> None:
-        """T2d: outcome and delete of each row that the dead owner's markers name and that still exists.
+        """T2d: outcome, what follows, and delete of each row that the dead owner's markers name and that still exists.
 
-        Raises: NewerFormat.
+        Raises: NewerFormat, Unavailable, Contested.
         """
         rows = await self._store.read_rows(shard, [entry.position for entry in entries])
         ended = [Completed(row=rows[e.position], entry=e, slot=None) for e in entries if e.position in rows]
-        await finish_rows(self._store, shard, ended, retention_ms=self._context.settings.retention_ms)
+        await finish_rows(self._store, self._chains, shard, ended, retention_ms=self._context.settings.retention_ms)
 
     def _claims(self, shards: Mapping[ShardId, ShardState], *, frontier_ms: int) -> list[ShardClaim]:
         return [

@@ -55,15 +55,19 @@ def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
 
     Raises: InvalidInput.
     """
+    return read_key(names_in_path(request, "clientId", "scheduleKey"))
+
+
+def names_in_path(request: web.Request, *names: str) -> dict[str, str]:
+    """The values of these parameters, which follow one another in the path. Raises: InvalidInput."""
     # Read from the path as it was sent: aiohttp's decoding leaves bytes that are not UTF-8 as they are, so that two
     # different paths would become one key.
     raw = request.raw_path.encode("utf-8", "surrogateescape")
     # Counted from the end, since a proxy may send the whole URL; an action may follow the key.
     resource = request.match_info.route.resource
-    pattern = ["{clientId}", "{scheduleKey}"] if resource is None else resource.canonical.split("/")
-    begin = pattern.index("{clientId}") - len(pattern)
-    segments = _PATH_END.split(raw, maxsplit=1)[0].split(b"/")[begin:][:2]
-    names = ("clientId", "scheduleKey")
+    pattern = [f"{{{name}}}" for name in names] if resource is None else resource.canonical.split("/")
+    begin = pattern.index(f"{{{names[0]}}}") - len(pattern)
+    segments = _PATH_END.split(raw, maxsplit=1)[0].split(b"/")[begin:][: len(names)]
     document: dict[str, str] = {}
     for name, segment in zip(names, segments, strict=True):
         if _BAD_ESCAPE.search(segment):
@@ -72,7 +76,7 @@ def key_in_path(request: web.Request) -> tuple[ClientId, ScheduleKey]:
             document[name] = unquote_to_bytes(segment).decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput([FieldError(name, "is not UTF-8 when its percent-encoding is undone")]) from error
-    return read_key(document)
+    return document
 
 
 async def body_of(request: web.Request, *, bytes_max: int) -> bytes:

@@ -24,6 +24,7 @@ from clockwork.http.routes import (
     ADMIN,
     EVERY_CALL,
     HEADERS,
+    JOBS,
     JSON,
     MANY,
     NODE,
@@ -46,6 +47,7 @@ _FILES: Final = ("page.js", "swagger-ui-bundle.js", "swagger-ui.css")
 _TAGS: Final = (
     {"name": SCHEDULES, "description": "One schedule: create, show, change, cancel."},
     {"name": MANY, "description": "Batches and lists."},
+    {"name": JOBS, "description": "Recurring jobs: create, show, change, pause, logs."},
     {"name": ADMIN, "description": "The service itself: for operators."},
     {"name": NODE, "description": "The node's own pages: health, metrics, this document."},
 )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from clockwork.domain.names import KEY_BYTES_MAX
 from clockwork.domain.position import LAST, Position
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.http.routes import Parameter
@@ -88,14 +89,15 @@ PAGING: Final = (
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
-def _time(text: str) -> int:
+def time_of(text: str) -> int:
+    """Epoch milliseconds of a time in a query. Raises: ValueError."""
     return time_ms_of_input(int(text) if _INTEGER.fullmatch(text) else text)
 
 
-_TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
+TIME: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}
 DUE: Final = (
-    Parameter(name="dueFrom", description="Due at this time or later.", schema=_TIME, parse=_time),
-    Parameter(name="dueTo", description="Due before this time.", schema=_TIME, parse=_time),
+    Parameter(name="dueFrom", description="Due at this time or later.", schema=TIME, parse=time_of),
+    Parameter(name="dueTo", description="Due before this time.", schema=TIME, parse=time_of),
 )
 
 
@@ -108,18 +110,44 @@ def encode_cursor(position: Position | None, query: Mapping[str, Any]) -> str | 
 
 def decode_cursor(cursor: str | None, query: Mapping[str, Any]) -> Position | None:
     """The position behind which the page begins. Raises: InvalidInput, naming `cursor`."""
+    decoded = _decoded(cursor, query)
+    if decoded is None:
+        return None
+    position = int.from_bytes(decoded, "big")
+    if len(decoded) != _POSITION_BYTES or position > LAST:
+        raise _refused("is not one that was given out")
+    return Position(position)
+
+
+def encode_text_cursor(after: str | None, query: Mapping[str, Any]) -> str | None:
+    """The cursor of the page behind a name, for this query; None at the end."""
+    return None if after is None else base64.urlsafe_b64encode(_digest(query) + after.encode()).decode()
+
+
+def decode_text_cursor(cursor: str | None, query: Mapping[str, Any]) -> str | None:
+    """The name behind which the page begins. Raises: InvalidInput, naming `cursor`."""
+    decoded = _decoded(cursor, query)
+    if decoded is not None and len(decoded) > KEY_BYTES_MAX:
+        raise _refused("is not one that was given out")  # no store would take it as a key
+    try:
+        return None if decoded is None else decoded.decode()
+    except UnicodeDecodeError as error:
+        raise _refused("is not one that was given out") from error
+
+
+def _decoded(cursor: str | None, query: Mapping[str, Any]) -> bytes | None:
+    """The part of a cursor behind its digest."""
     if cursor is None:
         return None
     try:
         decoded = base64.b64decode(cursor, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise _refused("is not one that was given out") from error
-    position = int.from_bytes(decoded[_DIGEST_BYTES:], "big")
-    if len(decoded) != _DIGEST_BYTES + _POSITION_BYTES or position > LAST:
+    if len(decoded) <= _DIGEST_BYTES:
         raise _refused("is not one that was given out")
     if decoded[:_DIGEST_BYTES] != _digest(query):
         raise _refused("belongs to another query: only limit may change between two pages")
-    return Position(position)
+    return decoded[_DIGEST_BYTES:]
 
 
 def _digest(query: Mapping[str, Any]) -> bytes:

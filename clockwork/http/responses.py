@@ -13,6 +13,7 @@ from clockwork.errors import (
     ClockworkError,
     Forbidden,
     InvalidInput,
+    JobsOff,
     SearchOff,
     TooManyRequests,
     Unauthenticated,
@@ -29,7 +30,7 @@ PIECE_DOCUMENTS: Final = 25
 
 log = logging.getLogger(__name__)
 
-_CALLERS_MISTAKES = (InvalidInput, Unauthenticated, Forbidden, TooManyRequests, SearchOff)
+_CALLERS_MISTAKES = (InvalidInput, Unauthenticated, Forbidden, TooManyRequests, SearchOff, JobsOff)
 
 
 def json_response(

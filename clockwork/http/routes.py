@@ -23,6 +23,7 @@ from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA
 JSON: Final = "application/json"
 SCHEDULES: Final = "schedules"
 MANY: Final = "many at once"
+JOBS: Final = "jobs"
 ADMIN: Final = "admin"
 NODE: Final = "node"
 
@@ -119,13 +120,13 @@ def add_routes(
 
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ETag": {
-        "description": "The schedule's version in quotes, for `If-Match`.",
+        "description": "The version in quotes, for `If-Match`.",
         "required": True,
         "schema": {"type": "string", "pattern": '^"[0-9]+"$'},
         "example": '"3"',
     },
     "Location": {
-        "description": "The schedule's path.",
+        "description": "The path of the schedule or job.",
         "required": True,
         "schema": {"type": "string"},
         "example": "/schedule/shop/order-1",
@@ -156,11 +157,22 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
 PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "clientId": {"description": "The schedule's client.", "schema": CLIENT_ID_SCHEMA, "example": "shop"},
+    "clientId": {"description": "The client of the schedule or job.", "schema": CLIENT_ID_SCHEMA, "example": "shop"},
     "scheduleKey": {
         "description": "Unique per client while pending; percent-encoded.",
         "schema": KEY_SCHEMA,
         "example": "order-1",
+    },
+    "jobId": {"description": "Unique per client; percent-encoded.", "schema": KEY_SCHEMA, "example": "report"},
+    "runId": {
+        "description": "A run's id.",
+        "schema": {"type": "string", "pattern": "^[smb][0-9]{1,14}(-[0-9a-f]{8})?$"},
+        "example": "s1795248000000",
+    },
+    "version": {
+        "description": "A version's number.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        "example": 3,
     },
     "topic": {
         "description": "A Kafka topic.",
@@ -246,5 +258,6 @@ CALL_WITH_BODY: Final[Mapping[int, Answer]] = {
     415: problem("The body is not `application/json` in UTF-8, or is compressed."),
 }
 
+JOBS_OFF: Final = problem("This cluster keeps no recurring jobs; or a `Transfer-Encoding` other than `chunked`.")
 ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 NOT_FOUND: Final = problem("No schedule is known under this key.")

@@ -64,7 +64,7 @@ def _schedule_answer(description: str, *headers: str) -> Answer:
     return Answer(description=description, model=ScheduleDocument, headers=("ETag", *headers))
 
 
-_CONDITIONS: Final = (
+CONDITIONS: Final = (
     Parameter(
         name="If-Match",
         where="header",
@@ -136,7 +136,7 @@ class ScheduleHandlers:
         tag=SCHEDULES,
         summary="State and content",
         description="Strongly consistent: never behind an answer that was given before.",
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={
             200: _schedule_answer("The schedule."),
             304: Answer(description="`If-None-Match` names the version.", media_type=None, headers=("ETag",)),
@@ -163,7 +163,7 @@ class ScheduleHandlers:
         tag=SCHEDULES,
         summary="Cancel",
         description="The answer is the truth: after `200` it is never delivered; `in_flight` promises nothing.",
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={**_CANCEL_ANSWERS, **KEYED_CALL},
     )
     async def cancel(self, request: web.Request) -> web.Response:
@@ -178,7 +178,7 @@ class ScheduleHandlers:
         summary="Cancel, named in the body",
         description="The same as `DELETE /schedule/{clientId}/{scheduleKey}`.",
         request=KeyForm,
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={**_CANCEL_ANSWERS, **CALL_WITH_BODY},
     )
     async def cancel_named_in_body(self, request: web.Request) -> web.Response:
@@ -197,7 +197,7 @@ class ScheduleHandlers:
             "field without a default, such as `deadline`, is removed by null."
         ),
         request=ChangeForm,
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={
             200: _schedule_answer("The changed schedule."),
             404: NOT_FOUND,
@@ -230,7 +230,7 @@ class ScheduleHandlers:
         description="A change of `scheduleTime` to now; a schedule that is due stays as it is.",
         request=NothingForm,
         request_required=False,
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={
             200: _schedule_answer("It is due now."),
             404: NOT_FOUND,
@@ -253,7 +253,7 @@ class ScheduleHandlers:
         description="With a new due time, by default now; the same request again does not arm it twice.",
         request=RearmForm,
         request_required=False,
-        parameters=_CONDITIONS,
+        parameters=CONDITIONS,
         answers={
             200: _schedule_answer("It is pending again."),
             404: NOT_FOUND,

@@ -15,6 +15,7 @@ from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
 from clockwork.http.batches import BatchHandlers
 from clockwork.http.connection import Connection, ConnectionCount
+from clockwork.http.jobs import JobHandlers
 from clockwork.http.lists import ListHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
 from clockwork.http.responses import problem_of, problem_response
@@ -71,7 +72,12 @@ def make_app(
             requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
         )
         batches = BatchHandlers(requests=requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max)
-        for handlers in (schedules, batches, ListHandlers(requests=requests)):
+        jobs = JobHandlers(
+            jobs=requests.jobs,
+            cluster=settings.cluster,
+            body_bytes_max=settings.body_bytes_max,
+        )
+        for handlers in (schedules, batches, ListHandlers(requests=requests), jobs):
             add_routes(app, handlers)
         if admin is not None:
             admin_calls.add_admin_routes(

@@ -20,6 +20,7 @@ from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.context import FiringContext
 from clockwork.firing.dead_letters import dead_letter_topics
 from clockwork.firing.destination_waits import DestinationWaits, rate_limits
+from clockwork.firing.job_chains import JobChains
 from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.supervisor import Supervisor
 from clockwork.http.operations import AdminParts
@@ -43,11 +44,13 @@ from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.job_audit import JobAudit
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.store import Stores
 from clockwork.requests.context import RequestContext
+from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.listing import count_ahead
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import Settings
@@ -96,6 +99,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         pauses = PauseWatch(stores.pauses, telemetry, on_change=lambda: supervisor.tell_all(NewlyDue(0)))
         firing = FiringContext(
             store=store,
+            jobs=stores.jobs,
             publisher=publisher,
             ownership=ownership,
             destination_waits=destination_waits,
@@ -107,6 +111,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             process=process,
             node=node_name,
             drain_timeout_ms=settings.http.drain_timeout_ms,
+            wake=lambda shard, wakeup: waker.wake(shard, wakeup),
             pauses=pauses.current,
             tracer=tracer,
         )
@@ -117,6 +122,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         context = RequestContext(
             store=store,
             search=stores.search,
+            jobs=stores.jobs,
             clock=clock,
             trust=guard,
             rng=rng,
@@ -127,6 +133,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             tracer=tracer,
             lists=stores.lists,
         )
+        audit = _job_audit(settings, firing, stores, context)
         count = partial(count_ahead, context.search, clock)
         access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
         requests = RequestService(context=context, rate_limits=access.limits, pending=access.pending)
@@ -157,6 +164,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             supervisor=supervisor,
             ownership=ownership,
             pauses=pauses,
+            audit=audit,
             access=access,
             certificates=CertWatch([*watched_certificates(settings, https, kafka), *stores.certificates]),
             commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
@@ -174,6 +182,34 @@ def _admin_parts(settings: Settings, stores: Stores, requests: RequestService) -
         discards=Discarder(context),
         survey=ShardAdmin(stores.schedules, context.waker, context.clock, context.rng, settings.intake),
         scan=PendingScan(stores.schedules, context.search, context.clock, context.rng, settings.intake),
+    )
+
+
+def _job_audit(settings: Settings, firing: FiringContext, stores: Stores, context: RequestContext) -> JobAudit | None:
+    """The audit of jobs, if there are any in the cluster."""
+    if settings.runner.jobs == "off":
+        return None
+    shards = settings.intake.shards
+    chains = JobChains(
+        stores.jobs,
+        firing.clock,
+        firing.trust,
+        firing.rng,
+        firing.telemetry,
+        settings.runner,
+        shards=shards,
+        wake=firing.wake,
+    )
+    return JobAudit(
+        stores.jobs,
+        stores.search,
+        chains,
+        firing.clock,
+        firing.trust,
+        firing.telemetry,
+        take=partial(take_armed, context),
+        shards=shards,
+        interval_ms=settings.runner.job_audit_ms,
     )
 
 

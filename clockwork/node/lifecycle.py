@@ -31,6 +31,7 @@ from clockwork.kafka.wakeups import WakeupSender
 from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.node.resources import prepare_resources
+from clockwork.operations.job_audit import JobAudit
 from clockwork.ports.store import Stores
 from clockwork.settings.model import Settings
 from clockwork.tls import CertWatch
@@ -57,6 +58,8 @@ class Node:
     supervisor: Supervisor
     ownership: KafkaOwnership
     pauses: PauseWatch
+    audit: JobAudit | None
+    """None: the cluster has no jobs."""
     access: Access
     certificates: CertWatch
     commands: Commands | None
@@ -96,12 +99,15 @@ class Node:
         # Two nested tasks, so that the loops drain first and the group is left after them.
         async with asyncio.TaskGroup() as group:
             member = group.create_task(self.ownership.run(self.supervisor.assign, self._on_wakeup), name="group-member")
-            pauses = group.create_task(self.pauses.run(), name="pauses")
+            side = [group.create_task(self.pauses.run(), name="pauses")]
+            if self.audit is not None:
+                side.append(group.create_task(self.audit.run(lambda: self.supervisor.shards), name="job-audit"))
             try:
                 await self.supervisor.run()
             finally:
                 member.cancel()
-                pauses.cancel()
+                for task in side:
+                    task.cancel()
 
     def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
         # A wake-up for a shard that has just been handed over is dropped: the new owner begins with a scan of the

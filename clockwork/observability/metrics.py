@@ -22,6 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from clockwork.domain.job import SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.telemetry import (
@@ -32,9 +33,11 @@ from clockwork.ports.telemetry import (
     DeliveryResult,
     HandOver,
     IncarnationEnd,
+    JobRunResult,
     LetterPlace,
     Limit,
     Malformed,
+    RearmedFor,
     ReleaseResult,
     RequestResult,
     StoreResult,
@@ -177,6 +180,14 @@ class PrometheusTelemetry:
         self._commands = counter("clockwork_commands_total", "Results of commands", "command", "result")
         self._commands_lag = gauge("clockwork_commands_lag", "Commands not yet processed, as last seen", "partition")
         self._paused = gauge("clockwork_paused", "Paused clients and topics, as known to this node", "what")
+        self._job_runs = counter("clockwork_job_runs_total", "Runs of recurring jobs that have ended", "result")
+        self._job_skipped = counter("clockwork_job_skipped_total", "Fire times of jobs that were skipped", "reason")
+        self._job_repaired = counter("clockwork_job_repaired_total", "Jobs whose next row was not there")
+        self._job_rearmed = counter("clockwork_job_rearmed_total", "Jobs that the audit armed anew", "reason")
+        self._job_audit: Callable[[], float] = lambda: 0.0
+        gauge("clockwork_job_audit_age_seconds", "Age of the oldest audit of the owned shards").set_function(
+            lambda: self._job_audit()
+        )
         self._create_closed_series()
 
     def _create_closed_series(self) -> None:
@@ -206,6 +217,12 @@ class PrometheusTelemetry:
             self._limited.labels(limit)
         for count_result in get_args(CountResult):
             self._pending_counts.labels(count_result)
+        for run in get_args(JobRunResult):
+            self._job_runs.labels(run)
+        for skip_reason in SkipReason:
+            self._job_skipped.labels(skip_reason.value)
+        for rearmed_for in get_args(RearmedFor):
+            self._job_rearmed.labels(rearmed_for)
         for command in get_args(CommandName):
             for command_result in get_args(CommandResult):
                 self._commands.labels(command, command_result)
@@ -335,3 +352,18 @@ class PrometheusTelemetry:
     def paused(self, *, clients: int, topics: int) -> None:
         self._paused.labels("client").set(clients)
         self._paused.labels("topic").set(topics)
+
+    def job_run(self, result: JobRunResult) -> None:
+        self._job_runs.labels(result).inc()
+
+    def job_skipped(self, reason: SkipReason, count: int) -> None:
+        self._job_skipped.labels(reason.value).inc(count)
+
+    def job_repaired(self) -> None:
+        self._job_repaired.inc()
+
+    def job_rearmed(self, reason: RearmedFor) -> None:
+        self._job_rearmed.labels(reason).inc()
+
+    def watch_job_audit(self, read: Callable[[], float]) -> None:
+        self._job_audit = read

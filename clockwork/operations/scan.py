@@ -117,7 +117,7 @@ class PendingScan:
                 after = _later(place.after, only.due_from_ms)
                 page = await self._store.read_page(place.shard, after=after, rows_max=limit - len(found))
                 inside = [each for each in page.rows if not only.is_behind(each.position)]
-                mine = [each for each in inside if only.is_about(each)]
+                mine = [each for each in inside if only.is_about(each) and not each.of_job]
                 rows = [row for row in mine if isinstance(row, Row)]
                 unreadable += len(mine) - len(rows)
                 size_bytes += sum(row.schedule.size_bytes for row in rows)

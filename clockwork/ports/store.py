@@ -22,6 +22,7 @@ from clockwork.domain.schedule import (
 )
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.findings import Findings
+from clockwork.ports.jobs import JobStore
 from clockwork.ports.operations import PauseStore
 from clockwork.tls import CertFiles
 
@@ -41,7 +42,7 @@ class End:
 
     row: Row | BrokenRow
     outcome: Outcome | None
-    """None for a row whose key cannot be read."""
+    """None for a row whose key cannot be read, and for an occurrence of a job: its end is in the job's log by then."""
     first_stands: bool
     """True if an outcome that is stored already stays (at_least_once). False if it is overwritten, since all writers
     write the same one (exactly_once). An exception is a writer that could not read the row, such as an older node: its
@@ -346,6 +347,7 @@ class Stores:
 
     schedules: ScheduleStore
     search: ScheduleSearch
+    jobs: JobStore
     lists: bool
     """True if `search` can list and count a client's pointers."""
     pauses: PauseStore

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from clockwork.domain.job import SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 
@@ -12,11 +13,25 @@ LetterPlace = Literal["cluster", "client", "turned_away"]
 """`cluster`: the cluster's topic; `client`: the client's own topic; `turned_away`: the
 cluster's topic, because the client's own refused the letter."""
 AuthResult = Literal["accepted", "missing", "refused", "forbidden"]
-CommandName = Literal["create", "cancel", "reschedule", "unknown"]
+CommandName = Literal[
+    "create",
+    "cancel",
+    "reschedule",
+    "createJob",
+    "updateJob",
+    "deleteJob",
+    "pauseJob",
+    "resumeJob",
+    "runJob",
+    "unknown",
+]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
-Limit = Literal["creates", "create_bytes", "pending", "topic_deliveries", "connections", "slow_requests"]
+Limit = Literal["creates", "create_bytes", "pending", "jobs", "topic_deliveries", "connections", "slow_requests"]
 CountResult = Literal["counted", "failed"]
-Malformed = Literal["row", "wakeup", "newer_row", "marker", "newer_marker"]
+Malformed = Literal["row", "wakeup", "newer_row", "marker", "newer_marker", "job"]
+JobRunResult = Literal["delivered", "failed"]
+RearmedFor = Literal["not_armed", "time_zones"]
+"""`not_armed`: nothing was armed for an active job; `time_zones`: by other rules of time zones its time is another one."""
 TransactionResult = Literal["committed", "refused", "aborted", "unknown", "fenced"]
 """`refused`: a record or a topic was the cause, before the commit was asked for; `aborted`: the same without a known
 cause; `unknown`: the commit was asked for, and no answer to it can be believed; `fenced`: the id has a newer producer."""
@@ -115,6 +130,20 @@ class Telemetry(Protocol):
     def paused(self, *, clients: int, topics: int) -> None:
         """Number of paused clients and topics, as known to this node."""
 
+    def job_run(self, result: JobRunResult) -> None:
+        """Counts a run of a job that has ended, once what follows it is armed."""
+
+    def job_skipped(self, reason: SkipReason, count: int) -> None:
+        """Counts fire times that were skipped."""
+
+    def job_repaired(self) -> None:
+        """Counts a job whose row was not there."""
+
+    def job_rearmed(self, reason: RearmedFor) -> None: ...
+    def watch_job_audit(self, read: Callable[[], float]) -> None:
+        """Sets the function that tells, at each reading of the metrics, how many seconds ago the segment was audited whose
+        audit lies farthest back, of the shards that are owned. The last one set counts."""
+
 
 class NoTelemetry:
     """The twin that forgets everything."""
@@ -157,3 +186,8 @@ class NoTelemetry:
     def command(self, command: CommandName, result: CommandResult) -> None: ...
     def commands_lag(self, kafka_partition: int, records: int | None) -> None: ...
     def paused(self, *, clients: int, topics: int) -> None: ...
+    def job_run(self, result: JobRunResult) -> None: ...
+    def job_skipped(self, reason: SkipReason, count: int) -> None: ...
+    def job_repaired(self) -> None: ...
+    def job_rearmed(self, reason: RearmedFor) -> None: ...
+    def watch_job_audit(self, read: Callable[[], float]) -> None: ...

@@ -10,6 +10,7 @@ from clockwork.clock import Clock, ClockTrust
 from clockwork.domain.ownership import IncarnationId
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockUntrusted
+from clockwork.ports.jobs import JobStore
 from clockwork.ports.ownership import Waker
 from clockwork.ports.store import ScheduleSearch, ScheduleStore
 from clockwork.ports.telemetry import Telemetry
@@ -36,6 +37,7 @@ class RequestContext:
 
     store: ScheduleStore
     search: ScheduleSearch
+    jobs: JobStore
     clock: Clock
     trust: ClockTrust
     rng: random.Random

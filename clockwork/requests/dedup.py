@@ -1,9 +1,11 @@
-"""At most one effect for each command, by the note of its key (`domain.command_notes`)."""
+"""At most one effect for each command, by the note of its schedule key or job (`domain.command_notes`)."""
 
 import asyncio
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange, note_change
+from clockwork.domain.job import JobName
 from clockwork.domain.schedule import ClientId, ScheduleKey, outcome_expiry_s
 from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerFormat, Unreadable
 from clockwork.requests.context import RequestContext
@@ -12,15 +14,54 @@ PAUSE_S_MAX: Final = 0.05
 """Longest pause before a note that another command has moved is read again."""
 
 
+class Notes(Protocol):
+    """The place of the note of one key or job."""
+
+    async def read(self) -> CommandNote | None:
+        """Raises: StoreUnavailable, Unreadable."""
+        ...
+
+    async def move(self, change: NoteChange) -> None:
+        """Raises: ConditionFailed (another note is there), StoreUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleNotes:
+    """The note of a schedule key."""
+
+    context: RequestContext
+    client_id: ClientId
+    schedule_key: ScheduleKey
+
+    async def read(self) -> CommandNote | None:
+        return await self.context.store.read_command_note(self.client_id, self.schedule_key)
+
+    async def move(self, change: NoteChange) -> None:
+        await self.context.store.note_command(self.client_id, self.schedule_key, change)
+
+
+@dataclass(frozen=True, slots=True)
+class JobNotes:
+    """The note of a job."""
+
+    context: RequestContext
+    name: JobName
+
+    async def read(self) -> CommandNote | None:
+        return await self.context.jobs.read_command_note(self.name)
+
+    async def move(self, change: NoteChange) -> None:
+        await self.context.jobs.note_command(self.name, change)
+
+
 class CommandDedup:
     """The guard of one command on one node. The use case calls `check` before each transaction and writes `change` with it;
     the worker asks `had_effect` afterwards, and calls `record_processed` if there was none."""
 
-    def __init__(
-        self, context: RequestContext, client_id: ClientId, schedule_key: ScheduleKey, place: CommandOffset
-    ) -> None:
+    def __init__(self, context: RequestContext, notes: Notes, place: CommandOffset) -> None:
         self._context = context
-        self._name = (client_id, schedule_key)
+        self._notes = notes
         self._place = place
         self._note: CommandNote | None = None
         id_ = f"{context.rng.getrandbits(64):016x}"
@@ -32,13 +73,13 @@ class CommandDedup:
 
     async def check(self) -> None:
         """Reads the note. Raises: CommandAlreadyProcessed, StoreUnavailable, Unreadable."""
-        self._note = await self._context.store.read_command_note(*self._name)
+        self._note = await self._notes.read()
         if self._note is not None and self._note.covers(self._place):
             raise CommandAlreadyProcessed
 
     def change(self, *, due_ms: int) -> NoteChange:
         """The move of the note from where `check` read it to this command; part of the effect's transaction. `due_ms`: the
-        due time of the schedule that the command sets or ends."""
+        due time of the schedule that the command sets or ends; 0 for a job."""
         return note_change(self._note, self._place, by=self._by_effect, expires_at_s=self._expiry_s(due_ms))
 
     async def recognise_effect(self) -> None:
@@ -46,7 +87,7 @@ class CommandDedup:
 
         Raises: StoreUnavailable, Unreadable.
         """
-        note = await self._context.store.read_command_note(*self._name)
+        note = await self._notes.read()
         self.had_effect = note is not None and note.by == self._by_effect
 
     async def record_processed(self) -> bool:
@@ -59,7 +100,7 @@ class CommandDedup:
             try:
                 await self.check()
                 move = note_change(self._note, self._place, by=self._by_close, expires_at_s=self._expiry_s())
-                await self._context.store.note_command(*self._name, move)
+                await self._notes.move(move)
             except ConditionFailed:
                 await asyncio.sleep(self._context.rng.uniform(0, PAUSE_S_MAX))
             except CommandAlreadyProcessed:

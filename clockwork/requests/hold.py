@@ -5,8 +5,8 @@
     3 look      frontier < due time: no owner has read the row for firing without seeing step 2. After step 2, never before
     4 decide    one transaction, on condition that the hold is still there. Only this answers `cancelled` or `200`
 
-`cancel` and `reschedule` take these steps in this order and differ in the transaction of step 4. This module has steps 2
-and 3, and the rule for a step that fails.
+`cancel`, `reschedule` and the changes of jobs (`jobs.take`) take these steps in this order and differ in the transaction of
+step 4. This module has steps 2 and 3, and the rule for a step that fails.
 
 The frontier of step 3 is the greater of the shard's floor (up to there earlier owners may have read) and the frontier of its
 owner's incarnation; each alone would lie (docs/protocol.md: x-look-floor). The shard's item says which incarnation that is,
@@ -26,7 +26,7 @@ from typing import Final
 
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Row
+from clockwork.domain.schedule import BrokenRow, Guarantee, Outcome, Pointer, RequestId, Row, RowName
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, Contested, Unavailable
@@ -55,6 +55,20 @@ class Held:
     by: RequestId
 
 
+async def hold_and_look(context: RequestContext, name: RowName) -> Held:
+    """Steps 2 and 3, with a request id that was never used.
+
+    Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, Unavailable, Unreadable.
+    """
+    by = RequestId(f"{context.rng.getrandbits(128):032x}")
+    row = await context.store.hold(name, by)
+    shard, owner = await _shard_and_owner(context, name.shard)
+    frontier_ms = shard.floor_ms if owner is None else max(shard.floor_ms, owner.frontier_ms)
+    if frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
+        raise TooLate
+    return Held(row, by)
+
+
 class HoldAttempts:
     """The tries of one request at the row of one position."""
 
@@ -66,17 +80,8 @@ class HoldAttempts:
         self._owner_asked_until_s: float | None = None
 
     async def hold_and_look(self) -> Held:
-        """Steps 2 and 3, with a request id that was never used.
-
-        Raises: ConditionFailed (the row is gone), TransactionConflict, TooLate, Unavailable, Unreadable.
-        """
-        by = RequestId(f"{self._context.rng.getrandbits(128):032x}")
-        row = await self._context.store.hold(self._pointer.row_name, by)
-        shard, owner = await _shard_and_owner(self._context, self._pointer.shard)
-        frontier_ms = shard.floor_ms if owner is None else max(shard.floor_ms, owner.frontier_ms)
-        if frontier_ms >= _free_until_ms(row, epoch=shard.epoch):
-            raise TooLate
-        return Held(row, by)
+        """Steps 2 and 3. Raises: as `hold_and_look` of the module."""
+        return await hold_and_look(self._context, self._pointer.row_name)
 
     async def end_or_pause(self, failed: Contested) -> Outcome | Row | BrokenRow | Unseen | None:
         """The result after a step that failed: the outcome, if the schedule at this position has one; its row, if

@@ -6,7 +6,7 @@ of them. A front door (HTTP, the commands topic) parses, calls the service and r
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clockwork.domain.position import Position
 from clockwork.domain.rights import Principal, Right, authorize
@@ -30,6 +30,7 @@ from clockwork.requests.create import create_schedule, find_repeat
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.history import HistoryPage, history_page
 from clockwork.requests.imports import ImportItem, check_export, import_schedule
+from clockwork.requests.jobs.service import JobService
 from clockwork.requests.listing import ListPage, ListQuery, list_page
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
@@ -63,6 +64,11 @@ class RequestService:
     context: RequestContext
     rate_limits: CreateLimits = NO_LIMITS
     pending: PendingLimit = NO_PENDING_LIMIT
+    jobs: JobService = field(init=False)
+    """All that a caller can ask about recurring jobs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jobs", JobService(context=self.context, rate_limits=self.rate_limits))
 
     # --- one schedule
 

@@ -32,7 +32,7 @@ _NULL_IS_ABSENT_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"}
 """Fields that every schedule has. Any other that is null is removed from the stored schedule (but `taskData` is null)."""
 
 
-def _all_optional(model: type[BaseModel], name: str, doc: str, **more: Any) -> type[BaseModel]:
+def all_optional(model: type[BaseModel], name: str, doc: str, **more: Any) -> type[BaseModel]:
     """The model with every field optional."""
     fields: dict[str, Any] = {
         each: (
@@ -44,10 +44,10 @@ def _all_optional(model: type[BaseModel], name: str, doc: str, **more: Any) -> t
     return create_model(name, __config__=FORM, __doc__=doc, **{**fields, **more})
 
 
-_DeliveryChangeForm = _all_optional(
+_DeliveryChangeForm = all_optional(
     DeliveryForm, "DeliveryChangeForm", "Changes of the delivery; a field that is left out stays as it is."
 )
-ChangeForm: Final = _all_optional(
+ChangeForm: Final = all_optional(
     ScheduleForm,
     "ChangeForm",
     "Changes of a pending schedule; a field that is left out stays as it is. `clientId` and `scheduleKey` only as in the "

@@ -12,6 +12,7 @@ from clockwork.errors import (
     FieldError,
     Forbidden,
     InvalidInput,
+    JobsOff,
     LimitState,
     SearchOff,
     TooManyRequests,
@@ -203,6 +204,15 @@ def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
     )
 
 
+def jobs_off() -> Problem:
+    return Problem(
+        status=HTTPStatus.NOT_IMPLEMENTED,
+        kind="jobs-off",
+        title="This cluster keeps no recurring jobs",
+        detail="It runs with CLOCKWORK_JOBS=off.",
+    )
+
+
 def search_off() -> Problem:
     return Problem(
         status=HTTPStatus.NOT_IMPLEMENTED,
@@ -257,6 +267,8 @@ def of_error(error: ClockworkError) -> Problem:
             return too_many(str(error), retry_after_s=error.retry_after_s, headers=headers)
         case SearchOff():
             return search_off()
+        case JobsOff():
+            return jobs_off()
         case Unavailable():
             # The class's sentence; the error's message may name hosts.
             why = (type(error).__doc__ or "The service is not available.").strip().splitlines()[0]

@@ -27,6 +27,7 @@ from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.schedule import (
     ClientId,
     DataForm,
+    DeliveryContent,
     Guarantee,
     NewSchedule,
     OnLate,
@@ -369,50 +370,69 @@ def read_schedule(document: Any, *, cluster: str, now_ms: int, traceparent: str 
     task_data, data_form = b"", DataForm.JSON
     if isinstance(document, dict) and "taskData" in document:
         try:
-            task_data, data_form = _stored_data(document["taskData"], document.get("taskDataEncoding"))
+            task_data, data_form = stored_data(document["taskData"], document.get("taskDataEncoding"))
         except ValueError as error:
             errors.append(FieldError("taskData", str(error)))
     if form is not None:
-        errors += _wrong_policies(form.delivery)
+        errors += wrong_policies(form.delivery)
     if errors or form is None:
         raise InvalidInput(errors)
-    delivery = form.delivery
-    headers = tuple(sorted((delivery.headers or {}).items()))
-    _check_size(task_data, headers)
     ordering_key = form.schedule_key if form.ordering_key is None else form.ordering_key
-    guarantee = Guarantee(delivery.guarantee or Guarantee.EXACTLY_ONCE)
-    on_late = OnLate(delivery.on_late or OnLate.DELIVER)
-    retry = _policy_of(delivery.retry) if delivery.retry is not None else None
-    return NewSchedule(
-        client_id=ClientId(form.client_id),
-        schedule_key=ScheduleKey(form.schedule_key),
-        ordering_key=OrderingKey(ordering_key),
-        due_ms=form.schedule_time_ms,
-        topic=Topic(delivery.topic),
-        guarantee=guarantee,
+    content = content_of(
+        form.delivery,
+        client_id=form.client_id,
+        ordering_key=ordering_key,
         task_data=task_data,
         data_form=data_form,
-        headers=headers,
-        traceparent=_kept_traceparent(traceparent, headers),
-        deadline_ms=delivery.deadline_ms,
-        on_late=on_late,
-        retry=retry,
+        traceparent=traceparent,
+    )
+    return NewSchedule(
+        **content.delivery_fields(),
+        schedule_key=ScheduleKey(form.schedule_key),
+        due_ms=form.schedule_time_ms,
         digest=_digest(
             {
                 "clientId": form.client_id,
                 "scheduleKey": form.schedule_key,
                 "orderingKey": ordering_key,
                 "scheduleTime": form.schedule_time_ms,
-                "topic": delivery.topic,
-                "guarantee": guarantee.value,
-                "headers": headers,
+                "topic": content.topic,
+                "guarantee": content.guarantee.value,
+                "headers": content.headers,
             },
             json_body.canonical(document["taskData"]) if data_form is DataForm.JSON else task_data,
             data_form,
             # Fields that few creates have are part of the digest only where they are given.
-            {} if delivery.deadline_ms is None else {"deadline": delivery.deadline_ms, "onLate": on_late.value},
-            {} if retry is None else {"retry": _numbers_of(retry)},
+            {} if content.deadline_ms is None else {"deadline": content.deadline_ms, "onLate": content.on_late.value},
+            {} if content.retry is None else {"retry": _numbers_of(content.retry)},
         ),
+    )
+
+
+def content_of(
+    delivery: DeliveryForm,
+    *,
+    client_id: str,
+    ordering_key: str,
+    task_data: bytes,
+    data_form: DataForm,
+    traceparent: str | None,
+) -> DeliveryContent:
+    """The part that a schedule and a job's occurrence have alike. Raises: TooLarge."""
+    headers = tuple(sorted((delivery.headers or {}).items()))
+    check_size(task_data, headers)
+    return DeliveryContent(
+        client_id=ClientId(client_id),
+        ordering_key=OrderingKey(ordering_key),
+        topic=Topic(delivery.topic),
+        guarantee=Guarantee(delivery.guarantee or Guarantee.EXACTLY_ONCE),
+        task_data=task_data,
+        data_form=data_form,
+        headers=headers,
+        traceparent=kept_traceparent(traceparent, headers),
+        deadline_ms=delivery.deadline_ms,
+        on_late=OnLate(delivery.on_late or OnLate.DELIVER),
+        retry=_policy_of(delivery.retry) if delivery.retry is not None else None,
     )
 
 
@@ -422,7 +442,7 @@ def read_key(document: Any) -> tuple[ClientId, ScheduleKey]:
     return ClientId(form.client_id), ScheduleKey(form.schedule_key)
 
 
-def _stored_data(value: Any, encoding: object) -> tuple[bytes, DataForm]:
+def stored_data(value: Any, encoding: object) -> tuple[bytes, DataForm]:
     """The record's value, and the form in which it was given. Raises: ValueError, with a message for the client."""
     if isinstance(value, json_body.InvalidValue):
         raise ValueError(value.message)
@@ -448,21 +468,21 @@ def _decoded(value: Any) -> bytes:
     return data
 
 
-def _check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
+def check_size(task_data: bytes, headers: tuple[tuple[str, str], ...]) -> None:
     size_bytes = len(task_data) + sum(len(name.encode()) + len(value.encode()) for name, value in headers)
     if size_bytes > STORED_BYTES_MAX:
         message = f"is {size_bytes} bytes together with the headers; at most {STORED_BYTES_MAX} are taken"
         raise TooLarge([FieldError("taskData", message)])
 
 
-def _kept_traceparent(value: str | None, headers: tuple[tuple[str, str], ...]) -> str | None:
+def kept_traceparent(value: str | None, headers: tuple[tuple[str, str], ...]) -> str | None:
     """The request's traceparent if it is well-formed (W3C: else it is ignored) and not among the caller's headers."""
     if value is None or any(name.lower() == TRACEPARENT for name, _ in headers):
         return None
     return value if _TRACEPARENT.fullmatch(value) else None
 
 
-def _wrong_policies(delivery: DeliveryForm) -> list[FieldError]:
+def wrong_policies(delivery: DeliveryForm) -> list[FieldError]:
     """Errors that only two fields together make."""
     errors: list[FieldError] = []
     if delivery.on_late not in (None, "deliver") and delivery.deadline_ms is None:
@@ -510,14 +530,24 @@ def _digest(fields: dict[str, Any], data: bytes, data_form: DataForm, *optional:
 
 def document_of(schedule: Schedule) -> dict[str, Any]:
     """The create that makes this schedule, with every field named; an answer repeats it."""
-    delivery: dict[str, Any] = {
-        "topic": schedule.topic,
-        "guarantee": schedule.guarantee.value,
-        "headers": dict(schedule.headers),
+    return {
+        "clientId": schedule.client_id,
+        "scheduleKey": schedule.schedule_key,
+        "scheduleTime": schedule.due_ms,
+        **content_document(schedule),
     }
-    if schedule.deadline_ms is not None:
-        delivery |= {"deadline": schedule.deadline_ms, "onLate": schedule.on_late.value}
-    if (policy := schedule.retry) is not None:
+
+
+def content_document(content: DeliveryContent) -> dict[str, Any]:
+    """The members of a create that a schedule and a job have alike."""
+    delivery: dict[str, Any] = {
+        "topic": content.topic,
+        "guarantee": content.guarantee.value,
+        "headers": dict(content.headers),
+    }
+    if content.deadline_ms is not None:
+        delivery |= {"deadline": content.deadline_ms, "onLate": content.on_late.value}
+    if (policy := content.retry) is not None:
         delivery["retry"] = {
             "attempts": policy.attempts_max,
             "initialMs": policy.backoff.initial_ms,
@@ -526,21 +556,18 @@ def document_of(schedule: Schedule) -> dict[str, Any]:
             "jitter": policy.jitter_percent / 100,
         }
     return {
-        "clientId": schedule.client_id,
-        "scheduleKey": schedule.schedule_key,
-        "scheduleTime": schedule.due_ms,
-        "orderingKey": schedule.ordering_key,
-        "taskData": _given_data(schedule),
-        "taskDataEncoding": "base64" if schedule.data_form is DataForm.BASE64 else "json",
+        "orderingKey": content.ordering_key,
+        "taskData": _given_data(content),
+        "taskDataEncoding": "base64" if content.data_form is DataForm.BASE64 else "json",
         "delivery": delivery,
     }
 
 
-def _given_data(schedule: Schedule) -> Any:
-    match schedule.data_form:
+def _given_data(content: DeliveryContent) -> Any:
+    match content.data_form:
         case DataForm.JSON:
-            return json.loads(schedule.task_data)
+            return json.loads(content.task_data)
         case DataForm.TEXT:
-            return schedule.task_data.decode()
+            return content.task_data.decode()
         case DataForm.BASE64:
-            return base64.b64encode(schedule.task_data).decode()
+            return base64.b64encode(content.task_data).decode()

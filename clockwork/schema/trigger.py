@@ -1,35 +1,53 @@
-"""A job's trigger and its misfire policy as JSON.
+"""A job's trigger and its misfire policy as JSON, read and written.
 
 The form of a trigger follows from its `type`, so that an error is about the fields of that type alone. What pydantic finds
-and what the domain finds are reported together, each below the field that was read: `trigger.of.1.everyMs`.
+and what the domain finds are reported together, each below the field that was read: `trigger.of.1.everyMs`. `read_trigger`
+and `trigger_document` are each other's inverse, and so are `read_misfire` and `misfire_document`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from clockwork.domain.calendars import ANNUAL_MAX, CRON_MAX, DATES_MAX, Exclusion, OnExcluded, exclusion
 from clockwork.domain.cron import Days, Dialect
 from clockwork.domain.dst import Gap, Overlap
-from clockwork.domain.misfire import CATCH_UP_MAX, Misfire, MisfirePolicy
+from clockwork.domain.misfire import (
+    CATCH_UP_MAX,
+    CATCH_UP_MAX_MAX,
+    GRACE_MS_MAX,
+    GRACE_MS_MIN,
+    WINDOW_MS_MAX,
+    WINDOW_MS_MIN,
+    Misfire,
+    MisfirePolicy,
+)
 from clockwork.domain.trigger import (
+    APART_MS_MIN,
+    JITTER_MS_MAX,
     MEMBERS_MAX,
     MEMBERS_MIN,
+    PERIOD_MS_MAX,
+    TIME_MS_MAX,
     AnyOf,
     Cron,
     FixedDelay,
     FixedRate,
     Jitter,
     JitterPer,
+    Recurrence,
     Rule,
     Trigger,
+    ZonedRule,
     check_fires,
     cron,
+    rrule,
 )
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema.json import InvalidValue, whole
 from clockwork.schema.times import time_ms_of_input
-from clockwork.schema.validation import FORM, validated
+from clockwork.schema.validation import DOCUMENT, FORM, validated
 
 _T = TypeVar("_T")
 
@@ -38,9 +56,30 @@ def _time_or_none(value: object) -> int | None:
     return None if value is None else time_ms_of_input(value)
 
 
-_TimeMs = Annotated[int | None, BeforeValidator(_time_or_none)]
+TimeMs = Annotated[
+    int | None,
+    BeforeValidator(_time_or_none),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": TIME_MS_MAX},
+                {"type": "string", "format": "date-time"},
+                {"type": "null"},
+            ],
+            "description": "Epoch milliseconds, or RFC 3339 with an offset.",
+        }
+    ),
+]
+
+
+def _bounded(low: int, high: int) -> WithJsonSchema:
+    """A range that the domain checks, for the description."""
+    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
+
+
 _Whole = Annotated[int, BeforeValidator(whole)]
 _WholeOrNone = Annotated[int | None, BeforeValidator(lambda value: value if value is None else whole(value))]
+_PeriodMs = Annotated[_Whole, _bounded(APART_MS_MIN, PERIOD_MS_MAX)]
 
 
 class DstForm(BaseModel):
@@ -54,43 +93,77 @@ class DstForm(BaseModel):
     """By default `both` if the hour field begins with `*`, else `first`."""
 
 
-class _CronFields(BaseModel):
+class ExclusionForm(BaseModel):
+    """Days, and hours of days, at which a job does not run, by the clock of the trigger's time zone."""
+
     model_config = FORM
 
+    dates: list[str] = Field(default=[], max_length=DATES_MAX)
+    """Such as `2026-12-25`."""
+    annual: list[str] = Field(default=[], max_length=ANNUAL_MAX)
+    """Month and day, such as `12-25`: each year."""
+    weekdays: list[Literal["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]] = Field(default=[], max_length=7)
+    cron: list[str] = Field(default=[], max_length=CRON_MAX)
+    """Expressions of five fields: each minute that one of them names. One whose minute and hour are `*` excludes days."""
+    calendar: str | None = None
+    """Name of a calendar of the client's."""
+
+
+class _ZonedFields(BaseModel):
+    model_config = FORM
+
+    time_zone: str = "UTC"
+    """Name in the IANA database."""
+    dst: DstForm | None = None
+    exclude: ExclusionForm | None = None
+    on_excluded: Literal["skip", "next", "previous"] = "skip"
+    """Times on an excluded day do not fire, or do so on the next or the previous day that is not excluded, at the same time
+    by the clock. Those in excluded hours never fire."""
+
+
+class _CronFields(_ZonedFields):
     type: Literal["cron"]
     expression: str
     dialect: Literal["unix", "quartz", "spring", "aws"] | None = None
     """By default `unix` for five fields; needed for more, if the weekday has a digit."""
-    time_zone: str = "UTC"
-    """Name in the IANA database."""
     days: Literal["or", "and"] | None = None
     """Days that either day field names, or both; counts only if both are restricted."""
-    dst: DstForm | None = None
 
 
 class _RateFields(BaseModel):
     model_config = FORM
 
     type: Literal["fixed_rate"]
-    every_ms: _Whole
-    anchor_ms: Annotated[_TimeMs, Field(alias="anchor")] = None
+    every_ms: _PeriodMs
+    anchor_ms: Annotated[TimeMs, Field(alias="anchor")] = None
     """A fire time, from which all others follow. By default `start`, else the creation."""
 
 
 class _Bounds(BaseModel):
     model_config = FORM
 
-    start_ms: Annotated[_TimeMs, Field(alias="start")] = None
+    start_ms: Annotated[TimeMs, Field(alias="start")] = None
     """Inclusive."""
-    end_ms: Annotated[_TimeMs, Field(alias="end")] = None
+    end_ms: Annotated[TimeMs, Field(alias="end")] = None
     """Exclusive."""
-    max_runs: _WholeOrNone = None
-    jitter_ms: _WholeOrNone = None
+    max_runs: Annotated[_WholeOrNone, WithJsonSchema({"type": "integer", "minimum": 1})] = None
+    """Runs in all, skipped ones aside."""
+    jitter_ms: Annotated[_WholeOrNone, _bounded(0, JITTER_MS_MAX)] = None
+    """Greatest delay of a delivery behind its fire time."""
     jitter_per: Literal["job", "run"] = "job"
+    """One delay for all runs of the job, or one for each run; both can be computed again."""
 
 
 class CronForm(_CronFields, _Bounds):
     """A cron expression in a time zone."""
+
+
+class RecurrenceForm(_ZonedFields, _Bounds):
+    """A recurrence rule of RFC 5545, counted from `start`, which is required."""
+
+    type: Literal["rrule"]
+    rule: str
+    """Such as `FREQ=WEEKLY;INTERVAL=2;BYDAY=WE`; without COUNT, and not below DAILY. UNTIL is in UTC."""
 
 
 class FixedRateForm(_RateFields, _Bounds):
@@ -101,15 +174,38 @@ class FixedDelayForm(_Bounds):
     """A fire time some time after the end of the last run."""
 
     type: Literal["fixed_delay"]
-    delay_ms: _Whole
+    delay_ms: _PeriodMs
+
+
+class CronMemberForm(_CronFields):
+    """A cron expression within a trigger of type `any`."""
+
+
+class FixedRateMemberForm(_RateFields):
+    """Fire times at one distance from each other, within a trigger of type `any`."""
+
+
+_MemberForm = Annotated[CronMemberForm | FixedRateMemberForm, Field(discriminator="type")]
 
 
 class AnyForm(_Bounds):
     """The fire times of several triggers."""
 
     type: Literal["any"]
+    of: Annotated[list[_MemberForm], Field(min_length=MEMBERS_MIN, max_length=MEMBERS_MAX)]
+    """Triggers without bounds of their own."""
+
+
+class _AnyEnvelope(AnyForm):
+    """As it is read: its members are read one by one."""
+
     of: list[Any]
-    """Triggers of type `cron` and `fixed_rate`, without bounds of their own."""
+
+
+TriggerForm = Annotated[
+    CronForm | RecurrenceForm | FixedRateForm | FixedDelayForm | AnyForm, Field(discriminator="type")
+]
+"""Describes a trigger; it is read by `read_trigger`."""
 
 
 class MisfireForm(BaseModel):
@@ -118,24 +214,35 @@ class MisfireForm(BaseModel):
     model_config = FORM
 
     policy: Literal["skip", "fire_once", "fire_all"] = "fire_once"
-    grace_ms: _WholeOrNone = None
-    """By default a minute, or the distance to the next fire time if that is less."""
-    max_catch_up: _Whole = CATCH_UP_MAX
-    window_ms: _WholeOrNone = None
+    grace_ms: Annotated[_WholeOrNone, _bounded(GRACE_MS_MIN, GRACE_MS_MAX)] = None
+    """Lateness up to which an occurrence counts as on time; by default a minute, or the distance to the next fire time if
+    that is less."""
+    max_catch_up: Annotated[_Whole, _bounded(1, CATCH_UP_MAX_MAX)] = CATCH_UP_MAX
+    """Most occurrences that are caught up, the latest ones; for `fire_all`."""
+    window_ms: Annotated[_WholeOrNone, _bounded(WINDOW_MS_MIN, WINDOW_MS_MAX)] = None
+    """Fire times older than this are not caught up; for `fire_all`. By default there is no limit."""
 
 
 _FORMS: Final[Mapping[str, type[_Bounds]]] = {
     "cron": CronForm,
+    "rrule": RecurrenceForm,
     "fixed_rate": FixedRateForm,
     "fixed_delay": FixedDelayForm,
-    "any": AnyForm,
+    "any": _AnyEnvelope,
 }
-_MEMBER_FORMS: Final[Mapping[str, type[BaseModel]]] = {"cron": _CronFields, "fixed_rate": _RateFields}
+_MEMBER_FORMS: Final[Mapping[str, type[BaseModel]]] = {"cron": CronMemberForm, "fixed_rate": FixedRateMemberForm}
 
 
-def read_trigger(document: Any, *, now_ms: int, created_ms: int | None = None, path: str = "trigger") -> Trigger:
-    """A trigger. `created_ms`: the creation of its job, the default anchor of a rate; None: now. `path`: the field that it
-    stands in.
+def read_trigger(
+    document: Any,
+    *,
+    now_ms: int,
+    created_ms: int | None = None,
+    calendars: Mapping[str, Exclusion] | None = None,
+    path: str = "trigger",
+) -> Trigger:
+    """A trigger. `created_ms`: the creation of its job, the default anchor of a rate; None: now. `calendars`: those of the
+    client, by name. `path`: the field that it stands in.
 
     Raises: InvalidInput, naming every wrong field; also for a trigger without a fire time from now on.
     """
@@ -144,7 +251,7 @@ def read_trigger(document: Any, *, now_ms: int, created_ms: int | None = None, p
     if form is None:
         raise InvalidInput(errors)
     anchor_ms = form.start_ms if form.start_ms is not None else created_ms if created_ms is not None else now_ms
-    rule = _rule(form, anchor_ms, path, errors)
+    rule = _rule(form, _Given(anchor_ms, calendars or {}), path, errors)
     jitter_ms = form.jitter_ms
     jitter = _made(
         lambda: None if jitter_ms is None else Jitter(most_ms=jitter_ms, per=JitterPer(form.jitter_per)), path, errors
@@ -206,54 +313,92 @@ def _form(forms: Mapping[str, type[_Form]], document: Any, path: str, errors: li
     return form
 
 
-def _rule(form: BaseModel, anchor_ms: int, path: str, errors: list[FieldError]) -> Rule | None:
+class _Given(NamedTuple):
+    """Values that a rule takes from outside of its own fields."""
+
+    anchor_ms: int
+    """The default anchor of rates."""
+    calendars: Mapping[str, Exclusion]
+
+
+def _rule(form: BaseModel, given: _Given, path: str, errors: list[FieldError]) -> Rule | None:
     match form:
         case AnyForm():
-            return _any_of(form, anchor_ms, path, errors)
+            return _any_of(form, given, path, errors)
         case FixedDelayForm():
             delay_ms = form.delay_ms
             return _made(lambda: FixedDelay(delay_ms=delay_ms), path, errors)
+        case RecurrenceForm():
+            return _recurrence(form, given, path, errors)
         case _:
-            return _timetable(form, anchor_ms, path, errors)
+            return _timetable(form, given, path, errors)
 
 
-def _any_of(form: AnyForm, anchor_ms: int, path: str, errors: list[FieldError]) -> AnyOf | None:
+def _any_of(form: AnyForm, given: _Given, path: str, errors: list[FieldError]) -> AnyOf | None:
     if not MEMBERS_MIN <= len(form.of) <= MEMBERS_MAX:
         errors.append(FieldError(f"{path}.of", f"should have {MEMBERS_MIN} to {MEMBERS_MAX} triggers"))
         return None
+    # Within a union a default anchor is a whole second, as all of its fire times are.
+    given = given._replace(anchor_ms=given.anchor_ms // 1_000 * 1_000)
     members: list[Cron | FixedRate] = []
     for index, document in enumerate(form.of):
         place = f"{path}.of.{index}"
         member = _form(_MEMBER_FORMS, document, place, errors)
-        # Within a union a default anchor is a whole second, as all of its fire times are.
-        rule = _timetable(member, anchor_ms // 1_000 * 1_000, place, errors) if member is not None else None
+        rule = _timetable(member, given, place, errors) if member is not None else None
         if rule is not None:
             members.append(rule)
     return _made(lambda: AnyOf(of=tuple(members)), path, errors) if len(members) == len(form.of) else None
 
 
-def _timetable(form: BaseModel, anchor_ms: int, path: str, errors: list[FieldError]) -> Cron | FixedRate | None:
+def _timetable(form: BaseModel, given: _Given, path: str, errors: list[FieldError]) -> Cron | FixedRate | None:
     if isinstance(form, _RateFields):
-        given_ms = form.anchor_ms
-        return _made(
-            lambda: FixedRate(every_ms=form.every_ms, anchor_ms=anchor_ms if given_ms is None else given_ms),
-            path,
-            errors,
-        )
+        anchor_ms = given.anchor_ms if form.anchor_ms is None else form.anchor_ms
+        return _made(lambda: FixedRate(every_ms=form.every_ms, anchor_ms=anchor_ms), path, errors)
     if not isinstance(form, _CronFields):
         raise TypeError(f"{type(form).__name__} has no timetable")
-    dst = form.dst or DstForm()
+    zoned = _zoned(form, given, path, errors)
     return _made(
         lambda: cron(
             form.expression,
             dialect=Dialect(form.dialect) if form.dialect else None,
-            time_zone=form.time_zone,
             days=Days(form.days) if form.days else None,
-            gap=Gap(dst.gap) if dst.gap else None,
-            overlap=Overlap(dst.overlap) if dst.overlap else None,
+            **zoned,
         ),
         path,
         errors,
+    )
+
+
+def _recurrence(form: RecurrenceForm, given: _Given, path: str, errors: list[FieldError]) -> Recurrence | None:
+    if (start_ms := form.start_ms) is None:
+        errors.append(FieldError(f"{path}.start", "is required: the rule counts from it"))
+        return None
+    zoned = _zoned(form, given, path, errors)
+    return _made(lambda: rrule(form.rule, start_ms=start_ms, **zoned), path, errors)
+
+
+class _Zoned(TypedDict):
+    time_zone: str
+    gap: Gap | None
+    overlap: Overlap | None
+    exclude: Exclusion | None
+    on_excluded: OnExcluded
+
+
+def _zoned(form: _ZonedFields, given: _Given, path: str, errors: list[FieldError]) -> _Zoned:
+    dst, excluded = form.dst or DstForm(), form.exclude
+    exclude = None
+    if excluded is not None:
+        named = None if excluded.calendar is None else given.calendars.get(excluded.calendar)
+        exclude = _made(lambda: exclusion(**excluded.model_dump(), named=named), f"{path}.exclude", errors)
+    elif form.on_excluded != "skip":
+        errors.append(FieldError(f"{path}.exclude", f"is required with onExcluded {form.on_excluded!r}"))
+    return _Zoned(
+        time_zone=form.time_zone,
+        gap=Gap(dst.gap) if dst.gap else None,
+        overlap=Overlap(dst.overlap) if dst.overlap else None,
+        exclude=exclude,
+        on_excluded=OnExcluded(form.on_excluded),
     )
 
 
@@ -268,3 +413,125 @@ def _made(make: Callable[[], _T], path: str, errors: list[FieldError]) -> _T | N
 
 def _below(path: str, error: FieldError) -> FieldError:
     return FieldError(path if error.field == "body" else f"{path}.{error.field}", error.message)
+
+
+# --- from the domain's value to the document that makes it
+
+
+class DstDocument(BaseModel):
+    """Rules for wall-clock times that do not exist, or exist twice."""
+
+    model_config = DOCUMENT
+
+    gap: str | None = None
+    overlap: str | None = None
+
+
+class ExclusionDocument(BaseModel):
+    """Days and hours at which a job does not run."""
+
+    model_config = DOCUMENT
+
+    dates: list[str] = []
+    annual: list[str] = []
+    weekdays: list[str] = []
+    cron: list[str] = []
+    calendar: str | None = None
+
+
+class TriggerDocument(BaseModel):
+    """A trigger as it was given, with its defaults; the fields depend on its type."""
+
+    model_config = DOCUMENT
+
+    type: str
+    expression: str | None = None
+    dialect: str | None = None
+    time_zone: str | None = None
+    days: str | None = None
+    dst: DstDocument | None = None
+    exclude: ExclusionDocument | None = None
+    on_excluded: str | None = None
+    rule: str | None = None
+    every_ms: int | None = None
+    anchor_ms: Annotated[int | None, Field(alias="anchor")] = None
+    """In epoch milliseconds."""
+    delay_ms: int | None = None
+    of: "list[TriggerDocument] | None" = None
+    start_ms: Annotated[int | None, Field(alias="start")] = None
+    """Inclusive, in epoch milliseconds."""
+    end_ms: Annotated[int | None, Field(alias="end")] = None
+    """Exclusive, in epoch milliseconds."""
+    max_runs: int | None = None
+    jitter_ms: int | None = None
+    jitter_per: str | None = None
+
+
+class MisfireDocument(BaseModel):
+    """Treatment of fire times that were missed."""
+
+    model_config = DOCUMENT
+
+    policy: str
+    grace_ms: int | None = None
+    max_catch_up: int | None = None
+    window_ms: int | None = None
+
+
+def trigger_document(trigger: Trigger) -> dict[str, Any]:
+    """The document that makes this trigger."""
+    document = _rule_document(trigger.rule)
+    bounds = {"start": trigger.start_ms, "end": trigger.end_ms, "maxRuns": trigger.runs_max}
+    document |= {name: value for name, value in bounds.items() if value is not None}
+    if trigger.jitter is not None:
+        document |= {"jitterMs": trigger.jitter.most_ms, "jitterPer": trigger.jitter.per.value}
+    return document
+
+
+def misfire_document(misfire: Misfire) -> dict[str, Any]:
+    """The document that makes this policy."""
+    document: dict[str, Any] = {"policy": misfire.policy.value}
+    if misfire.grace_ms is not None:
+        document["graceMs"] = misfire.grace_ms
+    if misfire.policy is MisfirePolicy.FIRE_ALL or misfire.catch_up_max != CATCH_UP_MAX:
+        document["maxCatchUp"] = misfire.catch_up_max
+    if misfire.window_ms is not None:
+        document["windowMs"] = misfire.window_ms
+    return document
+
+
+def _rule_document(rule: Rule) -> dict[str, Any]:
+    match rule:
+        case Cron():
+            return _cron_document(rule)
+        case Recurrence():
+            return {"type": "rrule", "rule": rule.rule, **_zoned_document(rule)}
+        case FixedRate():
+            return {"type": "fixed_rate", "everyMs": rule.every_ms, "anchor": rule.anchor_ms}
+        case FixedDelay():
+            return {"type": "fixed_delay", "delayMs": rule.delay_ms}
+        case AnyOf():
+            return {"type": "any", "of": [_rule_document(each) for each in rule.of]}
+
+
+def _cron_document(rule: Cron) -> dict[str, Any]:
+    document: dict[str, Any] = {"type": "cron", "expression": rule.expression, **_zoned_document(rule)}
+    if rule.dialect is not None:
+        document["dialect"] = rule.dialect.value
+    if rule.days is not None:
+        document["days"] = rule.days.value
+    return document
+
+
+def _zoned_document(rule: ZonedRule) -> dict[str, Any]:
+    document: dict[str, Any] = {"timeZone": rule.time_zone}
+    dst = {"gap": rule.gap, "overlap": rule.overlap}
+    if any(dst.values()):
+        document["dst"] = {name: value.value for name, value in dst.items() if value is not None}
+    if (exclude := rule.exclude) is not None:
+        entries = {name: list(getattr(exclude, name)) for name in ("dates", "annual", "weekdays", "cron")}
+        document["exclude"] = {name: texts for name, texts in entries.items() if texts}
+        if exclude.calendar is not None:
+            document["exclude"]["calendar"] = exclude.calendar
+        document["onExcluded"] = rule.on_excluded.value
+    return document

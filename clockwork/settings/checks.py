@@ -54,9 +54,9 @@ def _dynamo_problems(dynamo: DynamoSettings) -> Iterator[str]:
     if (dynamo.access_key is None) != (dynamo.secret_key is None):
         missing = "AWS_ACCESS_KEY" if dynamo.access_key is None else "AWS_SECRET_KEY"
         yield f"{missing}: AWS_ACCESS_KEY and AWS_SECRET_KEY belong together, set both or neither"
-    tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table)
+    tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table, dynamo.jobs_table)
     if len(set(tables)) < len(tables):
-        yield "SCHEDULE_DB, PARTITION_EXEC_DB, SCHEDULE_KEY_DB: must be three different tables"
+        yield "SCHEDULE_DB, PARTITION_EXEC_DB, SCHEDULE_KEY_DB, JOB_DB: must be four different tables"
 
 
 def _postgres_problems(postgres: PostgresSettings, *, kind: str) -> Iterator[str]:

@@ -68,6 +68,18 @@ _ScanIntervalMs = Annotated[
         description="interval at which an idle shard is scanned: the lateness that a lost wake-up may cost",
     ),
 ]
+JobsMode = Literal["on", "manual", "off"]
+JOBS_DEFAULT: Final[JobsMode] = "off"
+_Jobs = Annotated[
+    JobsMode,
+    Field(
+        alias="CLOCKWORK_JOBS",
+        description=(
+            "recurring jobs: on, manual (kept, and run by hand; their triggers arm nothing: for test systems) or off; on "
+            "only once all nodes of the cluster know jobs"
+        ),
+    ),
+]
 _RetentionMs = Annotated[
     int,
     Field(
@@ -268,6 +280,10 @@ class DynamoSettings:
     keys_table: Annotated[
         _TableName, Field(alias="SCHEDULE_KEY_DB", description="table of pointers and outcomes, by key")
     ] = "scheduleKeys"
+    jobs_table: Annotated[
+        _TableName,
+        Field(alias="JOB_DB", description="table of the recurring jobs: state, definitions and runs of each"),
+    ] = "jobs"
     search: Annotated[
         _Switch,
         Field(
@@ -503,6 +519,16 @@ class IntakeSettings:
     scan_interval_ms: _ScanIntervalMs = SCAN_INTERVAL_MS_DEFAULT
     """A schedule that is due sooner is announced to the owner of its shard by a wake-up."""
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
+    jobs: _Jobs = JOBS_DEFAULT
+    client_jobs_max: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_CLIENT_JOBS_MAX",
+            ge=0,
+            le=1_000_000,
+            description="most recurring jobs of one client, deleted ones that are kept included; a soft limit; 0: no limit",
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -578,6 +604,16 @@ class RunnerSettings:
         ),
     ] = 900_000
     retention_ms: _RetentionMs = RETENTION_MS_DEFAULT
+    jobs: _Jobs = JOBS_DEFAULT
+    job_audit_ms: Annotated[
+        int,
+        Field(
+            alias="CLOCKWORK_JOB_AUDIT_MS",
+            ge=60_000,
+            le=7 * 86_400_000,
+            description="interval in which every recurring job is checked for a lost next run: one read of all of them",
+        ),
+    ] = 3_600_000
     dead_letter_topic: str = f"{CLUSTER_DEFAULT}-dead-letters"
     """Follows from the cluster's name."""
     dead_letter_topics: Mapping[str, str] = field(default_factory=dict)
@@ -673,7 +709,7 @@ class AccessSettings:
         _Claim,
         Field(
             alias="CLOCKWORK_OIDC_RIGHTS_CLAIM",
-            description="for oidc: claim with the caller's rights: create, cancel, read, admin",
+            description="for oidc: claim with the caller's rights: create, cancel, read, complete, admin",
         ),
     ] = "clockwork_rights"
     creates_per_second: Annotated[

@@ -104,6 +104,7 @@ async def run(store: Store) -> None:
             kafka_brokers=services.kafka_brokers,
             store=store_settings(store, address),
             http_port=usual_or_free(HTTP_PORT),
+            more={"CLOCKWORK_JOBS": "on"},
         )
         async with NodeProcess(environment) as node:
             await node.until_ready()

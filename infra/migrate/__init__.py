@@ -6,4 +6,8 @@ __main__   python -m infra.migrate
 
 old_kafka  the transactional ids and the markers of the format before
 upgrade    python -m infra.migrate.upgrade
+
+crontab    a crontab to the file of `clockwork job apply`
+quartz     Quartz's tables to the same
+jobs_toml  that file, written
 """

@@ -27,7 +27,7 @@ from clockwork.domain.position import POINTER_POSITION, due_ms_of
 from clockwork.domain.schedule import Pointer, pointer_expiry_s
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import CannotStart, ClockworkError, ConditionFailed, Unreadable
-from clockwork.firing.cleanup import Completed, finish_rows
+from clockwork.firing.cleanup import Completed, finish_schedules
 from clockwork.node.resources import kafka_context
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.sources import load_settings
@@ -120,7 +120,7 @@ async def _upgrade_shard(
         Completed(row=rows[entry.position], entry=entry, slot=0) for entry in entries if entry.position in rows
     ]
     # Before the shard is free: the markers of its next owner do not name these rows (docs/protocol.md: x-tidy-after).
-    await finish_rows(store, shard, delivered, retention_ms=retention_ms)
+    await finish_schedules(store, shard, delivered, retention_ms=retention_ms)
     after = ShardState(
         epoch=fields.integer(before, "epoch") + 1, owner=None, floor_ms=fields.integer(before, "frontier")
     )

@@ -23,6 +23,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.rows TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.pointers TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.outcomes TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.command_notes TO clockwork_node;
+-- Recurring jobs: states and definitions go with a job; retention deletes the rest.
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.jobs TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_definitions TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_log TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_completions TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_requests TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_notes TO clockwork_node;
 -- Paused clients and topics.
 GRANT SELECT, INSERT, UPDATE ON clockwork.pauses TO clockwork_node;
 -- A statement whose conditions do not hold undoes itself by it.

@@ -9,6 +9,7 @@ locals {
     schedules_table  = var.schedules_table
     executions_table = var.executions_table
     keys_table       = var.keys_table
+    jobs_table       = var.jobs_table
   }
 
   # arn:aws:kafka:region:account:cluster/name/uuid is also the form of topics, groups and transactional ids.

@@ -15,6 +15,7 @@ output "environment" {
     SCHEDULE_DB          = aws_dynamodb_table.schedules.name
     PARTITION_EXEC_DB    = aws_dynamodb_table.executions.name
     SCHEDULE_KEY_DB      = aws_dynamodb_table.keys.name
+    JOB_DB               = aws_dynamodb_table.jobs.name
     CLOCKWORK_CLUSTER    = var.cluster
     KAFKA_CONSUMER_GROUP = var.consumer_group
   }

@@ -1,4 +1,4 @@
-# The three tables, as clockwork/stores/dynamodb/schema.py makes them; a test compares. The items of a new cluster are made
+# The four tables, as clockwork/stores/dynamodb/schema.py makes them; a test compares. The items of a new cluster are made
 # by `python -m clockwork init`, once.
 
 resource "aws_dynamodb_table" "schedules" {
@@ -89,6 +89,57 @@ resource "aws_dynamodb_table" "keys" {
     hash_key        = "listedUnder"
     range_key       = "current"
     projection_type = "ALL"
+  }
+
+  ttl {
+    attribute_name = "expiresAt"
+    enabled        = true
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  server_side_encryption {
+    enabled     = true
+    kms_key_arn = var.kms_key_arn
+  }
+}
+
+resource "aws_dynamodb_table" "jobs" {
+  name                        = var.jobs_table
+  billing_mode                = "PAY_PER_REQUEST"
+  deletion_protection_enabled = var.deletion_protection
+  hash_key                    = "jobKey"
+  range_key                   = "item"
+  tags                        = var.tags
+
+  attribute {
+    name = "jobKey"
+    type = "S"
+  }
+
+  attribute {
+    name = "item"
+    type = "S"
+  }
+
+  attribute {
+    name = "listedUnder"
+    type = "S"
+  }
+
+  attribute {
+    name = "jobId"
+    type = "S"
+  }
+
+  # The jobs of a client, and the audit's scan. Nothing in it changes while a job lives, so firing writes nothing to it.
+  global_secondary_index {
+    name            = "byClient"
+    hash_key        = "listedUnder"
+    range_key       = "jobId"
+    projection_type = "KEYS_ONLY"
   }
 
   ttl {

@@ -33,6 +33,12 @@ variable "keys_table" {
   default     = "scheduleKeys"
 }
 
+variable "jobs_table" {
+  description = "JOB_DB."
+  type        = string
+  default     = "jobs"
+}
+
 variable "kms_key_arn" {
   description = "A key of your own for the tables; null: DynamoDB's."
   type        = string

@@ -79,11 +79,11 @@ def test_every_call_to_dynamodb_is_allowed_and_nothing_else() -> None:
     assert actions("node") | actions("init") == needed()
 
 
-def test_a_node_may_make_no_table_and_read_none_as_a_whole_but_that_of_shards_and_incarnations() -> None:
+def test_a_node_may_make_no_table_and_reads_as_a_whole_only_shards_incarnations_and_the_names_of_jobs() -> None:
     assert not actions("node") & {"dynamodb:CreateTable", "dynamodb:UpdateTimeToLive"}
     statements = json.loads((IAM / "node.json").read_text(encoding="utf-8"))["Statement"]
     scanned = [s["Resource"] for s in statements if "dynamodb:Scan" in s["Action"]]
-    assert [resource.rpartition("/")[2] for resource in scanned] == ["${executions_table}"]
+    assert [r.partition("table/")[2] for r in scanned] == ["${executions_table}", "${jobs_table}/index/*"]
 
 
 def test_every_right_is_listed_with_the_call_that_needs_it() -> None:
@@ -151,6 +151,7 @@ async def test_terraform_makes_the_tables_that_init_makes() -> None:
         schedules_table="${var.schedules_table}",
         executions_table="${var.executions_table}",
         keys_table="${var.keys_table}",
+        jobs_table="${var.jobs_table}",
         search="on",
     )
     recorder = Recorder(settings)

@@ -20,7 +20,7 @@ import orjson
 from clockwork.domain.ownership import ShardState
 from clockwork.domain.sharding import ShardId
 from clockwork.stores.dynamodb import codec
-from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY
+from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY, JOB_INDEX_KEY
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TARGET: Final = re.compile(rb"\r\nx-amz-target: *DynamoDB_\d+\.(\w+)", re.IGNORECASE)
@@ -28,13 +28,15 @@ KEYS: Final = {
     "schedules": (("partitionId", "S", "HASH"), ("scheduleTime", "N", "RANGE")),
     "executions": (("partitionId", "S", "HASH"),),
     "keys": (("clientKey", "S", "HASH"), ("position", "N", "RANGE")),
+    "jobs": (("jobKey", "S", "HASH"), ("item", "S", "RANGE")),
 }
+INDEXES: Final = {"keys": (INDEX_KEY, "ALL"), "jobs": (JOB_INDEX_KEY, "KEYS_ONLY")}
 EXISTS: Final = {"__type": "com.amazonaws.dynamodb.v20120810#ResourceInUseException"}
 Answer = tuple[int, dict[str, Any]]
 
 
 class Tables:
-    """The three tables `<prefix>-schedules`, `-executions`, `-keys`, and what is asked of them."""
+    """The four tables `<prefix>-schedules`, `-executions`, `-keys`, `-jobs`, and what is asked of the first three."""
 
     def __init__(self, *, prefix: str, shards: int) -> None:
         self._prefix = prefix
@@ -57,7 +59,7 @@ class Tables:
             case "DescribeTable":
                 return 200, {"Table": self._described(asked["TableName"])}
             case "DescribeTimeToLive":
-                expires = asked["TableName"] == f"{self._prefix}-keys"
+                expires = asked["TableName"] in {f"{self._prefix}-{name}" for name in INDEXES}
                 enabled = {"TimeToLiveStatus": "ENABLED", "AttributeName": "expiresAt"}
                 return 200, {"TimeToLiveDescription": enabled if expires else {"TimeToLiveStatus": "DISABLED"}}
             case "GetItem":
@@ -91,16 +93,17 @@ class Tables:
             "AttributeDefinitions": [{"AttributeName": name, "AttributeType": kind} for name, kind, _ in KEYS[which]],
             "KeySchema": [{"AttributeName": name, "KeyType": role} for name, _, role in KEYS[which]],
         }
-        if which != "keys":
+        if which not in INDEXES:
             return described
-        roles = zip(INDEX_KEY, ("HASH", "RANGE"), strict=True)
+        key, projection = INDEXES[which]
+        roles = zip(key, ("HASH", "RANGE"), strict=True)
         index = {
             "IndexName": INDEX,
             "IndexStatus": "ACTIVE",
             "KeySchema": [{"AttributeName": name, "KeyType": role} for (name, _), role in roles],
-            "Projection": {"ProjectionType": "ALL"},
+            "Projection": {"ProjectionType": projection},
         }
-        parts = [{"AttributeName": name, "AttributeType": kind} for name, kind in INDEX_KEY]
+        parts = [{"AttributeName": name, "AttributeType": kind} for name, kind in key]
         more = {"AttributeDefinitions": described["AttributeDefinitions"] + parts, "GlobalSecondaryIndexes": [index]}
         return described | more
 

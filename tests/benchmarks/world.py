@@ -167,6 +167,7 @@ def dynamo_settings(cluster: Cluster, endpoint: str | None = None) -> DynamoSett
         schedules_table=cluster.settings["SCHEDULE_DB"],
         executions_table=cluster.settings["PARTITION_EXEC_DB"],
         keys_table=cluster.settings["SCHEDULE_KEY_DB"],
+        jobs_table=cluster.settings["JOB_DB"],
     )
 
 

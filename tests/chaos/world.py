@@ -196,6 +196,7 @@ async def opened_world(
         "SCHEDULE_DB": "schedules",
         "PARTITION_EXEC_DB": "executions",
         "SCHEDULE_KEY_DB": "keys",
+        "JOB_DB": "jobs",
         "CLOCKWORK_POSTGRES_SCHEMA": "chaos",
         "CLOCKWORK_SHARDS": str(SHARDS),
         "CLOCKWORK_SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),

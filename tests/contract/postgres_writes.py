@@ -1,15 +1,20 @@
 """Every write of the store on PostgreSQL, upon a scene, and the look that shows what it did."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
+from clockwork.domain.job import JobChange, JobName, RunEnd, TakenRow
+from clockwork.domain.job_steps import after_end, ended_row, pause, run_end_of, run_now
 from clockwork.domain.ownership import IncarnationId, ShardClaim
+from clockwork.domain.run import JobId
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Retry, Row, ScheduleKey
+from clockwork.stores.postgres.jobs import PostgresJobStore
 from clockwork.stores.postgres.store import PostgresScheduleStore
 from tests.contract.store_fixtures import new_incarnation
 from tests.support.builders import DUE_MS, SHARD, end, gone, outcome, pointer, row
+from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
 
 MINE: Final = RequestId("mine")
 RETRY: Final = Retry(at_ms=DUE_MS + 1_000, epoch=7, attempts=2)
@@ -32,6 +37,10 @@ class Scene:
     new: Row
     """The same key, not stored."""
     me: IncarnationId
+    job: JobChange
+    """Made; its row is held."""
+    changes: dict[object, JobChange] = field(default_factory=dict)
+    """The changes of jobs that were made upon it, each the same in every attempt."""
 
 
 Act = Callable[[PostgresScheduleStore, Scene], Awaitable[object]]
@@ -111,6 +120,64 @@ async def release(store: PostgresScheduleStore, scene: Scene) -> None:
     await store.release_shard(SHARD, epoch=1, owner=scene.me, floor_ms=9)
 
 
+def jobs_of(store: PostgresScheduleStore) -> PostgresJobStore:
+    return PostgresJobStore(store.client)
+
+
+def changes(make: Callable[[Scene], JobChange]) -> Act:
+    return lambda store, s: jobs_of(store).change(s.changes.setdefault(make, make(s)))
+
+
+async def stored_job(scene: Scene) -> object:
+    return await jobs_of(scene.store).read_state(scene.job.name)
+
+
+async def job_noted(scene: Scene) -> object:
+    return await jobs_of(scene.store).read_command_note(scene.job.name)
+
+
+def run_end(scene: Scene) -> RunEnd:
+    end = run_end_of(the_row(scene.job), delivered(the_row(scene.job)), retention_ms=60_000)
+    assert end is not None
+    return end
+
+
+async def stored_run(scene: Scene) -> object:
+    return await jobs_of(scene.store).read_run_end(scene.job.name, the_row(scene.job).position)
+
+
+async def stored_versions(scene: Scene) -> object:
+    return await jobs_of(scene.store).read_versions(scene.job.name, below=None, versions_max=10)
+
+
+def next_armed(scene: Scene) -> JobChange:
+    row = the_row(scene.job)
+    return after_end(scene.job.state, definition(scene.job), ended_row(row, delivered(row)), moment())
+
+
+def paused(scene: Scene, note: NoteChange | None = None) -> JobChange:
+    taken = [TakenRow(name=the_row(scene.job).name, hold=MINE)]
+    return replace(pause(scene.job.state, taken, moment(), note=None), command=note)
+
+
+JOB_WRITES: Final[dict[str, tuple[Act, Look]]] = {
+    "create job": (
+        changes(lambda s: created(new_job(job_id=JobId("another")))),
+        lambda s: jobs_of(s.store).read_state(JobName(s.job.name.client_id, JobId("another"))),
+    ),
+    "arm job": (changes(next_armed), stored_job),
+    "take job's row": (changes(paused), stored_job),
+    "take job's row by command": (changes(lambda s: paused(s, NOTE)), job_noted),
+    "run job": (changes(lambda s: run_now(s.job.state, definition(s.job), moment(), request_id="r")), stored_job),
+    "note_command of a job": (lambda store, s: jobs_of(store).note_command(s.job.name, NOTE), job_noted),
+    "put_run_ends": (lambda store, s: jobs_of(store).put_run_ends([run_end(s)], first_stands=False), stored_run),
+    "put_run_ends, the first": (
+        lambda store, s: jobs_of(store).put_run_ends([run_end(s)], first_stands=True),
+        stored_run,
+    ),
+    "prune_versions": (lambda store, s: jobs_of(store).prune_versions(s.job.state, below=2), stored_versions),
+    "forget job": (lambda store, s: jobs_of(store).forget(s.job.state), stored_job),
+}
 WRITES: Final[dict[str, tuple[Act, Look]]] = {
     "create": (create_another, lambda s: s.store.read_row(s.new.name)),
     "create over": (
@@ -145,6 +212,7 @@ WRITES: Final[dict[str, tuple[Act, Look]]] = {
     "drop_hold": (lambda store, s: store.drop_hold(s.old.name), stored_row),
     "set_retry": (lambda store, s: store.set_retry(s.old.name, RETRY, drop_hold=True), stored_row),
     "finish": (lambda store, s: store.finish(SHARD, [end(s.old)]), ended),
+    **JOB_WRITES,
 }
 
 
@@ -155,4 +223,7 @@ async def make_scene(store: PostgresScheduleStore) -> Scene:
     await store.hold(old.name, MINE)
     await store.start_incarnation(me, node="n")
     await store.take_shards([ShardClaim(shard=SHARD, epoch=0, floor_ms=0)], taker=me)
-    return Scene(store, old, row(replace(old.schedule, due_ms=DUE_MS + 1, version=2)), me)
+    job = created()
+    await jobs_of(store).change(job)
+    await store.hold(the_row(job).name, MINE)
+    return Scene(store, old, row(replace(old.schedule, due_ms=DUE_MS + 1, version=2)), me, job)

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from clockwork.clock import ClockGuard, SystemClock
 from clockwork.domain.ownership import IncarnationId, ShardState, incarnation_id, process_id
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.jobs import JobStore
 from clockwork.ports.operations import PauseStore
 from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
@@ -68,6 +69,7 @@ def new_tables(endpoint: str) -> DynamoSettings:
         schedules_table=f"{name}-schedules",
         executions_table=f"{name}-partitionExecutions",
         keys_table=f"{name}-scheduleKeys",
+        jobs_table=f"{name}-jobs",
     )
 
 
@@ -302,6 +304,7 @@ async def postgres_settings(session_schema: PostgresSettings) -> PostgresSetting
     await execute(
         session_schema,
         "TRUNCATE rows, pointers, outcomes, command_notes, nodes, pauses",
+        "TRUNCATE jobs, job_definitions, job_log, job_completions, job_requests, job_notes",
         "UPDATE shards SET epoch = 0, owner = NULL, floor_ms = 0",
     )
     return session_schema
@@ -413,6 +416,11 @@ def store(stores: Stores) -> ScheduleStore:
 
 
 @pytest.fixture
+def jobs(stores: Stores) -> JobStore:
+    return stores.jobs
+
+
+@pytest.fixture
 def search(stores: Stores) -> ScheduleSearch:
     return stores.search
 
@@ -430,6 +438,7 @@ async def _empty(client: DynamoClient) -> None:
     for table, names, puts in (
         (settings.schedules_table, ("partitionId", "scheduleTime"), []),
         (settings.keys_table, ("clientKey", "position"), []),
+        (settings.jobs_table, ("jobKey", "item"), []),
         (settings.executions_table, ("partitionId",), kept),
     ):
         keys = [{name: item[name] for name in names} for item in puts]

@@ -105,7 +105,7 @@ async def test_a_broken_row_can_be_held_and_cancelled(dynamo_store: DynamoSchedu
 
 
 async def test_a_row_of_a_newer_format_is_told_apart_and_keeps_its_lane(dynamo_store: DynamoScheduleStore) -> None:
-    await _write_by_hand(dynamo_store, v={"N": "2"}, taskData=None, somethingNew={"BOOL": True})
+    await _write_by_hand(dynamo_store, v={"N": "3"}, taskData=None, somethingNew={"BOOL": True})
 
     (found,) = (await dynamo_store.read_page(SHARD, after=None, rows_max=10)).rows
 

@@ -137,7 +137,8 @@ async def test_every_missing_table_is_named(client: DynamoClient) -> None:
 
     tables = client.settings
     assert [p.split(" is missing")[0] for p in problems] == [
-        f"table {name}" for name in (tables.schedules_table, tables.executions_table, tables.keys_table)
+        f"table {name}"
+        for name in (tables.schedules_table, tables.executions_table, tables.keys_table, tables.jobs_table)
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.client import CallLimits, connect, session_settings
+from clockwork.stores.postgres.job_statements import JobStatements
 from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.statements import Statements
 
@@ -22,7 +23,8 @@ WHOLE: Final = re.compile(r"(?:Seq Scan|Index (?:Only )?Scan (?:Backward )?using
 
 
 def statements(schema: str) -> Iterator[tuple[str, str]]:
-    for owner in (Statements(schema), Maintenance(PostgresSettings(schema=schema), None, NoTelemetry())):
+    maintenance = Maintenance(PostgresSettings(schema=schema), None, NoTelemetry())
+    for owner in (Statements(schema), JobStatements(schema), maintenance):
         for name, found in vars(owner).items():
             for text in found.values() if isinstance(found, dict) else [found]:
                 if isinstance(text, str) and " FROM " in text and f'"{schema}"' in text:

@@ -109,7 +109,7 @@ async def test_what_a_newer_version_wrote_is_left_as_it_is(
     await postgres_store.finish(ShardId(0), [end(created)])
     await execute(
         postgres_settings,
-        "UPDATE rows SET format = 2",
+        "UPDATE rows SET format = 3",
         "UPDATE pointers SET format = 2",
         "UPDATE outcomes SET format = 2",
     )

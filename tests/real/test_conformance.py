@@ -6,21 +6,23 @@ import pytest
 import schemathesis
 
 from tests.support.nodes import Cluster, now_ms
-from tests.unit.test_openapi_conformance import SCHEDULE_CALLS, Running, conform, narrowed
+from tests.unit.test_openapi_conformance import CALLS as ALL_CALLS
+from tests.unit.test_openapi_conformance import Running, conform, narrowed, seed_jobs
 
 pytestmark = [pytest.mark.processes]
 
 EXAMPLES = 10
 """Of each call and kind."""
-CALLS = [(method, path) for method, path in SCHEDULE_CALLS if not path.endswith("/fence")]
+CALLS = [(method, path) for method, path in ALL_CALLS if not path.endswith("/fence")]
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 async def test_generated_requests_to_a_node_on_postgresql_are_answered_as_the_document_says(cluster: Cluster) -> None:
     topic = await cluster.topic()
-    node = await cluster.start()
+    node = await cluster.start(more={"CLOCKWORK_JOBS": "on"})
     async with aiohttp.ClientSession(node.client.url) as session, session.get("/openapi.json") as answer:
-        running = Running(node.client.url, await answer.json(), now_ms(), [])
+        run_id = await seed_jobs(session, "shop", "other", topic=topic)
+        running = Running(node.client.url, await answer.json(), now_ms(), [], run_id)
     narrow = narrowed(running, topic=topic)
     seen: set[int] = set()
     for method, path in CALLS:

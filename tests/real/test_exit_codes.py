@@ -39,7 +39,7 @@ async def test_init_makes_a_cluster_once_and_check_tells_what_is_wrong_with_it(c
     settings = cluster.environment({"CLOCKWORK_CREATE_RESOURCES": "false"})
     absent = await clockwork("check", settings=settings)
     assert absent.code == 2
-    tables = [cluster.settings[name] for name in ("SCHEDULE_DB", "PARTITION_EXEC_DB", "SCHEDULE_KEY_DB")]
+    tables = [cluster.settings[name] for name in ("SCHEDULE_DB", "PARTITION_EXEC_DB", "SCHEDULE_KEY_DB", "JOB_DB")]
     assert all(table in absent.stderr for table in tables)
     assert "python -m clockwork init" in absent.stderr
     assert (await clockwork(settings=settings)).code == 2, "nor does a node start that may not make anything"

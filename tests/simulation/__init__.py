@@ -11,10 +11,12 @@ byte for byte the same on every machine; a seed that fails is a bug report.
     kafka_world       brokers: producer epochs, decided first and visible later; deposed ones that do not know it
     kafka_host        the client on one node: slots, barriers
     group_world       the consumer group: zombies, overlapping owners, answers that lag, lost wake-ups
+    job_world         the table of jobs, and rows of jobs that are deleted by hand
     command_world     the commands topic, its group's offsets, and the port CommandLog on one node
     faults            what goes wrong in a run, drawn from the seed; themes
     node, cluster     the engine put together; life and death of nodes
     workload          clients, on purpose near due times
+    job_clients       clients of recurring jobs, near fire times; job_checkers: which fire times there should be; answers
     producers         commands, in transactions of which some are aborted; what is to be said of their answers
     checkers          judge by what the worlds hold and what clients were told; linearizability: do answers fit one story?
     mutations         deliberate breaks of the protocol, each of which must be caught

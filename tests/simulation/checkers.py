@@ -13,7 +13,7 @@ from typing import Final
 from clockwork.domain import marker
 from clockwork.domain.position import Position, acceptance_of, due_ms_of
 from clockwork.domain.record import DEAD_SOURCE
-from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Row
+from clockwork.domain.schedule import EXPIRED, EndState, Guarantee, Lane, OnLate, Outcome, Receipt, Row
 from clockwork.requests.results import (
     Cancelled,
     Changed,
@@ -61,10 +61,10 @@ def check_liveness(cluster: Cluster, workload: Workload) -> None:
 
 def check_all(cluster: Cluster, history: History) -> None:
     """Everything that can be judged at the end."""
-    evidence = _gather(cluster)
+    evidence = gather(cluster)
     for row in evidence.rows:
         _check_row(cluster, evidence, row)
-    known = {_likeness(row) for row in evidence.rows}
+    known = {_likeness(row) for row in (*evidence.rows, *evidence.job_rows)}
     for likeness, found in evidence.records.items():
         if likeness not in known:
             cluster.trace.violation("twice", f"a record of no schedule: {found[0].entry.record}")
@@ -100,7 +100,9 @@ class Evidence:
     """What the worlds hold."""
 
     rows: list[Row]
-    """All that ever were."""
+    """All of schedules that ever were."""
+    job_rows: list[Row]
+    """All of jobs."""
     outcomes: dict[Position, Outcome]
     records: dict[Likeness, list[Found]] = field(default_factory=dict)
     """Each Kafka partition in order."""
@@ -117,10 +119,11 @@ def _likeness(row: Row) -> Likeness:
     return (schedule.delivery_id, schedule.task_data, schedule.ordering_key.encode())
 
 
-def _gather(cluster: Cluster) -> Evidence:
+def gather(cluster: Cluster) -> Evidence:
     store, kafka = cluster.worlds.store, cluster.worlds.kafka
     evidence = Evidence(
-        rows=list(store.rows.ever.values()),
+        rows=[row for row in store.rows.ever.values() if not row.of_job],
+        job_rows=[row for row in store.rows.ever.values() if row.of_job],
         outcomes={place[2]: outcome for place, outcome in store.outcomes.ever.items()},
     )
     for where in kafka.logs:
@@ -148,10 +151,10 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
     outcome = evidence.outcomes.get(row.position)
     exactly = row.schedule.guarantee is Guarantee.EXACTLY_ONCE
     for f in found:
-        _check_time(cluster, row, f)
+        check_time(cluster, row, f)
     if len(found) != len(delivered) + len(dead):
         violation("untrue", f"{name_of(row)} is in another topic")
-    if len(found) > 1 and (exactly or not _explained(cluster, row, found)):
+    if len(found) > 1 and (exactly or not explained(cluster, row, found)):
         violation("twice", f"{name_of(row)}: {[(f.where, f.entry.offset, f.entry.by) for f in found]}")
     if outcome is None:
         violation("lost", f"{name_of(row)} has no outcome, and {len(found)} records")
@@ -160,17 +163,17 @@ def _check_row(cluster: Cluster, evidence: Evidence, row: Row) -> None:
         case EndState.FAILED if _is_expired(outcome):
             _check_expired(cluster, evidence, row, outcome)
             if outcome.receipt is not None:
-                _check_place(cluster, row, outcome, dead)
+                check_place(cluster, row, outcome.receipt, dead)
         case EndState.FAILED:
-            _check_place(cluster, row, outcome, dead)
+            check_place(cluster, row, outcome.receipt, dead)
         case EndState.DELIVERED:
-            _check_place(cluster, row, outcome, delivered)
+            check_place(cluster, row, outcome.receipt, delivered)
         case EndState.CANCELLED | EndState.SUPERSEDED:
             if found:
                 violation("cancelled", f"{name_of(row)} was {outcome.state} and delivered by {found[0].entry.by}")
 
 
-def _explained(cluster: Cluster, row: Row, found: list[Found]) -> bool:
+def explained(cluster: Cluster, row: Row, found: list[Found]) -> bool:
     """True if each record of an at_least_once row but the last was sent by a node that crashed or lost the shard before the
     next one, or had no acknowledgement for it."""
     kafka, store = cluster.worlds.kafka, cluster.worlds.store
@@ -189,16 +192,15 @@ def _explained(cluster: Cluster, row: Row, found: list[Found]) -> bool:
     return True
 
 
-def _check_place(cluster: Cluster, row: Row, outcome: Outcome, candidates: list[Found]) -> None:
-    """The record that the outcome names is there."""
+def check_place(cluster: Cluster, row: Row, receipt: Receipt | None, candidates: list[Found]) -> None:
+    """The record that the end of a row names is there."""
     if not candidates:
-        cluster.trace.violation("lost", f"{name_of(row)} is said to be {outcome.state}")
-    elif not any(_is_at(f, outcome) for f in candidates):
-        cluster.trace.violation("untrue", f"{name_of(row)} is not at {outcome.receipt}")
+        cluster.trace.violation("lost", f"{name_of(row)} is said to be at {receipt}")
+    elif not any(_is_at(f, receipt) for f in candidates):
+        cluster.trace.violation("untrue", f"{name_of(row)} is not at {receipt}")
 
 
-def _is_at(found: Found, outcome: Outcome) -> bool:
-    receipt = outcome.receipt
+def _is_at(found: Found, receipt: Receipt | None) -> bool:
     return receipt is not None and (found.where[1], found.entry.offset) == (receipt.kafka_partition, receipt.offset)
 
 
@@ -220,7 +222,7 @@ def _check_expired(cluster: Cluster, evidence: Evidence, row: Row, outcome: Outc
         cluster.trace.violation("untrue", f"{name_of(row)} was dropped, and is there by {found[0].entry.by}")
 
 
-def _check_time(cluster: Cluster, row: Row, found: Found) -> None:
+def check_time(cluster: Cluster, row: Row, found: Found) -> None:
     due_ms = due_ms_of(row.position)
     record = found.entry.record
     assert record is not None
@@ -232,7 +234,7 @@ def _check_time(cluster: Cluster, row: Row, found: Found) -> None:
 def _check_order(cluster: Cluster, evidence: Evidence) -> None:
     """Within a lane: a before b, if a's position is lower and a was accepted before b's due time, less the skew."""
     lanes: dict[Lane, list[Row]] = {}
-    for row in evidence.rows:
+    for row in (*evidence.rows, *evidence.job_rows):
         if row.position in cluster.accepted_at_s or evidence.of(row):
             lanes.setdefault(row.schedule.lane, []).append(row)
     for lane, rows in lanes.items():

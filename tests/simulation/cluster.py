@@ -14,8 +14,9 @@ from tests.simulation.command_world import COMMANDS, REPLIES, CommandWorld
 from tests.simulation.faults import Act, Fault, Profile, Trigger
 from tests.simulation.group_world import GroupWorld
 from tests.simulation.host import Host
+from tests.simulation.job_world import JobWorld
 from tests.simulation.kafka_world import BROKERS, DEAD_LETTERS, KAFKA_PARTITIONS, OWN_DEAD_LETTERS, KafkaWorld
-from tests.simulation.node import Call, Node, PausesWorld, Worlds, answer
+from tests.simulation.node import Call, JobCall, Node, PausesWorld, Worlds, answer
 from tests.simulation.store_world import StoreWorld
 from tests.simulation.trace import Trace, describe
 from tests.simulation.virtual_loop import Power, Reactor, new_loop
@@ -72,7 +73,13 @@ class Cluster:
             ),
         )
         self.worlds = Worlds(
-            store=store, kafka=kafka, group=group, commands=commands, pauses=PausesWorld(), trace=self.trace
+            store=store,
+            jobs=JobWorld(store, random.Random(f"{seed}/losses")),
+            kafka=kafka,
+            group=group,
+            commands=commands,
+            pauses=PausesWorld(),
+            trace=self.trace,
         )
         for topic in (*TOPICS, DEAD_LETTERS, OWN_DEAD_LETTERS, COMMANDS, REPLIES):
             kafka.create_topic(topic)
@@ -171,20 +178,20 @@ class Cluster:
 
     # --- requests of clients
 
-    def call(self, rng: random.Random, call: Call, reply: Reply) -> None:
+    def call(self, rng: random.Random, call: Call | JobCall, reply: Reply) -> None:
         """Sends a request to some node. `reply` may never be called."""
         self.call_node(rng.randrange(len(self.nodes)), rng, call, reply)
 
-    def call_node(self, number: int, rng: random.Random, call: Call, reply: Reply) -> None:
+    def call_node(self, number: int, rng: random.Random, call: Call | JobCall, reply: Reply) -> None:
         node = self.nodes[number]
         if node.host.alive and not node.ended:
             self.reactor.after(rng.expovariate(1 / 0.002), self._receive, node, call, reply)
 
-    def _receive(self, node: Node, call: Call, reply: Reply) -> None:
+    def _receive(self, node: Node, call: Call | JobCall, reply: Reply) -> None:
         if node.host.alive:
             node.host.loop.create_task(self._serve(node, call, reply))
 
-    async def _serve(self, node: Node, call: Call, reply: Reply) -> None:
+    async def _serve(self, node: Node, call: Call | JobCall, reply: Reply) -> None:
         try:
             result: object = await answer(node, call)
         except (Unavailable, InvalidInput) as error:

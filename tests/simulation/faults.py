@@ -200,6 +200,12 @@ class Profile:
     engine has it, which no run reaches."""
     wakeups_certain: bool = False
     """Each wake-up arrives within 100 ms: so no schedule is overtaken because its time lies far back."""
+    jobs: int = 0
+    """Recurring jobs; without any, no node audits."""
+    job_losses: bool = False
+    """Rows of jobs are deleted by hand."""
+    audit_confirm_s: float = 1.0
+    """Between the two looks of an audit."""
     own_letters: bool = False
     """The client has a topic of its own for dead letters, which refuses what its other topics refuse."""
 

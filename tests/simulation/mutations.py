@@ -14,7 +14,7 @@ from clockwork.clock import ClockGuard
 from clockwork.domain import planning
 from clockwork.domain.command_notes import CommandOffset
 from clockwork.domain.planning import Planner
-from clockwork.firing import shard_pass
+from clockwork.firing import cleanup, job_chains, shard_pass
 from clockwork.firing.cleanup import Cleanup
 from clockwork.firing.deliver_acknowledged import AcknowledgedDelivery
 from clockwork.firing.group_commit import GroupCommit
@@ -22,14 +22,18 @@ from clockwork.firing.incarnation import RunningIncarnation
 from clockwork.firing.lease import RowsInFlight, ShardLease
 from clockwork.firing.shard_pass import ShardPass
 from clockwork.firing.takeover import Takeover
+from clockwork.operations import job_audit
+from clockwork.operations.job_audit import JobAudit
 from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import HoldAttempts
+from clockwork.requests.jobs import take
 from clockwork.stores.memory import store as memory_store
 from tests.simulation import (
     breaks,
     breaks_of_changes,
     breaks_of_commands,
+    breaks_of_jobs,
     breaks_of_ownership,
     breaks_of_passes,
     breaks_of_transactions,
@@ -37,6 +41,7 @@ from tests.simulation import (
     store_world,
 )
 from tests.simulation.command_world import CommandWorld, HostCommandLog
+from tests.simulation.job_world import HostJobStore, JobWorld
 from tests.simulation.kafka_host import HostPublisher, HostSlotProducer, MarkerReading
 from tests.simulation.store_world import HostStore, StoreWorld
 from tests.simulation.themes import Theme
@@ -326,7 +331,54 @@ _CHANGES: Final = (
     ),
 )
 
-MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES)
+WITHOUT_AUDIT: Final[Sequence[Patch]] = (
+    (JobAudit, "run", breaks_of_jobs.no_audit),
+    (JobWorld, "lose_row", breaks_of_jobs.no_losses),
+)
+"""The audit mends what a broken chain leaves; that the chain holds by itself is seen without it."""
+
+_JOBS: Final = (
+    _chance(
+        "a job's row deleted before the next one is armed",
+        Theme.JOBS,
+        100,
+        (cleanup, "_end_jobs", breaks_of_jobs.delete_then_arm),
+        *WITHOUT_AUDIT,
+    ),
+    _chance(
+        "a job's state put at any revision",
+        Theme.JOBS,
+        20,
+        (HostJobStore, "change", breaks_of_jobs.change_at_any_revision),
+    ),
+    _chance(
+        "a job's row not told from a state before it",
+        Theme.JOBS,
+        60,
+        (job_chains, "standing", breaks_of_jobs.standing_by_name_alone),
+        *WITHOUT_AUDIT,
+    ),
+    _chance(
+        "audit repairs what is about to be applied",
+        Theme.JOBS,
+        100,
+        (job_audit, "repair", breaks_of_jobs.repair_unchecked),
+    ),
+    _chance(
+        "change of a job takes a row without its hold",
+        Theme.JOBS,
+        60,
+        (HostJobStore, "_check_held", breaks_of_jobs.held_by_anyone),
+    ),
+    _chance(
+        "change of a job holds and does not look",
+        Theme.JOBS,
+        60,
+        (take, "hold_and_look", breaks_of_jobs.hold_without_look),
+    ),
+)
+
+MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES, *_JOBS)
 
 RARE: Final = (
     _scripted(

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
 from typing import Final
 
 from clockwork.commands.worker import CommandWorker
@@ -18,11 +20,16 @@ from clockwork.errors import Unavailable
 from clockwork.firing import group_commit, shard_pass
 from clockwork.firing.context import FiringContext
 from clockwork.firing.destination_waits import DestinationWaits
+from clockwork.firing.job_chains import JobChains
 from clockwork.firing.supervisor import Supervisor
 from clockwork.kafka.wakeups import WakeupSender
+from clockwork.operations import job_audit
+from clockwork.operations.job_audit import JobAudit
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
+from clockwork.requests.jobs.service import JobService
+from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.results import ANY_VERSION, VersionCondition
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
@@ -31,6 +38,7 @@ from tests.simulation.command_world import COMMANDS, CommandWorld, HostCommandLo
 from tests.simulation.faults import Profile
 from tests.simulation.group_world import GroupWorld, HostOwnership
 from tests.simulation.host import Host
+from tests.simulation.job_world import HostJobStore, JobWorld
 from tests.simulation.kafka_host import HostPublisher
 from tests.simulation.kafka_world import CLUSTER, DEAD_LETTERS, OWN_DEAD_LETTERS, KafkaWorld
 from tests.simulation.store_world import HostStore, StoreWorld
@@ -42,14 +50,22 @@ DRAIN_TIMEOUT_MS: Final = 1_500
 PASSES_AT_ONCE: Final = 2
 """Small, so that runs reach it."""
 REQUEST_TIMEOUT_MS: Final = 3_000
+AUDIT_MS: Final = 1_000
+"""Between two audits of a shard's jobs, so that a run has some."""
+AUDIT_START_S: Final = 0.5
 
 
 @contextlib.contextmanager
 def engine_limits(profile: Profile) -> Iterator[None]:
     """The engine's own limits, so small that a few rows reach them."""
-    limits = [
+    limits: list[tuple[ModuleType, str, float]] = [
         (group_commit, "QUICK_ROWS_MAX", profile.quick_rows),
         (group_commit, "QUICK_WAIT_MS_MAX", profile.quick_wait_ms),
+    ]
+    limits += [
+        (job_audit, "START_S", AUDIT_START_S),
+        (job_audit, "CONFIRM_S", profile.audit_confirm_s),
+        (job_audit, "POLL_S", AUDIT_START_S),
     ]
     if profile.pointer_margin_ms is not None:
         limits += [
@@ -89,6 +105,7 @@ class Worlds:
     """All that nodes have in common."""
 
     store: StoreWorld
+    jobs: JobWorld
     kafka: KafkaWorld
     group: GroupWorld
     commands: CommandWorld
@@ -126,13 +143,16 @@ class Node:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             scan_interval_ms=profile.scan_interval_ms,
             retention_ms=profile.retention_ms,
+            jobs="on",
         )
         self.store = HostStore(worlds.store, host)
+        self.jobs = HostJobStore(self.store, worlds.jobs)
         self.publisher = HostPublisher(worlds.kafka, host)
         self._ownership = HostOwnership(worlds.group, host)
         self.supervisor = Supervisor(
             FiringContext(
                 store=self.store,
+                jobs=self.jobs,
                 publisher=self.publisher,
                 ownership=self._ownership,
                 destination_waits=DestinationWaits(
@@ -146,6 +166,7 @@ class Node:
                 process=host.process,
                 node=host.name,
                 drain_timeout_ms=DRAIN_TIMEOUT_MS,
+                wake=lambda shard, wakeup: self._waker.wake(shard, wakeup),
                 pauses=lambda: worlds.pauses.present,
                 passes_at_once=PASSES_AT_ONCE,
                 prefix_rows_min=profile.prefix_rows,
@@ -157,6 +178,7 @@ class Node:
             context=RequestContext(
                 store=self.store,
                 search=MemoryScheduleSearch(self.store),
+                jobs=self.jobs,
                 clock=clock,
                 trust=host.guard,
                 rng=rng,
@@ -166,6 +188,29 @@ class Node:
                 telemetry=telemetry,
             )
         )
+        self.job_requests = JobService(context=self.requests.context)
+        chains = JobChains(
+            self.jobs,
+            clock,
+            host.guard,
+            rng,
+            telemetry,
+            runner,
+            shards=profile.shards,
+            wake=lambda shard, wakeup: self._waker.wake(shard, wakeup),
+        )
+        self._audit = JobAudit(
+            self.jobs,
+            self.requests.context.search,
+            chains,
+            clock,
+            host.guard,
+            telemetry,
+            take=partial(take_armed, self.requests.context),
+            shards=profile.shards,
+            interval_ms=AUDIT_MS,
+        )
+        self._audits = profile.jobs > 0
         self._commands = HostCommandLog(worlds.commands, host) if profile.commanded else None
         self._command_worker = CommandWorker(
             requests=self.requests,
@@ -204,11 +249,14 @@ class Node:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            member = group.create_task(self._ownership.run(self.supervisor.assign, self._on_wakeup))
+            side = [group.create_task(self._ownership.run(self.supervisor.assign, self._on_wakeup))]
+            if self._audits:
+                side.append(group.create_task(self._audit.run(lambda: self.supervisor.shards)))
             try:
                 await self.supervisor.run()
             finally:
-                member.cancel()
+                for task in side:
+                    task.cancel()
 
     def _on_wakeup(self, shard: ShardId, wakeup: WakeUp) -> None:
         self.supervisor.tell(shard, wakeup)
@@ -279,10 +327,18 @@ class RearmCall:
     schedule_key: ScheduleKey
 
 
+@dataclass(frozen=True, slots=True)
+class JobCall:
+    """A request about a job."""
+
+    what: str
+    ask: Callable[[JobService], Awaitable[object]]
+
+
 Call = CreateCall | CancelCall | FindCall | ChangeCall | FireCall | RearmCall
 
 
-async def answer(node: Node, call: Call) -> object:
+async def answer(node: Node, call: Call | JobCall) -> object:
     """The request service's answer to a call of the workload."""
     requests, nobody = node.requests, ANYONE
     match call:
@@ -301,3 +357,5 @@ async def answer(node: Node, call: Call) -> object:
             return await requests.fire(nobody, client_id, schedule_key)
         case RearmCall(client_id, schedule_key):
             return await requests.retry_failed(nobody, client_id, schedule_key)
+        case JobCall(_, ask):
+            return await ask(node.job_requests)

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tests.simulation import checkers
+from tests.simulation import checkers, job_checkers
 from tests.simulation.cluster import Cluster
 from tests.simulation.faults import Profile
+from tests.simulation.job_clients import JobClients
 from tests.simulation.node import engine_limits
 from tests.simulation.producers import Producers
 from tests.simulation.themes import Theme, draw
@@ -26,6 +27,8 @@ HEALED_S_MAX: Final = 150.0
 """Within this time after the faults everything due must have ended."""
 OWN_LETTERS_SHARE: Final = 0.5
 """Runs in which dead letters have a topic that may refuse them."""
+JOBS_OF_A_RUN: Final = (0, 0, 0, 2)
+"""Of runs without a theme."""
 REST_S: Final = 12.0
 """How long a run goes on after that, so that late records come while they are still judged."""
 
@@ -49,16 +52,21 @@ def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None)
     """One run. `everything`: the engine's own log lines go into the trace as well."""
     profile = draw(random.Random(f"{seed}/profile"), theme)
     profile = replace(profile, own_letters=random.Random(f"{seed}/letters").random() < OWN_LETTERS_SHARE)
+    if theme is None:
+        rng = random.Random(f"{seed}/jobs")
+        profile = replace(profile, jobs=rng.choice(JOBS_OF_A_RUN), job_losses=rng.random() < 0.3)
     cluster = Cluster(seed, profile)
     workload = Workload(cluster, seed)
     producers = Producers(cluster, workload, seed)
+    job_clients = JobClients(cluster, seed)
     with EngineLog(cluster.trace, everything=everything), engine_limits(profile):
         try:
-            _run(cluster, workload, producers)
+            _run(cluster, workload, producers, job_clients)
         except Runaway as runaway:
             cluster.trace.violation("runaway", str(runaway))
         finally:
             workload.end()
+            job_clients.end()
             cluster.end()
     return Result(
         seed=seed,
@@ -69,14 +77,16 @@ def simulate(seed: int, *, everything: bool = False, theme: Theme | None = None)
     )
 
 
-def _run(cluster: Cluster, workload: Workload, producers: Producers) -> None:
+def _run(cluster: Cluster, workload: Workload, producers: Producers, job_clients: JobClients) -> None:
     reactor = cluster.reactor
     cluster.start()
     workload.start()
     producers.start()
+    job_clients.start()
     reactor.run(until_s=cluster.profile.faults_end_s)
     workload.stop()
     cluster.heal()
+    job_clients.stop()
     healed_at_s = reactor.now_s
     next_look_s = reactor.now_s
 
@@ -85,15 +95,18 @@ def _run(cluster: Cluster, workload: Workload, producers: Producers) -> None:
         if reactor.now_s < next_look_s:
             return False
         next_look_s = reactor.now_s + 0.25
-        return workload.done and checkers.at_rest(cluster)
+        return workload.done and job_clients.done and checkers.at_rest(cluster)
 
     reactor.run(until_s=healed_at_s + HEALED_S_MAX, done=at_rest)
     checkers.check_liveness(cluster, workload)
+    if not job_clients.done:
+        cluster.trace.violation("liveness", "clients of jobs still wait")
     reactor.run(until_s=reactor.now_s + REST_S)
     workload.ask_all()
     reactor.run(until_s=reactor.now_s + 20, done=lambda: workload.done)
     producers.judge()
     checkers.check_all(cluster, workload.history)
+    job_checkers.check_jobs(cluster, checkers.gather(cluster), job_clients)
 
 
 def main() -> int:

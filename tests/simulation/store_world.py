@@ -55,6 +55,19 @@ READS: Final = frozenset(
         "read_page",
         "read_rows",
         "ping",
+        "read_job",
+        "read_job_settled",
+        "read_jobs",
+        "read_definition",
+        "read_versions",
+        "read_run_end",
+        "read_completion",
+        "read_log",
+        "read_run_request",
+        "read_job_note",
+        "list_jobs",
+        "count_jobs",
+        "scan_jobs",
     }
 )
 SENT_ONCE: Final = frozenset({"hold"})
@@ -230,6 +243,10 @@ class StoreWorld:
             self.shard_states[ShardId(number)] = ShardState(epoch=0, owner=None, floor_ms=0)
         self._time = time
         self._applied_at_s = 0.0
+
+    def now_ms(self) -> float:
+        """The world's time."""
+        return self._time.now_ms()
 
     # --- the network
 

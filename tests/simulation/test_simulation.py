@@ -3,11 +3,13 @@
 import pytest
 
 from tests.simulation import size
+from tests.simulation.mutations import WITHOUT_AUDIT, Mutation, applied
 from tests.simulation.run import simulate
 from tests.simulation.themes import Theme
 
 SEEDS = size.seeds(range(160), size.HISTORIES)
 SEEDS_OF_A_THEME = size.seeds(range(1_000, 1_015), size.HISTORIES_OF_A_THEME)
+SEEDS_WITHOUT_AUDIT = size.seeds(range(60), size.HISTORIES_OF_A_THEME)
 CHUNK = 20
 
 
@@ -21,6 +23,13 @@ def test_every_promise_is_kept_whatever_goes_wrong(chunk: int) -> None:
 def test_every_promise_is_kept_where_one_thing_goes_wrong_again_and_again(theme: Theme) -> None:
     for seed in SEEDS_OF_A_THEME:
         _assert_kept(seed, theme)
+
+
+def test_the_chain_of_a_job_holds_by_itself_where_no_audit_would_mend_it() -> None:
+    unaudited = Mutation(name="no audit", seeds=0, patches=lambda: WITHOUT_AUDIT)
+    with applied(unaudited):
+        for seed in SEEDS_WITHOUT_AUDIT:
+            _assert_kept(seed, Theme.JOBS)
 
 
 def _assert_kept(seed: int, theme: Theme | None = None) -> None:

@@ -44,6 +44,8 @@ class Theme(StrEnum):
     BROKERS = "brokers"
     HAND_OVERS = "hand_overs"
     PREFIX = "prefix"
+    JOBS = "jobs"
+    """Only if it is asked for: a run without a theme may have jobs besides."""
     COMMANDS = "commands"
     """Only if it is asked for: a run without a theme may have commands besides."""
 
@@ -226,6 +228,21 @@ _RECIPES: Final = {
         },
         pause_s=1.5,
     ),
+    Theme.JOBS: _Recipe(
+        operations=("change_job", "change_job", "put_run_ends", "delete_rows", "commit", "take_shards", "read_job"),
+        acts=(STALL, LONG_STALL, CRASH),
+        share=0.15,
+        values=_BUSY
+        | {
+            "schedules": 4,
+            "jobs": 5,
+            "job_losses": True,
+            "audit_confirm_s": 0.05,
+            "lead_ms": 100,
+            "store": StoreFaults(answer_lost=0.05, late=0.08, slow_apply=0.3, slow_apply_s=0.4, timeout_s=0.15),
+        },
+        rebalance_s=0.8,
+    ),
     Theme.COMMANDS: _Recipe(
         operations=("commit_offsets", "commit_offsets", "fetch", "send", "create", "reschedule", "cancel"),
         acts=(STALL, LONG_STALL, CRASH),
@@ -256,7 +273,7 @@ def _draw(rng: random.Random, theme: Theme | None) -> Profile:
     profile = draw_profile(rng)
     if theme is None and (not profile.faults or rng.random() >= THEMED_SHARE):
         return profile
-    recipe = _RECIPES[theme or rng.choice([theme for theme in Theme if theme is not Theme.COMMANDS])]
+    recipe = _RECIPES[theme or rng.choice([theme for theme in Theme if theme not in (Theme.COMMANDS, Theme.JOBS)])]
     sore = Sore(
         operations=tuple(rng.sample(recipe.operations, k=2)),
         share=recipe.share,

@@ -113,6 +113,7 @@ def broken_row(
     raw: bytes = b'{"partitionId":{"S":"3"}}',
     client_id: str | None = None,
     schedule_key: str | None = None,
+    of_job: bool = False,
 ) -> BrokenRow:
     """A row that cannot be read; by default not even its lane and key."""
     return BrokenRow(
@@ -124,6 +125,7 @@ def broken_row(
         lane=lane,
         client_id=ClientId(client_id) if client_id is not None else None,
         schedule_key=ScheduleKey(schedule_key) if schedule_key is not None else None,
+        of_job=of_job,
     )
 
 

@@ -95,6 +95,16 @@ class Client:
     async def retry(self, client_id: str, schedule_key: str, body: Mapping[str, Any] | None = None) -> Answered:
         return await self._ask("POST", f"{_path(client_id, schedule_key)}/retry", json=body)
 
+    async def create_job(self, body: Mapping[str, Any]) -> Answered:
+        return await self._ask("POST", "/jobs", json=body)
+
+    async def job(self, client_id: str, job_id: str, call: str = "") -> Answered:
+        """Reads a job; `call`: what is asked of it, `/logs`."""
+        return await self._ask("GET", f"{_job_path(client_id, job_id)}{call}")
+
+    async def pause_job(self, client_id: str, job_id: str) -> Answered:
+        return await self._ask("POST", f"{_job_path(client_id, job_id)}/pause", json={})
+
     async def shards(self) -> list[dict[str, Any]]:
         """All shards, by their numbers."""
         answered = await self._ask("GET", "/admin/shards")
@@ -132,6 +142,10 @@ class Client:
 
 NO_ANSWER: Final = (aiohttp.ClientError, asyncio.TimeoutError)
 """Nobody knows whether the request was carried out."""
+
+
+def _job_path(client_id: str, job_id: str) -> str:
+    return f"/jobs/{client_id}/{quote(job_id, safe='')}"
 
 
 def _path(client_id: str, schedule_key: str) -> str:

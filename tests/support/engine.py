@@ -33,7 +33,7 @@ from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
 from clockwork.ports.tracing import NO_TRACER, Tracer
 from clockwork.requests.context import RequestContext
-from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.dedup import CommandDedup, ScheduleNotes
 from clockwork.requests.results import (
     ANY_VERSION,
     CancelResult,
@@ -45,6 +45,7 @@ from clockwork.requests.results import (
 )
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import IntakeSettings, RunnerSettings
+from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
@@ -118,6 +119,7 @@ class Engine:
         self.clock = clock or ManualClock(builders.DUE_MS - 60_000)
         self.trust = TrustedClock()
         self.store = CountingStore(shards=SHARDS)
+        self.jobs = MemoryJobStore(self.store, JobTables())
         self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)
         self.kafka.create_topic(builders.TOPIC)
         self.publisher = MemoryPublisher(self.kafka, self.clock)
@@ -134,6 +136,7 @@ class Engine:
         self.ownership = AssignedToOne(self._wake)
         self.firing = FiringContext(
             store=self.store,
+            jobs=self.jobs,
             publisher=self.publisher,
             ownership=self.ownership,
             destination_waits=self.destination_waits,
@@ -145,16 +148,18 @@ class Engine:
             process=ProcessId("0123456789abcdef"),
             node="host:1",
             drain_timeout_ms=5_000,
+            wake=self._wake,
             pauses=self.pause_watch.current,
             tracer=tracer,
         )
         self.works: dict[str, Work] = {}
         """By incarnation."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms)
+        intake_settings = IntakeSettings(shards=SHARDS, request_timeout_ms=request_timeout_ms, jobs="on")
         self.context = RequestContext(
             store=self.store,
             search=MemoryScheduleSearch(self.store),
+            jobs=self.jobs,
             clock=self.clock,
             trust=self.trust,
             rng=rng,
@@ -217,7 +222,7 @@ class Engine:
 
     def dedup(self, client_id: ClientId, schedule_key: ScheduleKey, place: CommandOffset) -> CommandDedup:
         """The guard of the command at this place."""
-        return CommandDedup(self.context, client_id, schedule_key, place)
+        return CommandDedup(self.context, ScheduleNotes(self.context, client_id, schedule_key), place)
 
     # --- firing
 
@@ -249,6 +254,7 @@ class Engine:
         takeover = Takeover(
             self.firing,
             own,
+            work.chains,
             missing=lambda: frozenset({shard}) - taken,
             new_lease=work.new_lease,
             on_taken=on_taken,

@@ -33,9 +33,11 @@ from infra.local import keeper
 from infra.local.child import Child
 from infra.local.node import REPOSITORY
 
-PROGRAM: Final = "clockwork.__main__"
+PROGRAM: Final = f"import sys; from {__name__} import main; main(sys.argv[1:])"
+"""The template's, started from the repository."""
+NODE: Final = "clockwork.__main__"
 IMPORTS: Final = (
-    PROGRAM,
+    NODE,
     "clockwork.node.app",
     "clockwork.stores.dynamodb.opening",
     "clockwork.stores.postgres.opening",
@@ -95,7 +97,7 @@ class Template:
         if self._socket is None:
             self._socket, there = socket.socketpair()
             with there:
-                command = [sys.executable, "-m", __name__, *self._imports]
+                command = [sys.executable, "-c", PROGRAM, *self._imports]
                 self._process = subprocess.Popen(command, stdin=there.fileno(), cwd=REPOSITORY, start_new_session=True)
         return self._socket
 
@@ -244,14 +246,15 @@ def _import_all(names: Sequence[str]) -> None:
     for name in names:
         importlib.import_module(name)
     # It is to be run, and a module that is run must not have been imported.
-    sys.modules.pop(PROGRAM, None)
+    sys.modules.pop(NODE, None)
     if (topics := sys.modules.get("clockwork.kafka.topics")) is not None:
         vars(topics).update(DELIVERIES_KAFKA_PARTITIONS=DELIVERIES_KAFKA_PARTITIONS)
     gc.collect()
     gc.freeze()
 
 
-if __name__ == "__main__":
-    _import_all(sys.argv[1:])
+def main(imports: Sequence[str]) -> None:
+    """Is the template; in a fork, the module that was asked for."""
+    _import_all(imports)
     if (asked := _Server(socket.socket(fileno=os.dup(0))).serve()) is not None:
         _become(asked)

@@ -306,6 +306,7 @@ async def opened_cluster(
         "SCHEDULE_DB": f"{name}-schedules",
         "PARTITION_EXEC_DB": f"{name}-executions",
         "SCHEDULE_KEY_DB": f"{name}-keys",
+        "JOB_DB": f"{name}-jobs",
         "CLOCKWORK_POSTGRES_SCHEMA": name,
         "CLOCKWORK_SHARDS": str(SHARDS),
         "CLOCKWORK_REQUEST_TIMEOUT_MS": "30000",

@@ -19,6 +19,7 @@ from clockwork.kafka.memory.broker import MemoryKafka, OnStep, Step
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.settings.model import RunnerSettings
+from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import LoopClock, TrustedClock
@@ -83,8 +84,7 @@ class Member:
         return frozenset(self._world.members)
 
     async def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
-        for process in self._world.processes.values():
-            process.supervisor.tell(shard, wakeup)
+        self._world.wake(shard, wakeup)
 
 
 class Process:
@@ -96,6 +96,7 @@ class Process:
         store = self.store = ProcessStore(world.store)
         self.context = FiringContext(
             store=store,
+            jobs=MemoryJobStore(store, world.job_tables),
             publisher=MemoryPublisher(world.kafka, world.clock),
             ownership=self.member,
             destination_waits=DestinationWaits(
@@ -109,6 +110,7 @@ class Process:
             process=self.id,
             node=f"host:{number}",
             drain_timeout_ms=DRAIN_TIMEOUT_MS,
+            wake=lambda shard, wakeup: world.wake(shard, wakeup),
         )
         self.supervisor = Supervisor(self.context, shards=SHARDS)
         self.task = asyncio.get_running_loop().create_task(self.supervisor.run(), name=f"process {number}")
@@ -134,6 +136,7 @@ class FiringWorld:
     def __init__(self) -> None:
         self.clock = LoopClock(builders.DUE_MS)
         self.store = MemoryScheduleStore(shards=SHARDS)
+        self.job_tables = JobTables()
         self.kafka = MemoryKafka(cluster="clockwork", shards=SHARDS)
         self.kafka.create_topic(builders.TOPIC)
         self.processes: dict[ProcessId, Process] = {}
@@ -141,6 +144,10 @@ class FiringWorld:
         """The processes that the group describes as its members."""
         self.on_kafka_step: OnStep | None = None
         self.kafka.on_step = self._on_kafka_step
+
+    def wake(self, shard: ShardId, wakeup: WakeUp) -> None:
+        for process in self.processes.values():
+            process.supervisor.tell(shard, wakeup)
 
     def start(self) -> Process:
         """Starts a process, which is a member at once and has no shards."""

@@ -113,6 +113,7 @@ async def record() -> dict[str, Any]:
     async with _recording(engine, app_of(engine, gate)) as recorder:
         await _schedules(recorder)
         await _many(recorder)
+        await _jobs(recorder)
         await _operations(recorder)
         await _problems(recorder)
         examples = recorder.examples
@@ -217,6 +218,97 @@ async def _many(r: Recorder) -> None:
     await r.ask("createSchedules", "both", 200, body={"schedules": items})
     await r.ask("cancelSchedules", "one", 200, body={"schedules": [_path("order-8")]})
     await r.ask("listSchedules", "page", 200, query={"clientId": "shop", "limit": "2"})
+
+
+def _job(job_id: str, **more: Any) -> dict[str, Any]:
+    return {
+        "clientId": "shop",
+        "jobId": job_id,
+        "trigger": {"type": "cron", "expression": "0 9 * * MON-FRI", "timeZone": "Europe/Berlin"},
+        "taskData": {"report": "sales"},
+        "delivery": {"topic": TOPIC},
+        **more,
+    }
+
+
+def _job_path(job_id: str) -> dict[str, Any]:
+    return {"clientId": "shop", "jobId": job_id}
+
+
+async def _jobs(r: Recorder) -> None:
+    now_ms = r.engine.clock.now_ms()
+    report, gone, stale = _job_path("report"), _job_path("gone"), {"If-Match": '"9"'}
+    await r.ask("createJob", "usual", 201, body=_job("report"))
+    everything = _job(
+        "stock",
+        trigger={
+            "type": "any",
+            "of": [
+                {"type": "cron", "expression": "0 30 2 ? * *", "dst": {"gap": "shift", "overlap": "second"}},
+                {"type": "fixed_rate", "everyMs": 5_400_000, "anchor": "2026-11-29T12:00:00+01:00"},
+            ],
+            "end": "2030-01-01T00:00:00Z",
+            "maxRuns": 1_000,
+            "jitterMs": 30_000,
+            "jitterPer": "run",
+        },
+        orderingKey="stock",
+        misfire={"policy": "fire_all", "maxCatchUp": 24, "windowMs": 86_400_000},
+        pauseAfterFailures=3,
+        description="Counts what is left, for the warehouse.",
+        labels={"team": "warehouse"},
+        priority=3,
+    )
+    await r.ask("createJob", "everything", 201, body=everything)
+    await r.ask("createJob", "repeated", 200, body=_job("report"))
+    await r.ask("createJob", "exists", 409, body=_job("report", taskData="other"))
+    await r.ask("createJob", None, 201, body=_job("gone"))
+    await r.ask("deleteJob", "deleted", 200, path=gone)
+    for operation, body in (
+        ("changeJob", {"priority": 1}),
+        ("pauseJob", {}),
+        ("resumeJob", {}),
+        ("runJob", {"requestId": "r-1"}),
+        ("backfillJob", {"requestId": "b-1", "from": now_ms - 1, "to": now_ms}),
+    ):
+        await r.ask(operation, "deleted", 409, path=gone, body=body)
+    await r.ask("restoreJob", "stale", 412, path=gone, body={}, headers=stale)
+    await r.ask("restoreJob", "restored", 200, path=gone, body={})
+    await r.ask("restoreJob", "not_deleted", 409, path=gone, body={})
+    for operation in ("getJob", "deleteJob"):
+        await r.ask(operation, "stale", 412, path=report, headers=stale)
+    for operation in ("changeJob", "pauseJob", "resumeJob"):
+        await r.ask(operation, "stale", 412, path=report, body={}, headers=stale)
+    await r.ask("changeJob", "payload", 200, path=report, body={"taskData": {"report": "stock"}})
+    daily = {"trigger": {"type": "cron", "expression": "30 9 * * MON-FRI", "timeZone": "Europe/Berlin"}}
+    await r.ask("changeJob", "later", 200, path=report, body=daily)
+    await r.ask("pauseJob", "paused", 200, path=report, body={"note": "stock-taking"})
+    await r.ask("resumeJob", "resumed", 200, path=report, body={})
+    await r.ask("runJob", "accepted", 201, path=report, body={"requestId": "r-1", "taskData": {"report": "by hand"}})
+    month_ms = 30 * 86_400_000
+    backfill = {"requestId": "b-1", "from": now_ms - month_ms, "to": now_ms, "maxRuns": 5}
+    await r.ask("backfillJob", "accepted", 202, path=report, body=backfill)
+    r.engine.clock.advance_ms(4)
+    await r.deliver()
+    run = await r.ask(
+        "runJob", "repeated", 200, path=report, body={"requestId": "r-1", "taskData": {"report": "by hand"}}
+    )
+    await r.ask("backfillJob", "repeated", 200, path=report, body=backfill)
+    await r.ask("getJob", "active", 200, path=report, query={"next": "2"})
+    await r.ask("getJobLogs", "page", 200, path=report, query={"limit": "3"})
+    await r.ask("getRun", "delivered", 200, path={**report, "runId": run["runId"]})
+    await r.ask("getRun", "unknown", 404, path={**report, "runId": "s1"})
+    await r.ask("listJobVersions", "page", 200, path=report, query={"limit": "2"})
+    await r.ask("getJobVersion", "first", 200, path={**report, "version": 1})
+    await r.ask("getJobVersion", "unknown", 404, path={**report, "version": 99})
+    await r.ask("getJob", "unknown", 404, path=_job_path("none"))
+    await r.ask("listJobs", "page", 200, query={"clientId": "shop", "limit": "2"})
+    summer_time = {
+        "trigger": {"type": "cron", "expression": "30 2 * * *", "timeZone": "Europe/Berlin"},
+        "from": "2027-03-27T12:00:00+01:00",
+        "count": 3,
+    }
+    await r.ask("previewTrigger", "summer_time", 200, body=summer_time)
 
 
 async def _operations(r: Recorder) -> None:

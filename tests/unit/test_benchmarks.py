@@ -107,6 +107,7 @@ async def test_a_node_finds_the_tables_of_the_stub_as_it_wants_them() -> None:
         schedules_table="p-schedules",
         executions_table="p-executions",
         keys_table="p-keys",
+        jobs_table="p-jobs",
     )
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(Tables(prefix="p", shards=4), 0.0), "127.0.0.1", 0)

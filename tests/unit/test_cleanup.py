@@ -20,6 +20,7 @@ from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import SHARD, broken_row, row, schedule
+from tests.support.jobs import no_jobs
 from tests.support.virtual_time import in_virtual_time
 
 RETENTION_MS: Final = 3_600_000
@@ -53,7 +54,7 @@ class Done(list[Completed]):
 
 def cleanup_of(store: ScheduleStore, on_done: Done | None = None, *, shard: ShardId = SHARD) -> Cleanup:
     done = on_done if on_done is not None else Done()
-    return Cleanup(store, shard, retention_ms=RETENTION_MS, rng=random.Random(1), on_done=done)
+    return Cleanup(store, no_jobs(), shard, retention_ms=RETENTION_MS, rng=random.Random(1), on_done=done)
 
 
 def committed(of: Row | BrokenRow, *, slot: int | None = 0) -> Completed:
@@ -170,7 +171,7 @@ async def test_rows_of_a_former_owner_are_finished_whatever_their_number() -> No
     store = Store()
     rows = [row() for _ in range(2 * CHUNK_ROWS + 1)]
     stored(store, *rows)
-    await finish_rows(store, SHARD, list(map(committed, rows)), retention_ms=RETENTION_MS)
+    await finish_rows(store, no_jobs(), SHARD, list(map(committed, rows)), retention_ms=RETENTION_MS)
     assert not store.rows
     assert len(store.outcomes) == len(rows)
     assert max(map(len, store.calls)) <= CHUNK_ROWS
@@ -183,7 +184,7 @@ async def test_a_former_owners_row_of_a_newer_format_is_left_alone_with_all_rows
     newer, other = broken_row(newer_format=True, client_id="client-1", schedule_key="k"), row()
     stored(store, newer, other)
     with pytest.raises(NewerFormat):
-        await finish_rows(store, SHARD, [committed(other), committed(newer)], retention_ms=RETENTION_MS)
+        await finish_rows(store, no_jobs(), SHARD, [committed(other), committed(newer)], retention_ms=RETENTION_MS)
     assert list(store.rows.values()) == [newer, other]
     assert not store.outcomes
 
@@ -197,7 +198,7 @@ async def test_the_outcome_of_a_row_that_cannot_be_read_does_not_replace_one_wit
     content = whole.schedule
     damaged = broken_row(at=whole.position, client_id=content.client_id, schedule_key=content.schedule_key)
     stored(store, damaged)
-    await finish_rows(store, SHARD, [committed(damaged)], retention_ms=RETENTION_MS)
+    await finish_rows(store, no_jobs(), SHARD, [committed(damaged)], retention_ms=RETENTION_MS)
     assert list(store.outcomes.values()) == [full]
     assert not store.rows
 

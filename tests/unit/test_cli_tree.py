@@ -40,7 +40,10 @@ TREE = dict(commands(clockwork))
 
 
 def test_the_tree_has_every_command() -> None:
-    groups = {"": [], "keys": [], "schedule": [], "admin": [], "admin dead-letters": []}  # type: dict[str, list[str]]
+    groups: dict[str, list[str]] = {
+        **{"": [], "keys": [], "schedule": [], "job": []},
+        **{"admin": [], "admin dead-letters": []},
+    }
     for path in TREE:
         if path and not isinstance(TREE[path], click.Group):
             groups[" ".join(path[:-1])].append(path[-1])
@@ -48,6 +51,10 @@ def test_the_tree_has_every_command() -> None:
         "": ["run", "init", "check", "leave", "completion"],
         "keys": ["new"],
         "schedule": ["cancel", "create", "fire", "get", "history", "list", "load", "reschedule", "retry", "watch"],
+        "job": [
+            *("apply", "backfill", "create", "delete", "list", "logs", "pause", "preview", "restore", "resume"),
+            *("run", "show", "versions"),
+        ],
         "admin": ["export", "fence", "import", "pause", "pauses", "resume", "shards"],
         "admin dead-letters": ["discard", "list", "retry", "show"],
     }
@@ -74,7 +81,7 @@ def test_help_lists_everything_and_starts_nothing(path: tuple[str, ...], monkeyp
     assert command.help
 
 
-@pytest.mark.parametrize("words", [["schedule"], ["admin"], ["admin", "dead-letters"], ["keys"]])
+@pytest.mark.parametrize("words", [["schedule"], ["job"], ["admin"], ["admin", "dead-letters"], ["keys"]])
 def test_a_group_without_a_command_shows_its_help(words: list[str]) -> None:
     result = CliRunner().invoke(clockwork, words)
     assert "Commands:" in result.output
@@ -158,7 +165,8 @@ def _imported_by(statement: str) -> set[str]:
 
 
 def test_the_client_and_its_commands_import_none_of_the_nodes_libraries() -> None:
-    modules = _imported_by("import clockwork.client, clockwork.__main__, clockwork.cli.schedule, clockwork.cli.admin")
+    commands = "clockwork.cli.schedule, clockwork.cli.job, clockwork.cli.admin"
+    modules = _imported_by(f"import clockwork.client, clockwork.__main__, {commands}")
     assert {each.partition(".")[0] for each in modules}.isdisjoint(
         {"aiokafka", "aiobotocore", "botocore", "prometheus_client"}
     )

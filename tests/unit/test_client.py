@@ -72,7 +72,7 @@ async def test_create_get_and_cancel_work_against_the_service_itself() -> None:
         assert await client.cancel("shop", "order-1") == created.model_copy(update={"status": "cancelled"})
         with pytest.raises(c.NotFound):
             await client.get("shop", "none")
-        with pytest.raises(c.InvalidSchedule) as invalid:
+        with pytest.raises(c.InvalidRequest) as invalid:
             await _create(client, topic="__x", at=-1)
         assert {each.field for each in invalid.value.errors} == {"scheduleTime", "delivery.topic"}
 
@@ -113,7 +113,11 @@ async def test_each_call_is_sent_as_the_api_wants_it(client: AsyncClient, stub: 
     await client.fire("shop", "k")
     await client.retry("shop", "k", at=7)
     assert [(each.method, each.path, each.body) for each in stub.asked] == [
-        ("PUT", "/schedule/shop/k", {"scheduleTime": DUE_MS, "delivery": {"headers": {}}, "taskData": None}),
+        (
+            "PUT",
+            "/schedule/shop/k",
+            {"scheduleTime": DUE_MS, "delivery": {"headers": {}}, "taskData": None, "taskDataEncoding": "json"},
+        ),
         ("PUT", "/schedule/shop/k", {"delivery": {"topic": "t"}, "taskData": "eA==", "taskDataEncoding": "base64"}),
         ("POST", "/schedule/shop/k/fire", None),
         ("POST", "/schedule/shop/k/retry", {"scheduleTime": 7}),
@@ -149,8 +153,8 @@ async def test_lists_follow_their_cursor_to_the_end(client: AsyncClient, stub: S
         (conflict("in_flight", PENDING), c.InFlight),
         (conflict("news", PENDING), c.Conflict),
         (conflict("delivered", {"status": "news"}), c.AlreadyDelivered),
-        (problems.invalid_input([FieldError("a", "b")]), c.InvalidSchedule),
-        (problems.too_large("x"), c.InvalidSchedule),
+        (problems.invalid_input([FieldError("a", "b")]), c.InvalidRequest),
+        (problems.too_large("x"), c.InvalidRequest),
         (problems.schedule_not_found(), c.NotFound),
         (problems.of_http(HTTPStatus.NOT_FOUND), c.NotSupported),
         (problems.of_http(HTTPStatus.NOT_IMPLEMENTED), c.NotSupported),
@@ -378,7 +382,7 @@ async def test_an_item_that_cannot_be_sent_fails_alone(client: AsyncClient, stub
     found = [each async for each in client.create_many(items, batch_items_max=2)]
     assert [each.index for each in found] == list(range(6))
     assert [each.error is None for each in found] == [True, True, True, False, True, True]
-    assert isinstance(found[3].error, c.InvalidSchedule)
+    assert isinstance(found[3].error, c.InvalidRequest)
     assert (found[3].status, len(stub.asked)) == (0, 3)
     assert [row["scheduleKey"] for each in stub.asked for row in each.body["schedules"]] == [
         "k0",
@@ -417,7 +421,7 @@ async def test_an_item_for_which_its_batch_is_refused_fails_alone(client: AsyncC
     stub.will(refuses_two)
     found = [each async for each in client.create_many(map(_new, range(8)))]
     assert [each.index for each in found] == list(range(8))
-    assert [each.index for each in found if isinstance(each.error, c.InvalidSchedule)] == [2, 3]
+    assert [each.index for each in found if isinstance(each.error, c.InvalidRequest)] == [2, 3]
 
 
 async def test_what_is_refused_for_the_caller_is_not_halved(client: AsyncClient, stub: Stub) -> None:

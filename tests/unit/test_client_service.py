@@ -92,7 +92,7 @@ def some(count: int) -> list[c.NewSchedule]:
 async def test_many_are_created_listed_and_cancelled_each_for_itself(client: AsyncClient) -> None:
     # One more than a request holds; the first one is for a topic that there is not.
     made = [each async for each in client.create_many(some(1_001))]
-    assert isinstance(made[0].error, c.InvalidSchedule)
+    assert isinstance(made[0].error, c.InvalidRequest)
     assert [wrong.field for wrong in made[0].error.errors] == ["delivery.topic"]
     assert {each.status for each in made[1:]} == {201}
     assert {each.status async for each in client.create_many(some(3))} == {400, 200}

@@ -13,6 +13,7 @@ from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CommandAlreadyProcessed
 from clockwork.requests.pending_quota import PendingLimit
 from clockwork.requests.results import Cancelled, Changed, Created, KeyTaken, Status
+from tests.support import builders
 from tests.unit.command_desk import REPLIES, Desk, unanswered
 from tests.unit.counting import FakeCount, count_again_after, counting
 
@@ -88,6 +89,26 @@ async def test_a_create_read_again_does_not_bring_back_what_a_later_one_stands_i
     assert view is not None
     assert (view.status, view.version) == (Status.CANCELLED, 2)
     assert (desk.metric("create", "over"), desk.metric("cancel", "over")) == (2, 2)
+
+
+@pytest.mark.parametrize("command", ["updateJob", "pauseJob", "deleteJob"])
+async def test_a_command_about_a_job_that_is_read_again_names_the_run_that_it_came_too_late_for(command: str) -> None:
+    desk = Desk()
+    states = desk.engine.store.shard_states
+    job = {"clientId": "shop", "jobId": "nightly"}
+    every = {"trigger": {"type": "fixed_rate", "everyMs": 60_000}, "taskData": 1, "delivery": {"topic": builders.TOPIC}}
+    desk.ask("createJob", job={**job, **every})
+    await desk.settle()
+    for shard in states:
+        states[shard] = replace(states[shard], floor_ms=desk.engine.clock.now_ms() + 3_600_000)
+    place = desk.ask(command, job={**job, "taskData": 2} if command == "updateJob" else job)
+    await desk.settle()
+    desk.read_again(place.offset)
+    await desk.settle()
+
+    first, again = (document["job"]["inFlight"] for _, document, _ in desk.replies()[1:])
+    assert [run["version"] for run in first] == [1]
+    assert again == first
 
 
 async def test_at_the_limit_of_what_may_be_pending_a_command_that_is_over_is_no_dead_letter(

@@ -59,6 +59,7 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
             "SCHEDULE_DB": "s-1",
             "PARTITION_EXEC_DB": "s-2",
             "SCHEDULE_KEY_DB": "s-3",
+            "JOB_DB": "s-4",
             "DYNAMODB_ENDPOINT": "http://127.0.0.1:8000",
             "CLOCKWORK_HTTP_HOST": "::",
             "CLOCKWORK_HTTP_PORT": "0",
@@ -113,7 +114,8 @@ def test_every_value_of_the_environment_reaches_its_setting() -> None:
     assert kafka.brokers == ("a.example:9092", "[::1]:9093")
     assert (kafka.shards_topic, kafka.deliveries_topic) == ("c-shards", "c-deliveries")
     assert (kafka.instance_id, kafka.session_timeout_ms, kafka.heartbeat_interval_ms) == ("node-1", 6000, 2000)
-    assert (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table) == ("s-1", "s-2", "s-3")
+    tables = (dynamo.schedules_table, dynamo.executions_table, dynamo.keys_table, dynamo.jobs_table)
+    assert tables == ("s-1", "s-2", "s-3", "s-4")
     assert dynamo.secret_key is not None
     assert (dynamo.access_key, dynamo.secret_key.get_secret_value()) == ("AK", "SK")
     assert (loaded.log.format, loaded.log.level) == ("json", "debug")
@@ -327,6 +329,7 @@ def test_names_of_service_links_of_tests_and_of_others_are_left_alone() -> None:
         ({"AWS_ACCESS_KEY": "k"}, "AWS_SECRET_KEY"),
         ({"AWS_SECRET_KEY": "k"}, "AWS_ACCESS_KEY"),
         ({"SCHEDULE_DB": "scheduleKeys"}, "SCHEDULE_KEY_DB"),
+        ({"SCHEDULE_DB": "jobs"}, "JOB_DB"),
         ({"CLOCKWORK_AUTH": "keys"}, "CLOCKWORK_AUTH_KEYS_FILE"),
         ({"CLOCKWORK_AUTH_KEYS_FILE": "f"}, "CLOCKWORK_AUTH_KEYS_FILE"),
         ({"CLOCKWORK_AUTH": "oidc", "CLOCKWORK_OIDC_AUDIENCE": "a"}, "CLOCKWORK_OIDC_ISSUER"),

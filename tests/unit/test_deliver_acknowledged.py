@@ -29,6 +29,7 @@ from tests.support import builders
 from tests.support.builders import DUE_MS, SHARD, TOPIC, row, schedule
 from tests.support.clocks import LoopClock, TrustedClock
 from tests.support.engine import Engine
+from tests.support.jobs import no_jobs
 from tests.support.virtual_time import in_virtual_time
 
 SLOW: Final = Topic("slow")
@@ -72,7 +73,7 @@ class Bench:
         settlement = Settlement(self.store, self.waits, self.clock, NoTelemetry(), rng, settings)
         self.delivery = AcknowledgedDelivery(self.publisher, settlement)
         self.cleanup = Cleanup(
-            self.store, SHARD, retention_ms=settings.retention_ms, rng=rng, on_done=lambda done: None
+            self.store, no_jobs(), SHARD, retention_ms=settings.retention_ms, rng=rng, on_done=lambda done: None
         )
         incarnation = RunningIncarnation(
             IncarnationId("p.1"), self.store, self.clock, TrustedClock(), node="node", frontier_lead_ms=250

@@ -96,6 +96,7 @@ async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then
         readiness=readiness,
         supervisor=shards,
         ownership=member,
+        audit=None,
         commands=None,
         **parts,
     )

@@ -288,7 +288,7 @@ def test_a_place_that_no_position_names_is_none(text: str) -> None:
 
 def test_a_newer_row_keeps_its_lane_and_key_readable() -> None:
     original = row()
-    item = codec.row_item(original) | {"v": {"N": "2"}, "taskData": {"M": {}}}
+    item = codec.row_item(original) | {"v": {"N": "3"}, "taskData": {"M": {}}}
 
     found = codec.row_of(item, shard=original.shard, position=original.position)
 

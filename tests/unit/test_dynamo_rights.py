@@ -16,7 +16,12 @@ class Tables:
 
     def __init__(self, *denied: tuple[str, str], search: Literal["on", "off"] = "on") -> None:
         self.settings = DynamoSettings(
-            region="r", schedules_table="rows", executions_table="shards", keys_table="keys", search=search
+            region="r",
+            schedules_table="rows",
+            executions_table="shards",
+            keys_table="keys",
+            jobs_table="jobs",
+            search=search,
         )
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.error: Exception | None = None
@@ -53,7 +58,7 @@ async def test_where_all_is_allowed_nothing_is_said_and_no_write_could_have_done
         for operation, parameters in tables.asked
         if operation not in READS
     ]
-    assert len(writes) == 11
+    assert len(writes) == 15
     assert all(parameters["ConditionExpression"].startswith("attribute_exists(") for parameters in writes)
 
 
@@ -65,6 +70,8 @@ async def test_each_denied_operation_is_one_line_that_names_the_right_and_the_ta
             ("scan", "shards"),
             ("query", "keys"),
             ("transact_write_items", "keys"),
+            ("update_item", "jobs"),
+            ("scan", "jobs"),
         )
     )
     assert [line.split(" is denied")[0] for line in found] == [
@@ -72,6 +79,8 @@ async def test_each_denied_operation_is_one_line_that_names_the_right_and_the_ta
         "table shards: dynamodb:UpdateItem",
         "table shards: dynamodb:Scan",
         "table keys: dynamodb:Query",
+        "table jobs: dynamodb:UpdateItem",
+        "index byClient of table jobs: dynamodb:Scan",
         "index byClient of table keys: dynamodb:Query",
         "table keys: dynamodb:ConditionCheckItem",
     ]

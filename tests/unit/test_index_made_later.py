@@ -42,6 +42,8 @@ class OldTables:
         raise AssertionError(operation)
 
     def _indexes(self, table: str) -> dict[str, Any]:
+        if table == "jobs":
+            return {"GlobalSecondaryIndexes": [{"IndexName": "byClient", "IndexStatus": "ACTIVE"}]}
         if not self.updates or table != "keys":
             return {}
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]

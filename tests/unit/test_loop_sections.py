@@ -26,6 +26,7 @@ from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites
 from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
+from tests.support.jobs import no_jobs
 
 SETTINGS: Final = DynamoSettings(region="us-east-1")
 
@@ -71,7 +72,9 @@ class Outcomes(MemoryScheduleStore):
 async def test_what_is_tidied_up_together_is_bounded_in_rows_and_bytes(rows: int, payload_bytes: int) -> None:
     # Eight megabytes may be untidied; their outcomes at one go would be 25 ms of base64. A row above the bound goes alone.
     store = Outcomes()
-    tidying = Cleanup(store, builders.SHARD, retention_ms=1_000, rng=random.Random(1), on_done=lambda done: None)
+    tidying = Cleanup(
+        store, no_jobs(), builders.SHARD, retention_ms=1_000, rng=random.Random(1), on_done=lambda done: None
+    )
     large = [builders.row(builders.schedule(task_data=b"x" * payload_bytes)) for _ in range(rows)]
     tidying.add(
         Completed(

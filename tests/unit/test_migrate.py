@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clockwork.client import Result, Unavailable
-from clockwork.client.errors import InvalidSchedule
+from clockwork.client.errors import InvalidRequest
 from infra.migrate import __main__ as command
 from infra.migrate import first
 from infra.migrate import transfer as transferring
@@ -226,7 +226,7 @@ async def test_what_had_no_answer_is_sent_again_and_what_is_refused_is_told(
     monkeypatch.setattr(transferring, "ROUND_WAIT_S", 0.0)
     service = Service()
     service.errors["0-0"] = [Unavailable("busy"), Unavailable("busy")]
-    service.errors["2-1"] = [InvalidSchedule("delivery.topic: the topic does not exist", status=400)]
+    service.errors["2-1"] = [InvalidRequest("delivery.topic: the topic does not exist", status=400)]
 
     counts = await transfer(a_job(tmp_path), Pages(), service, lines.append)
 

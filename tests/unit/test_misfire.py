@@ -3,6 +3,7 @@ the list of cases."""
 
 import pytest
 
+from clockwork.domain.calendars import exclusion
 from clockwork.domain.misfire import (
     Armed,
     ArmedKind,
@@ -14,9 +15,10 @@ from clockwork.domain.misfire import (
     Skipped,
     after_exclusive_run,
     after_run,
+    excluded_before,
     first_not_due,
 )
-from clockwork.domain.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Trigger
+from clockwork.domain.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import cron_of, ms
 
@@ -50,6 +52,55 @@ def scheduled(at_ms: int) -> Armed:
 
 def catch_up(at_ms: int) -> Armed:
     return Armed(scheduled_at_ms=at_ms, due_ms=at_ms, kind=ArmedKind.CATCH_UP, cursor_ms=at_ms)
+
+
+# --- excluded times
+
+CHRISTMAS = Trigger(rule=cron("0 * * * *", exclude=exclusion(annual=["12-25"], cron=["* 0-7 * * *"])))
+
+
+def test_missed_times_and_times_excluded_among_them_are_told_apart() -> None:
+    last = ended(ms("2026-12-24T21:00"), ms("2026-12-24T21:00:01"))
+
+    decision = follows(CHRISTMAS, SKIP, last, ms("2026-12-26T09:30"))
+
+    assert decision == Decision(
+        armed=scheduled(ms("2026-12-26T10:00")),
+        skipped=Skipped(first_ms=ms("2026-12-24T22:00"), last_ms=ms("2026-12-26T09:00"), count=4),
+        excluded=Skipped(first_ms=ms("2026-12-25T00:00"), last_ms=ms("2026-12-26T07:00"), count=32),
+    )
+
+
+def test_what_is_caught_up_has_no_excluded_times_beyond_those_it_skipped() -> None:
+    last = ended(ms("2026-12-24T23:00"), ms("2026-12-24T23:00:01"))
+
+    once = follows(CHRISTMAS, FIRE_ONCE, last, ms("2026-12-26T08:30"))
+
+    # The fire time itself is armed; what lies before it is noted when it has ended.
+    assert once == Decision(armed=catch_up(ms("2026-12-26T08:00")))
+    assert excluded_before(CHRISTMAS, ms("2026-12-26T08:00"), since_ms=0) == Skipped(
+        first_ms=ms("2026-12-25T00:00"), last_ms=ms("2026-12-26T07:00"), count=32
+    )
+
+
+def test_nothing_is_noted_from_before_a_job_had_its_trigger() -> None:
+    eight = ms("2026-11-29T08:00")
+
+    assert excluded_before(CHRISTMAS, eight, since_ms=eight - 3_600_000) == Skipped(
+        first_ms=eight - 3_600_000, last_ms=eight - 3_600_000, count=1
+    )
+    assert excluded_before(CHRISTMAS, eight + 3_600_000, since_ms=0) is None
+
+
+def test_times_excluded_while_a_run_was_open_are_told_from_those_it_kept_from_firing() -> None:
+    last_ms, now_ms = ms("2026-12-24T22:00"), ms("2026-12-26T09:30")
+    excluded = Skipped(first_ms=ms("2026-12-25T00:00"), last_ms=ms("2026-12-26T07:00"), count=32)
+
+    skips = after_exclusive_run(CHRISTMAS, Overlap.SKIP, job=JOB, runs=1, cursor_ms=last_ms, now_ms=now_ms)
+    waits = after_exclusive_run(CHRISTMAS, Overlap.WAIT, job=JOB, runs=1, cursor_ms=last_ms, now_ms=now_ms)
+
+    assert skips.excluded == waits.excluded == excluded
+    assert waits.skipped == Skipped(first_ms=ms("2026-12-26T08:00"), last_ms=ms("2026-12-26T09:00"), count=2)
 
 
 # --- nothing missed

@@ -57,7 +57,7 @@ def test_a_worker_describes_its_own_routes_and_no_schedules() -> None:
     worker = make_app(Engine().requests, HttpSettings(port=0), FakeReadiness(), NoTelemetry(), accepts=False)
     described = {path for _, path, _ in operations(document(worker))}
     assert described == {path for _, path in routes_of(worker)}
-    assert not any("schedule" in path for path in described)
+    assert not any("schedule" in path or "job" in path for path in described)
 
 
 def test_no_two_calls_have_one_name() -> None:
@@ -84,7 +84,7 @@ def test_every_call_has_examples_and_every_example_is_what_its_schema_says() -> 
 def test_every_schedule_call_says_how_it_ends_without_a_key_over_a_quota_and_in_an_outage() -> None:
     for _, path, operation in operations(WHOLE):
         assert {"400", "500"} <= operation["responses"].keys()
-        if "schedule" not in path and not path.startswith("/admin"):
+        if "schedule" not in path and not path.startswith(("/admin", "/jobs")):
             continue
         assert {"401", "403", "429", "503"} <= operation["responses"].keys()
         for status, header in (("401", "WWW-Authenticate"), ("429", "Retry-After"), ("503", "Retry-After")):

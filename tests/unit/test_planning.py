@@ -1,8 +1,12 @@
 """What fires in a pass, what waits, and what each waiting row holds back: its lane, and nothing else."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from clockwork.domain.destination import Topic
+from clockwork.domain.pauses import Pauses
 from clockwork.domain.planning import (
     PROBE_ROWS_MAX,
     SLOW_AFTER_MS,
@@ -12,8 +16,9 @@ from clockwork.domain.planning import (
     DestinationWait,
     RetryMark,
 )
+from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
 from clockwork.domain.schedule import BrokenRow, Guarantee, OnLate, Row
-from tests.support.builders import DUE_MS, broken_row, row, schedule
+from tests.support.builders import CLIENT, DUE_MS, TOPIC, broken_row, row, schedule
 from tests.support.plans import BOUND_MS, EPOCH, LANE, fired, lane_row, plan, planner, refused
 
 # --- what fires
@@ -333,3 +338,53 @@ def test_rows_that_are_due_are_counted_whether_they_fire_or_wait() -> None:
 
     assert planned.due_rows == 2
     assert planned.oldest_due_ms == DUE_MS
+
+
+# --- watchdogs
+
+
+def watchdog(lane: str = "a", **fields: Any) -> Row:
+    job = JobOfRow(
+        rev=1,
+        version=1,
+        kind=RunKind.WATCHDOG,
+        chain=Chain.MAIN,
+        scheduled_at_ms=DUE_MS,
+        cursor_ms=DUE_MS,
+        run_id=RunId("s1"),
+        timeout_ms=1,
+    )
+    return replace(lane_row(lane, **fields), job=job)
+
+
+def test_a_watchdog_is_never_sent_and_ends_inside_the_transaction() -> None:
+    for guarantee in Guarantee:
+        (planned,) = plan([watchdog(guarantee=guarantee)]).deliveries
+
+        assert (planned.action, planned.guarantee, planned.lane) == (Action.DROP, Guarantee.EXACTLY_ONCE, None)
+        assert planned.failure is not None
+        assert planned.failure.reason == "timed_out"
+
+
+def test_a_watchdog_waits_for_no_lane_topic_or_pause() -> None:
+    wait = DestinationWait(until_ms=BOUND_MS + 500, reason="topic_missing")
+    behind_a_waiting_row = watchdog("a")
+    paused = Pauses(version=1, clients={CLIENT: 1}, topics={})
+
+    assert fired(plan([lane_row("a", retry=refused()), behind_a_waiting_row])) == [behind_a_waiting_row]
+    in_flight = frozenset({LANE})
+    for each in (
+        planner(destination_waits={TOPIC: wait}),
+        planner(paused=paused),
+        planner(lanes_in_flight=in_flight),
+    ):
+        of_lane = watchdog(LANE[1])
+        assert fired(plan([of_lane], each)) == [of_lane]
+
+
+def test_a_watchdog_holds_back_no_row_of_its_jobs_lane() -> None:
+    first, behind = watchdog("a"), lane_row("a")
+
+    assert fired(plan([first, behind])) == [first, behind]
+    in_flight = planner(left_out={first.position})
+    assert fired(plan([first, behind], in_flight)) == [behind]

@@ -38,7 +38,7 @@ def blocks(language: str) -> list[str]:
 
 CALLS, CONSUMER = blocks("python")
 COMMANDS = next(block for block in blocks("sh") if block.startswith("clockwork "))
-CREATE, MANY, CHANGE = (block for block in blocks("sh") if block.startswith("curl"))
+CREATE, MANY, CHANGE, JOBS = (block for block in blocks("sh") if block.startswith("curl"))
 
 
 async def statuses(block: str, url: str) -> list[int]:
@@ -74,6 +74,14 @@ async def test_the_examples_with_curl_create_show_change_and_cancel_a_schedule()
         assert await statuses(CHANGE, service.url) == [200, 200, 409]
         await service.deliver()
         assert service.engine.arrived("otherTopic") == ["order-1"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="has no curl to try the examples with")
+async def test_the_examples_with_curl_bring_a_job_from_its_creation_to_its_end() -> None:
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        service.engine.kafka.create_topic("orderTopic")
+        assert await statuses(JOBS, service.url) == [201, 200, 200, 200, 200, 201, 200, 200, 200]
 
 
 async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.record import OutRecord, dead_letter_of, dead_letter_of_broken, delivery_of
+from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
 from clockwork.domain.schedule import Failure, OrderingKey
 from tests.support.builders import DUE_MS, broken_row, schedule
 
@@ -129,3 +130,60 @@ def test_a_dead_letter_of_a_row_with_absurd_names_stays_small() -> None:
 
     assert letter.key is None
     assert letter.size_bytes < 1_000_000
+
+
+def test_a_run_of_a_job_says_which_it_is_and_until_when_it_is_to_be_completed() -> None:
+    job = JobOfRow(
+        rev=1,
+        version=3,
+        kind=RunKind.CATCH_UP,
+        chain=Chain.MAIN,
+        scheduled_at_ms=DUE_MS - 60_000,
+        cursor_ms=DUE_MS,
+        run_id=RunId("s7"),
+        attempt=2,
+        previous_at_ms=DUE_MS - 120_000,
+        timeout_ms=5_000,
+        priority=9,
+    )
+    expected = {
+        "clockwork-schedule-key": b"reminder-7",
+        "clockwork-schedule-time": str(DUE_MS).encode(),
+        "clockwork-job-id": b"reminder-7",
+        "clockwork-job-version": b"3",
+        "clockwork-run-id": b"s7",
+        "clockwork-run-kind": b"catch_up",
+        "clockwork-run-attempt": b"2",
+        "clockwork-scheduled-at": str(DUE_MS - 60_000).encode(),
+        "clockwork-previous-at": str(DUE_MS - 120_000).encode(),
+        "clockwork-run-until": str(NOW_MS + 5_000).encode(),
+        "clockwork-priority": b"9",
+    }
+
+    headers = dict(delivery_of(SCHEDULE, now_ms=NOW_MS, job=job).headers)
+    assert {name: headers.get(name) for name in expected} == expected
+    failure = Failure(reason="record_too_large", attempts=8)
+    letter = dict(dead_letter_of(SCHEDULE, failure, topic="dead", now_ms=NOW_MS, job=job).headers)
+    assert {name: letter.get(name) for name in expected} == expected
+
+
+def test_a_run_without_time_out_priority_or_fire_time_before_it_has_no_headers_of_these() -> None:
+    job = JobOfRow(
+        rev=1,
+        version=1,
+        kind=RunKind.MANUAL,
+        chain=Chain.SINGLE,
+        scheduled_at_ms=DUE_MS,
+        cursor_ms=DUE_MS,
+        run_id=RunId("m1-0a1b2c3d"),
+    )
+    names = [name for name, _ in delivery_of(schedule(), now_ms=NOW_MS, job=job).headers]
+
+    assert names[4:] == [
+        "clockwork-job-id",
+        "clockwork-job-version",
+        "clockwork-run-id",
+        "clockwork-run-kind",
+        "clockwork-run-attempt",
+        "clockwork-scheduled-at",
+    ]

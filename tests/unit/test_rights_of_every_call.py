@@ -27,7 +27,17 @@ KEYS = {
     "mail": Principal(name="mail", clients=names_of(["shop"]), topics=names_of(["mail"]), rights=frozenset(Right)),
 }
 NAMED = {"clientId": "shop", "scheduleKey": "a"}
-NAMES = {"clientId": "shop", "scheduleKey": "a", "topic": builders.TOPIC, "shard": "3", "partition": "0", "offset": "0"}
+NAMES = {
+    "clientId": "shop",
+    "scheduleKey": "a",
+    "jobId": "a",
+    "runId": f"s{builders.DUE_MS}",
+    "version": "1",
+    "topic": builders.TOPIC,
+    "shard": "3",
+    "partition": "0",
+    "offset": "0",
+}
 EXPORTED = {
     **a_request(**NAMED, scheduleTime=builders.DUE_MS),
     "createdAt": 1,
@@ -35,22 +45,45 @@ EXPORTED = {
     "version": 1,
     "origin": {"position": text_of(builders.position())},
 }
+JOB = {
+    "clientId": "shop",
+    "jobId": "a",
+    "trigger": {"type": "fixed_rate", "everyMs": 60_000, "anchor": builders.DUE_MS},
+    "taskData": 1,
+    "delivery": {"topic": builders.TOPIC},
+}
+ONE_JOB = "/jobs/{clientId}/{jobId}"
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/schedule"): a_request(**NAMED),
     ("DELETE", "/schedule"): NAMED,
     ("POST", "/schedules"): {"schedules": [a_request(**NAMED)]},
     ("POST", "/schedules/cancel"): {"schedules": [NAMED]},
     ("PUT", "/schedule/{clientId}/{scheduleKey}"): {"taskData": 1},
+    ("POST", "/jobs"): JOB,
+    ("PUT", ONE_JOB): {"priority": 1},
+    ("POST", f"{ONE_JOB}/pause"): {},
+    ("POST", f"{ONE_JOB}/run-now"): {"requestId": "r"},
+    ("POST", f"{ONE_JOB}/backfill"): {
+        "requestId": "b",
+        "from": builders.DUE_MS - 180_000,
+        "to": builders.DUE_MS - 60_000,
+    },
+    ("POST", "/jobs/preview"): {"trigger": JOB["trigger"]},
     ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
     ("POST", "/admin/schedules"): {"exportedAt": builders.DUE_MS - 60_000, "schedules": [EXPORTED]},
 }
 ROUTES = routes_of(app_of(Engine()))
 ADMIN_CALLS = sorted((method, path) for method, path in ROUTES if path.startswith("/admin"))
-CALLS = sorted((method, path) for method, path in ROUTES - set(ADMIN_CALLS) if "schedule" in path)
+CALLS = sorted(
+    (method, path)
+    for method, path in ROUTES - set(ADMIN_CALLS) - {("POST", "/jobs/preview")}
+    if "schedule" in path or "job" in path
+)
+"""About schedules and jobs. A preview is about no client."""
 RIGHTS = {
     **dict.fromkeys(CALLS, Right.CREATE),
     **{call: Right.READ for call in CALLS if call[0] == "GET"},
-    **{call: Right.CANCEL for call in CALLS if call[0] == "DELETE" or call[1].endswith("/cancel")},
+    **{call: Right.CANCEL for call in CALLS if call[0] == "DELETE" or call[1].endswith(("/cancel", "/pause"))},
 }
 
 
@@ -59,7 +92,7 @@ async def answered(session: aiohttp.ClientSession, key: str, method: str, path: 
     at = path
     for name, value in NAMES.items():
         at = at.replace(f"{{{name}}}", value)
-    query = "?clientId=shop" if (method, path) == ("GET", "/schedules") else ""
+    query = "?clientId=shop" if (method, path) in {("GET", "/schedules"), ("GET", "/jobs")} else ""
     headers = {"Authorization": f"Bearer {key}"}
     body = BODIES.get((method, path))
     async with session.request(method, f"{at}{query}", json=body, headers=headers) as answer:
@@ -76,7 +109,8 @@ async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, 
         open_service(gate=gate_of(KEYS)) as service,
         aiohttp.ClientSession(service.url) as session,
     ):
-        assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
+        for create in ("/schedule", "/jobs"):
+            assert (await answered(session, "shop", "POST", create))[0] == 201
         before = dict(service.engine.store.rows), dict(service.engine.store.pointers)
 
         status, document = await answered(session, "bank", method, path)
@@ -84,13 +118,14 @@ async def test_a_key_of_another_client_is_refused_whatever_it_asks(method: str, 
         assert (status, document["errors"][0]["field"]) == (403, "clientId")
         assert (service.engine.store.rows, service.engine.store.pointers) == before
         # With the key of its own client the same call is answered, so it was the key that was refused.
-        assert (await answered(session, "shop", method, path))[0] in {200, 201, 409}
+        assert (await answered(session, "shop", method, path))[0] in {200, 201, 202, 409}
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
 async def test_each_call_needs_its_right_and_no_other_replaces_it(method: str, path: str) -> None:
     async with open_service(gate=gate_of(KEYS)) as service, aiohttp.ClientSession(service.url) as session:
-        assert (await answered(session, "shop", "POST", "/schedule"))[0] == 201
+        for create in ("/schedule", "/jobs"):
+            assert (await answered(session, "shop", "POST", create))[0] == 201
         # The admitted call last, as it may cancel the schedule.
         for right in sorted([Right.CREATE, Right.CANCEL, Right.READ, Right.ADMIN], key=RIGHTS[method, path].__eq__):
             status, _ = await answered(session, right.value, method, path)

@@ -50,6 +50,7 @@ from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.builders import DUE_MS, SHARD, broken_row, row, schedule
 from tests.support.clocks import ManualClock, TrustedClock
+from tests.support.jobs import no_jobs
 from tests.support.virtual_time import in_virtual_time
 
 OLD_MS = 10_000
@@ -124,6 +125,7 @@ class Shard:
         )
         self.cleanup = Cleanup(
             self.store,
+            no_jobs(),
             SHARD,
             retention_ms=self.settings.retention_ms,
             rng=random.Random(1),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from clockwork.domain.job import SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.observability.logs import OncePerCause, configure_logging
@@ -60,6 +61,11 @@ METRICS = {
     "clockwork_pending_counts_total": ("counter", {"result"}),
     "clockwork_http_connections": ("gauge", set[str]()),
     "clockwork_paused": ("gauge", {"what"}),
+    "clockwork_job_runs_total": ("counter", {"result"}),
+    "clockwork_job_skipped_total": ("counter", {"reason"}),
+    "clockwork_job_repaired_total": ("counter", set[str]()),
+    "clockwork_job_rearmed_total": ("counter", {"reason"}),
+    "clockwork_job_audit_age_seconds": ("gauge", set[str]()),
     "clockwork_commands_total": ("counter", {"command", "result"}),
     "clockwork_commands_lag": ("gauge", {"partition"}),
 }
@@ -99,6 +105,11 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.pending_count("counted")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)
+    telemetry.job_run("delivered")
+    telemetry.job_skipped(SkipReason.MISFIRE, 7)
+    telemetry.job_repaired()
+    telemetry.job_rearmed("not_armed")
+    telemetry.watch_job_audit(lambda: 90.0)
     telemetry.command("create", "done")
     telemetry.commands_lag(3, 17)
 

@@ -6,20 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clockwork.domain.calendars import OnExcluded, exclusion
 from clockwork.domain.cron import Days, Dialect
 from clockwork.domain.dst import Gap, Overlap
+from clockwork.domain.position import new_position
 from clockwork.domain.trigger import (
     COUNT_EXACT_MAX,
+    FIRE_MS_MAX,
+    JITTER_MS_MAX,
     AnyOf,
     Cron,
     FixedDelay,
     FixedRate,
     Jitter,
     JitterPer,
+    Recurrence,
     Rule,
     Trigger,
     check_fires,
     cron,
+    rrule,
 )
 from clockwork.domain.zones import zone_names
 from clockwork.errors import InvalidInput
@@ -121,6 +127,18 @@ def test_a_trigger_without_a_fire_time_is_refused(trigger: Trigger, field: str) 
     assert wrong.value.errors[0].field == field
 
 
+@pytest.mark.parametrize(
+    "rule", [FixedDelay(delay_ms=1_000), FixedRate(every_ms=1_000, anchor_ms=0), cron("* * * * *")]
+)
+def test_a_trigger_that_would_first_fire_where_no_position_has_room_is_refused(rule: Rule) -> None:
+    with pytest.raises(InvalidInput):
+        check_fires(Trigger(rule=rule, start_ms=FIRE_MS_MAX + 1), NOON)
+    last = Trigger(rule=rule, start_ms=FIRE_MS_MAX - 60_000, jitter=Jitter(most_ms=JITTER_MS_MAX))
+    first_ms = last.first_after(NOON)
+    assert first_ms is not None
+    assert new_position(due_ms=last.due_ms(first_ms, JOB), accepted_us=1, random=0)
+
+
 def test_a_trigger_whose_only_time_is_far_away_is_taken() -> None:
     # 29 February on a Monday: 2044 is the first after 2016, and 2072 the one after that.
     trigger = Trigger(rule=cron("0 0 29 2 1", days=Days.AND))
@@ -217,6 +235,17 @@ _day = st.sampled_from(["*", "1", "15", "L", "LW", "L-3", "1W", "28-3", "10-20"]
 _weekday = st.sampled_from(["*", "MON-FRI", "FRI-MON", "SUN", "5L", "TUE#2", "0,3"])
 
 
+_exclusions = st.one_of(
+    st.none(),
+    st.builds(
+        lambda weekdays, annual, cron: exclusion(weekdays=weekdays, annual=annual, cron=cron),
+        st.lists(st.sampled_from(["SAT", "SUN", "WED"]), unique=True),
+        st.lists(st.sampled_from(["12-25", "02-29", "03-29", "10-25"]), unique=True),
+        st.lists(st.sampled_from(["* 0-7 * * *", "*/2 * * * MON", "* * 10-15 * *", "* 2 L * *"]), unique=True),
+    ),
+)
+
+
 @st.composite
 def crons(draw: st.DrawFn) -> Cron:
     second = draw(st.sampled_from(["0", "*", "*/20", "59"]))
@@ -228,6 +257,30 @@ def crons(draw: st.DrawFn) -> Cron:
         days=Days.OR,
         gap=draw(st.sampled_from([None, *Gap])),
         overlap=draw(st.sampled_from([None, *Overlap])),
+        exclude=draw(_exclusions),
+        on_excluded=draw(st.sampled_from(OnExcluded)),
+    )
+
+
+@st.composite
+def recurrences(draw: st.DrawFn) -> Recurrence:
+    return rrule(
+        draw(
+            st.sampled_from(
+                [
+                    "FREQ=DAILY;INTERVAL=3;BYHOUR=0,2,23;BYMINUTE=0,30",
+                    "FREQ=WEEKLY;INTERVAL=2;BYDAY=SU,WE;WKST=SU",
+                    "FREQ=MONTHLY;BYDAY=MO,TU,WE,TH,FR;BYSETPOS=-1",
+                    "FREQ=YEARLY;BYMONTH=3,10;BYDAY=-1SU;BYHOUR=2",
+                ]
+            )
+        ),
+        start_ms=draw(_numbers(0, ms("2040-01-01T00:00") // 1_000)) * 1_000,
+        time_zone=draw(st.sampled_from(sorted(zone_names()))),
+        gap=draw(st.sampled_from([None, *Gap])),
+        overlap=draw(st.sampled_from([None, *Overlap])),
+        exclude=draw(_exclusions),
+        on_excluded=draw(st.sampled_from(OnExcluded)),
     )
 
 
@@ -238,7 +291,7 @@ def rules() -> st.SearchStrategy[Rule]:
         anchor_ms=_numbers(0, 2**31).map(lambda seconds: seconds * 1_000),
     )
     unions = st.lists(st.one_of(crons(), rates), min_size=2, max_size=4).map(lambda of: AnyOf(of=tuple(of)))
-    return st.one_of(crons(), rates, unions)
+    return st.one_of(crons(), recurrences(), rates, unions)
 
 
 @given(rule=rules(), at_ms=_numbers(ms("1990-01-01T00:00"), ms("2060-01-01T00:00")))

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from clockwork.domain.calendars import OnExcluded, exclusion
+from clockwork.domain.dst import Overlap
 from clockwork.domain.misfire import Misfire, MisfirePolicy
-from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron
+from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
 from clockwork.errors import InvalidInput
-from clockwork.schema.trigger import read_misfire, read_trigger
+from clockwork.schema.trigger import read_misfire, read_trigger, trigger_document
 from tests.unit.cron_times import cron_of, ms
 
 NOW = ms("2026-11-29T10:30:00.250")
@@ -48,6 +50,39 @@ NOW = ms("2026-11-29T10:30:00.250")
             {"type": "fixed_rate", "everyMs": 5e3, "start": 1_000, "anchor": 7},
             Trigger(rule=FixedRate(every_ms=5_000, anchor_ms=7), start_ms=1_000),
         ),
+        (
+            {
+                "type": "rrule",
+                "rule": "FREQ=WEEKLY;INTERVAL=2;BYDAY=WE",
+                "start": "2026-12-09T14:00:00+01:00",
+                "timeZone": "Europe/Berlin",
+                "dst": {"overlap": "second"},
+            },
+            Trigger(
+                rule=rrule(
+                    "FREQ=WEEKLY;INTERVAL=2;BYDAY=WE",
+                    start_ms=ms("2026-12-09T13:00"),
+                    time_zone="Europe/Berlin",
+                    overlap=Overlap.SECOND,
+                ),
+                start_ms=ms("2026-12-09T13:00"),
+            ),
+        ),
+        (
+            {
+                "type": "cron",
+                "expression": "0 9 * * *",
+                "exclude": {"dates": ["2026-12-25"], "annual": ["01-01"], "weekdays": ["SUN"], "cron": ["* 0-7 * * *"]},
+                "onExcluded": "next",
+            },
+            Trigger(
+                rule=cron(
+                    "0 9 * * *",
+                    exclude=exclusion(dates=["2026-12-25"], annual=["01-01"], weekdays=["SUN"], cron=["* 0-7 * * *"]),
+                    on_excluded=OnExcluded.NEXT,
+                )
+            ),
+        ),
         ({"type": "fixed_delay", "delayMs": 5_000}, Trigger(rule=FixedDelay(delay_ms=5_000))),
         (
             {
@@ -60,6 +95,17 @@ NOW = ms("2026-11-29T10:30:00.250")
 )
 def test_a_trigger_is_read_with_its_defaults(document: dict[str, Any], trigger: Trigger) -> None:
     assert read_trigger(document, now_ms=NOW) == trigger
+    assert read_trigger(trigger_document(trigger), now_ms=NOW) == trigger
+
+
+def test_a_calendar_of_the_client_is_looked_up_by_its_name() -> None:
+    german = exclusion(annual=["10-03"])
+    document = {"type": "cron", "expression": "0 9 * * *", "exclude": {"calendar": "de"}}
+
+    trigger = read_trigger(document, now_ms=NOW, calendars={"de": german})
+
+    assert trigger.rule == cron("0 9 * * *", exclude=exclusion(calendar="de", named=german))
+    assert trigger_document(trigger)["exclude"] == {"calendar": "de"}
 
 
 def test_the_anchor_of_a_rate_stays_at_the_creation_of_its_job() -> None:
@@ -76,7 +122,30 @@ def test_the_anchor_of_a_rate_stays_at_the_creation_of_its_job() -> None:
         (None, ["trigger"]),
         ([], ["trigger"]),
         ({}, ["trigger.type"]),
-        ({"type": "rrule", "rule": "FREQ=DAILY"}, ["trigger.type"]),
+        ({"type": "rrule", "rule": "FREQ=DAILY"}, ["trigger.start"]),
+        (
+            {"type": "rrule", "rule": "FREQ=HOURLY", "start": 500, "timeZone": "Berlin", "expression": "x"},
+            ["trigger.expression"],
+        ),
+        (
+            {"type": "rrule", "rule": "FREQ=HOURLY", "start": 500, "timeZone": "Berlin"},
+            ["trigger.start", "trigger.timeZone", "trigger.rule"],
+        ),
+        (
+            {
+                "type": "cron",
+                "expression": "61 0 * * *",
+                "exclude": {"dates": ["2026-02-29"], "cron": ["61 * * * *"], "calendar": "de"},
+            },
+            ["trigger.exclude.dates.0", "trigger.exclude.cron.0", "trigger.exclude.calendar", "trigger.expression"],
+        ),
+        (
+            {"type": "cron", "expression": "0 0 * * *", "exclude": {"weekdays": ["Saturday"], "days": 1}},
+            ["trigger.exclude.weekdays.0", "trigger.exclude.days"],
+        ),
+        ({"type": "cron", "expression": "0 0 * * *", "onExcluded": "next"}, ["trigger.exclude"]),
+        ({"type": "cron", "expression": "0 0 * * SAT", "exclude": {"weekdays": ["SAT"]}}, ["trigger.exclude"]),
+        ({"type": "fixed_rate", "everyMs": 1_000, "exclude": {}}, ["trigger.exclude"]),
         ({"type": ["cron"]}, ["trigger.type"]),
         ({"type": "cron"}, ["trigger.expression"]),
         ({"type": "cron", "expression": 5, "everyMs": 1}, ["trigger.expression", "trigger.everyMs"]),

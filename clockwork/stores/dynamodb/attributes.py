@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from clockwork.errors import Unreadable
+from clockwork.stores.forms import Stored
 
 Attribute = dict[str, Any]
 """A value with its type."""
@@ -86,6 +87,50 @@ def mapping(item: Mapping[str, Any], name: str) -> Item:
     if not isinstance(value, dict):
         raise Unreadable(f"{name}: not of type M")
     return value
+
+
+def attributes_of(form: Stored) -> Item:
+    """A form (`stores.forms`) as attributes."""
+    return {name: _attribute(value) for name, value in form.items()}
+
+
+def _attribute(value: Any) -> Attribute:
+    match value:
+        case str():
+            return {"S": value}
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return number(value)
+        case bytes():
+            return of_bytes(value)
+        case list():
+            return {"L": [_attribute(each) for each in value]}
+        case _:
+            return {"M": attributes_of(value)}
+
+
+def values_of(item: Mapping[str, Any]) -> Stored:
+    """The form that these attributes spell. Raises: Unreadable."""
+    return {name: _value(item, name) for name in item}
+
+
+def _value(item: Mapping[str, Any], name: str) -> Any:
+    match item[name]:
+        case {"S": str()}:
+            return text(item, name, empty=True)
+        case {"N": str()}:
+            return integer(item, name)
+        case {"BOOL": bool(value)}:
+            return value
+        case {"B": _}:
+            return binary(item, name)
+        case {"L": list(values)}:
+            return [_value({name: each}, name) for each in values]
+        case {"M": dict(inner)}:
+            return values_of(inner)
+        case _:
+            raise Unreadable(f"{name}: of a type that none has")
 
 
 def word(item: Mapping[str, Any], name: str, words: type[_Word]) -> _Word:

@@ -19,13 +19,12 @@ been alone:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
 from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec
@@ -59,6 +58,9 @@ request waits longer for a slot. Of 2, 4 and 8, DynamoDB Local with 256 clients 
 and 4."""
 ACTIONS_MAX: Final = 100
 """DynamoDB takes no more in one transaction."""
+CONFLICT_ATTEMPTS_MAX: Final = 6
+"""Attempts of a write whose condition is all in it, so that nothing is decided anew: a transaction in its way is over within
+milliseconds."""
 THROTTLED_MAX: Final = 10_000
 """Keys remembered as throttled."""
 ROUNDS_MAX: Final = 5
@@ -75,8 +77,6 @@ LATER_CODES: Final = frozenset(
     }
 )
 """Codes of an insert that is to be sent again."""
-
-Key = tuple[ClientId, ScheduleKey]
 
 # --- batches of one caller
 
@@ -294,8 +294,8 @@ class BatchedReads:
 class Transaction:
     """The transaction of one request."""
 
-    key: Key
-    """Its schedule. It writes no item of any other key."""
+    key: Hashable
+    """Its schedule, or its job. It writes no item of any other."""
     actions: Sequence[Item]
     token: str
     """Tells DynamoDB that a repeat is one."""
@@ -307,7 +307,7 @@ class Transaction:
         object.__setattr__(self, "size_bytes", size_bytes(self.actions))
 
 
-_Verdicts = dict[Key, ClockworkError | None]
+_Verdicts = dict[Hashable, ClockworkError | None]
 """The result of each transaction; None: committed. One that is missing is to be sent again, alone."""
 
 
@@ -319,8 +319,8 @@ class GroupCommit:
         self._batches = MicroBatcher[Transaction, _Verdicts](
             self._send, size_max=ACTIONS_MAX, bytes_max=BYTES_PER_CALL, at_once=TRANSACTIONS_AT_ONCE
         )
-        self._throttled: set[Key] = set()
-        """The schedules whose transaction was throttled at its last try, alone."""
+        self._throttled: set[Hashable] = set()
+        """The schedules or jobs whose transaction was throttled at its last try, alone."""
 
     async def commit(self, transaction: Transaction) -> None:
         """Commits the transaction; returns once this copy of the request or an earlier one is committed.
@@ -426,6 +426,20 @@ async def transact(client: DynamoClient, operation: str, **parameters: Any) -> d
         raise cancelled.error() from None
 
 
+async def retry_on_conflict(client: DynamoClient, operation: str, **parameters: Any) -> dict[str, Any]:
+    """Does a write of one item, waiting while a transaction is in its way; returns its answer. Raises: as
+    `DynamoClient.call`, but for TransactionConflict."""
+    attempt = 1
+    while True:
+        try:
+            return await client.call(operation, **parameters)
+        except TransactionConflict as conflict:
+            if attempt == CONFLICT_ATTEMPTS_MAX:
+                raise StoreThrottled("a transaction stood in the way for too long") from conflict
+        await asyncio.sleep(backoff_s(attempt))
+        attempt += 1
+
+
 # --- single calls
 
 
@@ -468,7 +482,11 @@ def _cut(writes: Writes) -> Iterator[Writes]:
 def _key_in(client: DynamoClient, table: str) -> Callable[[Item], PrimaryKey]:
     """The function that gives the primary key of an item of this table."""
     settings = client.settings
-    names = {settings.schedules_table: codec.ROW_KEY, settings.keys_table: codec.KEY_KEY}
+    names = {
+        settings.schedules_table: codec.ROW_KEY,
+        settings.keys_table: codec.KEY_KEY,
+        settings.jobs_table: codec.JOB_KEY,
+    }
     return partial(codec.primary_key, names.get(table, codec.EXECUTION_KEY))
 
 

@@ -5,10 +5,11 @@
                                                          else the outcome at that position
     partitionExecutions  partitionId S                   a shard's state; "node/…": an incarnation's; "cluster": the
                                                          shard count
+    jobs                 jobKey S, item S                a job: `job_codec`
 
-Every item bears `v`, the format that it was written in; those of shards, incarnations and the cluster have a format of
-their own. A change of the format takes two releases: first all nodes read both, then they write the new one. The meaning
-of an item that is newer than this code is never guessed.
+Every item bears `v`, the format that it was written in; those of shards, incarnations and the cluster, and rows of jobs,
+have a format of their own. A change of the format takes two releases: first all nodes read both, then they write the new
+one. The meaning of an item that is newer than this code is never guessed.
 
 Numbers travel as text, so nothing is ever a float. A row may have been damaged or written by hand, and one such row
 must not stop its shard: reading a row never raises. Reading a pointer, an outcome or a shard raises `Unreadable`: its
@@ -43,6 +44,7 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.position import POINTER_POSITION, Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.run import ROW_FORMAT, JobOfRow
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -67,6 +69,7 @@ from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores import checks
 from clockwork.stores.dynamodb import attributes as fields
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
+from clockwork.stores.job_forms import JOB_OF_ROW
 
 FORMAT: Final = 1
 EXECUTIONS_FORMAT: Final = 2
@@ -83,6 +86,8 @@ LISTED_UNDER: Final = "listedUnder"
 """The attribute of a pointer that is the DynamoDB partition key of the index. It is written without an index too, so that
 an index which is made later has everything in it."""
 INDEX_KEY: Final = ((LISTED_UNDER, "S"), ("current", "N"))
+JOB_INDEX_KEY: Final = ((LISTED_UNDER, "S"), ("jobId", "S"))
+"""The key of the index of that name of `jobs`. A client has one bucket: its jobs are not made by thousands a second."""
 LIST_BUCKETS: Final = 8
 """Buckets of one client. Stored with every pointer, so the number can only be changed by reading both for a while."""
 OUTCOME_CONTENT_BYTES_MAX: Final = 384 * 1024
@@ -130,10 +135,11 @@ def node_key(incarnation: IncarnationId) -> Item:
 
 PrimaryKey = tuple[str, Position | str | None]
 """The primary key of an item of one table, as a value."""
+JOB_KEY: Final = ("jobKey", "item")
 ROW_KEY: Final = ("partitionId", "scheduleTime")
 KEY_KEY: Final = ("clientKey", "position")
 EXECUTION_KEY: Final = ("partitionId", None)
-"""The attributes of the primary keys of the three tables. Any other attribute of an item may be anything."""
+"""The attributes of the primary keys of the four tables. Any other attribute of an item may be anything."""
 
 
 def primary_key(names: tuple[str, str | None], item: Item) -> PrimaryKey:
@@ -143,6 +149,8 @@ def primary_key(names: tuple[str, str | None], item: Item) -> PrimaryKey:
     partition: str = item[hash_name]["S"]
     if sort_name is None:
         return partition, None
+    if "S" in item[sort_name]:
+        return partition, item[sort_name]["S"]
     sort_text: str = item[sort_name]["N"]
     try:
         return partition, position_of(sort_text)
@@ -235,8 +243,10 @@ def row_item(row: Row) -> Item:
         row_key(row.shard, row.position)
         | _name_item(row.schedule.client_id, row.schedule.schedule_key)
         | content_item(row.schedule)
-        | {"v": number(FORMAT)}
+        | {"v": number(FORMAT if row.job is None else ROW_FORMAT)}
     )
+    if row.job is not None:
+        item["job"] = {"M": fields.attributes_of(JOB_OF_ROW.write(row.job))}
     if row.hold is not None:
         item["hold"] = {"S": row.hold}
     if row.retry is not None:
@@ -257,13 +267,14 @@ def position_of_row(item: Item) -> Position | None:
 def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow:
     """Reads a row with any content. Never raises."""
     try:
-        _check_format(item)
+        check_format(item, newest=ROW_FORMAT)
         return Row(
             shard=shard,
             position=position,
             schedule=schedule_of(item, _client_id_of(item), _schedule_key_of(item), due_ms_of(position)),
             hold=RequestId(fields.text(item, "hold")) if "hold" in item else None,
             retry=retry_of(item),
+            job=_job_of(item),
         )
     except Unreadable as error:
         return BrokenRow(
@@ -275,7 +286,17 @@ def row_of(item: Item, *, shard: ShardId, position: Position) -> Row | BrokenRow
             lane=checks.readable_or_none(_lane_of, item),
             client_id=checks.readable_or_none(_client_id_of, item),
             schedule_key=checks.readable_or_none(_schedule_key_of, item),
+            of_job="job" in item or item.get("v") == number(ROW_FORMAT),
+            job=checks.readable_or_none(_job_of, item),
         )
+
+
+def _job_of(item: Item) -> JobOfRow | None:
+    """The attribute `job` of a row. Raises: Unreadable, also for a row that has none and the format of those that have: it
+    would be taken for a schedule."""
+    if ("job" in item) != (item.get("v") == number(ROW_FORMAT)):
+        raise Unreadable("job: missing, or in a row of another format")
+    return JOB_OF_ROW.read(fields.values_of(fields.mapping(item, "job"))) if "job" in item else None
 
 
 def retry_attribute(retry: Retry) -> Attribute:
@@ -325,7 +346,7 @@ def pointer_of(item: Item) -> Pointer:
 
     Raises: Unreadable, NewerFormat.
     """
-    _check_format(item)
+    check_format(item)
     return Pointer(
         client_id=_client_id_of(item),
         schedule_key=_schedule_key_of(item),
@@ -344,7 +365,7 @@ def note_of(item: Item) -> CommandNote:
 
     Raises: Unreadable, NewerFormat.
     """
-    _check_format(item)
+    check_format(item)
     try:
         places = offsets_of_text(fields.text(item, "command"))
     except ValueError as error:
@@ -388,7 +409,7 @@ def outcome_of(item: Item) -> Outcome:
 
     Raises: Unreadable, NewerFormat.
     """
-    _check_format(item)
+    check_format(item)
     position = position_of(fields.value_of(item, "position", "N"))
     client_id, schedule_key = _client_id_of(item), _schedule_key_of(item)
     schedule, receipt, failure = None, None, None
@@ -505,14 +526,15 @@ def _name_item(client_id: ClientId, schedule_key: ScheduleKey) -> Item:
     return {"clientId": {"S": client_id}, "scheduleKey": {"S": schedule_key}}
 
 
-def _check_format(item: Item, *, oldest: int = 1, newest: int = FORMAT) -> None:
+def check_format(item: Item, *, oldest: int = 1, newest: int = FORMAT) -> None:
+    """Raises: NewerFormat, Unreadable (older, or none)."""
     checks.check_format(fields.integer(item, "v"), oldest=oldest, newest=newest)
 
 
 def _check_executions_format(item: Item) -> None:
     """An item of the format before has no floor, and its frontier must not be taken for one while its owner may be alive:
     `python -m infra.migrate.upgrade` settles it."""
-    _check_format(item, oldest=EXECUTIONS_FORMAT, newest=EXECUTIONS_FORMAT)
+    check_format(item, oldest=EXECUTIONS_FORMAT, newest=EXECUTIONS_FORMAT)
 
 
 def _client_id_of(item: Item) -> ClientId:

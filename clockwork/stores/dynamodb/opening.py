@@ -8,6 +8,7 @@ from clockwork.clock import Clock
 from clockwork.ports.store import ObserveServerTime, Stores
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
+from clockwork.stores.dynamodb.jobs import DynamoJobStore
 from clockwork.stores.dynamodb.pauses import DynamoPauses
 from clockwork.stores.dynamodb.schema import check_tables, create_tables, init_cluster
 from clockwork.stores.dynamodb.search import DynamoScheduleSearch
@@ -34,6 +35,7 @@ def stores_on(store: DynamoScheduleStore, *, shards: int) -> Stores:
     return Stores(
         schedules=store,
         search=DynamoScheduleSearch(client),
+        jobs=DynamoJobStore(client),
         lists=client.settings.search == "on",
         pauses=DynamoPauses(client),
         init=init,

@@ -1,4 +1,4 @@
-"""Makes the three tables and the items of a new cluster, and checks them, and the node's rights, at every start.
+"""Makes the four tables and the items of a new cluster, and checks them, and the node's rights, at every start.
 
 A shard's item must never be made twice: a floor that is lost and starts again at zero would let a cancel answer
 `cancelled` for a schedule that an owner has read already. So the items are made once, for a new cluster, each only if
@@ -21,7 +21,7 @@ from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item
 from clockwork.stores.dynamodb.batching import read_all
 from clockwork.stores.dynamodb.client import DynamoClient
-from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY
+from clockwork.stores.dynamodb.codec import INDEX, INDEX_KEY, JOB_INDEX_KEY
 from clockwork.stores.dynamodb.errors import Cancelled, Refused, Rejected
 
 EXPIRY_ATTRIBUTE: Final = "expiresAt"
@@ -31,7 +31,7 @@ POLL_SECONDS: Final = 0.5
 """Between two requests for the state of a table that is being made."""
 USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
 """Table states in which requests are served."""
-TABLES_AT_ONCE: Final = 3
+TABLES_AT_ONCE: Final = 4
 PUTS_AT_ONCE: Final = 8
 """Concurrent puts of the items of a new cluster."""
 
@@ -45,6 +45,17 @@ _BEING_CHANGED: Final = frozenset({"ResourceInUseException", "ValidationExceptio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Index:
+    """The index `INDEX` of a table as it must be."""
+
+    key: tuple[tuple[str, str], ...]
+    """As that of a table."""
+    projection: str
+    or_without: str = ""
+    """The other way out for an operator, as the end of a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
     """A table as it must be."""
 
@@ -55,11 +66,19 @@ class _Table:
     """True if TTL deletes its items."""
     kept: bool = False
     """True if TTL must not delete its items, whatever they bear."""
-    index: tuple[tuple[str, str], ...] = ()
-    """The key of the index `INDEX`, in the same form; empty: the table needs no index."""
+    index: _Index | None = None
+    """None: the table needs no index."""
+
+    @property
+    def attributes(self) -> tuple[tuple[str, str], ...]:
+        """The attributes of all its keys."""
+        return self.key + (self.index.key if self.index is not None else ())
 
 
 def _tables(settings: DynamoSettings) -> tuple[_Table, ...]:
+    lists = _Index(
+        key=INDEX_KEY, projection="ALL", or_without=", or set CLOCKWORK_SEARCH=off, and GET /schedules is not served"
+    )
     return (
         _Table(name=settings.schedules_table, key=(("partitionId", "S"), ("scheduleTime", "N"))),
         # A shard or an incarnation that expired would be taken for one that has read nothing (docs/protocol.md: x-ttl).
@@ -68,7 +87,14 @@ def _tables(settings: DynamoSettings) -> tuple[_Table, ...]:
             name=settings.keys_table,
             key=(("clientKey", "S"), ("position", "N")),
             expires=True,
-            index=INDEX_KEY if settings.search == "on" else (),
+            index=lists if settings.search == "on" else None,
+        ),
+        # Also where CLOCKWORK_JOBS is off: a node may own rows of jobs that another one has accepted.
+        _Table(
+            name=settings.jobs_table,
+            key=(("jobKey", "S"), ("item", "S")),
+            expires=True,
+            index=_Index(key=JOB_INDEX_KEY, projection="KEYS_ONLY"),
         ),
     )
 
@@ -110,13 +136,13 @@ async def check_tables(client: DynamoClient, *, shards: int) -> Findings:
 
 
 async def _create(client: DynamoClient, table: _Table) -> None:
-    indexes: dict[str, Any] = {"GlobalSecondaryIndexes": [_index(table)]} if table.index else {}
+    indexes: dict[str, Any] = {"GlobalSecondaryIndexes": [_made(table.index)]} if table.index is not None else {}
     try:
         await client.call(
             "create_table",
             TableName=table.name,
             BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=_definitions(table.key + table.index),
+            AttributeDefinitions=_definitions(table.attributes),
             KeySchema=_key_schema(table.key),
             **indexes,
         )
@@ -125,8 +151,8 @@ async def _create(client: DynamoClient, table: _Table) -> None:
             raise
         # It exists, or another node is making it.
     await _until_active(client, table)
-    if table.index:
-        await _add_index(client, table)
+    if table.index is not None:
+        await _add_index(client, table, table.index)
     if table.expires:
         await _turn_expiry_on(client, table)
 
@@ -139,11 +165,15 @@ def _key_schema(key: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
     return [{"AttributeName": name, "KeyType": role} for (name, _), role in zip(key, ("HASH", "RANGE"), strict=False)]
 
 
-def _index(table: _Table) -> dict[str, Any]:
-    return {"IndexName": INDEX, "KeySchema": _key_schema(table.index), "Projection": {"ProjectionType": "ALL"}}
+def _made(index: _Index) -> dict[str, Any]:
+    return {
+        "IndexName": INDEX,
+        "KeySchema": _key_schema(index.key),
+        "Projection": {"ProjectionType": index.projection},
+    }
 
 
-async def _add_index(client: DynamoClient, table: _Table) -> None:
+async def _add_index(client: DynamoClient, table: _Table, index: _Index) -> None:
     """Adds the index to a table that was made without it; DynamoDB fills it by itself."""
     described = await _describe(client, table)
     if described is not None and _index_in(described) is None:
@@ -151,8 +181,8 @@ async def _add_index(client: DynamoClient, table: _Table) -> None:
             await client.call(
                 "update_table",
                 TableName=table.name,
-                AttributeDefinitions=_definitions(table.key + table.index),
-                GlobalSecondaryIndexUpdates=[{"Create": _index(table)}],
+                AttributeDefinitions=_definitions(table.attributes),
+                GlobalSecondaryIndexUpdates=[{"Create": _made(index)}],
             )
         except Rejected as rejected:
             if rejected.code not in _BEING_CHANGED:
@@ -174,19 +204,18 @@ def _index_in(described: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _index_problem(table: _Table, described: dict[str, Any]) -> str | None:
+def _index_problem(table: _Table, wanted: _Index, described: dict[str, Any]) -> str | None:
     index = _index_in(described)
-    or_without = "or set CLOCKWORK_SEARCH=off, and GET /schedules is not served"
     if index is None:
-        return f"table {table.name} has no index {INDEX}: run `python -m clockwork init`, {or_without}"
+        return f"table {table.name} has no index {INDEX}: run `python -m clockwork init`{wanted.or_without}"
     names = tuple(part["AttributeName"] for part in index["KeySchema"])
     projected = index.get("Projection", {}).get("ProjectionType")
-    if names != tuple(name for name, _ in table.index) or projected != "ALL":
+    if names != tuple(name for name, _ in wanted.key) or projected != wanted.projection:
         return (
             f"table {table.name}: index {INDEX} is not as `python -m clockwork init` makes it: delete it and run that"
         )
     if _is_filling(described):
-        return f"table {table.name}: index {INDEX} is still being filled: wait until it is ACTIVE, {or_without}"
+        return f"table {table.name}: index {INDEX} is still being filled: wait until it is ACTIVE{wanted.or_without}"
     return None
 
 
@@ -195,7 +224,7 @@ async def _until_active(client: DynamoClient, table: _Table) -> None:
         async with asyncio.timeout(ACTIVE_SECONDS_MAX):
             while True:
                 described = await _describe(client, table)
-                filling = described is not None and bool(table.index) and _is_filling(described)
+                filling = described is not None and table.index is not None and _is_filling(described)
                 if described is not None and described["TableStatus"] in USABLE and not filling:
                     return
                 await asyncio.sleep(POLL_SECONDS)
@@ -272,7 +301,7 @@ async def _problems_of(client: DynamoClient, table: _Table, warnings: list[str])
     problems = [
         await _expiry_problem(client, table) if table.expires else None,
         await _kept_problem(client, table) if table.kept else None,
-        _index_problem(table, described) if table.index else None,
+        _index_problem(table, table.index, described) if table.index is not None else None,
     ]
     return [problem for problem in problems if problem is not None]
 
@@ -297,6 +326,7 @@ async def problems_of_rights(client: DynamoClient) -> list[str]:
     row = {"partitionId": {"S": NO_NAME}, "scheduleTime": {"N": "0"}}
     shard = {"partitionId": {"S": NO_NAME}}
     outcome = {"clientKey": {"S": NO_NAME}, "position": {"N": "0"}}
+    job = {"jobKey": {"S": NO_NAME}, "item": {"S": NO_NAME}}
     asked: list[tuple[str, str, dict[str, Any]]] = [
         *_writes_tried(settings.schedules_table, row, "partitionId", "put_item", "update_item", "delete_item"),
         ("query", settings.schedules_table, _query_tried("partitionId")),
@@ -304,6 +334,10 @@ async def problems_of_rights(client: DynamoClient) -> list[str]:
         ("scan", settings.executions_table, {"Limit": 1}),
         *_writes_tried(settings.keys_table, outcome, "clientKey", "put_item", "update_item"),
         ("query", settings.keys_table, _query_tried("clientKey")),
+        *_writes_tried(settings.jobs_table, job, "jobKey", "put_item", "update_item", "delete_item"),
+        ("query", settings.jobs_table, _query_tried("jobKey")),
+        ("query", settings.jobs_table, {"IndexName": INDEX, **_query_tried(JOB_INDEX_KEY[0][0])}),
+        ("scan", settings.jobs_table, {"IndexName": INDEX, "Limit": 1}),
     ]
     if settings.search == "on":
         asked.append(("query", settings.keys_table, {"IndexName": INDEX, **_query_tried(INDEX_KEY[0][0])}))
@@ -312,6 +346,7 @@ async def problems_of_rights(client: DynamoClient) -> list[str]:
         (settings.schedules_table, row, "partitionId"),
         (settings.executions_table, shard, "partitionId"),
         (settings.keys_table, outcome, "clientKey"),
+        (settings.jobs_table, job, "jobKey"),
     ):
         check = {"TableName": table, "Key": key, "ConditionExpression": f"attribute_exists({attribute})"}
         problems.append(

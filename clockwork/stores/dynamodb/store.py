@@ -27,13 +27,11 @@ from clockwork.errors import (
     Fenced,
     ShardsContested,
     StoreThrottled,
-    TransactionConflict,
     Unreadable,
 )
 from clockwork.ports.store import CLAIMS_MAX, End, KeyState, ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import DynamoSettings
-from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec, transactions
 from clockwork.stores.dynamodb.attributes import Attribute, Item, number
 from clockwork.stores.dynamodb.batching import (
@@ -44,6 +42,7 @@ from clockwork.stores.dynamodb.batching import (
     Transaction,
     insert_once,
     read_all,
+    retry_on_conflict,
     transact,
     write_once,
 )
@@ -52,10 +51,6 @@ from clockwork.stores.dynamodb.errors import Cancelled, Refused
 
 YIELD_EVERY_ROWS: Final = 100
 """Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
-CONFLICT_ATTEMPTS_MAX: Final = 6
-"""Attempts of a write whose condition is all in it, so that nothing is decided anew: a transaction in its way is over within
-milliseconds."""
-
 CONTENTS_PER_READ: Final = 20
 """Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
 
@@ -70,7 +65,7 @@ log = logging.getLogger(__name__)
 
 
 class DynamoScheduleStore:
-    """The three tables on DynamoDB; see `ScheduleStore` for what each method promises. `async with` opens and closes it.
+    """Three tables on DynamoDB; see `ScheduleStore` for what each method promises. `async with` opens and closes it.
 
     Raises, from any method: StoreUnavailable and below; `Rejected` for what no retry will mend (a missing table, no
     permission).
@@ -517,16 +512,7 @@ class DynamoScheduleStore:
         return True
 
     async def _retry_on_conflict(self, operation: str, **parameters: Any) -> Any:
-        """Does a write of one item, waiting while a transaction is in its way; returns its answer."""
-        attempt = 1
-        while True:
-            try:
-                return await self.client.call(operation, **parameters)
-            except TransactionConflict as conflict:
-                if attempt == CONFLICT_ATTEMPTS_MAX:
-                    raise StoreThrottled("a transaction stood in the way for too long") from conflict
-            await asyncio.sleep(backoff_s(attempt))
-            attempt += 1
+        return await retry_on_conflict(self.client, operation, **parameters)
 
     async def _readable(self, shard: ShardId, items: Sequence[Item]) -> list[Row | BrokenRow]:
         rows: list[Row | BrokenRow] = []

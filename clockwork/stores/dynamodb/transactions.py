@@ -42,7 +42,7 @@ def create_actions(
     note: NoteChange | None = None,
 ) -> list[Item]:
     """Put the pointer, put the row; by command also move the note."""
-    actions = [_put_pointer(settings, pointer, replaces), _put_row(settings, row)]
+    actions = [_put_pointer(settings, pointer, replaces), put_row(settings, row)]
     return actions + _notes(settings, pointer.client_id, pointer.schedule_key, note)
 
 
@@ -57,7 +57,7 @@ def cancel_actions(
     settings: DynamoSettings, name: RowName, outcome: Outcome, hold: RequestId, note: NoteChange | None
 ) -> list[Item]:
     """Delete the row, put its outcome; by command also move the note."""
-    actions = [_delete_held(settings, name, hold), _put_outcome(settings, outcome)]
+    actions = [delete_held(settings, name, hold), _put_outcome(settings, outcome)]
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
 
 
@@ -73,9 +73,9 @@ def reschedule_actions(
 ) -> list[Item]:
     """Delete the row, put its outcome, put the new row, put the pointer; by command also move the note."""
     actions = [
-        _delete_held(settings, name, hold),
+        delete_held(settings, name, hold),
         _put_outcome(settings, outcome),
-        _put_row(settings, row),
+        put_row(settings, row),
         _put_pointer(settings, pointer, replaces),
     ]
     return actions + _notes(settings, outcome.client_id, outcome.schedule_key, note)
@@ -103,13 +103,7 @@ def unreadable_actions(settings: DynamoSettings, pointer: Pointer, outcome: Outc
                 **_stands(pointer),
             }
         },
-        {
-            "ConditionCheck": {
-                "TableName": settings.schedules_table,
-                "Key": codec.row_key(pointer.shard, pointer.position),
-                "ConditionExpression": "attribute_not_exists(partitionId)",
-            }
-        },
+        no_row(settings, pointer.row_name),
     ]
 
 
@@ -158,12 +152,17 @@ def is_taken(item: Item | None, claim: ShardClaim, taker: IncarnationId) -> bool
 
 def note_update(settings: DynamoSettings, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> Item:
     """The update that moves a key's note, on condition that it is what was read."""
+    return note_update_at(settings.keys_table, codec.note_key(client_id, schedule_key), note)
+
+
+def note_update_at(table: str, key: Item, note: NoteChange) -> Item:
+    """The same of the note with this primary key."""
     condition, before = "attribute_not_exists(#command)", {}
     if note.before:
         condition, before = "#command = :before", {":before": {"S": text_of_offsets(note.before)}}
     return {
-        "TableName": settings.keys_table,
-        "Key": codec.note_key(client_id, schedule_key),
+        "TableName": table,
+        "Key": key,
         "UpdateExpression": "SET #command = :after, #by = :by, #expires = :expires, #v = :v",
         "ConditionExpression": condition,
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -246,7 +245,19 @@ def is_note(item: Item | None, note: NoteChange) -> bool:
     return item is not None and item.get("by") == {"S": note.after.by}
 
 
-def _put_row(settings: DynamoSettings, row: Row) -> Item:
+def no_row(settings: DynamoSettings, name: RowName) -> Item:
+    """The check that a row is not there."""
+    return {
+        "ConditionCheck": {
+            "TableName": settings.schedules_table,
+            "Key": codec.row_key(name.shard, name.position),
+            "ConditionExpression": "attribute_not_exists(partitionId)",
+        }
+    }
+
+
+def put_row(settings: DynamoSettings, row: Row) -> Item:
+    """The put of a row where none is."""
     return {
         "Put": {
             "TableName": settings.schedules_table,
@@ -298,7 +309,8 @@ def _put_outcome(settings: DynamoSettings, outcome: Outcome) -> Item:
     }
 
 
-def _delete_held(settings: DynamoSettings, name: RowName, hold: RequestId) -> Item:
+def delete_held(settings: DynamoSettings, name: RowName, hold: RequestId) -> Item:
+    """The delete of a row, on condition of its hold."""
     return {
         "Delete": {
             "TableName": settings.schedules_table,

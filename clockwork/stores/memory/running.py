@@ -3,13 +3,14 @@ expired is dropped, as DynamoDB's TTL does it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from clockwork.clock import Clock
 from clockwork.errors import ClockworkError, ConditionFailed
 from clockwork.ports.findings import Findings
 from clockwork.ports.store import ObserveServerTime, Stores
 from clockwork.ports.telemetry import StoreResult, Telemetry
+from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 
 EXPIRY_INTERVAL_S: Final = 60.0
@@ -18,6 +19,7 @@ KEYS_PER_TURN: Final = 5_000
 """Looked at in one turn of the event loop, in some milliseconds."""
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound="_Expiring")
 
 
 class RunningMemoryStore(MemoryScheduleStore):
@@ -32,6 +34,7 @@ class RunningMemoryStore(MemoryScheduleStore):
         self._observe = observe
         self._telemetry = telemetry
         self._expired_at_s = 0.0
+        self.job_tables = JobTables()
 
     async def _serve(self, operation: str, effect: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
@@ -59,20 +62,19 @@ class RunningMemoryStore(MemoryScheduleStore):
     async def drop_expired(self, now_s: int) -> None:
         """Drops outcomes, notes and pointers whose `expires_at_s` has passed. A pointer stays while its row does: a row
         whose client or topic is paused may outlive the date."""
-        async for place in _in_turns(self.outcomes):
-            outcome = self.outcomes.get(place)
-            if outcome is not None and outcome.expires_at_s <= now_s:
-                del self.outcomes[place]
-        async for name in _in_turns(self.notes):
-            note = self.notes.get(name)
-            if note is not None and note.expires_at_s <= now_s:
-                del self.notes[name]
+        await _drop(self.outcomes, now_s)
+        await _drop(self.notes, now_s)
         async for name in _in_turns(self.pointers):
             pointer = self.pointers.get(name)
             if pointer is None or pointer.expires_at_s > now_s:
                 continue
             if (pointer.shard, pointer.position) not in self.rows:
                 del self.pointers[name]
+        # The state of a job that is over goes with its definitions, by the audit.
+        await _drop(self.job_tables.log, now_s)
+        await _drop(self.job_tables.completions, now_s)
+        await _drop(self.job_tables.requests, now_s)
+        await _drop(self.job_tables.notes, now_s)
 
 
 def new_memory_stores(
@@ -83,6 +85,7 @@ def new_memory_stores(
     return Stores(
         schedules=store,
         search=MemoryScheduleSearch(store),
+        jobs=MemoryJobStore(store, store.job_tables),
         lists=lists,
         pauses=MemoryPauses(),
         init=_nothing_to_make,
@@ -101,6 +104,19 @@ async def _check() -> Findings:
             "them; for trying out",
         )
     )
+
+
+class _Expiring(Protocol):
+    @property
+    def expires_at_s(self) -> int: ...
+
+
+async def _drop(table: "dict[_T, _E]", now_s: int) -> None:
+    """Drops the items that have expired."""
+    async for key in _in_turns(table):
+        item = table.get(key)
+        if item is not None and item.expires_at_s <= now_s:
+            del table[key]
 
 
 async def _in_turns(keys: Collection[_T]) -> AsyncIterator[_T]:

@@ -15,12 +15,13 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from clockwork.domain.command_notes import CommandNote, offsets_of_text
+from clockwork.domain.command_notes import CommandNote, NoteChange, offsets_of_text, text_of_offsets
 from clockwork.domain.destination import Topic
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardState
 from clockwork.domain.pauses import Pauses
 from clockwork.domain.position import Position, due_ms_of, position_of, text_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
+from clockwork.domain.run import ROW_FORMAT, JobOfRow
 from clockwork.domain.schedule import (
     BrokenRow,
     ClientId,
@@ -43,6 +44,7 @@ from clockwork.domain.schedule import (
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores import checks
+from clockwork.stores.job_forms import JOB_OF_ROW
 
 FORMAT: Final = 1
 
@@ -74,6 +76,7 @@ ROW: Final[Columns] = (
     ("client_id", "text"),
     ("schedule_key", "bytea"),
     *CONTENT,
+    ("job", "bytea"),
     ("format", "int"),
 )
 POINTER: Final[Columns] = (
@@ -212,7 +215,7 @@ def _policy_bytes(policy: RetryPolicy) -> bytes:
 
 
 def _policy_of(stored: bytes) -> RetryPolicy:
-    inner = _mapping(stored, "retry_policy")
+    inner = mapping(stored, "retry_policy")
     return RetryPolicy(
         attempts_max=_integer(inner, "attempts"),
         backoff=BackoffPolicy(
@@ -225,7 +228,7 @@ def _policy_of(stored: bytes) -> RetryPolicy:
 
 
 def _headers_of(stored: bytes) -> tuple[tuple[str, str], ...]:
-    headers = _mapping(stored, "headers")
+    headers = mapping(stored, "headers")
     if not all(isinstance(value, str) for value in headers.values()):
         raise Unreadable("headers: not texts")
     return tuple((name, headers[name]) for name in sorted(headers))
@@ -248,7 +251,8 @@ def row_values(row: Row) -> tuple[Any, ...]:
         schedule.client_id,
         key_bytes(schedule.schedule_key),
         *content_values(schedule),
-        FORMAT,
+        orjson.dumps(JOB_OF_ROW.write(row.job)) if row.job is not None else None,
+        FORMAT if row.job is None else ROW_FORMAT,
     )
 
 
@@ -264,11 +268,12 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
         client_id,
         schedule_key,
         *content,
+        job,
         written_in,
     ) = record
     position = stored_position(position_text)
     try:
-        _check_format(written_in)
+        check_format(written_in, ROW_FORMAT)
         retry = None
         if retry_at_ms is not None:
             if retry_epoch is None or retry_attempts is None:
@@ -284,6 +289,7 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             ),
             hold=RequestId(hold) if hold is not None else None,
             retry=retry,
+            job=_job_of(job, written_in),
         )
     except Unreadable as error:
         return BrokenRow(
@@ -295,7 +301,17 @@ def row_of(record: Iterable[Any]) -> Row | BrokenRow:
             lane=checks.readable_or_none(_lane_of, content),
             client_id=checks.readable_or_none(_client_id_of, client_id),
             schedule_key=checks.readable_or_none(_schedule_key_of, schedule_key),
+            of_job=job is not None or written_in == ROW_FORMAT,
+            job=checks.readable_or_none(lambda stored: _job_of(stored, written_in), job),
         )
+
+
+def _job_of(stored: bytes | None, written_in: int) -> JobOfRow | None:
+    """Reads the column `job`. Raises: Unreadable, also for a row that has none and the format of those that have: it would
+    be taken for a schedule."""
+    if (stored is not None) != (written_in == ROW_FORMAT):
+        raise Unreadable("job: missing, or in a row of another format")
+    return JOB_OF_ROW.read(mapping(stored, "job")) if stored is not None else None
 
 
 def _lane_of(content: Sequence[Any]) -> Lane:
@@ -337,7 +353,7 @@ def pointer_of(values: Iterable[Any]) -> Pointer:
     client_id, schedule_key, shard, position, version, digest, expires_at_s, rearmed, discarded_at_ms, written_in = (
         values
     )
-    _check_format(written_in)
+    check_format(written_in)
     return Pointer(
         client_id=_client_id_of(client_id),
         schedule_key=_schedule_key_of(schedule_key),
@@ -354,11 +370,17 @@ def pointer_of(values: Iterable[Any]) -> Pointer:
 def note_of(record: Iterable[Any]) -> CommandNote:
     """Reads the values of `NOTE`. Raises: Unreadable, NewerFormat."""
     places, by, expires_at_s, written_in = record
-    _check_format(written_in)
+    check_format(written_in)
     try:
         return CommandNote(offsets=offsets_of_text(places), by=by, expires_at_s=expires_at_s)
     except ValueError as error:
         raise Unreadable("places: not the places of commands") from error
+
+
+def note_values(note: NoteChange) -> tuple[str, str, int, str]:
+    """The parameters of `sql.noted`."""
+    after = note.after
+    return text_of_offsets(after.offsets), after.by, after.expires_at_s, text_of_offsets(note.before)
 
 
 def end_values(outcome: Outcome) -> tuple[Any, ...]:
@@ -404,7 +426,7 @@ def outcome_of(values: Iterable[Any]) -> Outcome:
         *content,
         written_in,
     ) = values
-    _check_format(written_in)
+    check_format(written_in)
     client_id, schedule_key = _client_id_of(stored_client_id), _schedule_key_of(stored_key)
     position = stored_position(stored_position_text)
     receipt, failure = None, None
@@ -437,15 +459,15 @@ def outcome_of(values: Iterable[Any]) -> Outcome:
 def shard_state_of(values: Iterable[Any]) -> ShardState:
     """Reads the values of `SHARD`. Raises: Unreadable, NewerFormat."""
     epoch, owner, floor_ms, written_in = values
-    _check_format(written_in)
+    check_format(written_in)
     return ShardState(epoch=epoch, owner=IncarnationId(owner) if owner is not None else None, floor_ms=floor_ms)
 
 
 def node_state_of(values: Iterable[Any]) -> NodeState:
     """Reads the values of `NODE`. Raises: Unreadable, NewerFormat."""
     incarnation, frontier_ms, fenced_at_ms, slots, hints, node, written_in = values
-    _check_format(written_in)
-    stored = _mapping(hints.encode(), "hints")
+    check_format(written_in)
+    stored = mapping(hints.encode(), "hints")
     if not all(slot.isdecimal() for slot in stored):
         raise Unreadable("hints: not of slots")
     return NodeState(
@@ -470,8 +492,8 @@ def pauses_bytes(pauses: Pauses) -> bytes:
 
 def pauses_of(version: int, body: bytes, written_in: int) -> Pauses:
     """Reads stored pauses. Raises: Unreadable, NewerFormat."""
-    _check_format(written_in)
-    stored = _mapping(body, "body")
+    check_format(written_in)
+    stored = mapping(body, "body")
     return Pauses(version=version, clients=_since(stored, "clients"), topics=_since(stored, "topics"))
 
 
@@ -492,8 +514,9 @@ def _since(stored: Mapping[str, Any], kind: str) -> dict[str, int]:
     return {name: _integer(names, name) for name in names}
 
 
-def _check_format(written_in: int) -> None:
-    checks.check_format(written_in, oldest=1, newest=FORMAT)
+def check_format(written_in: int, newest: int = FORMAT) -> None:
+    """Raises: NewerFormat, Unreadable."""
+    checks.check_format(written_in, oldest=1, newest=newest)
 
 
 def _client_id_of(stored: str) -> ClientId:
@@ -524,7 +547,8 @@ def _word(stored: str, name: str, words: Mapping[str, _Word]) -> _Word:
     return word
 
 
-def _mapping(stored: bytes, name: str) -> dict[str, Any]:
+def mapping(stored: bytes, name: str) -> dict[str, Any]:
+    """Reads a JSON object. Raises: Unreadable."""
     try:
         found = orjson.loads(stored)
     except orjson.JSONDecodeError as error:

@@ -11,11 +11,14 @@ until it is vacuumed, and would all be read again every minute. A process's firs
 0): it finds what was locked for longer, and the rest that a process left behind that ended, and the pointers whose row was
 deleted without an outcome, because not even its key could be read. Those go by their own date, without an index by it: that
 would cost every create a write.
+
+Of a job, runs, completions and requests go by their dates, like notes. Its state and its definitions are the audit's.
 """
 
 import asyncio
 import itertools
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from asyncpg import Record
@@ -43,7 +46,15 @@ CHUNK_ROWS: Final = 1_000
 """Rows that are deleted in one transaction, which bounds the time of their locks. The deletes themselves wait for no
 lock (`SKIP LOCKED`)."""
 LIMITS: Final = CallLimits(statement_timeout_ms=30_000)
-MEASURED: Final = ("shards", "nodes", "pointers", "rows", "outcomes", "command_notes")
+EXPIRING: Final = {
+    "command_notes": "notes",
+    "job_log": "runs",
+    "job_completions": "completions",
+    "job_requests": "requests",
+    "job_notes": "notes",
+}
+"""Tables whose rows go by their date alone, and what is counted when they do."""
+MEASURED: Final = ("shards", "nodes", "pointers", "rows", "outcomes", "jobs", "job_definitions", *EXPIRING)
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +94,15 @@ class Maintenance:
             f"AND p.ctid <> ALL (ARRAY(SELECT at FROM pointers_to_delete))))) RETURNING 1) "
             f"SELECT (SELECT count(*) FROM outcomes)::int, (SELECT count(*) FROM pointers)::int"
         )
-        self.expired_notes = (
-            f"WITH gone AS (DELETE FROM {s}.command_notes "
-            f"WHERE ctid = ANY (ARRAY(SELECT n.ctid FROM {s}.command_notes n "
-            f"WHERE {expired} ORDER BY n.expires_at_s LIMIT $1 FOR UPDATE SKIP LOCKED)) RETURNING 1) "
-            f"SELECT count(*)::int FROM gone"
-        )
+        self.expired_by_date = {
+            table: (
+                f"WITH gone AS (DELETE FROM {s}.{table} "
+                f"WHERE ctid = ANY (ARRAY(SELECT n.ctid FROM {s}.{table} n "
+                f"WHERE {expired} ORDER BY n.expires_at_s LIMIT $1 FOR UPDATE SKIP LOCKED)) RETURNING 1) "
+                f"SELECT count(*)::int FROM gone"
+            )
+            for table in EXPIRING
+        }
         self.expired_pointers = (
             f"WITH gone AS (DELETE FROM {s}.pointers "
             f"WHERE ctid = ANY (ARRAY(SELECT p.ctid FROM {s}.pointers p WHERE {expired} "
@@ -133,8 +147,9 @@ class Maintenance:
     async def _remove(self, connection: Session, *, whole: bool) -> None:
         now_s: int = await connection.fetchval(self._now)
         since_s = 0 if whole else self._since_s
-        done = {"outcomes": 0, "pointers": 0, "notes": 0}
-        searches = [(self.expired_outcomes, ("outcomes", "pointers")), (self.expired_notes, ("notes",))]
+        done = dict.fromkeys(("outcomes", "pointers", *EXPIRING.values()), 0)
+        searches: list[tuple[str, Sequence[str]]] = [(self.expired_outcomes, ("outcomes", "pointers"))]
+        searches += [(self.expired_by_date[table], (counted,)) for table, counted in EXPIRING.items()]
         if whole:
             searches.append((self.expired_pointers, ("pointers",)))
         for sql, names in searches:
@@ -155,6 +170,9 @@ class Maintenance:
                     "outcomes": done["outcomes"],
                     "pointers": done["pointers"],
                     "notes": done["notes"],
+                    "runs": done["runs"],
+                    "completions": done["completions"],
+                    "requests": done["requests"],
                 },
             )
 

@@ -9,6 +9,7 @@ from clockwork.ports.store import ObserveServerTime, Stores
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.client import TlsFiles, tls_of
+from clockwork.stores.postgres.jobs import PostgresJobStore
 from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.pauses import PostgresPauses
 from clockwork.stores.postgres.schema import PostgresSchema
@@ -44,6 +45,7 @@ def stores_on(
     return Stores(
         schedules=store,
         search=PostgresScheduleSearch(store.client, store.statements),
+        jobs=PostgresJobStore(store.client),
         lists=True,
         pauses=PostgresPauses(store.client, store.statements),
         init=schema.init,

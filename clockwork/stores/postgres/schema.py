@@ -55,6 +55,12 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "outcomes": _ALL,
     "command_notes": _ALL,
     "pauses": ("SELECT", "INSERT", "UPDATE"),
+    "jobs": _ALL,
+    "job_definitions": _ALL,
+    "job_log": _ALL,
+    "job_completions": _ALL,
+    "job_requests": _ALL,
+    "job_notes": _ALL,
 }
 """The rights of a node in each table; `infra/postgres/rights.sql` grants it. To lock a row takes UPDATE."""
 _FILE: Final = re.compile(r"(\d{3})_\w+\.sql", re.ASCII)

@@ -10,8 +10,9 @@ from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
 from clockwork.stores.checks import readable
 from clockwork.stores.postgres import codec
 from clockwork.stores.postgres.client import PostgresClient
+from clockwork.stores.postgres.sharing import CONTENTS_MAX, read_all
 from clockwork.stores.postgres.statements import Statements
-from clockwork.stores.postgres.store import CONTENTS_MAX, POSITIONS_PER_READ, read_all, read_all_rows
+from clockwork.stores.postgres.store import POSITIONS_PER_READ, read_all_rows
 
 _Read = TypeVar("_Read")
 

@@ -16,7 +16,8 @@ Rules for every line here:
 
 from typing import Final
 
-from clockwork.stores.postgres.codec import CONTENT, END, FORMAT, NODE, NOTE, OUTCOME, POINTER, ROW, SHARD, Columns
+from clockwork.stores.postgres.codec import CONTENT, END, NODE, NOTE, OUTCOME, POINTER, ROW, SHARD, Columns
+from clockwork.stores.postgres.sql import cast, listed, names, noted, parameters, unnest, wire
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 """A page ends with the row that makes it larger than this."""
@@ -41,7 +42,7 @@ class Statements:
 
     def __init__(self, schema: str) -> None:
         s = self.schema = f'"{schema}"'
-        row, pointer, outcome = _listed(ROW, "r"), _listed(POINTER, "p"), _listed(OUTCOME, "o")
+        row, pointer, outcome = listed(ROW, "r"), listed(POINTER, "p"), listed(OUTCOME, "o")
         self.refuse = f"{s}.refuse()"
         self.ping = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -54,7 +55,7 @@ class Statements:
         )
         self.read_notes = (
             f"SELECT w.n::int, q.* FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS w(client_id, schedule_key, n) "
-            f"CROSS JOIN LATERAL (SELECT {_listed(NOTE, 'm')} FROM {s}.command_notes m "
+            f"CROSS JOIN LATERAL (SELECT {listed(NOTE, 'm')} FROM {s}.command_notes m "
             f"WHERE m.client_id = w.client_id AND m.schedule_key = w.schedule_key LIMIT 1) q"
         )
         self.read_outcomes = (
@@ -70,24 +71,24 @@ class Statements:
         )
         self.read_shards = (
             f"SELECT w.n::int, q.* FROM unnest($1::int[]) WITH ORDINALITY AS w(shard, n) "
-            f"CROSS JOIN LATERAL (SELECT {_listed(SHARD, 's')} FROM {s}.shards s WHERE s.shard = w.shard LIMIT 1) q"
+            f"CROSS JOIN LATERAL (SELECT {listed(SHARD, 's')} FROM {s}.shards s WHERE s.shard = w.shard LIMIT 1) q"
         )
         self.read_shard_and_node = (
-            f"SELECT {_listed(SHARD, 's')}, {_listed(NODE, 'i')} FROM {s}.shards s "
+            f"SELECT {listed(SHARD, 's')}, {listed(NODE, 'i')} FROM {s}.shards s "
             f"LEFT JOIN {s}.nodes i ON i.incarnation = $2::text WHERE s.shard = $1::int"
         )
-        self.read_nodes = f"SELECT {_listed(NODE, 'i')} FROM {s}.nodes i WHERE i.incarnation = ANY($1::text[])"
-        self.list_nodes = f"SELECT {_listed(NODE, 'i')} FROM {s}.nodes i"
+        self.read_nodes = f"SELECT {listed(NODE, 'i')} FROM {s}.nodes i WHERE i.incarnation = ANY($1::text[])"
+        self.list_nodes = f"SELECT {listed(NODE, 'i')} FROM {s}.nodes i"
 
         # --- creates, several at once, no two of one key, sorted by key; returns the positions that were put
 
-        want = f"want AS MATERIALIZED (SELECT {_cast(_CREATED)} FROM {_unnest(_CREATED)})"
-        put_rows = f"INSERT INTO {s}.rows ({_names(ROW)}) SELECT {_names(ROW)} FROM want"
-        new_pointer = _names(POINTER).replace("version", "pointer_version")
+        want = f"want AS MATERIALIZED (SELECT {cast(_CREATED)} FROM {unnest(_CREATED)})"
+        put_rows = f"INSERT INTO {s}.rows ({names(ROW)}) SELECT {names(ROW)} FROM want"
+        new_pointer = names(POINTER).replace("version", "pointer_version")
         overwrite = ", ".join(f"{name} = excluded.{name}" for name, _ in POINTER[2:])
         ordered = "ORDER BY client_id, schedule_key"
         pointed_fresh = (
-            f"pointed AS (INSERT INTO {s}.pointers ({_names(POINTER)}) SELECT {new_pointer} FROM want {ordered} "
+            f"pointed AS (INSERT INTO {s}.pointers ({names(POINTER)}) SELECT {new_pointer} FROM want {ordered} "
             f"ON CONFLICT (client_id, schedule_key) DO NOTHING RETURNING position)"
         )
         # The pointer that is replaced is locked first: without it the INSERT would make one where none stands.
@@ -95,7 +96,7 @@ class Statements:
             f"stands AS MATERIALIZED (SELECT w.position FROM (SELECT * FROM want {ordered}) w CROSS JOIN LATERAL "
             f"(SELECT 1 FROM {s}.pointers p WHERE p.client_id = w.client_id AND p.schedule_key = w.schedule_key "
             f"AND p.version = w.replaces_version AND p.position = w.replaces_position LIMIT 1 FOR UPDATE) q), "
-            f"pointed AS (INSERT INTO {s}.pointers AS p ({_names(POINTER)}) SELECT {new_pointer} FROM want "
+            f"pointed AS (INSERT INTO {s}.pointers AS p ({names(POINTER)}) SELECT {new_pointer} FROM want "
             f"WHERE position IN (SELECT position FROM stands) {ordered} "
             f"ON CONFLICT (client_id, schedule_key) DO UPDATE SET {overwrite} RETURNING p.position)"
         )
@@ -170,7 +171,7 @@ class Statements:
         first = 6
         self.put_unreadable_outcome = (
             f"WITH stands AS MATERIALIZED (SELECT 1 FROM {s}.pointers p WHERE {stands} FOR SHARE), "
-            f"put AS (INSERT INTO {s}.outcomes ({_names(OUTCOME)}) SELECT {_parameters(OUTCOME, first)} FROM stands "
+            f"put AS (INSERT INTO {s}.outcomes ({names(OUTCOME)}) SELECT {parameters(OUTCOME, first)} FROM stands "
             f"WHERE NOT EXISTS (SELECT 1 FROM {s}.rows r WHERE r.shard = $5::int AND r.position = $4::text::numeric) "
             f"ON CONFLICT DO NOTHING RETURNING 1) SELECT 1 FROM put"
         )
@@ -183,8 +184,8 @@ class Statements:
         content_flag = first + len(END)
         kept = ", ".join(f"CASE WHEN ${content_flag}::boolean THEN gone.{name} END" for name, _ in CONTENT)
         ended = (
-            f"ended AS (INSERT INTO {s}.outcomes ({_names(OUTCOME)}) "
-            f"SELECT {_parameters(END, first)}, {kept}, ${content_flag + 1}::int FROM gone RETURNING 1)"
+            f"ended AS (INSERT INTO {s}.outcomes ({names(OUTCOME)}) "
+            f"SELECT {parameters(END, first)}, {kept}, ${content_flag + 1}::int FROM gone RETURNING 1)"
         )
         after = content_flag + 2
         key = f"SELECT ${first}::text AS client_id, ${first + 1}::bytea AS schedule_key"
@@ -199,7 +200,7 @@ class Statements:
         read = new_key + len(POINTER)
         after = read + 2
         sets = ", ".join(
-            f"{name} = ${new_key + number}::{_wire(kind)}" for number, (name, kind) in enumerate(POINTER) if number >= 2
+            f"{name} = ${new_key + number}::{wire(kind)}" for number, (name, kind) in enumerate(POINTER) if number >= 2
         )
         repointed = (
             f"repointed AS (UPDATE {s}.pointers p SET {sets} WHERE p.client_id = ${new_key}::text "
@@ -207,8 +208,8 @@ class Statements:
             f"AND p.position = ${read + 1}::text::numeric AND EXISTS (SELECT 1 FROM held) RETURNING 1)"
         )
         put = (
-            f"put AS (INSERT INTO {s}.rows ({_names(ROW)}) "
-            f"SELECT {_parameters(ROW, new_row)} FROM gone, repointed RETURNING 1)"
+            f"put AS (INSERT INTO {s}.rows ({names(ROW)}) "
+            f"SELECT {parameters(ROW, new_row)} FROM gone, repointed RETURNING 1)"
         )
         self.reschedule = {
             None: f"WITH {held}, {repointed}, {gone}, {ended}, {put} {self._all_of('repointed', 'ended', 'put')}"
@@ -224,9 +225,9 @@ class Statements:
         # --- incarnations and shards
 
         self.start_incarnation = (
-            f"INSERT INTO {s}.nodes ({_names(NODE)}) VALUES ({_parameters(NODE, 1)}) ON CONFLICT DO NOTHING RETURNING 1"
+            f"INSERT INTO {s}.nodes ({names(NODE)}) VALUES ({parameters(NODE, 1)}) ON CONFLICT DO NOTHING RETURNING 1"
         )
-        self.prove_node = f"SELECT {_listed(NODE, 'i')} FROM {s}.nodes i WHERE i.incarnation = $1::text FOR SHARE"
+        self.prove_node = f"SELECT {listed(NODE, 'i')} FROM {s}.nodes i WHERE i.incarnation = $1::text FOR SHARE"
         own = "i.incarnation = $1::text AND i.fenced_at_ms IS NULL"
         self.raise_frontier = (
             f"UPDATE {s}.nodes i SET frontier_ms = $2::bigint, hints = i.hints || $3::text::jsonb "
@@ -235,7 +236,7 @@ class Statements:
         self.raise_slots = f"UPDATE {s}.nodes i SET slots = $2::int WHERE {own} AND i.slots < $2::int RETURNING 1"
         self.fence = (
             f"UPDATE {s}.nodes i SET fenced_at_ms = coalesce(i.fenced_at_ms, $2::bigint) WHERE i.incarnation = $1::text "
-            f"RETURNING {_listed(NODE, 'i')}"
+            f"RETURNING {listed(NODE, 'i')}"
         )
         self.delete_node = (
             f"DELETE FROM {s}.nodes i WHERE i.incarnation = $1::text AND i.fenced_at_ms IS NOT NULL RETURNING 1"
@@ -255,7 +256,7 @@ class Statements:
             f"SELECT CASE WHEN (SELECT count(*) FROM given) = cardinality($2::int[]) THEN 1 ELSE {self.refuse} END"
         )
         self.prove_shards = (
-            f"SELECT s.shard, {_listed(SHARD, 's')} FROM {s}.shards s "
+            f"SELECT s.shard, {listed(SHARD, 's')} FROM {s}.shards s "
             f"WHERE s.shard = ANY($1::int[]) ORDER BY s.shard FOR SHARE"
         )
         self.release_shard = (
@@ -268,7 +269,7 @@ class Statements:
         before = "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
         # Cut at the size without reading what is behind: the size of a stored value is known without the value.
         self.read_pages = (
-            f"SELECT w.n::int, {_names(ROW, 'q')} FROM unnest($1::int[], $2::text[]) WITH ORDINALITY AS w(shard, after, n) "
+            f"SELECT w.n::int, {names(ROW, 'q')} FROM unnest($1::int[], $2::text[]) WITH ORDINALITY AS w(shard, after, n) "
             f"CROSS JOIN LATERAL (SELECT r.*, "
             f"sum(octet_length(r.task_data) + coalesce(octet_length(r.headers), 0) + {ROW_OVERHEAD_BYTES}) "
             f"OVER (ORDER BY r.position {before}) AS before FROM (SELECT {row}, r.position AS place FROM {s}.rows r "
@@ -276,7 +277,7 @@ class Statements:
             f"WHERE q.before IS NULL OR q.before <= $4::bigint ORDER BY w.n, q.place"
         ).replace("OVER (ORDER BY r.position ", "OVER (ORDER BY r.place ")
         first = 2
-        ends = f"e AS MATERIALIZED (SELECT {_cast(_ENDED)} FROM {_unnest(_ENDED, first)})"
+        ends = f"e AS MATERIALIZED (SELECT {cast(_ENDED)} FROM {unnest(_ENDED, first)})"
         content = ", ".join(f"CASE WHEN e.with_content THEN gone.{name} END" for name, _ in CONTENT)
         replaced = ", ".join(f"{name} = excluded.{name}" for name, _ in OUTCOME[3:])
         or_stands = (
@@ -289,14 +290,14 @@ class Statements:
             f"WITH {ends}, gone AS (DELETE FROM {s}.rows r WHERE r.shard = $1::int "
             f"AND r.position BETWEEN (SELECT min(position) FROM e) AND (SELECT max(position) FROM e) "
             f"AND r.position = ANY(${first + 2}::text[]::numeric[]) RETURNING r.*), "
-            f"ended AS (INSERT INTO {s}.outcomes ({_names(OUTCOME)}) "
-            f"SELECT {_names(END, 'e')}, {content}, ${last}::int FROM gone JOIN e ON e.position = gone.position "
+            f"ended AS (INSERT INTO {s}.outcomes ({names(OUTCOME)}) "
+            f"SELECT {names(END, 'e')}, {content}, ${last}::int FROM gone JOIN e ON e.position = gone.position "
             f"WHERE e.state IS NOT NULL {or_stands}) SELECT gone.shard, gone.position::text FROM gone"
         )
         whole = (*OUTCOME, ("only_if_absent", "boolean"))
         self.put_outcomes = (
-            f"WITH e AS MATERIALIZED (SELECT {_cast(whole)} FROM {_unnest(whole)}) "
-            f"INSERT INTO {s}.outcomes ({_names(OUTCOME)}) SELECT {_names(OUTCOME)} FROM e "
+            f"WITH e AS MATERIALIZED (SELECT {cast(whole)} FROM {unnest(whole)}) "
+            f"INSERT INTO {s}.outcomes ({names(OUTCOME)}) SELECT {names(OUTCOME)} FROM e "
             f"ORDER BY client_id, schedule_key, position {or_stands}"
         )
 
@@ -327,57 +328,9 @@ class Statements:
         )
 
     def _noted(self, first: int, *, note_stands: bool, key: str) -> str:
-        """The CTE `noted`, which puts the first note of a key, or moves the one that was read. Its parameters, from `first`
-        on: places, by, expiry, places before."""
-        places, by, expires, before = (f"${first + number}" for number in range(4))
-        if note_stands:
-            return (
-                f"noted AS (UPDATE {self.schema}.command_notes m SET places = {places}::text, by = {by}::text, "
-                f"expires_at_s = {expires}::bigint, format = {FORMAT} "
-                f"WHERE m.client_id = (SELECT k.client_id FROM ({key}) k) "
-                f"AND m.schedule_key = (SELECT k.schedule_key FROM ({key}) k) AND m.places = {before}::text RETURNING 1)"
-            )
-        return (
-            f"noted AS (INSERT INTO {self.schema}.command_notes (client_id, schedule_key, places, by, expires_at_s, format) "
-            f"SELECT k.client_id, k.schedule_key, {places}::text, {by}::text, {expires}::bigint, {FORMAT} FROM ({key}) k "
-            f"WHERE {before}::text = '' ON CONFLICT DO NOTHING RETURNING 1)"
-        )
+        return noted(f"{self.schema}.command_notes", "schedule_key", first, note_stands=note_stands, key=key)
 
     def _all_of(self, *parts: str) -> str:
         """The last SELECT: each of these parts has written one row, or nothing is done."""
         done = " AND ".join(f"(SELECT count(*) FROM {part}) = 1" for part in parts)
         return f"SELECT CASE WHEN {done} THEN 1 ELSE {self.refuse} END"
-
-
-def _wire(kind: str) -> str:
-    """The type of a parameter, and its conversion: decimals and JSON travel as text."""
-    return f"text::{kind}" if kind in ("numeric", "jsonb") else kind
-
-
-def _listed(columns: Columns, table: str) -> str:
-    """The columns of a table as they are read."""
-    return ", ".join(
-        f"{table}.{name}::text AS {name}" if kind in ("numeric", "jsonb") else f"{table}.{name}"
-        for name, kind in columns
-    )
-
-
-def _names(columns: Columns, table: str | None = None) -> str:
-    return ", ".join(name if table is None else f"{table}.{name}" for name, _ in columns)
-
-
-def _parameters(columns: Columns, first: int) -> str:
-    return ", ".join(f"${first + number}::{_wire(kind)}" for number, (_, kind) in enumerate(columns))
-
-
-def _unnest(columns: Columns, first: int = 1) -> str:
-    """Arrays of columns as a table."""
-    wires = ", ".join(
-        f"${first + number}::{_wire(kind).partition('::')[0]}[]" for number, (_, kind) in enumerate(columns)
-    )
-    return f"unnest({wires}) AS u({_names(columns)})"
-
-
-def _cast(columns: Columns) -> str:
-    """The columns of `_unnest` with their own types."""
-    return ", ".join(f"{name}::{kind} AS {name}" if kind == "numeric" else name for name, kind in columns)

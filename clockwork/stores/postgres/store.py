@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Self
 
 from asyncpg import Record
 
 from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.command_notes import CommandNote, NoteChange, text_of_offsets
+from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey
@@ -42,19 +42,23 @@ from clockwork.stores.micro_batching import MicroBatcher
 from clockwork.stores.postgres import codec
 from clockwork.stores.postgres.client import CallLimits, PostgresClient, TlsFiles
 from clockwork.stores.postgres.errors import Refused
+from clockwork.stores.postgres.sharing import (
+    CONFLICT_ATTEMPTS_MAX,
+    CONTENTS_MAX,
+    GROUPS_AT_ONCE,
+    READS_MAX,
+    SharedReads,
+    prove,
+    read_all,
+    retry_on_conflict,
+)
 from clockwork.stores.postgres.statements import PAGE_BYTES_MAX, ROW_OVERHEAD_BYTES, Statements
 
 YIELD_EVERY_ROWS: Final = 100
 """Rows of a page after which others get a turn: heartbeats share the event loop."""
-GROUPS_AT_ONCE: Final = 4
-"""Statements of one kind for several callers: more callers than this at one moment gather. Half of the connections by
-default, so that one kind of call never takes all of them."""
 CREATES_MAX: Final = 100
 CREATE_BYTES_MAX: Final = 900 * 1024
 """A larger statement would take longer to send and to store than other callers should wait."""
-READS_MAX: Final = 100
-CONTENTS_MAX: Final = 20
-"""Rows and outcomes in one read for several callers: each may hold its schedule's content, up to 256 KiB."""
 PAGES_MAX: Final = 64
 SHARED_PAGE_ROWS: Final = 2_000
 SHARED_PAGE_BYTES: Final = 4 * PAGE_BYTES_MAX
@@ -63,13 +67,6 @@ SHARE_ROWS_MIN: Final = 50
 FINISHED_MAX: Final = 500
 POSITIONS_PER_READ: Final = 100
 """Rows in one read of one caller, of up to 256 KiB each."""
-CALLS_AT_ONCE: Final = 4
-"""Calls of one caller, so that one large read leaves connections for others."""
-CONFLICT_ATTEMPTS_MAX: Final = 3
-"""Attempts of a write whose condition is all in it, so that nothing is decided anew. Each waits for a lock for
-`CallLimits.lock_timeout_ms`."""
-
-_Key = TypeVar("_Key", bound=tuple[Any, ...])
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +95,11 @@ class PostgresScheduleStore:
         alone = replace(limits or CallLimits(), attempts_max=1)
         self._pinger = PostgresClient(settings, clock, telemetry, tls=tls, limits=alone, connections=1)
         client = self.client
-        self._pointers = _SharedReads[tuple[str, bytes]](client, "read_pointers", sql.read_pointers, READS_MAX)
-        self._notes = _SharedReads[tuple[str, bytes]](client, "read_notes", sql.read_notes, READS_MAX)
-        self._ends = _SharedReads[tuple[str, bytes, str]](client, "read_outcomes", sql.read_outcomes, CONTENTS_MAX)
-        self._rows = _SharedReads[tuple[int, str]](client, "read_rows", sql.read_rows, CONTENTS_MAX)
-        self._shards = _SharedReads[tuple[int]](client, "read_shards", sql.read_shards, READS_MAX)
+        self._pointers = SharedReads[tuple[str, bytes]](client, "read_pointers", sql.read_pointers, READS_MAX)
+        self._notes = SharedReads[tuple[str, bytes]](client, "read_notes", sql.read_notes, READS_MAX)
+        self._ends = SharedReads[tuple[str, bytes, str]](client, "read_outcomes", sql.read_outcomes, CONTENTS_MAX)
+        self._rows = SharedReads[tuple[int, str]](client, "read_rows", sql.read_rows, CONTENTS_MAX)
+        self._shards = SharedReads[tuple[int]](client, "read_shards", sql.read_shards, READS_MAX)
         self._creates = {
             replacing: MicroBatcher[_Create, _Verdicts](
                 partial(self._create_group, replacing=replacing),
@@ -185,7 +182,7 @@ class PostgresScheduleStore:
     async def note_command(self, client_id: ClientId, schedule_key: ScheduleKey, note: NoteChange) -> None:
         key = (client_id, codec.key_bytes(schedule_key))
         sql = self.statements.note_command[bool(note.before)]
-        moved = await self._retry_on_conflict("note_command", sql, *_note_values(note), *key)
+        moved = await self._retry_on_conflict("note_command", sql, *codec.note_values(note), *key)
         if not moved and not await self._is_noted(*key, note):
             raise ConditionFailed
 
@@ -251,7 +248,7 @@ class PostgresScheduleStore:
                 self.statements.cancel[bool(note.before) if note is not None else None],
                 *_held(name, hold),
                 *_ended(outcome),
-                *(_note_values(note) if note is not None else ()),
+                *(codec.note_values(note) if note is not None else ()),
             )
         except Refused:
             # By command the note must prove it too: the outcome equals that of another cancel of the same moment, which has
@@ -284,7 +281,7 @@ class PostgresScheduleStore:
                 *codec.pointer_values(pointer),
                 replaces.version,
                 text_of(replaces.position),
-                *(_note_values(note) if note is not None else ()),
+                *(codec.note_values(note) if note is not None else ()),
             )
         except Refused:
             # All is put by one transaction: if the pointer stands at this position, everything was, by us.
@@ -477,7 +474,7 @@ class PostgresScheduleStore:
     async def _create_by_command(self, create: "_Create", note: NoteChange, *, replacing: bool) -> None:
         sql = self.statements.create_by_command[replacing, bool(note.before)]
         try:
-            await self.client.write("create", sql, *codec.arrays([create.values]), *_note_values(note))
+            await self.client.write("create", sql, *codec.arrays([create.values]), *codec.note_values(note))
         except Refused:
             if await self._pointed_at([create.key]) != {create.key: create.position}:
                 raise
@@ -485,12 +482,7 @@ class PostgresScheduleStore:
     # --- parts: proofs of an earlier copy
 
     async def _prove(self, operation: str, sql: str, *args: Any) -> list[Record]:
-        """Reads what stands, to tell an earlier copy of this write from another's. If the read fails, the write is unknown:
-        that its *last* copy was undone proves nothing of an earlier one. Raises: StoreUnavailable (outcome unknown)."""
-        try:
-            return await self.client.write(operation, sql, *args)
-        except (TransactionConflict, StoreUnavailable) as error:
-            raise StoreUnavailable(f"an earlier copy may have been applied: {error}", outcome_unknown=True) from error
+        return await prove(self.client, operation, sql, *args)
 
     async def _pointed_at(self, keys: Sequence[tuple[str, bytes]]) -> dict[tuple[str, bytes], str]:
         """The positions that these keys point to, as text."""
@@ -598,16 +590,7 @@ class PostgresScheduleStore:
     # --- parts: calls
 
     async def _retry_on_conflict(self, operation: str, sql: str, *args: Any) -> list[Record]:
-        """Does a write again while a transaction is in its way: its condition is all in it, so nothing is decided anew."""
-        attempt = 1
-        while True:
-            try:
-                return await self.client.write(operation, sql, *args)
-            except TransactionConflict as conflict:
-                if attempt == CONFLICT_ATTEMPTS_MAX:
-                    raise StoreThrottled("a transaction stood in the way for too long") from conflict
-            await asyncio.sleep(backoff_s(attempt))
-            attempt += 1
+        return await retry_on_conflict(self.client, operation, sql, *args)
 
 
 # --- members of shared statements
@@ -650,38 +633,6 @@ _Deleted = set[tuple[int, str]]
 """Shards and positions of the rows that a `finish` has deleted."""
 
 
-class _SharedReads(Generic[_Key]):
-    """Micro-batching of reads of single items: callers that come while `GROUPS_AT_ONCE` statements are in flight join the
-    next one, which is sent after they asked."""
-
-    def __init__(self, client: PostgresClient, operation: str, sql: str, size_max: int) -> None:
-        self._client = client
-        self._operation = operation
-        self._sql = sql
-        self._batches = MicroBatcher[_Key, dict[_Key, Sequence[Any]] | StoreUnavailable](
-            self._send, size_max=size_max, at_once=GROUPS_AT_ONCE
-        )
-
-    async def get(self, key: _Key) -> Sequence[Any] | None:
-        """The columns of the item with this key; None: there is none. Raises: StoreUnavailable."""
-        found = await self._batches.submit(key)
-        while found is None:
-            found = await self._batches.submit(key)
-        if isinstance(found, Rejected):
-            found = await self._send([key])  # the rejected key may be another caller's
-        if isinstance(found, StoreUnavailable):
-            raise found
-        return found.get(key)
-
-    async def _send(self, members: Sequence[_Key]) -> dict[_Key, Sequence[Any]] | StoreUnavailable:
-        keys = list(dict.fromkeys(members))
-        try:
-            found = await self._client.read(self._operation, self._sql, *codec.arrays(keys))
-        except StoreUnavailable as error:
-            return error
-        return {keys[record[0] - 1]: tuple(record)[1:] for record in found}
-
-
 # --- parts
 
 
@@ -691,19 +642,6 @@ async def read_all_rows(
     """Reads the rows at these places (shard, and position as text), any number of them. Raises: StoreUnavailable."""
     found = await read_all(client, "read_rows", statements.read_rows, places, size_max=POSITIONS_PER_READ)
     return await _readable(found)
-
-
-async def read_all(
-    client: PostgresClient, operation: str, sql: str, keys: Sequence[tuple[Any, ...]], *, size_max: int
-) -> list[Record]:
-    """Runs a read of single items for any number of keys. Raises: StoreUnavailable."""
-
-    async def read(chunk: Sequence[tuple[Any, ...]]) -> list[Record]:
-        return await client.read(operation, sql, *codec.arrays(chunk))
-
-    chunks = [keys[start : start + size_max] for start in range(0, len(keys), size_max)]
-    pages = await gather_bounded(read, chunks, at_once=CALLS_AT_ONCE)
-    return [record for page in pages for record in page]
 
 
 async def _readable(records: Sequence[Record]) -> list[Row | BrokenRow]:
@@ -737,11 +675,6 @@ def _end_values(end: End) -> tuple[Any, ...]:
         nothing: tuple[Any, ...] = (None,) * (len(codec.END) - 3)
         return (None, None, text_of(end.row.position), *nothing, False, False)
     return (*codec.end_values(end.outcome), end.outcome.schedule is not None, end.only_if_absent)
-
-
-def _note_values(note: NoteChange) -> tuple[str, str, int, str]:
-    after = note.after
-    return text_of_offsets(after.offsets), after.by, after.expires_at_s, text_of_offsets(note.before)
 
 
 def _is_taken(state: ShardState | None, claim: ShardClaim, taker: IncarnationId) -> bool:

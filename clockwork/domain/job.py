@@ -1,0 +1,484 @@
+"""A recurring job as it is stored: its definitions, its state, its log, and the change that is one transaction.
+
+    definition  the job as its client describes it; each version is written once and never changed
+    state       the version that holds, the status, and the rows that are armed; each write raises its revision by one
+    log         an entry for each run that ended, for each stretch of fire times that were skipped, for each completion
+
+While a row is armed the state names it. The state is the only item that decides: each change of a job is one transaction on
+condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `job_steps`
+computes the changes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from clockwork.domain.command_notes import NoteChange
+from clockwork.domain.misfire import Misfire, Overlap
+from clockwork.domain.position import Position, due_ms_of
+from clockwork.domain.retry import RetryPolicy
+from clockwork.domain.run import JobId, JobOfRow, RunId, RunKind
+from clockwork.domain.schedule import (
+    ClientId,
+    DataForm,
+    DeliveryContent,
+    Failure,
+    Receipt,
+    RequestId,
+    Row,
+    RowName,
+    ScheduleKey,
+)
+from clockwork.domain.sharding import ShardId
+from clockwork.domain.trigger import FixedDelay, Trigger
+
+SINGLE_MAX: Final = 10
+"""Runs by hand that may be pending at once: they are named in the state, which stays below 1 KB."""
+VERSIONS_KEPT: Final = 100
+"""Newest definitions of a job that are kept."""
+
+
+class JobName(NamedTuple):
+    """The name of a job. Jobs are a namespace apart from the keys of schedules."""
+
+    client_id: ClientId
+    job_id: JobId
+
+    def __str__(self) -> str:
+        """Unique in the cluster: a client id has no "/". The jitter of a job is a hash of it."""
+        return f"{self.client_id}/{self.job_id}"
+
+
+# --- definitions
+
+
+class RetryOn(StrEnum):
+    """The end of a run after which it is tried again."""
+
+    TIMEOUT = "timeout"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """The completion that a job asks of its consumer."""
+
+    timeout_ms: int
+    """Counted from the delivery."""
+    retry: RetryPolicy | None = None
+    retry_on: frozenset[RetryOn] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobContent(DeliveryContent):
+    """The fields of a job that its client gives."""
+
+    job_id: JobId
+    trigger: Trigger | None
+    """None: it is run by hand only (`durable`)."""
+    misfire: Misfire = field(default_factory=Misfire)
+    overlap: Overlap | None = None
+    """None: runs may overlap (`allow`)."""
+    completion: Completion | None = None
+    pause_after_failures: int = 0
+    """Failed runs in a row after which the job is paused. 0: never."""
+    durable: bool = False
+    """True: it stays when its trigger is over."""
+    interpolate: bool = False
+    payload_schema: bytes | None = None
+    """JSON Schema of its data, as compact JSON."""
+    description: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted by name."""
+    priority: int | None = None
+    """A header of its records, and nothing else."""
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+    @property
+    def exclusive(self) -> bool:
+        """True if no run is armed while another is open: the next one follows its completion, or its time-out."""
+        by_delay = self.trigger is not None and isinstance(self.trigger.rule, FixedDelay)
+        return self.completion is not None and (self.overlap is not None or by_delay)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields by name: arguments of `Job`, and of `dataclasses.replace` of one."""
+        return {name: getattr(self, name) for name in _CONTENT_FIELDS}
+
+
+_CONTENT_FIELDS: Final = tuple(each.name for each in fields(JobContent))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob(JobContent):
+    """A create after validation and defaults."""
+
+    created_at_ms: int
+    """The time at which it was read: the job's creation, and with it the default anchor of a rate."""
+    digest: str
+    """Equal for, and only for, the same request again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunNow:
+    """A request for a run by hand."""
+
+    request_id: str
+    task_data: bytes | None
+    """None: the job's own."""
+    data_form: DataForm = DataForm.JSON
+    """The form of the given data."""
+    digest: str
+    """Equal for, and only for, the same request again."""
+    check: Callable[[JobContent], None] | None = field(default=None, compare=False)
+    """The rules that the job has for its data. Raises: InvalidInput. None: there is nothing to be checked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackfillRequest:
+    """A request for runs of past fire times."""
+
+    request_id: str
+    from_ms: int
+    to_ms: int
+    """Inclusive, like `from_ms`."""
+    runs_max: int
+    digest: str
+    """Equal for, and only for, the same request again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job(JobContent):
+    """One version of a job's definition. Written once, never changed."""
+
+    version: int
+    created_at_ms: int
+    """Creation of the job, not of the version: with it a version of a job that was made anew, after its state had expired,
+    is told from the one of the same number before."""
+    changed_at_ms: int
+    """Acceptance of this version."""
+    changed_by: str | None = None
+    """The principal whose request it was. None: access is open."""
+
+
+# --- state
+
+
+class JobStatus(StrEnum):
+    """The status of a job."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ENDED = "ended"
+    """Its trigger is over, and it is not durable."""
+    DELETED = "deleted"
+    """Kept for the retention, and may be restored until then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmedRow:
+    """The row of an occurrence, as the state names it."""
+
+    shard: ShardId
+    position: Position
+    kind: RunKind
+    run_id: RunId
+    attempt: int
+    scheduled_at_ms: int
+    cursor_ms: int
+    version: int
+    """Version of the definition that the row's content was taken from. See `JobOfRow` for this and the fields above."""
+
+    @property
+    def due_ms(self) -> int:
+        return due_ms_of(self.position)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRun:
+    """A run that was delivered and is to be completed, and that keeps the next one from being armed."""
+
+    run_id: RunId
+    kind: RunKind
+    attempt: int
+    scheduled_at_ms: int
+    position: Position
+    """Position of its row, and so of its entry in the log."""
+    delivered_at_ms: int
+    until_ms: int
+    """Its time-out; the watchdog, which is the armed row, is due then."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backfill:
+    """Runs of past fire times, one after the other: a chain of its own."""
+
+    request_digits: str
+    """See `run.backfill_run`."""
+    armed: ArmedRow
+    to_ms: int
+    """Inclusive."""
+    left: int
+    """Runs that may follow the armed one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCounts:
+    """Counters of a job, over all versions."""
+
+    delivered: int = 0
+    failed: int = 0
+    skipped: int = 0
+    """Fire times; see `SkippedRuns.count`."""
+    of_trigger: int = 0
+    """Runs of fire times, however they ended, for `Trigger.runs_max`; those by hand, of backfills, and attempts after the
+    first are not counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobState:
+    """The state of a job. It stays below 1 KB stored: every run writes it."""
+
+    client_id: ClientId
+    job_id: JobId
+    rev: int
+    """Raised by each write. The first one is the time of acceptance in µs, so that a job which is made anew after its state
+    has expired never meets a revision of before."""
+    version: int
+    status: JobStatus
+    digest: str
+    """Digest of the create; kept by changes, so that a late repeat of the create is recognised."""
+    created_at_ms: int
+    updated_at_ms: int
+    """Time of the last request that changed it; runs are no changes."""
+    by: RequestId
+    """Id of the request, or of the step of an owner, that wrote it: a writer whose answer was lost recognises its own."""
+    armed: ArmedRow | None = None
+    """The row of the main chain."""
+    cursor_ms: int = 0
+    """The fire time up to which all are decided, fired or skipped; that of the armed row is not."""
+    open_run: OpenRun | None = None
+    single: tuple[ArmedRow, ...] = ()
+    """Runs by hand that are pending."""
+    backfill: Backfill | None = None
+    failures: int = 0
+    """Runs of the main chain that failed in a row."""
+    counts: RunCounts = field(default_factory=RunCounts)
+    tz: str = ""
+    """Release of the rules of time zones that the armed row was computed by."""
+    note: str | None = None
+    """Text of the last pause."""
+    paused_since_ms: int | None = None
+    """Kept while deleted: a restore makes the job paused, or active, as it was."""
+    expires_at_s: int | None = None
+    """End of the retention of a deleted or ended job, in epoch seconds; from then on its readers take it for absent. Set
+    if, and only if, it is one of these."""
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+    def pending(self) -> Iterator[ArmedRow]:
+        """All rows that it names."""
+        if self.armed is not None:
+            yield self.armed
+        yield from self.single
+        if self.backfill is not None:
+            yield self.backfill.armed
+
+    def names(self, position: Position) -> bool:
+        """True if it names the row at this position."""
+        return any(each.position == position for each in self.pending())
+
+    def row_name(self, armed: ArmedRow) -> RowName:
+        """The name of one of its rows."""
+        return RowName(
+            shard=armed.shard,
+            position=armed.position,
+            client_id=self.client_id,
+            schedule_key=ScheduleKey(self.job_id),
+        )
+
+
+# --- log
+
+
+class SkipReason(StrEnum):
+    """The reason for which fire times were skipped."""
+
+    MISFIRE = "misfire"
+    OVERLAP = "overlap"
+    EXCLUDED = "excluded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEnd:
+    """The entry of a run in the log, at the position of its row: how its delivery ended. Everything in it comes from the row
+    and its marker entry, so that every owner writes the same."""
+
+    client_id: ClientId
+    job_id: JobId
+    position: Position
+    run_id: RunId
+    kind: RunKind
+    attempt: int
+    version: int
+    scheduled_at_ms: int
+    at_ms: int
+    receipt: Receipt | None = None
+    """Receipt of the record, or of the dead letter."""
+    failure: Failure | None = None
+    """None: delivered."""
+    timeout_ms: int | None = None
+    """Time within which it was to be completed. None: no completion was asked for."""
+    expires_at_s: int
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedRuns:
+    """The entry of a stretch of fire times that were skipped."""
+
+    client_id: ClientId
+    job_id: JobId
+    position: Position
+    """Its place in the log: due at its last fire time, and used by nothing else."""
+    reason: SkipReason
+    first_ms: int
+    last_ms: int
+    count: int
+    """From `trigger.COUNT_EXACT_MAX` on at least that."""
+    at_ms: int
+    """Time of the decision."""
+    expires_at_s: int
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+
+class CompletionResult(StrEnum):
+    """The end of a run whose consumer is asked for its completion."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCompletion:
+    """The completion of a run, at the position of its row: an item beside its `RunEnd`, because an owner that was paused
+    may write that one again."""
+
+    client_id: ClientId
+    job_id: JobId
+    position: Position
+    run_id: RunId
+    attempt: int
+    result: CompletionResult
+    finished_at_ms: int
+    started_at_ms: int | None = None
+    """As the consumer said."""
+    document: bytes | None = None
+    """The result or the error, as compact JSON."""
+    expires_at_s: int
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+
+LogEntry = RunEnd | SkippedRuns | RunCompletion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """The item by which a request for runs is recognised when it comes again."""
+
+    client_id: ClientId
+    job_id: JobId
+    request_id: str
+    """As its client gave it."""
+    run_id: RunId
+    """Id of the first run."""
+    position: Position
+    """Position of the first run's row."""
+    digest: str = ""
+    """Equal for, and only for, the same request again."""
+    expires_at_s: int
+
+    @property
+    def name(self) -> JobName:
+        return JobName(self.client_id, self.job_id)
+
+
+# --- changes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakenRow:
+    """A row that a request takes, after hold and look."""
+
+    name: RowName
+    hold: RequestId
+    """The change is made only if the row still bears it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobChange:
+    """One change of a job, which is one transaction. Its conditions: the state is at `before_rev`, each taken row bears
+    its hold, the row named by `absent` is not there, the request is not noted yet, and the note of commands is as it was
+    read."""
+
+    before_rev: int | None
+    """None: there is no state."""
+    state: JobState
+    """The state from then on; its revision is higher."""
+    definition: Job | None = None
+    """A new version, to be put."""
+    rows: tuple[Row, ...] = ()
+    """To be put; each bears the revision of the new state."""
+    taken: tuple[TakenRow, ...] = ()
+    """To be deleted."""
+    absent: RowName | None = None
+    entries: tuple[LogEntry, ...] = ()
+    """To be put; a `RunCompletion` only if none is there."""
+    request: RunRequest | None = None
+    """To be put, if none is there."""
+    command: NoteChange | None = None
+
+    @property
+    def name(self) -> JobName:
+        return self.state.name
+
+
+def armed_row(row: Row) -> ArmedRow:
+    """The row as the state names it."""
+    job = job_of(row)
+    return ArmedRow(
+        shard=row.shard,
+        position=row.position,
+        kind=job.kind,
+        run_id=job.run_id,
+        attempt=job.attempt,
+        scheduled_at_ms=job.scheduled_at_ms,
+        cursor_ms=job.cursor_ms,
+        version=job.version,
+    )
+
+
+def job_of(row: Row) -> JobOfRow:
+    """The job's part of a row that has one."""
+    assert row.job is not None, "a row of a job"
+    return row.job
+
+
+def job_name_of(row: Row) -> JobName:
+    """The name of the job whose occurrence a row is."""
+    return JobName(row.schedule.client_id, JobId(row.schedule.schedule_key))

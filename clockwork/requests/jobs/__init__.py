@@ -1,0 +1,1 @@
+"""Everything that a caller can ask about recurring jobs, for every front door."""

@@ -1,0 +1,114 @@
+"""Accepting a job: one transaction puts its first definition, its state, and the row of its first run.
+
+A repeat of the same create is recognised by its digest, which stays with the state through every change, the end and the
+delete: it is answered with the present state, and brings nothing back. Another create takes the name over only from a job
+that is deleted, or whose retention is over: on condition of that state's revision, from which revisions and versions go on.
+"""
+
+from dataclasses import replace
+
+from clockwork.domain import job_steps
+from clockwork.domain.job import Job, JobState, JobStatus, NewJob
+from clockwork.errors import Contested, InvalidInput, StoreUnavailable, Unavailable
+from clockwork.ports.jobs import JobChanged
+from clockwork.requests.context import RequestContext
+from clockwork.requests.create import check_topic
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.results import (
+    JobCreated,
+    JobCreateResult,
+    JobReason,
+    JobRefused,
+    JobRepeated,
+    JobView,
+)
+
+
+async def create_job(
+    context: RequestContext,
+    new: NewJob,
+    deadline: RequestDeadline,
+    *,
+    principal: str | None,
+    command: CommandDedup | None = None,
+) -> JobCreateResult:
+    """Accepts a job. `principal`: the name of its creator, for the version's history.
+
+    Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again settles
+    it), CommandAlreadyProcessed.
+    """
+    try:
+        await check_topic(context, new.topic)
+        context.check_clock()
+    except (InvalidInput, Unavailable):
+        # A job that was accepted before stays accepted, even if its topic, Kafka or the clock is gone since.
+        known = await find_repeat(context, new, deadline, command=command)
+        if not isinstance(known, JobRepeated):
+            raise
+        return known
+    by = states.new_request_id(context)
+    while True:
+        try:
+            present = await context.jobs.read_state(new.name)
+            result = await _result(context, new, present, deadline)
+            if present is not None and present.by == by and isinstance(result, JobRepeated):
+                return _accepted(context, result.view, command)  # written by a try whose answer was lost
+            if result is not None:
+                return result
+            if command is not None:
+                await command.check()
+            change = job_steps.create(new, present, states.moment(context, by), principal=principal)
+            if command is not None:
+                change = replace(change, command=command.change(due_ms=0))
+            await context.jobs.change(change)
+        except JobChanged:
+            continue
+        except (Contested, StoreUnavailable) as error:
+            await deadline.pause(f"the job could not be stored in time: {error}")
+        else:
+            assert isinstance(change.definition, Job), "a create puts a definition"
+            return _accepted(context, JobView(state=change.state, job=change.definition), command)
+
+
+async def find_repeat(
+    context: RequestContext, new: NewJob, deadline: RequestDeadline, *, command: CommandDedup | None = None
+) -> JobRepeated | JobRefused | None:
+    """The answer of `create_job` where it stores nothing; None: it would store.
+
+    Raises: Unavailable, CommandAlreadyProcessed.
+    """
+    while True:
+        try:
+            if command is not None:
+                await command.check()
+            return await _result(context, new, await context.jobs.read_state(new.name), deadline)
+        except StoreUnavailable as error:
+            await deadline.pause(f"the job could not be read in time: {error}")
+
+
+async def _result(
+    context: RequestContext, new: NewJob, present: JobState | None, deadline: RequestDeadline
+) -> JobRepeated | JobRefused | None:
+    """None: the name is free."""
+    if present is None or _replaceable(present, new):
+        return None
+    reading = await states.read_job(context, new.name, deadline)
+    if reading is None or _replaceable(reading.state, new):
+        return None
+    if reading.state.digest == new.digest:
+        states.announce_armed(context, reading.state)
+        return JobRepeated(reading.view)
+    return JobRefused(JobReason.EXISTS, reading.view)
+
+
+def _replaceable(state: JobState, new: NewJob) -> bool:
+    return state.status is JobStatus.DELETED and state.digest != new.digest
+
+
+def _accepted(context: RequestContext, view: JobView, command: CommandDedup | None) -> JobCreated:
+    if command is not None:
+        command.had_effect = True
+    states.announce_armed(context, view.state)
+    return JobCreated(view)

@@ -1,0 +1,232 @@
+"""The log of a job: its runs, and the stretches of fire times that were skipped, newest first.
+
+An entry is put when a delivery has ended; before that a run is known by the state, which names the armed rows. Both may be
+true for a moment, and then the entry counts. The log is in the order of due times: an entry's position is that of its row.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from clockwork.domain.job import ArmedRow, CompletionResult, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.position import LAST, Position, first_at
+from clockwork.domain.run import RunId, RunKind
+from clockwork.domain.trigger import JITTER_MS_MAX
+from clockwork.requests.context import RequestContext
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.results import JobNotFound, RunsPage, RunStatus, RunView, VersionsPage
+
+READS_MAX: Final = 20
+"""Reads of the log for one page: a filter that leaves most entries out gives short pages, and a cursor to go on with."""
+ENTRIES_PER_READ: Final = 500
+LAST_RUN_ENTRIES: Final = 10
+"""Entries in which the last run is looked for: those above it are skipped stretches, of which a run has at most one."""
+
+_BY_COMPLETION: Final[Mapping[CompletionResult, RunStatus]] = {
+    CompletionResult.COMPLETED: RunStatus.COMPLETED,
+    CompletionResult.FAILED: RunStatus.FAILED,
+    CompletionResult.TIMED_OUT: RunStatus.TIMED_OUT,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogQuery:
+    """The wanted entries; None: any."""
+
+    from_ms: int | None = None
+    """Due at this time or later."""
+    to_ms: int | None = None
+    """Due before this time."""
+    status: RunStatus | None = None
+
+    @property
+    def first(self) -> Position:
+        return first_at(self.from_ms or 0)
+
+    @property
+    def last(self) -> Position:
+        return LAST if self.to_ms is None else Position(first_at(self.to_ms) - 1)
+
+    def wants(self, run: RunView) -> bool:
+        return (self.status is None or run.status is self.status) and self.first <= run.position <= self.last
+
+
+async def log_page(
+    context: RequestContext,
+    name: JobName,
+    query: LogQuery,
+    deadline: RequestDeadline,
+    *,
+    last: Position | None,
+    limit: int,
+) -> RunsPage | JobNotFound:
+    """The runs at `last` and below it (None: from the newest), at most `limit`; fewer, even none, does not mean that there
+    are no more. Raises: Unavailable, Unreadable."""
+    reading = await states.read_job(context, name, deadline)
+    if reading is None:
+        return JobNotFound()
+    armed = [_armed_view(each) for each in reading.state.pending() if each.kind is not RunKind.WATCHDOG]
+    top = query.last if last is None else min(last, query.last)
+    found: list[RunView] = []
+    next_last: Position | None = top
+    for _ in range(READS_MAX):
+        if next_last is None or next_last < query.first:
+            next_last = None
+            break
+        # One more than is shown, which says where the next page begins.
+        page = await context.jobs.read_log(
+            name, first=query.first, last=next_last, entries_max=ENTRIES_PER_READ if query.status else limit + 1
+        )
+        views = [_view(context, reading.state, each, page.completions.get(each.position)) for each in page.entries]
+        bottom = page.next_last if page.next_last is not None else Position(query.first - 1)
+        views += [each for each in armed if bottom < each.position <= next_last]
+        found += [each for each in _newest_first(views) if query.wants(each)]
+        next_last = page.next_last
+        if len(found) > limit or deadline.spent_s > context.settings.request_timeout_ms / 2_000:
+            break
+    if len(found) > limit:
+        next_last = found[limit].position
+    return RunsPage(runs=await _with_topics(context, name, found[:limit]), next_last=next_last)
+
+
+async def find_run(
+    context: RequestContext, name: JobName, run_id: RunId, deadline: RequestDeadline
+) -> RunView | JobNotFound | None:
+    """The run with this id, at its latest attempt; None: there is none, or its entry has expired.
+
+    The id has the fire time. The run's row was due then or later: with jitter up to a day, and of a catch-up, a backfill or
+    a retry at any time after. So the log is read from the places where the run most probably is to the others.
+
+    Raises: Unavailable, Unreadable.
+    """
+    reading = await states.read_job(context, name, deadline)
+    if reading is None:
+        return JobNotFound()
+    state = reading.state
+    for armed in state.pending():
+        if armed.run_id == run_id and armed.kind is not RunKind.WATCHDOG:
+            ended = await run_at(context, state, armed.position)
+            return ended if ended is not None else _armed_view(armed)
+    at_ms = _time_of(run_id)
+    if at_ms is None:
+        return None
+    for first_ms, end_ms in _windows(at_ms):
+        last: Position | None = Position(first_at(end_ms) - 1) if end_ms is not None else LAST
+        while last is not None:
+            page = await context.jobs.read_log(name, first=first_at(first_ms), last=last, entries_max=ENTRIES_PER_READ)
+            for each in page.entries:
+                if isinstance(each, RunEnd) and each.run_id == run_id:
+                    view = _view(context, state, each, page.completions.get(each.position))
+                    (shown,) = await _with_topics(context, name, [view])
+                    return shown
+            last = page.next_last
+            if last is not None and deadline.spent_s > context.settings.request_timeout_ms / 2_000:
+                await deadline.pause("the log is too long to find this run in time")
+    return None
+
+
+def _time_of(run_id: RunId) -> int | None:
+    digits = run_id[1:].partition("-")[0]
+    known = run_id[:1] in ("s", "m", "b") and digits.isascii() and digits.isdigit() and len(digits) <= 14
+    return int(digits) if known else None
+
+
+def _windows(at_ms: int) -> Iterable[tuple[int, int | None]]:
+    """Stretches of due times in which a run of this fire time is looked for, one after the other."""
+    yield at_ms, at_ms + 1
+    yield at_ms + 1, at_ms + JITTER_MS_MAX + 1
+    yield at_ms + JITTER_MS_MAX + 1, None
+
+
+async def run_at(context: RequestContext, state: JobState, position: Position) -> RunView | None:
+    """The run whose row stands, or stood, at this position; None: its entry has expired, or it was taken away."""
+    end = await context.jobs.read_run_end(state.name, position)
+    if end is not None:
+        completion = await context.jobs.read_completion(state.name, position) if end.timeout_ms is not None else None
+        (shown,) = await _with_topics(context, state.name, [_view(context, state, end, completion)])
+        return shown
+    return next((_armed_view(each) for each in state.pending() if each.position == position), None)
+
+
+async def last_run(context: RequestContext, state: JobState) -> RunView | None:
+    """The newest run that has ended; None: there is none in the log any more."""
+    page = await context.jobs.read_log(state.name, first=Position(0), last=LAST, entries_max=LAST_RUN_ENTRIES)
+    for each in page.entries:
+        if isinstance(each, RunEnd):
+            view = _view(context, state, each, page.completions.get(each.position))
+            (shown,) = await _with_topics(context, state.name, [view])
+            return shown
+    return None
+
+
+async def open_runs(context: RequestContext, state: JobState) -> tuple[RunView, ...]:
+    """The run that is delivered and not completed, of a job beside whose runs none may be open."""
+    if state.open_run is None:
+        return ()
+    run = await run_at(context, state, state.open_run.position)
+    return () if run is None else (run,)
+
+
+async def versions_page(
+    context: RequestContext, name: JobName, deadline: RequestDeadline, *, below: int | None, limit: int
+) -> VersionsPage | JobNotFound:
+    """The definitions of a job below a version (None: all), the newest first. Raises: Unavailable, Unreadable."""
+    reading = await states.read_job(context, name, deadline)
+    if reading is None:
+        return JobNotFound()
+    # Not above the state's: those of a job of this name that was forgotten may still be there.
+    below = reading.state.version + 1 if below is None else min(below, reading.state.version + 1)
+    versions = await context.jobs.read_versions(name, below=below, versions_max=limit + 1)
+    more = len(versions) > limit
+    return VersionsPage(versions=versions[:limit], next_below=versions[limit - 1].version if more else None)
+
+
+# --- views
+
+
+def _armed_view(armed: ArmedRow) -> RunView:
+    return RunView(status=RunStatus.ARMED, position=armed.position, armed=armed)
+
+
+def _view(
+    context: RequestContext, state: JobState, entry: RunEnd | SkippedRuns, completion: RunCompletion | None
+) -> RunView:
+    if isinstance(entry, SkippedRuns):
+        return RunView(status=RunStatus.SKIPPED, position=entry.position, skipped=entry)
+    return RunView(
+        status=_status(entry, completion, state, context.clock.now_ms()),
+        position=entry.position,
+        end=entry,
+        completion=completion,
+    )
+
+
+def _status(end: RunEnd, completion: RunCompletion | None, state: JobState, now_ms: int) -> RunStatus:
+    if end.failure is not None:
+        return RunStatus.FAILED
+    if completion is not None:
+        return _BY_COMPLETION[completion.result]
+    if end.timeout_ms is None:
+        return RunStatus.DELIVERED
+    is_open = state.open_run is not None and state.open_run.position == end.position
+    return RunStatus.RUNNING if is_open or now_ms < end.at_ms + end.timeout_ms else RunStatus.TIMED_OUT
+
+
+def _newest_first(views: Sequence[RunView]) -> Iterable[RunView]:
+    """In falling order of positions, one for each: an entry counts before the state."""
+    of_position: dict[Position, RunView] = {}
+    for each in views:
+        known = of_position.get(each.position)
+        if known is None or known.armed is not None:
+            of_position[each.position] = each
+    return [of_position[position] for position in sorted(of_position, reverse=True)]
+
+
+async def _with_topics(context: RequestContext, name: JobName, views: Sequence[RunView]) -> tuple[RunView, ...]:
+    """The views with the topics of the definitions that they were delivered by, as far as those are kept."""
+    topics: dict[int, str | None] = {}
+    for version in {each.end.version for each in views if each.end is not None and each.end.receipt is not None}:
+        job = await context.jobs.read_definition(name, version)
+        topics[version] = None if job is None else job.topic
+    return tuple(replace(each, topic=topics.get(each.end.version)) if each.end is not None else each for each in views)

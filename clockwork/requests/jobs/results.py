@@ -1,0 +1,188 @@
+"""Questions and answers about jobs, without HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from clockwork.domain.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.position import Position
+from clockwork.domain.run import RunId, RunKind
+from clockwork.errors import LimitState
+
+
+class JobReason(StrEnum):
+    """Why a request conflicts with the stored job."""
+
+    EXISTS = "exists"
+    """Another job has this name, or another request for runs this id."""
+    DELETED = "deleted"
+    ENDED = "ended"
+    NOT_DELETED = "not_deleted"
+    RUNNING = "running"
+    """A run is open beside which none may be, or a backfill is under way."""
+    TOO_MANY_RUNS = "too_many_runs"
+    """As many runs by hand are pending as may be."""
+    NO_FIRE_TIMES = "no_fire_times"
+    """The trigger has no fire time in the range that a backfill asks for."""
+
+
+class RunStatus(StrEnum):
+    """The state of a run, as a client sees it."""
+
+    ARMED = "armed"
+    DELIVERED = "delivered"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunView:
+    """A run and its state, or a stretch of skipped fire times."""
+
+    status: RunStatus
+    position: Position
+    """Its place in the log."""
+    armed: ArmedRow | None = None
+    """While it is armed. Otherwise one of the two entries is given."""
+    end: RunEnd | None = None
+    skipped: SkippedRuns | None = None
+    completion: RunCompletion | None = None
+    topic: str | None = None
+    """The topic of its definition; None if that is not kept any more."""
+
+    @property
+    def run_id(self) -> RunId | None:
+        run = self.armed or self.end
+        return None if run is None else run.run_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobView:
+    """A job and its state, as last read."""
+
+    state: JobState
+    job: Job
+    """The definition of the state's version."""
+    in_flight: tuple[ArmedRow, ...] = ()
+    """The runs that may still be delivered as they were before the change that this view answers."""
+    last_run: RunView | None = None
+    open_runs: tuple[RunView, ...] | None = None
+    """None: not asked for."""
+
+    @property
+    def version(self) -> int:
+        return self.state.version
+
+    @property
+    def next_run(self) -> ArmedRow | None:
+        """The armed run; None: none is armed."""
+        armed = self.state.armed
+        return None if armed is None or armed.kind is RunKind.WATCHDOG else armed
+
+
+@dataclass(frozen=True, slots=True)
+class JobCreated:
+    """The job is durable."""
+
+    view: JobView
+    limits: tuple[LimitState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobRepeated:
+    """The same request was accepted before; the view is the job's present state."""
+
+    view: JobView
+    limits: tuple[LimitState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobNotFound:
+    """No job was ever accepted under this name, or its retention is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """The job is in a state in which the request cannot be carried out."""
+
+    reason: JobReason
+    view: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class JobVersionDiffers:
+    """The request's version condition does not hold."""
+
+    view: JobView
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """The job stands as the request wants it."""
+
+    view: JobView
+    changed: bool
+    """False: it stood so before, maybe by the same request; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAccepted:
+    """A run is armed that was asked for, or the first one of a backfill."""
+
+    run: RunView
+    limits: tuple[LimitState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRepeated:
+    """The same request was accepted before; the run is shown in its present state."""
+
+    run: RunView
+    limits: tuple[LimitState, ...] = ()
+
+
+JobDeclined = JobNotFound | JobRefused | JobVersionDiffers
+"""Results of a request that was understood and could not be carried out."""
+JobCreateResult = JobCreated | JobRepeated | JobRefused
+JobChangeResult = JobDone | JobDeclined
+RunResult = RunAccepted | RunRepeated | JobDeclined
+
+
+class JobEdit(Protocol):
+    """From the content of a job to the wanted one; its name stays. Pure, so that it can be applied again after another
+    request has changed the job."""
+
+    def __call__(self, content: JobContent, *, created_ms: int) -> JobContent:
+        """`created_ms`: the job's creation. Raises: InvalidInput."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunsPage:
+    """Some runs of a job, newest first."""
+
+    runs: tuple[RunView, ...]
+    next_last: Position | None
+    """Read on down from this position, inclusive; None: there are no more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobsPage:
+    """Some jobs of a client, in the order of their ids."""
+
+    views: tuple[JobView, ...]
+    next_after: str | None
+    """Read on behind this id; None: there are no more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VersionsPage:
+    """Some versions of a job, newest first."""
+
+    versions: Sequence[Job]
+    next_below: int | None
+    """Read on below this version; None: there are no more."""

@@ -1,0 +1,248 @@
+"""The request service of jobs: all that a caller can ask about them, whichever way the request came in.
+
+As for schedules (`requests.service`): rights, limits and time limits are applied here, and the use cases know none of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from clockwork.domain.job import BackfillRequest, Job, JobContent, JobName, NewJob, RunNow
+from clockwork.domain.position import Position
+from clockwork.domain.rights import ANYONE, Principal, Right, authorize
+from clockwork.domain.run import JobId, RunId
+from clockwork.errors import JobsOff, LimitState, TooManyRequests
+from clockwork.requests.context import RequestContext
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.jobs import listing, log
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
+from clockwork.requests.jobs.create import create_job, find_repeat
+from clockwork.requests.jobs.limit import JobsLimit
+from clockwork.requests.jobs.listing import JobQuery
+from clockwork.requests.jobs.log import LogQuery
+from clockwork.requests.jobs.results import (
+    JobChangeResult,
+    JobCreated,
+    JobCreateResult,
+    JobEdit,
+    JobNotFound,
+    JobRefused,
+    JobsPage,
+    JobView,
+    RunAccepted,
+    RunRepeated,
+    RunResult,
+    RunsPage,
+    RunView,
+    VersionsPage,
+)
+from clockwork.requests.jobs.runs import Runs, start_runs
+from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
+from clockwork.requests.results import ANY_VERSION, VersionCondition
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobService:
+    """One node's. Every method raises: JobsOff, Forbidden, Unavailable (a write may have happened: the same request again
+    settles it), Unreadable; and with a `command`: CommandAlreadyProcessed."""
+
+    context: RequestContext
+    rate_limits: CreateLimits = NO_LIMITS
+    limit: JobsLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limit", JobsLimit(context=self.context))
+
+    # --- one job
+
+    async def create(
+        self, principal: Principal, new: NewJob, *, command: CommandDedup | None = None
+    ) -> JobCreateResult:
+        """Accepts a job. Raises: InvalidInput (its topic does not exist), TooManyRequests."""
+        self.check_on()
+        authorize(principal, Right.CREATE, new.client_id, new.topic)
+        limits: tuple[LimitState, ...] = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
+        async with self.context.deadline() as deadline:
+            try:
+                async with self.limit.room(new.client_id) as room:
+                    result = await create_job(
+                        self.context, new, deadline, principal=_name_of(principal), command=command
+                    )
+                    room.used = isinstance(result, JobCreated)
+            except TooManyRequests:
+                # A job that was accepted before stays accepted, and a repeat is answered so.
+                known = await find_repeat(self.context, new, deadline, command=command)
+                if known is None:
+                    self.context.telemetry.limited("jobs")
+                    raise
+                result = known
+        return result if isinstance(result, JobRefused) else replace(result, limits=limits)
+
+    async def find(self, principal: Principal, name: JobName) -> JobView | None:
+        """The present state of a job, its last run and its open runs. None: no job was ever accepted under this name, or its
+        retention is over."""
+        self.check_on()
+        authorize(principal, Right.READ, name.client_id)
+        async with self.context.deadline() as deadline:
+            reading = await states.read_job(self.context, name, deadline)
+            if reading is None:
+                return None
+            return replace(
+                reading.view,
+                last_run=await log.last_run(self.context, reading.state),
+                open_runs=await log.open_runs(self.context, reading.state),
+            )
+
+    async def state_of(self, name: JobName, *, after: type[Step] | None = None) -> JobView | None:
+        """The present state, for callers that check the rights themselves. `after`: the kind of step that the caller has
+        asked for; the view names the runs that may still be delivered as they were before."""
+        async with self.context.deadline() as deadline:
+            reading = await states.read_job(self.context, name, deadline)
+            if reading is None:
+                return None
+            return reading.view if after is None else repeated(reading.view, after)
+
+    async def put(
+        self,
+        principal: Principal,
+        name: JobName,
+        edit: JobEdit,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> JobChangeResult:
+        """Changes the definition. Raises: InvalidInput (by `edit`, or the new topic does not exist)."""
+        self._check(principal, Right.CREATE, name)
+        step = Put(edit, self._authorized(principal), _name_of(principal))
+        return await self._change(name, step, condition, command)
+
+    async def pause(
+        self,
+        principal: Principal,
+        name: JobName,
+        note: str | None,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> JobChangeResult:
+        """Arms no run any more until a resume. `note`: the reason, for people."""
+        self._check(principal, Right.CANCEL, name)
+        return await self._change(name, Pause(note), condition, command)
+
+    async def resume(
+        self,
+        principal: Principal,
+        name: JobName,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> JobChangeResult:
+        """Ends a pause. Nothing that was missed is caught up."""
+        self._check(principal, Right.CREATE, name)
+        return await self._change(name, Resume(self._authorized(principal)), condition, command)
+
+    async def delete(
+        self,
+        principal: Principal,
+        name: JobName,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        command: CommandDedup | None = None,
+    ) -> JobChangeResult:
+        """Deletes the job; it is kept for the retention."""
+        self._check(principal, Right.CANCEL, name)
+        return await self._change(name, Delete(), condition, command)
+
+    async def restore(
+        self, principal: Principal, name: JobName, *, condition: VersionCondition = ANY_VERSION
+    ) -> JobChangeResult:
+        """Brings a deleted job back as it was, active or paused."""
+        self._check(principal, Right.CREATE, name)
+        return await self._change(name, Restore(self._authorized(principal)), condition, None)
+
+    # --- runs
+
+    async def start_runs(
+        self,
+        principal: Principal,
+        name: JobName,
+        request: RunNow | BackfillRequest,
+        *,
+        command: CommandDedup | None = None,
+    ) -> RunResult:
+        """Arms a run by hand, or the first run of a backfill. Raises: TooManyRequests."""
+        self._check(principal, Right.CREATE, name)
+        payload_bytes = len(request.task_data or b"") if isinstance(request, RunNow) else 0
+        limits = self.rate_limits.take(name.client_id, payload_bytes=payload_bytes)
+        async with self.context.deadline() as deadline:
+            runs = Runs(request, self._authorized(principal))
+            result = await start_runs(self.context, name, deadline, runs, command=command)
+        return replace(result, limits=limits) if isinstance(result, RunAccepted | RunRepeated) else result
+
+    async def run(self, principal: Principal, name: JobName, run_id: RunId) -> RunView | JobNotFound | None:
+        """One run, at its latest attempt. None: there is none of this id, or its entry has expired."""
+        self._check(principal, Right.READ, name)
+        async with self.context.deadline() as deadline:
+            return await log.find_run(self.context, name, run_id, deadline)
+
+    async def logs(
+        self, principal: Principal, name: JobName, query: LogQuery, *, last: Position | None, limit: int
+    ) -> RunsPage | JobNotFound:
+        """The runs and skipped stretches, newest first, from `last` down, at most `limit`."""
+        self._check(principal, Right.READ, name)
+        async with self.context.deadline() as deadline:
+            return await log.log_page(self.context, name, query, deadline, last=last, limit=limit)
+
+    # --- definitions, lists
+
+    async def versions(
+        self, principal: Principal, name: JobName, *, below: int | None, limit: int
+    ) -> VersionsPage | JobNotFound:
+        """The versions of the definition, newest first, below a version, at most `limit`."""
+        self._check(principal, Right.READ, name)
+        async with self.context.deadline() as deadline:
+            return await log.versions_page(self.context, name, deadline, below=below, limit=limit)
+
+    async def version(self, principal: Principal, name: JobName, version: int) -> Job | JobNotFound | None:
+        """One version. None: there is none, or it is not kept any more."""
+        found = await self.versions(principal, name, below=version + 1, limit=1)
+        if isinstance(found, JobNotFound):
+            return found
+        return next((job for job in found.versions if job.version == version), None)
+
+    async def list_jobs(self, principal: Principal, query: JobQuery, *, after: JobId | None, limit: int) -> JobsPage:
+        """The jobs of a client behind `after`, at most `limit`."""
+        self.check_on()
+        authorize(principal, Right.READ, query.client_id)
+        async with self.context.deadline() as deadline:
+            return await listing.list_page(self.context, query, deadline, after=after, limit=limit)
+
+    # --- within
+
+    def check_on(self) -> None:
+        """Raises: JobsOff."""
+        if self.context.settings.jobs == "off":
+            raise JobsOff
+
+    def _check(self, principal: Principal, right: Right, name: JobName) -> None:
+        self.check_on()
+        authorize(principal, right, name.client_id)
+
+    def _authorized(self, principal: Principal) -> Callable[[JobContent], None]:
+        """The check that a principal covers a job's topic: what a call with the right `create` lets it deliver is the
+        principal's."""
+
+        def check(content: JobContent) -> None:
+            authorize(principal, Right.CREATE, content.client_id, content.topic)
+
+        return check
+
+    async def _change(
+        self, name: JobName, step: Step, condition: VersionCondition, command: CommandDedup | None
+    ) -> JobChangeResult:
+        async with self.context.deadline() as deadline:
+            return await change_job(self.context, name, deadline, step, condition=condition, command=command)
+
+
+def _name_of(principal: Principal) -> str | None:
+    return None if principal is ANYONE else principal.name

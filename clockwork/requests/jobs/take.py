@@ -1,0 +1,84 @@
+"""Taking the armed rows of a job from their owners: hold and look (`requests.hold`), before the change that deletes them.
+
+A row that comes too late for that is in flight: the change is made without it, and its caller is told. In the end the
+revision of the state decides between the request and the owner, not the hold: if the row has ended meanwhile, what follows
+it has changed the state, the request's change fails, and it begins again from the new state. So unlike a cancel, a change of
+a job never answers "too close to call".
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from clockwork.domain.job import ArmedRow, JobState, TakenRow
+from clockwork.domain.job_steps import to_be_taken
+from clockwork.domain.position import Position
+from clockwork.domain.wakeup import Wanted
+from clockwork.errors import ConditionFailed, TransactionConflict
+from clockwork.requests.context import RequestContext
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.hold import LONG_DUE_MS, TRIES_MAX, WAITING_ROW_MS, TooLate, hold_and_look
+from clockwork.requests.jobs.state import BEING_CHANGED
+
+
+class RowIsGone(ConditionFailed):
+    """A row that the state names is not there: the state has gone on since, or the row is about to be applied."""
+
+
+class RowTaker:
+    """The tries of one request to take rows."""
+
+    def __init__(self, context: RequestContext, deadline: RequestDeadline) -> None:
+        self._context = context
+        self._deadline = deadline
+        self._lost: Counter[Position] = Counter()
+        self._asked_until_s: float | None = None
+
+    async def take(self, state: JobState, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
+        """Those of the rows that the request can take; the others are in flight.
+
+        Raises: RowIsGone, StoreUnavailable, Unavailable, Unreadable.
+        """
+        return [taken for each in rows if (taken := await self._take(state, each)) is not None]
+
+    def lost(self, taken: Iterable[TakenRow]) -> None:
+        """Counts a try in which an owner took the hold off one of these. After `TRIES_MAX` a row counts as in flight."""
+        self._lost.update(each.name.position for each in taken)
+
+    async def _take(self, state: JobState, armed: ArmedRow) -> TakenRow | None:
+        name = state.row_name(armed)
+        while self._lost[armed.position] < TRIES_MAX:
+            try:
+                held = await hold_and_look(self._context, name)
+            except TransactionConflict:
+                await self._deadline.pause(BEING_CHANGED)
+            except TooLate:
+                if not self._lane_waits(armed):
+                    return None
+                # Its owner reads the row by itself and answers the hold.
+                self._context.waker.wake(armed.shard, Wanted(armed.position))
+                await self._deadline.pause(BEING_CHANGED)
+            except ConditionFailed as error:
+                raise RowIsGone from error
+            else:
+                return TakenRow(name=name, hold=held.by)
+        return None
+
+    def _lane_waits(self, armed: ArmedRow) -> bool:
+        """True if the row is due for long, because its lane or topic waits, and its owner may still answer. Once for all
+        rows of the request: a job that is always late has another row by the time at which one is waited for in vain, and
+        its change would never be made."""
+        if self._context.clock.now_ms() - armed.due_ms <= LONG_DUE_MS:
+            return False
+        if self._asked_until_s is None:
+            self._asked_until_s = self._deadline.spent_s + WAITING_ROW_MS / 1_000
+        return self._deadline.spent_s < self._asked_until_s
+
+
+async def take_armed(context: RequestContext, state: JobState) -> Sequence[TakenRow]:
+    """The armed row of a state, taken for the audit; none: it is in flight, or gone. Raises: StoreUnavailable, Unavailable,
+    Unreadable."""
+    async with context.deadline() as deadline:
+        try:
+            return await RowTaker(context, deadline).take(state, to_be_taken(state))
+        except RowIsGone:
+            return ()

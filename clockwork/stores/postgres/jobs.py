@@ -1,0 +1,331 @@
+"""`JobStore` on PostgreSQL.
+
+A change is one statement. Those that only go on from the end of a run, nearly all, share a transaction with others of their
+moment (`JobStatements.advance`); the rest goes alone. A failed condition is believed only after a look at the state: if it
+equals the one that was to be written, an earlier copy of this very change has written it, and everything else with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from clockwork.domain.command_notes import CommandNote, NoteChange
+from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.position import Position, text_of
+from clockwork.domain.run import JobId
+from clockwork.domain.schedule import ClientId
+from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict, Unreadable
+from clockwork.ports.jobs import JobChanged, LogPage, NamePage
+from clockwork.stores.calls import Rejected
+from clockwork.stores.checks import readable
+from clockwork.stores.micro_batching import MicroBatcher
+from clockwork.stores.postgres import codec, job_codec
+from clockwork.stores.postgres.client import PostgresClient
+from clockwork.stores.postgres.errors import Refused
+from clockwork.stores.postgres.job_statements import TAKEN, JobStatements
+from clockwork.stores.postgres.sharing import (
+    CONTENTS_MAX,
+    GROUPS_AT_ONCE,
+    READS_MAX,
+    SharedReads,
+    prove,
+    read_all,
+    retry_on_conflict,
+)
+
+CHANGES_MAX: Final = 100
+CHANGE_BYTES_MAX: Final = 900 * 1024
+"""A transaction of more takes longer to send and to store than others should wait."""
+RUN_ENDS_MAX: Final = 500
+VERSION_END: Final = 2**62
+"""Above all versions."""
+
+
+class PostgresJobStore:
+    """See `JobStore`. Raises, from any method: StoreUnavailable and below."""
+
+    def __init__(self, client: PostgresClient) -> None:
+        self._client = client
+        self._sql = sql = JobStatements(client.settings.schema)
+        key = tuple[str, bytes]
+        self._states = SharedReads[key](client, "read_job", sql.read_states, READS_MAX)
+        self._definitions = SharedReads[tuple[str, bytes, int]](
+            client, "read_definition", sql.read_definitions, CONTENTS_MAX
+        )
+        self._log = SharedReads[tuple[str, bytes, str]](client, "read_run_end", sql.read_log_entries, READS_MAX)
+        self._completions = SharedReads[tuple[str, bytes, str]](
+            client, "read_completion", sql.read_completions, READS_MAX
+        )
+        self._requests = SharedReads[tuple[str, bytes, bytes]](client, "read_run_request", sql.read_requests, READS_MAX)
+        self._notes = SharedReads[key](client, "read_job_note", sql.read_notes, READS_MAX)
+        self._advances = MicroBatcher[JobChange, _Verdicts](
+            self._advance, size_max=CHANGES_MAX, bytes_max=CHANGE_BYTES_MAX, at_once=GROUPS_AT_ONCE
+        )
+        self._run_ends = {
+            first_stands: MicroBatcher[Sequence[RunEnd], bool](
+                partial(self._put_group, first_stands=first_stands), size_max=RUN_ENDS_MAX, at_once=GROUPS_AT_ONCE
+            )
+            for first_stands in (False, True)
+        }
+
+    # --- one job
+
+    async def read_state(self, name: JobName, *, settled: bool = False) -> JobState | None:
+        """See `JobStore`. A commit is seen at one moment, so every state is settled."""
+        found = await self._states.get(job_codec.name_values(name))
+        return job_codec.state_of(found) if found is not None else None
+
+    async def read_states(self, names: Sequence[JobName]) -> Mapping[JobName, JobState]:
+        """See `JobStore`."""
+        keys = [job_codec.name_values(name) for name in dict.fromkeys(names)]
+        found = await read_all(self._client, "read_jobs", self._sql.read_states, keys, size_max=READS_MAX)
+        return {state.name: state for state in readable(job_codec.state_of, (tuple(each)[1:] for each in found))}
+
+    async def read_definition(self, name: JobName, version: int) -> Job | None:
+        """See `JobStore`."""
+        found = await self._definitions.get((*job_codec.name_values(name), version))
+        return job_codec.definition_of(found) if found is not None else None
+
+    async def read_versions(self, name: JobName, *, below: int | None, versions_max: int) -> Sequence[Job]:
+        """See `JobStore`."""
+        values = (*job_codec.name_values(name), below if below is not None else VERSION_END, versions_max)
+        found = await self._client.read("read_versions", self._sql.read_versions, *values)
+        return readable(job_codec.definition_of, found)
+
+    async def change(self, change: JobChange) -> None:
+        """See `JobStore`."""
+        if _advances(change):
+            size_bytes = sum(row.schedule.size_bytes for row in change.rows)
+            verdicts = await self._advances.submit(change, size_bytes=size_bytes, key=change.name)
+            while verdicts is None:
+                # The sender was cancelled, and its statement may be under way: the same change again settles it.
+                verdicts = await self._advances.submit(change, size_bytes=size_bytes, key=change.name)
+            if change.name in verdicts:
+                error = verdicts[change.name]
+                if error is not None:
+                    raise error
+                return
+            # By its own caller: neither its group's slot nor any other member waits for it.
+        await self._change_alone(change)
+
+    async def forget(self, state: JobState) -> None:
+        """See `JobStore`."""
+        name = job_codec.name_values(state.name)
+        gone = await retry_on_conflict(self._client, "forget_job", self._sql.forget, *name, state.rev)
+        if not gone and await prove(self._client, "prove_job", self._sql.prove_state, *name):
+            raise ConditionFailed
+
+    async def prune_versions(self, state: JobState, *, below: int) -> None:
+        """See `JobStore`."""
+        values = (*job_codec.name_values(state.name), below, state.created_at_ms)
+        await retry_on_conflict(self._client, "prune_versions", self._sql.prune_versions, *values)
+
+    # --- runs
+
+    async def put_run_ends(self, ends: Sequence[RunEnd], *, first_stands: bool) -> None:
+        """See `JobStore`."""
+        batches = self._run_ends[first_stands]
+        for start in range(0, len(ends), RUN_ENDS_MAX):
+            chunk = ends[start : start + RUN_ENDS_MAX]
+            if not await batches.submit(chunk, size=len(chunk)):
+                # For the fault of another's entry, maybe; or the sender was cancelled. It may be done twice.
+                sql = self._sql.put_run_ends[first_stands]
+                await retry_on_conflict(self._client, "put_run_ends", sql, *_log_arrays(chunk))
+
+    async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
+        """See `JobStore`."""
+        found = await self._log.get((*job_codec.name_values(name), text_of(position)))
+        entry = job_codec.log_entry_of(found) if found is not None else None
+        return entry if isinstance(entry, RunEnd) else None
+
+    async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:
+        """See `JobStore`."""
+        found = await self._completions.get((*job_codec.name_values(name), text_of(position)))
+        return job_codec.completion_of(found) if found is not None else None
+
+    async def read_log(self, name: JobName, *, first: Position, last: Position, entries_max: int) -> LogPage:
+        """See `JobStore`."""
+        key = job_codec.name_values(name)
+        # One more than asked for: it tells that there is more.
+        values = (*key, text_of(first), text_of(last), entries_max + 1)
+        found = await self._client.read("read_log", self._sql.read_log, *values)
+        page = found[:entries_max]
+        entries = readable(job_codec.log_entry_of, page)
+        runs = {each.position for each in entries if isinstance(each, RunEnd)}
+        completions: Sequence[RunCompletion] = ()
+        if runs:
+            sql = self._sql.read_completions_between
+            span = (text_of(min(runs)), text_of(max(runs)))
+            completed = await self._client.read("read_completions", sql, *key, *span)
+            completions = readable(job_codec.completion_of, completed)
+        lowest = codec.stored_position(page[-1]["position"]) if len(found) > len(page) else None
+        return LogPage(
+            entries=tuple(entries),
+            completions={each.position: each for each in completions if each.position in runs},
+            next_last=Position(lowest - 1) if lowest is not None else None,
+        )
+
+    async def read_request(self, name: JobName, request_id: str) -> RunRequest | None:
+        """See `JobStore`."""
+        found = await self._requests.get((*job_codec.name_values(name), request_id.encode()))
+        return job_codec.request_of(found) if found is not None else None
+
+    # --- commands
+
+    async def read_command_note(self, name: JobName) -> CommandNote | None:
+        """See `JobStore`."""
+        found = await self._notes.get(job_codec.name_values(name))
+        return codec.note_of(found) if found is not None else None
+
+    async def note_command(self, name: JobName, note: NoteChange) -> None:
+        """See `JobStore`."""
+        key = job_codec.name_values(name)
+        sql = self._sql.note_command[bool(note.before)]
+        if await retry_on_conflict(self._client, "note_job_command", sql, *codec.note_values(note), *key):
+            return
+        found = await prove(self._client, "prove_note", self._sql.prove_note, *key)
+        if not found or found[0][0] != note.after.by:
+            raise ConditionFailed
+
+    # --- many jobs
+
+    async def list_jobs(self, client_id: ClientId, *, after: JobId | None, jobs_max: int) -> NamePage:
+        """See `JobStore`."""
+        behind = after.encode() if after is not None else b""
+        found = await self._client.read("list_jobs", self._sql.list_jobs, client_id, behind, jobs_max + 1)
+        return _names(found, jobs_max)
+
+    async def count_jobs(self, client_id: ClientId, *, at_most: int) -> int:
+        """See `JobStore`."""
+        found = await self._client.read("count_jobs", self._sql.count_jobs, client_id, at_most)
+        count: int = found[0][0]
+        return count
+
+    async def scan_jobs(self, segment: int, segments: int, *, after: JobName | None, jobs_max: int) -> NamePage:
+        """See `JobStore`."""
+        first, end = (number * job_codec.SPREAD // segments for number in (segment, segment + 1))
+        behind: tuple[Any, ...] = (first, "", b"")
+        if after is not None:
+            behind = (job_codec.spread_of(after), *job_codec.name_values(after))
+        found = await self._client.read("scan_jobs", self._sql.scan_jobs, *behind, end - 1, jobs_max + 1)
+        return _names(found, jobs_max)
+
+    # --- parts
+
+    async def _advance(self, group: Sequence[JobChange]) -> "_Verdicts":
+        if len(group) == 1:
+            return {group[0].name: await self._alone(group[0])}
+        # In one order everywhere, so that two groups do not wait for each other.
+        ordered = sorted(group, key=lambda change: job_codec.name_values(change.name))
+        calls = [
+            (
+                *job_codec.state_values(change.state),
+                change.before_rev,
+                *_columns(codec.ROW, [codec.row_values(row) for row in change.rows]),
+                *_log_columns(change),
+            )
+            for change in ordered
+        ]
+        try:
+            found = await self._client.write_many("change_job", self._sql.advance, calls)
+        except (Refused, TransactionConflict, Rejected):
+            # For the fault of members that it does not name. Nothing was written.
+            return {}
+        except StoreUnavailable as error:
+            return {change.name: error for change in group}
+        moved = {(record[0], record[1]) for record in found}
+        # One that is missing goes alone, which tells why.
+        return {change.name: None for change in group if job_codec.name_values(change.name) in moved}
+
+    async def _alone(self, change: JobChange) -> ClockworkError | None:
+        try:
+            await self._change_alone(change)
+        except (ConditionFailed, TransactionConflict, StoreUnavailable, Unreadable) as error:
+            return error
+        return None
+
+    async def _change_alone(self, change: JobChange) -> None:
+        note = change.command
+        sql = self._sql.change[change.before_rev is not None, bool(note.before) if note is not None else None]
+        try:
+            await self._client.write("change_job", sql, *_change_values(change))
+        except Refused as refused:
+            found = await prove(self._client, "prove_job", self._sql.prove_state, *job_codec.name_values(change.name))
+            there = job_codec.state_of(found[0]) if found else None
+            if there == change.state:
+                return  # by an earlier copy
+            if (there.rev if there is not None else None) != change.before_rev:
+                raise JobChanged(there) from refused
+            raise
+
+    async def _put_group(self, members: Sequence[Sequence[RunEnd]], *, first_stands: bool) -> bool:
+        """False: each again, alone, by its own caller."""
+        # Of two of one position one: all writers write the same, or the first stands.
+        ends = {(end.name, end.position): end for member in reversed(members) for end in member}
+        sql = self._sql.put_run_ends[first_stands]
+        try:
+            await self._client.write("put_run_ends", sql, *_log_arrays(list(ends.values())))
+        except (TransactionConflict, StoreUnavailable):
+            return False
+        return True
+
+
+_Verdicts = dict[JobName, ClockworkError | None]
+"""The result of each change; None: done. One that is missing goes alone."""
+
+
+def _advances(change: JobChange) -> bool:
+    """True for a change that only goes on from a state: with a row, or none, and entries of the log."""
+    return (
+        change.before_rev is not None
+        and change.definition is None
+        and not change.taken
+        and change.absent is None
+        and change.request is None
+        and change.command is None
+        and not any(isinstance(entry, RunCompletion) for entry in change.entries)
+    )
+
+
+def _change_values(change: JobChange) -> tuple[Any, ...]:
+    """The parameters of `JobStatements.change`."""
+    # In one order everywhere, so that this does not wait for an owner who finishes the same rows, and that one for this.
+    taken = sorted(change.taken, key=lambda each: (each.name.shard, each.name.position))
+    held = [(each.name.shard, text_of(each.name.position), each.hold) for each in taken]
+    job, absent = change.definition, change.absent
+    completions = [each for each in change.entries if isinstance(each, RunCompletion)]
+    return (
+        *job_codec.state_values(change.state),
+        change.before_rev,
+        *_columns(codec.ROW, [codec.row_values(row) for row in change.rows]),
+        *_log_columns(change),
+        *_columns(TAKEN, held),
+        *_columns(job_codec.DEFINITION, [job_codec.definition_values(job)] if job is not None else []),
+        *_columns(job_codec.COMPLETED, [job_codec.completion_values(each) for each in completions]),
+        *_columns(job_codec.ASKED, [job_codec.request_values(change.request)] if change.request is not None else []),
+        absent.shard if absent is not None else None,
+        text_of(absent.position) if absent is not None else None,
+        *(codec.note_values(change.command) if change.command is not None else ()),
+    )
+
+
+def _log_columns(change: JobChange) -> Sequence[Sequence[Any]]:
+    entries = [each for each in change.entries if not isinstance(each, RunCompletion)]
+    return _columns(job_codec.LOG, [job_codec.log_values(each) for each in entries])
+
+
+def _log_arrays(ends: Sequence[RunEnd | SkippedRuns]) -> Sequence[Sequence[Any]]:
+    ordered = sorted(ends, key=lambda end: (*job_codec.name_values(end.name), end.position))
+    return _columns(job_codec.LOG, [job_codec.log_values(end) for end in ordered])
+
+
+def _columns(columns: codec.Columns, records: Sequence[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
+    """The arrays of these columns, also of no record."""
+    return codec.arrays(records) if records else [()] * len(columns)
+
+
+def _names(found: Sequence[Any], jobs_max: int) -> NamePage:
+    page = found[:jobs_max]
+    names = readable(lambda record: job_codec.name_of(record[0], record[1]), page)
+    more = len(found) > len(page)
+    return NamePage(names=tuple(names), next_after=job_codec.name_of(*page[-1]) if more else None)

@@ -1,0 +1,69 @@
+"""What the mutations of jobs put in the place of a rule, as `breaks` does for the others."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from clockwork.domain import job_steps
+from clockwork.domain.job import JobChange, JobState
+from clockwork.domain.job_steps import Standing
+from clockwork.domain.schedule import RequestId, Row
+from clockwork.firing.cleanup import Completed
+from clockwork.firing.job_chains import JobChains
+from clockwork.ports.store import End, ScheduleStore
+from clockwork.requests.hold import Held
+from tests.simulation.job_world import HostJobStore
+
+
+async def delete_then_arm(
+    store: ScheduleStore, chains: JobChains, shard: Any, chunk: Sequence[Completed]
+) -> Sequence[Completed]:
+    """Outcome, delete, arm."""
+    ended = [(one.row, one.entry) for one in chunk if isinstance(one.row, Row)]
+    await chains.put_run_ends(ended)
+    await store.finish(shard, [End(row=one.row, outcome=None, first_stands=False) for one in chunk])
+    await chains.follow_all(ended)
+    return ()
+
+
+async def no_audit(self: Any, mine: Callable[[], Any]) -> None:
+    await asyncio.Event().wait()
+
+
+def no_losses(self: Any, through: Any) -> None:
+    """Without an audit, what is deleted by hand stays lost."""
+
+
+async def change_at_any_revision(self: HostJobStore, change: JobChange) -> None:
+    """The state is put whatever it is by then."""
+
+    def effect() -> None:
+        writes = self._writes(change)
+        self._schedules._check_free(*writes)
+        if self.tables.states.get(change.name) == change.state:
+            return
+        self._check_conditions(change)
+        self._schedules._apply(writes)
+
+    await self._serve("change_job", effect)
+
+
+def standing_by_name_alone(row: Row, state: JobState | None, *, settled: bool = False) -> Standing:
+    """A state that does not name the row has gone on from it, even one from before it."""
+    return Standing.NAMED if state is not None and state.names(row.position) else Standing.PASSED
+
+
+def repair_unchecked(*args: Any) -> JobChange:
+    """The lost row may be about to be applied."""
+    return replace(job_steps.repair(*args), absent=None)
+
+
+def held_by_anyone(self: HostJobStore, taken: Any) -> None:
+    """A taken row is deleted, whatever hold it bears, and if it is gone already."""
+
+
+async def hold_without_look(context: Any, name: Any) -> Held:
+    """An owner may have read the row for firing before it was held."""
+    by = RequestId(f"{context.rng.getrandbits(128):032x}")
+    return Held(await context.store.hold(name, by), by)

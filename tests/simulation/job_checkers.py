@@ -1,0 +1,322 @@
+"""Was every promise about jobs kept? Judged from the rows, records, states and log entries that the worlds hold, and from
+what clients were told. The fire times that there should be are computed from the triggers.
+
+Each broken promise is named by one word, as in `checkers`: twice, lost, early, order, cancelled (a row that a request took
+was delivered), untrue (an answer, an entry), orphan (a job went on no more, or is named where nothing is).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from clockwork.domain.job import JobName, JobState, JobStatus, RunEnd, SkippedRuns
+from clockwork.domain.run import RunKind
+from clockwork.domain.schedule import Guarantee, Row
+from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.requests.jobs.results import JobDone
+from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
+from tests.simulation.clocks import EPOCH_MS
+from tests.simulation.cluster import Cluster
+from tests.simulation.job_clients import JobClients
+from tests.simulation.kafka_world import DEAD_LETTERS, OWN_DEAD_LETTERS
+from tests.simulation.store_world import name_of
+
+RUN_ON_SLACK_MS: Final = 4_500
+"""Fire times that lie so far before the last delete must have been fired or skipped: clocks, lead, one scan and cleanup."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Window:
+    """A time in which a job was active with one trigger, as its states tell."""
+
+    start_ms: int
+    """By the clock of the node whose request began it. Fire times that are due later belong to it."""
+    rev: int
+    trigger: Trigger
+    behind_ms: int
+    """Only fire times later than this belong to it: its creation, and those that were fired before it, or were in flight, by
+    a node whose clock is ahead of the one that began it."""
+    passed_ms: int
+    """What is due up to then was passed over by an earlier window; one that a slower clock began need not bring it back."""
+    end_rev: int | None = None
+    deleted_ms: int | None = None
+    """When it was deleted, if it ended so."""
+    rows: list[Row] = field(default_factory=list)
+    """The rows of fire times that were armed in it, and have records."""
+    skipped: list[SkippedRuns] = field(default_factory=list)
+
+    def has(self, rev: int) -> bool:
+        return self.rev <= rev and (self.end_rev is None or rev < self.end_rev)
+
+
+def check_jobs(cluster: Cluster, evidence: Evidence, clients: JobClients) -> None:
+    """All checks."""
+    jobs = cluster.worlds.jobs
+    by_name: dict[JobName, list[Row]] = {}
+    for row in evidence.job_rows:
+        name = JobName(row.schedule.client_id, row.schedule.schedule_key)  # type: ignore[arg-type]
+        by_name.setdefault(name, []).append(row)
+        _check_row(cluster, evidence, name, row)
+    for name, states in jobs.tables.states.ever.items():  # type: ignore[attr-defined]
+        _check_fire_times(cluster, evidence, name, states, by_name.get(name, []), clients.deleted_from_s.get(name))
+        _check_order(cluster, evidence, name, by_name.get(name, []))
+    for name, state in jobs.tables.states.items():
+        if state.status is not JobStatus.DELETED or list(state.pending()):
+            cluster.trace.violation("orphan", f"{name} is {state.status} and names {list(state.pending())}")
+    _check_answers(cluster, evidence, by_name, clients)
+
+
+def _check_row(cluster: Cluster, evidence: Evidence, name: JobName, row: Row) -> None:
+    """Delivered once, as its entry says; or taken, dropped, or lost by hand; never early."""
+    violation, jobs = cluster.trace.violation, cluster.worlds.jobs
+    found = evidence.of(row)
+    exactly = row.schedule.guarantee is Guarantee.EXACTLY_ONCE
+    for each in found:
+        check_time(cluster, row, each)
+    assert row.job is not None
+    if row.due_ms < row.job.scheduled_at_ms:
+        violation("early", f"{_told(row)} is due before its fire time")
+    if len(found) > 1 and (exactly or not explained(cluster, row, found)):
+        violation("twice", f"{_told(row)}: {[(f.where, f.entry.offset, f.entry.by) for f in found]}")
+    entry = jobs.tables.log.get((name, row.position))
+    if row.position in jobs.taken:
+        if found or entry is not None:
+            violation("cancelled", f"{_told(row)} was taken by a request and ended as {entry}")
+        return
+    if row.position in jobs.lost:
+        if found:
+            violation("untrue", f"{_told(row)} was deleted by hand and delivered")
+        return
+    if isinstance(entry, RunEnd):
+        dead = entry.failure is not None
+        if entry.receipt is not None:
+            check_place(cluster, row, entry.receipt, [f for f in found if (f.where[0] in _DEAD) is dead])
+    elif found and (exactly or row.position not in evidence.dropped):
+        violation("lost", f"{_told(row)} has {len(found)} records and no entry")
+    elif row.position not in evidence.dropped:
+        violation("lost", f"{_told(row)} is gone")
+
+
+_DEAD: Final = (DEAD_LETTERS, OWN_DEAD_LETTERS)
+
+
+# --- fire times
+
+
+def _check_fire_times(
+    cluster: Cluster,
+    evidence: Evidence,
+    name: JobName,
+    states: Sequence[JobState],
+    rows: Sequence[Row],
+    deleted_from_s: float | None,
+) -> None:
+    """Per fire time one record, or one skipped entry that covers it; none is left out between two that are."""
+    violation, jobs = cluster.trace.violation, cluster.worlds.jobs
+    windows = _windows(cluster, name, states, rows)
+    skipped = [entry for (of, _), entry in jobs.tables.log.items() if of == name and isinstance(entry, SkippedRuns)]
+    fired: dict[int, list[str]] = {}
+    for row in rows:
+        job = row.job
+        if job is None or job.kind not in (RunKind.SCHEDULED, RunKind.CATCH_UP) or not evidence.of(row):
+            continue
+        fired.setdefault(job.scheduled_at_ms, []).append(_told(row))
+        window = next((each for each in windows if each.has(job.rev)), None)
+        if window is None:
+            violation("untrue", f"{_told(row)} was armed while {name} was not active")
+            continue
+        window.rows.append(row)
+    for entry in skipped:
+        rev = jobs.skipped_at_rev[entry.position]
+        window = next((each for each in reversed(windows) if each.rev <= rev), None)
+        if window is not None:
+            window.skipped.append(entry)
+        # The fire time of a row that was dropped, of a trigger that is another one by now.
+        if window is None or not _belongs(window, str(name), entry.first_ms):
+            fired.setdefault(entry.first_ms, []).append(f"skipped {entry.first_ms}")
+    for window in windows:
+        if isinstance(window.trigger.rule, FixedDelay):
+            continue
+        for entry in window.skipped:
+            for at_ms in _between(window, str(name), entry.first_ms, entry.last_ms):
+                fired.setdefault(at_ms, []).append(f"skipped {entry.first_ms} to {entry.last_ms}")
+    loose = {_told(row) for row in rows if row.schedule.guarantee is Guarantee.AT_LEAST_ONCE}
+    for at_ms, covers in fired.items():
+        # One that was dropped for lateness may be sent all the same, by a node that did not know that.
+        if len(covers) > 1 and not loose.intersection(covers):
+            violation("twice", f"{name} at {at_ms}: {covers}")
+    for window in windows:
+        _check_window(cluster, evidence, name, window, fired, states[-1], deleted_from_s, last=window is windows[-1])
+
+
+def _windows(cluster: Cluster, name: JobName, states: Sequence[JobState], rows: Sequence[Row]) -> list[_Window]:
+    windows: list[_Window] = []
+    before: JobState | None = None
+    created_ms = 0
+    taken = cluster.worlds.jobs.taken
+    of_trigger = [
+        row.job
+        for row in rows
+        if row.job is not None and row.job.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP) and row.position not in taken
+    ]
+    definitions = cluster.worlds.jobs.tables.definitions
+    for state in states:
+        if before is None or before.created_at_ms != state.created_at_ms:
+            created_ms = state.cursor_ms
+        trigger = definitions[(name, state.version)].trigger
+        active = state.status is JobStatus.ACTIVE
+        goes_on = (
+            before is not None
+            and before.status is JobStatus.ACTIVE
+            and before.created_at_ms == state.created_at_ms
+            and windows[-1].trigger == trigger
+        )
+        if windows and windows[-1].end_rev is None and not (active and goes_on):
+            windows[-1].end_rev = state.rev
+            windows[-1].deleted_ms = state.updated_at_ms if state.status is JobStatus.DELETED else None
+        if active and not goes_on and trigger is not None:
+            fired_before = [
+                job.scheduled_at_ms
+                for job in of_trigger
+                if job.rev < state.rev and definitions[(name, job.version)].created_at_ms == state.created_at_ms
+            ]
+            windows.append(
+                _Window(
+                    start_ms=state.updated_at_ms,
+                    passed_ms=max((each.start_ms for each in windows), default=0),
+                    rev=state.rev,
+                    trigger=trigger,
+                    behind_ms=max(created_ms, *fired_before, 0),
+                )
+            )
+        before = state
+    return windows
+
+
+def _belongs(window: _Window, job: str, at_ms: int) -> bool:
+    trigger = window.trigger
+    if isinstance(trigger.rule, FixedDelay):
+        return True
+    return trigger.last_at(at_ms) == at_ms and trigger.due_ms(at_ms, job) > window.start_ms
+
+
+def _between(window: _Window, job: str, first_ms: int, last_ms: int) -> list[int]:
+    """The window's fire times from one time to another, both included."""
+    found = []
+    at_ms = window.trigger.next_after(first_ms - 1)
+    while at_ms is not None and at_ms <= last_ms:
+        if window.trigger.due_ms(at_ms, job) > window.start_ms:
+            found.append(at_ms)
+        at_ms = window.trigger.next_after(at_ms)
+    return found
+
+
+def _check_window(
+    cluster: Cluster,
+    evidence: Evidence,
+    name: JobName,
+    window: _Window,
+    fired: dict[int, list[str]],
+    state: JobState,
+    deleted_from_s: float | None,
+    *,
+    last: bool,
+) -> None:
+    violation, trigger = cluster.trace.violation, window.trigger
+    times = [row.job.scheduled_at_ms for row in window.rows if row.job is not None]
+    times += [entry.last_ms for entry in window.skipped]
+    until_ms = max(times, default=0)
+    from_ms = None if deleted_from_s is None else EPOCH_MS + int(deleted_from_s * 1_000)
+    # Not one that ended by a pause, or by another delete, that was asked for long before and came late.
+    by_last_delete = from_ms is not None and window.deleted_ms is not None and window.deleted_ms >= from_ms - 1_000
+    runs_on = last and by_last_delete and trigger.runs_max is None
+    if runs_on and from_ms is not None:
+        # The job ran on until then: it is no orphan, and nothing waits.
+        until_ms = max(until_ms, from_ms - RUN_ON_SLACK_MS)
+    if isinstance(trigger.rule, FixedDelay):
+        if runs_on and max(times, default=0) < until_ms - trigger.rule.delay_ms:
+            violation("orphan", f"{name}: no run since {max(times, default=None)}, and it was active until {until_ms}")
+        _check_delays(cluster, evidence, window, trigger.rule)
+        return
+    before = {row.job.scheduled_at_ms for row in evidence.job_rows if row.job is not None and row.job.rev < window.rev}
+    for row in window.rows:
+        assert row.job is not None
+        # One that was in flight when the window began may be taken by a later change, and put again.
+        if not _belongs(window, str(name), row.job.scheduled_at_ms) and row.job.scheduled_at_ms not in before:
+            violation("untrue", f"{_told(row)} is of no fire time after {window.start_ms}")
+    first_ms = max(window.start_ms - 10_000, window.behind_ms + 1)
+    missing = [
+        at_ms
+        for at_ms in _between(window, str(name), first_ms, until_ms)
+        if at_ms not in fired and trigger.due_ms(at_ms, str(name)) > window.passed_ms
+    ]
+    if missing:
+        kind = "orphan" if min(missing) > max(times, default=0) else "lost"
+        violation(kind, f"{name}: neither run nor skipped: {missing}, window from {window.start_ms}, rev {window.rev}")
+
+
+def _check_delays(cluster: Cluster, evidence: Evidence, window: _Window, rule: FixedDelay) -> None:
+    """Each run of a fixed delay comes that long after the end of the one before it. One of at_least_once that came twice has
+    two ends."""
+    before: Found | None = None
+    once = [row for row in window.rows if row.schedule.guarantee is Guarantee.EXACTLY_ONCE]
+    for row in sorted(once, key=lambda row: row.job.rev if row.job is not None else 0):
+        found = evidence.of(row)[0]
+        if before is not None and before.entry.record is not None and row.job is not None:
+            due_ms = before.entry.record.timestamp_ms + rule.delay_ms
+            if row.job.scheduled_at_ms < due_ms:
+                cluster.trace.violation("early", f"{_told(row)}: {due_ms - row.job.scheduled_at_ms} ms")
+        before = found
+
+
+def _check_order(cluster: Cluster, evidence: Evidence, name: JobName, rows: Sequence[Row]) -> None:
+    """The runs of a trigger's fire times come in their order. Those of a job that was deleted, and made again, may come
+    behind the first ones of the new job: they were in flight. And a fixed delay counts from the clock of the node that began
+    with it, which may be behind the times of the trigger before."""
+    seen: list[tuple[int, int, float, Row]] = []
+    definitions = cluster.worlds.jobs.tables.definitions
+
+    def trigger_of(row: Row) -> Trigger | None:
+        return definitions[(name, row.schedule.version)].trigger
+
+    for row in rows:
+        found = evidence.of(row)
+        of_trigger = row.job is not None and row.job.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP)
+        if of_trigger and found and row.schedule.guarantee is Guarantee.EXACTLY_ONCE and row.job is not None:
+            made_at_ms = definitions[(name, row.job.version)].created_at_ms
+            seen.append((made_at_ms, row.job.scheduled_at_ms, found[0].visible_at_s, row))
+    seen.sort(key=lambda each: each[:3])
+    for (one_made, _, one_s, one), (other_made, _, other_s, other) in pairwise(seen):
+        if other_s < one_s and one_made == other_made and trigger_of(one) == trigger_of(other):
+            cluster.trace.violation("order", f"{_told(other)} before {_told(one)}")
+
+
+# --- answers
+
+
+def _check_answers(
+    cluster: Cluster, evidence: Evidence, by_name: dict[JobName, list[Row]], clients: JobClients
+) -> None:
+    """A change that was answered with the runs in flight: of the rows before it these, and no others, came after that."""
+    definitions = cluster.worlds.jobs.tables.definitions
+    for op in clients.ops:
+        answer = op.answer
+        changes = op.what in ("pause", "delete") or op.what.startswith("put")
+        if not changes or not isinstance(answer, JobDone) or op.answered_at_s is None or not answer.changed:
+            continue
+        state = answer.view.state
+        in_flight = {each.position for each in answer.view.in_flight}
+        for row in by_name.get(op.name, []):
+            if row.job is None or row.job.rev >= state.rev or row.position in in_flight:
+                continue
+            if definitions[(op.name, row.job.version)].created_at_ms != state.created_at_ms:
+                continue  # of a job that was deleted before: the answer to that told of it
+            late = [found for found in evidence.of(row) if found.visible_at_s > op.answered_at_s]
+            if late and row.schedule.guarantee is Guarantee.EXACTLY_ONCE:
+                cluster.trace.violation("untrue", f"op {op.number} {op.what} was answered, and then came {_told(row)}")
+
+
+def _told(row: Row) -> str:
+    job = row.job
+    return f"{name_of(row)} {job.run_id} {job.kind} rev {job.rev}" if job is not None else name_of(row)

@@ -1,0 +1,267 @@
+"""The calls on jobs over HTTP: statuses, headers, paths, pages; what they do is told in `test_requests_jobs`."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clockwork.http.openapi import document
+from clockwork.http.query import PARAMETERS_MAX
+from tests.support.clocks import ManualClock
+from tests.support.engine import Engine
+from tests.unit.api_edge import NOW_MS, Edge, open_edge
+from tests.unit.service import app_of
+from tests.unit.test_job_schema import DAILY, a_job
+
+ONE = "/jobs/shop/report"
+EVERY_CALL: list[tuple[str, str, Any]] = [
+    ("POST", "/jobs", a_job()),
+    ("GET", "/jobs?clientId=shop", None),
+    ("GET", ONE, None),
+    ("PUT", ONE, {}),
+    ("DELETE", ONE, None),
+    *(("POST", f"{ONE}/{action}", {}) for action in ("restore", "pause", "resume")),
+    ("POST", f"{ONE}/run-now", {"requestId": "r"}),
+    ("POST", f"{ONE}/backfill", {"requestId": "b", "from": 0, "to": 0}),
+    ("GET", f"{ONE}/logs", None),
+    ("GET", f"{ONE}/runs/s1", None),
+    ("GET", f"{ONE}/versions", None),
+    ("GET", f"{ONE}/versions/1", None),
+    ("POST", "/jobs/preview", {"trigger": DAILY}),
+]
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with open_edge() as opened:
+        yield opened
+
+
+async def created(edge: Edge, job_id: str = "report", **more: Any) -> None:
+    assert (await edge.ask("POST", "/jobs", json=a_job(jobId=job_id, **more))).status == 201
+
+
+def test_every_call_of_the_document_is_among_those_tried_here() -> None:
+    described = {
+        (method.upper(), path) for path, each in document(app_of(Engine()))["paths"].items() for method in each
+    }
+    assert len({each for each in described if each[1].startswith("/jobs")}) == len(EVERY_CALL)
+
+
+async def test_a_create_answers_201_with_its_place_and_version_and_200_again(edge: Edge) -> None:
+    for status in (201, 200):
+        answer = await edge.ask("POST", "/jobs", json=a_job(jobId="ü/1 %"))
+        assert (answer.status, answer.headers["ETag"]) == (status, '"1"')
+        if status == 201:
+            assert answer.headers["Location"] == "/jobs/shop/%C3%BC%2F1%20%25"
+    found = await edge.ask("GET", "/jobs/shop/%C3%BC%2F1%20%25")
+    assert (found.status, found.json["jobId"], found.json["status"]) == (200, "ü/1 %", "active")
+
+
+async def test_the_next_run_is_told_in_the_zone_of_its_trigger(edge: Edge) -> None:
+    await created(edge)
+    found = (await edge.ask("GET", f"{ONE}?next=2")).json
+    assert found["nextRun"]["local"] == "2027-01-16T09:00:00+01:00"
+    assert [each["at"] for each in found["nextTimes"]] == [NOW_MS + 86_400_000, NOW_MS + 2 * 86_400_000]
+    assert "nextTimes" not in (await edge.ask("GET", ONE)).json
+
+
+@pytest.mark.parametrize("query", ["next=101", "next=-1", "next=x", "more=1", "next=1&next=2"])
+async def test_a_wrong_query_names_its_parameter(edge: Edge, query: str) -> None:
+    await created(edge)
+    answer = await edge.ask("GET", f"{ONE}?{query}")
+    assert (answer.status, answer.fields) == (400, [query.partition("=")[0]])
+
+
+async def test_conditions_rule_versions_out_as_for_schedules(edge: Edge) -> None:
+    await created(edge)
+    assert (await edge.ask("GET", ONE, headers={"If-None-Match": '"1"'})).status == 304
+    assert (await edge.ask("GET", ONE, headers={"If-Match": '"2"'})).status == 412
+    for method, path in (("PUT", ONE), ("DELETE", ONE), *(("POST", f"{ONE}/{each}") for each in ("pause", "resume"))):
+        given: dict[str, Any] = {} if method == "DELETE" else {"json": {}}
+        answer = await edge.ask(method, path, headers={"If-Match": '"2"'}, **given)
+        assert (answer.status, answer.headers["ETag"], answer.json["job"]["version"]) == (412, '"1"', 1)
+    answer = await edge.ask("PUT", ONE, json={"priority": 1}, headers={"If-Match": '"1"'})
+    assert (answer.status, answer.headers["ETag"]) == (200, '"2"')
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "restore"])
+async def test_calls_whose_path_says_everything_need_no_body(edge: Edge, action: str) -> None:
+    await created(edge)
+    if action == "restore":
+        await edge.ask("DELETE", ONE)
+    assert (await edge.ask("POST", f"{ONE}/{action}")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("first", "method", "action", "body", "reason"),
+    [
+        ("DELETE", "PUT", "", {}, "deleted"),
+        ("DELETE", "POST", "/pause", {}, "deleted"),
+        ("DELETE", "POST", "/resume", {}, "deleted"),
+        ("DELETE", "POST", "/run-now", {"requestId": "r"}, "deleted"),
+        ("DELETE", "POST", "/backfill", {"requestId": "r", "from": 0, "to": NOW_MS}, "deleted"),
+        ("GET", "POST", "/restore", {}, "not_deleted"),
+        ("GET", "POST", "/backfill", {"requestId": "r", "from": 1, "to": 2}, "no_fire_times"),
+    ],
+)
+async def test_a_conflict_names_its_reason_and_shows_the_job(
+    edge: Edge, first: str, method: str, action: str, body: Any, reason: str
+) -> None:
+    await created(edge)
+    await edge.ask(first, ONE)
+    answer = await edge.ask(method, ONE + action, json=body)
+    assert (answer.status, answer.json["reason"], answer.json["job"]["jobId"]) == (409, reason, "report")
+
+
+async def test_another_job_of_the_same_name_is_a_conflict(edge: Edge) -> None:
+    await created(edge)
+    answer = await edge.ask("POST", "/jobs", json=a_job(priority=3))
+    assert (answer.status, answer.json["reason"], "priority" in answer.json["job"]) == (409, "exists", False)
+
+
+async def test_runs_that_are_in_flight_are_told(edge: Edge) -> None:
+    await created(edge)
+    states = edge.engine.store.shard_states
+    for shard in states:
+        states[shard] = replace(states[shard], floor_ms=NOW_MS + 10 * 86_400_000)
+    answer = await edge.ask("POST", f"{ONE}/pause", json={"note": "stop"})
+    (run,) = answer.json["inFlight"]
+    assert (run["runId"], run["status"], answer.json["note"]) == (f"s{NOW_MS + 86_400_000}", "armed", "stop")
+
+
+async def test_a_run_by_hand_is_201_and_the_same_again_200(edge: Edge) -> None:
+    await created(edge)
+    for status in (201, 200):
+        answer = await edge.ask("POST", f"{ONE}/run-now", json={"requestId": "r", "taskData": 1})
+        assert (answer.status, answer.json["kind"]) == (status, "manual")
+    found = await edge.ask("GET", f"{ONE}/runs/{answer.json['runId']}")
+    assert (found.status, found.json) == (200, answer.json)
+
+
+@pytest.mark.parametrize("run_id", ["x1", "s", "s1-zz", "m1-12345678x", "s123456789012345"])
+async def test_the_id_of_a_run_has_a_form(edge: Edge, run_id: str) -> None:
+    await created(edge)
+    answer = await edge.ask("GET", f"{ONE}/runs/{run_id}")
+    assert (answer.status, answer.fields) == (400, ["runId"])
+
+
+@pytest.mark.parametrize(("method", "path", "body"), EVERY_CALL[2:-1])
+async def test_an_unknown_job_is_not_found(edge: Edge, method: str, path: str, body: Any) -> None:
+    given = {} if body is None else {"json": body}
+    answer = await edge.ask(method, path, **given)
+    assert (answer.status, answer.json["type"]) == (404, "urn:clockwork:problem:job-not-found")
+
+
+@pytest.mark.parametrize(("what", "path"), [("run", "runs/s1"), ("version", "versions/9")])
+async def test_an_unknown_run_or_version_of_a_job_is_not_found(edge: Edge, what: str, path: str) -> None:
+    await created(edge)
+    answer = await edge.ask("GET", f"{ONE}/{path}")
+    assert (answer.status, answer.json["type"]) == (404, f"urn:clockwork:problem:{what}-not-found")
+
+
+@pytest.mark.parametrize(("method", "path", "body"), EVERY_CALL)
+async def test_a_cluster_without_jobs_says_so_whatever_is_asked(method: str, path: str, body: Any) -> None:
+    engine = Engine(clock=ManualClock(NOW_MS))
+    engine.context = replace(engine.context, settings=replace(engine.context.settings, jobs="off"))
+    async with open_edge(engine) as edge:
+        answer = await edge.ask(method, path, **({} if body is None else {"json": body}))
+    assert (answer.status, answer.json["type"]) == (501, "urn:clockwork:problem:jobs-off")
+
+
+@pytest.mark.parametrize("path", ["/jobs", f"{ONE}/run-now"])
+async def test_creates_and_runs_by_hand_count_for_the_rate_of_their_client(path: str) -> None:
+    async with open_edge(creates_per_second=2) as edge:
+        await created(edge)
+        body = {"requestId": "r"} if path.endswith("run-now") else a_job(jobId="b")
+        answer = await edge.ask("POST", path, json=body)
+        assert (answer.status, answer.headers["RateLimit"].split(";")[:2]) == (201, ['"creates"', "r=0"])
+        body = {"requestId": "s"} if path.endswith("run-now") else a_job(jobId="c")
+        assert (await edge.ask("POST", path, json=body)).status == 429
+
+
+async def test_a_client_with_as_many_jobs_as_it_may_have_is_over_a_limit() -> None:
+    engine = Engine(clock=ManualClock(NOW_MS))
+    engine.context = replace(engine.context, settings=replace(engine.context.settings, client_jobs_max=1))
+    async with open_edge(engine) as edge:
+        await created(edge)
+        answer = await edge.ask("POST", "/jobs", json=a_job(jobId="b"))
+        assert (answer.status, answer.headers["RateLimit"]) == (429, '"jobs";r=0')
+        await edge.shows('clockwork_limited_total{limit="jobs"} 1.0')
+
+
+# --- pages
+
+
+async def pages(edge: Edge, path: str, name: str) -> list[Any]:
+    found: list[Any] = []
+    cursor = ""
+    while True:
+        page = (await edge.ask("GET", f"{path}{cursor}")).json
+        found += page[name]
+        if page["cursor"] is None:
+            return found
+        cursor = f"&cursor={page['cursor']}"
+
+
+async def test_lists_logs_and_versions_come_page_by_page(edge: Edge) -> None:
+    for job_id in ("a", "b", "ü"):
+        await created(edge, job_id)
+    assert [each["jobId"] for each in await pages(edge, "/jobs?clientId=shop&limit=1", "jobs")] == ["a", "b", "ü"]
+    for priority in (1, 2):
+        await edge.ask("PUT", "/jobs/shop/a", json={"priority": priority})
+    versions = await pages(edge, "/jobs/shop/a/versions?limit=1", "versions")
+    assert [(each["version"], each.get("priority")) for each in versions] == [(3, 2), (2, 1), (1, None)]
+    for number in range(3):
+        await edge.ask("POST", "/jobs/shop/a/run-now", json={"requestId": str(number)})
+    assert len(await pages(edge, "/jobs/shop/a/logs?limit=1", "runs")) == 4
+
+
+async def test_a_cursor_belongs_to_its_query(edge: Edge) -> None:
+    for job_id in ("a", "b"):
+        await created(edge, job_id)
+    cursor = (await edge.ask("GET", "/jobs?clientId=shop&limit=1")).json["cursor"]
+    for wrong in (f"/jobs?clientId=shop&status=paused&cursor={cursor}", "/jobs?clientId=shop&cursor=AAAA"):
+        answer = await edge.ask("GET", wrong)
+        assert (answer.status, answer.fields) == (400, ["cursor"])
+    for wrong in (f"/jobs/shop/a/logs?cursor={cursor}", f"/jobs/shop/a/versions?cursor={cursor}"):
+        assert (await edge.ask("GET", wrong)).fields == ["cursor"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["a", "b"]),
+        ("&status=paused", ["b"]),
+        ("&status=deleted", ["gone"]),
+        ("&deleted=true", ["gone"]),
+        ("&deleted=false", ["a", "b"]),
+        ("&label=team:x", ["a"]),
+        ("&label=team:", []),
+        ("&topic=orders", ["a", "b"]),
+    ],
+)
+async def test_a_list_is_filtered(edge: Edge, query: str, found: list[str]) -> None:
+    await created(edge, "a", labels={"team": "x"})
+    for job_id in ("b", "gone"):
+        await created(edge, job_id)
+    await edge.ask("POST", "/jobs/shop/b/pause")
+    await edge.ask("DELETE", "/jobs/shop/gone")
+    assert [each["jobId"] for each in (await edge.ask("GET", f"/jobs?clientId=shop{query}")).json["jobs"]] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("clientId", ""),
+        ("status", "clientId=shop&status=armed"),
+        ("label", "clientId=shop&label=team"),
+        ("deleted", "clientId=shop&deleted=yes"),
+        ("limit", "clientId=shop&limit=0"),
+        ("query", "&".join(f"a{number}=1" for number in range(PARAMETERS_MAX + 1))),
+    ],
+)
+async def test_a_wrong_list_names_its_parameter(edge: Edge, name: str, query: str) -> None:
+    answer = await edge.ask("GET", f"/jobs?{query}")
+    assert (answer.status, answer.fields) == (400, [name])

@@ -1,0 +1,340 @@
+"""The client and recurring jobs: every call against the service on the twins, and what is sent."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+import clockwork.client as c
+from clockwork.client import AsyncClient
+from clockwork.client.jobs import JobChanges, NewJobFields, trigger_document
+from clockwork.domain.record import delivery_of
+from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
+from clockwork.errors import FieldError
+from clockwork.schema import problems
+from clockwork.schema.job import JobChangeForm, JobForm
+from clockwork.schema.problems import Problem
+from clockwork.schema.schedule import DeliveryForm
+from tests.support import builders
+from tests.unit.api_edge import NOW_MS, StillClock
+from tests.unit.client_stub import FAST, Stub, open_stub
+from tests.unit.service import Service, open_service
+
+MINUTE = timedelta(minutes=1)
+MINUTE_MS = 60_000
+JOB = ("shop", "report")
+PATH = "/jobs/shop/report"
+FIELDS: dict[str, Any] = {
+    "trigger": c.Every(minutes=1),
+    "topic": builders.TOPIC,
+    "data": {"day": 1},
+}
+ARGUMENTS = {"deadline": "deadline_ms", "taskData": "data"}
+"""Fields that the client names otherwise than the HTTP API."""
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with open_service() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(service.url, retries=FAST, clock=service.engine.clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    async with open_stub() as opened:
+        yield opened
+
+
+async def _deliver_next(client: AsyncClient, service: Service) -> None:
+    following = (await client.get_job(*JOB)).next_run
+    assert following is not None
+    service.engine.clock.set_ms(following.due_at_ms)
+    await service.deliver()
+
+
+# --- against the service itself
+
+
+async def test_a_job_is_created_fired_shown_changed_paused_and_deleted(client: AsyncClient, service: Service) -> None:
+    created = await client.create_job(*JOB, **FIELDS, description="daily", labels={"team": "web"})
+    assert (created.status, created.version, created.description) == ("active", 1, "daily")
+    assert await client.create_job(*JOB, **FIELDS, description="daily", labels={"team": "web"}) == created
+    with pytest.raises(c.KeyTaken) as taken:
+        await client.create_job(*JOB, **{**FIELDS, "data": 2})
+    assert taken.value.job is not None
+    assert taken.value.job.task_data == {"day": 1}
+
+    await _deliver_next(client, service)
+    shown = await client.get_job(*JOB, next_times=3)
+    assert (shown.counts.delivered, len(shown.next_times or [])) == (1, 3)
+    assert shown.last_run is not None
+    assert shown.last_run.delivered is not None
+    assert shown.next_run is not None
+    assert shown.last_run.run_id is not None
+    assert await client.get_run(*JOB, shown.last_run.run_id) == shown.last_run
+    assert [each async for each in client.logs(*JOB, status="delivered")] == [shown.last_run]
+
+    changed = await client.put_job(*JOB, trigger=c.Cron("0 9 * * *", zone="Europe/Berlin"), description=None)
+    assert changed.trigger is not None
+    assert (changed.version, changed.trigger.time_zone, changed.description) == (2, "Europe/Berlin", None)
+    assert (changed.task_data, changed.in_flight) == ({"day": 1}, None)
+    with pytest.raises(c.VersionMismatch) as stale:
+        await client.put_job(*JOB, data=b"\xff", if_version=1)
+    assert stale.value.job is not None
+    assert stale.value.job.version == 2
+    bytes_ = await client.put_job(*JOB, data=b"\xff", if_version=2)
+    assert (bytes_.task_data, bytes_.task_data_encoding) == ("/w==", "base64")
+    # A text is a text again, and no base64.
+    assert (await client.put_job(*JOB, data="text")).task_data == "text"
+    assert [each.version async for each in client.versions(*JOB, page_size=1)] == [4, 3, 2, 1]
+    assert (await client.get_version(*JOB, 1)).task_data == {"day": 1}
+
+    paused = await client.pause_job(*JOB, note="holidays")
+    assert (paused.status, paused.note, paused.next_run) == ("paused", "holidays", None)
+    assert (await client.resume_job(*JOB)).next_run is not None
+    assert [each.job_id async for each in client.list_jobs("shop", label=("team", "web"))] == ["report"]
+    assert [each.job_id async for each in client.list_jobs("shop", label=("team", "other"))] == []
+    assert (await client.delete_job(*JOB)).status == "deleted"
+    assert [each.job_id async for each in client.list_jobs("shop", deleted=True)] == ["report"]
+    with pytest.raises(c.JobDeleted):
+        await client.pause_job(*JOB)
+    assert (await client.restore_job(*JOB)).status == "active"
+    with pytest.raises(c.JobNotDeleted):
+        await client.restore_job(*JOB)
+
+
+async def test_a_run_by_hand_is_one_run_however_often_it_is_asked_for(client: AsyncClient, service: Service) -> None:
+    await client.create_job(*JOB, **{**FIELDS, "trigger": None}, durable=True)
+    asked = await client.run_job(*JOB, data="now", request_id="1")
+    assert await client.run_job(*JOB, data="now", request_id="1") == asked
+    assert (await client.run_job(*JOB)).run_id != asked.run_id
+    with pytest.raises(c.KeyTaken):
+        await client.run_job(*JOB, data="other", request_id="1")
+    await service.deliver()
+    log = [each async for each in client.logs(*JOB, page_size=1)]
+    assert [(each.kind, each.status) for each in log] == [("manual", "delivered")] * 2
+    assert asked.run_id in {each.run_id for each in log}
+
+
+async def test_past_fire_times_are_run_by_a_backfill(client: AsyncClient, service: Service) -> None:
+    start_ms = service.engine.clock.now_ms()
+    await client.create_job(*JOB, **{**FIELDS, "trigger": c.Every(minutes=1, anchor=start_ms - 10 * MINUTE_MS)})
+    since, until = start_ms - 5 * MINUTE_MS, start_ms - MINUTE_MS
+    asked = await client.backfill(*JOB, since=since, until=until, max_runs=2, request_id="b")
+    assert (asked.request_id, asked.run.scheduled_at_ms) == ("b", since)
+    assert await client.backfill(*JOB, since=since, until=until, max_runs=2, request_id="b") == asked
+    with pytest.raises(c.InvalidRequest) as wrong:
+        await client.backfill(*JOB, since=since, until=timedelta(hours=1))
+    assert [each.field for each in wrong.value.errors] == ["to"]
+
+
+async def test_a_preview_shows_the_rule_that_moved_a_time(client: AsyncClient) -> None:
+    since = datetime(2030, 3, 30, tzinfo=UTC)
+    times = await client.preview(c.Cron("30 2 * * *", zone="Europe/Berlin"), since=since, count=2)
+    assert [each.local[:16] for each in times] == ["2030-03-30T02:30", "2030-03-31T03:00"]
+    assert [each.note is None for each in times] == [True, False]
+    with pytest.raises(c.InvalidRequest) as wrong:
+        await client.preview(c.Cron("61 * * * *"))
+    assert [each.field for each in wrong.value.errors] == ["trigger.expression"]
+
+
+async def test_what_is_not_there_is_not_found(client: AsyncClient) -> None:
+    await client.create_job(*JOB, **FIELDS)
+    calls: list[Any] = [
+        client.get_job("shop", "none"),
+        client.get_run(*JOB, "s1"),
+        client.get_version(*JOB, 9),
+        client.resume_job("shop", "none"),
+    ]
+    for call in calls:
+        with pytest.raises(c.NotFound):
+            await call
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "ü %2f", "..", "?#", "\x00"])
+async def test_every_job_id_arrives_as_it_is(client: AsyncClient, job_id: str) -> None:
+    await client.create_job("shop", job_id, **FIELDS)
+    assert (await client.get_job("shop", job_id)).job_id == job_id
+
+
+# --- triggers
+
+
+@pytest.mark.parametrize(
+    ("trigger", "document"),
+    [
+        (
+            c.Cron("0 9 * * MON-FRI", zone="Europe/Berlin"),
+            {"type": "cron", "expression": "0 9 * * MON-FRI", "timeZone": "Europe/Berlin"},
+        ),
+        (
+            c.Cron("0 0 9 ? * 2", dialect="quartz", days="and", gap="skip", overlap="both", start=5, end=MINUTE),
+            {
+                **{"type": "cron", "expression": "0 0 9 ? * 2", "dialect": "quartz", "days": "and"},
+                **{"dst": {"gap": "skip", "overlap": "both"}, "start": 5, "end": NOW_MS + MINUTE_MS},
+            },
+        ),
+        (c.Every(seconds=30), {"type": "fixed_rate", "everyMs": 30_000}),
+        (c.Every(hours=1.5, anchor=7), {"type": "fixed_rate", "everyMs": 5_400_000, "anchor": 7}),
+        (
+            c.After(minutes=5, max_runs=3, jitter=MINUTE, jitter_per="run"),
+            {"type": "fixed_delay", "delayMs": 300_000, "maxRuns": 3, "jitterMs": 60_000, "jitterPer": "run"},
+        ),
+        (
+            c.AnyOf([c.Cron("@daily"), c.Every(days=1)], max_runs=2),
+            {
+                **{"type": "any", "maxRuns": 2},
+                "of": [{"type": "cron", "expression": "@daily"}, {"type": "fixed_rate", "everyMs": 86_400_000}],
+            },
+        ),
+        ({"type": "rrule", "rule": "FREQ=DAILY"}, {"type": "rrule", "rule": "FREQ=DAILY"}),
+    ],
+)
+def test_triggers_are_sent_as_the_api_wants_them(trigger: c.Trigger, document: dict[str, Any]) -> None:
+    assert trigger_document(trigger, StillClock()) == document
+
+
+def test_a_span_with_a_part_of_a_millisecond_is_refused_and_not_rounded() -> None:
+    for trigger in (c.Every(milliseconds=1_000.5), c.After(seconds=1, jitter=timedelta(microseconds=1))):
+        with pytest.raises(ValueError, match="whole milliseconds"):
+            trigger_document(trigger, StillClock())
+
+
+# --- what is sent
+
+
+def test_the_client_has_every_field_of_a_job() -> None:
+    def names(model: Any) -> set[str]:
+        return {each.alias for each in model.model_fields.values()}
+
+    fields = names(JobForm) - {"clientId", "jobId", "delivery", "taskDataEncoding"} | names(DeliveryForm)
+    snake = {"".join("_" + letter.lower() if letter.isupper() else letter for letter in name) for name in fields}
+    expected = {ARGUMENTS.get(name, name) for name in snake - {"task_data"} | {"taskData"}}
+    assert names(JobForm) == names(JobChangeForm)
+    assert NewJobFields.__annotations__.keys() == JobChanges.__annotations__.keys() == expected
+
+
+async def test_each_field_is_sent_as_the_api_wants_it(stub: Stub) -> None:
+    async with AsyncClient(stub.url, retries=FAST, clock=StillClock()) as client:
+        everything: dict[str, Any] = {
+            **FIELDS,
+            **{"ordering_key": "o", "guarantee": "at_least_once", "headers": {"a": "b"}, "deadline_ms": 9},
+            **{"on_late": "drop", "retry": c.RetryPolicy(attempts=3), "overlap": "allow", "durable": True},
+            **{"misfire": c.Misfire(policy="fire_all", grace_ms=1_000, max_catch_up=2, window_ms=3)},
+            **{"pause_after_failures": 4, "description": "d", "labels": {"x": "y"}, "priority": 5},
+            **{"interpolate": True, "payload_schema": {"type": "object"}},
+        }
+        assert everything.keys() == NewJobFields.__annotations__.keys()
+        with pytest.raises(c.Unavailable):  # the stub has no job to answer with
+            await client.create_job(*JOB, **everything)
+        with pytest.raises(c.Unavailable):
+            await client.put_job(*JOB, trigger=None, description=None, deadline_ms=None, data=None, if_version=3)
+        with pytest.raises(TypeError, match="colour"):
+            await client.put_job(*JOB, colour="red")  # type: ignore[call-arg]
+    create, put = stub.asked
+    assert create.body == {
+        **{"clientId": "shop", "jobId": "report", "orderingKey": "o", "taskData": {"day": 1}, "overlap": "allow"},
+        "trigger": {"type": "fixed_rate", "everyMs": 60_000},
+        "misfire": {"policy": "fire_all", "graceMs": 1_000, "maxCatchUp": 2, "windowMs": 3},
+        **{"durable": True, "pauseAfterFailures": 4, "description": "d", "labels": {"x": "y"}, "priority": 5},
+        **{"interpolate": True, "payloadSchema": {"type": "object"}},
+        "delivery": {
+            **{"topic": builders.TOPIC, "guarantee": "at_least_once", "headers": {"a": "b"}, "deadline": 9},
+            **{"onLate": "drop", "retry": {"attempts": 3}},
+        },
+    }
+    assert (put.method, put.path, put.headers["If-Match"]) == ("PUT", PATH, '"3"')
+    assert put.body == {
+        **{"trigger": None, "description": None, "taskData": None, "taskDataEncoding": "json"},
+        "delivery": {"deadline": None},
+    }
+
+
+async def test_a_request_that_is_made_again_keeps_its_id(stub: Stub) -> None:
+    stub.will("drop", (201, {"status": "armed", "runId": "m1-00000000"}))
+    async with AsyncClient(stub.url, retries=FAST, clock=StillClock()) as client:
+        await client.run_job(*JOB)
+        await client.run_job(*JOB)
+    first, again, other = (each.body["requestId"] for each in stub.asked)
+    assert first == again != other
+
+
+# --- errors
+
+
+def _conflict(reason: str) -> Problem:
+    more = {"reason": reason, "job": {"a": "form of a later service"}}
+    return Problem(status=HTTPStatus.CONFLICT, kind="conflict", title="no", detail="no", more=more)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (_conflict("exists"), c.KeyTaken),
+        (_conflict("deleted"), c.JobDeleted),
+        (_conflict("ended"), c.JobEnded),
+        (_conflict("not_deleted"), c.JobNotDeleted),
+        (_conflict("running"), c.JobRunning),
+        (_conflict("too_many_runs"), c.JobRunning),
+        (_conflict("no_fire_times"), c.NoFireTimes),
+        (_conflict("of a later service"), c.Conflict),
+        (problems.invalid_input([FieldError("trigger", "is required")]), c.InvalidRequest),
+        (problems.not_found("run-not-found", "no", "no"), c.NotFound),
+        ((404, {}), c.NotSupported),
+        ((501, {}), c.NotSupported),
+    ],
+)
+async def test_the_error_says_what_to_do(stub: Stub, answer: Any, error: type[c.CallFailed]) -> None:
+    stub.will(answer)
+    async with AsyncClient(stub.url, retries=FAST) as client:
+        with pytest.raises(error) as raised:
+            await client.resume_job(*JOB)
+    assert type(raised.value) is error
+    assert raised.value.job is None
+
+
+# --- consumers
+
+
+SCHEDULE = builders.schedule()
+
+
+def _headers(**fields: Any) -> list[tuple[str, bytes | None]]:
+    job = JobOfRow(
+        rev=1,
+        version=3,
+        kind=RunKind.CATCH_UP,
+        chain=Chain.MAIN,
+        scheduled_at_ms=60_000,
+        cursor_ms=60_000,
+        run_id=RunId("s60000"),
+        attempt=2,
+        **fields,
+    )
+    return list(delivery_of(SCHEDULE, now_ms=61_000, job=job).headers)
+
+
+def test_a_consumer_reads_the_run_that_a_record_belongs_to() -> None:
+    run = c.run_of(_headers(previous_at_ms=0, timeout_ms=500, priority=7))
+    assert (run.client_id, run.job_id) == (builders.CLIENT, SCHEDULE.schedule_key)
+    assert (run.run_id, run.kind, run.attempt, run.job_version) == ("s60000", "catch_up", 2, 3)
+    assert (run.scheduled_at_ms, run.previous_at_ms, run.until_ms, run.priority) == (60_000, 0, 61_500, 7)
+    bare = c.run_of(_headers())
+    assert (bare.previous_at_ms, bare.until_ms, bare.priority) == (None, None, None)
+    # The headers of jobs are Clockwork's, and none of the caller's.
+    assert c.delivery_of(_headers()).headers == c.delivery_of(delivery_of(SCHEDULE, now_ms=1).headers).headers
+
+
+@pytest.mark.parametrize("name", ["clockwork-job-id", "clockwork-run-id", "clockwork-scheduled-at"])
+def test_a_record_of_no_job_and_a_damaged_one_are_told(name: str) -> None:
+    headers = [each for each in _headers() if each[0] != name]
+    with pytest.raises(c.NotADelivery, match=name):
+        c.run_of(headers)

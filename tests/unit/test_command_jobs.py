@@ -1,0 +1,165 @@
+"""Commands about jobs: each has its effect once, by the note at its job, and is answered if it wants a reply."""
+
+from typing import Any
+
+import pytest
+
+from clockwork.domain.job import JobName, JobState, JobStatus
+from clockwork.domain.rights import Principal, Right, names_of
+from clockwork.domain.run import JobId
+from clockwork.domain.schedule import ClientId
+from clockwork.errors import StoreUnavailable
+from tests.support import builders
+from tests.unit.command_desk import REPLIES, Desk
+from tests.unit.test_job_schema import a_job
+
+NAMED = {"clientId": "shop", "jobId": "report"}
+NAME = JobName(ClientId("shop"), JobId("report"))
+
+
+def job(**more: Any) -> dict[str, Any]:
+    return a_job(delivery={"topic": builders.TOPIC}, **more)
+
+
+async def state(desk: Desk) -> JobState | None:
+    return await desk.engine.jobs.read_state(NAME)
+
+
+async def test_a_job_is_made_changed_paused_resumed_run_and_deleted_by_commands() -> None:
+    desk = Desk()
+    desk.ask("createJob", job=job())
+    desk.ask("updateJob", job={**NAMED, "priority": 3}, ifVersion=1)
+    desk.ask("pauseJob", job={**NAMED, "note": "stop"})
+    desk.ask("resumeJob", job=NAMED)
+    desk.ask("runJob", job={**NAMED, "requestId": "r"})
+    desk.ask("deleteJob", job=NAMED)
+    await desk.settle()
+    replies = [document for _, document, _ in desk.replies()]
+    assert desk.statuses() == [201, 200, 200, 200, 201, 200]
+    assert [each["job"]["status"] for each in replies if "job" in each] == [
+        "active",
+        "active",
+        "paused",
+        "active",
+        "deleted",
+    ]
+    assert replies[4]["run"]["kind"] == "manual"
+    assert replies[1]["job"]["priority"] == 3
+    assert desk.metric("createJob", "done") == 1
+
+
+@pytest.mark.parametrize("again", range(6))
+async def test_commands_that_are_read_again_have_no_effect_any_more(again: int) -> None:
+    # create, pause, resume, run, delete, and then a job of this name by HTTP: reading any of them again would change it.
+    desk = Desk()
+    desk.ask("createJob", job=job())
+    desk.ask("pauseJob", job=NAMED)
+    desk.ask("resumeJob", job=NAMED)
+    desk.ask("runJob", job={**NAMED, "requestId": "r"})
+    desk.ask("deleteJob", job=NAMED)
+    await desk.settle()
+    desk.ask("createJob", job=job(priority=1))
+    await desk.settle()
+    before = await state(desk)
+    assert before is not None
+    assert before.status is JobStatus.ACTIVE
+    desk.read_again(again)
+    await desk.settle()
+    assert await state(desk) == before
+    assert desk.statuses()[6:] == [200] * (6 - again)
+    assert all(headers["clockwork-repeated"] == b"true" for _, _, headers in desk.replies()[6:])
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [
+        ("createJob", {}),
+        ("updateJob", {"priority": 5}),
+        ("pauseJob", {}),
+        ("deleteJob", {}),
+        ("runJob", {"requestId": "r"}),
+    ],
+)
+async def test_a_command_whose_answer_was_lost_has_its_effect_once_and_its_own_reply(command: str, more: Any) -> None:
+    desk = Desk()
+    if command != "createJob":
+        desk.ask("createJob", replyTo=None, job=job())
+        await desk.settle()
+    real = desk.engine.jobs.change
+
+    async def lose(change: Any) -> None:
+        setattr(desk.engine.jobs, "change", real)  # noqa: B010  # a method, which types do not let us assign
+        await real(change)
+        raise StoreUnavailable(outcome_unknown=True)
+
+    setattr(desk.engine.jobs, "change", lose)  # noqa: B010
+    desk.ask(command, job=job() if command == "createJob" else {**NAMED, **more})
+    await desk.settle()
+    ((status, _, headers),) = desk.replies()
+    found = await state(desk)
+    assert found is not None
+    assert (status, found.version, len(found.single)) == (
+        201 if command in ("createJob", "runJob") else 200,
+        2 if command == "updateJob" else 1,
+        1 if command == "runJob" else 0,
+    )
+    assert "clockwork-repeated" not in headers
+
+
+async def test_what_cannot_be_done_is_answered_and_noted() -> None:
+    desk = Desk()
+    desk.ask("pauseJob", job=NAMED)
+    desk.ask("createJob", job=job())
+    desk.ask("createJob", job=job(priority=9))
+    desk.ask("updateJob", job={**NAMED, "priority": 1}, ifVersion=7)
+    await desk.settle()
+    assert desk.statuses() == [404, 201, 409, 412]
+    # The first was over when it was answered: it does not pause the job that was made since.
+    desk.read_again()
+    await desk.settle()
+    found = await state(desk)
+    assert found is not None
+    assert (found.status, found.version) == (JobStatus.ACTIVE, 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "document", "reason", "field"),
+    [
+        ("createJob", {"job": {}}, "command_invalid", "job.clientId"),
+        ("createJob", {"job": job(completion={})}, "command_invalid", "job.completion"),
+        ("createJob", {"schedule": job()}, "command_invalid", "schedule"),
+        ("updateJob", {"job": {**NAMED, "priority": 11}}, "command_invalid", "job.priority"),
+        ("pauseJob", {"job": {**NAMED, "more": 1}}, "command_invalid", "job.more"),
+        ("resumeJob", {"job": {**NAMED, "more": 1}}, "command_invalid", "job"),
+        ("runJob", {"job": NAMED}, "command_invalid", "job.requestId"),
+        ("runJob", {"job": {**NAMED, "requestId": "r"}, "ifVersion": 1}, "command_invalid", "ifVersion"),
+        ("deleteJob", {"job": {**NAMED, "clientId": "bank"}}, "command_invalid", "job.clientId"),
+        ("deleteJob", {"job": "report"}, "command_invalid", "job"),
+        ("restoreJob", {"job": NAMED}, "command_unknown", "command"),
+    ],
+)
+async def test_a_command_that_can_never_succeed_becomes_a_dead_letter_and_names_the_field(
+    command: str, document: dict[str, Any], reason: str, field: str
+) -> None:
+    desk = Desk()
+    desk.ask(command, **document)
+    await desk.settle()
+    ((status, problem, _),) = desk.replies()
+    ((found, _, _),) = desk.dead()
+    assert (status, found) == (400, reason)
+    assert field in [each["field"] for each in problem["errors"]]
+
+
+async def test_commands_about_jobs_need_the_rights_of_the_calls() -> None:
+    desk = Desk()
+    desk.principal = Principal(
+        name="p",
+        clients=names_of(["shop"]),
+        topics=names_of([builders.TOPIC, REPLIES]),
+        rights=frozenset({Right.CREATE}),
+    )
+    desk.ask("createJob", job=job())
+    desk.ask("pauseJob", job=NAMED)
+    await desk.settle()
+    assert desk.statuses() == [201, 403]
+    assert [reason for reason, _, _ in desk.dead()] == ["command_forbidden"]

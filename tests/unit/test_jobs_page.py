@@ -1,0 +1,97 @@
+"""docs/jobs.md says what the code does: its triggers are read, and its tables are computed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from clockwork.domain.interpolation import RunValues, check_interpolation, interpolated
+from clockwork.domain.misfire import Decision, Ended, Misfire, MisfirePolicy, after_run
+from clockwork.domain.schedule import DataForm
+from clockwork.domain.trigger import Trigger
+from clockwork.schema.trigger import read_trigger
+from tests.unit.cron_times import cron_of, following, ms
+
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+NOW: Final = ms("2026-11-29T12:00")
+
+
+def documents() -> list[dict[str, Any]]:
+    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """The rows of the tables of a section."""
+    section = PAGE.partition(f"{heading}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
+    ]
+
+
+def test_each_trigger_of_the_page_is_read_and_fires() -> None:
+    triggers = [read_trigger(document["trigger"], now_ms=NOW) for document in documents()]
+
+    assert len(triggers) >= 4
+    assert all(trigger.next_after(NOW) is not None for trigger in triggers)
+
+
+def test_the_table_of_changes_of_offset_is_what_is_computed() -> None:
+    found: list[tuple[str, str]] = []
+    for row in rows_of("### Changes of offset")[2:]:
+        rule, value = row[1].strip("`").split(": ")
+        after = ms("2026-03-28T12:00") if rule == "gap" else ms("2026-10-24T12:00")
+        cron = cron_of("u", "30 2 * * *", "Europe/Berlin", **{rule: value})
+        times = [each for each in following(cron, after, 2) if each < after + 86_400_000]
+        found.append(
+            (value, " ".join(f"{(each // 60_000) % 1_440 // 60:02}:{each // 60_000 % 60:02}" for each in times))
+        )
+
+    assert found == [
+        ("next", "01:00"),
+        ("shift", "01:30"),
+        ("skip", ""),
+        ("first", "00:30"),
+        ("second", "01:30"),
+        ("both", "00:30 01:30"),
+    ]
+
+
+def test_the_table_of_calendars_is_what_is_computed() -> None:
+    [document] = [each for each in documents() if "exclude" in each["trigger"]]
+    days = {
+        on_excluded: read_trigger({**document["trigger"], "onExcluded": on_excluded}, now_ms=NOW).next_after(NOW)
+        for on_excluded in ("skip", "next", "previous")
+    }
+
+    assert days == {
+        "skip": ms("2027-01-25T09:00", "Europe/Berlin"),
+        "next": ms("2026-12-28T09:00", "Europe/Berlin"),
+        "previous": ms("2026-12-24T09:00", "Europe/Berlin"),
+    }
+
+
+def test_the_table_of_missed_times_is_what_is_decided() -> None:
+    trigger, eight = Trigger(rule=cron_of("u", "* * * * *")), ms("2026-11-29T08:30")
+    back = ms("2026-11-29T10:21:00.500")
+
+    def decided(policy: str) -> Decision:
+        last = Ended(scheduled_at_ms=eight, cursor_ms=eight, ended_ms=back, dropped=policy == "skip")
+        return after_run(trigger, Misfire(policy=MisfirePolicy(policy)), last, job="a/b", runs=1, now_ms=back)
+
+    for row in rows_of("## Late, missed, paused")[2:]:
+        policy, first, count = row[0].split("`")[1], row[3][:5], int(row[3].rpartition(" ")[2])
+        skipped = decided(policy).skipped
+        assert skipped is not None
+        assert (skipped.first_ms, skipped.count) == (ms(f"2026-11-29T{first}"), count), policy
+
+
+def test_the_table_of_interpolation_is_what_is_sent() -> None:
+    run = RunValues(scheduled_at_ms=ms("2026-03-29T01:00"), previous_at_ms=None, run_id="s1", job_id="j", version=1)
+    checked = 0
+    for row in rows_of("## Content"):
+        if row[0].startswith('`"') and row[1].startswith("`"):
+            data = row[0].strip("`").encode()
+            check_interpolation(data, DataForm.JSON, job_id="j", bytes_max=1_000)
+            assert interpolated(data, DataForm.JSON, run).decode() == row[1].strip("`"), row[0]
+            checked += 1
+    assert checked == 4
