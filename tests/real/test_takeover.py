@@ -8,7 +8,7 @@ import pytest
 from tests.support.faults import HeldRequests
 from tests.support.load import Load
 from tests.support.nodes import SHARDS, SHORT_SESSION, Cluster, ClusterNode, node_here, now_ms
-from tests.support.reader import read_all
+from tests.support.reader import count_written, read_all
 from tests.support.under_load import audit, under_load, until_delivers
 from tests.support.waiting import until
 
@@ -79,6 +79,8 @@ async def test_a_commit_held_up_past_a_take_over_is_refused(
     # so the new owner delivers them. Then the old commit goes out; only the broker can refuse it. Half of the shards do
     # not move: theirs go out as if nothing had been.
     topic = await cluster.topic()
+    # The peer waits for a release no longer than this: the first commits are still held then, and not given up.
+    cluster.settings["CLOCKWORK_DRAIN_TIMEOUT_MS"] = "2000"
     commits = HeldRequests(monkeypatch, "EndTxnRequest")
     load = Load(cluster, [topic], prefix="held", lanes_per_shard=2)
     async with node_here(cluster) as (_, client):
@@ -87,14 +89,16 @@ async def test_a_commit_held_up_past_a_take_over_is_refused(
             await load.create(cluster.body(topic, f"of-{lane}", in_ms=50, ordering_key=lane))
 
         async def all_held() -> bool:
-            return commits.waiting >= SHARDS
+            sent = await count_written(cluster.services.kafka_brokers, topic)
+            return commits.waiting > 0 and sent == len(load.ledger.promises)
 
-        await until(all_held, "a commit of each shard held")
+        await until(all_held, "each record sent, and no commit")
         peer = await cluster.start()
         theirs = await peer.until_works(SHARDS // 2)
         for promise in load.ledger.promises.values():
             if promise.shard in theirs:
                 await cluster.until_status(peer.client, promise.schedule_key)
+        assert peer.logged("shard.not_released")
         commits.release()
         for promise in load.ledger.promises.values():
             await cluster.until_status(peer.client, promise.schedule_key)

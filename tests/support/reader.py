@@ -145,3 +145,18 @@ def _kafka_partitions(consumer: Any, topic: str) -> list[tuple[str, int]]:
     if found.error is not None:
         raise AssertionError(f"{topic}: {found.error}")
     return [(topic, number) for number in sorted(found.partitions)]
+
+
+async def count_written(brokers: str, topic: str) -> int:
+    """The number of offsets of a topic that are taken: by records, committed or not, and by ends of transactions."""
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "never-used", "isolation.level": "read_uncommitted"})
+    try:
+        parts = await asyncio.to_thread(_kafka_partitions, consumer, topic)
+        ends = [
+            await asyncio.to_thread(consumer.get_watermark_offsets, TopicPartition(*part), METADATA_S, cached=False)
+            for part in parts
+        ]
+    finally:
+        await asyncio.to_thread(consumer.close)
+    count: int = sum(high for _, high in ends)
+    return count

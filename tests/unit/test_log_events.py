@@ -9,6 +9,8 @@ from tests.support.log_calls import LogCall, log_calls
 
 LISTED: Final = Path(__file__).parents[2] / "infra" / "logs.md"
 CALLS: Final = log_calls()
+ASKED: Final = re.compile(r"(?:until_)?logged\(\"([a-z_.]+)\"")
+"""Of `ClusterNode.logged` and `until_logged`."""
 NAME: Final = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")
 
 
@@ -53,3 +55,14 @@ def test_the_table_of_events_is_that_of_the_source() -> None:
 def test_no_field_is_for_a_key_or_what_a_client_entrusts_to_us() -> None:
     unsaid = {"key", "schedule_key", "ordering_key", "headers", "task_data", "body", "payload", "value", "raw"}
     assert {call.where for call in CALLS if call.fields & unsaid} == set()
+
+
+def test_tests_look_for_events_that_there_are() -> None:
+    # A test that no line has an event which was renamed would pass for ever.
+    asked = {
+        (path.name, event)
+        for path in Path(__file__).parents[1].rglob("*.py")
+        for event in ASKED.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(asked) > 10
+    assert sorted((name, event) for name, event in asked if event not in by_event()) == []
