@@ -149,7 +149,7 @@ def _differing(wanted: Mapping[str, Any], stored: Mapping[str, Any], names: Iter
     for together in _TOGETHER:
         if differing & together:
             differing |= together & set(names)
-    # What has no value on either side is there only for the sake of its other half.
+    # A field that has a value on neither side is left out: it was added only because a field that goes with it differs.
     return {name: wanted.get(name) for name in differing if name in wanted or name in stored}
 
 

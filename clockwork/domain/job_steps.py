@@ -258,7 +258,7 @@ def _after_main(state: JobState, job: Job, ended: EndedRow, at: Moment) -> JobCh
         return _watched(change, job, ended, ended.job.timeout_ms, at)
     change = _paused_by_failures(change, job, at)
     if ended.job.kind in (RunKind.RETRY, RunKind.MANUAL):
-        # Of an exclusive job, and without a run: as after one.
+        # The row of an exclusive job ended without a delivery: the job goes on as after a run.
         return _after_exclusive(change, job, at)
     trigger = job.trigger
     if trigger is None or not _arms(change.state, at):

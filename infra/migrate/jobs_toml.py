@@ -1,4 +1,4 @@
-"""The file of `clockwork job apply`, written from what another scheduler had. What does not map is a comment in it."""
+"""The file of `clockwork job apply`, written from what another scheduler had. A part that does not map is a comment."""
 
 import json
 import re
@@ -22,7 +22,7 @@ class ConvertedJob:
     fields: Mapping[str, Any]
     """As `POST /jobs` takes them."""
     comments: Sequence[str] = ()
-    """What does not map, or has to be decided."""
+    """Parts that do not map, or have to be decided by a person."""
     converted: bool = True
     """False: only its comments are written."""
 

@@ -38,7 +38,7 @@ def fire_times(records: Sequence[Arrived], job_id: str) -> list[int]:
 
 
 async def until_run(reader: CommittedReader, since_ms: int) -> None:
-    """Until each job has run so many times for fire times since then."""
+    """Waits until each job has run so many times for fire times since then."""
 
     async def look() -> bool:
         await reader.read()

@@ -1,4 +1,4 @@
-"""What the mutations of jobs put in the place of a rule, as `breaks` does for the others."""
+"""The code that mutations of jobs put in the place of a rule; `breaks` has that of the others."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ def no_losses(self: Any, through: Any) -> None:
 
 
 async def change_at_any_revision(self: HostJobStore, change: JobChange) -> None:
-    """The state is put whatever it is by then."""
+    """Puts the state without looking at its revision."""
 
     def effect() -> None:
         writes = self._writes(change)

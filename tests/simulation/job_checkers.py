@@ -38,10 +38,10 @@ class _Window:
     """Only fire times later than this belong to it: its creation, and those that were fired before it, or were in flight, by
     a node whose clock is ahead of the one that began it."""
     passed_ms: int
-    """What is due up to then was passed over by an earlier window; one that a slower clock began need not bring it back."""
+    """Fire times up to then were passed over by an earlier window. A window that a slower clock began need not have them."""
     end_rev: int | None = None
     deleted_ms: int | None = None
-    """When it was deleted, if it ended so."""
+    """The time of the delete, if a delete ended it."""
     rows: list[Row] = field(default_factory=list)
     """The rows of fire times that were armed in it, and have records."""
     skipped: list[SkippedRuns] = field(default_factory=list)

@@ -145,7 +145,7 @@ class JobClients:
         return False
 
     async def _wait(self, name: JobName, rng: random.Random) -> None:
-        """Until some time near the job's next fire time, or any."""
+        """Waits until a time near the job's next fire time, or any time."""
         now_s = self._cluster.reactor.now_s
         state = self._cluster.worlds.jobs.tables.states.get(name)
         wait_s = rng.choice([0.02, 0.3, 1.0]) * rng.uniform(0.5, 1.5)

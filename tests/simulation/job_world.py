@@ -62,7 +62,7 @@ class JobWorld:
         self._rng = rng
 
     def lose_row(self, through: HostStore) -> None:
-        """Somebody deletes a row of a job by hand, which no owner can have read for firing."""
+        """Deletes a row of a job, as an operator does by hand, that no owner can have read for firing."""
         store = self._store
         frontier_ms = max((node.frontier_ms for node in store.nodes.values()), default=0)
         safe_ms = max(frontier_ms, int(store.now_ms())) + LOSS_LEAD_MS

@@ -28,7 +28,7 @@ HEALED_S_MAX: Final = 150.0
 OWN_LETTERS_SHARE: Final = 0.5
 """Runs in which dead letters have a topic that may refuse them."""
 JOBS_OF_A_RUN: Final = (0, 0, 0, 2)
-"""Of runs without a theme."""
+"""Numbers of jobs, one of which is drawn for a run without a theme."""
 REST_S: Final = 12.0
 """How long a run goes on after that, so that late records come while they are still judged."""
 

@@ -199,7 +199,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._die_with_parent()
         os.setsid()
-        # What objects own is closed by them: they would close other files that have got these numbers.
+        # Objects close the files that they own: later they would close other files that have got the same numbers.
         self._selector.close()
         self._requests.close()
         nothing = os.open(os.devnull, os.O_RDONLY)

@@ -88,7 +88,7 @@ async def test_jobs_are_created_then_left_alone_then_changed_as_declared(
     assert told(await apply(service, file)) == ["unchanged poll", "unchanged report"]
     assert await client.get_job("shop", "report") == report
 
-    # What is taken out of the file has its default again.
+    # A field that is taken out of the file has its default again.
     change(file, 'description = "daily"\n', "")
     change(file, 'misfire = { policy = "fire_all", windowMs = 3600000 }\n', "delivery.deadline = 9\n")
     change(file, "0 9 * *", "0 8 * *")

@@ -222,7 +222,7 @@ def test_the_calendar_of_rare_days_is_that_of_a_walk_over_all_days() -> None:
         if not 1 <= wanted <= last(day):
             return False
         near = [each for each in range(1, last(day) + 1) if day.replace(day=each).weekday() < 5]
-        # Of two at one distance there is none: a weekend has one neighbour on each side.
+        # No two weekdays are at one distance: a weekend has one neighbour on each side.
         return day.day == min(near, key=lambda each: abs(each - wanted))
 
     rules: dict[str, Callable[[datetime], bool]] = {

@@ -94,7 +94,7 @@ class World:
         return [TakenRow(name=name, hold=RequestId("audit"))]
 
     def lose(self, row: Row) -> None:
-        """Somebody deletes a row by hand."""
+        """Deletes a row, as an operator does by hand."""
         self.store._remove(row.shard, row.position)
 
     @asynccontextmanager

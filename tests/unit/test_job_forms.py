@@ -261,7 +261,7 @@ class Way(NamedTuple):
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
     columns: postgres_codec.Columns = ()
-    """Of PostgreSQL: those of the values."""
+    """The columns of PostgreSQL that hold the values."""
 
 
 def of_item(read: Callable[[Any, JobName], Any]) -> Callable[[Any], Any]:
@@ -287,7 +287,7 @@ WAYS: Final = {
     "postgresql-request": Way(REQUESTS, postgres.request_values, postgres.request_of, postgres.ASKED),
 }
 BY_STORE: Final = ("dynamodb", "postgresql")
-"""Where a row is written and read by `codec_of`."""
+"""Names of the stores, for `codec_of`."""
 
 
 def written(store: str, of: Row) -> Any:

@@ -193,7 +193,7 @@ WRONG: list[tuple[list[str], dict[str, Any]]] = [
     (["interpolate"], {"interpolate": 1}),
     (["interpolate"], {"interpolate": True, "taskData": "aA==", "taskDataEncoding": "base64"}),
     (["taskData.a.0"], {"interpolate": True, "taskData": {"a": ["${now}"]}}),
-    # Of the first run there is no run before: its value is null.
+    # The first run has no run before it: the value is null.
     (
         ["taskData.at"],
         {

@@ -104,7 +104,7 @@ def test_until_is_a_time_in_utc_and_included() -> None:
 
 
 def test_dates_are_taken_out_by_a_calendar() -> None:
-    # What RFC 5545 says by EXDATE.
+    # EXDATE in RFC 5545.
     rule = rrule(
         "FREQ=MONTHLY;BYMONTHDAY=25",
         start_ms=ms("2026-11-01T09:00"),

@@ -87,7 +87,7 @@ def test_changes_are_those_that_the_files_have() -> None:
 
 
 def test_changes_of_a_zone_are_days_apart() -> None:
-    # What the day-by-day look, and the rules of a stretch's ends, rely on.
+    # The look day by day, and the rules of a stretch's ends, rely on this.
     for name in zone_names():
         changes = [at_s for at_s, _ in _changes_in_file(name) if at_s > -2 * 366 * DAY_S]
         assert all(later - earlier > 6 * DAY_S for earlier, later in pairwise(changes)), name

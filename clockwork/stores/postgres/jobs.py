@@ -260,7 +260,7 @@ class PostgresJobStore:
 
     async def _put_group(self, members: Sequence[Sequence[RunEnd]], *, first_stands: bool) -> bool:
         """False: each again, alone, by its own caller."""
-        # Of two of one position one: all writers write the same, or the first stands.
+        # Two entries of one position are put once: all writers write the same, or the first stands.
         ends = {(end.name, end.position): end for member in reversed(members) for end in member}
         sql = self._sql.put_run_ends[first_stands]
         try:
