@@ -49,6 +49,7 @@ _LATENESS_S: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
     *(60.0, 300.0, 900.0, 3_600.0),
 )
+_CATCH_UP_S: Final = (60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 _RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 _SLOTS: Final = (0, 1)
 _PACE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 1.0)
@@ -96,6 +97,11 @@ class PrometheusTelemetry:
             histogram(
                 "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
             ).labels
+        )
+        self._catch_up = histogram(
+            "clockwork_job_catch_up_lateness_seconds",
+            "Delivery time less due time, of missed fire times that are caught up",
+            buckets=_CATCH_UP_S,
         )
         self._due = gauge("clockwork_due", "Rows due and not yet delivered, as last seen", "shard")
         self._oldest = gauge("clockwork_oldest_due_seconds", "Time since the oldest of them was due", "shard")
@@ -188,6 +194,10 @@ class PrometheusTelemetry:
         gauge("clockwork_job_audit_age_seconds", "Age of the oldest audit of the owned shards").set_function(
             lambda: self._job_audit()
         )
+        self._job_audit_interval = gauge("clockwork_job_audit_interval_seconds", "Interval of the audits of jobs")
+        self._job_runs_overdue = gauge(
+            "clockwork_job_runs_overdue", "Runs open though their time-out is long over, as last audited"
+        )
         self._create_closed_series()
 
     def _create_closed_series(self) -> None:
@@ -246,6 +256,9 @@ class PrometheusTelemetry:
 
     def lateness(self, guarantee: Guarantee, seconds: float) -> None:
         self._lateness(guarantee.value).observe(seconds)
+
+    def catch_up_lateness(self, seconds: float) -> None:
+        self._catch_up.observe(seconds)
 
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None:
         self._due.labels(str(shard)).set(rows)
@@ -365,5 +378,9 @@ class PrometheusTelemetry:
     def job_rearmed(self, reason: RearmedFor) -> None:
         self._job_rearmed.labels(reason).inc()
 
-    def watch_job_audit(self, read: Callable[[], float]) -> None:
+    def watch_job_audit(self, read: Callable[[], float], *, interval_seconds: float) -> None:
         self._job_audit = read
+        self._job_audit_interval.set(interval_seconds)
+
+    def job_runs_overdue(self, count: int) -> None:
+        self._job_runs_overdue.set(count)

@@ -66,6 +66,9 @@ METRICS = {
     "clockwork_job_repaired_total": ("counter", set[str]()),
     "clockwork_job_rearmed_total": ("counter", {"reason"}),
     "clockwork_job_audit_age_seconds": ("gauge", set[str]()),
+    "clockwork_job_audit_interval_seconds": ("gauge", set[str]()),
+    "clockwork_job_runs_overdue": ("gauge", set[str]()),
+    "clockwork_job_catch_up_lateness_seconds": ("histogram", set[str]()),
     "clockwork_commands_total": ("counter", {"command", "result"}),
     "clockwork_commands_lag": ("gauge", {"partition"}),
 }
@@ -109,7 +112,9 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.job_skipped(SkipReason.MISFIRE, 7)
     telemetry.job_repaired()
     telemetry.job_rearmed("not_armed")
-    telemetry.watch_job_audit(lambda: 90.0)
+    telemetry.watch_job_audit(lambda: 90.0, interval_seconds=3_600.0)
+    telemetry.job_runs_overdue(2)
+    telemetry.catch_up_lateness(7_200.0)
     telemetry.command("create", "done")
     telemetry.commands_lag(3, 17)
 
