@@ -126,6 +126,21 @@ async def find_run(
     return None
 
 
+async def has_failed(context: RequestContext, name: JobName, run_id: RunId, *, due_ms: int, attempt: int) -> bool:
+    """True if the log has this attempt of a run, whose row was due at that time, as one that could not be delivered.
+
+    Raises: Unavailable.
+    """
+    last: Position | None = Position(first_at(due_ms + 1) - 1)
+    while last is not None:
+        page = await context.jobs.read_log(name, first=first_at(due_ms), last=last, entries_max=ENTRIES_PER_READ)
+        for each in page.entries:
+            if isinstance(each, RunEnd) and each.run_id == run_id and each.attempt == attempt:
+                return each.failure is not None
+        last = page.next_last
+    return False
+
+
 def _time_of(run_id: RunId) -> int | None:
     digits = run_id[1:].partition("-")[0]
     known = run_id[:1] in ("s", "m", "b") and digits.isascii() and digits.isdigit() and len(digits) <= 14
