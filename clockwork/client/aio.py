@@ -185,6 +185,23 @@ class AsyncClient:
         async for result in self._batches("/admin/schedules", exported, batch_items_max, head):
             yield result
 
+    async def import_jobs(self, exported: Iterable[bytes], *, exported_at_ms: int) -> AsyncIterator[Result]:
+        """Imports recurring jobs of another cluster, for operators, one after the other. Each is JSON, as `clockwork admin
+        export` writes it; its fire times go on from where they were decided there. `exported_at_ms`: as of `import_many`.
+
+        Raises: CallFailed: the outcome of one is unknown, and those after it were not sent.
+        """
+        for index, line in enumerate(exported):
+            body = b'{"exportedAt":%d,%s' % (exported_at_ms, line.strip()[1:])
+            try:
+                answer = await self._http.request("POST", "/admin/jobs", body=body)
+            except (Unavailable, TooMany):
+                raise
+            except CallFailed as error:
+                yield _failed(index, error)
+            else:
+                yield Result(index=index, schedule=None, error=None, status=answer.status)
+
     async def list(self, client_id: str, **filters: Unpack[ListFilters]) -> AsyncIterator[ScheduleDocument]:
         """Lists a client's schedules, each key once; may lag by 5 s. Raises: NotSupported: the service keeps no index to
         list from."""

@@ -123,6 +123,9 @@ class Client:
         values = self._client.import_many(exported, exported_at_ms=exported_at_ms, batch_items_max=batch_items_max)
         return self._each(values)
 
+    def import_jobs(self, exported: Iterable[bytes], *, exported_at_ms: int) -> Iterator[Result]:
+        return self._each(self._client.import_jobs(exported, exported_at_ms=exported_at_ms))
+
     def list(self, client_id: str, **filters: Unpack[ListFilters]) -> Iterator[ScheduleDocument]:
         return self._each(self._client.list(client_id, **filters))
 

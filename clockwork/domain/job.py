@@ -473,6 +473,23 @@ def armed_row(row: Row) -> ArmedRow:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedJob:
+    """A job of another store, and what its create alone would not bring back."""
+
+    new: NewJob
+    """With the creation and the digest that it has there."""
+    version: int
+    updated_at_ms: int
+    cursor_ms: int
+    """Up to here all fire times were decided there."""
+    counts: RunCounts
+    failures: int
+    paused_since_ms: int | None
+    """None: it is active."""
+    note: str | None
+
+
 def job_of(row: Row) -> JobOfRow:
     """The job's part of a row that has one."""
     assert row.job is not None, "a row of a job"

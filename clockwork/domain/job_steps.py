@@ -29,6 +29,7 @@ from clockwork.domain.job import (
     ArmedRow,
     Backfill,
     CompletionResult,
+    ImportedJob,
     Job,
     JobChange,
     JobState,
@@ -145,6 +146,30 @@ def _first(job: Job, state: JobState, at: Moment) -> Armed | None:
         return None
     due_ms = trigger.due_ms(first_ms, name)
     return Armed(scheduled_at_ms=first_ms, due_ms=due_ms, kind=ArmedKind.SCHEDULED, cursor_ms=first_ms)
+
+
+def take_over(imported: ImportedJob, before: JobState | None, at: Moment, *, principal: str | None = None) -> JobChange:
+    """A job that comes from another store. Its fire times are decided from where they were decided there, so what was missed
+    on the way is caught up or skipped by its misfire policy. `before`: as of `create`; then it counts from now on."""
+    made = create(imported.new, before, at, principal=principal)
+    assert isinstance(made.definition, Job), "a create puts a definition"
+    version = max(imported.version, made.definition.version)
+    job = replace(made.definition, version=version, changed_at_ms=imported.updated_at_ms)
+    state = replace(
+        made.state,
+        version=version,
+        updated_at_ms=imported.updated_at_ms,
+        armed=None,
+        cursor_ms=imported.cursor_ms if before is None else max(made.state.cursor_ms, imported.cursor_ms),
+        counts=imported.counts,
+        failures=imported.failures,
+        status=JobStatus.ACTIVE if imported.paused_since_ms is None else JobStatus.PAUSED,
+        paused_since_ms=imported.paused_since_ms,
+        note=imported.note,
+        expires_at_s=None,
+    )
+    change = replace(made, state=state, definition=job, rows=())
+    return change if state.status is JobStatus.PAUSED else _decided_again(change, job, at)
 
 
 # --- the end of a row

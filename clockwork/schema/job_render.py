@@ -50,6 +50,29 @@ def render_job(view: JobView, next_times: Sequence[FireTime] | None = None) -> d
     return document
 
 
+def exported_job(view: JobView) -> dict[str, Any]:
+    """A job with what its create does not bring back: an `ExportedJobDocument`."""
+    state, counts = view.state, view.state.counts
+    origin: dict[str, Any] = {
+        "createdAt": state.created_at_ms,
+        "updatedAt": state.updated_at_ms,
+        "version": state.version,
+        "digest": state.digest,
+        "cursor": state.cursor_ms,
+        "counts": {
+            "delivered": counts.delivered,
+            "failed": counts.failed,
+            "skipped": counts.skipped,
+            "ofTrigger": counts.of_trigger,
+        },
+        "failures": state.failures,
+        "pausedSince": state.paused_since_ms,
+        "note": state.note,
+        "traceparent": view.job.traceparent,
+    }
+    return {"job": job_document(view.job), "origin": {n: value for n, value in origin.items() if value is not None}}
+
+
 def next_times(view: JobView, count: int, *, now_ms: int) -> Preview | None:
     """The question for the next fire times of a job, the armed one first; None: there are none."""
     trigger, state, armed = view.job.trigger, view.state, view.next_run

@@ -70,6 +70,18 @@ BODIES: dict[tuple[str, str], Any] = {
     },
     ("POST", "/jobs/preview"): {"trigger": JOB["trigger"]},
     ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
+    ("POST", "/admin/jobs"): {
+        "exportedAt": builders.DUE_MS - 60_000,
+        "job": {**JOB, "jobId": "imported"},
+        "origin": {
+            "createdAt": builders.DUE_MS - 60_000,
+            "updatedAt": builders.DUE_MS - 60_000,
+            "version": 1,
+            "digest": "0" * 64,
+            "cursor": builders.DUE_MS - 60_000,
+            "counts": {"delivered": 0, "failed": 0, "skipped": 0, "ofTrigger": 0},
+        },
+    },
     ("POST", "/admin/schedules"): {"exportedAt": builders.DUE_MS - 60_000, "schedules": [EXPORTED]},
 }
 ROUTES = routes_of(app_of(Engine()))
@@ -143,7 +155,13 @@ async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_
         assert (await answered(session, "all but admin", method, path))[0] == 403
         assert service.engine.pauses.stored.version == 0
         # There is no dead letter at all, and no shard has an owner; and schedules are their clients'.
-        allowed = 404 if "{offset}" in path or "discard" in path else 403 if path == "/admin/schedules" else 200
+        allowed = (
+            404
+            if "{offset}" in path or "discard" in path
+            else 403
+            if path in ("/admin/schedules", "/admin/jobs")
+            else 200
+        )
         if path.endswith("/fence"):
             allowed = 409
         assert (await answered(session, "admin", method, path))[0] == allowed

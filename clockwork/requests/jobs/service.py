@@ -6,13 +6,15 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from clockwork.domain.job import BackfillRequest, Job, JobContent, JobName, NewJob, RunNow
+from clockwork.domain.job import BackfillRequest, ImportedJob, Job, JobContent, JobName, NewJob, RunNow
 from clockwork.domain.position import Position
 from clockwork.domain.rights import ANYONE, Principal, Right, authorize
 from clockwork.domain.run import JobId, RunId
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import JobsOff, LimitState, TooManyRequests
 from clockwork.requests.context import RequestContext
 from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.imports import check_export
 from clockwork.requests.jobs import listing, log
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
@@ -37,8 +39,9 @@ from clockwork.requests.jobs.results import (
     VersionsPage,
 )
 from clockwork.requests.jobs.runs import Runs, start_runs
+from clockwork.requests.jobs.transfer import JobScanPage, import_job, scan_page
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
-from clockwork.requests.results import ANY_VERSION, VersionCondition
+from clockwork.requests.results import ANY_VERSION, ExportRefused, VersionCondition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,25 @@ class JobService:
         """Brings a deleted job back as it was, active or paused."""
         self._check(principal, Right.CREATE, name)
         return await self._change(name, Restore(self._authorized(principal)), condition, None)
+
+    # --- all jobs, for operators
+
+    async def scan(self, *, client_id: ClientId | None, after: JobName | None, limit: int) -> JobScanPage:
+        """Active and paused jobs of all clients, for callers that check the rights themselves."""
+        async with self.context.deadline() as deadline:
+            return await scan_page(self.context, deadline, client_id=client_id, after=after, limit=limit)
+
+    async def import_one(
+        self, principal: Principal, imported: ImportedJob, *, exported_at_ms: int
+    ) -> JobCreateResult | ExportRefused:
+        """Takes over a job of another store. Limits of clients are not applied. Raises: InvalidInput."""
+        self.check_on()
+        refused = check_export(self.context, exported_at_ms)
+        if refused is not None:
+            return refused
+        authorize(principal, Right.CREATE, imported.new.client_id, imported.new.topic)
+        async with self.context.deadline() as deadline:
+            return await import_job(self.context, imported, deadline, principal=_name_of(principal))
 
     # --- runs
 
