@@ -53,6 +53,7 @@ from clockwork.schema.job import (
     VersionsDocument,
 )
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
+from clockwork.schema.transfer import ImportedJobDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
@@ -200,7 +201,8 @@ class AsyncClient:
             except CallFailed as error:
                 yield _failed(index, error)
             else:
-                yield Result(index=index, schedule=None, error=None, status=answer.status)
+                created = read_document(ImportedJobDocument, answer).created
+                yield Result(index=index, schedule=None, error=None, status=201 if created else 200)
 
     async def list(self, client_id: str, **filters: Unpack[ListFilters]) -> AsyncIterator[ScheduleDocument]:
         """Lists a client's schedules, each key once; may lag by 5 s. Raises: NotSupported: the service keeps no index to

@@ -30,7 +30,6 @@ from clockwork.requests.jobs.transfer import left_behind
 from clockwork.requests.results import ExportRefused
 from clockwork.requests.service import RequestService
 from clockwork.schema.batch import BatchDocument, read_each
-from clockwork.schema.job import JobDocument
 from clockwork.schema.job_render import exported_job, of_job_declined, render_job
 from clockwork.schema.json import read_json
 from clockwork.schema.problems import Problem
@@ -38,6 +37,7 @@ from clockwork.schema.render import render_pending
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, client_id_of
 from clockwork.schema.transfer import (
     ExportedJobsDocument,
+    ImportedJobDocument,
     ImportJobForm,
     ImportManyForm,
     PendingDocument,
@@ -201,8 +201,8 @@ class JobTransferHandlers:
         ),
         request=ImportJobForm,
         answers={
-            200: Answer(description="It is here already: the job as it is.", model=JobDocument),
-            201: Answer(description="Imported, and durable.", model=JobDocument),
+            200: Answer(description="It is here already: the job as it is.", model=ImportedJobDocument),
+            201: Answer(description="Imported, and durable.", model=ImportedJobDocument),
             409: problem(
                 "Another job has this name, or the export is older than outcomes are kept here, or lies ahead."
             ),
@@ -217,9 +217,9 @@ class JobTransferHandlers:
         result = await self.jobs.import_one(principal_of(request), imported, exported_at_ms=exported_at_ms)
         match result:
             case JobCreated(view):
-                return json_response(render_job(view), HTTPStatus.CREATED.value)
+                return json_response({"created": True, "job": render_job(view)}, HTTPStatus.CREATED.value)
             case JobRepeated(view):
-                return json_response(render_job(view))
+                return json_response({"created": False, "job": render_job(view)})
             case JobRefused():
                 raise Refusal(of_job_declined(result))
             case ExportRefused():

@@ -20,7 +20,7 @@ from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.position import Position, acceptance_of, due_ms_of, position_of
 from clockwork.domain.schedule import ImportedSchedule, NewSchedule
 from clockwork.errors import FieldError, InvalidInput, Unreadable
-from clockwork.schema.job import JobForm, read_job
+from clockwork.schema.job import JobDocument, JobForm, read_job
 from clockwork.schema.json import whole
 from clockwork.schema.schedule import ScheduleDocument, ScheduleForm, read_schedule
 from clockwork.schema.times import SECONDS_LIKE_MAX
@@ -152,6 +152,16 @@ class ExportedJobsDocument(BaseModel):
     """Runs of these jobs that an import does not bring: by hand, of backfills, retries, and open ones."""
     cursor: str | None
     """Asks for the next page; null at the end."""
+
+
+class ImportedJobDocument(BaseModel):
+    """The result of an import."""
+
+    model_config = DOCUMENT
+
+    created: bool
+    """False: it was there already, whatever has become of it here."""
+    job: JobDocument
 
 
 # --- requests

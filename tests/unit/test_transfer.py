@@ -672,7 +672,7 @@ async def test_a_job_that_moves_goes_on_from_the_fire_time_that_was_decided_last
     services: tuple[Service, Service], tmp_path: Path
 ) -> None:
     file, (service, other) = tmp_path / "pending.jsonl", services
-    assert await create(service, scheduleKey="a") == 201
+    assert await create(service, scheduleKey="a", scheduleTime=service.engine.clock.now_ms() + 86_400_000) == 201
     assert (await asked(service, "/jobs", method="POST", body=JOB))[0] == 201
     assert (await asked(service, "/jobs", method="POST", body={**JOB, "jobId": "idle"}))[0] == 201
     note = {"note": "stock-taking"}
