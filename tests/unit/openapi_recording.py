@@ -322,6 +322,11 @@ async def _operations(r: Recorder) -> None:
     exported = [{name: each[name] for name in each.keys() - {"status", "shard"}} for each in page["schedules"]]
     await r.ask("importSchedules", "again", 200, body={"exportedAt": page["at"], "schedules": exported})
     await r.ask("importSchedules", "old", 409, body={"exportedAt": NOW_MS - 8 * 86_400_000, "schedules": []})
+    (job,) = (await r.ask("scanJobs", "page", 200, query={"limit": "1"}))["jobs"]
+    await r.ask("importJob", "again", 200, body={"exportedAt": page["at"], **job})
+    moved = {**job, "job": {**job["job"], "jobId": "moved"}}
+    await r.ask("importJob", "imported", 201, body={"exportedAt": page["at"], **moved})
+    await r.ask("importJob", "old", 409, body={"exportedAt": NOW_MS - 8 * 86_400_000, **job})
     states = r.engine.store.shard_states
     states[ShardId(5)] = replace(states[ShardId(5)], owner=states[ShardId(3)].owner)
     states[ShardId(7)] = replace(states[ShardId(7)], owner=None)
