@@ -122,8 +122,7 @@ def export_command(
     """Write all pending schedules and jobs to FILE, for `import`; - is standard output.
 
     Each schedule is written as it was at one moment; one that is created, moved or ended meanwhile may be missing. To move
-    a cluster, stop its callers and its workers first. With --due-from or --due-to the file has no jobs. The API key needs
-    the rights `admin` and `read`. A regular FILE gets its name at the end.
+    a cluster, stop its callers and its workers first. With --due-from the file has no jobs. The API key needs the rights `admin` and `read`. A regular FILE gets its name at the end.
     """
     to_stdout = str(file) == "-"
     # A pipe or a device is written to as it is; a file appears under its name when it is complete.
@@ -202,8 +201,8 @@ async def _lines(transport: Transport, query: dict[str, str], exported: ExportCo
         exported.schedules += len(page.schedules)
         yield b"".join(map(export_line, page.schedules))
     of_client = {"clientId": client_id} if client_id is not None else {}
-    # Due times choose among schedules; jobs have none of their own, and go with the export that has all.
-    if not {"dueFrom", "dueTo"} & query.keys():
+    # Due times choose among schedules. Of a move in parts, jobs go with the first: their next runs may be soon.
+    if "dueFrom" not in query:
         async for jobs in pages(transport, ExportedJobsDocument, "/admin/jobs", {"limit": _PAGE_ITEMS, **of_client}):
             exported.unreadable += jobs.unreadable
             exported.uncovered += jobs.uncovered

@@ -62,6 +62,7 @@ class JobService:
         self, principal: Principal, new: NewJob, *, command: CommandDedup | None = None
     ) -> JobCreateResult:
         """Accepts a job. Raises: InvalidInput (its topic does not exist), TooManyRequests."""
+        self.context.tracer.create(new.client_id, new.topic)
         self.check_on()
         authorize(principal, Right.CREATE, new.client_id, new.topic)
         limits: tuple[LimitState, ...] = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
