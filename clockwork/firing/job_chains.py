@@ -206,7 +206,9 @@ class JobChains:
                     continue
                 except ConditionFailed:
                     await self._close_completed(state, job, change, ended)
-                if not ended.dropped and not ended.job.is_watchdog:
+                if ended.job.is_watchdog:
+                    self._count_time_out(state, change)
+                elif not ended.dropped:
                     self._telemetry.job_run("failed" if ended.failed else "delivered")
                 if state.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
                     log.warning(
@@ -224,6 +226,13 @@ class JobChains:
                 "Job cannot be read; nothing is armed",
                 extra={"event": "job.unreadable", "shard": row.shard, "error": str(error)},
             )
+
+    def _count_time_out(self, before: JobState, change: JobChange) -> None:
+        run = before.open_run
+        for entry in change.entries:
+            if isinstance(entry, RunCompletion) and run is not None:
+                seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
+                self._telemetry.job_completion(entry.result, seconds=seconds)
 
     async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> None:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table
