@@ -4,7 +4,7 @@ too late, or never, and write down what they were told.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,7 +33,7 @@ class Report:
     answer: object
 
 
-Ask = Callable[[JobName, str, Callable[[JobService], object]], object]
+Ask = Callable[[JobName, str, Callable[[JobService], Awaitable[object]]], Awaitable[object]]
 
 
 class JobConsumers:
@@ -89,7 +89,7 @@ class JobConsumers:
     async def _report(self, name: JobName, run_id: RunId, report: RunReport | Heartbeat, rng: random.Random) -> None:
         for _ in range(TRIES_MAX):
             try:
-                answer = await self._ask(  # type: ignore[misc]
+                answer = await self._ask(
                     name,
                     f"report of {run_id}/{report.attempt}",
                     lambda jobs: jobs.report_run(ANYONE, name, run_id, report),
