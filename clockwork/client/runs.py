@@ -82,7 +82,7 @@ class OpenRun:
             return
         self._heartbeats.cancel()
         await self._tasks.__aexit__(None, None, None)
-        named = {"attempt": self.run.attempt, "started_at": self._started_at_ms}
+        named: dict[str, Any] = {"attempt": self.run.attempt, "started_at": self._started_at_ms}
         key = (self.run.client_id, self.run.job_id, self.run.run_id)
         if error is None:
             await self._settled(lambda: self._reports.complete_run(*key, result=self.result, **named))

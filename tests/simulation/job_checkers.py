@@ -14,7 +14,7 @@ from clockwork.domain.job import CompletionResult, JobName, JobState, JobStatus,
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Row
 from clockwork.domain.trigger import FixedDelay, Trigger
-from clockwork.requests.jobs.results import JobDone, JobNotFound, RunClosed, RunNotFound, RunReason, RunRefused
+from clockwork.requests.jobs.results import JobDone, RunClosed, RunNotFound, RunReason, RunRefused
 from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
@@ -314,7 +314,7 @@ def _check_reports(cluster: Cluster, by_name: dict[JobName, list[Row]], clients:
                 attempts = [row.job.attempt for row in rows if row.job is not None]
                 if max(attempts) <= each.report.attempt:
                     violation("untrue", f"{told}, and its attempts are {attempts}")
-            case RunRefused(RunReason.NOT_DELIVERED | RunReason.NOT_ASKED) | RunNotFound() | JobNotFound():
+            case RunRefused(RunReason.NOT_DELIVERED | RunReason.NOT_ASKED) | RunNotFound():
                 violation("untrue", told)
 
 

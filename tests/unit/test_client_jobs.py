@@ -359,8 +359,7 @@ def _record_of(run: c.Run, until_ms: int | None) -> list[tuple[str, bytes | None
 
 
 async def _delivered_run(client: AsyncClient, service: Service) -> tuple[c.Run, list[tuple[str, bytes | None]]]:
-    asking = {"overlap": "skip", "completion": c.Completion(timeout_ms=300_000)}
-    await client.create_job(*JOB, **FIELDS, **asking)
+    await client.create_job(*JOB, **FIELDS, overlap="skip", completion=c.Completion(timeout_ms=300_000))
     await _deliver_next(client, service)
     (run,) = (await client.get_job(*JOB)).open_runs or ()
     return run, _record_of(run, service.engine.clock.now_ms() + 300_000)
@@ -412,12 +411,12 @@ async def test_a_block_of_a_run_without_completion_asks_nothing(stub: Stub) -> N
 async def test_heartbeats_keep_the_time_out_away_until_the_run_is_lost(stub: Stub) -> None:
     run = c.Run(status="running", run_id="s1", kind="scheduled", version=1, attempt=2, scheduled_at_ms=1)
     goes_on = {"runId": "s1", "attempt": 2, "until": NOW_MS}
-    superseded = Problem(HTTPStatus.CONFLICT, "conflict", "t", "d", more={"reason": "superseded"})
+    superseded = {"status": 409, "title": "t", "detail": "d", "reason": "superseded"}
     told = asyncio.Event()
 
-    def lost(asked: Any) -> Problem:
+    def lost(asked: Any) -> tuple[int, Any]:
         told.set()
-        return superseded
+        return 409, superseded
 
     stub.will((200, goes_on), (503, {}), lost)
     async with AsyncClient(stub.url, retries=FAST, clock=StillClock()) as client:

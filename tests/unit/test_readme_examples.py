@@ -143,8 +143,13 @@ async def test_the_example_of_a_consumer_of_a_job_completes_the_run() -> None:
     names: dict[str, Any] = {}
     exec(WORK, names)
     async with open_service() as service, AsyncClient(service.url, clock=service.engine.clock) as client:
-        asking = {"overlap": "skip", "completion": Completion(timeout_ms=60_000)}
-        made = await client.create_job("shop", "j", trigger=After(minutes=1), topic=builders.TOPIC, data=1, **asking)
+        made = await client.create_job(
+            *("shop", "j"),
+            trigger=After(minutes=1),
+            topic=builders.TOPIC,
+            data=1,
+            completion=Completion(timeout_ms=60_000),
+        )
         assert made.next_run is not None
         await service.deliver()
         until_ms = service.engine.clock.now_ms() + 60_000
