@@ -226,7 +226,7 @@ async def test_a_deleted_job_takes_no_reports() -> None:
     assert (result.reason, desk.rows()) == (JobReason.DELETED, [])
 
 
-async def test_so_many_failed_runs_in_a_row_pause_the_job() -> None:
+async def test_so_many_failed_runs_in_a_row_pause_the_job(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk()
     await desk.opened(pause_after_failures=2)
     await desk.closed(FAILED)
@@ -238,6 +238,7 @@ async def test_so_many_failed_runs_in_a_row_pause_the_job() -> None:
         "paused after 2 failed runs in a row",
         [],
     )
+    assert [each.event for each in caplog.records if hasattr(each, "failures")] == ["job.paused_by_failures"]
 
 
 async def test_a_fixed_delay_counts_from_the_completion() -> None:

@@ -17,6 +17,7 @@ read, before the state that was written with it. For the same reason a completio
 when that is certain to be closed: else its cleanup would open a run that is completed already.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -34,6 +35,7 @@ from clockwork.domain.job import (
     OpenRun,
     RunCompletion,
     RunReport,
+    SkippedRuns,
     TakenRow,
 )
 from clockwork.domain.run import RunId, RunKind
@@ -43,7 +45,7 @@ from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.jobs import log
+from clockwork.requests.jobs import log as logs
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.results import (
     JobNotFound,
@@ -60,6 +62,8 @@ from clockwork.requests.jobs.results import (
 )
 from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
+
+log = logging.getLogger(__name__)
 
 NOT_OPEN_YET: Final = "the run was delivered just now, and is not open yet"
 _REASONS: Final = {
@@ -154,7 +158,7 @@ class _Request:
         armed = _row_of(state, self._run_id, attempt)
         if armed is not None:
             return await self._of_armed_run(reading, armed)
-        found = await log.find_attempt(self._context, reading, self._run_id, attempt, self._deadline)
+        found = await logs.find_attempt(self._context, reading, self._run_id, attempt, self._deadline)
         if found is None:
             await self._check_settled(state)
             return RunNotFound()
@@ -174,7 +178,7 @@ class _Request:
     # --- an open run
 
     async def _of_open_run(self, state: JobState, job: Job, run: OpenRun) -> ReportResult | None:
-        view = await log.run_at(self._context, state, run.position)
+        view = await logs.run_at(self._context, state, run.position)
         watchdog = state.armed
         if view is None or view.end is None or watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
             return None  # to be repaired by the audit
@@ -191,7 +195,7 @@ class _Request:
         at, content = states.moment(self._context, self._by), self._taker.content_of(taken[0])
         if isinstance(report, Heartbeat):
             change = job_steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
-            await self._make(change)
+            await self._make(state, change)
             return RunGoesOn(view, self._until_ms)
         change = job_steps.close_run(
             state,
@@ -206,16 +210,28 @@ class _Request:
         )
         completion = next(each for each in change.entries if isinstance(each, RunCompletion))
         self._last.completion = completion
-        await self._make(change)
+        await self._make(state, change)
         return self._closed(change.state, view, completion)
 
-    async def _make(self, change: JobChange) -> None:
+    async def _make(self, before: JobState, change: JobChange) -> None:
         if self._command is not None:
             change = replace(change, command=self._command.change(due_ms=0))
         await self._context.jobs.change(change)
         if self._command is not None:
             self._command.had_effect = True
         states.announce_armed(self._context, change.state)
+        for entry in change.entries:
+            if isinstance(entry, SkippedRuns):
+                self._context.telemetry.job_skipped(entry.reason, entry.count)
+        if before.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
+            log.warning(
+                "Job paused: its runs failed in a row",
+                extra={
+                    "event": "job.paused_by_failures",
+                    "client": self._name.client_id,
+                    "failures": change.state.failures,
+                },
+            )
 
     # --- a run that is not open
 
@@ -268,7 +284,7 @@ class _Request:
         return RunRefused(_REASONS[completion.result], run)
 
     def _closed(self, state: JobState, run: RunView, completion: RunCompletion) -> RunClosed:
-        return RunClosed(log.closed_run(self._context, state, run, completion), repeated=False)
+        return RunClosed(logs.closed_run(self._context, state, run, completion), repeated=False)
 
     async def _check_settled(self, state: JobState) -> None:
         """Raises: JobChanged, TransactionConflict (a transaction is being applied to the state)."""
