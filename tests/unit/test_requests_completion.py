@@ -206,6 +206,18 @@ async def test_a_run_whose_job_asked_for_no_completion_has_none() -> None:
     desk = Desk()
     await desk.opened(overlap=None, completion=None)
     assert await desk.refused(DONE) is RunReason.NOT_ASKED
+    desk.clock.set_ms(FIRST_MS + MINUTE_MS)
+    assert await desk.refused(DONE, RunId(f"s{FIRST_MS + MINUTE_MS}")) is RunReason.NOT_ASKED
+
+
+async def test_a_run_that_is_open_for_longer_than_its_entry_is_kept_is_completed_all_the_same() -> None:
+    desk = Desk()
+    await desk.opened()
+    desk.engine.jobs.tables.log.clear()
+    shown = await desk.jobs.run(ANYONE, NAME, FIRST)
+    assert isinstance(shown, RunView)
+    assert (shown.status, shown.run_id) == (RunStatus.RUNNING, FIRST)
+    assert (await desk.closed(DONE)).status is RunStatus.COMPLETED
 
 
 async def test_a_pause_leaves_the_run_open_and_its_completion_counts_but_arms_nothing() -> None:

@@ -178,10 +178,10 @@ class _Request:
     # --- an open run
 
     async def _of_open_run(self, state: JobState, job: Job, run: OpenRun) -> ReportResult | None:
-        view = await logs.run_at(self._context, state, run.position)
+        view = await logs.view_of_open(self._context, state, run)
         watchdog = state.armed
-        if view is None or view.end is None or watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
-            return None  # to be repaired by the audit
+        if watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
+            return None  # no step leaves it so
         report = self._report
         if isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
             if self._command is not None and state.by == self._by:

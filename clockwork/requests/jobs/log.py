@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain.job import ArmedRow, CompletionResult, Job, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.job import (
+    ArmedRow,
+    CompletionResult,
+    Job,
+    JobName,
+    JobState,
+    OpenRun,
+    RunCompletion,
+    RunEnd,
+    SkippedRuns,
+)
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.run import RunId, RunKind
 from clockwork.domain.trigger import JITTER_MS_MAX
@@ -108,8 +118,8 @@ async def find_run(
     if reading is None:
         return JobNotFound()
     state = reading.state
-    if (opened := state.open_run) is not None and opened.run_id == run_id:
-        return await run_at(context, state, opened.position)
+    if state.open_run is not None and state.open_run.run_id == run_id:
+        return await view_of_open(context, state, state.open_run)
     for armed in state.pending():
         if armed.run_id == run_id and armed.kind is not RunKind.WATCHDOG:
             ended = await run_at(context, state, armed.position)
@@ -202,6 +212,27 @@ async def run_at(context: RequestContext, state: JobState, position: Position) -
     return next((_armed_view(each) for each in state.pending() if each.position == position), None)
 
 
+async def view_of_open(context: RequestContext, state: JobState, run: OpenRun) -> RunView:
+    """The open run of a job. Heartbeats may keep one open for longer than its entry is kept: then by the state alone."""
+    view = await run_at(context, state, run.position)
+    if view is not None and view.end is not None:
+        return view
+    end = RunEnd(
+        client_id=state.client_id,
+        job_id=state.job_id,
+        position=run.position,
+        run_id=run.run_id,
+        kind=run.kind,
+        attempt=run.attempt,
+        version=state.version,
+        scheduled_at_ms=run.scheduled_at_ms,
+        at_ms=run.delivered_at_ms,
+        timeout_ms=run.until_ms - run.delivered_at_ms,
+        expires_at_s=0,
+    )
+    return _view(context, state, end, None)
+
+
 async def last_run(context: RequestContext, state: JobState) -> RunView | None:
     """The newest run that has ended; None: there is none in the log any more."""
     page = await context.jobs.read_log(state.name, first=Position(0), last=LAST, entries_max=LAST_RUN_ENTRIES)
@@ -217,8 +248,7 @@ async def open_runs(context: RequestContext, state: JobState, job: Job) -> tuple
     """The runs that are delivered and not completed. Of a job whose runs may overlap only those among the newest entries of
     the log, as long as their time is not over."""
     if state.open_run is not None:
-        run = await run_at(context, state, state.open_run.position)
-        return () if run is None else (run,)
+        return (await view_of_open(context, state, state.open_run),)
     if job.completion is None or job.exclusive:
         return ()
     page = await context.jobs.read_log(state.name, first=Position(0), last=LAST, entries_max=OPEN_RUN_ENTRIES)
