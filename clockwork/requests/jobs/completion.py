@@ -106,7 +106,7 @@ async def report_run(
 
 @dataclass(slots=True)
 class _Try:
-    """What the last try has sent."""
+    """Parts of the last try: it may have been made without an answer."""
 
     completion: RunCompletion | None = None
     taken: Sequence[TakenRow] = ()
