@@ -122,7 +122,8 @@ def export_command(
     """Write all pending schedules and jobs to FILE, for `import`; - is standard output.
 
     Each schedule is written as it was at one moment; one that is created, moved or ended meanwhile may be missing. To move
-    a cluster, stop its callers and its workers first. With --due-from the file has no jobs. The API key needs the rights `admin` and `read`. A regular FILE gets its name at the end.
+    a cluster, stop its callers and its workers first. With --due-from the file has no jobs. The API key needs the rights
+    `admin` and `read`. A regular FILE gets its name at the end.
     """
     to_stdout = str(file) == "-"
     # A pipe or a device is written to as it is; a file appears under its name when it is complete.

@@ -71,6 +71,7 @@ from clockwork.domain.run import (
     RunId,
     RunKind,
     backfill_run,
+    is_by_hand,
     manual_run,
     scheduled_run,
 )
@@ -325,12 +326,12 @@ def _after_backfilled(state: JobState, job: Job, ended: EndedRow, at: Moment) ->
 
 def to_be_taken(state: JobState, *, deletes: bool = False) -> Sequence[ArmedRow]:
     """The rows that a request takes for a PUT or a pause; `deletes`: for a delete. A watchdog stays but for a delete: the
-    run that it watches was delivered. So does a run by hand, of an exclusive job as of any other: its client was told that
-    it runs, and only its row has the data that may have been given for it."""
+    run that it watches was delivered. So does a run by hand, of an exclusive job as of any other, and another attempt of
+    it: its client was told that it runs, and only its row has the data that may have been given for it."""
     if deletes:
         return tuple(state.pending())
     armed = state.armed
-    return () if armed is None or armed.kind in (RunKind.WATCHDOG, RunKind.MANUAL) else (armed,)
+    return () if armed is None or armed.kind is RunKind.WATCHDOG or is_by_hand(armed.run_id) else (armed,)
 
 
 def in_flight(state: JobState, taken: Sequence[TakenRow], *, deletes: bool = False) -> Sequence[ArmedRow]:
@@ -511,18 +512,30 @@ def close_run(
         document=document,
         expires_at_s=_expiry_s(at),
     )
-    change = replace(
-        _change(state, at, armed=None, open_run=None, failures=state.failures + 1 if failed else 0),
-        taken=tuple(taken),
-        entries=(entry,),
-    )
+    change = replace(_change(state, at, armed=None, open_run=None), taken=tuple(taken), entries=(entry,))
     if state.status is JobStatus.DELETED:
         return change
     if failed and may_retry and _arms(change.state, at):
         row = _retry_row(change.state, _with_data(job, content), run, result, at)
         if row is not None:
             return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
+    # A run that has failed, and not an attempt: one that succeeds in the end ends the failures in a row.
+    failures = state.failures + 1 if failed else 0
+    change = replace(change, state=replace(change.state, failures=failures))
     return _after_exclusive(_paused_by_failures(change, job, at), job, at)
+
+
+def extend_run(
+    state: JobState, job: Job, until_ms: int, at: Moment, *, taken: Sequence[TakenRow], content: Schedule | None
+) -> JobChange:
+    """A later time-out of the open run: another watchdog in the place of the `taken` one, with the data that it had."""
+    run, armed = state.open_run, state.armed
+    assert run is not None, "a run is open"
+    assert armed is not None, "an open run has a watchdog"
+    change = replace(_change(state, at), taken=tuple(taken))
+    row = _watchdog_row(change.state, _with_data(job, content), run, until_ms, at)
+    open_run = replace(run, until_ms=until_ms)
+    return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
 
 
 def _after_watchdog(state: JobState, job: Job, ended: EndedRow, at: Moment) -> JobChange:
@@ -557,20 +570,7 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
     is what the run's own record has told its consumer; one that was in flight while the job became exclusive was not asked
     for a completion, and has no watchdog: it would time out, and be delivered again. It has the data of its run, for
     another attempt: those of a run by hand may be its own, and a change meanwhile is for the next run."""
-    until_ms = ended.at_ms + timeout_ms
     run = ended.job
-    row = _row(
-        change.state,
-        _with_data(job, ended.content),
-        at,
-        kind=RunKind.WATCHDOG,
-        chain=Chain.MAIN,
-        run_id=run.run_id,
-        scheduled_at_ms=run.scheduled_at_ms,
-        cursor_ms=change.state.cursor_ms,
-        due_ms=until_ms,
-        attempt=run.attempt,
-    )
     open_run = OpenRun(
         run_id=run.run_id,
         kind=run.kind,
@@ -578,9 +578,25 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
         scheduled_at_ms=run.scheduled_at_ms,
         position=ended.position,
         delivered_at_ms=ended.at_ms,
-        until_ms=until_ms,
+        until_ms=ended.at_ms + timeout_ms,
     )
+    row = _watchdog_row(change.state, _with_data(job, ended.content), open_run, open_run.until_ms, at)
     return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
+
+
+def _watchdog_row(state: JobState, job: Job, run: OpenRun, until_ms: int, at: Moment) -> Row:
+    return _row(
+        state,
+        job,
+        at,
+        kind=RunKind.WATCHDOG,
+        chain=Chain.MAIN,
+        run_id=run.run_id,
+        scheduled_at_ms=run.scheduled_at_ms,
+        cursor_ms=state.cursor_ms,
+        due_ms=until_ms,
+        attempt=run.attempt,
+    )
 
 
 def _with_data(job: Job, content: Schedule | None) -> Job:

@@ -206,7 +206,9 @@ class JobChains:
                     continue
                 except ConditionFailed:
                     await self._close_completed(state, job, change, ended)
-                if not ended.dropped and not ended.job.is_watchdog:
+                if ended.job.is_watchdog:
+                    self._count_time_out(state, change)
+                elif not ended.dropped:
                     self._report_run(row, ended)
                 if state.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
                     log.warning(
@@ -248,6 +250,13 @@ class JobChains:
                     "shard": row.shard,
                 },
             )
+
+    def _count_time_out(self, before: JobState, change: JobChange) -> None:
+        run = before.open_run
+        for entry in change.entries:
+            if isinstance(entry, RunCompletion) and run is not None:
+                seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
+                self._telemetry.job_completion(entry.result, seconds=seconds)
 
     async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> None:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table

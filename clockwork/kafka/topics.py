@@ -6,6 +6,7 @@ goes on accepting for it.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeConfigsRequest
 from aiokafka.protocol.produce import ProduceRequest
 
@@ -398,9 +399,12 @@ async def _count_brokers(admin: AIOKafkaAdminClient) -> int:
     or after it stood still. Raises: TimeoutError."""
     backoff = Backoff(RNG, LOOK_BACKOFF)
     async with asyncio.timeout(CREATE_TIMEOUT_MS / 1_000):
-        while not (brokers := (await admin.describe_cluster())["brokers"]):
+        while True:
+            # While no broker is counted, the client may have none that it could ask.
+            with contextlib.suppress(NodeNotReadyError):
+                if brokers := (await admin.describe_cluster())["brokers"]:
+                    return len(brokers)
             await backoff.wait()
-    return len(brokers)
 
 
 async def _until_they_have_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:

@@ -22,7 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from clockwork.domain.job import SkipReason
+from clockwork.domain.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.telemetry import (
@@ -45,6 +45,7 @@ from clockwork.ports.telemetry import (
 )
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RUN_S: Final = (0.1, 1, 10, 60, 300, 900, 3_600, 14_400, 86_400)
 _LATENESS_S: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
     *(60.0, 300.0, 900.0, 3_600.0),
@@ -188,6 +189,13 @@ class PrometheusTelemetry:
         self._paused = gauge("clockwork_paused", "Paused clients and topics, as known to this node", "what")
         self._job_runs = counter("clockwork_job_runs_total", "Runs of recurring jobs that have ended", "result")
         self._job_skipped = counter("clockwork_job_skipped_total", "Fire times of jobs that were skipped", "reason")
+        self._job_completions = counter("clockwork_job_completions_total", "Runs that were to be completed", "result")
+        self._job_run_s = histogram(
+            "clockwork_job_run_seconds",
+            "Time from the start of a run, or its delivery, to its completion or time-out",
+            "result",
+            buckets=_RUN_S,
+        )
         self._job_repaired = counter("clockwork_job_repaired_total", "Jobs whose next row was not there")
         self._job_rearmed = counter("clockwork_job_rearmed_total", "Jobs that the audit armed anew", "reason")
         self._job_audit: Callable[[], float] = lambda: 0.0
@@ -231,6 +239,9 @@ class PrometheusTelemetry:
             self._job_runs.labels(run)
         for skip_reason in SkipReason:
             self._job_skipped.labels(skip_reason.value)
+        for completion_result in CompletionResult:
+            self._job_completions.labels(completion_result.value)
+            self._job_run_s.labels(completion_result.value)
         for rearmed_for in get_args(RearmedFor):
             self._job_rearmed.labels(rearmed_for)
         for command in get_args(CommandName):
@@ -371,6 +382,10 @@ class PrometheusTelemetry:
 
     def job_skipped(self, reason: SkipReason, count: int) -> None:
         self._job_skipped.labels(reason.value).inc(count)
+
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None:
+        self._job_completions.labels(result.value).inc()
+        self._job_run_s.labels(result.value).observe(max(seconds, 0.0))
 
     def job_repaired(self) -> None:
         self._job_repaired.inc()

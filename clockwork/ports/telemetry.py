@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from clockwork.domain.job import SkipReason
+from clockwork.domain.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 
@@ -23,6 +23,9 @@ CommandName = Literal[
     "pauseJob",
     "resumeJob",
     "runJob",
+    "completeRun",
+    "failRun",
+    "heartbeatRun",
     "unknown",
 ]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
@@ -140,6 +143,9 @@ class Telemetry(Protocol):
     def job_skipped(self, reason: SkipReason, count: int) -> None:
         """Counts fire times that were skipped."""
 
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None:
+        """Counts the end of a run that was to be completed; `seconds`: from its start, or its delivery."""
+
     def job_repaired(self) -> None:
         """Counts a job whose row was not there."""
 
@@ -196,6 +202,7 @@ class NoTelemetry:
     def paused(self, *, clients: int, topics: int) -> None: ...
     def job_run(self, result: JobRunResult) -> None: ...
     def job_skipped(self, reason: SkipReason, count: int) -> None: ...
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None: ...
     def job_repaired(self) -> None: ...
     def job_rearmed(self, reason: RearmedFor) -> None: ...
     def watch_job_audit(self, read: Callable[[], float], *, interval_seconds: float) -> None: ...

@@ -16,10 +16,15 @@ from clockwork.requests.jobs.results import (
     JobRefused,
     JobVersionDiffers,
     JobView,
+    RunDeclined,
+    RunGoesOn,
+    RunNotFound,
+    RunReason,
+    RunRefused,
     RunStatus,
     RunView,
 )
-from clockwork.schema.job import JobDocument, fire_time_document, job_document
+from clockwork.schema.job import JobDocument, RunDocument, fire_time_document, job_document
 from clockwork.schema.problems import Problem, ProblemDocument
 
 
@@ -112,6 +117,14 @@ def render_run(run: RunView) -> dict[str, Any]:
     return _ended_run(run, run.end)
 
 
+def render_heartbeat(result: RunGoesOn) -> dict[str, Any]:
+    """A run that goes on: a `HeartbeatDocument`."""
+    run = result.run.end
+    if run is None:
+        raise TypeError("a run that was not delivered")
+    return {"runId": run.run_id, "attempt": run.attempt, "until": result.until_ms}
+
+
 def _next_run(armed: ArmedRow, trigger: Trigger | None) -> dict[str, Any]:
     at_ms = armed.scheduled_at_ms
     document: dict[str, Any] = {
@@ -168,7 +181,7 @@ def _completed(completion: RunCompletion) -> dict[str, Any]:
     document: dict[str, Any] = {"finishedAt": completion.finished_at_ms}
     if completion.started_at_ms is not None:
         document["startedAt"] = completion.started_at_ms
-        document["durationMs"] = completion.finished_at_ms - completion.started_at_ms
+        document["durationMs"] = max(0, completion.finished_at_ms - completion.started_at_ms)
     if completion.document is not None:
         name = "result" if completion.result.value == "completed" else "error"
         document[name] = json.loads(completion.document)
@@ -193,6 +206,29 @@ class JobConflictDocument(ProblemDocument):
 
     reason: Literal["exists", "deleted", "ended", "not_deleted", "running", "too_many_runs", "no_fire_times"]
     job: JobDocument
+
+
+_RUN_REFUSED: Final[Mapping[RunReason, str]] = {
+    RunReason.TIMED_OUT: "Its time was over first.",
+    RunReason.SUPERSEDED: "Another attempt of it is under way.",
+    RunReason.COMPLETED: "It is completed.",
+    RunReason.FAILED: "It has failed.",
+    RunReason.IN_FLIGHT: "Its time is about to be over: nothing can be promised. Ask again.",
+    RunReason.NOT_DELIVERED: "It is not delivered yet.",
+    RunReason.NOT_ASKED: "Its job did not ask for a completion when it was delivered.",
+}
+
+
+class RunConflictDocument(ProblemDocument):
+    """The state of the run, or of its job, does not allow the request."""
+
+    reason: Literal[
+        "timed_out", "superseded", "completed", "failed", "in_flight", "not_delivered", "not_asked", "deleted"
+    ]
+    run: RunDocument | None = None
+    """The run as it is; absent if its job is `deleted`."""
+    job: JobDocument | None = None
+    """The job, if it is `deleted`."""
 
 
 class StaleJobDocument(ProblemDocument):
@@ -227,6 +263,23 @@ def version_not_found() -> Problem:
         title="There is no such version",
         detail="The job has no version of this number, or it is not kept any more.",
     )
+
+
+def of_run_declined(result: RunDeclined) -> Problem:
+    """`404` or `409`."""
+    match result:
+        case RunNotFound():
+            return run_not_found()
+        case RunRefused(reason, run):
+            return Problem(
+                status=HTTPStatus.CONFLICT,
+                kind="conflict",
+                title="The run's state does not allow it",
+                detail=_RUN_REFUSED[reason],
+                more={"reason": reason.value, "run": render_run(run)},
+            )
+        case _:
+            return of_job_declined(result)
 
 
 def of_job_declined(result: JobDeclined) -> Problem:

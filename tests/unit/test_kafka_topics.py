@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
+from aiokafka.errors import NodeNotReadyError
 
 from clockwork.domain.record import OutRecord
 from clockwork.errors import BrokerUnavailable
@@ -203,7 +204,9 @@ class Admin:
 
     async def describe_cluster(self) -> dict[str, Any]:
         self._looks_left -= 1
-        return {"brokers": [] if self._looks_left >= 0 else [{}]}
+        if self._looks_left == 0:
+            raise NodeNotReadyError  # the client has no broker that it could ask
+        return {"brokers": [] if self._looks_left > 0 else [{}]}
 
     async def create_topics(self, topics: list[NewTopic], timeout_ms: int) -> Any:
         self.replicas = {topic.replication_factor for topic in topics}

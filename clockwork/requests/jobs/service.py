@@ -6,7 +6,17 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from clockwork.domain.job import BackfillRequest, ImportedJob, Job, JobContent, JobName, NewJob, RunNow
+from clockwork.domain.job import (
+    BackfillRequest,
+    Heartbeat,
+    ImportedJob,
+    Job,
+    JobContent,
+    JobName,
+    NewJob,
+    RunNow,
+    RunReport,
+)
 from clockwork.domain.position import Position
 from clockwork.domain.rights import ANYONE, Principal, Right, authorize
 from clockwork.domain.run import JobId, RunId
@@ -15,7 +25,7 @@ from clockwork.errors import JobsOff, LimitState, TooManyRequests
 from clockwork.requests.context import RequestContext
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.imports import check_export
-from clockwork.requests.jobs import listing, log
+from clockwork.requests.jobs import completion, listing, log
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
 from clockwork.requests.jobs.create import create_job, find_repeat
@@ -31,7 +41,9 @@ from clockwork.requests.jobs.results import (
     JobRefused,
     JobsPage,
     JobView,
+    ReportResult,
     RunAccepted,
+    RunClosed,
     RunRepeated,
     RunResult,
     RunsPage,
@@ -94,7 +106,7 @@ class JobService:
             return replace(
                 reading.view,
                 last_run=await log.last_run(self.context, reading.state),
-                open_runs=await log.open_runs(self.context, reading.state),
+                open_runs=await log.open_runs(self.context, reading.state, reading.job),
             )
 
     async def state_of(self, name: JobName, *, after: type[Step] | None = None) -> JobView | None:
@@ -208,6 +220,12 @@ class JobService:
         async with self.context.deadline() as deadline:
             return await log.find_run(self.context, name, run_id, deadline)
 
+    async def run_of(self, name: JobName, run_id: RunId) -> RunView | None:
+        """The same, for callers that check the rights themselves; None also if there is no such job."""
+        async with self.context.deadline() as deadline:
+            found = await log.find_run(self.context, name, run_id, deadline)
+        return None if isinstance(found, JobNotFound) else found
+
     async def logs(
         self, principal: Principal, name: JobName, query: LogQuery, *, last: Position | None, limit: int
     ) -> RunsPage | JobNotFound:
@@ -215,6 +233,26 @@ class JobService:
         self._check(principal, Right.READ, name)
         async with self.context.deadline() as deadline:
             return await log.log_page(self.context, name, query, deadline, last=last, limit=limit)
+
+    async def report_run(
+        self,
+        principal: Principal,
+        name: JobName,
+        run_id: RunId,
+        report: RunReport | Heartbeat,
+        *,
+        command: CommandDedup | None = None,
+    ) -> ReportResult:
+        """Ends an attempt of a run as its consumer reports, or gives it more time."""
+        self._check(principal, Right.COMPLETE, name)
+        async with self.context.deadline() as deadline:
+            result = await completion.report_run(self.context, name, run_id, report, deadline, command=command)
+        if isinstance(result, RunClosed) and not result.repeated:
+            ended = result.run.completion
+            if ended is not None and result.run.end is not None:
+                began_ms = ended.started_at_ms if ended.started_at_ms is not None else result.run.end.at_ms
+                self.context.telemetry.job_completion(ended.result, seconds=(ended.finished_at_ms - began_ms) / 1_000)
+        return result
 
     # --- definitions, lists
 
