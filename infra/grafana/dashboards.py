@@ -354,6 +354,20 @@ JOBS: Final = Dashboard(
         ),
         (
             Panel(
+                title="Completions",
+                text="Ends of runs whose consumers are asked for them: completed, failed, timed_out.",
+                unit="ops",
+                queries=(_per_second("clockwork_job_completions_total", "result"),),
+            ),
+            Panel(
+                title="Time of a run",
+                text="From its start as its consumer says, else from its delivery, to its end.",
+                unit="s",
+                queries=quantiles("clockwork_job_run_seconds", by="result"),
+            ),
+        ),
+        (
+            Panel(
                 title="Repaired, 24 h",
                 text="Jobs whose next rows were lost, and are armed again. Any is worth a look.",
                 unit="short",
