@@ -44,7 +44,7 @@ class DeadLetter:
     topic: str | None
     """The topic of the failed delivery."""
     job_id: JobId | None = None
-    """Of a run of a job; its `schedule_key` is the same, and is no key of a schedule."""
+    """Given if it is of a run of a job: `schedule_key` is the same then, and is no key of a schedule."""
     run_id: RunId | None = None
     run_attempt: int | None = None
     reason: str | None

@@ -46,7 +46,7 @@ class DeadLetterDocument(BaseModel):
     """Due time, in epoch milliseconds."""
     delivery_id: str | None = None
     job_id: str | None = None
-    """Of a run of a recurring job, like the next one. `scheduleKey` is the same."""
+    """Given, like the next one, if it is of a run of a recurring job; `scheduleKey` is the same then."""
     run_id: str | None = None
     topic: str | None = None
     """The topic that it was meant for."""

@@ -28,12 +28,11 @@ HOUR_MS: Final = 3_600_000
 JITTER_MS: Final = 60_000
 CREATE_MS: Final = 10
 """A create of a job over HTTP, on the slowest of our machines; runs begin once all are there."""
-ON: Final = {"CLOCKWORK_JOBS": "on"}
 
 
 async def of_a_run(bench: Bench) -> None:
     count = bench.scaled(COSTED)
-    async with bench.cluster(**ON) as cluster, metered_node(cluster) as (api, meter):
+    async with bench.cluster(CLOCKWORK_JOBS="on") as cluster, metered_node(cluster) as (api, meter):
         topic = await cluster.topic()
         await _create(cluster, api, topic, count, every_ms=COSTED_EVERY_MS, first_ms=now_ms() + 5_000)
         await asyncio.sleep(10)  # each job is in its rhythm
@@ -57,7 +56,7 @@ async def each_second(bench: Bench) -> None:
     count = bench.scaled(EACH_SECOND)
     late: dict[str, list[list[float]]] = {"jobs": [], "one-shots": []}
     for n in range(max(1, bench.rounds // 2)):
-        async with bench.cluster(**ON) as cluster:
+        async with bench.cluster(CLOCKWORK_JOBS="on") as cluster:
             topic = await cluster.topic(kafka_partitions=8)
             node = await started(cluster)
             first_ms = now_ms() + 5_000 + CREATE_MS * count
@@ -89,7 +88,7 @@ async def each_second(bench: Bench) -> None:
 async def at_the_hour(bench: Bench) -> None:
     count = bench.scaled(AT_THE_HOUR)
     for name, jitter_ms in (("without jitter", 0), (f"with {JITTER_MS // 1_000} s of jitter", JITTER_MS)):
-        async with bench.cluster(shards=64, **ON) as cluster:
+        async with bench.cluster(shards=64, CLOCKWORK_JOBS="on") as cluster:
             topic = await cluster.topic(kafka_partitions=8)
             node = await started(cluster)
             first_ms = now_ms() + 5_000 + CREATE_MS * count
