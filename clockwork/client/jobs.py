@@ -181,6 +181,29 @@ class Misfire:
         return {"policy": self.policy, **given(names)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """The completion that a job asks of its consumer. None leaves a value to the service."""
+
+    timeout_ms: int
+    """Counted from the delivery of a run."""
+    attempts: int | None = None
+    """Attempts of a run, the first one included, which need `overlap` or a fixed delay. By default one."""
+    initial_ms: int | None = None
+    max_ms: int | None = None
+    factor: float | None = None
+    """Waits between attempts, as those of a `RetryPolicy`. They need `attempts`."""
+    retry_on: Sequence[Literal["timeout", "failure"]] | None = None
+    """By default both."""
+
+    def document(self) -> dict[str, Any]:
+        """The field as the HTTP API takes it."""
+        waits = {"initialMs": self.initial_ms, "maxMs": self.max_ms, "factor": self.factor}
+        retry = given({"attempts": self.attempts, **waits})
+        on = None if self.retry_on is None else list(self.retry_on)
+        return {"timeoutMs": self.timeout_ms, **given({"retry": retry or None, "retryOn": on})}
+
+
 class _JobFields(TypedDict, total=False):
     trigger: Trigger | None
     """Required in a new job, unless it is durable."""
@@ -195,6 +218,8 @@ class _JobFields(TypedDict, total=False):
     misfire: Misfire | None
     """By default the last fire time that was missed is caught up."""
     overlap: Literal["allow", "skip", "wait"] | None
+    completion: Completion | None
+    """By default a run has ended with its delivery."""
     pause_after_failures: int | None
     """Failed runs in a row after which the job is paused; by default never."""
     durable: bool | None
@@ -220,7 +245,7 @@ class NewJobFields(_JobFields, total=False):
 class JobChanges(_JobFields, total=False):
     """Arguments of `put_job`. One that is left out changes nothing. None removes what a job need not have, such as its
     trigger, description or deadline; of fields that every job has it changes nothing; but `data` may be None. `trigger`,
-    `misfire`, `retry`, `headers` and `labels` are replaced as a whole."""
+    `misfire`, `completion`, `retry`, `headers` and `labels` are replaced as a whole."""
 
     topic: str | None
     data: Any
@@ -258,6 +283,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "ordering_key": ("orderingKey", _as_it_is),
     "misfire": ("misfire", Misfire.document),
     "overlap": ("overlap", _as_it_is),
+    "completion": ("completion", Completion.document),
     "pause_after_failures": ("pauseAfterFailures", _as_it_is),
     "durable": ("durable", _as_it_is),
     "description": ("description", _as_it_is),

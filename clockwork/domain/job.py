@@ -418,6 +418,35 @@ class RunRequest:
         return JobName(self.client_id, self.job_id)
 
 
+# --- completions as they are asked for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """A consumer's word that a run has ended."""
+
+    attempt: int
+    succeeded: bool
+    started_at_ms: int | None = None
+    document: bytes | None = None
+    """The result or the error, as compact JSON."""
+    may_retry: bool = True
+    """False: no other attempt is to be made, whatever the job's policy."""
+
+    @property
+    def result(self) -> CompletionResult:
+        return CompletionResult.COMPLETED if self.succeeded else CompletionResult.FAILED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """A consumer's word that a run goes on."""
+
+    attempt: int
+    extend_ms: int
+    """The time-out is to be no nearer than this."""
+
+
 # --- changes
 
 
@@ -471,6 +500,23 @@ def armed_row(row: Row) -> ArmedRow:
         cursor_ms=job.cursor_ms,
         version=job.version,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedJob:
+    """A job of another store, and what its create alone would not bring back."""
+
+    new: NewJob
+    """With the creation and the digest that it has there."""
+    version: int
+    updated_at_ms: int
+    cursor_ms: int
+    """Up to here all fire times were decided there."""
+    counts: RunCounts
+    failures: int
+    paused_since_ms: int | None
+    """None: it is active."""
+    note: str | None
 
 
 def job_of(row: Row) -> JobOfRow:

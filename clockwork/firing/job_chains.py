@@ -65,7 +65,7 @@ from clockwork.errors import (
     Unreadable,
 )
 from clockwork.ports.jobs import JobChanged, JobStore
-from clockwork.ports.telemetry import Telemetry
+from clockwork.ports.telemetry import JobRunResult, Telemetry
 from clockwork.settings.model import RunnerSettings
 
 log = logging.getLogger(__name__)
@@ -206,8 +206,10 @@ class JobChains:
                     continue
                 except ConditionFailed:
                     await self._close_completed(state, job, change, ended)
-                if not ended.dropped and not ended.job.is_watchdog:
-                    self._telemetry.job_run("failed" if ended.failed else "delivered")
+                if ended.job.is_watchdog:
+                    self._count_time_out(state, change)
+                elif not ended.dropped:
+                    self._report_run(row, ended)
                 if state.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
                     log.warning(
                         "Job paused: its runs failed in a row",
@@ -222,8 +224,39 @@ class JobChains:
             self._telemetry.malformed("job")
             log.error(
                 "Job cannot be read; nothing is armed",
-                extra={"event": "job.unreadable", "shard": row.shard, "error": str(error)},
+                extra={
+                    "event": "job.unreadable",
+                    "client": name.client_id,
+                    "run": row.job.run_id if row.job is not None else None,
+                    "shard": row.shard,
+                    "error": str(error),
+                },
             )
+
+    def _report_run(self, row: Row, ended: EndedRow) -> None:
+        result: JobRunResult = "failed" if ended.failed else "delivered"
+        self._telemetry.job_run(result)
+        if self._settings.job_log == "on":
+            log.info(
+                "Run of a job ended",
+                extra={
+                    "event": "job.run",
+                    "client": row.schedule.client_id,
+                    "job_id": row.schedule.schedule_key,
+                    "run": ended.job.run_id,
+                    "kind": ended.job.kind.value,
+                    "attempt": ended.job.attempt,
+                    "result": result,
+                    "shard": row.shard,
+                },
+            )
+
+    def _count_time_out(self, before: JobState, change: JobChange) -> None:
+        run = before.open_run
+        for entry in change.entries:
+            if isinstance(entry, RunCompletion) and run is not None:
+                seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
+                self._telemetry.job_completion(entry.result, seconds=seconds)
 
     async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> None:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table

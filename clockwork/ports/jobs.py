@@ -107,6 +107,14 @@ class JobStore(Protocol):
         """Reads the entry of the run whose row stood at this position. Raises: NewerFormat, Unreadable."""
         ...
 
+    async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
+        """Puts the completion of a run that keeps no other from being armed, if none is there; its job's state stays as it
+        is. `command`: the note of commands moves with it. The same completion again is the same.
+
+        Raises: ConditionFailed (another completion is there, or another note), TransactionConflict.
+        """
+        ...
+
     async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:
         """Reads the completion of the run whose row stood at this position. Raises: NewerFormat, Unreadable."""
         ...

@@ -435,3 +435,16 @@ async def test_a_run_that_is_completed_already_when_it_runs_out_of_time_is_close
     assert world.jobs.tables.completions == {(change.name, run.position): done}
     state = world.jobs.tables.states[change.name]
     assert (state.open_run, state.failures) == (None, 0)
+
+
+@pytest.mark.parametrize("job_log", ["on", "off"])
+async def test_each_run_is_a_line_of_the_log_if_that_is_wanted(job_log: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world = World()
+    run = the_row(await world.made())
+    await world.clean(run, chains=chains_on(world.jobs, clock=world.clock, trust=world.trust, job_log=job_log))
+
+    lines = [vars(each) for each in caplog.records if vars(each).get("event") == "job.run"]
+    assert [(each["job_id"], each["run"], each["result"]) for each in lines] == (
+        [(JOB_ID, f"s{NOW_MS + MINUTE}", "delivered")] if job_log == "on" else []
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.client import AsyncClient
+from clockwork.client import After, AsyncClient, Completion
 from clockwork.clock import SystemClock
 from clockwork.domain.record import delivery_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
@@ -36,7 +36,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-CALLS, CONSUMER = blocks("python")
+CALLS, CONSUMER, WORK = blocks("python")
 COMMANDS = next(block for block in blocks("sh") if block.startswith("clockwork "))
 CREATE, MANY, CHANGE, JOBS = (block for block in blocks("sh") if block.startswith("curl"))
 
@@ -137,3 +137,25 @@ def test_the_consumers_example_handles_each_delivery_once(capsys: pytest.Capture
     for _ in range(2):
         handle(list(record.headers), record.value or b"")
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+async def test_the_example_of_a_consumer_of_a_job_completes_the_run() -> None:
+    names: dict[str, Any] = {}
+    exec(WORK, names)
+    async with open_service() as service, AsyncClient(service.url, clock=service.engine.clock) as client:
+        made = await client.create_job(
+            *("shop", "j"),
+            trigger=After(minutes=1),
+            topic=builders.TOPIC,
+            data=1,
+            completion=Completion(timeout_ms=60_000),
+        )
+        assert made.next_run is not None
+        await service.deliver()
+        until_ms = service.engine.clock.now_ms() + 60_000
+        named = {"client-id": "shop", "job-id": "j", "job-version": 1, "run-id": made.next_run.run_id}
+        named |= {"run-kind": "scheduled", "run-attempt": 1, "scheduled-at": until_ms, "run-until": until_ms}
+        headers = [(f"clockwork-{name}", str(value).encode()) for name, value in named.items()]
+        await names["work_on"](client, headers, b"value")
+        ended = await client.get_run("shop", "j", made.next_run.run_id)
+    assert (ended.status, ended.result) == ("completed", {"bytes": 5})
