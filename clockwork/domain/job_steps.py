@@ -494,8 +494,8 @@ def close_run(
     if state.status is JobStatus.DELETED:
         return change
     if failed and may_retry and _arms(change.state, at):
-        # The data of a run by hand may be its own. Any other has those of the present definition, as its topic and headers are:
-        # the answer to a PUT while the run was open promised that nothing of before will be delivered.
+        # A run by hand may have data of its own. Any other has the data of the present definition, as it has its topic and
+        # headers: the answer to a PUT while the run was open promised that nothing of before will be delivered.
         of_run = _with_data(job, content) if is_by_hand(run.run_id) else job
         row = _retry_row(change.state, of_run, run, result, at)
         if row is not None:
