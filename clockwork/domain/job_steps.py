@@ -336,13 +336,13 @@ def update(state: JobState, job: Job, wanted: Job, taken: Sequence[TakenRow], at
             # Another attempt of a run: behind it the new trigger counts from now on, too.
             change = _from_now_on(change, wanted, at)
         return _put_again(change, wanted, armed, at)
-    return _from_now_on(_without(change, armed), wanted, at)
+    return _from_now_on(_without(change, armed, at), wanted, at)
 
 
 def pause(state: JobState, taken: Sequence[TakenRow], at: Moment, *, note: str | None) -> JobChange:
     """A pause: nothing is armed any more. An open run stays open."""
     change = _change(state, at, status=JobStatus.PAUSED, note=note, paused_since_ms=at.now_ms, updated_at_ms=at.now_ms)
-    return replace(_without(change, _taken_of(state, taken)), taken=tuple(taken))
+    return replace(_without(change, _taken_of(state, taken), at), taken=tuple(taken))
 
 
 def resume(state: JobState, job: Job, at: Moment) -> JobChange:
@@ -369,7 +369,7 @@ def delete(state: JobState, taken: Sequence[TakenRow], at: Moment) -> JobChange:
         updated_at_ms=at.now_ms,
         expires_at_s=_expiry_s(at),
     )
-    return replace(change, taken=tuple(taken))
+    return replace(_without(change, _taken_of(state, taken), at), taken=tuple(taken))
 
 
 def restore(state: JobState, job: Job, at: Moment) -> JobChange:
@@ -652,7 +652,7 @@ def rearm(state: JobState, job: Job, taken: Sequence[TakenRow], at: Moment) -> J
     if armed is None or not may_differ(state, job, at):
         return None
     change = replace(_change(state, at, tz=at.tz), taken=tuple(taken))
-    return _from_now_on(_without(change, _taken_of(state, taken)), job, at)
+    return _from_now_on(_without(change, _taken_of(state, taken), at), job, at)
 
 
 def may_differ(state: JobState, job: Job, at: Moment) -> bool:
@@ -792,9 +792,16 @@ def _put_again(change: JobChange, job: Job, armed: ArmedRow, at: Moment) -> JobC
     return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
 
 
-def _without(change: JobChange, armed: ArmedRow | None) -> JobChange:
-    """The armed row is taken; None: it is not, and stays named."""
-    return change if armed is None else replace(change, state=replace(change.state, armed=None))
+def _without(change: JobChange, armed: ArmedRow | None, at: Moment) -> JobChange:
+    """The armed row is taken; None: it is not, and stays named. One that had waited for another run is noted as skipped: the
+    fire times behind it are noted already."""
+    if armed is None:
+        return change
+    change = replace(change, state=replace(change.state, armed=None))
+    if not _of_fire_time(armed) or armed.cursor_ms == armed.scheduled_at_ms:
+        return change
+    waited = Skipped(first_ms=armed.scheduled_at_ms, last_ms=armed.scheduled_at_ms, count=1)
+    return _skip(change, waited, at, reason=SkipReason.OVERLAP)
 
 
 def _taken_of(state: JobState, taken: Sequence[TakenRow]) -> ArmedRow | None:

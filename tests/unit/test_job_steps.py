@@ -683,6 +683,31 @@ def test_a_lost_row_that_had_waited_for_another_run_is_put_again_and_nothing_ski
     assert (run_ids(story), story.state.counts.skipped) == ([lost.run_id], skipped)
 
 
+@pytest.mark.parametrize("ask", ["pause", "delete", "put"])
+def test_a_run_that_had_waited_and_is_taken_is_noted_as_skipped(ask: str) -> None:
+    story = exclusive(Overlap.WAIT, completion=Completion(timeout_ms=HOUR))
+    story.end(story.row, delivered(story.row, NOW_MS + MINUTE))
+    done_ms = NOW_MS + MINUTE + 140_000
+    watchdog = [TakenRow(name=story.row.name, hold=HOLD)]
+    story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(done_ms), taken=watchdog))
+    at = moment(done_ms + 1)
+    match ask:
+        case "pause":
+            story.apply(pause(story.state, story.taken(), at, note=None))
+        case "delete":
+            story.apply(delete(story.state, story.taken(), at))
+        case _:
+            wanted = replace(story.job, trigger=Trigger(rule=FixedRate(every_ms=HOUR, anchor_ms=NOW_MS)))
+            story.apply(update(story.state, story.job, wanted, story.taken(), at))
+
+    skipped = story.log[-1]
+    assert (skipped.reason, skipped.first_ms, skipped.last_ms) == (
+        SkipReason.OVERLAP,
+        NOW_MS + 2 * MINUTE,
+        NOW_MS + 2 * MINUTE,
+    )
+
+
 def test_a_time_out_tries_the_same_run_again_until_its_attempts_are_used_up() -> None:
     story = exclusive()
     run = story.row

@@ -68,6 +68,7 @@ BODIES: dict[tuple[str, str], Any] = {
         "from": builders.DUE_MS - 180_000,
         "to": builders.DUE_MS - 60_000,
     },
+    ("POST", f"{ONE_JOB}/runs/{{runId}}/heartbeat"): {"extendMs": 60_000},
     ("POST", "/jobs/preview"): {"trigger": JOB["trigger"]},
     ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
     ("POST", "/admin/schedules"): {"exportedAt": builders.DUE_MS - 60_000, "schedules": [EXPORTED]},
@@ -84,6 +85,7 @@ RIGHTS = {
     **dict.fromkeys(CALLS, Right.CREATE),
     **{call: Right.READ for call in CALLS if call[0] == "GET"},
     **{call: Right.CANCEL for call in CALLS if call[0] == "DELETE" or call[1].endswith(("/cancel", "/pause"))},
+    **{call: Right.COMPLETE for call in CALLS if call[1].endswith(("/complete", "/fail", "/heartbeat"))},
 }
 
 
@@ -127,7 +129,7 @@ async def test_each_call_needs_its_right_and_no_other_replaces_it(method: str, p
         for create in ("/schedule", "/jobs"):
             assert (await answered(session, "shop", "POST", create))[0] == 201
         # The admitted call last, as it may cancel the schedule.
-        for right in sorted([Right.CREATE, Right.CANCEL, Right.READ, Right.ADMIN], key=RIGHTS[method, path].__eq__):
+        for right in sorted(Right, key=RIGHTS[method, path].__eq__):
             status, _ = await answered(session, right.value, method, path)
             assert (status == 403) == (right != RIGHTS[method, path]), right
 
