@@ -87,7 +87,9 @@ class OpenRun:
         if error is None:
             await self._settled(lambda: self._reports.complete_run(*key, result=self.result, **named))
         elif isinstance(error, Exception):
-            told = {"type": type(error).__name__, "message": str(error)[:MESSAGE_CHARS_MAX]}
+            # A message may have what is no text, such as the bytes of a file's name.
+            message = str(error)[:MESSAGE_CHARS_MAX].encode(errors="replace").decode()
+            told = {"type": type(error).__name__, "message": message}
             try:
                 await self._settled(lambda: self._reports.fail_run(*key, error=told, **named))
             except CallFailed as failed:

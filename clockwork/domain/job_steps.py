@@ -357,6 +357,9 @@ def update(state: JobState, job: Job, wanted: Job, taken: Sequence[TakenRow], at
     if same and state.armed is not None and armed is None:
         return change  # in flight, or a watchdog: what follows is decided from the new definition
     if armed is not None and state.status is JobStatus.ACTIVE and (same or not _of_fire_time(armed)):
+        if not same:
+            # Another attempt of a run: behind it the new trigger counts from now on, too.
+            change = _from_now_on(change, wanted, at)
         return _put_again(change, wanted, armed, at)
     return _from_now_on(_without(change, armed, at), wanted, at)
 
@@ -496,7 +499,7 @@ def close_run(
     content: Schedule | None = None,
 ) -> JobChange:
     """The end of the open run: by its consumer, with the watchdog `taken`, or by the time-out. Another attempt follows, or
-    the next occurrence. `content`: that of the watchdog, which has the data of its run; None: the definition's."""
+    the next occurrence. `content`: that of the watchdog, which has the data of its run; None: it is not known."""
     run = state.open_run
     assert run is not None, "a run is open"
     failed = result is not CompletionResult.COMPLETED
@@ -516,7 +519,10 @@ def close_run(
     if state.status is JobStatus.DELETED:
         return change
     if failed and may_retry and _arms(change.state, at):
-        row = _retry_row(change.state, _with_data(job, content), run, result, at)
+        # A run by hand may have data of its own. Any other has the data of the present definition, as it has its topic and
+        # headers: the answer to a PUT while the run was open promised that nothing of before will be delivered.
+        of_run = _with_data(job, content) if is_by_hand(run.run_id) else job
+        row = _retry_row(change.state, of_run, run, result, at)
         if row is not None:
             return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
     # A run that has failed, and not an attempt: one that succeeds in the end ends the failures in a row.
@@ -569,7 +575,7 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
     """The watchdog of a run that was delivered now. Its lane and topic are those of the job, but nothing is sent. The time
     is what the run's own record has told its consumer; one that was in flight while the job became exclusive was not asked
     for a completion, and has no watchdog: it would time out, and be delivered again. It has the data of its run, for
-    another attempt: those of a run by hand may be its own, and a change meanwhile is for the next run."""
+    another attempt: those of a run by hand may be its own."""
     run = ended.job
     open_run = OpenRun(
         run_id=run.run_id,

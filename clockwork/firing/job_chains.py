@@ -205,7 +205,7 @@ class JobChains:
                     state = changed.state  # changed meanwhile: again, from what it is now
                     continue
                 except ConditionFailed:
-                    await self._close_completed(state, job, change, ended)
+                    change = await self._close_completed(state, job, change, ended)
                 if ended.job.is_watchdog:
                     self._count_time_out(state, change)
                 elif not ended.dropped:
@@ -258,9 +258,10 @@ class JobChains:
                 seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
                 self._telemetry.job_completion(entry.result, seconds=seconds)
 
-    async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> None:
+    async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> JobChange:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table
         that was restored. That completion stands; without an end, the watchdog would stay for ever, and its shard with it.
+        Returns the change that was made, which is no time-out.
 
         Raises: Contested, as `JobStore.change`; Unreadable.
         """
@@ -270,7 +271,9 @@ class JobChains:
             raise TransactionConflict("a condition of the arming does not hold, and none of its items says why")
         may_retry = stands.result is not CompletionResult.COMPLETED
         closed = close_run(state, job, stands.result, self.moment(), may_retry=may_retry, content=ended.content)
-        await self.make(replace(closed, entries=tuple(e for e in closed.entries if not isinstance(e, RunCompletion))))
+        closed = replace(closed, entries=tuple(e for e in closed.entries if not isinstance(e, RunCompletion)))
+        await self.make(closed)
+        return closed
 
     async def make(self, change: JobChange) -> None:
         """Makes a change, remembers the state, and wakes the owners of its rows.

@@ -383,6 +383,17 @@ async def test_a_block_that_raises_fails_the_run_and_raises_on(client: AsyncClie
     assert (ended.status, ended.error) == ("failed", {"type": "LookupError", "message": "no such row"})
 
 
+async def test_an_error_whose_message_is_no_text_is_reported_all_the_same(
+    client: AsyncClient, service: Service
+) -> None:
+    run, headers = await _delivered_run(client, service)
+    with pytest.raises(LookupError):
+        async with client.run(headers):
+            raise LookupError("no file caf\udce9")
+    ended = await client.get_run(*JOB, run.run_id or "")
+    assert (ended.status, ended.error) == ("failed", {"type": "LookupError", "message": "no file caf?"})
+
+
 async def test_a_block_of_a_run_that_has_ended_says_why(client: AsyncClient, service: Service) -> None:
     run, headers = await _delivered_run(client, service)
     await client.fail_run(*JOB, run.run_id or "", error="x")

@@ -910,6 +910,39 @@ def test_another_attempt_of_a_run_by_hand_has_the_data_that_were_given_for_it() 
     assert (story.row.job.kind, story.row.job.attempt, story.row.schedule.task_data) == (RunKind.RETRY, 2, b"own")
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["while it is open", "while the attempt waits"])
+def test_another_attempt_has_the_data_of_a_change_that_was_answered_before_it(waits: bool) -> None:
+    story = exclusive()
+    story.end(story.row, delivered(story.row))
+    if waits:
+        story.end(story.row, dropped(story.row, reason="timed_out"))
+    before, wanted = story.state, replace(story.job, task_data=b"new")
+    change = story.apply(update(before, story.job, wanted, story.taken(), moment(NOW_MS + 3 * MINUTE)))
+    assert in_flight(before, change.taken) == ()
+    if not waits:
+        story.end(story.row, dropped(story.row, reason="timed_out"))
+
+    assert story.row.job is not None
+    assert (story.row.job.kind, story.row.job.version) == (RunKind.RETRY, 2)
+    assert story.row.schedule.task_data == b"new"
+
+
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_a_change_of_the_trigger_while_another_attempt_waits_counts_from_now_on(overlap: Overlap) -> None:
+    hourly = Trigger(rule=FixedRate(every_ms=HOUR, anchor_ms=NOW_MS))
+    story = exclusive(overlap, trigger=hourly)
+    story.end(story.row, delivered(story.row))
+    story.end(story.row, dropped(story.row, reason="timed_out"))
+    now_ms = NOW_MS + HOUR + 30 * MINUTE
+    story.apply(update(story.state, story.job, replace(story.job, trigger=EVERY_MINUTE), story.taken(), moment(now_ms)))
+    story.end(story.row, delivered(story.row, now_ms))
+    taken = [TakenRow(name=story.row.name, hold=HOLD)]
+    story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(now_ms + 1), taken=taken))
+
+    assert run_ids(story) == [f"s{now_ms + MINUTE}"]
+    assert story.state.counts.skipped == 0
+
+
 def test_values_that_were_put_into_the_data_of_a_run_are_not_read_again_for_another_attempt() -> None:
     story = exclusive(interpolate=True, task_data=b'"$${runId}"')
     story.end(story.row, delivered(story.row))
