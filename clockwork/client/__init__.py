@@ -32,7 +32,7 @@ from clockwork.client.errors import (
     VersionMismatch,
     WrongField,
 )
-from clockwork.client.jobs import After, AnyOf, Cron, Every, Misfire, Trigger
+from clockwork.client.jobs import After, AnyOf, Cron, Every, Exclude, Misfire, RRule, Trigger
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
@@ -63,6 +63,7 @@ __all__ = [
     "Delivery",
     "Duplicates",
     "Every",
+    "Exclude",
     "Failed",
     "FireTime",
     "Forbidden",
@@ -83,6 +84,7 @@ __all__ = [
     "NotFound",
     "NotSupported",
     "PastSchedule",
+    "RRule",
     "Refused",
     "Result",
     "Retries",
