@@ -30,6 +30,7 @@ from clockwork.cli.values import (
     Time,
     content_of,
     content_options,
+    json_object,
     ms_of,
     named_values,
     payload_of,
@@ -70,6 +71,10 @@ _POLICY_OPTIONS: Final = (
     click.option("--description", help="For people."),
     click.option("--label", multiple=True, metavar="NAME=VALUE", help="For people and filters; repeatable."),
     click.option("--priority", type=click.IntRange(1, INTEGER_MAX), help="A header of the records."),
+    click.option(
+        "--interpolate", is_flag=True, help="Put values of each run into the payload, such as ${scheduledAt}."
+    ),
+    click.option("--payload-schema", type=click.File("rb"), help="File with the JSON Schema of the payload."),
 )
 
 
@@ -122,6 +127,8 @@ def create(
     description: str | None,
     label: tuple[str, ...],
     priority: int | None,
+    interpolate: bool,
+    payload_schema: IO[bytes] | None,
     json_: bool,
     **options: Any,
 ) -> None:
@@ -142,6 +149,8 @@ def create(
         "description": description,
         "labels": named_values("--label", label),
         "priority": priority,
+        "interpolate": interpolate or None,
+        "payload_schema": None if payload_schema is None else json_object("--payload-schema", payload_schema.read()),
     }
     given = {name: value for name, value in fields.items() if value is not None}
     with connection.client() as client:

@@ -35,7 +35,7 @@ from clockwork.client.errors import (
     VersionMismatch,
     WrongField,
 )
-from clockwork.client.jobs import After, AnyOf, Completion, Cron, Every, Misfire, Trigger
+from clockwork.client.jobs import After, AnyOf, Completion, Cron, Every, Exclude, Misfire, RRule, Trigger
 from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
@@ -69,6 +69,7 @@ __all__ = [
     "Delivery",
     "Duplicates",
     "Every",
+    "Exclude",
     "Failed",
     "FireTime",
     "Forbidden",
@@ -90,6 +91,7 @@ __all__ = [
     "NotSupported",
     "OpenRun",
     "PastSchedule",
+    "RRule",
     "Refused",
     "Result",
     "Retries",

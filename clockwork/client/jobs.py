@@ -1,12 +1,13 @@
 """Requests of the client about recurring jobs: triggers, fields of a job, filters.
 
-A trigger is a value: `Cron("0 9 * * MON-FRI", zone="Europe/Berlin")`, `Every(seconds=30)`, `After(minutes=5)`, or several of
-the first two in an `AnyOf`. The service judges it; the names of fields in its errors are those of the HTTP API.
+A trigger is a value: `Cron("0 9 * * MON-FRI", zone="Europe/Berlin")`, `Every(seconds=30)`, `After(minutes=5)`, an `RRule`,
+or several expressions and rates in an `AnyOf`. The service judges it; the names of fields in its errors are those of the
+HTTP API.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final, Literal, Required, TypedDict
 from urllib.parse import quote
 
@@ -81,31 +82,71 @@ class _Span(_Bounds):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cron(_Bounds):
-    """Fire times by a cron expression in a time zone."""
+class Exclude:
+    """Days, and hours of days, at which a job does not run, by the clock of its trigger's zone."""
 
-    expression: str = field(kw_only=False)
+    dates: Sequence[date | str] = ()
+    annual: Sequence[str] = ()
+    """Month and day, such as `12-25`: each year."""
+    weekdays: Sequence[Literal["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]] = ()
+    cron: Sequence[str] = ()
+    """Expressions of five fields: each minute that one of them names."""
+    calendar: str | None = None
+    """Name of a calendar of the client's."""
+
+    def document(self) -> dict[str, Any]:
+        """The exclusion as the HTTP API takes it."""
+        days = {"annual": self.annual, "weekdays": self.weekdays, "cron": self.cron}
+        lists = {"dates": [str(each) for each in self.dates], **{name: list(each) for name, each in days.items()}}
+        return given({**{name: each or None for name, each in lists.items()}, "calendar": self.calendar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Zoned(_Bounds):
+    """Fire times by the clock of a time zone."""
+
     zone: str | None = None
     """Name in the IANA database; by default UTC."""
-    dialect: Literal["unix", "quartz", "spring", "aws"] | None = None
-    """By default `unix` for five fields; needed for more, if the weekday has a digit."""
-    days: Literal["or", "and"] | None = None
-    """Days that either day field names, or both; counts only if both are restricted."""
     gap: Literal["next", "shift", "skip"] | None = None
     """Rule for wall-clock times that do not exist, where clocks are put forward."""
     overlap: Literal["first", "second", "both"] | None = None
     """Rule for wall-clock times that exist twice, where clocks are put back."""
+    exclude: Exclude | None = None
+    on_excluded: Literal["skip", "next", "previous"] | None = None
+    """By default times on an excluded day do not fire; else they do on the next or previous day that is not excluded."""
+
+    def _zoned(self, clock: Clock) -> dict[str, Any]:
+        dst = given({"gap": self.gap, "overlap": self.overlap})
+        exclude = None if self.exclude is None else self.exclude.document()
+        names = {"timeZone": self.zone, "dst": dst or None, "exclude": exclude, "onExcluded": self.on_excluded}
+        return {**given(names), **self._bounds(clock)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cron(_Zoned):
+    """Fire times by a cron expression."""
+
+    expression: str = field(kw_only=False)
+    dialect: Literal["unix", "quartz", "spring", "aws"] | None = None
+    """By default `unix` for five fields; needed for more, if the weekday has a digit."""
+    days: Literal["or", "and"] | None = None
+    """Days that either day field names, or both; counts only if both are restricted."""
 
     def document(self, clock: Clock) -> dict[str, Any]:
         """The trigger as the HTTP API takes it."""
-        names = {"timeZone": self.zone, "dialect": self.dialect, "days": self.days}
-        dst = given({"gap": self.gap, "overlap": self.overlap})
-        return {
-            "type": "cron",
-            "expression": self.expression,
-            **given({**names, "dst": dst or None}),
-            **self._bounds(clock),
-        }
+        own = given({"dialect": self.dialect, "days": self.days})
+        return {"type": "cron", "expression": self.expression, **own, **self._zoned(clock)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RRule(_Zoned):
+    """Fire times by a recurrence rule of RFC 5545, such as `FREQ=WEEKLY;INTERVAL=2;BYDAY=WE`, from `start` on."""
+
+    rule: str = field(kw_only=False)
+
+    def document(self, clock: Clock) -> dict[str, Any]:
+        """The trigger as the HTTP API takes it."""
+        return {"type": "rrule", "rule": self.rule, **self._zoned(clock)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +182,7 @@ class AnyOf(_Bounds):
         return {"type": "any", "of": [each.document(clock) for each in self.of], **self._bounds(clock)}
 
 
-Trigger = Cron | Every | After | AnyOf | Mapping[str, Any]
+Trigger = Cron | RRule | Every | After | AnyOf | Mapping[str, Any]
 """A mapping is sent as it is: a trigger as the HTTP API takes it."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +76,9 @@ async def run(stub: Stub, *arguments: str, charset: str = "utf-8") -> Result:
 # --- create
 
 
-async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
+async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
     options = [
         *("--cron", "0 9 * * 1-5", "--zone", "Europe/Berlin", "--dialect", "unix", "--days", "or"),
         *("--dst-gap", "shift", "--dst-overlap", "second", "--start", "5", "--end", "2030-01-31T12:00:00+01:00"),
@@ -83,6 +86,7 @@ async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
         *("--misfire", "fire_all", "--grace", "1m", "--max-catch-up", "3", "--window", "2h", "--overlap", "skip"),
         *("--timeout", "5m", "--attempts", "3"),
         *("--pause-after-failures", "4", "--durable", "--description", "d", "--label", "team=web", "--label", "x="),
+        *("--interpolate", "--payload-schema", str(schema)),
         *("--priority", "7", "--deadline", "1m", "--on-late", "drop", "--retry-attempts", "3", "--header", "a=b"),
     ]
     result = await run(stub, *CREATE, *options)
@@ -102,6 +106,7 @@ async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
         **{"overlap": "skip", "completion": {"timeoutMs": 300_000, "retry": {"attempts": 3}}},
         **{"pauseAfterFailures": 4, "durable": True, "description": "d", "priority": 7},
         "labels": {"team": "web", "x": ""},
+        **{"interpolate": True, "payloadSchema": {"type": "object"}},
     }
     assert "trigger       30 2 * * * (Europe/Berlin), jitter at most 1m30s" in result.output
 

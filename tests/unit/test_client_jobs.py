@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -181,6 +181,24 @@ async def test_every_job_id_arrives_as_it_is(client: AsyncClient, job_id: str) -
             {
                 **{"type": "cron", "expression": "0 0 9 ? * 2", "dialect": "quartz", "days": "and"},
                 **{"dst": {"gap": "skip", "overlap": "both"}, "start": 5, "end": NOW_MS + MINUTE_MS},
+            },
+        ),
+        (
+            c.Cron(
+                "@daily",
+                exclude=c.Exclude(dates=[date(2026, 12, 25), "2027-01-01"], weekdays=["SAT"], calendar="de"),
+                on_excluded="next",
+            ),
+            {
+                **{"type": "cron", "expression": "@daily", "onExcluded": "next"},
+                "exclude": {"dates": ["2026-12-25", "2027-01-01"], "weekdays": ["SAT"], "calendar": "de"},
+            },
+        ),
+        (
+            c.RRule("FREQ=WEEKLY;BYDAY=WE", start=5, zone="Europe/Berlin", gap="skip"),
+            {
+                **{"type": "rrule", "rule": "FREQ=WEEKLY;BYDAY=WE", "start": 5, "timeZone": "Europe/Berlin"},
+                "dst": {"gap": "skip"},
             },
         ),
         (c.Every(seconds=30), {"type": "fixed_rate", "everyMs": 30_000}),

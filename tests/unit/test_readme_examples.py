@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clockwork.cli.job import job
 from clockwork.client import After, AsyncClient, Completion
 from clockwork.clock import SystemClock
 from clockwork.domain.record import delivery_of
@@ -36,8 +37,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-CALLS, CONSUMER, WORK = blocks("python")
-COMMANDS = next(block for block in blocks("sh") if block.startswith("clockwork "))
+CALLS, JOB_CALLS, CONSUMER, WORK = blocks("python")
+COMMANDS, JOB_COMMANDS = (
+    next(block for block in blocks("sh") if block.startswith(f"clockwork {group} ")) for group in ("schedule", "job")
+)
+JOBS_FILE = re.findall(
+    r"^```toml\n(.*?)^```", (ROOT / "docs" / "jobs-file.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 CREATE, MANY, CHANGE, JOBS = (block for block in blocks("sh") if block.startswith("curl"))
 
 
@@ -115,6 +121,38 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
     assert end.startswith("delivered ")
     assert sum("delivered" in line for line in told["history"]) == 1
     assert sum("superseded" in line for line in told["history"]) == 2
+
+
+async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tmp_path: Path) -> None:
+    (file,) = JOBS_FILE
+    (tmp_path / "jobs.toml").write_text(file)
+    told: dict[str, list[str]] = {}
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        for topic in ("orderTopic", "reports"):
+            service.engine.kafka.create_topic(topic)
+        for command in JOB_COMMANDS.splitlines():
+            name = command.split()[2]
+            if name == "logs":
+                await service.deliver()
+            code, told[name] = await run(command, service.url, tmp_path)
+            assert code == 0, command
+    assert told.keys() == job.commands.keys() - {"backfill"}
+    assert len(told["preview"]) == 5
+    assert sum("manual" in line for line in told["logs"]) == 1
+    assert [json.loads(line)["jobId"] for line in told["list"]] == ["report"]
+    assert [line.split() for line in told["apply"]] == [["created", "nightly-report"], ["created", "poll"]]
+
+
+async def test_the_clients_example_of_a_job_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        service.engine.kafka.create_topic("orderTopic")
+        await asyncio.to_thread(exec, JOB_CALLS.replace(ADDRESS, service.url), {})
+    *times, found, run = capsys.readouterr().out.splitlines()
+    assert len(times) == 3
+    assert found == "['scheduled', 'manual']"
+    assert run.startswith("may still be delivered: m")
 
 
 async def test_the_clients_example_creates_and_cancels_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
