@@ -1,6 +1,7 @@
 """Connections to DynamoDB, against servers that answer byte by byte as a test says: real sockets, no HTTP library."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -212,6 +213,32 @@ async def test_without_a_connection_nothing_was_sent() -> None:
     async with DirectWire(URL(f"http://127.0.0.1:{free_port()}/"), "db.example", LIMITS, None) as wire:
         with pytest.raises(NotConnected):
             await wire.post({}, b"")
+
+
+async def test_a_caller_that_gives_up_as_the_connection_is_made_leaves_no_socket_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A host of two addresses, as "localhost" is: both are tried by tasks of their own, and the cancellation reaches
+    # the caller in the turn of the loop in which one of them has connected.
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+    opened: list[socket.socket] = []
+
+    async def addresses(_: str, port: int, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+
+    async def connected(sock: socket.socket, address: tuple[str, int]) -> None:
+        await connect(sock, address)
+        opened.append(sock)
+        call.cancel()
+
+    async with served(answering(OK)) as wire:
+        monkeypatch.setattr(loop, "getaddrinfo", addresses)
+        monkeypatch.setattr(loop, "sock_connect", connected)
+        call = asyncio.ensure_future(wire.post({}, b""))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert [sock.fileno() for sock in opened] == [-1]
 
 
 async def test_over_tls_the_server_must_have_a_certificate_of_a_known_authority() -> None:

@@ -9,12 +9,14 @@ loop. A schedule takes two calls and a part of others, and that was more than a 
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
 
 import aiohttp
+from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from clockwork.stores.dynamodb.errors import MalformedResponse, NotConnected
@@ -113,12 +115,16 @@ class DirectWire:
     async def _connect(self) -> "_Connection":
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
+                loop = asyncio.get_running_loop()
+                addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                # Not `create_connection` with its own `happy_eyeballs_delay`: a caller that gives up in the turn of the
+                # loop in which the connection is made leaves the socket open.
+                connected = await start_connection(addresses, happy_eyeballs_delay=ANOTHER_ADDRESS_S)
+                _, connection = await loop.create_connection(
                     lambda: _Connection(self._limits.read_timeout_s, self._open),
-                    self._host,
-                    self._port,
+                    sock=connected,
                     ssl=self._tls,
-                    happy_eyeballs_delay=ANOTHER_ADDRESS_S,
+                    server_hostname=None if self._tls is None else self._host,
                 )
         except OSError as error:
             raise NotConnected(f"no connection to {self._host}:{self._port}: {error!r}") from error
