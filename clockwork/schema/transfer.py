@@ -51,7 +51,7 @@ _digest_rule, _digest_schema = _matching(_DIGEST, "should be 64 hexadecimal digi
 _position_rule, _position_schema = _matching(_POSITION, "should be a time in ms, a point and 24 digits")
 
 _Whole = BeforeValidator(whole)
-_TimeMs = Annotated[int, _Whole, Field(ge=0, le=_TIME_MS_MAX)]
+_TimeMs = Annotated[int, Field(ge=0, le=_TIME_MS_MAX), _Whole]
 
 
 # --- answers
@@ -172,10 +172,10 @@ class RunCountsOriginForm(BaseModel):
 
     model_config = FORM
 
-    delivered: Annotated[int, _Whole, Field(ge=0, le=_VERSION_MAX)]
-    failed: Annotated[int, _Whole, Field(ge=0, le=_VERSION_MAX)]
-    skipped: Annotated[int, _Whole, Field(ge=0, le=_VERSION_MAX)]
-    of_trigger: Annotated[int, _Whole, Field(ge=0, le=_VERSION_MAX)]
+    delivered: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    failed: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    skipped: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    of_trigger: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
 
 
 class JobOriginForm(BaseModel):
@@ -185,11 +185,11 @@ class JobOriginForm(BaseModel):
 
     created_at_ms: Annotated[_TimeMs, Field(alias="createdAt")]
     updated_at_ms: Annotated[_TimeMs, Field(alias="updatedAt")]
-    version: Annotated[int, _Whole, Field(ge=1, le=99_999_999)]
+    version: Annotated[int, Field(ge=1, le=99_999_999), _Whole]
     digest: Annotated[str, _digest_rule, _digest_schema]
     cursor_ms: Annotated[_TimeMs, Field(alias="cursor")]
     counts: RunCountsOriginForm
-    failures: Annotated[int, _Whole, Field(ge=0, le=_VERSION_MAX)] = 0
+    failures: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole] = 0
     paused_since_ms: Annotated[_TimeMs | None, Field(alias="pausedSince")] = None
     note: Annotated[str, Field(max_length=256)] | None = None
     traceparent: str | None = None
@@ -226,7 +226,7 @@ class _StoredForm(BaseModel):
 
     created_at_ms: Annotated[_TimeMs, Field(alias="createdAt")]
     delivery_id: Annotated[str, _name_rule, _name_schema]
-    version: Annotated[int, _Whole, Field(ge=1, le=_VERSION_MAX)]
+    version: Annotated[int, Field(ge=1, le=_VERSION_MAX), _Whole]
     origin: OriginForm
 
 
