@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import Heartbeat, JobName, NewJob, RunNow, RunReport
+from clockwork.domain.jobs.job import Heartbeat, JobName, NewJob, RunNow, RunReport
 from clockwork.domain.run import RunId
 from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput, shortened

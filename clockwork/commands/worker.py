@@ -48,7 +48,7 @@ from clockwork.commands.parse import AnyCommand, JobCommand, JobKind, RunCommand
 from clockwork.commands.records import ReadCommand
 from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.command_notes import CommandOffset
-from clockwork.domain.job import NewJob, RunNow
+from clockwork.domain.jobs.job import NewJob, RunNow
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize

@@ -28,7 +28,7 @@ from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     CompletionResult,
     Job,
     JobChange,
@@ -40,7 +40,7 @@ from clockwork.domain.job import (
     SkippedRuns,
     job_name_of,
 )
-from clockwork.domain.job_steps import (
+from clockwork.domain.jobs.steps import (
     EndedRow,
     Moment,
     Standing,

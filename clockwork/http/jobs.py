@@ -12,12 +12,12 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.job import BackfillRequest, Heartbeat, JobName, JobStatus, RunNow, RunReport
+from clockwork.domain.jobs.job import BackfillRequest, Heartbeat, JobName, JobStatus, RunNow, RunReport
 from clockwork.domain.position import Position
-from clockwork.domain.preview import TIMES_MAX
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Right, authorize
 from clockwork.domain.run import JobId
+from clockwork.domain.triggers.preview import TIMES_MAX
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, names_in_path, path_parameter, single_header
 from clockwork.http.responses import json_list_response, json_response

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.job import JobName
+from clockwork.domain.jobs.job import JobName
 from clockwork.domain.names import BATCH_ITEMS_MAX, is_client_id, is_key
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.rights import Right, authorize

@@ -22,7 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from clockwork.domain.job import CompletionResult, SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.telemetry import (

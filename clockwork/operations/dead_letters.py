@@ -32,7 +32,7 @@ from typing import Final
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, retry_request
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import JobName, JobStatus
+from clockwork.domain.jobs.job import JobName, JobStatus
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog

@@ -6,7 +6,7 @@ that only a newer node could read; jobs for which nothing was armed while trigge
 
 The owner of shard n reads segment n of all jobs, `START_S` after its take-over and then once in an interval: names from the
 index, states, then the rows that they name. A row that is not there is looked for again `CONFIRM_S` later. If the state has
-not moved meanwhile, and the row is still not there, the step is `domain.job_steps.repair`:
+not moved meanwhile, and the row is still not there, the step is `domain.jobs.steps.repair`:
 
     Update state IF rev  +  ConditionCheck: the lost row is not there  +  Put the next row
 
@@ -26,8 +26,8 @@ from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.job_steps import arm_again, may_differ, rearm, repair
+from clockwork.domain.jobs.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.steps import arm_again, may_differ, rearm, repair
 from clockwork.domain.position import Position
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, ConditionFailed, Contested, Unavailable, Unreadable

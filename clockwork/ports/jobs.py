@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from clockwork.domain.job import CompletionResult, SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 

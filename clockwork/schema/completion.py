@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.functional_validators import BeforeValidator
 
-from clockwork.domain.job import Completion, Heartbeat, RetryOn, RunReport
+from clockwork.domain.jobs.job import Completion, Heartbeat, RetryOn, RunReport
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import RunId
 from clockwork.errors import FieldError, InvalidInput

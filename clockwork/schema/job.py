@@ -18,14 +18,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from clockwork.domain.interpolation import check_interpolation, interpolated, longest_values
-from clockwork.domain.job import BackfillRequest, JobContent, NewJob, RunNow
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
-from clockwork.domain.preview import TIMES_DEFAULT, TIMES_MAX, FireTime, Preview
+from clockwork.domain.jobs.interpolation import check_interpolation, interpolated, longest_values
+from clockwork.domain.jobs.job import BackfillRequest, JobContent, NewJob, RunNow
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, DataForm
-from clockwork.domain.trigger import TIME_MS_MAX, FixedDelay, Trigger
+from clockwork.domain.triggers.preview import TIMES_DEFAULT, TIMES_MAX, FireTime, Preview
+from clockwork.domain.triggers.trigger import TIME_MS_MAX, FixedDelay, Trigger
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import json as json_body
 from clockwork.schema.change import all_optional

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from clockwork.domain.job import ArmedRow, Job, RunCompletion, RunEnd
+from clockwork.domain.jobs.job import ArmedRow, Job, RunCompletion, RunEnd
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.preview import FireTime, Preview, zone_at
-from clockwork.domain.trigger import Trigger
+from clockwork.domain.triggers.preview import FireTime, Preview, zone_at
+from clockwork.domain.triggers.trigger import Trigger
 from clockwork.requests.jobs.results import (
     JobDeclined,
     JobNotFound,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from clockwork.domain.job import ImportedJob, RunCounts
+from clockwork.domain.jobs.job import ImportedJob, RunCounts
 from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.position import Position, acceptance_of, due_ms_of, position_of
 from clockwork.domain.schedule import ImportedSchedule, NewSchedule

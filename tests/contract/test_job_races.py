@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from clockwork.domain.job import JobChange, JobStatus, TakenRow
-from clockwork.domain.job_steps import after_end, ended_row, pause, repair, run_end_of
+from clockwork.domain.jobs.job import JobChange, JobStatus, TakenRow
+from clockwork.domain.jobs.steps import after_end, ended_row, pause, repair, run_end_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId
 from clockwork.errors import ConditionFailed, TransactionConflict

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap
-from clockwork.domain.dst import Overlap as DstOverlap
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     Completion,
@@ -31,13 +28,16 @@ from clockwork.domain.job import (
     TakenRow,
     armed_row,
 )
-from clockwork.domain.job_steps import after_end, delete, ended_row, run_end_of, run_now
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.steps import after_end, delete, ended_row, run_end_of, run_now
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, JobId, JobOfRow, RunId, RunKind
 from clockwork.domain.schedule import ClientId, OnLate, RequestId, Retry, Row
-from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap
+from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
 from clockwork.errors import ConditionFailed, TransactionConflict
 from clockwork.ports.jobs import JobChanged, JobStore
 from clockwork.ports.store import ScheduleStore

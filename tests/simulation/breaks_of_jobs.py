@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import ArmedRow, JobChange, JobState, TakenRow
-from clockwork.domain.job_steps import Standing
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import ArmedRow, JobChange, JobState, TakenRow
+from clockwork.domain.jobs.steps import Standing
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.firing.cleanup import Completed
 from clockwork.firing.job_chains import JobChains
@@ -60,7 +60,7 @@ def standing_by_name_alone(row: Row, state: JobState | None, *, settled: bool = 
 
 def repair_unchecked(*args: Any) -> JobChange:
     """The lost row may be about to be applied."""
-    return replace(job_steps.repair(*args), absent=None)
+    return replace(steps.repair(*args), absent=None)
 
 
 def held_by_anyone(self: HostJobStore, taken: Any) -> None:

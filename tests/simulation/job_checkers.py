@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from clockwork.domain.job import CompletionResult, JobName, JobState, JobStatus, RunEnd, RunReport, SkippedRuns
+from clockwork.domain.jobs.job import CompletionResult, JobName, JobState, JobStatus, RunEnd, RunReport, SkippedRuns
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Row
-from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
 from clockwork.requests.jobs.results import JobDone, RunClosed, RunNotFound, RunReason, RunRefused
 from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
 from tests.simulation.clocks import EPOCH_MS

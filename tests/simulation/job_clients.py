@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import Completion, JobContent, JobName, JobStatus, NewJob, RetryOn, RunNow
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.job import Completion, JobContent, JobName, JobStatus, NewJob, RetryOn, RunNow
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey
-from clockwork.domain.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger
 from clockwork.errors import InvalidInput
 from clockwork.requests.jobs.results import JobCreated, JobDone, JobRefused, JobRepeated, JobView
 from clockwork.requests.jobs.service import JobService

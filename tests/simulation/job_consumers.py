@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.domain.job import Heartbeat, JobName, RunReport
+from clockwork.domain.jobs.job import Heartbeat, JobName, RunReport
 from clockwork.domain.record import JOB_ID, RUN_ATTEMPT, RUN_ID, RUN_UNTIL
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId, RunId

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.domain.job import JobChange, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import JobChange, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import Row
 from clockwork.stores.memory.jobs import JobTables, LogPlace, MemoryJobStore

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.job import JobName, JobState, JobStatus
+from clockwork.domain.jobs.job import JobName, JobState, JobStatus
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId

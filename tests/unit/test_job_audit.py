@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.job import Completion, JobChange, JobState, JobStatus, TakenRow
-from clockwork.domain.job_steps import after_end, create, delete, ended_row, pause, run_end_of, run_now
-from clockwork.domain.misfire import Overlap
+from clockwork.domain.jobs.job import Completion, JobChange, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.steps import after_end, create, delete, ended_row, pause, run_end_of, run_now
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedRate, Trigger
-from clockwork.domain.zones import RULES_VERSION
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.zones import RULES_VERSION
 from clockwork.errors import NewerFormat, StoreUnavailable
 from clockwork.operations.job_audit import CONFIRM_S, OVERDUE_MS, START_S, JobAudit
 from clockwork.ports.telemetry import NoTelemetry, RearmedFor

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Completion,
     CompletionResult,
     JobChange,
@@ -19,14 +19,14 @@ from clockwork.domain.job import (
     RunEnd,
     TakenRow,
 )
-from clockwork.domain.job_steps import pause, update
+from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.steps import pause, update
 from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import Overlap
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.domain.schedule import Guarantee, RequestId, Row
-from clockwork.domain.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ClockUntrusted, NewerFormat, StoreUnavailable, TransactionConflict
 from clockwork.firing.cleanup import Cleanup, Completed, finish_rows

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.job import JobContent, NewJob
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.job import JobContent, NewJob
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
-from clockwork.domain.trigger import FixedRate
+from clockwork.domain.triggers.trigger import FixedRate
 from clockwork.errors import InvalidInput
 from clockwork.schema.job import (
     JobChangeForm,

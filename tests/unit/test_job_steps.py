@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.calendars import exclusion
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Completion,
     CompletionResult,
     Job,
@@ -19,7 +18,8 @@ from clockwork.domain.job import (
     SkipReason,
     TakenRow,
 )
-from clockwork.domain.job_steps import (
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.steps import (
     Standing,
     after_end,
     arm_again,
@@ -42,12 +42,12 @@ from clockwork.domain.job_steps import (
     update,
 )
 from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, RunKind
 from clockwork.domain.schedule import OnLate, OrderingKey, RequestId, Row
-from clockwork.domain.trigger import FixedDelay, FixedRate, Trigger, cron
+from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger, cron
 from tests.support.jobs import (
     EVERY_MINUTE,
     NOW_MS,

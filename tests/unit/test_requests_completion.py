@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.job import Completion, CompletionResult, Heartbeat, JobStatus, RetryOn, RunReport
-from clockwork.domain.misfire import Overlap
+from clockwork.domain.jobs.job import Completion, CompletionResult, Heartbeat, JobStatus, RetryOn, RunReport
+from clockwork.domain.jobs.misfire import Overlap
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import RunId, RunKind
-from clockwork.domain.trigger import FixedDelay, FixedRate, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger
 from clockwork.errors import Forbidden, Unavailable
 from clockwork.requests.jobs.results import (
     JobNotFound,

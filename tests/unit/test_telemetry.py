@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clockwork.domain.job import CompletionResult, SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.observability.logs import OncePerCause, configure_logging

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import (
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import (
     ArmedRow,
     CompletionResult,
     Heartbeat,
@@ -171,7 +171,7 @@ class _Request:
             job = await self._context.jobs.read_definition(self._name, armed.version)
         if job is not None and job.completion is None:
             return RunRefused(RunReason.NOT_ASKED, view)
-        if armed.due_ms - self._context.clock.now_ms() > job_steps.CLOCKS_MS:
+        if armed.due_ms - self._context.clock.now_ms() > steps.CLOCKS_MS:
             return RunRefused(RunReason.NOT_DELIVERED, view)
         return None
 
@@ -194,10 +194,10 @@ class _Request:
             await self._command.check()
         at, content = states.moment(self._context, self._by), self._taker.content_of(taken[0])
         if isinstance(report, Heartbeat):
-            change = job_steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
+            change = steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
             await self._make(state, change)
             return RunGoesOn(view, self._until_ms)
-        change = job_steps.close_run(
+        change = steps.close_run(
             state,
             job,
             report.result,

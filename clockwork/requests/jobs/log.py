@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     ArmedRow,
     CompletionResult,
     Job,
@@ -21,7 +21,7 @@ from clockwork.domain.job import (
 )
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.run import RunId, RunKind
-from clockwork.domain.trigger import JITTER_MS_MAX
+from clockwork.domain.triggers.trigger import JITTER_MS_MAX
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.jobs import state as states

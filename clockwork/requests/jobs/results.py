@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from clockwork.domain.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.run import RunId, RunKind
 from clockwork.errors import LimitState

@@ -6,7 +6,7 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     BackfillRequest,
     Heartbeat,
     ImportedJob,

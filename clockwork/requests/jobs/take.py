@@ -9,8 +9,8 @@ a job never answers "too close to call".
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from clockwork.domain.job import ArmedRow, JobState, TakenRow
-from clockwork.domain.job_steps import to_be_taken
+from clockwork.domain.jobs.job import ArmedRow, JobState, TakenRow
+from clockwork.domain.jobs.steps import to_be_taken
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, Row, Schedule
 from clockwork.domain.wakeup import Wanted

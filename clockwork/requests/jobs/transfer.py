@@ -12,8 +12,8 @@ An import that is repeated finds the job by creation and digest, whatever has be
 
 from dataclasses import dataclass
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import ImportedJob, Job, JobName, JobState, JobStatus
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import ImportedJob, Job, JobName, JobState, JobStatus
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
@@ -96,7 +96,7 @@ async def import_job(
                     if not is_this:
                         return JobRefused(JobReason.EXISTS, reading.view)
                     return JobCreated(reading.view) if present.by == by else JobRepeated(reading.view)
-            change = job_steps.take_over(imported, present, states.moment(context, by), principal=principal)
+            change = steps.take_over(imported, present, states.moment(context, by), principal=principal)
             await context.jobs.change(change)
         except JobChanged:
             continue

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId

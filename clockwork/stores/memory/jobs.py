@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Job,
     JobChange,
     JobName,

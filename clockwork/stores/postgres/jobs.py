@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId

@@ -5,7 +5,7 @@
     log         an entry for each run that ended, for each stretch of fire times that were skipped, for each completion
 
 While a row is armed the state names it. The state is the only item that decides: each change of a job is one transaction on
-condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `job_steps`
+condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `steps`
 computes the changes.
 """
 
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from clockwork.domain.command_notes import NoteChange
-from clockwork.domain.misfire import Misfire, Overlap
+from clockwork.domain.jobs.misfire import Misfire, Overlap
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.run import JobId, JobOfRow, RunId, RunKind
@@ -31,7 +31,7 @@ from clockwork.domain.schedule import (
     ScheduleKey,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
 
 SINGLE_MAX: Final = 10
 """Runs by hand that may be pending at once: they are named in the state, which stays below 1 KB."""

@@ -24,8 +24,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
-from clockwork.domain.interpolation import RunValues, interpolated
-from clockwork.domain.job import (
+from clockwork.domain.jobs.interpolation import RunValues, interpolated
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     CompletionResult,
@@ -49,8 +49,7 @@ from clockwork.domain.job import (
     job_name_of,
     job_of,
 )
-from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import (
+from clockwork.domain.jobs.misfire import (
     Armed,
     ArmedKind,
     Decision,
@@ -63,6 +62,7 @@ from clockwork.domain.misfire import (
     excluded_before,
     first_not_due,
 )
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import RANDOM_DIGITS, Position, accepted_ms_of, new_position
 from clockwork.domain.run import (
     REQUEST_DIGITS,
@@ -77,8 +77,8 @@ from clockwork.domain.run import (
 )
 from clockwork.domain.schedule import DataForm, OnLate, RequestId, Row, Schedule, ScheduleKey, outcome_expiry_s
 from clockwork.domain.sharding import shard_of
-from clockwork.domain.trigger import FixedDelay, Trigger
-from clockwork.domain.zones import RULES_VERSION
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.zones import RULES_VERSION
 
 CLOCKS_MS: Final = 10_000
 """More than the clocks of two nodes may differ by."""
