@@ -235,7 +235,7 @@ async def test_a_caller_that_gives_up_as_the_connection_is_made_leaves_no_socket
     async with served(answering(OK)) as wire:
         monkeypatch.setattr(loop, "getaddrinfo", addresses)
         monkeypatch.setattr(loop, "sock_connect", connected)
-        call = asyncio.ensure_future(wire.post({}, b""))
+        call = loop.create_task(wire.post({}, b""))
         with pytest.raises(asyncio.CancelledError):
             await call
         assert [sock.fileno() for sock in opened] == [-1]
