@@ -102,7 +102,9 @@ POSTGRES = Bundle(
     packed=True,
 )
 POSTGRES_PLATFORMS = frozenset({"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8"})
-BUNDLES = (KAFKA, DYNAMODB, POSTGRES)
+QUARTZ = Bundle(name="quartz-2.5.0", coordinates=("org.quartz-scheduler:quartz:2.5.0",), archived=False)
+"""No service: the tables of Quartz, as it publishes them, for the trial of `infra.migrate quartz`."""
+BUNDLES = (KAFKA, DYNAMODB, POSTGRES, QUARTZ)
 
 
 def cache() -> Path:

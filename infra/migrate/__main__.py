@@ -1,6 +1,6 @@
 """`python -m infra.migrate first | crontab | quartz …`: from other schedulers to this one (infra/migration.md).
 
-Exit codes: 0 all is converted, or imported; 2 refused, or no answer; 3 some of it has to be looked at by a person, as reported.
+Exit codes: 0 all is converted, or imported; 2 refused, or no answer; 3 a person has to look at some of it, as reported.
 """
 
 import argparse

@@ -12,8 +12,9 @@ a field for the user             taskData.user
 nothing is caught up             misfire: skip
 a comment right before a line    description
 
-Left out, with the reason: @reboot, 5/15 (cron takes 5 alone, or refuses the file), all that is not understood, and the lines behind
-a CRON_TZ that is no zone. Rules of Vixie's cron, which Debian's and cronie are: those of cron(8) and crontab(5).
+Left out, with the reason: @reboot, 5/15 (cron takes 5 alone, or refuses the file), all that is not understood, and the lines
+behind a CRON_TZ that is no zone. The rules are those of Vixie's cron, which Debian's and cronie are: cron(8) and crontab(5).
+In a gap it runs a line once for each time that is left out, and a job once for all: `0,30 2 * * *`, once a year.
 """
 
 import re
@@ -35,7 +36,9 @@ _MINUTE_MS: Final = 60_000
 _FIELDS: Final = 5
 WITHOUT_CHANGES: Final = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT"})
 """Zones whose offset never changes, for files that say no more than they need to."""
-COMMENTS: Final = ("Each taskData is a command, with its input and its environment: the consumer of the topic has to run it.",)
+COMMENTS: Final = (
+    "Each taskData is a command, with its input and its environment: the consumer of the topic has to run it.",
+)
 
 
 @dataclass(slots=True)
@@ -87,7 +90,9 @@ def _set(settings: _Settings, name: str, value: str, where: str) -> Remark | Non
         case "RANDOM_DELAY":
             minutes = int(value) if value.isascii() and value.isdigit() and len(value) < 6 else -1
             if not 0 <= minutes * _MINUTE_MS <= JITTER_MS_MAX:
-                return Remark(why="is no delay that a job can have", remedy="give the jobs below jitterMs, at most a day")
+                return Remark(
+                    why="is no delay that a job can have", remedy="give the jobs below jitterMs, at most a day"
+                )
             settings.jitter_ms = minutes * _MINUTE_MS
             return None
         case _:
@@ -106,7 +111,9 @@ def _job(line: str, where: str, description: str | None, settings: _Settings, ha
     fields_wanted = (1 if line.startswith("@") else _FIELDS) + has_users
     parts = line.split(None, fields_wanted)
     if len(parts) <= fields_wanted:
-        return left_out("has no command", "look whether the file has a field for the user (--system), or the line is cut off")
+        return left_out(
+            "has no command", "look whether the file has a field for the user (--system), or the line is cut off"
+        )
     *when, command = parts
     user = when.pop() if has_users else None
     expression = " ".join(when)
@@ -116,7 +123,8 @@ def _job(line: str, where: str, description: str | None, settings: _Settings, ha
         return left_out(settings.wrong_zone, "name the zone that is meant")
     if step := _STEP_OF_ONE.search(",".join(when)):
         return left_out(
-            f"{step[1]}/{step[2]}: cron takes {step[1]} alone, or refuses the file", f"write {step[1]}-…/{step[2]}, or {step[1]}"
+            f"{step[1]}/{step[2]}: cron takes {step[1]} alone, or refuses the file",
+            f"write {step[1]}-…/{step[2]}, or {step[1]}",
         )
     trigger: dict[str, Any] = {"type": "cron", "expression": expression, "dialect": "unix", "timeZone": settings.zone}
     try:
@@ -133,7 +141,11 @@ def _job(line: str, where: str, description: str | None, settings: _Settings, ha
         trigger["dst"] = {"gap": "skip", "overlap": "both"}
     if settings.jitter_ms:
         trigger["jitterMs"] = settings.jitter_ms
-    fields: dict[str, Any] = {"trigger": trigger, "taskData": _data(command, user, settings), "misfire": {"policy": "skip"}}
+    fields: dict[str, Any] = {
+        "trigger": trigger,
+        "taskData": _data(command, user, settings),
+        "misfire": {"policy": "skip"},
+    }
     if description is not None and len(description.encode()) <= _DESCRIPTION_BYTES_MAX:
         fields = {"description": description, **fields}
     return Entry(where=where, text=line, words=_program(command), fields=fields)

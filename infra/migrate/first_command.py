@@ -110,4 +110,3 @@ def _time_ms(text: str) -> int:
         return due_ms_of_input(int(text) if is_number else text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} {error}") from error
-

@@ -3,8 +3,10 @@
 Nothing is ever instantiated: an object is a record of its class's name, its fields, and what its class wrote besides.
 """
 
+import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,7 +24,9 @@ _PRIMITIVES: Final = {
     ord("S"): ">h",
     ord("Z"): ">?",
 }
-_BOXED: Final = frozenset(f"java.lang.{each}" for each in ("Byte", "Short", "Integer", "Long", "Float", "Double", "Boolean"))
+_BOXED: Final = frozenset(
+    f"java.lang.{each}" for each in ("Byte", "Short", "Integer", "Long", "Float", "Double", "Boolean")
+)
 
 
 class NotReadable(Exception):
@@ -55,20 +59,29 @@ class _Class:
 _END: Final = object()
 
 
+@contextmanager
+def expected_form() -> Iterator[None]:
+    """Takes whatever goes wrong within for bytes, or objects, of another form than was expected: a stream says itself of
+    each part what it is, and any byte of it may be wrong. Raises: NotReadable."""
+    try:
+        yield
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise NotReadable("is a damaged object of Java") from error
+
+
 def read(data: bytes) -> Any:
     """The first value of a stream. Raises: NotReadable."""
     if not data.startswith(_MAGIC):
         raise NotReadable("is no serialized object of Java")
-    try:
+    with expected_form():
         return _Stream(data).content()
-    except (struct.error, IndexError, UnicodeDecodeError, RecursionError, AttributeError, TypeError) as error:
-        # All of them: what was read is of another form than the protocol says.
-        raise NotReadable("is a damaged object of Java") from error
 
 
 def plain(value: Any) -> Any:
     """A value of Java as one of JSON: texts, numbers, truth, dates as epoch ms, lists and maps. Raises: NotReadable."""
     match value:
+        case float() if not math.isfinite(value):
+            raise NotReadable("has a number that JSON does not have")
         case None | str() | bool() | int() | float():
             return value
         case list():
@@ -206,8 +219,7 @@ class _Stream:
     def _array(self) -> list[Any]:
         kind = ord(self._described().name[1])
         found: list[Any] = self._kept([])
-        for _ in range(self._number(">i")):
-            found.append(self._value(kind))
+        found.extend(self._value(kind) for _ in range(self._number(">i")))
         return found
 
     def _constant(self) -> str:

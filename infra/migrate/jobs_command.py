@@ -1,7 +1,7 @@
 """`python -m infra.migrate crontab | quartz …`: writes the file of `clockwork job apply`, and reports what has no equal.
 
-Nothing is sent to a service, and nothing changed where the jobs come from. The file goes to stdout, or to `--output`, which must
-not be there; the report to stderr: a line for each entry that is not here as it was there, with the reason and what to do.
+Nothing is sent to a service, and nothing changed where the jobs come from. The file goes to stdout, or to `--output`, which
+must not be there; the report to stderr: a line for each entry that is not here as it was there, with reason and remedy.
 """
 
 import argparse
@@ -35,12 +35,14 @@ def add_parsers(sources: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     of_quartz = sources.add_parser(
         "quartz",
         help="Quartz's tables: writes the file of `clockwork job apply`",
-        description="Reads Quartz's tables from a PostgreSQL, and writes the file of `clockwork job apply`. The password comes "
-        "from PGPASSWORD or ~/.pgpass.",
+        description="Reads Quartz's tables from a PostgreSQL, and writes the file of `clockwork job apply`. The password"
+        " comes from PGPASSWORD or ~/.pgpass.",
     )
     of_quartz.add_argument("database", metavar="URL", help="postgresql://user@host:port/database")
     of_quartz.add_argument("--scheduler", metavar="NAME", help="SCHED_NAME, if the tables have several")
-    of_quartz.add_argument("--prefix", default="QRTZ_", help="of the tables, a schema before it if needed (default: QRTZ_)")
+    of_quartz.add_argument(
+        "--prefix", default="QRTZ_", help="of the tables, a schema before it if needed (default: QRTZ_)"
+    )
     of_quartz.add_argument(
         "--timeout-ms",
         type=_timeout_ms,
@@ -48,13 +50,15 @@ def add_parsers(sources: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="time-out of runs that must not overlap: the consumer has to report that they end",
     )
     _common(
-        of_quartz, run=run_quartz, name="quartz", zone=None, zone_help="of Quartz's virtual machines: where it names none"
+        of_quartz,
+        run=run_quartz,
+        name="quartz",
+        zone=None,
+        zone_help="of Quartz's virtual machines: where it names none",
     )
 
 
-def _common(
-    parser: argparse.ArgumentParser, *, run: object, name: str, zone: str | None, zone_help: str
-) -> None:
+def _common(parser: argparse.ArgumentParser, *, run: object, name: str, zone: str | None, zone_help: str) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("--client", required=True, metavar="ID", help="clientId of the jobs")
     parser.add_argument("--topic", required=True, help="topic of their records")
@@ -70,7 +74,10 @@ def run_crontab(chosen: argparse.Namespace) -> int:
         for file in chosen.files:
             content = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
             entries += crontab.entries_of_crontab(
-                content.decode(), file="stdin" if file == STDIN else file, time_zone=chosen.zone, has_users=chosen.system
+                content.decode(),
+                file="stdin" if file == STDIN else file,
+                time_zone=chosen.zone,
+                has_users=chosen.system,
             )
     except UnicodeDecodeError as error:
         return _stopped(f"{file} is not UTF-8 at byte {error.start}")

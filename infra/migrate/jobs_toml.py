@@ -1,8 +1,8 @@
-"""The file of `clockwork job apply`, written from the entries of another scheduler, and the report of those without an equal.
+"""The file of `clockwork job apply`, written from the entries of another scheduler, and the report of what has no equal.
 
-An entry is *converted*; or it is *held*: its trigger is a comment, so that nothing fires before a person has decided; or it is
-*left out*: only a comment names it. An entry that would fire when it must not, or without its data, is never just converted:
-a run that is missing and named can be made up for, a wrong one cannot be taken back.
+An entry is *converted*; or it is *held*: its trigger is a comment, so that nothing fires before a person has decided; or it
+is *left out*: only a comment names it. An entry that would fire when it must not, or without its data, is never just
+converted: a run that is missing and named can be made up for, a wrong one cannot be taken back.
 """
 
 import json
@@ -90,10 +90,8 @@ def checked(entries: Iterable[Entry], target: Target, *, now_ms: int) -> list[En
                     traceparent=None,
                 )
             except InvalidInput as wrong:
-                remarks = [
-                    Remark(why=f"{error.field}: {error.message}", remedy="write it by hand") for error in wrong.errors
-                ]
-                entry = replace(entry, fields=None, remarks=[*remarks, *entry.remarks])
+                refused = Remark(why=str(wrong), remedy="write it by hand, as far as it can be")
+                entry = replace(entry, fields=None, held=False, remarks=[refused, *entry.remarks])
         found.append(entry)
     return found
 
@@ -121,7 +119,7 @@ def jobs_file(entries: Iterable[Entry], target: Target, *, comments: Sequence[st
 def report(entries: Sequence[Entry]) -> list[str]:
     """A line for each remark, with the entry and what to do; at last the counts."""
     lines = [
-        f"{entry.where}: {entry.outcome}: {quoted(entry.text)}: {_line(remark.why)}: {_line(remark.remedy)}"
+        _line(f"{entry.where}: {entry.outcome}: {quoted(entry.text)}: {remark.why}: {remark.remedy}")
         for entry in entries
         for remark in entry.remarks
     ]

@@ -1,5 +1,5 @@
-"""Quartz's tables to jobs: each trigger a job, and each job without a trigger one that is run by hand. Rows are mappings from
-the names of columns, in any case, to values, as a driver gives them.
+"""Quartz's tables to jobs: each trigger a job, and each job without a trigger one that is run by hand. Rows are mappings
+from the names of columns, in any case, to values, as a driver gives them.
 
     QRTZ_CRON_TRIGGERS               trigger cron, dialect quartz
     QRTZ_SIMPLE_TRIGGERS             trigger fixed_rate from START_TIME; REPEAT_COUNT is maxRuns
@@ -10,8 +10,8 @@ the names of columns, in any case, to values, as a driver gives them.
     MISFIRE_INSTR                    misfire
     PRIORITY, IS_DURABLE             priority, durable
     JOB_CLASS_NAME, JOB_NAME, …      taskData, for the consumer to choose what it runs
-    JOB_DATA                         taskData.data: of the job, the trigger's laid over it; a text of properties, or an object
-                                     of Java with texts, numbers, truth, dates, lists and maps
+    JOB_DATA                         taskData.data: of the job, the trigger's laid over it; a text of properties, or an
+                                     object of Java with texts, numbers, truth, dates, lists and maps
     changes of offset                dst: gap skip, overlap second. So Quartz computes (measured with 2.5.0, in three zones)
     TRIGGER_STATE PAUSED             held: its trigger is a comment
     IS_NONCONCURRENT, RECOVERY       overlap wait and completion, if a time-out is given
@@ -23,7 +23,7 @@ they would fire when they must not or without their data: those with data or a c
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date
 from itertools import groupby
 from typing import Any, Final
 
@@ -178,7 +178,9 @@ class _Converter:
             case "SIMPLE":
                 trigger = _simple(timing)
                 if instruction in (2, 3):
-                    draft.note("after a misfire Quartz begins its interval anew", "nothing, if its phase may stay as it is")
+                    draft.note(
+                        "after a misfire Quartz begins its interval anew", "nothing, if its phase may stay as it is"
+                    )
             case "CAL_INT":
                 trigger = self._calendar_interval(row, timing)
             case "DAILY_I":
@@ -204,7 +206,12 @@ class _Converter:
             ) from wrong
         if _SKIPS_MONTHS.match(expression):
             draft.note("Quartz up to 2.5 leaves out some months of L and W", "nothing: here each month has its run")
-        return {"type": "cron", "expression": expression, "dialect": "quartz", **self._zoned(timing.get("TIME_ZONE_ID"))}
+        return {
+            "type": "cron",
+            "expression": expression,
+            "dialect": "quartz",
+            **self._zoned(timing.get("TIME_ZONE_ID")),
+        }
 
     def _calendar_interval(self, row: Row, timing: Row) -> dict[str, Any]:
         unit, count, start_ms = timing["STR_PROP_1"], int(timing["INT_PROP_1"]), int(row["START_TIME"])
@@ -216,7 +223,8 @@ class _Converter:
         day = date.fromisoformat(zone_of(zoned["timeZone"]).local(start_ms)[:10])
         if (unit == "MONTH" and day.day > _DAY_IN_ALL_MONTHS) or (unit == "YEAR" and (day.month, day.day) == (2, 29)):
             raise _NotConverted(
-                "its day is not in all months, and Quartz moves it for good", "write a cron expression: L is a month's last day"
+                "its day is not in all months, and Quartz moves it for good",
+                "write a cron expression: L is a month's last day",
             )
         return {"type": "rrule", "rule": f"FREQ={_FREQUENCIES[unit]};INTERVAL={count}", **zoned}
 
@@ -261,7 +269,8 @@ class _Converter:
             if name not in self.calendars:
                 raise NotReadable("is not among the calendars")
             zone = zone_of(trigger["timeZone"])
-            trigger["exclude"] = _exclusion(java_data.read(self.calendars[name]), zone, self.time_zone)
+            with java_data.expected_form():
+                trigger["exclude"] = _exclusion(java_data.read(self.calendars[name]), zone, self.time_zone)
         except NotReadable as error:
             draft.hold(f"its calendar {name} {error}", "write the days as exclude")
 
@@ -371,13 +380,17 @@ def _exclusion(calendar: Any, zone: Zone, default_zone: str) -> dict[str, list[s
                 pass
             case "HolidayCalendar":
                 dates = calendar.fields["dates"]
-                days = [zone.local(java_data.date_ms(each))[:10] for each in dates.written if isinstance(each, JavaObject)]
+                days = [
+                    zone.local(java_data.date_ms(each))[:10] for each in dates.written if isinstance(each, JavaObject)
+                ]
                 found.setdefault("dates", []).extend(days)
             case "WeeklyCalendar":
                 excluded = calendar.fields["excludeDays"][1:]
-                found.setdefault("weekdays", []).extend(day for day, is_out in zip(WEEKDAYS, excluded, strict=True) if is_out)
+                found.setdefault("weekdays", []).extend(
+                    day for day, is_out in zip(WEEKDAYS, excluded, strict=True) if is_out
+                )
             case "AnnualCalendar":
-                found.setdefault("annual", []).extend(map(_month_and_day, java_data_list(calendar.fields["excludeDays"])))
+                found.setdefault("annual", []).extend(map(_month_and_day, _elements(calendar.fields["excludeDays"])))
             case "CronCalendar":
                 expression = calendar.fields["cronExpression"].fields["cronExpression"]
                 found.setdefault("cron", []).append(_minutes(expression))
@@ -387,7 +400,7 @@ def _exclusion(calendar: Any, zone: Zone, default_zone: str) -> dict[str, list[s
     return {each: sorted(set(values)) for each, values in found.items() if values}
 
 
-def java_data_list(value: Any) -> list[Any]:
+def _elements(value: Any) -> list[Any]:
     """The elements of a list of Java's. Raises: NotReadable."""
     if not isinstance(value, JavaObject):
         raise NotReadable("has a damaged list")
@@ -429,8 +442,9 @@ def _job_data(value: Any) -> dict[str, Any]:
     found = java_data.read(data)
     if not isinstance(found, JavaObject) or "map" not in found.fields:
         raise NotReadable("is no JobDataMap")
-    entries: dict[str, Any] = java_data.plain(found.fields["map"])
-    return entries
+    with java_data.expected_form():
+        entries: dict[str, Any] = java_data.plain(found.fields["map"])
+        return dict(entries)
 
 
 _PROPERTY: Final = re.compile(r"((?:\\.|[^\\=:\s])+)\s*[=:]?\s*(.*)", re.DOTALL)

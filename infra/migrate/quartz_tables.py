@@ -17,11 +17,15 @@ async def read_tables(url: str, *, prefix: str = "QRTZ_", scheduler: str | None 
     Raises: CannotStart (the tables are not there, or of several schedulers), Unavailable, ValueError (the prefix is none).
     """
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError(f"--prefix {prefix!r} should be letters, digits and _, behind a schema and a dot if there is one")
+        raise ValueError(
+            f"--prefix {prefix!r} should be letters, digits and _, behind a schema and a dot if there is one"
+        )
     try:
         import asyncpg
     except ImportError as error:
-        raise CannotStart("reading Quartz's tables needs the package asyncpg: pip install 'clockwork[postgresql]'") from error
+        raise CannotStart(
+            "reading Quartz's tables needs the package asyncpg: pip install 'clockwork[postgresql]'"
+        ) from error
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT_S_MAX, command_timeout=STATEMENT_S_MAX)
         try:
@@ -38,14 +42,18 @@ async def read_tables(url: str, *, prefix: str = "QRTZ_", scheduler: str | None 
 async def _read(connection: Any, prefix: str, scheduler: str | None) -> Tables:
     async def rows(table: str, order: str = "") -> list[Row]:
         # The prefix was checked: names of tables cannot be parameters.
-        statement = f"SELECT * FROM {prefix}{table} WHERE SCHED_NAME = $1 ORDER BY {order or 'TRIGGER_GROUP, TRIGGER_NAME'}"  # noqa: S608
+        statement = (
+            f"SELECT * FROM {prefix}{table} WHERE SCHED_NAME = $1 ORDER BY {order or 'TRIGGER_GROUP, TRIGGER_NAME'}"
+        )
         return [dict(each) for each in await connection.fetch(statement, scheduler)]
 
     if scheduler is None:
-        found = await connection.fetch(f"SELECT DISTINCT SCHED_NAME FROM {prefix}JOB_DETAILS ORDER BY 1 LIMIT 20")  # noqa: S608
+        found = await connection.fetch(f"SELECT DISTINCT SCHED_NAME FROM {prefix}JOB_DETAILS ORDER BY 1 LIMIT 20")
         names = [str(each[0]) for each in found]
         if len(names) != 1:
-            raise CannotStart(f"there are jobs of {len(names)} schedulers: choose one by --scheduler: {', '.join(names)}")
+            raise CannotStart(
+                f"there are jobs of {len(names)} schedulers: choose one by --scheduler: {', '.join(names)}"
+            )
         (scheduler,) = names
     return Tables(
         job_details=await rows("JOB_DETAILS", "JOB_GROUP, JOB_NAME"),

@@ -1,4 +1,4 @@
-"""`python -m infra.migrate`: from a table as the first Clockwork left it, over the API of a running node."""
+"""`python -m infra.migrate first`: from a table as the first Clockwork left it, over the API of a running node."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +60,7 @@ async def migrate(cluster: Cluster, node: ClusterNode, folder: Path, *arguments:
     source = store_settings("dynamodb", cluster.services.dynamodb_endpoint)
     if cluster.store != "dynamodb":
         source["SCHEDULE_DB"] = arguments[arguments.index("--table") + 1]
-    ended = await run_module("infra.migrate", *arguments, *where, settings=cluster.environment(source))
+    ended = await run_module("infra.migrate", "first", *arguments, *where, settings=cluster.environment(source))
     assert ended.code is not None
     return ended.code, ended.stderr.splitlines()
 

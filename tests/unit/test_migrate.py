@@ -215,7 +215,7 @@ async def test_progress_that_cannot_be_saved_is_one_warning(tmp_path: Path, line
 @pytest.mark.parametrize("time", ["9" * 5_000, "-1", "2030-01-01T00:00:00", "soon", "1e400"])
 def test_a_time_that_is_none_is_a_wrong_command_line(time: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        command.main(["--table", "old", f"--due-from={time}"])
+        command.main(["first", "--table", "old", f"--due-from={time}"])
     assert end.value.code == 2
     assert "argument --due-from: " in capsys.readouterr().err
 
