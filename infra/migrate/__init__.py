@@ -1,13 +1,16 @@
-"""From the first Clockwork to this one, and from the format before to this one: see infra/migration.md.
+"""From other schedulers to this one, and from the format before to this one: see infra/migration.md.
 
-first      reads a row of the first Clockwork's `schedules` table; the table of fields
-transfer   page by page: scan, create over the HTTP API, save the progress
-__main__   python -m infra.migrate
+__main__         python -m infra.migrate first | crontab | quartz
 
-old_kafka  the transactional ids and the markers of the format before
-upgrade    python -m infra.migrate.upgrade
+first            reads a row of the first Clockwork's `schedules` table; the table of fields
+transfer         page by page: scan, create over the HTTP API, save the progress
+first_command    its command
 
-crontab    a crontab to the file of `clockwork job apply`
-quartz     Quartz's tables to the same
-jobs_toml  that file, written
+crontab          crontabs to jobs
+quartz           Quartz's tables to jobs; quartz_tables reads them, java_data what Java serialized in them
+jobs_toml        jobs to the file of `clockwork job apply`, and the report of what has no equal
+jobs_command     their commands
+
+old_kafka        the transactional ids and the markers of the format before
+upgrade          python -m infra.migrate.upgrade
 """
