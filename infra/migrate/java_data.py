@@ -8,8 +8,9 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+_T = TypeVar("_T")
 _MAGIC: Final = b"\xac\xed\x00\x05"
 _FIRST_HANDLE: Final = 0x7E0000
 _SERIALIZABLE, _EXTERNALIZABLE = 0x02, 0x04
@@ -159,7 +160,7 @@ class _Stream:
         text = self._take(size).replace(b"\xc0\x80", b"\x00").decode("utf-8", "surrogatepass")
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
-    def _kept(self, value: Any) -> Any:
+    def _kept(self, value: _T) -> _T:
         self._handles.append(value)
         return value
 

@@ -4,11 +4,12 @@ from datetime import datetime
 from functools import cache
 from importlib import resources
 from itertools import pairwise
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from clockwork.domain.triggers.cron import Days, Dialect
 from clockwork.domain.triggers.dst import Gap, Overlap
-from clockwork.domain.triggers.trigger import Cron, Timetable, cron
+from clockwork.domain.triggers.trigger import Cron, cron
 from clockwork.domain.triggers.zones import zone_of
 
 
@@ -25,7 +26,13 @@ def ms(text: str, zone: str = "UTC") -> int:
     return round((at if at.tzinfo else at.replace(tzinfo=zone_info(zone))).timestamp() * 1_000)
 
 
-def following(rule: Timetable, after_ms: int, number: int) -> list[int]:
+class Fires(Protocol):
+    """A rule, or a trigger."""
+
+    def next_after(self, at_ms: int) -> int | None: ...
+
+
+def following(rule: Fires, after_ms: int, number: int) -> list[int]:
     """So many fire times after a time."""
     times: list[int] = []
     while len(times) < number:

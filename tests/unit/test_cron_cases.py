@@ -1,9 +1,12 @@
-"""Cases from users' threads about other schedulers, with the right values: cron expressions and zones. Cases of misfire, of
-rates and of changes are in test_misfire.py.
+"""Cases from users' threads about other schedulers, with the right values: cron expressions and zones. Other cases are where
+their subject is: misfire and rates (test_misfire.py), rules of iCalendar (test_recurrence.py), changes, overlaps and
+completions (test_job_steps.py, test_requests_completion.py), the audit (test_job_audit.py).
 
-Each is named by its number in the list of cases; one number may have several lines.
+Each of the fifty is named by its number, here in `CASES`, elsewhere in a comment; one number may have several tests.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,6 +231,14 @@ CASES: list[tuple[str, str, str, str, str, str, dict[str, Any]]] = [
     ("41 zone", "u", "0 5 1 * *", "Asia/Tokyo", "2016-05-17T00:00", "2016-06-01T05:00+09:00", {}),
 ]
 IDS = [case[0] for case in CASES]
+COUNT = 50
+
+
+def test_each_of_the_fifty_cases_is_a_test() -> None:
+    comments = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    found = {int(case.split()[0]) for case in IDS} | {int(number) for number in re.findall(r"# Case (\d+)", comments)}
+
+    assert found == set(range(1, COUNT + 1))
 
 
 @pytest.mark.parametrize(("case", "dialect", "expression", "zone", "after", "times", "rules"), CASES, ids=IDS)

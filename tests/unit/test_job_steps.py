@@ -355,6 +355,7 @@ def test_a_change_of_another_field_keeps_the_armed_time() -> None:
     assert (row.due_ms, row.job and row.job.run_id) == (before.due_ms, before.job and before.job.run_id)
     assert (row.schedule.task_data, row.schedule.version, story.job.version, story.state.version) == (b"2", 2, 2, 2)
     assert row.position != before.position
+    assert (story.log, story.state.counts.delivered) == ([], 0)
 
 
 def test_a_change_of_the_trigger_counts_from_now_on() -> None:

@@ -366,7 +366,7 @@ def test_a_skipping_job_passes_over_the_times_of_a_long_run() -> None:
 
 
 def test_a_waiting_job_fires_the_first_of_the_times_that_passed_at_once() -> None:
-    # Case 48, and 47: the entry names the times that were skipped.
+    # Case 48: the entries name the times that were skipped.
     times, entries = _exclusive(Overlap.WAIT)
 
     assert times == [(at("12:00"), at("12:00")), (at("12:01"), at("12:02:20")), (at("12:03"), at("12:04:40"))]

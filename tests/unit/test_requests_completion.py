@@ -5,13 +5,23 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.jobs.job import Completion, CompletionResult, Heartbeat, JobStatus, RetryOn, RunReport
+from clockwork.domain.jobs.job import (
+    Completion,
+    CompletionResult,
+    Heartbeat,
+    JobStatus,
+    RetryOn,
+    RunReport,
+    SkipReason,
+)
 from clockwork.domain.jobs.misfire import Overlap
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import RunId, RunKind
 from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger
 from clockwork.errors import Forbidden, Unavailable
+from clockwork.ports.telemetry import NoTelemetry
+from clockwork.requests.jobs.log import LogQuery
 from clockwork.requests.jobs.results import (
     JobNotFound,
     JobReason,
@@ -22,6 +32,7 @@ from clockwork.requests.jobs.results import (
     RunNotFound,
     RunReason,
     RunRefused,
+    RunsPage,
     RunStatus,
     RunView,
 )
@@ -83,6 +94,34 @@ async def test_a_completion_ends_the_run_arms_the_next_one_and_is_in_the_log() -
     assert (shown.completion.result, shown.completion.document) == (CompletionResult.COMPLETED, b'{"rows":7}')
     assert (shown.completion.started_at_ms, shown.completion.finished_at_ms) == (FIRST_MS + 1, FIRST_MS + 10)
     assert (await desk.state()).open_run is None
+
+
+class SkipCounter(NoTelemetry):
+    """Keeps what is counted as skipped."""
+
+    def __init__(self) -> None:
+        self.skipped: list[tuple[SkipReason, int]] = []
+
+    def job_skipped(self, reason: SkipReason, count: int) -> None:
+        self.skipped.append((reason, count))
+
+
+async def test_fire_times_that_pass_while_a_run_is_open_are_an_entry_of_the_log_and_counted() -> None:
+    # Case 47: skips that nobody is told of.
+    telemetry = SkipCounter()
+    desk = Desk(telemetry=telemetry)
+    await desk.opened(completion=Completion(timeout_ms=10 * MINUTE_MS))
+    desk.clock.set_ms(FIRST_MS + 2 * MINUTE_MS + 20_000)
+    await desk.closed(DONE)
+
+    page = await desk.jobs.logs(ANYONE, NAME, LogQuery(status=RunStatus.SKIPPED), last=None, limit=10)
+    assert isinstance(page, RunsPage)
+    (entry,) = page.runs
+    assert entry.skipped is not None
+    assert (entry.skipped.reason, entry.skipped.count) == (SkipReason.OVERLAP, 2)
+    assert (entry.skipped.first_ms, entry.skipped.last_ms) == (FIRST_MS + MINUTE_MS, FIRST_MS + 2 * MINUTE_MS)
+    assert telemetry.skipped == [(SkipReason.OVERLAP, 2)]
+    assert (await desk.state()).counts.skipped == 2
 
 
 async def test_the_same_report_again_changes_nothing_and_another_one_conflicts() -> None:
