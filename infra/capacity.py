@@ -1,7 +1,8 @@
 """Capacity planning: the shards, cores, DynamoDB units and Kafka partitions that a load needs. Explained in capacity.md.
 
-python -m infra.capacity                                     the two loads of capacity.md
+python -m infra.capacity                                     the loads of capacity.md
 python -m infra.capacity --creates 500 --due 2000 --bytes 3000
+python -m infra.capacity --runs 1000                         runs of recurring jobs alone
 python -m infra.capacity --create-us 180 --delivery-us 90    with figures of your own `make bench`
 """
 
@@ -31,6 +32,8 @@ RECORD_OVERHEAD_BYTES: Final = 300
 """Bytes of a record's headers and framing, beside its value."""
 INDEX_WCU: Final = 1
 """Write units of a create in the index that lists are read from (none with `CLOCKWORK_SEARCH=off`)."""
+LOG_WCU: Final = 1
+"""Write units of the entry in a job's log, which has no data."""
 CORES_PER_NODE: Final = 4
 """Cores of one node."""
 
@@ -51,7 +54,11 @@ class Load:
     """The load of the busiest moment."""
 
     creates_per_s: float
+    """Of schedules."""
     due_per_s: float
+    """Schedules that become due."""
+    runs_per_s: float = 0.0
+    """Runs of recurring jobs, without completion."""
     row_bytes: int = 1_000
     """Bytes of a row as DynamoDB counts them: names, keys, task data."""
 
@@ -65,6 +72,7 @@ class Plan:
     nodes: int
     schedules_wcu: int
     keys_wcu: int
+    jobs_wcu: int
     rcu: int
     topic_partitions: int
     """Kafka partitions of the clients' topics together."""
@@ -73,15 +81,21 @@ class Plan:
 def plan(load: Load, measured: Measured) -> Plan:
     """Plans for the load of one moment, with headroom."""
     units = write_units(load.row_bytes)
-    # The row: put by the create's transaction, deleted after its delivery; all of it under its shard's key.
-    rows_wcu = units * (load.creates_per_s * TRANSACTION_FACTOR + load.due_per_s)
+    delivered_per_s = load.due_per_s + load.runs_per_s
+    # The row: put by the transaction of the create, or of the end of the run before; deleted after its delivery; all of it
+    # under its shard's key.
+    rows_wcu = units * ((load.creates_per_s + load.runs_per_s) * TRANSACTION_FACTOR + delivered_per_s)
     # The pointer, small and in the transaction, and its entry in the index; the outcome, as large as the row. Under keys
     # of their own.
     keys_wcu = load.creates_per_s * (TRANSACTION_FACTOR + INDEX_WCU) + load.due_per_s * units
-    rcu = load.due_per_s * load.row_bytes * PAGES_AGAIN / READ_BYTES
-    cores = (load.creates_per_s * measured.create_us + load.due_per_s * measured.delivery_us) / 1e6 / HEADROOM
+    # The state of the job, small and in the transaction, and the entry of its log. Under keys of their own.
+    jobs_wcu = load.runs_per_s * (TRANSACTION_FACTOR + LOG_WCU)
+    rcu = delivered_per_s * load.row_bytes * PAGES_AGAIN / READ_BYTES
+    # What follows a run is a transaction as a create's is, without a request: no more than a create.
+    created_per_s = load.creates_per_s + load.runs_per_s
+    cores = (created_per_s * measured.create_us + delivered_per_s * measured.delivery_us) / 1e6 / HEADROOM
     shards = max(rows_wcu / (KEY_WCU_MAX * HEADROOM), rcu / (KEY_RCU_MAX * HEADROOM), cores)
-    topic_bytes = load.due_per_s * (load.row_bytes + RECORD_OVERHEAD_BYTES)
+    topic_bytes = delivered_per_s * (load.row_bytes + RECORD_OVERHEAD_BYTES)
     return Plan(
         shards=power_of_two(shards),
         cores=cores,
@@ -89,6 +103,7 @@ def plan(load: Load, measured: Measured) -> Plan:
         nodes=math.ceil(cores / CORES_PER_NODE) + 1,
         schedules_wcu=math.ceil(rows_wcu / HEADROOM),
         keys_wcu=math.ceil(round(keys_wcu / HEADROOM, 6)),
+        jobs_wcu=math.ceil(round(jobs_wcu / HEADROOM, 6)),
         rcu=math.ceil(rcu / HEADROOM),
         topic_partitions=math.ceil(topic_bytes / KAFKA_PARTITION_BYTES / HEADROOM),
     )
@@ -108,17 +123,22 @@ EXAMPLES: Final = {
     "10 million a day, peak five times the mean": Load(creates_per_s=579, due_per_s=579),
     "1 million due in one minute, created over the hour before": Load(creates_per_s=278, due_per_s=16_667),
     "1 million created and due in the same minute": Load(creates_per_s=16_667, due_per_s=16_667),
+    "1,000 jobs that run every second": Load(creates_per_s=0, due_per_s=0, runs_per_s=1_000),
+    "100,000 jobs on the hour, spread over a minute": Load(creates_per_s=0, due_per_s=0, runs_per_s=1_667),
 }
 
 
 def table(loads: dict[str, Load], measured: Measured) -> list[str]:
     """The plans of these loads as lines of a markdown table."""
-    head = "| load | creates/s | due/s | shards | cores | nodes of 4 | WCU schedules | WCU scheduleKeys | RCU | topic |"
-    lines = [head, "|---|---" + "|---:" * 8 + "|"]
+    head = (
+        "| load | creates/s | due/s | runs/s | shards | cores | nodes of 4 | WCU schedules | WCU scheduleKeys | WCU jobs "
+        "| RCU | topic |"
+    )
+    lines = [head, "|---" + "|---:" * 11 + "|"]
     for name, load in loads.items():
         p = plan(load, measured)
-        cells = [f"{n:,.0f}" for n in (load.creates_per_s, load.due_per_s, p.shards)]
-        cells += [f"{p.cores:.1f}", *(f"{n:,}" for n in (p.nodes, p.schedules_wcu, p.keys_wcu, p.rcu))]
+        cells = [f"{n:,.0f}" for n in (load.creates_per_s, load.due_per_s, load.runs_per_s, p.shards)]
+        cells += [f"{p.cores:.1f}", *(f"{n:,}" for n in (p.nodes, p.schedules_wcu, p.keys_wcu, p.jobs_wcu, p.rcu))]
         lines.append(f"| {name} | {' | '.join([*cells, str(p.topic_partitions)])} |")
     return lines
 
@@ -130,16 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--creates", type=float, help="a second, at the busiest moment")
     parser.add_argument("--due", type=float, help="a second, at the busiest moment; default: as many as creates")
+    parser.add_argument("--runs", type=float, default=0.0, help="of recurring jobs, a second, at the busiest moment")
     parser.add_argument("--bytes", type=int, default=1_000, help="of a row (default: 1000)")
     parser.add_argument("--create-us", type=float, default=Measured().create_us, help="CPU of a create")
     parser.add_argument("--delivery-us", type=float, default=Measured().delivery_us, help="CPU of a delivery")
     chosen = parser.parse_args(arguments)
     loads = EXAMPLES
-    if chosen.creates is not None or chosen.due is not None:
+    if chosen.creates is not None or chosen.due is not None or chosen.runs:
         due, creates = chosen.due, chosen.creates
         load = Load(
-            creates_per_s=creates if creates is not None else due,
-            due_per_s=due if due is not None else creates,
+            creates_per_s=creates if creates is not None else due or 0.0,
+            due_per_s=due if due is not None else creates or 0.0,
+            runs_per_s=chosen.runs,
             row_bytes=chosen.bytes,
         )
         loads = {"yours": load}

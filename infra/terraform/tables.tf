@@ -106,6 +106,8 @@ resource "aws_dynamodb_table" "keys" {
   }
 }
 
+# State, definitions and log of each recurring job. TTL deletes entries of the log, completions and requests; the audit deletes
+# states and definitions. A state of an earlier moment than its row's is found by the audit, and its chain goes on from there.
 resource "aws_dynamodb_table" "jobs" {
   name                        = var.jobs_table
   billing_mode                = "PAY_PER_REQUEST"

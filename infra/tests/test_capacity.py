@@ -22,6 +22,14 @@ def test_a_schedule_of_one_kilobyte_costs_six_write_units_in_two_tables_and_one_
     assert (of_one.schedules_wcu, of_one.keys_wcu) == (3_000, 4_000), "three and four, and 30 % left over"
 
 
+def test_a_run_of_one_kilobyte_costs_six_write_units_in_two_tables_and_none_for_keys() -> None:
+    # As DynamoDB counted them (`make bench SCENARIO=job-cost`): row 2 and its delete 1; state 2 and entry 1.
+    of_one = plan(Load(creates_per_s=0, due_per_s=0, runs_per_s=700), Measured())
+    assert (of_one.schedules_wcu, of_one.jobs_wcu, of_one.keys_wcu) == (3_000, 3_000, 0), (
+        "three and three, 30 % left over"
+    )
+
+
 def test_a_larger_row_is_paid_for_each_kilobyte_that_it_begins() -> None:
     # 3 KB: row 2 x 3, its delete 3; outcome 3, and the pointer's 2 and the index's 1 stay.
     of_three = plan(Load(creates_per_s=700, due_per_s=700, row_bytes=2_500), Measured())
@@ -46,4 +54,6 @@ def test_measured_costs_decide_about_cores_and_nodes() -> None:
 
 def test_a_load_of_ones_own_is_planned_in_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     capacity.main(["--due", "1000", "--bytes", "3000", "--delivery-us", "50"])
-    assert "| yours | 1,000 | 1,000 |" in capsys.readouterr().out
+    assert "| yours | 1,000 | 1,000 | 0 |" in capsys.readouterr().out
+    capacity.main(["--runs", "1000"])
+    assert "| yours | 0 | 0 | 1,000 |" in capsys.readouterr().out

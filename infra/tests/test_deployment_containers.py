@@ -133,6 +133,7 @@ def test_settings_as_plain_yaml_reach_a_node_as_the_texts_that_it_reads() -> Non
     assert not {"CLOCKWORK_INSTANCE_ID", "CLOCKWORK_LOG_LEVEL"} & given.keys()
     settings = load_settings(given)
     assert (settings.dynamo.search, settings.log.tracing, settings.access.commands) == ("off", "off", "on")
+    assert (settings.intake.jobs, settings.runner.jobs, given["CLOCKWORK_JOB_AUDIT_MS"]) == ("on", "on", "3600000")
     (scaler,) = [each for name, each in of_kind("typed", "HorizontalPodAutoscaler").items() if name.endswith("worker")]
     (metric,) = scaler["spec"]["metrics"]
     assert metric["pods"]["target"]["averageValue"] == "2000000"
