@@ -1,5 +1,6 @@
 """`clockwork admin dead-letters …`: the records that could not be delivered."""
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,11 @@ from clockwork.cli.exit_codes import CONFLICT, exit_code, failure_line
 from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
+from clockwork.client.jobs import path_of_job
 from clockwork.client.transport import Transport
+from clockwork.domain.dead_letters import retry_request
+from clockwork.errors import InvalidInput
+from clockwork.schema import json
 from clockwork.schema.dead_letter import DeadLetterDocument, DeadLettersDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -122,11 +127,11 @@ def _one_or_all(command: _Command) -> _Command:
 def retry_letters(
     connection: Connection, /, partition: int | None, offset: int | None, all_: bool, **filters: Any
 ) -> None:
-    """Retry failed schedules now. The key also needs the right `create`.
+    """Retry failed schedules now. The key also needs the right `create`, and for runs of jobs `read`.
 
     A schedule is retried only while it is still failed with the delivery of this letter: one that was retried, replaced or
     cancelled since is left alone, and the same command again retries nothing twice. A discarded letter is retried if its
-    place is given, and not by --all.
+    place is given, and not by --all. A run of a recurring job is run again, once, with the letter's data.
     """
     connection.run(_Action(apply=_retry, done="armed").to(partition, offset, all_, Filter(**filters)))
 
@@ -144,9 +149,12 @@ def discard_letters(
     """Close dead letters that need no retry.
 
     The letters stay in their topic, and the schedules stay failed. A letter is discarded only while its schedule is still
-    failed with the delivery of this letter. It can be retried all the same.
+    failed with the delivery of this letter. It can be retried all the same. Letters of runs of jobs are left alone: they
+    close when the retention of the job's log ends.
     """
-    connection.run(_Action(apply=_discard, done="discarded").to(partition, offset, all_, Filter(**filters)))
+    connection.run(
+        _Action(apply=_discard, done="discarded", of_jobs=False).to(partition, offset, all_, Filter(**filters))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +163,8 @@ class _Action:
 
     apply: Callable[[Transport, DeadLetterDocument], Awaitable[None]]
     done: str
+    of_jobs: bool = True
+    """False: it is not for letters of runs of jobs."""
 
     def to(
         self, partition: int | None, offset: int | None, all_: bool, wanted: Filter
@@ -172,16 +182,21 @@ class _Action:
         if not letter.open and letter.discarded_at_ms is None:
             click.echo(f"not open: {_named(letter)} is {letter.status or 'unknown by now'}", err=True)
             raise click.exceptions.Exit(CONFLICT)
+        if letter.job_id is not None and not self.of_jobs:
+            click.echo(
+                f"{_named(letter)}: is of a run of a job, and closes when the retention of its log ends", err=True
+            )
+            raise click.exceptions.Exit(CONFLICT)
         await self.apply(transport, letter)
         click.echo(f"{self.done}: {_named(letter)}")
 
     async def _to_all(self, transport: Transport, *, wanted: Filter) -> None:
         """Acts on each schedule once: one that fails again at once would otherwise never let the command end."""
-        done: set[tuple[str | None, str | None]] = set()
+        done: set[tuple[str | None, str | None, str | None]] = set()
         refused: list[int] = []
         async for letter in _letters(transport, wanted, only_open=True):
-            key = (letter.client_id, letter.schedule_key)
-            if key in done:
+            key = (letter.client_id, letter.schedule_key, letter.run_id)
+            if key in done or (letter.job_id is not None and not self.of_jobs):
                 continue
             try:
                 await self.apply(transport, letter)
@@ -198,9 +213,31 @@ class _Action:
 
 
 async def _retry(transport: Transport, letter: DeadLetterDocument) -> None:
-    """Retries the schedule if it still has the version that was seen failed."""
+    """Retries the schedule if it still has the version that was seen failed; runs the run of a job again."""
+    if letter.job_id is not None:
+        await transport.request(
+            "POST", f"{path_of_job(letter.client_id or '', letter.job_id)}/run-now", body=_run_now(letter)
+        )
+        return
     path = f"{path_of(letter.client_id or '', letter.schedule_key or '')}/retry"
     await transport.request("POST", path, body={}, headers={"If-Match": f'"{letter.version}"'})
+
+
+def _run_now(letter: DeadLetterDocument) -> dict[str, Any]:
+    """The request for a run by hand with the letter's data. Raises: click.ClickException: the key may not read them."""
+    if letter.value is None:
+        raise click.ClickException(
+            f"{_named(letter)}: the API key needs the right `read` to run it with its data again"
+        )
+    data = letter.value.encode() if letter.value_encoding == "text" else base64.b64decode(letter.value)
+    named = {"requestId": retry_request(letter.delivery_id or "")}
+    try:
+        value = json.parse(data)
+        if json.compact(value) == data:
+            return named | {"taskData": value}
+    except (InvalidInput, TypeError):
+        pass  # no JSON, or JSON with a part that could not be sent as it is: its bytes are
+    return named | {"taskData": base64.b64encode(data).decode(), "taskDataEncoding": "base64"}
 
 
 async def _discard(transport: Transport, letter: DeadLetterDocument) -> None:

@@ -30,13 +30,15 @@ from clockwork.cli.values import (
     Time,
     content_of,
     content_options,
+    json_object,
     ms_of,
     named_values,
     payload_of,
     payload_options,
+    strict_json,
     with_options,
 )
-from clockwork.client import Misfire, Unavailable
+from clockwork.client import Completion, Misfire, Unavailable
 from clockwork.client.jobs import JobStatus, NewJobFields, RunStatus
 
 PAGE_ITEMS_MAX: Final = 1_000
@@ -60,6 +62,8 @@ _POLICY_OPTIONS: Final = (
     click.option("--max-catch-up", type=click.IntRange(1, INTEGER_MAX), help="Of --misfire fire_all: most runs."),
     click.option("--window", type=Duration(), help="Of --misfire fire_all: nothing older than this is caught up."),
     click.option("--overlap", type=click.Choice(["allow", "skip", "wait"]), help="May runs overlap? By default allow."),
+    click.option("--timeout", type=Duration(), help="Consumers are to complete a run within this time."),
+    click.option("--attempts", type=click.IntRange(1, INTEGER_MAX), help="Of --timeout: attempts of a run, in all."),
     click.option(
         "--pause-after-failures", type=click.IntRange(0, INTEGER_MAX), help="Failed runs in a row. By default never."
     ),
@@ -67,6 +71,10 @@ _POLICY_OPTIONS: Final = (
     click.option("--description", help="For people."),
     click.option("--label", multiple=True, metavar="NAME=VALUE", help="For people and filters; repeatable."),
     click.option("--priority", type=click.IntRange(1, INTEGER_MAX), help="A header of the records."),
+    click.option(
+        "--interpolate", is_flag=True, help="Put values of each run into the payload, such as ${scheduledAt}."
+    ),
+    click.option("--payload-schema", type=click.File("rb"), help="File with the JSON Schema of the payload."),
 )
 
 
@@ -112,11 +120,15 @@ def create(
     max_catch_up: int | None,
     window: timedelta | None,
     overlap: str | None,
+    timeout: timedelta | None,
+    attempts: int | None,
     pause_after_failures: int | None,
     durable: bool,
     description: str | None,
     label: tuple[str, ...],
     priority: int | None,
+    interpolate: bool,
+    payload_schema: IO[bytes] | None,
     json_: bool,
     **options: Any,
 ) -> None:
@@ -131,16 +143,29 @@ def create(
         "trigger": trigger,
         "misfire": _misfire(misfire, grace, max_catch_up, window),
         "overlap": overlap,
+        "completion": _completion(timeout, attempts),
         "pause_after_failures": pause_after_failures,
         "durable": durable or None,
         "description": description,
         "labels": named_values("--label", label),
         "priority": priority,
+        "interpolate": interpolate or None,
+        "payload_schema": None if payload_schema is None else json_object("--payload-schema", payload_schema.read()),
     }
     given = {name: value for name, value in fields.items() if value is not None}
     with connection.client() as client:
         created = client.create_job(client_id, job_id, **cast("NewJobFields", {"topic": topic, **content, **given}))
     print_job(created, json_=json_)
+
+
+def _completion(timeout: timedelta | None, attempts: int | None) -> Completion | None:
+    """Raises: click.UsageError."""
+    timeout_ms = ms_of(timeout)
+    if timeout_ms is None:
+        if attempts is not None:
+            raise click.UsageError("--attempts has an effect only with --timeout")
+        return None
+    return Completion(timeout_ms=timeout_ms, attempts=attempts)
 
 
 def _misfire(
@@ -331,6 +356,45 @@ def run(
     with connection.client() as client, _settled_by(request_id) as id_:
         started = client.run_job(client_id, job_id, request_id=id_, **payload)
     print_run(started, json_=json_)
+
+
+@job.command(
+    epilog="\b\nExamples:\n"
+    "  clockwork job complete shop report s1795248000000 --result '{\"rows\":7}'\n"
+    "  clockwork job complete shop report s1795248000000 --failed --result '\"disk full\"' --no-retry"
+)
+@_job
+@click.argument("run_id")
+@click.option("--attempt", type=click.IntRange(1, INTEGER_MAX), default=1, show_default=True)
+@click.option("--result", help="The result, or the error, as JSON of at most 4 KiB.")
+@click.option("--failed", is_flag=True, help="It has failed.")
+@click.option("--no-retry", is_flag=True, help="With --failed: no other attempt is made.")
+@json_option
+@connected
+def complete(
+    connection: Connection,
+    client_id: str,
+    job_id: str,
+    run_id: str,
+    attempt: int,
+    result: str | None,
+    failed: bool,
+    no_retry: bool,
+    json_: bool,
+) -> None:
+    """Say that a run has ended, in the place of its consumer."""
+    if no_retry and not failed:
+        raise click.UsageError("--no-retry has an effect only with --failed")
+    try:
+        value = None if result is None else strict_json(result.encode())
+    except ValueError as error:
+        raise click.UsageError(f"--result: {error}") from error
+    with connection.client() as client:
+        if failed:
+            ended = client.fail_run(client_id, job_id, run_id, attempt=attempt, error=value, retry=not no_retry)
+        else:
+            ended = client.complete_run(client_id, job_id, run_id, attempt=attempt, result=value)
+    print_run(ended, json_=json_)
 
 
 @job.command(

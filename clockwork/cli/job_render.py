@@ -1,7 +1,7 @@
 """Output of the commands about jobs: fields and tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -52,8 +52,10 @@ def trigger_words(trigger: TriggerDocument | None) -> str:
 
 
 def _rule_words(trigger: TriggerDocument) -> str:
-    if trigger.expression is not None:
-        return printable(f"{trigger.expression} ({trigger.time_zone})")
+    by_the_clock = trigger.expression or trigger.rule
+    if by_the_clock is not None:
+        excluded = "" if trigger.exclude is None else ", but for excluded days and hours"
+        return printable(f"{by_the_clock} ({trigger.time_zone}{excluded})")
     if trigger.every_ms is not None:
         return f"every {span(trigger.every_ms)}"
     if trigger.delay_ms is not None:
@@ -205,7 +207,7 @@ def print_versions(versions: Iterable[JobVersion], *, json_: bool) -> None:
     _print_all(versions, table, add, json_=json_)
 
 
-def _print_all(found: Iterable[Any], table: Table, add: Any, *, json_: bool) -> None:
+def _print_all(found: Iterable[Any], table: Table, add: Callable[[Any], None], *, json_: bool) -> None:
     for each in found:
         if json_:
             print_json(each)

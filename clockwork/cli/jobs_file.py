@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from clockwork.domain.job import NewJob
+from clockwork.domain.jobs.job import NewJob
 from clockwork.errors import InvalidInput
 from clockwork.schema.job import LABEL_BYTES_MAX, job_document, read_job
 from clockwork.schema.json import INTEGER_MAX, INTEGER_MIN, InvalidValue

@@ -1,8 +1,9 @@
-"""`clockwork admin export` and `import`: pending schedules as JSON Lines, from one store to any other.
+"""`clockwork admin export` and `import`: pending schedules and recurring jobs as JSON Lines, from one store to any other.
 
     {"clockworkExport": 1, "exportedAt": …, "delivering": false, "pauses": {"clients": [], "topics": []}}
     {"clientId": …, "scheduleKey": …, …, "origin": {"position": …, "digest": …}}      one line for each schedule
-    {"end": {"schedules": 2, "delivering": false}}
+    {"job": {"clientId": …, "jobId": …, …}, "origin": {"cursor": …, "digest": …}}    one line for each job
+    {"end": {"schedules": 2, "jobs": 1, "delivering": false}}
 
 A schedule is a create of the API, and what that create alone would not bring back (`schema.transfer`). The first and the
 last line are there so that nothing is lost or delivered twice without a word:
@@ -21,6 +22,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Annotated, Any, Final, Literal, TypeVar
 
@@ -38,7 +40,7 @@ from clockwork.client.transport import Transport
 from clockwork.errors import InvalidInput
 from clockwork.schema.json import parse
 from clockwork.schema.operations import PausesDocument, ShardsDocument
-from clockwork.schema.transfer import EXPORTED_FIELDS, PendingDocument, PendingScheduleDocument
+from clockwork.schema.transfer import EXPORTED_FIELDS, ExportedJobsDocument, PendingDocument, PendingScheduleDocument
 
 FORMAT: Final = 1
 _PAGE_ITEMS: Final = "500"
@@ -85,6 +87,7 @@ class Totals(BaseModel):
     model_config = _LINE
 
     schedules: int
+    jobs: int = 0
     delivering: bool
     """True if a shard had an owner, or could not be read, at the beginning, at the end, or in between."""
 
@@ -116,11 +119,11 @@ class LastLine(BaseModel):
 def export_command(
     connection: Connection, file: Path, client_id: str | None, due_from: int | None, due_to: int | None
 ) -> None:
-    """Write all pending schedules to FILE, for `import`; - is standard output.
+    """Write all pending schedules and jobs to FILE, for `import`; - is standard output.
 
     Each schedule is written as it was at one moment; one that is created, moved or ended meanwhile may be missing. To move
-    a cluster, stop its callers and its workers first. The API key needs the rights `admin` and `read`. A regular FILE
-    gets its name at the end.
+    a cluster, stop its callers and its workers first. With --due-from the file has no jobs. The API key needs the rights
+    `admin` and `read`. A regular FILE gets its name at the end.
     """
     to_stdout = str(file) == "-"
     # A pipe or a device is written to as it is; a file appears under its name when it is complete.
@@ -144,7 +147,8 @@ def export_command(
     exported = connection.run(export)
     if not to_stdout and part != file:
         part.replace(file)
-    click.echo(f"{exported.schedules} exported", err=True)
+    jobs = f" and {exported.jobs} jobs" if exported.jobs else ""
+    click.echo(f"{exported.schedules}{jobs} exported", err=True)
     if exported.delivering:
         click.echo(
             "clockwork: the cluster delivers: schedules in the export may have been delivered. To move it, stop its workers "
@@ -160,6 +164,8 @@ class ExportCounts:
 
     def __init__(self) -> None:
         self.schedules = 0
+        self.jobs = 0
+        self.left_behind = 0
         self.unreadable = 0
         self.uncovered = 0
         self.delivering = False
@@ -168,9 +174,11 @@ class ExportCounts:
         """A line about what is not in the file; empty: everything is."""
         parts = []
         if self.unreadable:
-            parts.append(f"{self.unreadable} rows cannot be read by this version")
+            parts.append(f"{self.unreadable} rows or jobs cannot be read by this version")
         if self.uncovered:
-            parts.append(f"{self.uncovered} schedules are of clients that the key does not cover")
+            parts.append(f"{self.uncovered} schedules or jobs are of clients that the key does not cover")
+        if self.left_behind:
+            parts.append(f"{self.left_behind} runs by hand, of backfills, retries or open ones have not ended")
         return " and ".join(parts) + " and are left out" if parts else ""
 
 
@@ -193,8 +201,17 @@ async def _lines(transport: Transport, query: dict[str, str], exported: ExportCo
         exported.uncovered += page.uncovered
         exported.schedules += len(page.schedules)
         yield b"".join(map(export_line, page.schedules))
+    of_client = {"clientId": client_id} if client_id is not None else {}
+    # Due times choose among schedules. Of a move in parts, jobs go with the first: their next runs may be soon.
+    if "dueFrom" not in query:
+        async for jobs in pages(transport, ExportedJobsDocument, "/admin/jobs", {"limit": _PAGE_ITEMS, **of_client}):
+            exported.unreadable += jobs.unreadable
+            exported.uncovered += jobs.uncovered
+            exported.left_behind += jobs.left_behind
+            exported.jobs += len(jobs.jobs)
+            yield b"".join(_line(each, exclude_unset=True) for each in jobs.jobs)
     exported.delivering = exported.delivering or await _epochs(transport) != before
-    yield _line(LastLine(end=Totals(schedules=exported.schedules, delivering=exported.delivering)))
+    yield _line(LastLine(end=Totals(schedules=exported.schedules, jobs=exported.jobs, delivering=exported.delivering)))
 
 
 async def _epochs(transport: Transport) -> list[int | None] | None:
@@ -232,11 +249,11 @@ class ExportReader:
         self._check = check
         self.first: FirstLine | None = None
         self.last: Totals | None = None
-        self.lines = self.schedules = 0
+        self.lines = self.schedules = self.jobs = 0
 
     def rows(self, lines: Iterator[str]) -> Iterator[Row]:
         """The schedules' lines. Raises: FileRefused; click.UsageError: the export must not be imported like this."""
-        self.first, self.last, self.lines, self.schedules = None, None, 0, 0
+        self.first, self.last, self.lines, self.schedules, self.jobs = None, None, 0, 0, 0
         for self.lines, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -258,7 +275,10 @@ class ExportReader:
             if isinstance(document, dict) and document.keys() == {"end"}:
                 self.last = _read(LastLine, document, self.lines).end
                 continue
-            self.schedules += 1
+            if isinstance(document, dict) and "job" in document:
+                self.jobs += 1
+            else:
+                self.schedules += 1
             yield Row(self.lines, None if problem else content.strip(), problem)
         if self.first is None:
             raise FileRefused("is empty")
@@ -269,6 +289,8 @@ class ExportReader:
             return f"ends behind line {self.lines} without the last line of an export: the rest of the schedules is missing"
         if self.last.schedules != self.schedules:
             return f"has {self.schedules} schedules, and its last line says {self.last.schedules}"
+        if self.last.jobs != self.jobs:
+            return f"has {self.jobs} jobs, and its last line says {self.last.jobs}"
         return ""
 
     def _read_first(self, line: str) -> FirstLine:
@@ -289,6 +311,11 @@ def _read(model: type[_Line], document: Any, line: int) -> _Line:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise FileRefused(f"line {line}: {wrong}") from error
+
+
+def _is_job(line: bytes) -> bool:
+    """True for the line of a job, as an export writes it."""
+    return line.startswith(b'{"job":')
 
 
 class Check:
@@ -342,9 +369,10 @@ def import_command(
     from_running: bool,
     ignore_pauses: bool,
 ) -> None:
-    """Import the schedules that `export` has written; - is standard input.
+    """Import the schedules and jobs that `export` has written; - is standard input.
 
-    Each keeps its place in its order, its version and its delivery id. An import that was interrupted continues where it
+    Each schedule keeps its place in its order, its version and its delivery id; the fire times of each job go on from where
+    they were decided. An import that was interrupted continues where it
     stopped, and may be repeated: no schedule is imported twice. The API key needs the right `admin`, and `create` for
     the clients and topics.
     """
@@ -353,9 +381,12 @@ def import_command(
     export = ExportReader(Check(connection, from_running=from_running, ignore_pauses=ignore_pauses))
     with connection.client() as client:
 
-        def send(contents: Iterable[Any]) -> Iterable[Result]:
+        def send(contents: Iterable[Any]) -> Iterator[Result]:
             assert export.first is not None, "it is read before the first schedule"
-            return client.import_many(contents, exported_at_ms=export.first.exported_at_ms)
+            at_ms = export.first.exported_at_ms
+            for of_jobs, lines in groupby(contents, key=_is_job):
+                settled = (client.import_jobs if of_jobs else client.import_many)(lines, exported_at_ms=at_ms)
+                yield from settled
 
         counts = load_file(
             file,

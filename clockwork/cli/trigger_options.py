@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from clockwork.cli.values import INTEGER_MAX, Duration, Time, strict_json, with_options
+from clockwork.cli.values import INTEGER_MAX, Duration, Time, json_object, with_options
 from clockwork.client import After, Cron, Every, Trigger
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -86,14 +86,4 @@ def trigger_of(
         return Every(milliseconds=every // _MS, anchor=anchor, **options)
     if delay is not None:
         return After(milliseconds=delay // _MS, **options)
-    return None if trigger is None else _document(trigger)
-
-
-def _document(text: str) -> dict[str, Any]:
-    try:
-        document = strict_json(text.encode())
-    except ValueError as error:
-        raise click.UsageError(f"--trigger: {error}") from error
-    if not isinstance(document, dict):
-        raise click.UsageError("--trigger: should be a JSON object")
-    return document
+    return None if trigger is None else json_object("--trigger", trigger.encode())

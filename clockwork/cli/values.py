@@ -92,6 +92,17 @@ def strict_json(content: bytes) -> Any:
     return value
 
 
+def json_object(option: str, content: bytes) -> dict[str, Any]:
+    """The JSON object that an option gives. Raises: click.UsageError."""
+    try:
+        value = strict_json(content)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{option}: should be a JSON object")
+    return value
+
+
 # --- the content of a schedule or a job
 
 _PAYLOAD_OPTIONS: Final = (

@@ -10,6 +10,7 @@ from clockwork.client.aio import AsyncClient, Result
 from clockwork.client.consumer import DeadLetter, Delivery, Duplicates, JobRun, NotADelivery, delivery_of, run_of
 from clockwork.client.errors import (
     AlreadyCancelled,
+    AlreadyCompleted,
     AlreadyDelivered,
     AlreadyFailed,
     CallFailed,
@@ -26,13 +27,16 @@ from clockwork.client.errors import (
     NotFound,
     NotSupported,
     Refused,
+    RunSuperseded,
+    RunTimedOut,
     TooMany,
     Unauthorized,
     Unavailable,
     VersionMismatch,
     WrongField,
 )
-from clockwork.client.jobs import After, AnyOf, Cron, Every, Misfire, Trigger
+from clockwork.client.jobs import After, AnyOf, Completion, Cron, Every, Exclude, Misfire, RRule, Trigger
+from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
@@ -49,6 +53,7 @@ from clockwork.schema.schedule import ScheduleDocument as Schedule
 __all__ = [
     "After",
     "AlreadyCancelled",
+    "AlreadyCompleted",
     "AlreadyDelivered",
     "AlreadyFailed",
     "AnyOf",
@@ -56,6 +61,7 @@ __all__ = [
     "Backfill",
     "CallFailed",
     "Client",
+    "Completion",
     "Conflict",
     "Cron",
     "DeadLetter",
@@ -63,6 +69,7 @@ __all__ = [
     "Delivery",
     "Duplicates",
     "Every",
+    "Exclude",
     "Failed",
     "FireTime",
     "Forbidden",
@@ -82,12 +89,16 @@ __all__ = [
     "NotADelivery",
     "NotFound",
     "NotSupported",
+    "OpenRun",
     "PastSchedule",
+    "RRule",
     "Refused",
     "Result",
     "Retries",
     "RetryPolicy",
     "Run",
+    "RunSuperseded",
+    "RunTimedOut",
     "Schedule",
     "TooMany",
     "Trigger",

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
+from clockwork.client.consumer import run_of
 from clockwork.client.errors import CallFailed, InvalidRequest, TooMany, Unavailable
 from clockwork.client.jobs import (
     JobChanges,
@@ -24,6 +25,7 @@ from clockwork.client.jobs import (
     path_of_job,
     trigger_document,
 )
+from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
@@ -37,10 +39,12 @@ from clockwork.client.schedules import (
     data_fields,
     encoded_item,
     epoch_ms,
+    given,
     list_query,
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
+from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
     BackfillDocument,
     FireTimeDocument,
@@ -53,6 +57,7 @@ from clockwork.schema.job import (
     VersionsDocument,
 )
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
+from clockwork.schema.transfer import ImportedJobDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
@@ -185,6 +190,24 @@ class AsyncClient:
         async for result in self._batches("/admin/schedules", exported, batch_items_max, head):
             yield result
 
+    async def import_jobs(self, exported: Iterable[bytes], *, exported_at_ms: int) -> AsyncIterator[Result]:
+        """Imports recurring jobs of another cluster, for operators, one after the other. Each is JSON, as `clockwork admin
+        export` writes it; its fire times go on from where they were decided there. `exported_at_ms`: as of `import_many`.
+
+        Raises: CallFailed: the outcome of one is unknown, and those after it were not sent.
+        """
+        for index, line in enumerate(exported):
+            body = b'{"exportedAt":%d,%s' % (exported_at_ms, line.strip()[1:])
+            try:
+                answer = await self._http.request("POST", "/admin/jobs", body=body)
+            except (Unavailable, TooMany):
+                raise
+            except CallFailed as error:
+                yield _failed(index, error)
+            else:
+                created = read_document(ImportedJobDocument, answer).created
+                yield Result(index=index, schedule=None, error=None, status=201 if created else 200)
+
     async def list(self, client_id: str, **filters: Unpack[ListFilters]) -> AsyncIterator[ScheduleDocument]:
         """Lists a client's schedules, each key once; may lag by 5 s. Raises: NotSupported: the service keeps no index to
         list from."""
@@ -286,6 +309,54 @@ class AsyncClient:
         path = f"{path_of_job(client_id, job_id)}/runs/{quote(run_id, safe='')}"
         return read_document(RunDocument, await self._http.request("GET", path))
 
+    async def complete_run(
+        self,
+        client_id: str,
+        job_id: str,
+        run_id: str,
+        *,
+        attempt: int = 1,
+        result: Any = None,
+        started_at: When | None = None,
+    ) -> RunDocument:
+        """Says that an attempt of a run has ended well, with a result of at most 4 KiB of JSON. Raises: NotFound,
+        AlreadyFailed, RunTimedOut, RunSuperseded, JobDeleted, InFlight, Conflict."""
+        body = {"attempt": attempt, **given({"result": result, "startedAt": self._time_or_none(started_at)})}
+        return await self._reported(client_id, job_id, run_id, "complete", body)
+
+    async def fail_run(
+        self,
+        client_id: str,
+        job_id: str,
+        run_id: str,
+        *,
+        attempt: int = 1,
+        error: Any = None,
+        retry: bool = True,
+        started_at: When | None = None,
+    ) -> RunDocument:
+        """Says that an attempt of a run has failed, with an error of at most 4 KiB of JSON. Without `retry` no other attempt
+        is made. Raises: NotFound, AlreadyCompleted, RunTimedOut, RunSuperseded, JobDeleted, InFlight, Conflict."""
+        more = given({"error": error, "startedAt": self._time_or_none(started_at)})
+        return await self._reported(
+            client_id, job_id, run_id, "fail", {"attempt": attempt, **more, **({} if retry else {"retry": False})}
+        )
+
+    async def heartbeat_run(
+        self, client_id: str, job_id: str, run_id: str, *, extend_ms: int, attempt: int = 1
+    ) -> HeartbeatDocument:
+        """Says that a run goes on: it is not timed out within `extend_ms` from now. Raises: NotFound, AlreadyCompleted,
+        AlreadyFailed, RunTimedOut, RunSuperseded, JobDeleted, InFlight, Conflict."""
+        path = f"{path_of_job(client_id, job_id)}/runs/{quote(run_id, safe='')}/heartbeat"
+        body = {"attempt": attempt, "extendMs": extend_ms}
+        return read_document(HeartbeatDocument, await self._http.request("POST", path, body=body))
+
+    def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> OpenRun:
+        """The run that a record belongs to, for an `async with` block in which its consumer works on it: completed at the
+        end of the block, failed if that raises, with heartbeats meanwhile that ask for `extend_ms` each. Raises:
+        NotADelivery; the block: as `complete_run`."""
+        return OpenRun(self, run_of(headers), extend_ms=extend_ms, clock=self._clock)
+
     async def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> AsyncIterator[JobVersionDocument]:
         """Lists the versions of a job's definition, newest first. Raises: NotFound."""
         path = f"{path_of_job(client_id, job_id)}/versions"
@@ -313,6 +384,15 @@ class AsyncClient:
         name = {} if job is None else {"clientId": job[0], "jobId": job[1]}
         body = {"trigger": trigger_document(trigger, self._clock), **start, **most, **name}
         return read_document(PreviewDocument, await self._http.request("POST", "/jobs/preview", body=body)).times
+
+    def _time_or_none(self, when: When | None) -> int | None:
+        return None if when is None else epoch_ms(when, self._clock)
+
+    async def _reported(
+        self, client_id: str, job_id: str, run_id: str, how: str, body: Mapping[str, Any]
+    ) -> RunDocument:
+        path = f"{path_of_job(client_id, job_id)}/runs/{quote(run_id, safe='')}/{how}"
+        return read_document(RunDocument, await self._http.request("POST", path, body=body))
 
     async def _job(self, method: str, path: str, *, body: Any = None, if_version: int | None = None) -> JobDocument:
         return read_document(JobDocument, await self._http.request(method, path, body=body, headers=_if(if_version)))

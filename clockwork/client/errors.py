@@ -16,6 +16,9 @@ CallFailed
 │       ├── JobDeleted
 │       ├── JobEnded
 │       ├── JobNotDeleted
+│       ├── AlreadyCompleted
+│       ├── RunTimedOut
+│       ├── RunSuperseded     another attempt of the run is under way
 │       ├── JobRunning        runs of the job are open, or too many of them pending: try again when they have ended
 │       └── NoFireTimes
 ├── InFlight              too close to its time to say: nothing is promised, ask again
@@ -107,7 +110,7 @@ class AlreadyDelivered(Conflict):
 
 
 class AlreadyFailed(Conflict):
-    """It was given up; `schedule.failed` says why."""
+    """It was given up; `schedule.failed` says why. Or a run has failed."""
 
 
 class AlreadyCancelled(Conflict):
@@ -124,6 +127,18 @@ class JobEnded(Conflict):
 
 class JobNotDeleted(Conflict):
     """There is nothing to restore. It may also mean that an earlier attempt of this call worked and its answer was lost."""
+
+
+class AlreadyCompleted(Conflict):
+    """The run was completed; it cannot fail any more."""
+
+
+class RunTimedOut(Conflict):
+    """The time of the run was over first."""
+
+
+class RunSuperseded(Conflict):
+    """Another attempt of the run is under way."""
 
 
 class JobRunning(Conflict):
@@ -160,6 +175,9 @@ _BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "failed": AlreadyFailed,
     "cancelled": AlreadyCancelled,
     "in_flight": InFlight,
+    "completed": AlreadyCompleted,
+    "timed_out": RunTimedOut,
+    "superseded": RunSuperseded,
     "exists": KeyTaken,
     "deleted": JobDeleted,
     "ended": JobEnded,

@@ -1,12 +1,13 @@
 """Requests of the client about recurring jobs: triggers, fields of a job, filters.
 
-A trigger is a value: `Cron("0 9 * * MON-FRI", zone="Europe/Berlin")`, `Every(seconds=30)`, `After(minutes=5)`, or several of
-the first two in an `AnyOf`. The service judges it; the names of fields in its errors are those of the HTTP API.
+A trigger is a value: `Cron("0 9 * * MON-FRI", zone="Europe/Berlin")`, `Every(seconds=30)`, `After(minutes=5)`, an `RRule`,
+or several expressions and rates in an `AnyOf`. The service judges it; the names of fields in its errors are those of the
+HTTP API.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Final, Literal, Required, TypedDict
 from urllib.parse import quote
 
@@ -81,31 +82,71 @@ class _Span(_Bounds):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cron(_Bounds):
-    """Fire times by a cron expression in a time zone."""
+class Exclude:
+    """Days, and hours of days, at which a job does not run, by the clock of its trigger's zone."""
 
-    expression: str = field(kw_only=False)
+    dates: Sequence[date | str] = ()
+    annual: Sequence[str] = ()
+    """Month and day, such as `12-25`: each year."""
+    weekdays: Sequence[Literal["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]] = ()
+    cron: Sequence[str] = ()
+    """Expressions of five fields: each minute that one of them names."""
+    calendar: str | None = None
+    """Name of a calendar of the client's."""
+
+    def document(self) -> dict[str, Any]:
+        """The exclusion as the HTTP API takes it."""
+        days = {"annual": self.annual, "weekdays": self.weekdays, "cron": self.cron}
+        lists = {"dates": [str(each) for each in self.dates], **{name: list(each) for name, each in days.items()}}
+        return given({**{name: each or None for name, each in lists.items()}, "calendar": self.calendar})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Zoned(_Bounds):
+    """Fire times by the clock of a time zone."""
+
     zone: str | None = None
     """Name in the IANA database; by default UTC."""
-    dialect: Literal["unix", "quartz", "spring", "aws"] | None = None
-    """By default `unix` for five fields; needed for more, if the weekday has a digit."""
-    days: Literal["or", "and"] | None = None
-    """Days that either day field names, or both; counts only if both are restricted."""
     gap: Literal["next", "shift", "skip"] | None = None
     """Rule for wall-clock times that do not exist, where clocks are put forward."""
     overlap: Literal["first", "second", "both"] | None = None
     """Rule for wall-clock times that exist twice, where clocks are put back."""
+    exclude: Exclude | None = None
+    on_excluded: Literal["skip", "next", "previous"] | None = None
+    """By default times on an excluded day do not fire; else they do on the next or previous day that is not excluded."""
+
+    def _zoned(self, clock: Clock) -> dict[str, Any]:
+        dst = given({"gap": self.gap, "overlap": self.overlap})
+        exclude = None if self.exclude is None else self.exclude.document()
+        names = {"timeZone": self.zone, "dst": dst or None, "exclude": exclude, "onExcluded": self.on_excluded}
+        return {**given(names), **self._bounds(clock)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cron(_Zoned):
+    """Fire times by a cron expression."""
+
+    expression: str = field(kw_only=False)
+    dialect: Literal["unix", "quartz", "spring", "aws"] | None = None
+    """By default `unix` for five fields; needed for more, if the weekday has a digit."""
+    days: Literal["or", "and"] | None = None
+    """Days that either day field names, or both; counts only if both are restricted."""
 
     def document(self, clock: Clock) -> dict[str, Any]:
         """The trigger as the HTTP API takes it."""
-        names = {"timeZone": self.zone, "dialect": self.dialect, "days": self.days}
-        dst = given({"gap": self.gap, "overlap": self.overlap})
-        return {
-            "type": "cron",
-            "expression": self.expression,
-            **given({**names, "dst": dst or None}),
-            **self._bounds(clock),
-        }
+        own = given({"dialect": self.dialect, "days": self.days})
+        return {"type": "cron", "expression": self.expression, **own, **self._zoned(clock)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RRule(_Zoned):
+    """Fire times by a recurrence rule of RFC 5545, such as `FREQ=WEEKLY;INTERVAL=2;BYDAY=WE`, from `start` on."""
+
+    rule: str = field(kw_only=False)
+
+    def document(self, clock: Clock) -> dict[str, Any]:
+        """The trigger as the HTTP API takes it."""
+        return {"type": "rrule", "rule": self.rule, **self._zoned(clock)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +182,7 @@ class AnyOf(_Bounds):
         return {"type": "any", "of": [each.document(clock) for each in self.of], **self._bounds(clock)}
 
 
-Trigger = Cron | Every | After | AnyOf | Mapping[str, Any]
+Trigger = Cron | RRule | Every | After | AnyOf | Mapping[str, Any]
 """A mapping is sent as it is: a trigger as the HTTP API takes it."""
 
 
@@ -181,6 +222,29 @@ class Misfire:
         return {"policy": self.policy, **given(names)}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """The completion that a job asks of its consumer. None leaves a value to the service."""
+
+    timeout_ms: int
+    """Counted from the delivery of a run."""
+    attempts: int | None = None
+    """Attempts of a run, the first one included, which need `overlap` or a fixed delay. By default one."""
+    initial_ms: int | None = None
+    max_ms: int | None = None
+    factor: float | None = None
+    """Waits between attempts, as those of a `RetryPolicy`. They need `attempts`."""
+    retry_on: Sequence[Literal["timeout", "failure"]] | None = None
+    """By default both."""
+
+    def document(self) -> dict[str, Any]:
+        """The field as the HTTP API takes it."""
+        waits = {"initialMs": self.initial_ms, "maxMs": self.max_ms, "factor": self.factor}
+        retry = given({"attempts": self.attempts, **waits})
+        on = None if self.retry_on is None else list(self.retry_on)
+        return {"timeoutMs": self.timeout_ms, **given({"retry": retry or None, "retryOn": on})}
+
+
 class _JobFields(TypedDict, total=False):
     trigger: Trigger | None
     """Required in a new job, unless it is durable."""
@@ -195,6 +259,8 @@ class _JobFields(TypedDict, total=False):
     misfire: Misfire | None
     """By default the last fire time that was missed is caught up."""
     overlap: Literal["allow", "skip", "wait"] | None
+    completion: Completion | None
+    """By default a run has ended with its delivery."""
     pause_after_failures: int | None
     """Failed runs in a row after which the job is paused; by default never."""
     durable: bool | None
@@ -220,7 +286,7 @@ class NewJobFields(_JobFields, total=False):
 class JobChanges(_JobFields, total=False):
     """Arguments of `put_job`. One that is left out changes nothing. None removes what a job need not have, such as its
     trigger, description or deadline; of fields that every job has it changes nothing; but `data` may be None. `trigger`,
-    `misfire`, `retry`, `headers` and `labels` are replaced as a whole."""
+    `misfire`, `completion`, `retry`, `headers` and `labels` are replaced as a whole."""
 
     topic: str | None
     data: Any
@@ -258,6 +324,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "ordering_key": ("orderingKey", _as_it_is),
     "misfire": ("misfire", Misfire.document),
     "overlap": ("overlap", _as_it_is),
+    "completion": ("completion", Completion.document),
     "pause_after_failures": ("pauseAfterFailures", _as_it_is),
     "durable": ("durable", _as_it_is),
     "description": ("description", _as_it_is),

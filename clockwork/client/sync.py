@@ -8,11 +8,13 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from clockwork.client.aio import NO_DATA, AsyncClient, Result
 from clockwork.client.jobs import JobChanges, JobFilters, LogFilters, NewJobFields, Trigger
+from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import (
     BATCH_ITEMS_MAX,
     Changes,
@@ -23,6 +25,7 @@ from clockwork.client.schedules import (
 )
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
+from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
     BackfillDocument,
     FireTimeDocument,
@@ -123,6 +126,9 @@ class Client:
         values = self._client.import_many(exported, exported_at_ms=exported_at_ms, batch_items_max=batch_items_max)
         return self._each(values)
 
+    def import_jobs(self, exported: Iterable[bytes], *, exported_at_ms: int) -> Iterator[Result]:
+        return self._each(self._client.import_jobs(exported, exported_at_ms=exported_at_ms))
+
     def list(self, client_id: str, **filters: Unpack[ListFilters]) -> Iterator[ScheduleDocument]:
         return self._each(self._client.list(client_id, **filters))
 
@@ -182,6 +188,53 @@ class Client:
 
     def get_run(self, client_id: str, job_id: str, run_id: str) -> RunDocument:
         return self._wait(self._client.get_run(client_id, job_id, run_id))
+
+    def complete_run(
+        self,
+        client_id: str,
+        job_id: str,
+        run_id: str,
+        *,
+        attempt: int = 1,
+        result: Any = None,
+        started_at: When | None = None,
+    ) -> RunDocument:
+        return self._wait(
+            self._client.complete_run(client_id, job_id, run_id, attempt=attempt, result=result, started_at=started_at)
+        )
+
+    def fail_run(
+        self,
+        client_id: str,
+        job_id: str,
+        run_id: str,
+        *,
+        attempt: int = 1,
+        error: Any = None,
+        retry: bool = True,
+        started_at: When | None = None,
+    ) -> RunDocument:
+        return self._wait(
+            self._client.fail_run(
+                client_id, job_id, run_id, attempt=attempt, error=error, retry=retry, started_at=started_at
+            )
+        )
+
+    def heartbeat_run(
+        self, client_id: str, job_id: str, run_id: str, *, extend_ms: int, attempt: int = 1
+    ) -> HeartbeatDocument:
+        return self._wait(self._client.heartbeat_run(client_id, job_id, run_id, extend_ms=extend_ms, attempt=attempt))
+
+    @contextmanager
+    def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> Iterator[OpenRun]:
+        opened = self._client.run(headers, extend_ms=extend_ms)
+        self._wait(opened.__aenter__())
+        try:
+            yield opened
+        except BaseException as error:
+            self._wait(opened.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._wait(opened.__aexit__(None, None, None))
 
     def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> Iterator[JobVersionDocument]:
         return self._each(self._client.versions(client_id, job_id, page_size=page_size))

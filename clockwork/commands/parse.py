@@ -11,22 +11,27 @@ The record's key is the `clientId`; the value is JSON, with the fields of the HT
     {"command": "pauseJob",   "job": {"clientId", "jobId", "note"}, "ifVersion": 3}
     {"command": "resumeJob",  "job": {"clientId", "jobId"}, "ifVersion": 3}
     {"command": "runJob",     "job": {"clientId", "jobId", …body of POST …/run-now…}}
+    {"command": "completeRun",  "run": {"clientId", "jobId", "runId", …body of POST …/complete…}}
+    {"command": "failRun",      "run": {"clientId", "jobId", "runId", …body of POST …/fail…}}
+    {"command": "heartbeatRun", "run": {"clientId", "jobId", "runId", …body of POST …/heartbeat…}}
 
 and, if a reply is wanted, `"replyTo": "topic"` and `"correlationId": "…"`. A `traceparent` header counts as over HTTP.
 
 The key must be the `clientId`: a client's commands are carried out in order because they stand in one Kafka partition.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import JobName, NewJob, RunNow
+from clockwork.domain.jobs.job import Heartbeat, JobName, NewJob, RunNow, RunReport
+from clockwork.domain.run import RunId
 from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.requests.results import ANY_VERSION, Change, VersionCondition
 from clockwork.schema import change as changes
+from clockwork.schema.completion import read_complete, read_fail, read_heartbeat, run_id_of
 from clockwork.schema.job import JobPut, read_job, read_job_change, read_job_key, read_pause, read_run_now
 from clockwork.schema.json import whole
 from clockwork.schema.schedule import TooLarge, read_key, read_schedule, topic_of_clients
@@ -34,12 +39,18 @@ from clockwork.schema.validation import MEMBERS_MAX
 
 ScheduleKind = Literal["create", "cancel", "reschedule"]
 JobKind = Literal["createJob", "updateJob", "deleteJob", "pauseJob", "resumeJob", "runJob"]
-Kind = ScheduleKind | JobKind
-KINDS: Final[tuple[Kind, ...]] = (*get_args(ScheduleKind), *get_args(JobKind))
+ReportKind = Literal["completeRun", "failRun", "heartbeatRun"]
+Kind = ScheduleKind | JobKind | ReportKind
+KINDS: Final[tuple[Kind, ...]] = (*get_args(ScheduleKind), *get_args(JobKind), *get_args(ReportKind))
 _CONDITIONAL: Final = frozenset({"reschedule", "updateJob", "deleteJob", "pauseJob", "resumeJob"})
 CORRELATION_BYTES_MAX: Final = 512
 _NAMES: Final = frozenset({"command", "replyTo", "correlationId", "ifVersion"})
-"""Beside the member that names the schedule or the job."""
+"""Beside the member that names the schedule, the job or the run."""
+_REPORTS: Final[Mapping[str, Callable[[Any], RunReport | Heartbeat]]] = {
+    "completeRun": read_complete,
+    "failRun": read_fail,
+    "heartbeatRun": read_heartbeat,
+}
 
 
 class UnknownCommand(InvalidInput):
@@ -81,6 +92,23 @@ class JobCommand:
         return self.name.client_id
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunCommand:
+    """A valid command about a run: a consumer's report."""
+
+    kind: ReportKind
+    name: JobName
+    run_id: RunId
+    report: RunReport | Heartbeat
+
+    @property
+    def client_id(self) -> ClientId:
+        return self.name.client_id
+
+
+AnyCommand = Command | JobCommand | RunCommand
+
+
 def kind_of(document: Any) -> Kind | None:
     """The command that the document names; None if it names none."""
     found = document.get("command") if isinstance(document, dict) else None
@@ -106,16 +134,16 @@ def reply_of(document: Any, *, cluster: str) -> ReplyTo | None:
 
 def read_command(
     document: Any, *, record_key: bytes | None, cluster: str, now_ms: int, traceparent: str | None
-) -> Command | JobCommand:
+) -> AnyCommand:
     """Raises: InvalidInput, UnknownCommand, TooLarge."""
     if not isinstance(document, dict):
         raise InvalidInput([FieldError("body", "should be a JSON object")])
     kind = kind_of(document)
     if kind is None:
         raise UnknownCommand([FieldError("command", f"should be {', '.join(KINDS[:-1])} or {KINDS[-1]}")])
-    member = "job" if kind in get_args(JobKind) else "schedule"
+    member = "run" if kind in _REPORTS else "job" if kind in get_args(JobKind) else "schedule"
     errors = _wrong_in_envelope(document, kind, member)
-    command: Command | JobCommand | None = None
+    command: AnyCommand | None = None
     try:
         command = _read(kind, document, document.get(member), cluster=cluster, now_ms=now_ms, traceparent=traceparent)
     except TooLarge as error:
@@ -150,7 +178,7 @@ def _wrong_in_envelope(document: Mapping[str, Any], kind: Kind, member: str) -> 
 
 def _read(
     kind: Kind, document: Mapping[str, Any], inner: Any, *, cluster: str, now_ms: int, traceparent: str | None
-) -> Command | JobCommand:
+) -> AnyCommand:
     if_version = whole(document.get("ifVersion"))
     condition = VersionCondition(any_of=frozenset({if_version})) if isinstance(if_version, int) else ANY_VERSION
     match kind:
@@ -175,6 +203,10 @@ def _read(
         case "createJob":
             job = read_job(inner, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
             return JobCommand(kind=kind, name=job.name, asks=job, condition=condition)
+        case "completeRun" | "failRun" | "heartbeatRun":
+            name = JobName(*read_job_key(_named(inner, "clientId", "jobId")))
+            rest = {each: value for each, value in inner.items() if each not in ("clientId", "jobId", "runId")}
+            return RunCommand(kind=kind, name=name, run_id=_run_id_of(inner), report=_REPORTS[kind](rest))
         case _:
             name = JobName(*read_job_key(_named(inner, "clientId", "jobId")))
             return JobCommand(
@@ -194,6 +226,16 @@ def _asked_of(kind: JobKind, name: JobName, inner: Any, cluster: str, now_ms: in
         case _:
             changes.read_nothing(rest)
             return None
+
+
+def _run_id_of(inner: Mapping[str, Any]) -> RunId:
+    text = inner.get("runId")
+    if not isinstance(text, str):
+        raise InvalidInput([FieldError("runId", "should be a string" if "runId" in inner else "is required")])
+    try:
+        return run_id_of(text)
+    except ValueError as error:
+        raise InvalidInput([FieldError("runId", str(error))]) from error
 
 
 def _named(inner: Any, *names: str) -> dict[str, Any] | None:

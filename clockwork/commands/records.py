@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clockwork.commands import parse as commands
-from clockwork.commands.parse import Command, JobCommand, ReplyTo, UnknownCommand
+from clockwork.commands.parse import AnyCommand, ReplyTo, UnknownCommand
 from clockwork.domain import record as names
 from clockwork.domain.record import OutRecord
 from clockwork.errors import FieldError, Forbidden, InvalidInput, JobsOff, TooManyJobs, TooManyPending, Unreadable
@@ -32,7 +32,7 @@ class ReadCommand:
     record: CommandRecord
     kind: CommandName
     reply: ReplyTo | None
-    command: Command | JobCommand | None
+    command: AnyCommand | None
     wrong: InvalidInput | None
 
 

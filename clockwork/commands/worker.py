@@ -44,11 +44,11 @@ from functools import partial
 from typing import Final, TypeVar
 
 from clockwork.commands import records
-from clockwork.commands.parse import Command, JobCommand, JobKind
+from clockwork.commands.parse import AnyCommand, JobCommand, JobKind, RunCommand
 from clockwork.commands.records import ReadCommand
 from clockwork.concurrency import Backoff, gather_bounded
 from clockwork.domain.command_notes import CommandOffset
-from clockwork.domain.job import NewJob, RunNow
+from clockwork.domain.jobs.job import NewJob, RunNow
 from clockwork.domain.record import OutRecord
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.rights import Principal, Right, authorize
@@ -83,9 +83,15 @@ from clockwork.requests.jobs.results import (
     JobRefused,
     JobVersionDiffers,
     JobView,
+    ReportResult,
     RunAccepted,
+    RunClosed,
+    RunGoesOn,
+    RunNotFound,
+    RunRefused,
     RunRepeated,
     RunResult,
+    RunView,
 )
 from clockwork.requests.jobs.state import announce_armed
 from clockwork.requests.results import (
@@ -102,7 +108,7 @@ from clockwork.requests.results import (
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
 from clockwork.schema.job import JobPut
-from clockwork.schema.job_render import job_not_found, of_job_declined
+from clockwork.schema.job_render import job_not_found, of_job_declined, of_run_declined, run_not_found
 from clockwork.schema.problems import Problem
 
 CLIENTS_AT_ONCE: Final = 16
@@ -113,7 +119,7 @@ APPLIED_S: Final = 0.2
 """A committed transaction is applied within milliseconds."""
 
 _CANCELS: Final = frozenset({"cancel", "deleteJob", "pauseJob"})
-"""Commands that need the right `cancel`; all others need `create`."""
+"""Commands that need the right `cancel`; reports about runs need `complete`, and all others `create`."""
 _STEPS: Final[Mapping[JobKind, type[Step]]] = {"updateJob": Put, "pauseJob": Pause, "deleteJob": Delete}
 """Commands whose replies name the runs that may still be delivered as they were before, also when they are read again."""
 
@@ -203,7 +209,7 @@ class CommandWorker:
             context = self.requests.context
             notes = (
                 JobNotes(context, command.name)
-                if isinstance(command, JobCommand)
+                if isinstance(command, JobCommand | RunCommand)
                 else ScheduleNotes(context, command.client_id, command.schedule_key)
             )
             dedup = CommandDedup(context, notes, read.record.place)
@@ -245,17 +251,24 @@ class CommandWorker:
                 raise
             return await self._dead_lettered(read, dedup, error)
         match result:
+            case RunNotFound() | RunRefused():
+                return self._problem_outcome(read, of_run_declined(result), "refused")
+            case RunGoesOn(run):
+                return _Outcome(result="done", reply=records.view_reply(read, run, 200, now_ms=self._now_ms()))
             case JobNotFound() | JobRefused() | JobVersionDiffers():
                 return self._problem_outcome(read, of_job_declined(result), "refused")
             case NotFound() | KeyTaken() | Refused() | VersionDiffers():
                 return self._problem_outcome(read, problems.of_declined(result), "refused")
         status = 201 if isinstance(result, Created | JobCreated | RunAccepted) else 200
-        view = result.run if isinstance(result, RunAccepted | RunRepeated) else result.view
+        view = result.run if isinstance(result, RunAccepted | RunRepeated | RunClosed) else result.view
         return _Outcome(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
 
     async def _request(
-        self, principal: Principal, command: Command | JobCommand, dedup: CommandDedup
-    ) -> CreateResult | CancelResult | ChangeResult | JobCreateResult | JobChangeResult | RunResult:
+        self, principal: Principal, command: AnyCommand, dedup: CommandDedup
+    ) -> CreateResult | CancelResult | ChangeResult | JobCreateResult | JobChangeResult | RunResult | ReportResult:
+        if isinstance(command, RunCommand):
+            jobs = self.requests.jobs
+            return await jobs.report_run(principal, command.name, command.run_id, command.report, command=dedup)
         if isinstance(command, JobCommand):
             return await self._request_about_job(principal, command, dedup)
         key = (command.client_id, command.schedule_key)
@@ -297,8 +310,9 @@ class CommandWorker:
         cancels = command is not None and command.kind in _CANCELS
         if command is None or not (replies or not cancels):
             return _Outcome(result="over")
+        right = Right.COMPLETE if isinstance(command, RunCommand) else Right.CANCEL if cancels else Right.CREATE
         try:
-            authorize(principal, Right.CANCEL if cancels else Right.CREATE, command.client_id)
+            authorize(principal, right, command.client_id)
             view = await self._view_of(command)
         except Exception as error:
             if _waits(error):
@@ -313,12 +327,14 @@ class CommandWorker:
         if not replies:
             return _Outcome(result="over")
         if view is None:
-            none = job_not_found() if isinstance(command, JobCommand) else problems.schedule_not_found()
+            none = _not_found(command)
             return self._problem_outcome(read, none, "over", repeated=True)
         reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)
         return _Outcome(result="over", reply=reply)
 
-    async def _view_of(self, command: Command | JobCommand) -> ScheduleView | JobView | None:
+    async def _view_of(self, command: AnyCommand) -> ScheduleView | JobView | RunView | None:
+        if isinstance(command, RunCommand):
+            return await self.requests.jobs.run_of(command.name, command.run_id)
         if isinstance(command, JobCommand):
             return await self.requests.jobs.state_of(command.name, after=_STEPS.get(command.kind))
         return await self.requests.state_of(command.client_id, command.schedule_key)
@@ -415,6 +431,16 @@ class CommandWorker:
                 await asyncio.sleep(backoff.next_wait_s())
             else:
                 return
+
+
+def _not_found(command: AnyCommand) -> Problem:
+    match command:
+        case RunCommand():
+            return run_not_found()
+        case JobCommand():
+            return job_not_found()
+        case _:
+            return problems.schedule_not_found()
 
 
 def _waits(error: Exception) -> bool:

@@ -19,11 +19,15 @@ from clockwork.domain.record import (
     DEAD_REASON,
     DEAD_TOPIC,
     DELIVERY_ID,
+    JOB_ID,
     RESERVED_PREFIX,
+    RUN_ATTEMPT,
+    RUN_ID,
     SCHEDULE_KEY,
     SCHEDULE_TIME,
     TRACEPARENT,
 )
+from clockwork.domain.run import JobId, RunId
 from clockwork.domain.schedule import BrokenRow, ClientId, Receipt, Row, ScheduleKey
 
 
@@ -39,6 +43,10 @@ class DeadLetter:
     """None also for a row that could not be read."""
     topic: str | None
     """The topic of the failed delivery."""
+    job_id: JobId | None = None
+    """Given if it is of a run of a job: `schedule_key` is the same then, and is no key of a schedule."""
+    run_id: RunId | None = None
+    run_attempt: int | None = None
     reason: str | None
     attempts: int | None
     ordering_key: bytes | None
@@ -53,6 +61,7 @@ def dead_letter(
     """Reads a record of a dead-letter topic."""
     found = {name: _text(value) for name, value in headers}
     client_id, schedule_key = found.get(CLIENT_ID), found.get(SCHEDULE_KEY)
+    job_id, run_id = found.get(JOB_ID), found.get(RUN_ID)
     return DeadLetter(
         receipt=receipt,
         # Only legal names: the store would reject a read of any other.
@@ -61,12 +70,20 @@ def dead_letter(
         due_ms=_number(found.get(SCHEDULE_TIME)),
         delivery_id=found.get(DELIVERY_ID) or None,
         topic=found.get(DEAD_TOPIC) or None,
+        job_id=JobId(job_id) if job_id is not None and is_key(job_id) else None,
+        run_id=RunId(run_id) if run_id else None,
+        run_attempt=_number(found.get(RUN_ATTEMPT)),
         reason=found.get(DEAD_REASON) or None,
         attempts=_number(found.get(DEAD_ATTEMPTS)),
         ordering_key=key,
         value=value,
         headers=tuple((n, v) for n, v in headers if n != TRACEPARENT and not n.startswith(RESERVED_PREFIX)),
     )
+
+
+def retry_request(delivery_id: str) -> str:
+    """The id of the request for a run by hand that retries the run of a dead letter: asked for twice, it runs once."""
+    return f"dead-letter-{delivery_id}"
 
 
 def _text(value: bytes) -> str | None:

@@ -89,6 +89,11 @@ class PlannedDelivery:
         return isinstance(self.row, BrokenRow) or self.row.hold is not None
 
     @property
+    def is_watchdog(self) -> bool:
+        """True for the time-out of an open run of a job: nothing is sent for it, and no metric counts it."""
+        return isinstance(self.row, Row) and self.row.is_watchdog
+
+    @property
     def guarantee(self) -> Guarantee:
         """Unreadable rows, watchdogs, and rows whose deadline has passed, end like exactly_once rows: inside the
         transaction."""
@@ -215,7 +220,7 @@ class Planner:
     rate_limited_until_ms: int | None = None
     """The earliest time at which a destination over its rate limit goes on."""
     due_rows: int = 0
-    """Rows seen that are due and not delivered."""
+    """Rows seen that are due and not delivered. Watchdogs aside: nothing is sent for these, so nothing of theirs is late."""
     oldest_due_ms: int | None = None
     newer_format_rows: int = 0
     blocked: dict[Lane, int] = field(default_factory=dict)
@@ -273,9 +278,10 @@ class Planner:
         if self._is_full(row):
             self.full = True
             return False
-        self.due_rows += 1
-        if self.oldest_due_ms is None:
-            self.oldest_due_ms = row.due_ms
+        if not (isinstance(row, Row) and row.is_watchdog):
+            self.due_rows += 1
+            if self.oldest_due_ms is None:
+                self.oldest_due_ms = row.due_ms
         goes_on = self._add_broken(row) if isinstance(row, BrokenRow) else self._add_readable(row)
         self._extend_prefix(row)
         return goes_on
@@ -295,7 +301,7 @@ class Planner:
     # --- one row; the answer is False if the pass ends with it
 
     def _add_readable(self, row: Row) -> bool:
-        if row.job is not None and row.job.is_watchdog:
+        if row.is_watchdog:
             # Nothing is sent, so nothing can be in its way: no lane, no topic, no pause, nor does it stand in the way.
             failure = Failure(reason=TIMED_OUT, attempts=0)
             return self._fire(PlannedDelivery(row=row, action=Action.DROP, failure=failure))
@@ -574,7 +580,7 @@ def lane_of(row: Row | BrokenRow) -> Lane | None:
     """The lane of a row. None if it cannot be read, and for a watchdog, which has none: nothing is sent for it."""
     if isinstance(row, BrokenRow):
         return row.lane
-    return None if row.job is not None and row.job.is_watchdog else row.schedule.lane
+    return None if row.is_watchdog else row.schedule.lane
 
 
 def _size_bytes(row: Row | BrokenRow) -> int:

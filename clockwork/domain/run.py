@@ -85,3 +85,8 @@ def manual_run(asked_at_ms: int, request_digits: str) -> RunId:
 def backfill_run(scheduled_at_ms: int, request_digits: str) -> RunId:
     """The id of a backfill's run of a fire time."""
     return RunId(f"b{scheduled_at_ms}-{request_digits}")
+
+
+def is_by_hand(run_id: RunId) -> bool:
+    """True for a run that was asked for by hand, at any attempt."""
+    return run_id.startswith("m")

@@ -213,6 +213,11 @@ class Row:
         return self.job is not None
 
     @property
+    def is_watchdog(self) -> bool:
+        """True for the time-out of an open run of a job: nothing is sent for it."""
+        return self.job is not None and self.job.is_watchdog
+
+    @property
     def due_ms(self) -> int:
         return due_ms_of(self.position)
 

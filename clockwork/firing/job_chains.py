@@ -28,7 +28,7 @@ from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     CompletionResult,
     Job,
     JobChange,
@@ -40,7 +40,7 @@ from clockwork.domain.job import (
     SkippedRuns,
     job_name_of,
 )
-from clockwork.domain.job_steps import (
+from clockwork.domain.jobs.steps import (
     EndedRow,
     Moment,
     Standing,
@@ -65,7 +65,7 @@ from clockwork.errors import (
     Unreadable,
 )
 from clockwork.ports.jobs import JobChanged, JobStore
-from clockwork.ports.telemetry import Telemetry
+from clockwork.ports.telemetry import JobRunResult, Telemetry
 from clockwork.settings.model import RunnerSettings
 
 log = logging.getLogger(__name__)
@@ -205,9 +205,11 @@ class JobChains:
                     state = changed.state  # changed meanwhile: again, from what it is now
                     continue
                 except ConditionFailed:
-                    await self._close_completed(state, job, change, ended)
-                if not ended.dropped and not ended.job.is_watchdog:
-                    self._telemetry.job_run("failed" if ended.failed else "delivered")
+                    change = await self._close_completed(state, job, change, ended)
+                if ended.job.is_watchdog:
+                    self._count_time_out(state, change)
+                elif not ended.dropped:
+                    self._report_run(row, ended)
                 if state.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
                     log.warning(
                         "Job paused: its runs failed in a row",
@@ -222,12 +224,44 @@ class JobChains:
             self._telemetry.malformed("job")
             log.error(
                 "Job cannot be read; nothing is armed",
-                extra={"event": "job.unreadable", "shard": row.shard, "error": str(error)},
+                extra={
+                    "event": "job.unreadable",
+                    "client": name.client_id,
+                    "run": row.job.run_id if row.job is not None else None,
+                    "shard": row.shard,
+                    "error": str(error),
+                },
             )
 
-    async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> None:
+    def _report_run(self, row: Row, ended: EndedRow) -> None:
+        result: JobRunResult = "failed" if ended.failed else "delivered"
+        self._telemetry.job_run(result)
+        if self._settings.job_log == "on":
+            log.info(
+                "Run of a job ended",
+                extra={
+                    "event": "job.run",
+                    "client": row.schedule.client_id,
+                    "job_id": row.schedule.schedule_key,
+                    "run": ended.job.run_id,
+                    "kind": ended.job.kind.value,
+                    "attempt": ended.job.attempt,
+                    "result": result,
+                    "shard": row.shard,
+                },
+            )
+
+    def _count_time_out(self, before: JobState, change: JobChange) -> None:
+        run = before.open_run
+        for entry in change.entries:
+            if isinstance(entry, RunCompletion) and run is not None:
+                seconds = (entry.finished_at_ms - run.delivered_at_ms) / 1_000
+                self._telemetry.job_completion(entry.result, seconds=seconds)
+
+    async def _close_completed(self, state: JobState, job: Job, change: JobChange, ended: EndedRow) -> JobChange:
         """Closes a run that ran out of time, and that is completed already: before its own row was cleaned up, or in a table
         that was restored. That completion stands; without an end, the watchdog would stay for ever, and its shard with it.
+        Returns the change that was made, which is no time-out.
 
         Raises: Contested, as `JobStore.change`; Unreadable.
         """
@@ -237,7 +271,9 @@ class JobChains:
             raise TransactionConflict("a condition of the arming does not hold, and none of its items says why")
         may_retry = stands.result is not CompletionResult.COMPLETED
         closed = close_run(state, job, stands.result, self.moment(), may_retry=may_retry, content=ended.content)
-        await self.make(replace(closed, entries=tuple(e for e in closed.entries if not isinstance(e, RunCompletion))))
+        closed = replace(closed, entries=tuple(e for e in closed.entries if not isinstance(e, RunCompletion)))
+        await self.make(closed)
+        return closed
 
     async def make(self, change: JobChange) -> None:
         """Makes a change, remembers the state, and wakes the owners of its rows.

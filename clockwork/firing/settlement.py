@@ -103,8 +103,11 @@ class Settlement:
                 self._dead_letters.report_sent(planned, record)
                 continue
             delivered[planned.guarantee] += 1
-            if not _is_catch_up(planned):
-                self._telemetry.lateness(planned.guarantee, (receipt.at_ms - planned.row.due_ms) / 1_000)
+            late_s = (receipt.at_ms - planned.row.due_ms) / 1_000
+            if _is_catch_up(planned):
+                self._telemetry.catch_up_lateness(late_s)
+            else:
+                self._telemetry.lateness(planned.guarantee, late_s)
         for guarantee, count in delivered.items():
             self._telemetry.delivery(guarantee, "delivered", count)
         for topic in {r.topic for each, r in zip(deliveries, records, strict=True) if each.failure is None}:
@@ -112,7 +115,7 @@ class Settlement:
 
     def report_dropped(self, deliveries: Sequence[PlannedDelivery]) -> None:
         """Tells metrics, log and traces of rows that were dropped."""
-        dropped = [each for each in deliveries if not _is_watchdog(each)]
+        dropped = [each for each in deliveries if not each.is_watchdog]
         for planned in dropped:
             self._report_failed(planned)
         self._trace(dropped, [None] * len(dropped))
@@ -212,12 +215,7 @@ class Settlement:
 def _is_catch_up(planned: PlannedDelivery) -> bool:
     """True for a fire time that was missed: it was late before it was armed, and no figure of this node's work."""
     job = planned.row.job
-    return job is not None and job.kind in (RunKind.CATCH_UP, RunKind.BACKFILL)
-
-
-def _is_watchdog(planned: PlannedDelivery) -> bool:
-    job = planned.row.job
-    return job is not None and job.is_watchdog
+    return job is not None and job.kind is RunKind.CATCH_UP
 
 
 def completed(planned: PlannedDelivery, receipt: Receipt, *, slot: int | None) -> Completed:

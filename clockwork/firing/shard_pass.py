@@ -163,7 +163,7 @@ class ShardPass:
         self._hand_over(lease, deliveries)
         lease.in_flight.awaited = planner.awaits_landing or not self.has_room(lease)
         lease.in_flight.awaited_share = planner.awaits_share
-        self._report(lease, planner, len(deliveries))
+        self._report(lease, planner, deliveries)
         await self._push_pointers(lease, old_rows)
         return PassResult(
             fired=len(deliveries),
@@ -194,7 +194,7 @@ class ShardPass:
         row = (await self._store.read_rows(lease.shard, [position])).get(position)
         if not isinstance(row, Row) or row.hold is None or row.schedule.guarantee is Guarantee.AT_LEAST_ONCE:
             return
-        if row.job is not None and row.job.is_watchdog:
+        if row.is_watchdog:
             return  # it waits for no lane, so no time can be announced for it
         until_ms = self._waits_until_ms(lease, row)
         if until_ms is not None and row.due_ms <= lease.frontier_ms:
@@ -473,7 +473,8 @@ class ShardPass:
 
     # --- report
 
-    def _report(self, lease: ShardLease, planner: Planner, fired: int) -> None:
+    def _report(self, lease: ShardLease, planner: Planner, deliveries: Sequence[PlannedDelivery]) -> None:
+        fired = sum(not each.is_watchdog for each in deliveries)
         oldest_ms = planner.oldest_due_ms
         left = max(0, planner.due_rows - fired)
         age_ms = max(0, self._clock.now_ms() - oldest_ms) if oldest_ms is not None and left else 0

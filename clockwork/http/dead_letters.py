@@ -70,7 +70,9 @@ class LetterHandlers:
         description=(
             "Pages through the topics of dead letters, the cluster's first, then those of single clients, and shows for "
             "each letter the present schedule under its key. An open letter's schedule is armed again by "
-            "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`."
+            "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`. One with a `jobId` is of a "
+            "run of a recurring job: `POST /jobs/{clientId}/{jobId}/run-now` with the letter's data and the `requestId` "
+            "`dead-letter-<deliveryId>` runs it again, once."
         ),
         parameters=(*queries.PAGING, _IN_TOPIC),
         answers={200: Answer(description="A page.", model=DeadLettersDocument), **ADMIN_CALL},
@@ -193,6 +195,8 @@ def document_of(view: DeadLetterView, principal: Principal) -> dict[str, Any]:
         "scheduleKey": letter.schedule_key,
         "scheduleTime": letter.due_ms,
         "deliveryId": letter.delivery_id,
+        "jobId": letter.job_id,
+        "runId": letter.run_id,
         "topic": letter.topic,
         "reason": letter.reason,
         "attempts": letter.attempts,

@@ -12,12 +12,12 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.job import BackfillRequest, JobName, JobStatus, RunNow
+from clockwork.domain.jobs.job import BackfillRequest, Heartbeat, JobName, JobStatus, RunNow, RunReport
 from clockwork.domain.position import Position
-from clockwork.domain.preview import TIMES_MAX
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Right, authorize
-from clockwork.domain.run import JobId, RunId
+from clockwork.domain.run import JobId
+from clockwork.domain.triggers.preview import TIMES_MAX
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, names_in_path, path_parameter, single_header
 from clockwork.http.responses import json_list_response, json_response
@@ -45,6 +45,8 @@ from clockwork.requests.jobs.results import (
     JobVersionDiffers,
     JobView,
     RunAccepted,
+    RunClosed,
+    RunGoesOn,
     RunRepeated,
     RunResult,
     RunStatus,
@@ -52,6 +54,16 @@ from clockwork.requests.jobs.results import (
 from clockwork.requests.jobs.service import JobService
 from clockwork.schema import problems
 from clockwork.schema.change import NothingForm, read_nothing
+from clockwork.schema.completion import (
+    CompleteForm,
+    FailForm,
+    HeartbeatDocument,
+    HeartbeatForm,
+    read_complete,
+    read_fail,
+    read_heartbeat,
+    run_id_of,
+)
 from clockwork.schema.job import (
     BackfillDocument,
     BackfillForm,
@@ -79,9 +91,12 @@ from clockwork.schema.job import (
 )
 from clockwork.schema.job_render import (
     JobConflictDocument,
+    RunConflictDocument,
     StaleJobDocument,
     next_times,
     of_job_declined,
+    of_run_declined,
+    render_heartbeat,
     render_job,
     render_run,
     render_version,
@@ -92,7 +107,6 @@ from clockwork.schema.json import parse
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, client_id_of, topic_of
 
 ONE: Final = "/jobs/{clientId}/{jobId}"
-_RUN_ID: Final = re.compile(r"[smb][0-9]{1,14}(-[0-9a-f]{8})?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 _Read = TypeVar("_Read")
@@ -114,8 +128,16 @@ _CHANGED: Final[Mapping[int, Answer]] = {
     409: _CONFLICT,
     412: _STALE,
 }
+_NO_RUN: Final = problem("No such job or run is known.")
 _WITHOUT_BODY: Final[Mapping[int, Answer]] = {**KEYED_CALL, 501: JOBS_OFF}
 _WITH_BODY: Final[Mapping[int, Answer]] = {**CALL_WITH_BODY, 501: JOBS_OFF}
+
+_ENDED_RUN: Final[Mapping[int, Answer]] = {
+    **_WITH_BODY,
+    200: Answer(description="The run as it is then.", model=RunDocument),
+    404: _NO_RUN,
+    409: problem("The run's state does not allow it; `reason` names it.", model=RunConflictDocument),
+}
 
 
 def _one_of(kind: Callable[[str], _Name], names: str) -> Callable[[str], _Name]:
@@ -144,12 +166,6 @@ def _version(text: str) -> int:
     if _NUMBER.fullmatch(text) is None or int(text) < 1:
         raise ValueError("should be a number from 1 on")
     return int(text)
-
-
-def _run_id(text: str) -> RunId:
-    if _RUN_ID.fullmatch(text) is None:
-        raise ValueError("should be the id of a run, such as s1795248000000")
-    return RunId(text)
 
 
 _JOB_STATUSES: Final = [each.value for each in JobStatus]
@@ -468,18 +484,68 @@ class JobHandlers:
         description="At its latest attempt.",
         answers={
             200: Answer(description="The run.", model=RunDocument),
-            404: problem("No such job or run is known."),
+            404: _NO_RUN,
             **_WITHOUT_BODY,
         },
     )
     async def run(self, request: web.Request) -> web.Response:
-        name, run_id = self._covered(request, Right.READ), path_parameter(request, "runId", _run_id)
+        name, run_id = self._covered(request, Right.READ), path_parameter(request, "runId", run_id_of)
         found = await self.jobs.run(principal_of(request), name, run_id)
         if isinstance(found, JobNotFound):
             raise Refusal(of_job_declined(found))
         if found is None:
             raise Refusal(run_not_found())
         return json_response(render_run(found))
+
+    @route(
+        "POST",
+        f"{ONE}/runs/{{runId}}/complete",
+        name="completeRun",
+        tag=JOBS,
+        summary="Say that a run has ended well",
+        description=(
+            "What follows it is armed, if no run may be open beside it. The same call again changes nothing. A consumer "
+            "that is faster than the end of the delivery may be answered with `503`: ask again."
+        ),
+        request=CompleteForm,
+        request_required=False,
+        answers=_ENDED_RUN,
+    )
+    async def complete(self, request: web.Request) -> web.Response:
+        return await self._report(request, read_complete)
+
+    @route(
+        "POST",
+        f"{ONE}/runs/{{runId}}/fail",
+        name="failRun",
+        tag=JOBS,
+        summary="Say that a run has failed",
+        description=(
+            "Another attempt follows if the job's `completion` has one left, unless `retry` is false. The same call again "
+            "changes nothing."
+        ),
+        request=FailForm,
+        request_required=False,
+        answers=_ENDED_RUN,
+    )
+    async def fail(self, request: web.Request) -> web.Response:
+        return await self._report(request, read_fail)
+
+    @route(
+        "POST",
+        f"{ONE}/runs/{{runId}}/heartbeat",
+        name="heartbeatRun",
+        tag=JOBS,
+        summary="Say that a run goes on",
+        description=(
+            "Moves its time-out away. Where runs may overlap there is none to be moved, and the answer tells the time after "
+            "which the log shows the run as timed out."
+        ),
+        request=HeartbeatForm,
+        answers={**_ENDED_RUN, 200: Answer(description="The run goes on.", model=HeartbeatDocument)},
+    )
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        return await self._report(request, read_heartbeat)
 
     # --- definitions
 
@@ -586,6 +652,18 @@ class JobHandlers:
         client_id, job_id = read_job_key(names_in_path(request, "clientId", "jobId"))
         authorize(principal_of(request), right, client_id)
         return JobName(client_id, job_id)
+
+    async def _report(self, request: web.Request, read: Callable[[Any], RunReport | Heartbeat]) -> web.Response:
+        name, run_id = self._covered(request, Right.COMPLETE), path_parameter(request, "runId", run_id_of)
+        report = await self._read_if_any(request, read)
+        result = await self.jobs.report_run(principal_of(request), name, run_id, report)
+        match result:
+            case RunClosed(run):
+                return json_response(render_run(run))
+            case RunGoesOn():
+                return json_response(render_heartbeat(result))
+            case _:
+                raise Refusal(of_run_declined(result))
 
     async def _read_if_any(self, request: web.Request, read: Callable[[Any], _Read]) -> _Read:
         return await self._read(request, read) if request.can_read_body else read({})

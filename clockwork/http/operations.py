@@ -18,7 +18,7 @@ from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
 from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, Handler, add_routes, route
 from clockwork.http.shards import ShardHandlers
-from clockwork.http.transfer import TransferHandlers
+from clockwork.http.transfer import JobTransferHandlers, TransferHandlers
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
@@ -48,7 +48,8 @@ def add_admin_routes(
     letters = LetterHandlers(letters=parts.letters, discards=parts.discards)
     shards = ShardHandlers(survey=parts.survey)
     transfer = TransferHandlers(scan=parts.scan, requests=requests, cluster=cluster, body_bytes_max=body_bytes_max)
-    for handlers in (pauses, letters, shards, transfer):
+    jobs = JobTransferHandlers(jobs=requests.jobs, cluster=cluster, body_bytes_max=body_bytes_max)
+    for handlers in (pauses, letters, shards, transfer, jobs):
         add_routes(app, handlers, wrap=_for_admins)
 
 

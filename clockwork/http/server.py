@@ -32,7 +32,7 @@ UNMATCHED: Final = "unmatched"
 BACKLOG: Final = 1_024
 """Connections that may wait to be accepted: a burst, or a short pause of the event loop."""
 
-TRACED_PATHS: Final = frozenset({"/schedule", "/schedules"})
+TRACED_PATHS: Final = frozenset({"/schedule", "/schedules", "/jobs"})
 TRACE_HEADERS: Final = ("traceparent", "tracestate")
 """Headers that say which trace a request belongs to (W3C Trace Context)."""
 

@@ -1,4 +1,4 @@
-"""GET and POST /admin/schedules: lists all pending schedules of this cluster, and imports those of another."""
+"""GET and POST /admin/schedules and /admin/jobs: list what is pending in this cluster, and import that of another."""
 
 import base64
 import binascii
@@ -10,26 +10,41 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.names import BATCH_ITEMS_MAX
+from clockwork.domain.jobs.job import JobName
+from clockwork.domain.names import BATCH_ITEMS_MAX, is_client_id, is_key
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.rights import Right, authorize
+from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, ImportedSchedule
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.batches import batch_response
 from clockwork.http.body import Refusal, body_of
-from clockwork.http.responses import json_list_response
-from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, Answer, Parameter, problem, route
+from clockwork.http.responses import json_list_response, json_response
+from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, JOBS_OFF, Answer, Parameter, problem, route
 from clockwork.operations.scan import SCAN_START, PendingScan, ScanCursor, ScanFilter
+from clockwork.requests.jobs.results import JobCreated, JobRefused, JobRepeated
+from clockwork.requests.jobs.service import JobService
+from clockwork.requests.jobs.transfer import left_behind
 from clockwork.requests.results import ExportRefused
 from clockwork.requests.service import RequestService
 from clockwork.schema.batch import BatchDocument, read_each
+from clockwork.schema.job_render import exported_job, of_job_declined, render_job
 from clockwork.schema.json import read_json
 from clockwork.schema.problems import Problem
 from clockwork.schema.render import render_pending
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, client_id_of
-from clockwork.schema.transfer import ImportManyForm, PendingDocument, read_envelope, read_imported
+from clockwork.schema.transfer import (
+    ExportedJobsDocument,
+    ImportedJobDocument,
+    ImportJobForm,
+    ImportManyForm,
+    PendingDocument,
+    read_envelope,
+    read_imported,
+    read_imported_job,
+)
 
 _SHARD_BYTES: Final = 4
 _POSITION_BYTES: Final = 16
@@ -41,6 +56,11 @@ _SCAN_PARAMETERS: Final = (
         parse=client_id_of,
     ),
     *queries.DUE,
+    *queries.PAGING,
+)
+
+_JOB_SCAN_PARAMETERS: Final = (
+    Parameter(name="clientId", description="Only this client's jobs.", schema=CLIENT_ID_SCHEMA, parse=client_id_of),
     *queries.PAGING,
 )
 
@@ -121,6 +141,105 @@ class TransferHandlers:
         if isinstance(results, ExportRefused):
             raise Refusal(_export_refused(results))
         return await batch_response(results)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobTransferHandlers:
+    """The same for recurring jobs."""
+
+    jobs: JobService
+    cluster: str
+    body_bytes_max: int
+
+    @route(
+        "GET",
+        "/admin/jobs",
+        name="scanJobs",
+        tag=ADMIN,
+        summary="All recurring jobs",
+        description=(
+            "Active and paused jobs of the clients that the key covers, for which it also needs the right `read`; in any "
+            "order. A page may be short, or empty, before the end."
+        ),
+        parameters=_JOB_SCAN_PARAMETERS,
+        answers={200: Answer(description="A page.", model=ExportedJobsDocument), **ADMIN_CALL},
+    )
+    async def read(self, request: web.Request) -> web.Response:
+        principal = principal_of(request)
+        if Right.READ not in principal.rights:
+            raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
+        given = queries.read_query(request, _JOB_SCAN_PARAMETERS)
+        client_id = given.get("clientId")
+        if client_id is not None:
+            authorize(principal, Right.READ, ClientId(client_id))
+        page = await self.jobs.scan(
+            client_id=client_id,
+            after=_decode_name(given.get("cursor")),
+            limit=given.get("limit", queries.LIMIT_DEFAULT),
+        )
+        covered = [view for view in page.views if principal.clients.cover(view.state.client_id)]
+        return await json_list_response(
+            "jobs",
+            map(exported_job, covered),
+            unreadable=page.unreadable,
+            uncovered=len(page.views) - len(covered),
+            leftBehind=sum(left_behind(view.state) for view in covered),
+            cursor=_encode_name(page.next_after),
+        )
+
+    @route(
+        "POST",
+        "/admin/jobs",
+        name="importJob",
+        tag=ADMIN,
+        summary="Import a recurring job of another cluster",
+        description=(
+            "As `GET /admin/jobs` shows it there. It keeps version, counts, pause and the digest of its create, and its "
+            "fire times go on from where they were decided there: what was missed meanwhile is caught up or skipped by its "
+            "misfire policy. The key also needs the right `create` for client and topic; limits of clients are not applied. "
+            "The same request again is the same job and answers `200`, whatever has become of it here."
+        ),
+        request=ImportJobForm,
+        answers={
+            200: Answer(description="It is here already: the job as it is.", model=ImportedJobDocument),
+            201: Answer(description="Imported, and durable.", model=ImportedJobDocument),
+            409: problem(
+                "Another job has this name, or the export is older than outcomes are kept here, or lies ahead."
+            ),
+            501: JOBS_OFF,
+            **CALL_WITH_BODY,
+            **ADMIN_CALL,
+        },
+    )
+    async def import_one(self, request: web.Request) -> web.Response:
+        body = await body_of(request, bytes_max=self.body_bytes_max)
+        exported_at_ms, imported = await read_json(body, partial(read_imported_job, cluster=self.cluster))
+        result = await self.jobs.import_one(principal_of(request), imported, exported_at_ms=exported_at_ms)
+        match result:
+            case JobCreated(view):
+                return json_response({"created": True, "job": render_job(view)}, HTTPStatus.CREATED.value)
+            case JobRepeated(view):
+                return json_response({"created": False, "job": render_job(view)})
+            case JobRefused():
+                raise Refusal(of_job_declined(result))
+            case ExportRefused():
+                raise Refusal(_export_refused(result))
+
+
+def _encode_name(name: JobName | None) -> str | None:
+    return None if name is None else base64.urlsafe_b64encode(str(name).encode()).decode()
+
+
+def _decode_name(cursor: str | None) -> JobName | None:
+    if cursor is None:
+        return None
+    try:
+        client_id, _, job_id = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().partition("/")
+    except (binascii.Error, ValueError) as error:
+        raise _bad_cursor() from error
+    if not is_client_id(client_id) or not is_key(job_id):
+        raise _bad_cursor()
+    return JobName(ClientId(client_id), JobId(job_id))
 
 
 def _read_import(document: Any, *, cluster: str, now_ms: int) -> tuple[int, list[ImportedSchedule | InvalidInput]]:

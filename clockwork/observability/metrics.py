@@ -22,7 +22,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from clockwork.domain.job import SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.telemetry import (
@@ -45,10 +45,12 @@ from clockwork.ports.telemetry import (
 )
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RUN_S: Final = (0.1, 1, 10, 60, 300, 900, 3_600, 14_400, 86_400)
 _LATENESS_S: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
     *(60.0, 300.0, 900.0, 3_600.0),
 )
+_CATCH_UP_S: Final = (60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 _RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 _SLOTS: Final = (0, 1)
 _PACE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 1.0)
@@ -96,6 +98,11 @@ class PrometheusTelemetry:
             histogram(
                 "clockwork_lateness_seconds", "Delivery time less due time", "guarantee", buckets=_LATENESS_S
             ).labels
+        )
+        self._catch_up = histogram(
+            "clockwork_job_catch_up_lateness_seconds",
+            "Delivery time less due time, of missed fire times that are caught up",
+            buckets=_CATCH_UP_S,
         )
         self._due = gauge("clockwork_due", "Rows due and not yet delivered, as last seen", "shard")
         self._oldest = gauge("clockwork_oldest_due_seconds", "Time since the oldest of them was due", "shard")
@@ -182,11 +189,22 @@ class PrometheusTelemetry:
         self._paused = gauge("clockwork_paused", "Paused clients and topics, as known to this node", "what")
         self._job_runs = counter("clockwork_job_runs_total", "Runs of recurring jobs that have ended", "result")
         self._job_skipped = counter("clockwork_job_skipped_total", "Fire times of jobs that were skipped", "reason")
+        self._job_completions = counter("clockwork_job_completions_total", "Runs that were to be completed", "result")
+        self._job_run_s = histogram(
+            "clockwork_job_run_seconds",
+            "Time from the start of a run, or its delivery, to its completion or time-out",
+            "result",
+            buckets=_RUN_S,
+        )
         self._job_repaired = counter("clockwork_job_repaired_total", "Jobs whose next row was not there")
         self._job_rearmed = counter("clockwork_job_rearmed_total", "Jobs that the audit armed anew", "reason")
         self._job_audit: Callable[[], float] = lambda: 0.0
         gauge("clockwork_job_audit_age_seconds", "Age of the oldest audit of the owned shards").set_function(
             lambda: self._job_audit()
+        )
+        self._job_audit_interval = gauge("clockwork_job_audit_interval_seconds", "Interval of the audits of jobs")
+        self._job_runs_overdue = gauge(
+            "clockwork_job_runs_overdue", "Runs open though their time-out is long over, as last audited"
         )
         self._create_closed_series()
 
@@ -221,6 +239,9 @@ class PrometheusTelemetry:
             self._job_runs.labels(run)
         for skip_reason in SkipReason:
             self._job_skipped.labels(skip_reason.value)
+        for completion_result in CompletionResult:
+            self._job_completions.labels(completion_result.value)
+            self._job_run_s.labels(completion_result.value)
         for rearmed_for in get_args(RearmedFor):
             self._job_rearmed.labels(rearmed_for)
         for command in get_args(CommandName):
@@ -246,6 +267,9 @@ class PrometheusTelemetry:
 
     def lateness(self, guarantee: Guarantee, seconds: float) -> None:
         self._lateness(guarantee.value).observe(seconds)
+
+    def catch_up_lateness(self, seconds: float) -> None:
+        self._catch_up.observe(seconds)
 
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None:
         self._due.labels(str(shard)).set(rows)
@@ -359,11 +383,19 @@ class PrometheusTelemetry:
     def job_skipped(self, reason: SkipReason, count: int) -> None:
         self._job_skipped.labels(reason.value).inc(count)
 
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None:
+        self._job_completions.labels(result.value).inc()
+        self._job_run_s.labels(result.value).observe(max(seconds, 0.0))
+
     def job_repaired(self) -> None:
         self._job_repaired.inc()
 
     def job_rearmed(self, reason: RearmedFor) -> None:
         self._job_rearmed.labels(reason).inc()
 
-    def watch_job_audit(self, read: Callable[[], float]) -> None:
+    def watch_job_audit(self, read: Callable[[], float], *, interval_seconds: float) -> None:
         self._job_audit = read
+        self._job_audit_interval.set(interval_seconds)
+
+    def job_runs_overdue(self, count: int) -> None:
+        self._job_runs_overdue.set(count)

@@ -17,6 +17,11 @@ zombie, writes the outcome again as it was, and would take the mark off there.
 No other code reads the mark. The schedule is `failed` as before and expires as before. A retry of the key works as
 before: the version has not changed, so a person who decides otherwise need not undo the discard first. The retry
 replaces the pointer and with it the mark: if the schedule fails again, that is another dead letter, and open.
+
+The dead letter of a run of a recurring job is another matter: there is no key whose state it could be compared with, and the
+job goes on without it. It is open while the log has the failed run, the job is there, and the run was not retried. The
+retry is a run by hand with the letter's data, whose request id follows from the delivery id: asked for twice, it runs once.
+It is not discarded: it closes by itself, when the log's retention ends.
 """
 
 from collections.abc import Mapping
@@ -25,13 +30,16 @@ from functools import partial
 from typing import Final
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics
+from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, retry_request
 from clockwork.domain.destination import Topic
+from clockwork.domain.jobs.job import JobName, JobStatus
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import Contested, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
 from clockwork.requests import state
 from clockwork.requests.context import RequestContext
+from clockwork.requests.jobs import log as job_log
+from clockwork.requests.jobs import state as job_states
 from clockwork.requests.results import NotFound, ScheduleView, Status
 from clockwork.requests.service import RequestService
 
@@ -46,12 +54,15 @@ class DeadLetterView:
     letter: DeadLetter
     lies_in: Topic
     present: ScheduleView | None
-    """None: the key is unknown by now, cannot be read, or is not named by the dead letter."""
+    """None: the key is unknown by now, cannot be read, or is not named by the dead letter. Of a run of a job always."""
+    run_open: bool = False
+    """True for a run of a job that is failed and was not retried."""
 
     @property
     def open(self) -> bool:
-        """True while the schedule is failed with this delivery and the dead letter is not discarded."""
-        return self._is_present_state and self.discarded_at_ms is None
+        """True while the schedule is failed with this delivery and the dead letter is not discarded, or the run of a job is
+        failed and was not retried."""
+        return self.run_open or (self._is_present_state and self.discarded_at_ms is None)
 
     @property
     def discarded_at_ms(self) -> int | None:
@@ -114,11 +125,31 @@ class DeadLetterAdmin:
         if letter.client_id is None or letter.schedule_key is None:
             return view(present=None)
         try:
+            if letter.job_id is not None:
+                return view(
+                    present=None, run_open=await self._is_run_open(letter, JobName(letter.client_id, letter.job_id))
+                )
             return view(present=await self._requests.state_of(letter.client_id, letter.schedule_key))
         except Unreadable:
             # The schedule under this key cannot be read, so it can be neither retried nor discarded; the page still
-            # shows the other dead letters.
+            # shows the other dead letters. The same holds for a job.
             return view(present=None)
+
+    async def _is_run_open(self, letter: DeadLetter, name: JobName) -> bool:
+        """Raises: Unavailable, Unreadable."""
+        context = self._requests.context
+        if letter.run_id is None or letter.due_ms is None or letter.delivery_id is None:
+            return False
+        async with context.deadline() as deadline:
+            reading = await job_states.read_job(context, name, deadline)
+            if reading is None or reading.state.status is JobStatus.DELETED:
+                return False
+            if not await job_log.has_failed(
+                context, name, letter.run_id, due_ms=letter.due_ms, attempt=letter.run_attempt or 1
+            ):
+                return False
+            retried = await context.jobs.read_request(name, retry_request(letter.delivery_id))
+            return retried is None or retried.expires_at_s * 1_000 <= context.clock.now_ms()
 
 
 @dataclass(frozen=True, slots=True)

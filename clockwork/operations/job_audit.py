@@ -6,7 +6,7 @@ that only a newer node could read; jobs for which nothing was armed while trigge
 
 The owner of shard n reads segment n of all jobs, `START_S` after its take-over and then once in an interval: names from the
 index, states, then the rows that they name. A row that is not there is looked for again `CONFIRM_S` later. If the state has
-not moved meanwhile, and the row is still not there, the step is `domain.job_steps.repair`:
+not moved meanwhile, and the row is still not there, the step is `domain.jobs.steps.repair`:
 
     Update state IF rev  +  ConditionCheck: the lost row is not there  +  Put the next row
 
@@ -26,8 +26,8 @@ from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.job_steps import arm_again, may_differ, rearm, repair
+from clockwork.domain.jobs.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.steps import arm_again, may_differ, rearm, repair
 from clockwork.domain.position import Position
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import ClockworkError, ConditionFailed, Contested, Unavailable, Unreadable
@@ -44,6 +44,8 @@ CONFIRM_S: Final = 60.0
 """Between the two looks for a row."""
 POLL_S: Final = 1.0
 """Between two looks at what is to be audited."""
+OVERDUE_MS: Final = 300_000
+"""Time after its time-out for which an open run is no sign of trouble: a backlog, a take-over, or a store that is away."""
 JOBS_PAGE: Final = 100
 REPAIRS_AT_ONCE: Final = 8
 
@@ -86,23 +88,29 @@ class JobAudit:
         self._next_s: dict[ShardId, float] = {}
         self._audited_s: dict[ShardId, float] = {}
         """By owned shard, the loop time of its last audit, or of its take-over."""
+        self._overdue: dict[ShardId, int] = {}
+        """By owned shard, the open runs of its segment whose time-outs were long over at the last audit."""
         self._pruned: dict[JobName, int] = {}
         """The jobs whose definitions this process has pruned, and below which version."""
 
     async def run(self, mine: Callable[[], Set[ShardId]]) -> None:
         """Audits until cancelled. `mine`: the shards that are owned now."""
         loop = asyncio.get_running_loop()
-        self._telemetry.watch_job_audit(lambda: loop.time() - min(self._audited_s.values(), default=loop.time()))
+        self._telemetry.watch_job_audit(
+            lambda: loop.time() - min(self._audited_s.values(), default=loop.time()), interval_seconds=self._interval_s
+        )
         while True:
             now_s = loop.time()
             owned = mine()
             self._next_s = {shard: self._next_s.get(shard, now_s + START_S) for shard in owned}
             self._audited_s = {shard: self._audited_s.get(shard, now_s) for shard in owned}
+            self._overdue = {shard: self._overdue.get(shard, 0) for shard in owned}
             due = [shard for shard, at_s in self._next_s.items() if at_s <= now_s]
             if due and self._trust.trusted():
                 for shard in await self._audited(due):
                     self._audited_s[shard] = loop.time()
                     self._next_s[shard] = loop.time() + self._interval_s
+            self._telemetry.job_runs_overdue(sum(self._overdue.values()))
             await asyncio.sleep(POLL_S)
 
     async def _audited(self, shards: Iterable[ShardId]) -> list[ShardId]:
@@ -110,14 +118,17 @@ class JobAudit:
         suspects: list[_Suspect] = []
         done: list[ShardId] = []
         for shard in shards:
+            overdue = 0
             try:
                 async for states in self._states(shard):
+                    overdue += sum(map(self._is_overdue, states.values()))
                     suspects += await self._look(states)
                     await self._tidy(states)
             except (Unavailable, Contested, Unreadable) as error:
                 self._log_failure(error)
             else:
                 done.append(shard)
+                self._overdue[shard] = overdue
         if suspects:
             await asyncio.sleep(CONFIRM_S)
             await self._confirm(suspects)
@@ -132,6 +143,11 @@ class JobAudit:
             if page.next_after is None:
                 return
             after = page.next_after
+
+    def _is_overdue(self, state: JobState) -> bool:
+        """True if a run is open though its watchdog should have closed it long ago."""
+        run = state.open_run
+        return run is not None and run.until_ms < self._clock.now_ms() - OVERDUE_MS
 
     async def _look(self, states: Mapping[JobName, JobState]) -> list[_Suspect]:
         """The rows that these states name and that are not there."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
@@ -105,6 +105,14 @@ class JobStore(Protocol):
 
     async def read_run_end(self, name: JobName, position: Position) -> RunEnd | None:
         """Reads the entry of the run whose row stood at this position. Raises: NewerFormat, Unreadable."""
+        ...
+
+    async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
+        """Puts the completion of a run that keeps no other from being armed, if none is there; its job's state stays as it
+        is. `command`: the note of commands moves with it. The same completion again is the same.
+
+        Raises: ConditionFailed (another completion is there, or another note), TransactionConflict.
+        """
         ...
 
     async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:

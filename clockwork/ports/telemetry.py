@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from clockwork.domain.job import SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 
@@ -23,6 +23,9 @@ CommandName = Literal[
     "pauseJob",
     "resumeJob",
     "runJob",
+    "completeRun",
+    "failRun",
+    "heartbeatRun",
     "unknown",
 ]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
@@ -54,6 +57,10 @@ class Telemetry(Protocol):
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
     def dead_letter(self, where: LetterPlace) -> None: ...
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
+    def catch_up_lateness(self, seconds: float) -> None:
+        """Lateness of a fire time that was missed, and is caught up: it was late before it was armed, and is no figure of
+        this node's work."""
+
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None:
         """Removes the gauges of a shard that another node now owns."""
@@ -136,13 +143,19 @@ class Telemetry(Protocol):
     def job_skipped(self, reason: SkipReason, count: int) -> None:
         """Counts fire times that were skipped."""
 
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None:
+        """Counts the end of a run that was to be completed; `seconds`: from its start, or its delivery."""
+
     def job_repaired(self) -> None:
         """Counts a job whose row was not there."""
 
     def job_rearmed(self, reason: RearmedFor) -> None: ...
-    def watch_job_audit(self, read: Callable[[], float]) -> None:
+    def watch_job_audit(self, read: Callable[[], float], *, interval_seconds: float) -> None:
         """Sets the function that tells, at each reading of the metrics, how many seconds ago the segment was audited whose
-        audit lies farthest back, of the shards that are owned. The last one set counts."""
+        audit lies farthest back, of the shards that are owned; and the interval of the audits. The last ones set count."""
+
+    def job_runs_overdue(self, count: int) -> None:
+        """Number of runs that are open though their time-out is long over, as the last audits of the owned shards saw."""
 
 
 class NoTelemetry:
@@ -156,6 +169,7 @@ class NoTelemetry:
     def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
     def dead_letter(self, where: LetterPlace) -> None: ...
     def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
+    def catch_up_lateness(self, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None: ...
     def shards_owned(self, count: int) -> None: ...
@@ -188,6 +202,8 @@ class NoTelemetry:
     def paused(self, *, clients: int, topics: int) -> None: ...
     def job_run(self, result: JobRunResult) -> None: ...
     def job_skipped(self, reason: SkipReason, count: int) -> None: ...
+    def job_completion(self, result: CompletionResult, *, seconds: float) -> None: ...
     def job_repaired(self) -> None: ...
     def job_rearmed(self, reason: RearmedFor) -> None: ...
-    def watch_job_audit(self, read: Callable[[], float]) -> None: ...
+    def watch_job_audit(self, read: Callable[[], float], *, interval_seconds: float) -> None: ...
+    def job_runs_overdue(self, count: int) -> None: ...

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange, note_change
-from clockwork.domain.job import JobName
+from clockwork.domain.jobs.job import JobName
 from clockwork.domain.schedule import ClientId, ScheduleKey, outcome_expiry_s
 from clockwork.errors import CommandAlreadyProcessed, ConditionFailed, NewerFormat, Unreadable
 from clockwork.requests.context import RequestContext

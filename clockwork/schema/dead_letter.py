@@ -35,7 +35,8 @@ class DeadLetterDocument(BaseModel):
     at_ms: Annotated[int, Field(alias="at")]
     """Time of giving up, in epoch milliseconds."""
     open: bool
-    """True if its schedule is still failed with this very delivery, and the letter was not discarded."""
+    """True if its schedule is still failed with this very delivery, and the letter was not discarded; of a run of a job, if
+    the run is in its log as failed and was not retried."""
     discarded_at_ms: Annotated[int | None, Field(alias="discardedAt")] = None
     """Time of its discard, in epoch milliseconds. Absent: it was not discarded, or its schedule is no longer failed with
     this very delivery."""
@@ -44,6 +45,9 @@ class DeadLetterDocument(BaseModel):
     schedule_time_ms: Annotated[int | None, Field(alias="scheduleTime")] = None
     """Due time, in epoch milliseconds."""
     delivery_id: str | None = None
+    job_id: str | None = None
+    """Given, like the next one, if it is of a run of a recurring job; `scheduleKey` is the same then."""
+    run_id: str | None = None
     topic: str | None = None
     """The topic that it was meant for."""
     reason: str | None = None

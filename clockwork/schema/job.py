@@ -18,17 +18,25 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from clockwork.domain.interpolation import check_interpolation, interpolated, longest_values
-from clockwork.domain.job import BackfillRequest, JobContent, NewJob, RunNow
-from clockwork.domain.misfire import Misfire, MisfirePolicy
-from clockwork.domain.preview import TIMES_DEFAULT, TIMES_MAX, FireTime, Preview
+from clockwork.domain.jobs.interpolation import check_interpolation, interpolated, longest_values
+from clockwork.domain.jobs.job import BackfillRequest, JobContent, NewJob, RunNow
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, DataForm
-from clockwork.domain.trigger import TIME_MS_MAX, FixedDelay, Trigger
+from clockwork.domain.triggers.preview import TIMES_DEFAULT, TIMES_MAX, FireTime, Preview
+from clockwork.domain.triggers.trigger import TIME_MS_MAX, FixedDelay, Trigger
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import json as json_body
 from clockwork.schema.change import all_optional
+from clockwork.schema.completion import (
+    TIMEOUT_MS_MAX,
+    CompletionDocument,
+    CompletionForm,
+    completion_document,
+    completion_of,
+    wrong_completion,
+)
 from clockwork.schema.payload_schema import PayloadSchema, read_payload_schema
 from clockwork.schema.schedule import (
     STORED_BYTES_MAX,
@@ -68,9 +76,6 @@ REQUEST_ID_BYTES_MAX: Final = 128
 NOTE_BYTES_MAX: Final = 256
 """A pause's note is a part of the state, which every run writes."""
 BACKFILL_RUNS_MAX: Final = 1_000
-
-NOT_BUILT: Final = "is not built yet: leave it out"
-"""The message for a field that later versions will take."""
 
 # --- rules of single fields
 
@@ -187,7 +192,10 @@ class JobForm(_JobFields):
     misfire: MisfireForm | None = None
     """Treatment of fire times that were missed; by default the last of them is caught up."""
     overlap: OverlapName | None = None
-    """By default `allow`: runs may overlap. `skip` and `wait` need `completion`, which is not built yet."""
+    """By default `allow`: runs may overlap. `skip` and `wait` need `completion`: no run is armed while another is open, and
+    fire times that pass meanwhile are skipped, or the first of them runs at once."""
+    completion: CompletionForm | None = None
+    """By default a run has ended with its delivery."""
     pause_after_failures: Annotated[int | None, Field(ge=0, le=PAUSE_AFTER_FAILURES_MAX), _Whole] = None
     """Failed runs in a row after which the job is paused; by default never."""
     durable: bool | None = None
@@ -205,7 +213,6 @@ class _JobEnvelope(JobForm):
 
     trigger: Any = None
     misfire: Any = None
-    completion: Any = None
     payload_schema: Any = None
 
 
@@ -370,6 +377,8 @@ class _DefinitionDocument(_JobFields):
     delivery: DeliveryDocument
     misfire: MisfireDocument
     overlap: OverlapName
+    completion: CompletionDocument | None = None
+    """Absent: a run has ended with its delivery."""
     pause_after_failures: int
     """0: never."""
     durable: bool
@@ -396,7 +405,7 @@ class JobDocument(_DefinitionDocument):
     last_run: RunDocument | None = None
     """Only where one job is asked for."""
     open_runs: list[RunDocument] | None = None
-    """Runs that are delivered and not completed. Only where one job is asked for."""
+    """Runs that are delivered and not completed, of those among the newest. Only where one job is asked for."""
     counts: RunCountsDocument
     next_times: list[FireTimeDocument] | None = None
     """Only if `next` asks for them."""
@@ -511,7 +520,6 @@ def _read(
             schema = read_payload_schema(given["payloadSchema"])
         except InvalidInput as wrong:
             errors += wrong.errors
-    errors += _not_built(given)
     if form is not None:
         errors += _wrong_together(form, trigger, misfire, given)
     if errors or form is None:
@@ -540,6 +548,8 @@ def _read(
         payload_schema=None if schema is None else schema.text,
         trigger=trigger,
         misfire=misfire,
+        overlap=None if form.overlap in (None, "allow") else Overlap(form.overlap),
+        completion=completion_of(form.completion),
         pause_after_failures=form.pause_after_failures or 0,
         durable=form.durable or False,
         description=form.description,
@@ -552,7 +562,8 @@ def _wrong_together(
     form: _JobEnvelope, trigger: Trigger | None, misfire: Misfire, given: Mapping[str, Any]
 ) -> list[FieldError]:
     """Errors that only fields together make."""
-    errors = wrong_policies(form.delivery)
+    by_delay = trigger is not None and isinstance(trigger.rule, FixedDelay)
+    errors = wrong_policies(form.delivery) + wrong_completion(form.completion, overlap=form.overlap, by_delay=by_delay)
     if given.get("trigger") is None and trigger is None and not form.durable:
         errors.append(FieldError("trigger", "is required, unless the job is durable and run by hand"))
     if misfire.policy is MisfirePolicy.SKIP and form.delivery.deadline_ms is not None:
@@ -585,14 +596,6 @@ def _check_payload(
     for values in (longest, replace(longest, previous_at_ms=None)) if interpolate else (longest,):
         payload = interpolated(data, form, values) if interpolate else data
         schema.check(payload.decode() if form is DataForm.TEXT else json.loads(payload))
-
-
-def _not_built(given: Mapping[str, Any]) -> list[FieldError]:
-    """Fields that a job may have in the contract, and that this version does not know how to keep."""
-    errors = [FieldError(name, NOT_BUILT) for name in ("completion",) if given.get(name) is not None]
-    if given.get("overlap") in ("skip", "wait"):
-        errors.append(FieldError("overlap", f"{given['overlap']!r} needs completion, which {NOT_BUILT}"))
-    return errors
 
 
 def _digest(content: JobContent, document: Mapping[str, Any]) -> str:
@@ -648,6 +651,8 @@ def _own_fields(content: JobContent) -> dict[str, Any]:
         "durable": content.durable,
         "interpolate": content.interpolate,
     }
+    if content.completion is not None:
+        document["completion"] = completion_document(content.completion)
     if content.payload_schema is not None:
         document["payloadSchema"] = json.loads(content.payload_schema)
     if content.description is not None:
@@ -738,7 +743,15 @@ def _faultless(given: Mapping[str, Any]) -> dict[str, Any]:
     delivery = given.get("delivery")
     # A deadline that `onLate` needs; but it would be wrong beside a misfire policy that excludes deadlines.
     deadline = {"deadline": 0} if isinstance(delivery, dict) and "onLate" in delivery else {}
-    return {"taskData": "", "durable": True, "delivery": {"topic": "any", **deadline}}
+    # A completion that `overlap` needs, and an overlap that its retries need.
+    overlap = {"overlap": "skip"} if given.get("completion") is not None else {}
+    return {
+        "taskData": "",
+        "durable": True,
+        "delivery": {"topic": "any", **deadline},
+        "completion": {"timeoutMs": TIMEOUT_MS_MAX},
+        **overlap,
+    }
 
 
 def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from clockwork.domain.job import ArmedRow, Job, RunCompletion, RunEnd
+from clockwork.domain.jobs.job import ArmedRow, Job, RunCompletion, RunEnd
 from clockwork.domain.position import due_ms_of
-from clockwork.domain.preview import FireTime, Preview, zone_at
-from clockwork.domain.trigger import Trigger
+from clockwork.domain.triggers.preview import FireTime, Preview, zone_at
+from clockwork.domain.triggers.trigger import Trigger
 from clockwork.requests.jobs.results import (
     JobDeclined,
     JobNotFound,
@@ -16,10 +16,15 @@ from clockwork.requests.jobs.results import (
     JobRefused,
     JobVersionDiffers,
     JobView,
+    RunDeclined,
+    RunGoesOn,
+    RunNotFound,
+    RunReason,
+    RunRefused,
     RunStatus,
     RunView,
 )
-from clockwork.schema.job import JobDocument, fire_time_document, job_document
+from clockwork.schema.job import JobDocument, RunDocument, fire_time_document, job_document
 from clockwork.schema.problems import Problem, ProblemDocument
 
 
@@ -48,6 +53,29 @@ def render_job(view: JobView, next_times: Sequence[FireTime] | None = None) -> d
     if next_times is not None:
         document["nextTimes"] = [fire_time_document(each) for each in next_times]
     return document
+
+
+def exported_job(view: JobView) -> dict[str, Any]:
+    """A job with what its create does not bring back: an `ExportedJobDocument`."""
+    state, counts = view.state, view.state.counts
+    origin: dict[str, Any] = {
+        "createdAt": state.created_at_ms,
+        "updatedAt": state.updated_at_ms,
+        "version": state.version,
+        "digest": state.digest,
+        "cursor": state.cursor_ms,
+        "counts": {
+            "delivered": counts.delivered,
+            "failed": counts.failed,
+            "skipped": counts.skipped,
+            "ofTrigger": counts.of_trigger,
+        },
+        "failures": state.failures,
+        "pausedSince": state.paused_since_ms,
+        "note": state.note,
+        "traceparent": view.job.traceparent,
+    }
+    return {"job": job_document(view.job), "origin": {n: value for n, value in origin.items() if value is not None}}
 
 
 def next_times(view: JobView, count: int, *, now_ms: int) -> Preview | None:
@@ -87,6 +115,14 @@ def render_run(run: RunView) -> dict[str, Any]:
             raise TypeError("a run without a row and without an entry")
         return _armed_run(run.armed)
     return _ended_run(run, run.end)
+
+
+def render_heartbeat(result: RunGoesOn) -> dict[str, Any]:
+    """A run that goes on: a `HeartbeatDocument`."""
+    run = result.run.end
+    if run is None:
+        raise TypeError("a run that was not delivered")
+    return {"runId": run.run_id, "attempt": run.attempt, "until": result.until_ms}
 
 
 def _next_run(armed: ArmedRow, trigger: Trigger | None) -> dict[str, Any]:
@@ -145,7 +181,7 @@ def _completed(completion: RunCompletion) -> dict[str, Any]:
     document: dict[str, Any] = {"finishedAt": completion.finished_at_ms}
     if completion.started_at_ms is not None:
         document["startedAt"] = completion.started_at_ms
-        document["durationMs"] = completion.finished_at_ms - completion.started_at_ms
+        document["durationMs"] = max(0, completion.finished_at_ms - completion.started_at_ms)
     if completion.document is not None:
         name = "result" if completion.result.value == "completed" else "error"
         document[name] = json.loads(completion.document)
@@ -170,6 +206,29 @@ class JobConflictDocument(ProblemDocument):
 
     reason: Literal["exists", "deleted", "ended", "not_deleted", "running", "too_many_runs", "no_fire_times"]
     job: JobDocument
+
+
+_RUN_REFUSED: Final[Mapping[RunReason, str]] = {
+    RunReason.TIMED_OUT: "Its time was over first.",
+    RunReason.SUPERSEDED: "Another attempt of it is under way.",
+    RunReason.COMPLETED: "It is completed.",
+    RunReason.FAILED: "It has failed.",
+    RunReason.IN_FLIGHT: "Its time is about to be over: nothing can be promised. Ask again.",
+    RunReason.NOT_DELIVERED: "It is not delivered yet.",
+    RunReason.NOT_ASKED: "Its job did not ask for a completion when it was delivered.",
+}
+
+
+class RunConflictDocument(ProblemDocument):
+    """The state of the run, or of its job, does not allow the request."""
+
+    reason: Literal[
+        "timed_out", "superseded", "completed", "failed", "in_flight", "not_delivered", "not_asked", "deleted"
+    ]
+    run: RunDocument | None = None
+    """The run as it is; absent if its job is `deleted`."""
+    job: JobDocument | None = None
+    """The job, if it is `deleted`."""
 
 
 class StaleJobDocument(ProblemDocument):
@@ -204,6 +263,23 @@ def version_not_found() -> Problem:
         title="There is no such version",
         detail="The job has no version of this number, or it is not kept any more.",
     )
+
+
+def of_run_declined(result: RunDeclined) -> Problem:
+    """`404` or `409`."""
+    match result:
+        case RunNotFound():
+            return run_not_found()
+        case RunRefused(reason, run):
+            return Problem(
+                status=HTTPStatus.CONFLICT,
+                kind="conflict",
+                title="The run's state does not allow it",
+                detail=_RUN_REFUSED[reason],
+                more={"reason": reason.value, "run": render_run(run)},
+            )
+        case _:
+            return of_job_declined(result)
 
 
 def of_job_declined(result: JobDeclined) -> Problem:

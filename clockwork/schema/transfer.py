@@ -1,4 +1,5 @@
-"""Pending schedules on their way from one store to another, as JSON: `GET` and `POST /admin/schedules`.
+"""Pending schedules and jobs on their way from one store to another, as JSON: `GET` and `POST /admin/schedules` and
+`/admin/jobs`.
 
 A schedule travels as the create that makes it, and with what that create alone would not bring back: version, delivery id,
 position (with it the time of acceptance), and the digest of the request that its client sent. So at its new place it has the
@@ -14,10 +15,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from clockwork.domain.jobs.job import ImportedJob, RunCounts
 from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.position import Position, acceptance_of, due_ms_of, position_of
 from clockwork.domain.schedule import ImportedSchedule, NewSchedule
 from clockwork.errors import FieldError, InvalidInput, Unreadable
+from clockwork.schema.job import JobDocument, JobForm, read_job
 from clockwork.schema.json import whole
 from clockwork.schema.schedule import ScheduleDocument, ScheduleForm, read_schedule
 from clockwork.schema.times import SECONDS_LIKE_MAX
@@ -48,7 +51,7 @@ _digest_rule, _digest_schema = _matching(_DIGEST, "should be 64 hexadecimal digi
 _position_rule, _position_schema = _matching(_POSITION, "should be a time in ms, a point and 24 digits")
 
 _Whole = BeforeValidator(whole)
-_TimeMs = Annotated[int, _Whole, Field(ge=0, le=_TIME_MS_MAX)]
+_TimeMs = Annotated[int, Field(ge=0, le=_TIME_MS_MAX), _Whole]
 
 
 # --- answers
@@ -92,7 +95,119 @@ class PendingDocument(BaseModel):
     """Asks for the next page; null at the end."""
 
 
+class RunCountsOriginDocument(BaseModel):
+    """Counters of a job."""
+
+    model_config = DOCUMENT
+
+    delivered: int
+    failed: int
+    skipped: int
+    of_trigger: int
+    """Runs of fire times, for `maxRuns`."""
+
+
+class JobOriginDocument(BaseModel):
+    """The part of a stored job that its create does not bring back."""
+
+    model_config = DOCUMENT
+
+    created_at_ms: Annotated[int, Field(alias="createdAt")]
+    updated_at_ms: Annotated[int, Field(alias="updatedAt")]
+    version: int
+    digest: str
+    """Digest of the request that created it."""
+    cursor_ms: Annotated[int, Field(alias="cursor")]
+    """Up to here all fire times are decided, in epoch milliseconds."""
+    counts: RunCountsOriginDocument
+    failures: int
+    """Runs that failed in a row."""
+    paused_since_ms: Annotated[int | None, Field(alias="pausedSince")] = None
+    note: str | None = None
+    traceparent: str | None = None
+
+
+class ExportedJobDocument(BaseModel):
+    """A job, as the create that makes it, with what another store needs to take it over."""
+
+    model_config = DOCUMENT
+
+    job: dict[str, Any]
+    """The members of `POST /jobs`."""
+    origin: JobOriginDocument
+
+
+class ExportedJobsDocument(BaseModel):
+    """A page of jobs of all clients."""
+
+    model_config = DOCUMENT
+
+    jobs: list[ExportedJobDocument]
+    """Active and paused jobs of clients that the key covers."""
+    unreadable: int
+    """Jobs of this page that this version cannot read."""
+    uncovered: int
+    """Jobs of this page whose clients the key does not cover."""
+    left_behind: int
+    """Runs of these jobs that an import does not bring: by hand, of backfills, retries, and open ones."""
+    cursor: str | None
+    """Asks for the next page; null at the end."""
+
+
+class ImportedJobDocument(BaseModel):
+    """The result of an import."""
+
+    model_config = DOCUMENT
+
+    created: bool
+    """False: it was there already, whatever has become of it here."""
+    job: JobDocument
+
+
 # --- requests
+
+
+class RunCountsOriginForm(BaseModel):
+    """Counters of a job."""
+
+    model_config = FORM
+
+    delivered: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    failed: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    skipped: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+    of_trigger: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole]
+
+
+class JobOriginForm(BaseModel):
+    """The part of a stored job that its create does not bring back."""
+
+    model_config = FORM
+
+    created_at_ms: Annotated[_TimeMs, Field(alias="createdAt")]
+    updated_at_ms: Annotated[_TimeMs, Field(alias="updatedAt")]
+    version: Annotated[int, Field(ge=1, le=99_999_999), _Whole]
+    digest: Annotated[str, _digest_rule, _digest_schema]
+    cursor_ms: Annotated[_TimeMs, Field(alias="cursor")]
+    counts: RunCountsOriginForm
+    failures: Annotated[int, Field(ge=0, le=_VERSION_MAX), _Whole] = 0
+    paused_since_ms: Annotated[_TimeMs | None, Field(alias="pausedSince")] = None
+    note: Annotated[str, Field(max_length=256)] | None = None
+    traceparent: str | None = None
+
+
+class ImportJobForm(BaseModel):
+    """A job of another store: `GET /admin/jobs` there shows it."""
+
+    model_config = FORM
+
+    exported_at_ms: Annotated[_TimeMs, Field(alias="exportedAt")]
+    """A time before the export began, in epoch milliseconds."""
+    job: JobForm
+    origin: JobOriginForm
+
+
+class _ImportJobEnvelope(ImportJobForm):
+    job: Any
 
 
 class OriginForm(BaseModel):
@@ -111,7 +226,7 @@ class _StoredForm(BaseModel):
 
     created_at_ms: Annotated[_TimeMs, Field(alias="createdAt")]
     delivery_id: Annotated[str, _name_rule, _name_schema]
-    version: Annotated[int, _Whole, Field(ge=1, le=_VERSION_MAX)]
+    version: Annotated[int, Field(ge=1, le=_VERSION_MAX), _Whole]
     origin: OriginForm
 
 
@@ -175,6 +290,33 @@ def read_imported(document: Any, *, cluster: str, now_ms: int) -> ImportedSchedu
         version=form.version,
         delivery_id=form.delivery_id,
         rearmed=form.origin.rearmed,
+    )
+
+
+def read_imported_job(document: Any, *, cluster: str) -> tuple[int, ImportedJob]:
+    """The time of the export, and the job. Raises: InvalidInput, naming every wrong field; TooLarge."""
+    form = read_form(_ImportJobEnvelope, document)
+    origin = form.origin
+    # It was accepted at the time of its last change: its trigger may be over by now, and its last run still pending.
+    new = read_job(
+        form.job,
+        cluster=cluster,
+        now_ms=origin.updated_at_ms,
+        traceparent=origin.traceparent,
+        created_ms=origin.created_at_ms,
+    )
+    counts = origin.counts
+    return form.exported_at_ms, ImportedJob(
+        new=replace(new, digest=origin.digest),
+        version=origin.version,
+        updated_at_ms=origin.updated_at_ms,
+        cursor_ms=origin.cursor_ms,
+        counts=RunCounts(
+            delivered=counts.delivered, failed=counts.failed, skipped=counts.skipped, of_trigger=counts.of_trigger
+        ),
+        failures=origin.failures,
+        paused_since_ms=origin.paused_since_ms,
+        note=origin.note,
     )
 
 

@@ -10,10 +10,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVa
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from clockwork.domain.calendars import ANNUAL_MAX, CRON_MAX, DATES_MAX, Exclusion, OnExcluded, exclusion
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap, Overlap
-from clockwork.domain.misfire import (
+from clockwork.domain.jobs.misfire import (
     CATCH_UP_MAX,
     CATCH_UP_MAX_MAX,
     GRACE_MS_MAX,
@@ -23,7 +20,10 @@ from clockwork.domain.misfire import (
     Misfire,
     MisfirePolicy,
 )
-from clockwork.domain.trigger import (
+from clockwork.domain.triggers.calendars import ANNUAL_MAX, CRON_MAX, DATES_MAX, Exclusion, OnExcluded, exclusion
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.trigger import (
     APART_MS_MIN,
     JITTER_MS_MAX,
     MEMBERS_MAX,

@@ -614,6 +614,13 @@ class RunnerSettings:
             description="interval in which every recurring job is checked for a lost next run: one read of all of them",
         ),
     ] = 3_600_000
+    job_log: Annotated[
+        _Switch,
+        Field(
+            alias="CLOCKWORK_JOB_LOG",
+            description="on: each run of a recurring job is a line of this log, with the job's id, when it has ended",
+        ),
+    ] = "off"
     dead_letter_topic: str = f"{CLUSTER_DEFAULT}-dead-letters"
     """Follows from the cluster's name."""
     dead_letter_topics: Mapping[str, str] = field(default_factory=dict)

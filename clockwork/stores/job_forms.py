@@ -4,11 +4,7 @@ position, request) is not in its form.
 
 from typing import Final
 
-from clockwork.domain.calendars import Exclusion, OnExcluded, exclusion
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap
-from clockwork.domain.dst import Overlap as DstOverlap
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     Completion,
@@ -25,11 +21,15 @@ from clockwork.domain.job import (
     SkippedRuns,
     SkipReason,
 )
-from clockwork.domain.misfire import CATCH_UP_MAX, Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.misfire import CATCH_UP_MAX, Misfire, MisfirePolicy, Overlap
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, JobOfRow, RunKind
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OnLate, Receipt
-from clockwork.domain.trigger import (
+from clockwork.domain.triggers.calendars import Exclusion, OnExcluded, exclusion
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap
+from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.trigger import (
     AnyOf,
     Cron,
     FixedDelay,

@@ -1,4 +1,4 @@
-"""The four dashboards: overview (is all well?), shards (which one is not?), API, and what Clockwork depends on."""
+"""The five dashboards: overview (is all well?), shards (which one is not?), jobs, API, and what Clockwork depends on."""
 
 from typing import Final
 
@@ -334,4 +334,84 @@ DEPENDENCIES: Final = Dashboard(
     ),
 )
 
-ALL: Final = (OVERVIEW, SHARDS, API, DEPENDENCIES)
+JOBS: Final = Dashboard(
+    uid="clockwork-jobs",
+    title="Clockwork / Jobs",
+    rows=(
+        (
+            Panel(
+                title="Runs",
+                text="Runs of recurring jobs that have ended: delivered, failed (a dead letter).",
+                unit="ops",
+                queries=(Query(expr=f"job:clockwork_job_runs:rate5m{{{JOB}}}", legend="{{result}}"),),
+            ),
+            Panel(
+                title="Fire times skipped",
+                text="misfire: missed, and not caught up. overlap: the run before was open. excluded: by a calendar.",
+                unit="ops",
+                queries=(_per_second("clockwork_job_skipped_total", "reason"),),
+            ),
+        ),
+        (
+            Panel(
+                title="Completions",
+                text="Ends of runs whose consumers are asked for them: completed, failed, timed_out.",
+                unit="ops",
+                queries=(_per_second("clockwork_job_completions_total", "result"),),
+            ),
+            Panel(
+                title="Time of a run",
+                text="From its start as its consumer says, else from its delivery, to its end.",
+                unit="s",
+                queries=quantiles("clockwork_job_run_seconds", by="result"),
+            ),
+        ),
+        (
+            Panel(
+                title="Repaired, 24 h",
+                text="Jobs whose next rows were lost, and are armed again. Any is worth a look.",
+                unit="short",
+                kind="stat",
+                queries=(Query(expr=f"sum by (job) (increase(clockwork_job_repaired_total{{{JOB}}}[24h]))"),),
+                alarm_above=1,
+            ),
+            Panel(
+                title="Open past their time-outs",
+                text="Runs that should have been closed by their watchdogs, as last audited.",
+                unit="short",
+                kind="stat",
+                queries=(Query(expr=f"sum by (job) (clockwork_job_runs_overdue{{{JOB}}})"),),
+                alarm_above=1,
+            ),
+            Panel(
+                title="Oldest audit, in intervals",
+                text="Of the shards of a node. More than three: see the runbook.",
+                unit="short",
+                queries=(
+                    Query(
+                        expr=f"clockwork_job_audit_age_seconds{{{JOB}}}"
+                        f" / (clockwork_job_audit_interval_seconds{{{JOB}}} > 0)",
+                        legend="{{instance}}",
+                    ),
+                ),
+                alarm_above=3,
+            ),
+        ),
+        (
+            Panel(
+                title="Armed anew by the audit",
+                text="not_armed: nothing was armed. time_zones, calendar: by other rules the next time is another one.",
+                unit="ops",
+                queries=(_per_second("clockwork_job_rearmed_total", "reason"),),
+            ),
+            Panel(
+                title="Lateness of what is caught up",
+                text="Fire times that were missed. Not part of the lateness of deliveries.",
+                unit="s",
+                queries=quantiles("clockwork_job_catch_up_lateness_seconds"),
+            ),
+        ),
+    ),
+)
+
+ALL: Final = (OVERVIEW, SHARDS, JOBS, API, DEPENDENCIES)

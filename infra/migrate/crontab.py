@@ -13,8 +13,8 @@ MAILTO, SHELL, PATH, other       comments
 import re
 from typing import Any, Final
 
-from clockwork.domain.cron import Days, Dialect, read_cron
-from clockwork.domain.zones import zone_of
+from clockwork.domain.triggers.cron import Days, Dialect, read_cron
+from clockwork.domain.triggers.zones import zone_of
 from clockwork.errors import InvalidInput
 from infra.migrate.jobs_toml import ConvertedJob, jobs_file
 

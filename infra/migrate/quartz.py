@@ -16,8 +16,8 @@ by hand. Rows are mappings from the names of columns, in any case, to values, as
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from clockwork.domain.cron import Dialect, read_cron
-from clockwork.domain.zones import zone_of
+from clockwork.domain.triggers.cron import Dialect, read_cron
+from clockwork.domain.triggers.zones import zone_of
 from clockwork.errors import InvalidInput
 from infra.migrate.jobs_toml import ConvertedJob, jobs_file
 

@@ -16,6 +16,7 @@ from tests.benchmarks import (
     drains,
     dynamo_calls,
     handovers,
+    jobs,
     lateness,
     lists,
     memory_store,
@@ -53,6 +54,8 @@ SCENARIOS: Final[dict[str, Callable[[Bench], Awaitable[None]]]] = {
     "lists": lists.of_a_client_with_many,
     "idle": costs.of_nothing_to_do,
     "cost": costs.of_a_life,
+    "job-cost": jobs.of_a_run,
+    "jobs": jobs.each_second,
     "takeover": handovers.after_kills,
     "handover": handovers.to_a_node_that_joins,
     "rolling": handovers.through_a_rolling_restart,
@@ -72,6 +75,7 @@ OF_DYNAMODB: Final = frozenset(
         "drain-stub",
         "idle",
         "cost",
+        "job-cost",
         "node-cpu",
         "broker-cpu",
         "transactions",
@@ -82,7 +86,7 @@ OF_DYNAMODB: Final = frozenset(
 """Beside it, on a stub of it, by what it bills, or beside its own calls."""
 OF_POSTGRESQL: Final = frozenset({"snapshot", "peers"})
 """Chosen alone, they choose the store, too."""
-ON_REQUEST: Final = {"uvloop": uvloops.compared}
+ON_REQUEST: Final = {"uvloop": uvloops.compared, "jobs-hour": jobs.at_the_hour}
 """Not part of the whole."""
 
 LEFT_OUT: Final[dict[Store, frozenset[str]]] = {"dynamodb": OF_POSTGRESQL, "postgresql": OF_DYNAMODB}

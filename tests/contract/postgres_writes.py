@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
-from clockwork.domain.job import JobChange, JobName, RunEnd, TakenRow
-from clockwork.domain.job_steps import after_end, ended_row, pause, run_end_of, run_now
+from clockwork.domain.jobs.job import JobChange, JobName, RunEnd, TakenRow
+from clockwork.domain.jobs.steps import after_end, ended_row, pause, run_end_of, run_now
 from clockwork.domain.ownership import IncarnationId, ShardClaim
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import EndState, Failure, Outcome, RequestId, Retry, Row, ScheduleKey

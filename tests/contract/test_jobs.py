@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from clockwork.domain.command_notes import CommandNote, CommandOffset, NoteChange
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap
-from clockwork.domain.dst import Overlap as DstOverlap
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     Completion,
@@ -31,13 +28,16 @@ from clockwork.domain.job import (
     TakenRow,
     armed_row,
 )
-from clockwork.domain.job_steps import after_end, delete, ended_row, run_end_of, run_now
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.steps import after_end, delete, ended_row, run_end_of, run_now
 from clockwork.domain.position import LAST, Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, JobId, JobOfRow, RunId, RunKind
 from clockwork.domain.schedule import ClientId, OnLate, RequestId, Retry, Row
-from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap
+from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
 from clockwork.errors import ConditionFailed, TransactionConflict
 from clockwork.ports.jobs import JobChanged, JobStore
 from clockwork.ports.store import ScheduleStore
@@ -378,6 +378,43 @@ async def test_holds_and_retries_of_a_jobs_row_are_those_of_any_row(jobs: JobSto
     assert await store.hold(row.name, HOLD) == replace(row, hold=HOLD)
     assert await store.set_retry(row.name, retry, drop_hold=True)
     assert await store.read_rows(row.shard, [row.position]) == {row.position: replace(row, retry=retry)}
+
+
+# --- completions
+
+
+def _moved(by: str, before: tuple[CommandOffset, ...] = ()) -> NoteChange:
+    place = CommandOffset(kafka_partition=0, offset=len(before) + 1, at_ms=NOW_MS)
+    return NoteChange(before=before, after=CommandNote(offsets=(place,), by=by, expires_at_s=NOW_MS // 1_000 + 60))
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_the_first_completion_of_a_run_stands(jobs: JobStore, noted: bool) -> None:
+    change = await _made(jobs, completion=Completion(timeout_ms=5_000))
+    first, note = _completion(change.name, the_row(change).position), _moved("a") if noted else None
+    await jobs.put_completion(first, command=note)
+    await jobs.put_completion(first, command=note)  # the same again
+    late = replace(first, result=CompletionResult.TIMED_OUT)
+    with pytest.raises(ConditionFailed):
+        await jobs.put_completion(late, command=_moved("b", note.after.offsets if note is not None else ()))
+
+    assert await jobs.read_completion(change.name, first.position) == first
+    found = await jobs.read_command_note(change.name)
+    assert found == (note.after if note is not None else None)
+    assert await jobs.read_state(change.name) == change.state
+
+
+async def test_a_completion_by_a_command_that_is_over_is_not_put(jobs: JobStore) -> None:
+    change = await _made(jobs, completion=Completion(timeout_ms=5_000))
+    note = _moved("a")
+    await jobs.note_command(change.name, note)
+    with pytest.raises(ConditionFailed):
+        await jobs.put_completion(_completion(change.name, the_row(change).position), command=_moved("b"))
+    assert await jobs.read_completion(change.name, the_row(change).position) is None
+
+    after = _moved("b", note.after.offsets)
+    await jobs.put_completion(_completion(change.name, the_row(change).position), command=after)
+    assert await jobs.read_command_note(change.name) == after.after
 
 
 # --- runs

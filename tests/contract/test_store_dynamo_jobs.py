@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.job import JobChange, JobName, JobState, JobStatus, RunEnd
-from clockwork.domain.job_steps import after_end, ended_row, run_end_of
+from clockwork.domain.jobs.job import JobChange, JobName, JobState, JobStatus, RunEnd
+from clockwork.domain.jobs.steps import after_end, ended_row, run_end_of
 from clockwork.domain.run import JobId
 from clockwork.errors import (
     ConditionFailed,

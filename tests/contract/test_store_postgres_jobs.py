@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.job import JobChange, RunEnd
-from clockwork.domain.job_steps import after_end, ended_row, run_end_of
+from clockwork.domain.jobs.job import JobChange, RunEnd
+from clockwork.domain.jobs.steps import after_end, ended_row, run_end_of
 from clockwork.domain.run import JobId
 from clockwork.errors import NewerFormat, TransactionConflict, Unreadable
 from clockwork.ports.telemetry import NoTelemetry, StoreResult

@@ -1,6 +1,7 @@
 """Recurring jobs on real services: each fire time once, in order, never early, through a kill."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -82,3 +83,38 @@ async def test_each_fire_time_of_a_job_is_one_record_and_one_entry_of_its_log_th
         assert delivered == [record.text(RUN_ID) for record in reversed(records) if record.text(JOB_ID) == job_id]
         (state,) = [(await second.client.job(cluster.name, job_id)).body]
         assert (state["status"], state["counts"]["delivered"], state.get("nextRun")) == ("paused", len(times), None)
+
+
+async def until_completed(reader: CommittedReader, node: ClusterNode, cluster: Cluster, done: list[str]) -> None:
+    """Until so many further runs were read and completed, as a consumer does it."""
+    wanted = len(done) + RUNS
+
+    async def look() -> bool:
+        await reader.read()
+        for record in reader.records[len(done) :]:
+            run_id = record.text(RUN_ID)
+            if (await node.client.complete_run(cluster.name, JOBS[0], run_id)).status != 200:
+                return False  # not open yet, or the shard changes hands: again
+            done.append(run_id)
+        return len(done) >= wanted
+
+    await until(look, f"{RUNS} runs completed")
+
+
+@on_each_store
+async def test_no_run_is_delivered_while_another_is_open_through_a_kill(cluster: Cluster) -> None:
+    topic = await cluster.topic(kafka_partitions=1)
+    first, second = await cluster.start(more=WITH_JOBS), await cluster.start(more=WITH_JOBS)
+    exclusive = {"overlap": "skip", "completion": {"timeoutMs": 600_000}}
+    created = await first.client.create_job({**job(cluster, topic, JOBS[0]), **exclusive})
+    assert created.status == 201, created
+    done: list[str] = []
+    async with reading(cluster.services.kafka_brokers, topic) as reader:
+        await until_completed(reader, second, cluster, done)
+        await first.process.kill()
+        await until_completed(reader, second, cluster, done)
+
+    answer = await second.client.job(cluster.name, JOBS[0], "/logs?limit=1000&status=completed")
+    runs = [run for run in reversed(answer.body["runs"]) if run["runId"] in done]
+    assert [run["runId"] for run in runs] == done, "one is missing, or comes twice"
+    assert all(before["finishedAt"] <= after["delivered"]["at"] for before, after in pairwise(runs)), "one overlaps"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from clockwork.domain.job import JobName, JobState, JobStatus, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import CompletionResult, JobName, JobState, JobStatus, RunEnd, RunReport, SkippedRuns
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Row
-from clockwork.domain.trigger import FixedDelay, Trigger
-from clockwork.requests.jobs.results import JobDone
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
+from clockwork.requests.jobs.results import JobDone, RunClosed, RunNotFound, RunReason, RunRefused
 from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
@@ -24,6 +24,8 @@ from tests.simulation.store_world import name_of
 
 RUN_ON_SLACK_MS: Final = 4_500
 """Fire times that lie so far before the last delete must have been fired or skipped: clocks, lead, one scan and cleanup."""
+OPEN_SLACK_MS: Final = 4_000
+"""The same, for the time in which a run may be open: two attempts of at most 1.3 s, and a heartbeat."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,6 +67,9 @@ def check_jobs(cluster: Cluster, evidence: Evidence, clients: JobClients) -> Non
         if state.status is not JobStatus.DELETED or list(state.pending()):
             cluster.trace.violation("orphan", f"{name} is {state.status} and names {list(state.pending())}")
     _check_answers(cluster, evidence, by_name, clients)
+    for name, rows in by_name.items():
+        _check_open_runs(cluster, evidence, name, jobs.tables.states.ever.get(name, ()), rows)  # type: ignore[attr-defined]
+    _check_reports(cluster, by_name, clients)
 
 
 def _check_row(cluster: Cluster, evidence: Evidence, name: JobName, row: Row) -> None:
@@ -233,7 +238,9 @@ def _check_window(
     runs_on = last and by_last_delete and trigger.runs_max is None
     if runs_on and from_ms is not None:
         # The job ran on until then: it is no orphan, and nothing waits.
-        until_ms = max(until_ms, from_ms - RUN_ON_SLACK_MS)
+        definition = cluster.worlds.jobs.tables.definitions[(name, state.version)]
+        slack_ms = RUN_ON_SLACK_MS + (OPEN_SLACK_MS if definition.completion is not None else 0)
+        until_ms = max(until_ms, from_ms - slack_ms)
     if isinstance(trigger.rule, FixedDelay):
         if runs_on and max(times, default=0) < until_ms - trigger.rule.delay_ms:
             violation("orphan", f"{name}: no run since {max(times, default=None)}, and it was active until {until_ms}")
@@ -254,6 +261,68 @@ def _check_window(
     if missing:
         kind = "orphan" if min(missing) > max(times, default=0) else "lost"
         violation(kind, f"{name}: neither run nor skipped: {missing}, window from {window.start_ms}, rev {window.rev}")
+
+
+# --- open runs
+
+
+def _check_open_runs(
+    cluster: Cluster, evidence: Evidence, name: JobName, states: Sequence[JobState], rows: Sequence[Row]
+) -> None:
+    """While a run is open nothing is armed in the main chain but its watchdogs, of which each ends by the time-out or by a
+    request, and never by both; and its time-out does not come nearer."""
+    violation, taken = cluster.trace.violation, cluster.worlds.jobs.taken
+    for before, state in pairwise(states):
+        run, was = state.open_run, before.open_run
+        if run is None:
+            continue
+        if state.armed is None or state.armed.kind is not RunKind.WATCHDOG:
+            violation("overlap", f"{name} rev {state.rev}: {run.run_id} is open, and {state.armed} is armed")
+        if was is not None and was.position == run.position and run.until_ms < was.until_ms:
+            violation("untrue", f"{name} rev {state.rev}: the time-out of {run.run_id} comes nearer")
+    for row in rows:
+        if row.job is not None and row.job.is_watchdog:
+            if row.position in taken and row.position in evidence.dropped:
+                violation("twice", f"{_told(row)} was taken by a request, and ended by the time-out")
+            if evidence.of(row):
+                violation("untrue", f"{_told(row)} was sent")
+
+
+def _check_reports(cluster: Cluster, by_name: dict[JobName, list[Row]], clients: JobClients) -> None:
+    """What consumers were told of runs whose records they had read."""
+    violation, tables = cluster.trace.violation, cluster.worlds.jobs.tables
+    for each in clients.consumers.reports:
+        rows = [row for row in by_name.get(each.name, []) if row.job is not None and row.job.run_id == each.run_id]
+        results = {
+            completion.result
+            for row in rows
+            if row.job is not None and row.job.attempt == each.report.attempt
+            if (completion := tables.completions.get((each.name, row.position))) is not None
+        }
+        told = f"{each.name} {each.run_id}/{each.report.attempt}: {each.report} was answered {each.answer}"
+        match each.answer:
+            case RunClosed() if isinstance(each.report, RunReport) and each.report.result not in results:
+                violation("untrue", f"{told}, and its completion is {results}")
+            case RunRefused(reason) if reason in _BY_REASON and _BY_REASON[reason] not in results:
+                delivered = any(
+                    isinstance(entry := tables.log.get((each.name, row.position)), RunEnd) and entry.failure is None
+                    for row in rows
+                )
+                if delivered:
+                    violation("untrue", f"{told}, and its completion is {results}")
+            case RunRefused(RunReason.SUPERSEDED):
+                attempts = [row.job.attempt for row in rows if row.job is not None]
+                if max(attempts) <= each.report.attempt:
+                    violation("untrue", f"{told}, and its attempts are {attempts}")
+            case RunRefused(RunReason.NOT_DELIVERED | RunReason.NOT_ASKED) | RunNotFound():
+                violation("untrue", told)
+
+
+_BY_REASON: Final = {
+    RunReason.COMPLETED: CompletionResult.COMPLETED,
+    RunReason.FAILED: CompletionResult.FAILED,
+    RunReason.TIMED_OUT: CompletionResult.TIMED_OUT,
+}
 
 
 def _check_delays(cluster: Cluster, evidence: Evidence, window: _Window, rule: FixedDelay) -> None:

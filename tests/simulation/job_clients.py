@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import JobContent, JobName, JobStatus, NewJob, RunNow
-from clockwork.domain.misfire import Misfire, MisfirePolicy
+from clockwork.domain.jobs.job import Completion, JobContent, JobName, JobStatus, NewJob, RetryOn, RunNow
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey
-from clockwork.domain.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger
 from clockwork.errors import InvalidInput
 from clockwork.requests.jobs.results import JobCreated, JobDone, JobRefused, JobRepeated, JobView
 from clockwork.requests.jobs.service import JobService
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
+from tests.simulation.job_consumers import JobConsumers
 from tests.simulation.kafka_world import POISON
 from tests.simulation.node import JobCall
 from tests.simulation.virtual_loop import new_loop
@@ -59,12 +61,18 @@ class JobClients:
         self._running = 0
         self._over = asyncio.Event()
         self._data = 0
+        self._alive = 0
+        """Jobs that are not deleted for good."""
+        self.consumers = JobConsumers(cluster, random.Random(f"{seed}/consumers"), self._ask, self._spawn)
 
     @property
     def done(self) -> bool:
         return self._running == 0
 
     def start(self) -> None:
+        self._alive = self._profile.jobs
+        if self._alive:
+            self._spawn(self.consumers.run(self._over, lambda: self._alive == 0))
         for number in range(self._profile.jobs):
             name = JobName(CLIENT, JobId(f"job{number}"))
             self._spawn(self._job(name, random.Random(self._rng.getrandbits(64))))
@@ -98,6 +106,7 @@ class JobClients:
             self.deleted_from_s[name] = self._cluster.reactor.now_s
         while True:
             if await self._is_deleted(name):
+                self._alive -= 1
                 return
             await asyncio.sleep(0.2)
 
@@ -161,9 +170,8 @@ class JobClients:
             pass
 
     async def _do_something(self, name: JobName, rng: random.Random) -> None:
-        kind = rng.choice(
-            ["pause", "pause", "resume", "resume", "resume", "data", "data", "trigger", "run", "find", "delete"]
-        )
+        kinds = ["pause", "pause", "resume", "resume", "resume", "data", "data", "trigger", "completion", "run", "find"]
+        kind = rng.choice([*kinds, "delete"])
         for _ in range(rng.choice([1, 1, 2])):
             try:
                 await self._do(kind, name, rng)
@@ -206,6 +214,8 @@ class JobClients:
         data = self._new_data(name)
         if rng.random() < self._profile.refused:
             data = POISON + f":{rng.choice([1, 99])}:".encode() + data
+        trigger = self._trigger(rng)
+        completion, overlap = self._completion(rng, trigger)
         at_least_once = rng.random() < self._profile.at_least_once
         return NewJob(
             client_id=name.client_id,
@@ -215,7 +225,10 @@ class JobClients:
             guarantee=Guarantee.AT_LEAST_ONCE if at_least_once else Guarantee.EXACTLY_ONCE,
             task_data=data,
             data_form=DataForm.TEXT,
-            trigger=self._trigger(rng),
+            trigger=trigger,
+            completion=completion,
+            overlap=overlap,
+            pause_after_failures=rng.choice([0, 0, 0, 2]),
             misfire=Misfire(
                 policy=rng.choice(list(MisfirePolicy)),
                 grace_ms=rng.choice([None, 1_000, 3_000]),
@@ -238,11 +251,29 @@ class JobClients:
         jitter = Jitter(most_ms=rng.choice([100, 600]), per=rng.choice(list(JitterPer))) if rng.random() < 0.3 else None
         return Trigger(rule=rule, runs_max=rng.choice([None, None, None, 3]), jitter=jitter)
 
+    def _completion(self, rng: random.Random, trigger: Trigger | None) -> tuple[Completion | None, Overlap | None]:
+        if rng.random() < 0.5:
+            return None, None
+        overlap = rng.choice([None, Overlap.SKIP, Overlap.WAIT])
+        exclusive = overlap is not None or (trigger is not None and isinstance(trigger.rule, FixedDelay))
+        retry = None
+        if exclusive and rng.random() < 0.5:
+            retry = RetryPolicy(attempts_max=2, backoff=BackoffPolicy(initial_ms=rng.choice([1, 300]), max_ms=500))
+        on = frozenset(RetryOn) if retry is not None else frozenset[RetryOn]()
+        return Completion(timeout_ms=rng.choice([1_000, 1_300]), retry=retry, retry_on=on), overlap
+
     def _edit(self, kind: str, name: JobName, rng: random.Random) -> Any:
         data, trigger = self._new_data(name), self._trigger(rng)
+        completion, overlap = self._completion(rng, None)
 
         def edit(content: JobContent, *, created_ms: int) -> JobContent:
-            return replace(content, trigger=trigger) if kind == "trigger" else replace(content, task_data=data)
+            match kind:
+                case "trigger":
+                    return replace(content, trigger=trigger)
+                case "completion":
+                    return replace(content, completion=completion, overlap=overlap)
+                case _:
+                    return replace(content, task_data=data)
 
         return edit
 

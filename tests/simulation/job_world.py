@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from clockwork.domain.job import JobChange, JobName, JobState, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import JobChange, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import Row
 from clockwork.stores.memory.jobs import JobTables, LogPlace, MemoryJobStore
@@ -47,11 +47,26 @@ class Log(dict[LogPlace, RunEnd | SkippedRuns]):
         super().__setitem__(place, entry)
 
 
+class Completions(dict[LogPlace, RunCompletion]):
+    """Completions. The first one stands."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
+
+    def __setitem__(self, place: LogPlace, completion: RunCompletion) -> None:
+        there = self.get(place)
+        if there is not None and there != completion:
+            self._trace.violation("outcome_changed", f"{place}: {there}, then {completion}")
+        self._trace.note("run", completion.job_id, completion.run_id, completion.attempt, completion.result)
+        super().__setitem__(place, completion)
+
+
 class JobWorld:
     """All that is stored of jobs, and what was done to their rows."""
 
     def __init__(self, store: StoreWorld, rng: random.Random) -> None:
-        self.tables = JobTables(states=States(store.trace), log=Log(store.trace))
+        self.tables = JobTables(states=States(store.trace), log=Log(store.trace), completions=Completions(store.trace))
         self.taken: set[Position] = set()
         """Rows that requests took, by changes that were decided."""
         self.lost: set[Position] = set()

@@ -27,7 +27,7 @@ from clockwork.operations.job_audit import JobAudit
 from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import HoldAttempts
-from clockwork.requests.jobs import take
+from clockwork.requests.jobs import completion, take
 from clockwork.stores.memory import store as memory_store
 from tests.simulation import (
     breaks,
@@ -375,6 +375,13 @@ _JOBS: Final = (
         Theme.JOBS,
         60,
         (take, "hold_and_look", breaks_of_jobs.hold_without_look),
+    ),
+    _chance(
+        "completion takes the watchdog without its hold",
+        Theme.JOBS,
+        60,
+        (completion, "RowTaker", breaks_of_jobs.BlindTaker),
+        (HostJobStore, "_check_held", breaks_of_jobs.held_or_blind),
     ),
 )
 

@@ -105,6 +105,9 @@ class Client:
     async def pause_job(self, client_id: str, job_id: str) -> Answered:
         return await self._ask("POST", f"{_job_path(client_id, job_id)}/pause", json={})
 
+    async def complete_run(self, client_id: str, job_id: str, run_id: str) -> Answered:
+        return await self._ask("POST", f"{_job_path(client_id, job_id)}/runs/{run_id}/complete", json={})
+
     async def shards(self) -> list[dict[str, Any]]:
         """All shards, by their numbers."""
         answered = await self._ask("GET", "/admin/shards")

@@ -7,13 +7,13 @@ from itertools import count
 from typing import Any, Final
 
 from clockwork.clock import Clock
-from clockwork.domain.job import Job, JobChange, NewJob
-from clockwork.domain.job_steps import Moment, create
+from clockwork.domain.jobs.job import Job, JobChange, NewJob
+from clockwork.domain.jobs.steps import Moment, create
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OrderingKey, RequestId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
 from clockwork.domain.wakeup import WakeUp
 from clockwork.firing.job_chains import JobChains
 from clockwork.ports.jobs import JobStore

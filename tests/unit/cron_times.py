@@ -6,10 +6,10 @@ from importlib import resources
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap, Overlap
-from clockwork.domain.trigger import Cron, Timetable, cron
-from clockwork.domain.zones import zone_of
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.trigger import Cron, Timetable, cron
+from clockwork.domain.triggers.zones import zone_of
 
 
 @cache

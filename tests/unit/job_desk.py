@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from clockwork.domain.job import JobContent, JobName, JobState, NewJob, RunNow
+from clockwork.domain.jobs.job import JobContent, JobName, JobState, NewJob, RunNow
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import Row

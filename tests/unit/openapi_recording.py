@@ -298,6 +298,7 @@ async def _jobs(r: Recorder) -> None:
     await r.ask("getJobLogs", "page", 200, path=report, query={"limit": "3"})
     await r.ask("getRun", "delivered", 200, path={**report, "runId": run["runId"]})
     await r.ask("getRun", "unknown", 404, path={**report, "runId": "s1"})
+    await _completion(r)
     await r.ask("listJobVersions", "page", 200, path=report, query={"limit": "2"})
     await r.ask("getJobVersion", "first", 200, path={**report, "version": 1})
     await r.ask("getJobVersion", "unknown", 404, path={**report, "version": 99})
@@ -311,6 +312,34 @@ async def _jobs(r: Recorder) -> None:
     await r.ask("previewTrigger", "summer_time", 200, body=summer_time)
 
 
+async def _completion(r: Recorder) -> None:
+    loading = _job(
+        "load",
+        trigger={"type": "fixed_delay", "delayMs": 60_000},
+        completion={"timeoutMs": 300_000, "retry": {"attempts": 2, "initialMs": 1_000}, "retryOn": ["timeout"]},
+    )
+    await r.ask("createJob", "completion", 201, body=loading)
+    await r.deliver()
+    at_ms = r.engine.clock.now_ms()
+    run, job = {**_job_path("load"), "runId": f"s{at_ms}"}, _job_path("load")
+    unknown = {**run, "runId": "s1"}
+    await r.ask("getRun", "running", 200, path=run)
+    await r.ask("heartbeatRun", "extended", 200, path=run, body={"extendMs": 600_000})
+    r.engine.clock.advance_ms(2_500)
+    await r.ask("completeRun", "completed", 200, path=run, body={"startedAt": at_ms + 10, "result": {"rows": 7}})
+    await r.ask("heartbeatRun", "completed", 409, path=run, body={"extendMs": 600_000})
+    await r.ask("failRun", "completed", 409, path=run, body={"error": "disk full"})
+    r.engine.clock.advance_ms(60_000)
+    await r.deliver()
+    failing = {**run, "runId": f"s{r.engine.clock.now_ms()}"}
+    await r.ask("failRun", "failed", 200, path=failing, body={"error": {"code": "disk_full"}, "retry": False})
+    await r.ask("completeRun", "failed", 409, path=failing, body={})
+    for operation, body in (("completeRun", {}), ("failRun", {}), ("heartbeatRun", {"extendMs": 1_000})):
+        await r.ask(operation, "unknown", 404, path=unknown, body=body)
+    await r.ask("deleteJob", None, 200, path=job)
+    await r.ask("completeRun", "deleted", 409, path=failing, body={})
+
+
 async def _operations(r: Recorder) -> None:
     client, topic = {"clientId": "shop"}, {"topic": TOPIC}
     await r.ask("pauseClient", "paused", 200, path=client)
@@ -322,6 +351,11 @@ async def _operations(r: Recorder) -> None:
     exported = [{name: each[name] for name in each.keys() - {"status", "shard"}} for each in page["schedules"]]
     await r.ask("importSchedules", "again", 200, body={"exportedAt": page["at"], "schedules": exported})
     await r.ask("importSchedules", "old", 409, body={"exportedAt": NOW_MS - 8 * 86_400_000, "schedules": []})
+    (job,) = (await r.ask("scanJobs", "page", 200, query={"limit": "1"}))["jobs"]
+    await r.ask("importJob", "again", 200, body={"exportedAt": page["at"], **job})
+    moved = {**job, "job": {**job["job"], "jobId": "moved"}}
+    await r.ask("importJob", "imported", 201, body={"exportedAt": page["at"], **moved})
+    await r.ask("importJob", "old", 409, body={"exportedAt": NOW_MS - 8 * 86_400_000, **job})
     states = r.engine.store.shard_states
     states[ShardId(5)] = replace(states[ShardId(5)], owner=states[ShardId(3)].owner)
     states[ShardId(7)] = replace(states[ShardId(7)], owner=None)

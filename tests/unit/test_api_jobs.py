@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from clockwork.domain.sharding import ShardId
 from clockwork.http.openapi import document
 from clockwork.http.query import PARAMETERS_MAX
 from tests.support.clocks import ManualClock
-from tests.support.engine import Engine
+from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import NOW_MS, Edge, open_edge
 from tests.unit.service import app_of
 from tests.unit.test_job_schema import DAILY, a_job
@@ -26,6 +27,9 @@ EVERY_CALL: list[tuple[str, str, Any]] = [
     ("POST", f"{ONE}/backfill", {"requestId": "b", "from": 0, "to": 0}),
     ("GET", f"{ONE}/logs", None),
     ("GET", f"{ONE}/runs/s1", None),
+    ("POST", f"{ONE}/runs/s1/complete", {}),
+    ("POST", f"{ONE}/runs/s1/fail", {}),
+    ("POST", f"{ONE}/runs/s1/heartbeat", {"extendMs": 1_000}),
     ("GET", f"{ONE}/versions", None),
     ("GET", f"{ONE}/versions/1", None),
     ("POST", "/jobs/preview", {"trigger": DAILY}),
@@ -265,3 +269,58 @@ async def test_a_list_is_filtered(edge: Edge, query: str, found: list[str]) -> N
 async def test_a_wrong_list_names_its_parameter(edge: Edge, name: str, query: str) -> None:
     answer = await edge.ask("GET", f"/jobs?{query}")
     assert (answer.status, answer.fields) == (400, [name])
+
+
+# --- completion
+
+
+DELAYED = {"type": "fixed_delay", "delayMs": 60_000}
+
+
+async def delivered_run(edge: Edge, **fields: Any) -> str:
+    """The path of a run that is delivered, and awaits its completion."""
+    await edge.ask("POST", "/jobs", json=a_job(trigger=DELAYED, completion={"timeoutMs": 300_000}, **fields))
+    for number in range(SHARDS):
+        lease = await edge.engine.own(ShardId(number))
+        await edge.engine.one_pass(lease)
+        await lease.cleanup.finish()
+    return f"{ONE}/runs/s{edge.engine.clock.now_ms()}"
+
+
+async def test_a_run_is_kept_open_and_completed_and_shown_so(edge: Edge) -> None:
+    run = await delivered_run(edge)
+    now_ms = edge.engine.clock.now_ms()
+    goes_on = await edge.ask("POST", f"{run}/heartbeat", json={"extendMs": 600_000})
+    assert (goes_on.status, goes_on.json["until"], goes_on.json["attempt"]) == (200, now_ms + 600_000, 1)
+    for _ in range(2):
+        answer = await edge.ask("POST", f"{run}/complete", json={"startedAt": now_ms - 5, "result": {"rows": 7}})
+        assert (answer.status, answer.json["status"], answer.json["result"]) == (200, "completed", {"rows": 7})
+    assert (answer.json["durationMs"], (await edge.ask("GET", run)).json["status"]) == (5, "completed")
+
+
+async def test_a_report_that_does_not_count_names_its_reason_and_shows_the_run(edge: Edge) -> None:
+    run = await delivered_run(edge)
+    assert (await edge.ask("POST", f"{run}/fail", json={"error": "disk full"})).json["error"] == "disk full"
+    answer = await edge.ask("POST", f"{run}/complete")
+    assert (answer.status, answer.json["reason"], answer.json["run"]["status"]) == (409, "failed", "failed")
+    await edge.ask("DELETE", ONE)
+    answer = await edge.ask("POST", f"{run}/complete")
+    assert (answer.status, answer.json["reason"], answer.json["job"]["status"]) == (409, "deleted", "deleted")
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "field"),
+    [
+        ("complete", {"attempt": 0}, "attempt"),
+        ("complete", {"result": "x" * 4_095}, "result"),
+        ("complete", {"startedAt": -1}, "startedAt"),
+        ("fail", {"result": 1}, "result"),
+        ("fail", {"retry": "no"}, "retry"),
+        ("heartbeat", {}, "extendMs"),
+        ("heartbeat", {"extendMs": 999}, "extendMs"),
+    ],
+)
+async def test_a_wrong_report_names_its_field(edge: Edge, what: str, body: Any, field: str) -> None:
+    run = await delivered_run(edge)
+    answer = await edge.ask("POST", f"{run}/{what}", json=body)
+    assert (answer.status, answer.fields) == (400, [field])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clockwork.domain.calendars import DATES_MAX, MOVE_DAYS_MAX, Exclusion, OnExcluded, exclusion
-from clockwork.domain.cron import Dialect
-from clockwork.domain.trigger import AnyOf, Cron, FixedRate, Recurrence, Trigger, check_fires, cron, rrule
-from clockwork.domain.zones import zone_names
+from clockwork.domain.triggers.calendars import DATES_MAX, MOVE_DAYS_MAX, Exclusion, OnExcluded, exclusion
+from clockwork.domain.triggers.cron import Dialect
+from clockwork.domain.triggers.trigger import AnyOf, Cron, FixedRate, Recurrence, Trigger, check_fires, cron, rrule
+from clockwork.domain.triggers.zones import zone_names
 from clockwork.errors import InvalidInput
 from tests.simulation.size import FULL
 from tests.unit.cron_times import following, local, ms

@@ -70,6 +70,7 @@ ANSWERS = {
     "/admin/dead-letters": {"deadLetters": [LETTER], "cursor": None},
     "/admin/dead-letters/3/7": LETTER,
     "/admin/shards": {"shards": [SHARD]},
+    "/admin/jobs": {"jobs": [], "unreadable": 0, "uncovered": 0, "leftBehind": 0, "cursor": None},
     "/admin/shards/0/fence": FENCED,
     "/admin/pauses": {"clients": [{"name": "€", "since": 1}], "topics": []},
     "/admin/pauses/topics/t": {"clients": [{"name": "€", "since": 1}], "topics": []},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,13 +76,17 @@ async def run(stub: Stub, *arguments: str, charset: str = "utf-8") -> Result:
 # --- create
 
 
-async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
+async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
     options = [
         *("--cron", "0 9 * * 1-5", "--zone", "Europe/Berlin", "--dialect", "unix", "--days", "or"),
         *("--dst-gap", "shift", "--dst-overlap", "second", "--start", "5", "--end", "2030-01-31T12:00:00+01:00"),
         *("--max-runs", "9", "--jitter", "90s", "--jitter-per", "run", "--data", '{"a": 1}', "--ordering-key", "o"),
-        *("--misfire", "fire_all", "--grace", "1m", "--max-catch-up", "3", "--window", "2h", "--overlap", "allow"),
+        *("--misfire", "fire_all", "--grace", "1m", "--max-catch-up", "3", "--window", "2h", "--overlap", "skip"),
+        *("--timeout", "5m", "--attempts", "3"),
         *("--pause-after-failures", "4", "--durable", "--description", "d", "--label", "team=web", "--label", "x="),
+        *("--interpolate", "--payload-schema", str(schema)),
         *("--priority", "7", "--deadline", "1m", "--on-late", "drop", "--retry-attempts", "3", "--header", "a=b"),
     ]
     result = await run(stub, *CREATE, *options)
@@ -98,8 +103,10 @@ async def test_create_sends_what_was_asked_for_and_shows_it(stub: Stub) -> None:
             "headers": {"a": "b"},
         },
         "misfire": {"policy": "fire_all", "graceMs": 60_000, "maxCatchUp": 3, "windowMs": 7_200_000},
-        **{"overlap": "allow", "pauseAfterFailures": 4, "durable": True, "description": "d", "priority": 7},
+        **{"overlap": "skip", "completion": {"timeoutMs": 300_000, "retry": {"attempts": 3}}},
+        **{"pauseAfterFailures": 4, "durable": True, "description": "d", "priority": 7},
         "labels": {"team": "web", "x": ""},
+        **{"interpolate": True, "payloadSchema": {"type": "object"}},
     }
     assert "trigger       30 2 * * * (Europe/Berlin), jitter at most 1m30s" in result.output
 
@@ -139,6 +146,9 @@ async def test_every_kind_of_trigger_has_its_option(
         (["preview"], "an EXPRESSION, --every, --after or --trigger is required"),
         (["preview", "@daily", "--count", "101"], "--count"),
         (["backfill", *NAME, "--from", "5"], "--to"),
+        (["complete", *NAME, "s1", "--result", "{"], "--result"),
+        (["complete", *NAME, "s1", "--no-retry"], "--no-retry has an effect only with --failed"),
+        ([*CREATE, "--text", "x", "--every", "1m", "--attempts", "3"], "--attempts has an effect only with --timeout"),
         (["run", *NAME, "--data", "1", "--text", "x"], "exclude each other"),
         (["show", "shop", "\udcff"], "JOB_ID"),
         (["preview", "@daily", "--job", "shop", "\udcff"], "--job"),
@@ -247,6 +257,25 @@ async def test_a_run_by_hand_is_asked_for_with_a_payload_and_an_id_of_its_own(st
     assert result.output == "s1795334400000 armed, due 2026-11-22T08:00:00.000Z\n"
     await run(stub, "run", *NAME)
     assert stub.asked[1].body.keys() == {"requestId"}
+
+
+@pytest.mark.parametrize(
+    ("options", "how", "body"),
+    [
+        ([], "complete", {"attempt": 1}),
+        (["--attempt", "2", "--result", '{"rows":7}'], "complete", {"attempt": 2, "result": {"rows": 7}}),
+        (["--failed", "--result", '"disk full"'], "fail", {"attempt": 1, "error": "disk full"}),
+        (["--failed", "--no-retry"], "fail", {"attempt": 1, "retry": False}),
+    ],
+)
+async def test_a_run_is_ended_in_the_place_of_its_consumer(
+    stub: Stub, options: list[str], how: str, body: dict[str, Any]
+) -> None:
+    stub.will((200, ARMED | {"status": "completed"}))
+    result = await run(stub, "complete", *NAME, "s1795334400000", *options)
+    assert (result.exit_code, stub.asked[0].body) == (0, body), result.output
+    assert stub.lines == [f"POST /jobs/shop/report/runs/s1795334400000/{how}"]
+    assert "s1795334400000 completed" in result.output
 
 
 async def test_a_backfill_is_asked_for(stub: Stub) -> None:

@@ -1,7 +1,8 @@
 """The client and recurring jobs: every call against the service on the twins, and what is sent."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -182,6 +183,24 @@ async def test_every_job_id_arrives_as_it_is(client: AsyncClient, job_id: str) -
                 **{"dst": {"gap": "skip", "overlap": "both"}, "start": 5, "end": NOW_MS + MINUTE_MS},
             },
         ),
+        (
+            c.Cron(
+                "@daily",
+                exclude=c.Exclude(dates=[date(2026, 12, 25), "2027-01-01"], weekdays=["SAT"], calendar="de"),
+                on_excluded="next",
+            ),
+            {
+                **{"type": "cron", "expression": "@daily", "onExcluded": "next"},
+                "exclude": {"dates": ["2026-12-25", "2027-01-01"], "weekdays": ["SAT"], "calendar": "de"},
+            },
+        ),
+        (
+            c.RRule("FREQ=WEEKLY;BYDAY=WE", start=5, zone="Europe/Berlin", gap="skip"),
+            {
+                **{"type": "rrule", "rule": "FREQ=WEEKLY;BYDAY=WE", "start": 5, "timeZone": "Europe/Berlin"},
+                "dst": {"gap": "skip"},
+            },
+        ),
         (c.Every(seconds=30), {"type": "fixed_rate", "everyMs": 30_000}),
         (c.Every(hours=1.5, anchor=7), {"type": "fixed_rate", "everyMs": 5_400_000, "anchor": 7}),
         (
@@ -231,6 +250,7 @@ async def test_each_field_is_sent_as_the_api_wants_it(stub: Stub) -> None:
             **{"misfire": c.Misfire(policy="fire_all", grace_ms=1_000, max_catch_up=2, window_ms=3)},
             **{"pause_after_failures": 4, "description": "d", "labels": {"x": "y"}, "priority": 5},
             **{"interpolate": True, "payload_schema": {"type": "object"}},
+            "completion": c.Completion(timeout_ms=5_000, attempts=3, factor=1.5, retry_on=["timeout"]),
         }
         assert everything.keys() == NewJobFields.__annotations__.keys()
         with pytest.raises(c.Unavailable):  # the stub has no job to answer with
@@ -246,6 +266,7 @@ async def test_each_field_is_sent_as_the_api_wants_it(stub: Stub) -> None:
         "misfire": {"policy": "fire_all", "graceMs": 1_000, "maxCatchUp": 2, "windowMs": 3},
         **{"durable": True, "pauseAfterFailures": 4, "description": "d", "labels": {"x": "y"}, "priority": 5},
         **{"interpolate": True, "payloadSchema": {"type": "object"}},
+        "completion": {"timeoutMs": 5_000, "retry": {"attempts": 3, "factor": 1.5}, "retryOn": ["timeout"]},
         "delivery": {
             **{"topic": builders.TOPIC, "guarantee": "at_least_once", "headers": {"a": "b"}, "deadline": 9},
             **{"onLate": "drop", "retry": {"attempts": 3}},
@@ -338,3 +359,100 @@ def test_a_record_of_no_job_and_a_damaged_one_are_told(name: str) -> None:
     headers = [each for each in _headers() if each[0] != name]
     with pytest.raises(c.NotADelivery, match=name):
         c.run_of(headers)
+
+
+def _record_of(run: c.Run, until_ms: int | None) -> list[tuple[str, bytes | None]]:
+    """The headers of a run's record."""
+    named = {
+        "client-id": "shop",
+        "job-id": "report",
+        "job-version": run.version,
+        "run-id": run.run_id,
+        "run-kind": run.kind,
+        "run-attempt": run.attempt,
+        "scheduled-at": run.scheduled_at_ms,
+        **({} if until_ms is None else {"run-until": until_ms}),
+    }
+    return [(f"clockwork-{name}", str(value).encode()) for name, value in named.items()]
+
+
+async def _delivered_run(client: AsyncClient, service: Service) -> tuple[c.Run, list[tuple[str, bytes | None]]]:
+    await client.create_job(*JOB, **FIELDS, overlap="skip", completion=c.Completion(timeout_ms=300_000))
+    await _deliver_next(client, service)
+    run = (await client.get_job(*JOB)).last_run
+    assert run is not None
+    return run, _record_of(run, service.engine.clock.now_ms() + 300_000)
+
+
+async def test_a_block_completes_the_run_of_its_record(client: AsyncClient, service: Service) -> None:
+    run, headers = await _delivered_run(client, service)
+    async with client.run(headers) as working:
+        working.result = {"rows": 7}
+    ended = await client.get_run(*JOB, run.run_id or "")
+    assert (ended.status, ended.result, ended.started_at_ms) == ("completed", {"rows": 7}, ended.finished_at_ms)
+
+
+async def test_a_block_that_raises_fails_the_run_and_raises_on(client: AsyncClient, service: Service) -> None:
+    run, headers = await _delivered_run(client, service)
+    with pytest.raises(LookupError):
+        async with client.run(headers):
+            raise LookupError("no such row")
+    ended = await client.get_run(*JOB, run.run_id or "")
+    assert (ended.status, ended.error) == ("failed", {"type": "LookupError", "message": "no such row"})
+
+
+async def test_an_error_whose_message_is_no_text_is_reported_all_the_same(
+    client: AsyncClient, service: Service
+) -> None:
+    run, headers = await _delivered_run(client, service)
+    with pytest.raises(LookupError):
+        async with client.run(headers):
+            raise LookupError("no file caf\udce9")
+    ended = await client.get_run(*JOB, run.run_id or "")
+    assert (ended.status, ended.error) == ("failed", {"type": "LookupError", "message": "no file caf?"})
+
+
+async def test_a_block_of_a_run_that_has_ended_says_why(client: AsyncClient, service: Service) -> None:
+    run, headers = await _delivered_run(client, service)
+    await client.fail_run(*JOB, run.run_id or "", error="x")
+    with pytest.raises(c.AlreadyFailed):
+        async with client.run(headers):
+            pass
+
+
+async def test_where_a_failure_cannot_be_reported_the_error_of_the_block_says_so(
+    client: AsyncClient, service: Service
+) -> None:
+    _, headers = await _delivered_run(client, service)
+    await client.delete_job(*JOB)
+    with pytest.raises(LookupError) as raised:
+        async with client.run(headers):
+            raise LookupError
+    assert "could not be reported" in raised.value.__notes__[0]
+
+
+async def test_a_block_of_a_run_without_completion_asks_nothing(stub: Stub) -> None:
+    run = c.Run(status="delivered", run_id="s1", kind="scheduled", version=1, attempt=1, scheduled_at_ms=1)
+    async with AsyncClient(stub.url) as client, client.run(_record_of(run, None)):
+        pass
+    assert stub.asked == []
+
+
+async def test_heartbeats_keep_the_time_out_away_until_the_run_is_lost(stub: Stub) -> None:
+    run = c.Run(status="running", run_id="s1", kind="scheduled", version=1, attempt=2, scheduled_at_ms=1)
+    goes_on = {"runId": "s1", "attempt": 2, "until": NOW_MS}
+    superseded = {"status": 409, "title": "t", "detail": "d", "reason": "superseded"}
+    told = asyncio.Event()
+
+    def lost(asked: Any) -> tuple[int, Any]:
+        told.set()
+        return 409, superseded
+
+    stub.will((200, goes_on), (503, {}), lost)
+    async with AsyncClient(stub.url, retries=FAST, clock=StillClock()) as client:
+        with pytest.raises(c.RunSuperseded):
+            async with client.run(_record_of(run, NOW_MS), extend_ms=600):
+                await told.wait()
+    assert {each.path for each in stub.asked[:2]} == {f"{PATH}/runs/s1/heartbeat"}
+    assert stub.asked[0].body == {"attempt": 2, "extendMs": 600}
+    assert stub.asked[-1].path == f"{PATH}/runs/s1/complete"

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.job import JobName, JobState, JobStatus
+from clockwork.domain.jobs.job import JobName, JobState, JobStatus
 from clockwork.domain.rights import Principal, Right, names_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
+from clockwork.domain.sharding import ShardId
 from clockwork.errors import StoreUnavailable
 from tests.support import builders
+from tests.support.engine import SHARDS
 from tests.unit.command_desk import REPLIES, Desk
 from tests.unit.test_job_schema import a_job
 
@@ -126,7 +128,11 @@ async def test_what_cannot_be_done_is_answered_and_noted() -> None:
     ("command", "document", "reason", "field"),
     [
         ("createJob", {"job": {}}, "command_invalid", "job.clientId"),
-        ("createJob", {"job": job(completion={})}, "command_invalid", "job.completion"),
+        ("createJob", {"job": job(completion={})}, "command_invalid", "job.completion.timeoutMs"),
+        ("completeRun", {"run": {**NAMED, "attempt": 1}}, "command_invalid", "run.runId"),
+        ("failRun", {"run": {**NAMED, "runId": "s1", "more": 1}}, "command_invalid", "run.more"),
+        ("heartbeatRun", {"run": {**NAMED, "runId": "s1"}}, "command_invalid", "run.extendMs"),
+        ("completeRun", {"job": {**NAMED, "runId": "s1"}}, "command_invalid", "job"),
         ("createJob", {"schedule": job()}, "command_invalid", "schedule"),
         ("updateJob", {"job": {**NAMED, "priority": 11}}, "command_invalid", "job.priority"),
         ("pauseJob", {"job": {**NAMED, "more": 1}}, "command_invalid", "job.more"),
@@ -163,3 +169,69 @@ async def test_commands_about_jobs_need_the_rights_of_the_calls() -> None:
     await desk.settle()
     assert desk.statuses() == [201, 403]
     assert [reason for reason, _, _ in desk.dead()] == ["command_forbidden"]
+
+
+# --- reports about runs
+
+
+async def delivered_run(desk: Desk, *, overlap: str = "skip") -> dict[str, Any]:
+    """The name of a run that is delivered, and awaits its completion."""
+    every_minute = {"type": "fixed_rate", "everyMs": 60_000}
+    asking = job(trigger=every_minute, completion={"timeoutMs": 300_000}, overlap=overlap)
+    desk.ask("createJob", replyTo=None, job=asking)
+    await desk.settle()
+    made = await state(desk)
+    assert made is not None
+    assert made.armed is not None
+    desk.engine.clock.set_ms(made.armed.due_ms)
+    for number in range(SHARDS):
+        lease = await desk.engine.own(ShardId(number))
+        await desk.engine.one_pass(lease)
+        await lease.cleanup.finish()
+    return {**NAMED, "runId": made.armed.run_id}
+
+
+async def test_consumers_report_by_commands() -> None:
+    desk = Desk()
+    run = await delivered_run(desk)
+    desk.ask("heartbeatRun", run={**run, "extendMs": 600_000})
+    desk.ask("completeRun", run={**run, "result": {"rows": 7}})
+    desk.ask("failRun", run={**run, "error": "x"})
+    desk.ask("completeRun", run={**run, "runId": "s1"})
+    await desk.settle()
+    replies = [document for _, document, _ in desk.replies()]
+    assert desk.statuses() == [200, 200, 409, 404]
+    assert [each["run"]["status"] for each in replies[:2]] == ["running", "completed"]
+    assert (replies[1]["run"]["result"], replies[2]["reason"]) == ({"rows": 7}, "completed")
+
+
+@pytest.mark.parametrize("overlap", ["allow", "skip"])
+async def test_a_completion_that_is_read_again_has_no_effect_any_more(overlap: str) -> None:
+    desk = Desk()
+    run = await delivered_run(desk, overlap=overlap)
+    desk.ask("completeRun", run=run)
+    await desk.settle()
+    assert desk.statuses() == [200]
+    before = await state(desk)
+    desk.read_again(0)
+    await desk.settle()
+    assert await state(desk) == before
+    assert desk.replies()[-1][2]["clockwork-repeated"] == b"true"
+
+
+async def test_a_completion_whose_answer_was_lost_has_its_effect_once_and_its_own_reply() -> None:
+    desk = Desk()
+    run = await delivered_run(desk)
+    real = desk.engine.jobs.change
+
+    async def lose(change: Any) -> None:
+        setattr(desk.engine.jobs, "change", real)  # noqa: B010
+        await real(change)
+        raise StoreUnavailable(outcome_unknown=True)
+
+    setattr(desk.engine.jobs, "change", lose)  # noqa: B010
+    desk.ask("completeRun", run=run)
+    await desk.settle()
+    ((status, document, headers),) = desk.replies()
+    assert (status, document["run"]["status"]) == (200, "completed")
+    assert "clockwork-repeated" not in headers

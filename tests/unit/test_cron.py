@@ -2,8 +2,8 @@
 
 import pytest
 
-from clockwork.domain.cron import EXPRESSION_CHARS_MAX, Days, Dialect, read_cron
-from clockwork.domain.trigger import cron
+from clockwork.domain.triggers.cron import EXPRESSION_CHARS_MAX, Days, Dialect, read_cron
+from clockwork.domain.triggers.trigger import cron
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import following, ms
 

@@ -18,9 +18,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from clockwork.domain.dst import Gap, Overlap
-from clockwork.domain.trigger import cron
-from clockwork.domain.zones import Stretch, zone_names, zone_of
+from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.trigger import cron
+from clockwork.domain.triggers.zones import Stretch, zone_names, zone_of
 from tests.simulation.size import FULL
 from tests.unit.cron_times import ms, zone_info
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.cron import Days
-from clockwork.domain.trigger import Trigger, check_fires, cron
+from clockwork.domain.triggers.cron import Days
+from clockwork.domain.triggers.trigger import Trigger, check_fires, cron
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import apart, cron_of, following, local, ms
 

@@ -10,7 +10,8 @@ import pytest
 from clockwork.domain.dead_letters import dead_letter
 from clockwork.domain.record import OutRecord
 from clockwork.domain.rights import Right
-from clockwork.domain.schedule import Receipt
+from clockwork.domain.schedule import Receipt, Row
+from tests.support.builders import TOPIC
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, gate_of, open_service
 from tests.unit.test_cli_admin import admin
@@ -254,3 +255,33 @@ def test_a_number_that_is_none_is_left_out(attempts: bytes) -> None:
     receipt = Receipt(kafka_partition=0, offset=0, at_ms=1)
     headers = [("clockwork-attempts", attempts)]
     assert dead_letter(receipt=receipt, key=None, value=b"", headers=headers).attempts is None
+
+
+async def test_a_dead_letter_of_a_jobs_run_is_open_until_it_is_run_again_and_that_happens_once() -> None:
+    # A schedule with the job's id as its key has nothing to do with it.
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        expires = {"topic": TOPIC, "deadline": 0, "onLate": "dead_letter"}
+        job = {"clientId": "shop", "jobId": "a", "taskData": {"n": 1}, "delivery": expires}
+        every = {"trigger": {"type": "fixed_rate", "everyMs": 3_600_000}, "misfire": {"policy": "fire_once"}}
+        async with session.post("/jobs", json=job | every) as answer:
+            assert answer.status == 201, await answer.text()
+            due_ms = (await answer.json())["nextRun"]["dueAt"]
+        service.engine.clock.set_ms(due_ms + 1)
+        await service.deliver()
+        (letter,) = await letters(service)
+        assert (letter["open"], letter["jobId"], letter["reason"]) == (True, "a", "expired")
+        assert "status" not in letter
+        place = [str(letter["partition"]), str(letter["offset"])]
+        refused = await admin(service, "dead-letters", "discard", *place, code=5)
+        assert "retention of its log" in refused.output
+        assert (await admin(service, "dead-letters", "discard", "--all")).output == "0 discarded, 0 refused\n"
+        assert (await admin(service, "dead-letters", "retry", *place)).output == "armed: shop a\n"
+        async with session.get("/jobs/shop/a/logs") as answer:
+            runs = (await answer.json())["runs"]
+        manual = [each for each in runs if each["kind"] == "manual"]
+        assert [each["status"] for each in manual] == ["armed"]
+        by_hand = [row for row in service.engine.store.rows.values() if row.job and row.job.kind == "manual"]
+        assert [row.schedule.task_data for row in by_hand if isinstance(row, Row)] == [b'{"n":1}']
+        (again,) = await letters(service)
+        assert not again["open"]
+        await admin(service, "dead-letters", "retry", *place, code=5)

@@ -1,10 +1,14 @@
 """One pass over one shard, on the twins."""
 
+from dataclasses import replace
+
 import pytest
 
 from clockwork.domain.planning import PROBE_ROWS_MAX
+from clockwork.domain.run import Chain, JobOfRow, RunKind, scheduled_run
 from clockwork.domain.schedule import EndState, Guarantee, RequestId, Retry
 from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
+from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import Engine
@@ -291,3 +295,39 @@ async def test_the_rows_of_a_topic_that_is_there_again_arrive_in_the_order_of_th
     for lane in range(3):
         arrived = [key for key in engine.arrived("gone") if int(key[1:]) % 3 == lane]
         assert arrived == [f"k{n}" for n in range(lane, 600, 3)]
+
+
+class Lateness(NoTelemetry):
+    """Keeps what is told about lateness, in seconds."""
+
+    def __init__(self) -> None:
+        self.of_deliveries: list[float] = []
+        self.of_catch_up: list[float] = []
+
+    def lateness(self, guarantee: Guarantee, seconds: float) -> None:
+        self.of_deliveries.append(seconds)
+
+    def catch_up_lateness(self, seconds: float) -> None:
+        self.of_catch_up.append(seconds)
+
+
+async def test_a_fire_time_that_is_caught_up_is_no_late_delivery() -> None:
+    # It was late before it was armed: an objective for lateness would count the outage twice.
+    told = Lateness()
+    engine = Engine(telemetry=told)
+    for kind in (RunKind.SCHEDULED, RunKind.CATCH_UP):
+        job = JobOfRow(
+            rev=1,
+            version=1,
+            kind=kind,
+            chain=Chain.MAIN,
+            scheduled_at_ms=DUE_MS,
+            cursor_ms=DUE_MS,
+            run_id=scheduled_run(DUE_MS),
+        )
+        await engine.put(replace(row(schedule(schedule_key=kind.value)), job=job))
+    lease = await engine.own()
+    engine.at_due(late_ms=2_000)
+    await engine.one_pass(lease)
+
+    assert (told.of_deliveries, told.of_catch_up) == ([2.0], [2.0])

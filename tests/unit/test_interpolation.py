@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.interpolation import RunValues, check_interpolation, interpolated, longest_values
+from clockwork.domain.jobs.interpolation import RunValues, check_interpolation, interpolated, longest_values
 from clockwork.domain.schedule import DataForm
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import ms

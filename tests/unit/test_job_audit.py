@@ -8,15 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.job import JobChange, JobState, JobStatus, TakenRow
-from clockwork.domain.job_steps import create, delete, pause, run_end_of, run_now
+from clockwork.domain.jobs.job import Completion, JobChange, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.steps import after_end, create, delete, ended_row, pause, run_end_of, run_now
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedRate, Trigger
-from clockwork.domain.zones import RULES_VERSION
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.zones import RULES_VERSION
 from clockwork.errors import NewerFormat, StoreUnavailable
-from clockwork.operations.job_audit import CONFIRM_S, START_S, JobAudit
+from clockwork.operations.job_audit import CONFIRM_S, OVERDUE_MS, START_S, JobAudit
 from clockwork.ports.telemetry import NoTelemetry, RearmedFor
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
 from clockwork.stores.memory.store import MemoryScheduleSearch
@@ -48,6 +49,7 @@ class Counts(NoTelemetry):
         self.repaired = 0
         self.rearmed: list[RearmedFor] = []
         self.age_s: Callable[[], float] = lambda: -1.0
+        self.overdue = -1
 
     def job_repaired(self) -> None:
         self.repaired += 1
@@ -55,8 +57,11 @@ class Counts(NoTelemetry):
     def job_rearmed(self, reason: RearmedFor) -> None:
         self.rearmed.append(reason)
 
-    def watch_job_audit(self, read: Any) -> None:
+    def watch_job_audit(self, read: Any, *, interval_seconds: float) -> None:
         self.age_s = read
+
+    def job_runs_overdue(self, count: int) -> None:
+        self.overdue = count
 
 
 class World:
@@ -331,3 +336,22 @@ async def test_a_row_that_stands_where_the_present_rules_put_it_stays() -> None:
         await asyncio.sleep(START_S + 10)
 
     assert world.rows == [the_row(change)]
+
+
+@in_virtual_time
+async def test_runs_that_are_open_long_after_their_time_outs_are_counted() -> None:
+    # Their watchdogs are there, and no owner ends them: say, the shard stands still.
+    world = World()
+    change = await world.made(completion=Completion(timeout_ms=MINUTE), overlap=Overlap.SKIP)
+    row = the_row(change)
+    open_ = after_end(change.state, definition(change), ended_row(row, delivered(row)), moment(row.due_ms))
+    assert open_.state.open_run is not None
+    await world.jobs.change(open_)
+    world.store.put_by_hand(the_row(open_))
+    until_s = (open_.state.open_run.until_ms - NOW_MS) / 1_000
+    async with world.auditing():
+        await asyncio.sleep(ONE_AUDIT_S)
+        counted_before = world.counts.overdue
+        await asyncio.sleep(until_s + OVERDUE_MS / 1_000 + INTERVAL_MS / 1_000 + CONFIRM_S)
+
+    assert (counted_before, world.counts.overdue) == (0, 1)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Completion,
     CompletionResult,
     JobChange,
@@ -19,14 +19,14 @@ from clockwork.domain.job import (
     RunEnd,
     TakenRow,
 )
-from clockwork.domain.job_steps import pause, update
+from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.steps import pause, update
 from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import Overlap
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.domain.schedule import Guarantee, RequestId, Row
-from clockwork.domain.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import ClockUntrusted, NewerFormat, StoreUnavailable, TransactionConflict
 from clockwork.firing.cleanup import Cleanup, Completed, finish_rows
@@ -435,3 +435,16 @@ async def test_a_run_that_is_completed_already_when_it_runs_out_of_time_is_close
     assert world.jobs.tables.completions == {(change.name, run.position): done}
     state = world.jobs.tables.states[change.name]
     assert (state.open_run, state.failures) == (None, 0)
+
+
+@pytest.mark.parametrize("job_log", ["on", "off"])
+async def test_each_run_is_a_line_of_the_log_if_that_is_wanted(job_log: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world = World()
+    run = the_row(await world.made())
+    await world.clean(run, chains=chains_on(world.jobs, clock=world.clock, trust=world.trust, job_log=job_log))
+
+    lines = [vars(each) for each in caplog.records if vars(each).get("event") == "job.run"]
+    assert [(each["job_id"], each["run"], each["result"]) for each in lines] == (
+        [(JOB_ID, f"s{NOW_MS + MINUTE}", "delivered")] if job_log == "on" else []
+    )

@@ -10,12 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from clockwork.domain.calendars import OnExcluded, exclusion
-from clockwork.domain.cron import Days, Dialect
 from clockwork.domain.destination import Topic
-from clockwork.domain.dst import Gap
-from clockwork.domain.dst import Overlap as DstOverlap
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     Completion,
@@ -33,7 +29,7 @@ from clockwork.domain.job import (
     SkippedRuns,
     SkipReason,
 )
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.position import Position
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, JobId, JobOfRow, RunId, RunKind
@@ -50,7 +46,11 @@ from clockwork.domain.schedule import (
     Row,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
+from clockwork.domain.triggers.calendars import OnExcluded, exclusion
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap
+from clockwork.domain.triggers.dst import Overlap as DstOverlap
+from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
 from clockwork.errors import NewerFormat, Unreadable
 from clockwork.stores.dynamodb import codec as dynamo_codec
 from clockwork.stores.dynamodb import job_codec as dynamo

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.job import JobContent, NewJob
-from clockwork.domain.misfire import Misfire, MisfirePolicy
+from clockwork.domain.jobs.job import JobContent, NewJob
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
-from clockwork.domain.trigger import FixedRate
+from clockwork.domain.triggers.trigger import FixedRate
 from clockwork.errors import InvalidInput
 from clockwork.schema.job import (
     JobChangeForm,
@@ -62,6 +62,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "misfire": {"policy": "fire_all", "graceMs": 5_000, "maxCatchUp": 7, "windowMs": 60_000},
     "overlap": "allow",
+    "completion": {"timeoutMs": 60_000},
     "pauseAfterFailures": 3,
     "durable": True,
     "interpolate": True,
@@ -109,6 +110,10 @@ def changed(present: NewJob, document: Any) -> JobContent:
 
 def to(**delivery: Any) -> dict[str, Any]:
     return {"delivery": {"topic": "orders", **delivery}}
+
+
+def retried(retry: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"overlap": "skip", "completion": {"timeoutMs": 5_000, "retry": retry, **more}}
 
 
 def each(*values: Any) -> tuple[Any, ...]:
@@ -185,7 +190,14 @@ WRONG: list[tuple[list[str], dict[str, Any]]] = [
     (["labels"], {"labels": {f"l{number}": "v" for number in range(21)}}),
     *((["labels"], {"labels": value}) for value in each({"": "x"}, {"x": "v" * 129}, {"x" * 129: "v"}, ["x"])),
     (["labels.a"], {"labels": {"a": 1}}),
-    (["completion"], {"completion": {"timeoutMs": 1_000}}),
+    *((["completion.timeoutMs"], {"completion": {"timeoutMs": value}}) for value in each(999, 86_400_001, "5s", None)),
+    *((["completion.retry.attempts"], retried({"attempts": value})) for value in each(0, 21, True)),
+    (["completion.retry.maxMs"], retried({"attempts": 2, "initialMs": 500, "maxMs": 400})),
+    (["completion.retry.jitter"], retried({"attempts": 2, "jitter": 0.5})),
+    (["completion.retry"], {**retried({"attempts": 2}), "overlap": "allow"}),
+    (["completion.retryOn"], {"completion": {"timeoutMs": 5_000, "retryOn": ["timeout"]}}),
+    (["completion.retryOn"], retried({"attempts": 2}, retryOn=[])),
+    (["completion.retryOn.0"], retried({"attempts": 2}, retryOn=["delay"])),
     *((["payloadSchema"], {"payloadSchema": value}) for value in each([], "x", {"x": "y" * 16_384})),
     (["payloadSchema.type"], {"payloadSchema": {"type": "thing"}}),
     (["taskData.report"], {"payloadSchema": {"properties": {"report": {"type": "string"}}}}),
@@ -228,14 +240,13 @@ def test_every_wrong_field_is_named_at_once() -> None:
     }
     assert sorted(wrong(read, document)) == [
         "clientId",
-        "completion",
+        "completion.timeoutMs",
         "delivery.extra",
         "delivery.topic",
         "jobId",
         "labels",
         "misfire.graceMs",
         "more",
-        "overlap",
         "priority",
         "taskData",
         "trigger.expression",
@@ -291,6 +302,7 @@ def test_every_field_makes_another_request(name: str) -> None:
         "delivery": {"topic": "mail"},
         "misfire": None,
         "durable": None,
+        "completion": {"timeoutMs": 5_000},
     }
     assert read(EVERYTHING | {name: other.get(name)}).digest != read(EVERYTHING).digest
 
@@ -359,13 +371,39 @@ def test_rules_of_two_fields_hold_for_what_is_stored_and_given_together() -> Non
         (["jobId"], {"jobId": "other", "clientId": "shop"}),
         (["body"], []),
         (["priority", "trigger.type"], {"priority": 0, "trigger": {"type": "x"}}),
-        (["overlap"], {"overlap": "wait"}),
+        (["overlap"], {"overlap": "wait", "completion": None}),
+        (["completion.timeoutMs"], {"completion": {}}),
         (["delivery.onLate"], {"delivery": {"onLate": "never"}}),
         (["more"], {"more": 1}),
     ],
 )
 def test_a_wrong_change_is_refused_whatever_is_stored(fields: list[str], document: Any) -> None:
     assert wrong(change_of, document) == fields
+
+
+def test_overlap_needs_the_completion_that_is_stored_or_given() -> None:
+    plain, completed = read(a_job()), read(a_job(completion={"timeoutMs": 5_000}))
+    assert wrong(changed, plain, {"overlap": "wait"}) == ["overlap"]
+    assert changed(completed, {"overlap": "wait"}).overlap is Overlap.WAIT
+    assert changed(plain, {"overlap": "skip", "completion": {"timeoutMs": 5_000}}).exclusive
+    waiting = read(a_job(overlap="wait", completion={"timeoutMs": 5_000, "retry": {"attempts": 2}}))
+    assert wrong(changed, waiting, {"overlap": "allow"}) == ["completion.retry"]
+    assert wrong(changed, waiting, {"completion": None}) == ["overlap"]
+
+
+def test_attempts_have_waits_and_both_ends_by_default_and_are_answered_so() -> None:
+    job = read(a_job(overlap="skip", completion={"timeoutMs": 5_000, "retry": {"attempts": 3, "initialMs": 90_000}}))
+    assert job_document(job)["completion"] == {
+        "timeoutMs": 5_000,
+        "retry": {"attempts": 3, "initialMs": 90_000, "maxMs": 90_000, "factor": 2.0},
+        "retryOn": ["failure", "timeout"],
+    }
+    assert read(job_document(job)).digest == job.digest
+
+
+def test_a_fixed_delay_may_have_attempts_without_overlap() -> None:
+    delay = {"type": "fixed_delay", "delayMs": 5_000}
+    assert read(a_job(trigger=delay, completion={"timeoutMs": 5_000, "retry": {"attempts": 3}})).exclusive
 
 
 def test_a_traceparent_stays_through_changes() -> None:

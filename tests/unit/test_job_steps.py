@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.calendars import exclusion
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Completion,
     CompletionResult,
     Job,
@@ -19,7 +18,8 @@ from clockwork.domain.job import (
     SkipReason,
     TakenRow,
 )
-from clockwork.domain.job_steps import (
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
+from clockwork.domain.jobs.steps import (
     Standing,
     after_end,
     arm_again,
@@ -27,6 +27,7 @@ from clockwork.domain.job_steps import (
     create,
     delete,
     ended_row,
+    extend_run,
     in_flight,
     pause,
     rearm,
@@ -41,12 +42,12 @@ from clockwork.domain.job_steps import (
     update,
 )
 from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.run import Chain, RunKind
 from clockwork.domain.schedule import OnLate, OrderingKey, RequestId, Row
-from clockwork.domain.trigger import FixedDelay, FixedRate, Trigger, cron
+from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger, cron
 from tests.support.jobs import (
     EVERY_MINUTE,
     NOW_MS,
@@ -682,6 +683,31 @@ def test_a_lost_row_that_had_waited_for_another_run_is_put_again_and_nothing_ski
     assert (run_ids(story), story.state.counts.skipped) == ([lost.run_id], skipped)
 
 
+@pytest.mark.parametrize("ask", ["pause", "delete", "put"])
+def test_a_run_that_had_waited_and_is_taken_is_noted_as_skipped(ask: str) -> None:
+    story = exclusive(Overlap.WAIT, completion=Completion(timeout_ms=HOUR))
+    story.end(story.row, delivered(story.row, NOW_MS + MINUTE))
+    done_ms = NOW_MS + MINUTE + 140_000
+    watchdog = [TakenRow(name=story.row.name, hold=HOLD)]
+    story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(done_ms), taken=watchdog))
+    at = moment(done_ms + 1)
+    match ask:
+        case "pause":
+            story.apply(pause(story.state, story.taken(), at, note=None))
+        case "delete":
+            story.apply(delete(story.state, story.taken(), at))
+        case _:
+            wanted = replace(story.job, trigger=Trigger(rule=FixedRate(every_ms=HOUR, anchor_ms=NOW_MS)))
+            story.apply(update(story.state, story.job, wanted, story.taken(), at))
+
+    skipped = story.log[-1]
+    assert (skipped.reason, skipped.first_ms, skipped.last_ms) == (
+        SkipReason.OVERLAP,
+        NOW_MS + 2 * MINUTE,
+        NOW_MS + 2 * MINUTE,
+    )
+
+
 def test_a_time_out_tries_the_same_run_again_until_its_attempts_are_used_up() -> None:
     story = exclusive()
     run = story.row
@@ -693,13 +719,44 @@ def test_a_time_out_tries_the_same_run_again_until_its_attempts_are_used_up() ->
     assert run.job is not None
     assert (retry.job.kind, retry.job.attempt, retry.job.run_id) == (RunKind.RETRY, 2, run.job.run_id)
     assert retry.schedule.delivery_id != run.schedule.delivery_id
-    assert (story.state.failures, story.log[0].result) == (1, CompletionResult.TIMED_OUT)
+    # A run that has another attempt has not failed.
+    assert (story.state.failures, story.log[0].result) == (0, CompletionResult.TIMED_OUT)
 
     story.end(retry, delivered(retry))
     story.end(story.row, dropped(story.row, reason="timed_out"))
 
     assert story.row.job is not None
-    assert story.row.job.kind is RunKind.SCHEDULED
+    assert (story.row.job.kind, story.state.failures) == (RunKind.SCHEDULED, 1)
+
+
+def test_a_heartbeat_puts_another_watchdog_in_the_place_of_the_one_that_it_takes() -> None:
+    story = exclusive()
+    story.apply(
+        run_now(story.state, story.job, moment(NOW_MS + 1), request_id="r", task_data=b"1", taken=story.taken())
+    )
+    story.end(story.row, delivered(story.row))
+    taken = [TakenRow(name=story.row.name, hold=HOLD)]
+    until_ms, content = NOW_MS + HOUR, story.row.schedule
+    story.apply(extend_run(story.state, story.job, until_ms, moment(NOW_MS + MINUTE), taken=taken, content=content))
+
+    watchdog = story.row
+    assert watchdog.job is not None
+    assert (watchdog.job.kind, watchdog.due_ms, watchdog.schedule.task_data) == (RunKind.WATCHDOG, until_ms, b"1")
+    assert story.state.open_run is not None
+    assert (story.state.open_run.until_ms, story.log) == (until_ms, [])
+
+
+def test_another_attempt_of_a_run_by_hand_is_taken_by_a_delete_alone() -> None:
+    story = exclusive()
+    story.apply(
+        run_now(story.state, story.job, moment(NOW_MS + 1), request_id="r", task_data=b"1", taken=story.taken())
+    )
+    story.end(story.row, delivered(story.row))
+    story.end(story.row, dropped(story.row, reason="timed_out"))
+
+    assert story.row.job is not None
+    assert (story.row.job.kind, story.row.schedule.task_data) == (RunKind.RETRY, b"1")
+    assert (to_be_taken(story.state), len(to_be_taken(story.state, deletes=True))) == ((), 1)
 
 
 def test_a_pause_leaves_an_open_run_its_watchdog_and_nothing_follows_it() -> None:
@@ -851,6 +908,39 @@ def test_another_attempt_of_a_run_by_hand_has_the_data_that_were_given_for_it() 
 
     assert story.row.job is not None
     assert (story.row.job.kind, story.row.job.attempt, story.row.schedule.task_data) == (RunKind.RETRY, 2, b"own")
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["while it is open", "while the attempt waits"])
+def test_another_attempt_has_the_data_of_a_change_that_was_answered_before_it(waits: bool) -> None:
+    story = exclusive()
+    story.end(story.row, delivered(story.row))
+    if waits:
+        story.end(story.row, dropped(story.row, reason="timed_out"))
+    before, wanted = story.state, replace(story.job, task_data=b"new")
+    change = story.apply(update(before, story.job, wanted, story.taken(), moment(NOW_MS + 3 * MINUTE)))
+    assert in_flight(before, change.taken) == ()
+    if not waits:
+        story.end(story.row, dropped(story.row, reason="timed_out"))
+
+    assert story.row.job is not None
+    assert (story.row.job.kind, story.row.job.version) == (RunKind.RETRY, 2)
+    assert story.row.schedule.task_data == b"new"
+
+
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_a_change_of_the_trigger_while_another_attempt_waits_counts_from_now_on(overlap: Overlap) -> None:
+    hourly = Trigger(rule=FixedRate(every_ms=HOUR, anchor_ms=NOW_MS))
+    story = exclusive(overlap, trigger=hourly)
+    story.end(story.row, delivered(story.row))
+    story.end(story.row, dropped(story.row, reason="timed_out"))
+    now_ms = NOW_MS + HOUR + 30 * MINUTE
+    story.apply(update(story.state, story.job, replace(story.job, trigger=EVERY_MINUTE), story.taken(), moment(now_ms)))
+    story.end(story.row, delivered(story.row, now_ms))
+    taken = [TakenRow(name=story.row.name, hold=HOLD)]
+    story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(now_ms + 1), taken=taken))
+
+    assert run_ids(story) == [f"s{now_ms + MINUTE}"]
+    assert story.state.counts.skipped == 0
 
 
 def test_values_that_were_put_into_the_data_of_a_run_are_not_read_again_for_another_attempt() -> None:

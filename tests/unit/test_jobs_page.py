@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from clockwork.domain.interpolation import RunValues, check_interpolation, interpolated
-from clockwork.domain.misfire import Decision, Ended, Misfire, MisfirePolicy, after_run
+from clockwork.domain.jobs.interpolation import RunValues, check_interpolation, interpolated
+from clockwork.domain.jobs.misfire import Decision, Ended, Misfire, MisfirePolicy, after_run
 from clockwork.domain.schedule import DataForm
-from clockwork.domain.trigger import Trigger
+from clockwork.domain.triggers.trigger import Trigger
 from clockwork.schema.trigger import read_trigger
 from tests.unit.cron_times import cron_of, following, ms
 

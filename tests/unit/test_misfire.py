@@ -3,8 +3,7 @@ the list of cases."""
 
 import pytest
 
-from clockwork.domain.calendars import exclusion
-from clockwork.domain.misfire import (
+from clockwork.domain.jobs.misfire import (
     Armed,
     ArmedKind,
     Decision,
@@ -18,7 +17,8 @@ from clockwork.domain.misfire import (
     excluded_before,
     first_not_due,
 )
-from clockwork.domain.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron
+from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import cron_of, ms
 

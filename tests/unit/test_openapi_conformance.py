@@ -68,6 +68,8 @@ async def running(service: Service, *, seeded: bool = False) -> AsyncIterator[Ru
         failed = [outcome.schedule.delivery_id for outcome in ended if outcome.schedule is not None]
         now_ms = service.engine.clock.now_ms()
         run_id = await seed_jobs(session, "shop", "other") if seeded else "s1"
+        if seeded:
+            await service.deliver()  # so that the run by hand can be completed
         yield Running(service.url, await answer.json(), now_ms, failed, run_id)
 
 
@@ -82,6 +84,7 @@ async def seed_jobs(session: aiohttp.ClientSession, *client_ids: str, topic: str
                 "trigger": WEEKDAYS,
                 "taskData": 1,
                 "labels": {"team": "shop"},
+                "completion": {"timeoutMs": 86_400_000},
             }
             body = {**job, "delivery": {"topic": topic}}
             async with session.post("/jobs", json=body) as answer:
@@ -132,7 +135,8 @@ def narrowed(node: Running, *, topic: str = builders.TOPIC) -> dict[str, Any]:
         "jobId": {"enum": ["a", "paused", "deleted", "new"]},
         "trigger": {"enum": [WEEKDAYS, {"type": "fixed_delay", "delayMs": 5_000}]},
         "misfire": {"enum": [{"policy": "fire_all", "maxCatchUp": 7}]},
-        "overlap": {"enum": ["allow"]},
+        "overlap": {"enum": ["allow", "skip"]},
+        "completion": {"enum": [{"timeoutMs": 5_000}]},
         "payloadSchema": {"enum": [{}]},
         "interpolate": {"enum": [False]},
         "from": {"enum": [node.now_ms - 86_400_000]},

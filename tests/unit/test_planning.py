@@ -388,3 +388,13 @@ def test_a_watchdog_holds_back_no_row_of_its_jobs_lane() -> None:
     assert fired(plan([first, behind])) == [first, behind]
     in_flight = planner(left_out={first.position})
     assert fired(plan([first, behind], in_flight)) == [behind]
+
+
+def test_a_watchdog_is_no_row_that_is_due() -> None:
+    # A gauge of what is late: nothing is sent for it.
+    waiting = lane_row("a", retry=refused())
+    full = planner(limits=BatchLimits(records_max=1, bytes_max=1_000_000))
+
+    assert (plan([watchdog("b"), waiting], full).due_rows, full.oldest_due_ms) == (0, None)
+    both = plan([watchdog("b"), waiting])
+    assert (both.due_rows, both.oldest_due_ms) == (1, waiting.due_ms)

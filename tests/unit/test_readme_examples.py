@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from clockwork.client import AsyncClient
+from clockwork.cli.job import job
+from clockwork.client import After, AsyncClient, Completion
 from clockwork.clock import SystemClock
 from clockwork.domain.record import delivery_of
 from clockwork.domain.schedule import ClientId, ScheduleKey
@@ -36,8 +37,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-CALLS, CONSUMER = blocks("python")
-COMMANDS = next(block for block in blocks("sh") if block.startswith("clockwork "))
+CALLS, JOB_CALLS, CONSUMER, WORK = blocks("python")
+COMMANDS, JOB_COMMANDS = (
+    next(block for block in blocks("sh") if block.startswith(f"clockwork {group} ")) for group in ("schedule", "job")
+)
+JOBS_FILE = re.findall(
+    r"^```toml\n(.*?)^```", (ROOT / "docs" / "jobs-file.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 CREATE, MANY, CHANGE, JOBS = (block for block in blocks("sh") if block.startswith("curl"))
 
 
@@ -117,6 +123,38 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
     assert sum("superseded" in line for line in told["history"]) == 2
 
 
+async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tmp_path: Path) -> None:
+    (file,) = JOBS_FILE
+    (tmp_path / "jobs.toml").write_text(file)
+    told: dict[str, list[str]] = {}
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        for topic in ("orderTopic", "reports"):
+            service.engine.kafka.create_topic(topic)
+        for command in JOB_COMMANDS.splitlines():
+            name = command.split()[2]
+            if name == "logs":
+                await service.deliver()
+            code, told[name] = await run(command, service.url, tmp_path)
+            assert code == 0, command
+    assert told.keys() == job.commands.keys() - {"backfill", "complete"}
+    assert len(told["preview"]) == 5
+    assert sum("manual" in line for line in told["logs"]) == 1
+    assert [json.loads(line)["jobId"] for line in told["list"]] == ["report"]
+    assert [line.split() for line in told["apply"]] == [["created", "nightly-report"], ["created", "poll"]]
+
+
+async def test_the_clients_example_of_a_job_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    async with open_service() as service:
+        service.engine.clock.set_ms(SystemClock().now_ms())
+        service.engine.kafka.create_topic("orderTopic")
+        await asyncio.to_thread(exec, JOB_CALLS.replace(ADDRESS, service.url), {})
+    *times, found, run = capsys.readouterr().out.splitlines()
+    assert len(times) == 3
+    assert found == "['scheduled', 'manual']"
+    assert run.startswith("may still be delivered: m")
+
+
 async def test_the_clients_example_creates_and_cancels_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     async with open_edge() as edge:
         edge.engine.kafka.create_topic("orderTopic")
@@ -137,3 +175,25 @@ def test_the_consumers_example_handles_each_delivery_once(capsys: pytest.Capture
     for _ in range(2):
         handle(list(record.headers), record.value or b"")
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+async def test_the_example_of_a_consumer_of_a_job_completes_the_run() -> None:
+    names: dict[str, Any] = {}
+    exec(WORK, names)
+    async with open_service() as service, AsyncClient(service.url, clock=service.engine.clock) as client:
+        made = await client.create_job(
+            *("shop", "j"),
+            trigger=After(minutes=1),
+            topic=builders.TOPIC,
+            data=1,
+            completion=Completion(timeout_ms=60_000),
+        )
+        assert made.next_run is not None
+        await service.deliver()
+        until_ms = service.engine.clock.now_ms() + 60_000
+        named = {"client-id": "shop", "job-id": "j", "job-version": 1, "run-id": made.next_run.run_id}
+        named |= {"run-kind": "scheduled", "run-attempt": 1, "scheduled-at": until_ms, "run-until": until_ms}
+        headers = [(f"clockwork-{name}", str(value).encode()) for name, value in named.items()]
+        await names["work_on"](client, headers, b"value")
+        ended = await client.get_run("shop", "j", made.next_run.run_id)
+    assert (ended.status, ended.result) == ("completed", {"bytes": 5})

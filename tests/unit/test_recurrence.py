@@ -8,12 +8,12 @@ from dateutil.rrule import rrulestr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clockwork.domain.calendars import OnExcluded, exclusion
-from clockwork.domain.day_times import TimesByDay
-from clockwork.domain.dst import Gap, Overlap
-from clockwork.domain.recurrence import read_recurrence
-from clockwork.domain.trigger import Recurrence, Trigger, check_fires, rrule
-from clockwork.domain.zones import zone_of
+from clockwork.domain.triggers.calendars import OnExcluded, exclusion
+from clockwork.domain.triggers.day_times import TimesByDay
+from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.recurrence import read_recurrence
+from clockwork.domain.triggers.trigger import Recurrence, Trigger, check_fires, rrule
+from clockwork.domain.triggers.zones import zone_of
 from clockwork.errors import InvalidInput
 from tests.simulation.size import FULL
 from tests.unit.cron_times import following, ms

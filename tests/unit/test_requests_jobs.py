@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.job import SINGLE_MAX, BackfillRequest, Completion, JobChange, JobContent, JobStatus, RunNow
-from clockwork.domain.job_steps import run_end_of
-from clockwork.domain.misfire import Overlap
+from clockwork.domain.jobs.job import SINGLE_MAX, BackfillRequest, Completion, JobChange, JobContent, JobStatus, RunNow
+from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.steps import run_end_of
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.domain.schedule import RequestId, Row, RowName
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.trigger import FixedRate, Trigger
 from clockwork.domain.wakeup import NewlyDue, WakeUp, Wanted
 from clockwork.errors import (
     ClockUntrusted,

@@ -68,8 +68,21 @@ BODIES: dict[tuple[str, str], Any] = {
         "from": builders.DUE_MS - 180_000,
         "to": builders.DUE_MS - 60_000,
     },
+    ("POST", f"{ONE_JOB}/runs/{{runId}}/heartbeat"): {"extendMs": 60_000},
     ("POST", "/jobs/preview"): {"trigger": JOB["trigger"]},
     ("POST", "/admin/dead-letters/discard"): {**NAMED, "deliveryId": "d"},
+    ("POST", "/admin/jobs"): {
+        "exportedAt": builders.DUE_MS - 60_000,
+        "job": {**JOB, "jobId": "imported"},
+        "origin": {
+            "createdAt": builders.DUE_MS - 60_000,
+            "updatedAt": builders.DUE_MS - 60_000,
+            "version": 1,
+            "digest": "0" * 64,
+            "cursor": builders.DUE_MS - 60_000,
+            "counts": {"delivered": 0, "failed": 0, "skipped": 0, "ofTrigger": 0},
+        },
+    },
     ("POST", "/admin/schedules"): {"exportedAt": builders.DUE_MS - 60_000, "schedules": [EXPORTED]},
 }
 ROUTES = routes_of(app_of(Engine()))
@@ -84,6 +97,7 @@ RIGHTS = {
     **dict.fromkeys(CALLS, Right.CREATE),
     **{call: Right.READ for call in CALLS if call[0] == "GET"},
     **{call: Right.CANCEL for call in CALLS if call[0] == "DELETE" or call[1].endswith(("/cancel", "/pause"))},
+    **{call: Right.COMPLETE for call in CALLS if call[1].endswith(("/complete", "/fail", "/heartbeat"))},
 }
 
 
@@ -127,7 +141,7 @@ async def test_each_call_needs_its_right_and_no_other_replaces_it(method: str, p
         for create in ("/schedule", "/jobs"):
             assert (await answered(session, "shop", "POST", create))[0] == 201
         # The admitted call last, as it may cancel the schedule.
-        for right in sorted([Right.CREATE, Right.CANCEL, Right.READ, Right.ADMIN], key=RIGHTS[method, path].__eq__):
+        for right in sorted(Right, key=RIGHTS[method, path].__eq__):
             status, _ = await answered(session, right.value, method, path)
             assert (status == 403) == (right != RIGHTS[method, path]), right
 
@@ -143,7 +157,13 @@ async def test_calls_about_the_service_are_for_keys_with_the_right_admin_and_no_
         assert (await answered(session, "all but admin", method, path))[0] == 403
         assert service.engine.pauses.stored.version == 0
         # There is no dead letter at all, and no shard has an owner; and schedules are their clients'.
-        allowed = 404 if "{offset}" in path or "discard" in path else 403 if path == "/admin/schedules" else 200
+        allowed = (
+            404
+            if "{offset}" in path or "discard" in path
+            else 403
+            if path in ("/admin/schedules", "/admin/jobs")
+            else 200
+        )
         if path.endswith("/fence"):
             allowed = 409
         assert (await answered(session, "admin", method, path))[0] == allowed

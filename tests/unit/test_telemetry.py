@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clockwork.domain.job import SkipReason
+from clockwork.domain.jobs.job import CompletionResult, SkipReason
 from clockwork.domain.schedule import Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.observability.logs import OncePerCause, configure_logging
@@ -63,9 +63,14 @@ METRICS = {
     "clockwork_paused": ("gauge", {"what"}),
     "clockwork_job_runs_total": ("counter", {"result"}),
     "clockwork_job_skipped_total": ("counter", {"reason"}),
+    "clockwork_job_completions_total": ("counter", {"result"}),
+    "clockwork_job_run_seconds": ("histogram", {"result"}),
     "clockwork_job_repaired_total": ("counter", set[str]()),
     "clockwork_job_rearmed_total": ("counter", {"reason"}),
     "clockwork_job_audit_age_seconds": ("gauge", set[str]()),
+    "clockwork_job_audit_interval_seconds": ("gauge", set[str]()),
+    "clockwork_job_runs_overdue": ("gauge", set[str]()),
+    "clockwork_job_catch_up_lateness_seconds": ("histogram", set[str]()),
     "clockwork_commands_total": ("counter", {"command", "result"}),
     "clockwork_commands_lag": ("gauge", {"partition"}),
 }
@@ -107,9 +112,12 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.paused(clients=1, topics=2)
     telemetry.job_run("delivered")
     telemetry.job_skipped(SkipReason.MISFIRE, 7)
+    telemetry.job_completion(CompletionResult.COMPLETED, seconds=3.5)
     telemetry.job_repaired()
     telemetry.job_rearmed("not_armed")
-    telemetry.watch_job_audit(lambda: 90.0)
+    telemetry.watch_job_audit(lambda: 90.0, interval_seconds=3_600.0)
+    telemetry.job_runs_overdue(2)
+    telemetry.catch_up_lateness(7_200.0)
     telemetry.command("create", "done")
     telemetry.commands_lag(3, 17)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -639,7 +639,7 @@ async def test_an_export_that_cannot_be_whole_says_so(tmp_path: Path) -> None:
         failed = await admin(service, "export", str(tmp_path / "x"), code=1)
     assert "1 exported" in failed.output
     assert (
-        "1 rows cannot be read by this version and 1 schedules are of clients that the key does not cover"
+        "1 rows or jobs cannot be read by this version and 1 schedules or jobs are of clients that the key does not cover"
         in failed.output
     )
 
@@ -657,3 +657,63 @@ async def test_a_move_in_two_parts_by_due_time_is_everything_once(
     await admin(service, "export", "--due-from", at, str(file))
     assert "3 created" in (await admin(other, "import", str(file))).output
     assert other.engine.store.rows == service.engine.store.rows
+
+
+# --- jobs
+
+JOB: Final = {
+    "clientId": "shop", "jobId": "report", "taskData": {"n": 1},
+    "delivery": {"topic": builders.TOPIC, "deadline": 3_600_000},
+    "trigger": {"type": "fixed_rate", "everyMs": 60_000, "maxRuns": 100}, "labels": {"team": "a"}, "priority": 3,
+}  # fmt: skip
+
+
+async def test_a_job_that_moves_goes_on_from_the_fire_time_that_was_decided_last(
+    services: tuple[Service, Service], tmp_path: Path
+) -> None:
+    file, (service, other) = tmp_path / "pending.jsonl", services
+    assert await create(service, scheduleKey="a", scheduleTime=service.engine.clock.now_ms() + 86_400_000) == 201
+    assert (await asked(service, "/jobs", method="POST", body=JOB))[0] == 201
+    assert (await asked(service, "/jobs", method="POST", body={**JOB, "jobId": "idle"}))[0] == 201
+    note = {"note": "stock-taking"}
+    assert (await asked(service, "/jobs/shop/idle/pause", method="POST", body=note))[0] == 200
+    assert (await asked(service, "/jobs/shop/report", method="PUT", body={"taskData": {"n": 2}}))[0] == 200
+    _, before = await asked(service, "/jobs/shop/report")
+    first_ms = before["nextRun"]["scheduledAt"]
+    service.engine.clock.set_ms(first_ms)
+    await service.deliver()
+    _, delivered = await asked(service, "/jobs/shop/report")
+    assert delivered["counts"]["delivered"] == 1
+    assert "1 and 2 jobs exported" in (await admin(service, "export", str(file))).output
+
+    # The move takes ten minutes: by its policy the job fires once for them.
+    other.engine.clock.set_ms(first_ms + 600_000)
+    assert "3 created" in (await admin(other, "import", "--from-running", str(file))).output
+    _, there = await asked(other, "/jobs/shop/report")
+    assert (there["version"], there["taskData"], there["counts"]["delivered"]) == (2, {"n": 2}, 1)
+    assert (there["createdAt"], there["nextRun"]["scheduledAt"]) == (delivered["createdAt"], first_ms + 600_000)
+    assert there["counts"]["skipped"] == 9
+    _, idle = await asked(other, "/jobs/shop/idle")
+    assert (idle["status"], idle["note"]) == ("paused", "stock-taking")
+    assert "nextRun" not in idle
+    assert (await asked(other, "/jobs", method="POST", body=JOB))[0] == 200, "a repeat of the create before the change"
+
+    assert "3 there already" in (await admin(other, "import", "--from-running", "--from-start", str(file))).output
+    assert (await asked(other, "/jobs/shop/report"))[1] == there
+
+
+async def test_a_job_of_the_same_name_is_not_replaced(services: tuple[Service, Service], tmp_path: Path) -> None:
+    file, (service, other) = tmp_path / "pending.jsonl", services
+    assert (await asked(service, "/jobs", method="POST", body=JOB))[0] == 201
+    assert (await asked(other, "/jobs", method="POST", body={**JOB, "priority": 1}))[0] == 201
+    await admin(service, "export", str(file))
+    assert "already" in (await admin(other, "import", "--from-running", str(file), code=5)).output
+    assert (await asked(other, "/jobs/shop/report"))[1]["priority"] == 1
+
+
+async def test_runs_that_do_not_move_with_their_job_are_told(services: tuple[Service, Service], tmp_path: Path) -> None:
+    service, _ = services
+    assert (await asked(service, "/jobs", method="POST", body=JOB))[0] == 201
+    assert (await asked(service, "/jobs/shop/report/run-now", method="POST", body={"requestId": "r"}))[0] == 201
+    told = await admin(service, "export", str(tmp_path / "pending.jsonl"), code=1)
+    assert "1 runs by hand, of backfills, retries or open ones have not ended and are left out" in told.output

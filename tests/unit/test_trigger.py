@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clockwork.domain.calendars import OnExcluded, exclusion
-from clockwork.domain.cron import Days, Dialect
-from clockwork.domain.dst import Gap, Overlap
 from clockwork.domain.position import new_position
-from clockwork.domain.trigger import (
+from clockwork.domain.triggers.calendars import OnExcluded, exclusion
+from clockwork.domain.triggers.cron import Days, Dialect
+from clockwork.domain.triggers.dst import Gap, Overlap
+from clockwork.domain.triggers.trigger import (
     COUNT_EXACT_MAX,
     FIRE_MS_MAX,
     JITTER_MS_MAX,
@@ -27,7 +27,7 @@ from clockwork.domain.trigger import (
     cron,
     rrule,
 )
-from clockwork.domain.zones import zone_names
+from clockwork.domain.triggers.zones import zone_names
 from clockwork.errors import InvalidInput
 from tests.unit.cron_times import cron_of, following, ms
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.calendars import OnExcluded, exclusion
-from clockwork.domain.dst import Overlap
-from clockwork.domain.misfire import Misfire, MisfirePolicy
-from clockwork.domain.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy
+from clockwork.domain.triggers.calendars import OnExcluded, exclusion
+from clockwork.domain.triggers.dst import Overlap
+from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, FixedRate, Jitter, JitterPer, Trigger, cron, rrule
 from clockwork.errors import InvalidInput
 from clockwork.schema.trigger import read_misfire, read_trigger, trigger_document
 from tests.unit.cron_times import cron_of, ms

@@ -1,4 +1,4 @@
-"""Changes of a job: PUT, pause, resume, delete, restore. Each is one step of `domain.job_steps`, made like this:
+"""Changes of a job: PUT, pause, resume, delete, restore. Each is one step of `domain.jobs.steps`, made like this:
 
     1 read      state and definition; the request may find that nothing is to be done, or that it is refused
     2 take      hold and look, for each armed row that the step wants (`take`); a row that comes too late is in flight
@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import ArmedRow, Job, JobChange, JobContent, JobName, JobState, JobStatus, TakenRow
-from clockwork.domain.job_steps import Moment
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import ArmedRow, Job, JobChange, JobContent, JobName, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.run import RunKind
 from clockwork.errors import Contested, StoreUnavailable
 from clockwork.ports.jobs import JobChanged
@@ -102,10 +102,10 @@ class Put(Step):
             await check_topic(context, wanted.topic)
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return job_steps.to_be_taken(state)
+        return steps.to_be_taken(state)
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return job_steps.update(reading.state, reading.job, wanted, taken, at)
+        return steps.update(reading.state, reading.job, wanted, taken, at)
 
     def of_before(self, state: JobState) -> Iterable[ArmedRow]:
         return _deliveries(state)
@@ -124,10 +124,10 @@ class Pause(Step):
         return None if reading.state.status is JobStatus.PAUSED else reading.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return job_steps.to_be_taken(state)
+        return steps.to_be_taken(state)
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return job_steps.pause(reading.state, taken, at, note=self.note)
+        return steps.pause(reading.state, taken, at, note=self.note)
 
     def of_before(self, state: JobState) -> Iterable[ArmedRow]:
         return _deliveries(state)
@@ -147,7 +147,7 @@ class Resume(Step):
         return None if reading.state.status is JobStatus.ACTIVE else reading.job
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return job_steps.resume(reading.state, reading.job, at)
+        return steps.resume(reading.state, reading.job, at)
 
 
 class Delete(Step):
@@ -160,10 +160,10 @@ class Delete(Step):
         return None if reading.state.status is JobStatus.DELETED else reading.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
-        return job_steps.to_be_taken(state, deletes=True)
+        return steps.to_be_taken(state, deletes=True)
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return job_steps.delete(reading.state, taken, at)
+        return steps.delete(reading.state, taken, at)
 
     def of_before(self, state: JobState) -> Iterable[ArmedRow]:
         return _deliveries(state)
@@ -183,7 +183,7 @@ class Restore(Step):
         return reading.job
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return job_steps.restore(reading.state, reading.job, at)
+        return steps.restore(reading.state, reading.job, at)
 
 
 _ENDS: Final = {JobStatus.DELETED: JobReason.DELETED, JobStatus.ENDED: JobReason.ENDED}

@@ -7,8 +7,8 @@ that is deleted, or whose retention is over: on condition of that state's revisi
 
 from dataclasses import replace
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import Job, JobState, JobStatus, NewJob
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import Job, JobState, JobStatus, NewJob
 from clockwork.errors import Contested, InvalidInput, StoreUnavailable, Unavailable
 from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
@@ -59,7 +59,7 @@ async def create_job(
                 return result
             if command is not None:
                 await command.check()
-            change = job_steps.create(new, present, states.moment(context, by), principal=principal)
+            change = steps.create(new, present, states.moment(context, by), principal=principal)
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
             await context.jobs.change(change)

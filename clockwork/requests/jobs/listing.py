@@ -10,7 +10,7 @@ from typing import Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.destination import Topic
-from clockwork.domain.job import JobName, JobState, JobStatus
+from clockwork.domain.jobs.job import JobName, JobState, JobStatus
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
 from clockwork.errors import Unreadable

@@ -8,14 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clockwork.domain.job import ArmedRow, CompletionResult, JobName, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import (
+    ArmedRow,
+    CompletionResult,
+    Job,
+    JobName,
+    JobState,
+    OpenRun,
+    RunCompletion,
+    RunEnd,
+    SkippedRuns,
+)
 from clockwork.domain.position import LAST, Position, first_at
 from clockwork.domain.run import RunId, RunKind
-from clockwork.domain.trigger import JITTER_MS_MAX
+from clockwork.domain.triggers.trigger import JITTER_MS_MAX
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.results import JobNotFound, RunsPage, RunStatus, RunView, VersionsPage
+from clockwork.requests.jobs.state import JobReading
 
 READS_MAX: Final = 20
 """Reads of the log for one page: a filter that leaves most entries out gives short pages, and a cursor to go on with."""
@@ -23,6 +34,9 @@ ENTRIES_PER_READ: Final = 500
 LAST_RUN_ENTRIES: Final = 10
 """Entries in which the last run is looked for: those above it are skipped stretches, of which a run has at most one."""
 
+OPEN_RUN_ENTRIES: Final = 100
+"""Entries in which the open runs of a job are looked for whose runs may overlap."""
+_MAY_BE_RETRIED: Final = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT})
 _BY_COMPLETION: Final[Mapping[CompletionResult, RunStatus]] = {
     CompletionResult.COMPLETED: RunStatus.COMPLETED,
     CompletionResult.FAILED: RunStatus.FAILED,
@@ -104,26 +118,73 @@ async def find_run(
     if reading is None:
         return JobNotFound()
     state = reading.state
+    if state.open_run is not None and state.open_run.run_id == run_id:
+        return await view_of_open(context, state, state.open_run)
     for armed in state.pending():
         if armed.run_id == run_id and armed.kind is not RunKind.WATCHDOG:
             ended = await run_at(context, state, armed.position)
             return ended if ended is not None else _armed_view(armed)
-    at_ms = _time_of(run_id)
-    if at_ms is None:
+    found = await _search(context, reading, run_id, deadline, spans=_spans(reading, run_id))
+    if found is not None and found.end is not None and found.status in _MAY_BE_RETRIED and found.end.failure is None:
+        later = (Position(found.position + 1), LAST)
+        found = await _search(context, reading, run_id, deadline, spans=[later]) or found
+    if found is None:
         return None
-    for first_ms, end_ms in _windows(at_ms):
-        last: Position | None = Position(first_at(end_ms) - 1) if end_ms is not None else LAST
+    (shown,) = await _with_topics(context, name, [found])
+    return shown
+
+
+async def find_attempt(
+    context: RequestContext, reading: JobReading, run_id: RunId, attempt: int, deadline: RequestDeadline
+) -> RunView | None:
+    """One attempt of a run whose delivery has ended; None: there is none, or its entry has expired.
+
+    Raises: Unavailable, Unreadable.
+    """
+    spans = _spans(reading, run_id)
+    if attempt > 1 and spans:
+        # It was due later, and is asked about soon after that.
+        spans = [(spans[0][0], LAST)]
+    return await _search(context, reading, run_id, deadline, spans=spans, attempt=attempt)
+
+
+async def _search(
+    context: RequestContext,
+    reading: JobReading,
+    run_id: RunId,
+    deadline: RequestDeadline,
+    *,
+    spans: Sequence[tuple[Position, Position]],
+    attempt: int | None = None,
+) -> RunView | None:
+    """The latest entry of a run, or of one attempt of it, in the first of the spans that has one."""
+    state = reading.state
+    for first, end in spans:
+        last: Position | None = end
         while last is not None:
-            page = await context.jobs.read_log(name, first=first_at(first_ms), last=last, entries_max=ENTRIES_PER_READ)
+            page = await context.jobs.read_log(state.name, first=first, last=last, entries_max=ENTRIES_PER_READ)
             for each in page.entries:
-                if isinstance(each, RunEnd) and each.run_id == run_id:
-                    view = _view(context, state, each, page.completions.get(each.position))
-                    (shown,) = await _with_topics(context, name, [view])
-                    return shown
+                if isinstance(each, RunEnd) and each.run_id == run_id and attempt in (None, each.attempt):
+                    return _view(context, state, each, page.completions.get(each.position))
             last = page.next_last
             if last is not None and deadline.spent_s > context.settings.request_timeout_ms / 2_000:
                 await deadline.pause("the log is too long to find this run in time")
     return None
+
+
+async def has_failed(context: RequestContext, name: JobName, run_id: RunId, *, due_ms: int, attempt: int) -> bool:
+    """True if the log has this attempt of a run, whose row was due at that time, as one that could not be delivered.
+
+    Raises: Unavailable.
+    """
+    last: Position | None = Position(first_at(due_ms + 1) - 1)
+    while last is not None:
+        page = await context.jobs.read_log(name, first=first_at(due_ms), last=last, entries_max=ENTRIES_PER_READ)
+        for each in page.entries:
+            if isinstance(each, RunEnd) and each.run_id == run_id and each.attempt == attempt:
+                return each.failure is not None
+        last = page.next_last
+    return False
 
 
 def _time_of(run_id: RunId) -> int | None:
@@ -132,11 +193,28 @@ def _time_of(run_id: RunId) -> int | None:
     return int(digits) if known else None
 
 
-def _windows(at_ms: int) -> Iterable[tuple[int, int | None]]:
-    """Stretches of due times in which a run of this fire time is looked for, one after the other."""
-    yield at_ms, at_ms + 1
-    yield at_ms + 1, at_ms + JITTER_MS_MAX + 1
-    yield at_ms + JITTER_MS_MAX + 1, None
+def _spans(reading: JobReading, run_id: RunId) -> list[tuple[Position, Position]]:
+    """Stretches of the log in which a run is looked for, one after the other; none: this is no id of a run."""
+    at_ms, trigger = _time_of(run_id), reading.job.trigger
+    if at_ms is None:
+        return []
+    due_ms = at_ms if trigger is None else trigger.due_ms(at_ms, str(reading.state.name))
+    stretches: list[tuple[int, int | None]] = [
+        (at_ms, at_ms + 1),
+        *([(due_ms, due_ms + 1)] if due_ms != at_ms else []),
+        (at_ms + 1, at_ms + JITTER_MS_MAX + 1),
+        (at_ms + JITTER_MS_MAX + 1, None),
+    ]
+    return [
+        (first_at(first_ms), LAST if end_ms is None else Position(first_at(end_ms) - 1))
+        for first_ms, end_ms in stretches
+    ]
+
+
+def closed_run(context: RequestContext, state: JobState, run: RunView, completion: RunCompletion) -> RunView:
+    """A run whose delivery has ended, with its completion."""
+    assert run.end is not None, "its delivery has ended"
+    return replace(_view(context, state, run.end, completion), topic=run.topic)
 
 
 async def run_at(context: RequestContext, state: JobState, position: Position) -> RunView | None:
@@ -147,6 +225,27 @@ async def run_at(context: RequestContext, state: JobState, position: Position) -
         (shown,) = await _with_topics(context, state.name, [_view(context, state, end, completion)])
         return shown
     return next((_armed_view(each) for each in state.pending() if each.position == position), None)
+
+
+async def view_of_open(context: RequestContext, state: JobState, run: OpenRun) -> RunView:
+    """The open run of a job. Heartbeats may keep one open for longer than its entry is kept: then by the state alone."""
+    view = await run_at(context, state, run.position)
+    if view is not None and view.end is not None:
+        return view
+    end = RunEnd(
+        client_id=state.client_id,
+        job_id=state.job_id,
+        position=run.position,
+        run_id=run.run_id,
+        kind=run.kind,
+        attempt=run.attempt,
+        version=state.version,
+        scheduled_at_ms=run.scheduled_at_ms,
+        at_ms=run.delivered_at_ms,
+        timeout_ms=run.until_ms - run.delivered_at_ms,
+        expires_at_s=0,
+    )
+    return _view(context, state, end, None)
 
 
 async def last_run(context: RequestContext, state: JobState) -> RunView | None:
@@ -160,12 +259,16 @@ async def last_run(context: RequestContext, state: JobState) -> RunView | None:
     return None
 
 
-async def open_runs(context: RequestContext, state: JobState) -> tuple[RunView, ...]:
-    """The run that is delivered and not completed, of a job beside whose runs none may be open."""
-    if state.open_run is None:
+async def open_runs(context: RequestContext, state: JobState, job: Job) -> tuple[RunView, ...]:
+    """The runs that are delivered and not completed. Of a job whose runs may overlap only those among the newest entries of
+    the log, as long as their time is not over."""
+    if state.open_run is not None:
+        return (await view_of_open(context, state, state.open_run),)
+    if job.completion is None or job.exclusive:
         return ()
-    run = await run_at(context, state, state.open_run.position)
-    return () if run is None else (run,)
+    page = await context.jobs.read_log(state.name, first=Position(0), last=LAST, entries_max=OPEN_RUN_ENTRIES)
+    views = [_view(context, state, each, page.completions.get(each.position)) for each in page.entries]
+    return await _with_topics(context, state.name, [each for each in views if each.status is RunStatus.RUNNING])
 
 
 async def versions_page(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from clockwork.domain.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
+from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.run import RunId, RunKind
 from clockwork.errors import LimitState
@@ -25,6 +25,22 @@ class JobReason(StrEnum):
     """As many runs by hand are pending as may be."""
     NO_FIRE_TIMES = "no_fire_times"
     """The trigger has no fire time in the range that a backfill asks for."""
+
+
+class RunReason(StrEnum):
+    """Why a completion or a heartbeat conflicts with the stored run."""
+
+    TIMED_OUT = "timed_out"
+    SUPERSEDED = "superseded"
+    """Another attempt of the run is under way."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """Its consumer reported so, or it could not be delivered."""
+    IN_FLIGHT = "in_flight"
+    """Too close to its time-out to say whether that comes first."""
+    NOT_DELIVERED = "not_delivered"
+    NOT_ASKED = "not_asked"
+    """The run was delivered by a definition without `completion`."""
 
 
 class RunStatus(StrEnum):
@@ -145,10 +161,43 @@ class RunRepeated:
     limits: tuple[LimitState, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class RunClosed:
+    """The run has ended as its consumer reports."""
+
+    run: RunView
+    repeated: bool
+    """True: it had been reported before, maybe by the same request; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunGoesOn:
+    """The run may take until then."""
+
+    run: RunView
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunNotFound:
+    """The job has no such run or attempt, or its entry has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRefused:
+    """The run is in a state in which the request cannot be carried out."""
+
+    reason: RunReason
+    run: RunView
+
+
 JobDeclined = JobNotFound | JobRefused | JobVersionDiffers
 """Results of a request that was understood and could not be carried out."""
 JobCreateResult = JobCreated | JobRepeated | JobRefused
 JobChangeResult = JobDone | JobDeclined
+RunDeclined = JobNotFound | JobRefused | RunNotFound | RunRefused
+"""Results of a report that was understood and does not count. Of a job only that it is deleted."""
+ReportResult = RunClosed | RunGoesOn | RunDeclined
 RunResult = RunAccepted | RunRepeated | JobDeclined
 
 

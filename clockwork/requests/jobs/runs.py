@@ -7,8 +7,8 @@ answered with the run as it is by then.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from clockwork.domain import job_steps
-from clockwork.domain.job import (
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import (
     SINGLE_MAX,
     ArmedRow,
     BackfillRequest,
@@ -22,7 +22,7 @@ from clockwork.domain.job import (
     RunRequest,
     TakenRow,
 )
-from clockwork.domain.job_steps import Moment
+from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import RequestId
 from clockwork.errors import Contested, StoreUnavailable
@@ -79,13 +79,13 @@ class Runs:
     def takes(self, reading: JobReading) -> Sequence[ArmedRow]:
         """The rows that it wants to take: of an exclusive job, the next occurrence, which the run goes before."""
         by_hand = isinstance(self.request, RunNow)
-        return job_steps.to_be_taken(reading.state) if by_hand and reading.job.exclusive else ()
+        return steps.to_be_taken(reading.state) if by_hand and reading.job.exclusive else ()
 
     def make(self, reading: JobReading, taken: Sequence[TakenRow], at: Moment) -> JobChange | None:
         """The change; None: there is no fire time in the range."""
         request = self.request
         if isinstance(request, BackfillRequest):
-            return job_steps.start_backfill(
+            return steps.start_backfill(
                 reading.state,
                 reading.job,
                 at,
@@ -95,7 +95,7 @@ class Runs:
                 to_ms=request.to_ms,
                 runs_max=request.runs_max,
             )
-        return job_steps.run_now(
+        return steps.run_now(
             reading.state,
             reading.job,
             at,
@@ -176,7 +176,7 @@ async def _known(
         return JobNotFound()
     states.announce_armed(context, reading.state)
     run = await log.run_at(context, reading.state, known.position)
-    of_job_before = job_steps.precedes(known.position, reading.state)
+    of_job_before = steps.precedes(known.position, reading.state)
     if known.digest != runs.request.digest or run is None or of_job_before:
         # Without a run: it was taken away with the job that was deleted, or its entry has expired. And one of a job that had
         # the name before is no run of this one: a `200` would say that this one runs.

@@ -6,14 +6,26 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from clockwork.domain.job import BackfillRequest, Job, JobContent, JobName, NewJob, RunNow
+from clockwork.domain.jobs.job import (
+    BackfillRequest,
+    Heartbeat,
+    ImportedJob,
+    Job,
+    JobContent,
+    JobName,
+    NewJob,
+    RunNow,
+    RunReport,
+)
 from clockwork.domain.position import Position
 from clockwork.domain.rights import ANYONE, Principal, Right, authorize
 from clockwork.domain.run import JobId, RunId
+from clockwork.domain.schedule import ClientId
 from clockwork.errors import JobsOff, LimitState, TooManyRequests
 from clockwork.requests.context import RequestContext
 from clockwork.requests.dedup import CommandDedup
-from clockwork.requests.jobs import listing, log
+from clockwork.requests.imports import check_export
+from clockwork.requests.jobs import completion, listing, log
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
 from clockwork.requests.jobs.create import create_job, find_repeat
@@ -29,7 +41,9 @@ from clockwork.requests.jobs.results import (
     JobRefused,
     JobsPage,
     JobView,
+    ReportResult,
     RunAccepted,
+    RunClosed,
     RunRepeated,
     RunResult,
     RunsPage,
@@ -37,8 +51,9 @@ from clockwork.requests.jobs.results import (
     VersionsPage,
 )
 from clockwork.requests.jobs.runs import Runs, start_runs
+from clockwork.requests.jobs.transfer import JobScanPage, import_job, scan_page
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
-from clockwork.requests.results import ANY_VERSION, VersionCondition
+from clockwork.requests.results import ANY_VERSION, ExportRefused, VersionCondition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,7 @@ class JobService:
         self, principal: Principal, new: NewJob, *, command: CommandDedup | None = None
     ) -> JobCreateResult:
         """Accepts a job. Raises: InvalidInput (its topic does not exist), TooManyRequests."""
+        self.context.tracer.create(new.client_id, new.topic)
         self.check_on()
         authorize(principal, Right.CREATE, new.client_id, new.topic)
         limits: tuple[LimitState, ...] = self.rate_limits.take(new.client_id, payload_bytes=len(new.task_data))
@@ -90,7 +106,7 @@ class JobService:
             return replace(
                 reading.view,
                 last_run=await log.last_run(self.context, reading.state),
-                open_runs=await log.open_runs(self.context, reading.state),
+                open_runs=await log.open_runs(self.context, reading.state, reading.job),
             )
 
     async def state_of(self, name: JobName, *, after: type[Step] | None = None) -> JobView | None:
@@ -160,6 +176,25 @@ class JobService:
         self._check(principal, Right.CREATE, name)
         return await self._change(name, Restore(self._authorized(principal)), condition, None)
 
+    # --- all jobs, for operators
+
+    async def scan(self, *, client_id: ClientId | None, after: JobName | None, limit: int) -> JobScanPage:
+        """Active and paused jobs of all clients, for callers that check the rights themselves."""
+        async with self.context.deadline() as deadline:
+            return await scan_page(self.context, deadline, client_id=client_id, after=after, limit=limit)
+
+    async def import_one(
+        self, principal: Principal, imported: ImportedJob, *, exported_at_ms: int
+    ) -> JobCreateResult | ExportRefused:
+        """Takes over a job of another store. Limits of clients are not applied. Raises: InvalidInput."""
+        self.check_on()
+        refused = check_export(self.context, exported_at_ms)
+        if refused is not None:
+            return refused
+        authorize(principal, Right.CREATE, imported.new.client_id, imported.new.topic)
+        async with self.context.deadline() as deadline:
+            return await import_job(self.context, imported, deadline, principal=_name_of(principal))
+
     # --- runs
 
     async def start_runs(
@@ -185,6 +220,12 @@ class JobService:
         async with self.context.deadline() as deadline:
             return await log.find_run(self.context, name, run_id, deadline)
 
+    async def run_of(self, name: JobName, run_id: RunId) -> RunView | None:
+        """The same, for callers that check the rights themselves; None also if there is no such job."""
+        async with self.context.deadline() as deadline:
+            found = await log.find_run(self.context, name, run_id, deadline)
+        return None if isinstance(found, JobNotFound) else found
+
     async def logs(
         self, principal: Principal, name: JobName, query: LogQuery, *, last: Position | None, limit: int
     ) -> RunsPage | JobNotFound:
@@ -192,6 +233,26 @@ class JobService:
         self._check(principal, Right.READ, name)
         async with self.context.deadline() as deadline:
             return await log.log_page(self.context, name, query, deadline, last=last, limit=limit)
+
+    async def report_run(
+        self,
+        principal: Principal,
+        name: JobName,
+        run_id: RunId,
+        report: RunReport | Heartbeat,
+        *,
+        command: CommandDedup | None = None,
+    ) -> ReportResult:
+        """Ends an attempt of a run as its consumer reports, or gives it more time."""
+        self._check(principal, Right.COMPLETE, name)
+        async with self.context.deadline() as deadline:
+            result = await completion.report_run(self.context, name, run_id, report, deadline, command=command)
+        if isinstance(result, RunClosed) and not result.repeated:
+            ended = result.run.completion
+            if ended is not None and result.run.end is not None:
+                began_ms = ended.started_at_ms if ended.started_at_ms is not None else result.run.end.at_ms
+                self.context.telemetry.job_completion(ended.result, seconds=(ended.finished_at_ms - began_ms) / 1_000)
+        return result
 
     # --- definitions, lists
 

@@ -7,8 +7,8 @@ it: a state whose definition is not there, or is one of a job of this name that 
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.domain.job import Job, JobName, JobState
-from clockwork.domain.job_steps import Moment
+from clockwork.domain.jobs.job import Job, JobName, JobState
+from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.position import RANDOM_DIGITS
 from clockwork.domain.schedule import RequestId
 from clockwork.requests.context import RequestContext

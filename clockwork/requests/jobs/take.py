@@ -9,9 +9,10 @@ a job never answers "too close to call".
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from clockwork.domain.job import ArmedRow, JobState, TakenRow
-from clockwork.domain.job_steps import to_be_taken
+from clockwork.domain.jobs.job import ArmedRow, JobState, TakenRow
+from clockwork.domain.jobs.steps import to_be_taken
 from clockwork.domain.position import Position
+from clockwork.domain.schedule import BrokenRow, Row, Schedule
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, TransactionConflict
 from clockwork.requests.context import RequestContext
@@ -32,6 +33,7 @@ class RowTaker:
         self._deadline = deadline
         self._lost: Counter[Position] = Counter()
         self._asked_until_s: float | None = None
+        self._held: dict[Position, Row | BrokenRow] = {}
 
     async def take(self, state: JobState, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
         """Those of the rows that the request can take; the others are in flight.
@@ -39,6 +41,11 @@ class RowTaker:
         Raises: RowIsGone, StoreUnavailable, Unavailable, Unreadable.
         """
         return [taken for each in rows if (taken := await self._take(state, each)) is not None]
+
+    def content_of(self, taken: TakenRow) -> Schedule | None:
+        """The content of a row that was taken; None: it cannot be read."""
+        row = self._held[taken.name.position]
+        return row.schedule if isinstance(row, Row) else None
 
     def lost(self, taken: Iterable[TakenRow]) -> None:
         """Counts a try in which an owner took the hold off one of these. After `TRIES_MAX` a row counts as in flight."""
@@ -60,6 +67,7 @@ class RowTaker:
             except ConditionFailed as error:
                 raise RowIsGone from error
             else:
+                self._held[armed.position] = held.row
                 return TakenRow(name=name, hold=held.by)
         return None
 

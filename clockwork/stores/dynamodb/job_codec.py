@@ -19,7 +19,7 @@ the write of a state, which each run makes, costs nothing there.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from clockwork.domain.job import Job, JobName, JobState, LogEntry, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobName, JobState, LogEntry, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.position import FRACTION_DIGITS, Position, position_of, text_of
 from clockwork.domain.run import JobId

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
@@ -181,6 +181,32 @@ class DynamoJobStore:
         item = await self._items.get(job_codec.item_key(name, job_codec.log_item(position)))
         found = job_codec.entry_of(item, name) if item else None
         return found if isinstance(found, RunEnd) else None
+
+    async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
+        """See `JobStore`."""
+        name = completion.name
+        put = _put_first(self._table, job_codec.entry(completion))
+        put["Put"]["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+
+        def is_ours(refused: Refused) -> bool:
+            item = refused.items[0]
+            try:
+                return item is not None and job_codec.completion_of(item, name) == completion
+            except Unreadable:
+                return False
+
+        if command is not None:
+            note = transactions.note_update_at(self._table, job_codec.note_key(name), command)
+            token = token_of("completion", completion, command)
+            await self._changes.commit(
+                Transaction(key=name, actions=[put, {"Update": note}], token=token, is_ours=is_ours)
+            )
+            return
+        try:
+            await retry_on_conflict(self._client, "put_item", **put["Put"])
+        except Refused as refused:
+            if not is_ours(refused):
+                raise
 
     async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:
         """See `JobStore`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import (
+from clockwork.domain.jobs.job import (
     Job,
     JobChange,
     JobName,
@@ -144,6 +144,26 @@ class MemoryJobStore:
             return found if isinstance(found, RunEnd) else None
 
         return await self._serve("read_run_end", effect)
+
+    async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
+        """See `JobStore`."""
+        key, name = _key_of(completion), completion.name
+
+        def effect() -> None:
+            writes: dict[Place, Write] = {_log_place(completion): _put(self.tables.completions, key, completion)}
+            if command is not None:
+                writes[_note_place(name)] = _put(self.tables.notes, name, command.after)
+            self._schedules._check_free(*writes)
+            there = self.tables.completions.get(key)
+            if there == completion:
+                return  # the same call again
+            if there is not None:
+                raise ConditionFailed
+            if command is not None:
+                self._check_note(name, command)
+            self._schedules._apply(writes)
+
+        await self._serve("put_completion", effect)
 
     async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:
         """See `JobStore`."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from clockwork.domain.job import Job, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.position import text_of
 from clockwork.domain.run import JobId

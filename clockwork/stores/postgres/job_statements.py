@@ -162,6 +162,27 @@ class JobStatements:
             for replacing in (False, True)
             for note_stands in (False, True)
         }
+        done_run = _Part(COMPLETED, 1)
+        completes = (
+            f"completed AS (INSERT INTO {s}.job_completions ({names(COMPLETED)}) "
+            f"SELECT {names(COMPLETED, 'u')} FROM ({done_run.records}) u ON CONFLICT DO NOTHING RETURNING 1)"
+        )
+        of_run = f"SELECT u.client_id, u.job_id FROM ({done_run.records}) u"
+        completed_once = "(SELECT count(*) FROM completed) = 1"
+        self.put_completion: dict[bool | None, str] = {
+            None: f"WITH {completes} SELECT CASE WHEN {completed_once} THEN 1 ELSE {refuse} END"
+        } | {
+            note_stands: (
+                f"WITH {completes}, "
+                f"{noted(f'{s}.job_notes', 'job_id', done_run.after, note_stands=note_stands, key=of_run)} "
+                f"SELECT CASE WHEN {completed_once} AND (SELECT count(*) FROM noted) = 1 THEN 1 ELSE {refuse} END"
+            )
+            for note_stands in (False, True)
+        }
+        self.prove_completion = (
+            f"SELECT {listed(COMPLETED, 'c')} FROM {s}.job_completions c WHERE {of_job.format('c')} "
+            f"AND c.position = $3::text::numeric FOR SHARE"
+        )
         self.prove_state = f"SELECT {job} FROM {s}.jobs j WHERE {of_job.format('j')} FOR SHARE"
         self.forget = (
             f"WITH stands AS MATERIALIZED (SELECT 1 FROM {s}.jobs j WHERE {of_job.format('j')} AND j.rev = $3::bigint "

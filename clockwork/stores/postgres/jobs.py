@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
-from clockwork.domain.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
@@ -137,6 +137,19 @@ class PostgresJobStore:
         found = await self._log.get((*job_codec.name_values(name), text_of(position)))
         entry = job_codec.log_entry_of(found) if found is not None else None
         return entry if isinstance(entry, RunEnd) else None
+
+    async def put_completion(self, completion: RunCompletion, *, command: NoteChange | None = None) -> None:
+        """See `JobStore`."""
+        values = codec.arrays([job_codec.completion_values(completion)])
+        note = codec.note_values(command) if command is not None else ()
+        sql = self._sql.put_completion[bool(command.before) if command is not None else None]
+        try:
+            await retry_on_conflict(self._client, "put_completion", sql, *values, *note)
+        except Refused:
+            key = (*job_codec.name_values(completion.name), text_of(completion.position))
+            found = await prove(self._client, "prove_completion", self._sql.prove_completion, *key)
+            if not found or job_codec.completion_of(found[0]) != completion:
+                raise
 
     async def read_completion(self, name: JobName, position: Position) -> RunCompletion | None:
         """See `JobStore`."""

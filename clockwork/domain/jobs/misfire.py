@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
 from clockwork.errors import FieldError, InvalidInput
 
 GRACE_MS: Final = 60_000

@@ -24,8 +24,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
-from clockwork.domain.day_times import below, lowest
-from clockwork.domain.zones import DAY_S, EPOCH_DAY
+from clockwork.domain.triggers.day_times import below, lowest
+from clockwork.domain.triggers.zones import DAY_S, EPOCH_DAY
 from clockwork.errors import FieldError, InvalidInput, shortened
 
 EXPRESSION_CHARS_MAX: Final = 512

@@ -17,12 +17,12 @@ from datetime import date
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
 
-from clockwork.domain.calendars import ExcludedTimes, Exclusion, OnExcluded, OpenTimes
-from clockwork.domain.cron import Days, Dialect, read_cron
-from clockwork.domain.day_times import DayTimes, TimesByDay
-from clockwork.domain.dst import Gap, Overlap, ZonedTimes
-from clockwork.domain.recurrence import read_recurrence
-from clockwork.domain.zones import DAY_S, EPOCH_DAY, zone_of
+from clockwork.domain.triggers.calendars import ExcludedTimes, Exclusion, OnExcluded, OpenTimes
+from clockwork.domain.triggers.cron import Days, Dialect, read_cron
+from clockwork.domain.triggers.day_times import DayTimes, TimesByDay
+from clockwork.domain.triggers.dst import Gap, Overlap, ZonedTimes
+from clockwork.domain.triggers.recurrence import read_recurrence
+from clockwork.domain.triggers.zones import DAY_S, EPOCH_DAY, zone_of
 from clockwork.errors import FieldError, InvalidInput
 
 APART_MS_MIN: Final = 1_000

@@ -5,7 +5,7 @@
     log         an entry for each run that ended, for each stretch of fire times that were skipped, for each completion
 
 While a row is armed the state names it. The state is the only item that decides: each change of a job is one transaction on
-condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `job_steps`
+condition of the state's revision (`JobChange`), and a revision is never used again (docs/jobs.md, protocol). `steps`
 computes the changes.
 """
 
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from clockwork.domain.command_notes import NoteChange
-from clockwork.domain.misfire import Misfire, Overlap
+from clockwork.domain.jobs.misfire import Misfire, Overlap
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
 from clockwork.domain.run import JobId, JobOfRow, RunId, RunKind
@@ -31,7 +31,7 @@ from clockwork.domain.schedule import (
     ScheduleKey,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
 
 SINGLE_MAX: Final = 10
 """Runs by hand that may be pending at once: they are named in the state, which stays below 1 KB."""
@@ -418,6 +418,35 @@ class RunRequest:
         return JobName(self.client_id, self.job_id)
 
 
+# --- completions as they are asked for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """A consumer's word that a run has ended."""
+
+    attempt: int
+    succeeded: bool
+    started_at_ms: int | None = None
+    document: bytes | None = None
+    """The result or the error, as compact JSON."""
+    may_retry: bool = True
+    """False: no other attempt is to be made, whatever the job's policy."""
+
+    @property
+    def result(self) -> CompletionResult:
+        return CompletionResult.COMPLETED if self.succeeded else CompletionResult.FAILED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """A consumer's word that a run goes on."""
+
+    attempt: int
+    extend_ms: int
+    """The time-out is to be no nearer than this."""
+
+
 # --- changes
 
 
@@ -471,6 +500,23 @@ def armed_row(row: Row) -> ArmedRow:
         cursor_ms=job.cursor_ms,
         version=job.version,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportedJob:
+    """A job of another store, and what its create alone would not bring back."""
+
+    new: NewJob
+    """With the creation and the digest that it has there."""
+    version: int
+    updated_at_ms: int
+    cursor_ms: int
+    """Up to here all fire times were decided there."""
+    counts: RunCounts
+    failures: int
+    paused_since_ms: int | None
+    """None: it is active."""
+    note: str | None
 
 
 def job_of(row: Row) -> JobOfRow:

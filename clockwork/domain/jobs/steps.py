@@ -24,11 +24,12 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
-from clockwork.domain.interpolation import RunValues, interpolated
-from clockwork.domain.job import (
+from clockwork.domain.jobs.interpolation import RunValues, interpolated
+from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
     CompletionResult,
+    ImportedJob,
     Job,
     JobChange,
     JobState,
@@ -48,8 +49,7 @@ from clockwork.domain.job import (
     job_name_of,
     job_of,
 )
-from clockwork.domain.marker import MarkerEntry
-from clockwork.domain.misfire import (
+from clockwork.domain.jobs.misfire import (
     Armed,
     ArmedKind,
     Decision,
@@ -62,6 +62,7 @@ from clockwork.domain.misfire import (
     excluded_before,
     first_not_due,
 )
+from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import RANDOM_DIGITS, Position, accepted_ms_of, new_position
 from clockwork.domain.run import (
     REQUEST_DIGITS,
@@ -70,13 +71,14 @@ from clockwork.domain.run import (
     RunId,
     RunKind,
     backfill_run,
+    is_by_hand,
     manual_run,
     scheduled_run,
 )
 from clockwork.domain.schedule import DataForm, OnLate, RequestId, Row, Schedule, ScheduleKey, outcome_expiry_s
 from clockwork.domain.sharding import shard_of
-from clockwork.domain.trigger import FixedDelay, Trigger
-from clockwork.domain.zones import RULES_VERSION
+from clockwork.domain.triggers.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.zones import RULES_VERSION
 
 CLOCKS_MS: Final = 10_000
 """More than the clocks of two nodes may differ by."""
@@ -145,6 +147,30 @@ def _first(job: Job, state: JobState, at: Moment) -> Armed | None:
         return None
     due_ms = trigger.due_ms(first_ms, name)
     return Armed(scheduled_at_ms=first_ms, due_ms=due_ms, kind=ArmedKind.SCHEDULED, cursor_ms=first_ms)
+
+
+def take_over(imported: ImportedJob, before: JobState | None, at: Moment, *, principal: str | None = None) -> JobChange:
+    """A job that comes from another store. Its fire times are decided from where they were decided there, so what was missed
+    on the way is caught up or skipped by its misfire policy. `before`: as of `create`; then it counts from now on."""
+    made = create(imported.new, before, at, principal=principal)
+    assert isinstance(made.definition, Job), "a create puts a definition"
+    version = max(imported.version, made.definition.version)
+    job = replace(made.definition, version=version, changed_at_ms=imported.updated_at_ms)
+    state = replace(
+        made.state,
+        version=version,
+        updated_at_ms=imported.updated_at_ms,
+        armed=None,
+        cursor_ms=imported.cursor_ms if before is None else max(made.state.cursor_ms, imported.cursor_ms),
+        counts=imported.counts,
+        failures=imported.failures,
+        status=JobStatus.ACTIVE if imported.paused_since_ms is None else JobStatus.PAUSED,
+        paused_since_ms=imported.paused_since_ms,
+        note=imported.note,
+        expires_at_s=None,
+    )
+    change = replace(made, state=state, definition=job, rows=())
+    return change if state.status is JobStatus.PAUSED else _decided_again(change, job, at)
 
 
 # --- the end of a row
@@ -300,12 +326,12 @@ def _after_backfilled(state: JobState, job: Job, ended: EndedRow, at: Moment) ->
 
 def to_be_taken(state: JobState, *, deletes: bool = False) -> Sequence[ArmedRow]:
     """The rows that a request takes for a PUT or a pause; `deletes`: for a delete. A watchdog stays but for a delete: the
-    run that it watches was delivered. So does a run by hand, of an exclusive job as of any other: its client was told that
-    it runs, and only its row has the data that may have been given for it."""
+    run that it watches was delivered. So does a run by hand, of an exclusive job as of any other, and another attempt of
+    it: its client was told that it runs, and only its row has the data that may have been given for it."""
     if deletes:
         return tuple(state.pending())
     armed = state.armed
-    return () if armed is None or armed.kind in (RunKind.WATCHDOG, RunKind.MANUAL) else (armed,)
+    return () if armed is None or armed.kind is RunKind.WATCHDOG or is_by_hand(armed.run_id) else (armed,)
 
 
 def in_flight(state: JobState, taken: Sequence[TakenRow], *, deletes: bool = False) -> Sequence[ArmedRow]:
@@ -331,14 +357,17 @@ def update(state: JobState, job: Job, wanted: Job, taken: Sequence[TakenRow], at
     if same and state.armed is not None and armed is None:
         return change  # in flight, or a watchdog: what follows is decided from the new definition
     if armed is not None and state.status is JobStatus.ACTIVE and (same or not _of_fire_time(armed)):
+        if not same:
+            # Another attempt of a run: behind it the new trigger counts from now on, too.
+            change = _from_now_on(change, wanted, at)
         return _put_again(change, wanted, armed, at)
-    return _from_now_on(_without(change, armed), wanted, at)
+    return _from_now_on(_without(change, armed, at), wanted, at)
 
 
 def pause(state: JobState, taken: Sequence[TakenRow], at: Moment, *, note: str | None) -> JobChange:
     """A pause: nothing is armed any more. An open run stays open."""
     change = _change(state, at, status=JobStatus.PAUSED, note=note, paused_since_ms=at.now_ms, updated_at_ms=at.now_ms)
-    return replace(_without(change, _taken_of(state, taken)), taken=tuple(taken))
+    return replace(_without(change, _taken_of(state, taken), at), taken=tuple(taken))
 
 
 def resume(state: JobState, job: Job, at: Moment) -> JobChange:
@@ -365,7 +394,7 @@ def delete(state: JobState, taken: Sequence[TakenRow], at: Moment) -> JobChange:
         updated_at_ms=at.now_ms,
         expires_at_s=_expiry_s(at),
     )
-    return replace(change, taken=tuple(taken))
+    return replace(_without(change, _taken_of(state, taken), at), taken=tuple(taken))
 
 
 def restore(state: JobState, job: Job, at: Moment) -> JobChange:
@@ -470,7 +499,7 @@ def close_run(
     content: Schedule | None = None,
 ) -> JobChange:
     """The end of the open run: by its consumer, with the watchdog `taken`, or by the time-out. Another attempt follows, or
-    the next occurrence. `content`: that of the watchdog, which has the data of its run; None: the definition's."""
+    the next occurrence. `content`: that of the watchdog, which has the data of its run; None: it is not known."""
     run = state.open_run
     assert run is not None, "a run is open"
     failed = result is not CompletionResult.COMPLETED
@@ -486,18 +515,33 @@ def close_run(
         document=document,
         expires_at_s=_expiry_s(at),
     )
-    change = replace(
-        _change(state, at, armed=None, open_run=None, failures=state.failures + 1 if failed else 0),
-        taken=tuple(taken),
-        entries=(entry,),
-    )
+    change = replace(_change(state, at, armed=None, open_run=None), taken=tuple(taken), entries=(entry,))
     if state.status is JobStatus.DELETED:
         return change
     if failed and may_retry and _arms(change.state, at):
-        row = _retry_row(change.state, _with_data(job, content), run, result, at)
+        # A run by hand may have data of its own. Any other has the data of the present definition, as it has its topic and
+        # headers: the answer to a PUT while the run was open promised that nothing of before will be delivered.
+        of_run = _with_data(job, content) if is_by_hand(run.run_id) else job
+        row = _retry_row(change.state, of_run, run, result, at)
         if row is not None:
             return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
+    # A run that has failed, and not an attempt: one that succeeds in the end ends the failures in a row.
+    failures = state.failures + 1 if failed else 0
+    change = replace(change, state=replace(change.state, failures=failures))
     return _after_exclusive(_paused_by_failures(change, job, at), job, at)
+
+
+def extend_run(
+    state: JobState, job: Job, until_ms: int, at: Moment, *, taken: Sequence[TakenRow], content: Schedule | None
+) -> JobChange:
+    """A later time-out of the open run: another watchdog in the place of the `taken` one, with the data that it had."""
+    run, armed = state.open_run, state.armed
+    assert run is not None, "a run is open"
+    assert armed is not None, "an open run has a watchdog"
+    change = replace(_change(state, at), taken=tuple(taken))
+    row = _watchdog_row(change.state, _with_data(job, content), run, until_ms, at)
+    open_run = replace(run, until_ms=until_ms)
+    return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
 
 
 def _after_watchdog(state: JobState, job: Job, ended: EndedRow, at: Moment) -> JobChange:
@@ -531,21 +575,8 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
     """The watchdog of a run that was delivered now. Its lane and topic are those of the job, but nothing is sent. The time
     is what the run's own record has told its consumer; one that was in flight while the job became exclusive was not asked
     for a completion, and has no watchdog: it would time out, and be delivered again. It has the data of its run, for
-    another attempt: those of a run by hand may be its own, and a change meanwhile is for the next run."""
-    until_ms = ended.at_ms + timeout_ms
+    another attempt: those of a run by hand may be its own."""
     run = ended.job
-    row = _row(
-        change.state,
-        _with_data(job, ended.content),
-        at,
-        kind=RunKind.WATCHDOG,
-        chain=Chain.MAIN,
-        run_id=run.run_id,
-        scheduled_at_ms=run.scheduled_at_ms,
-        cursor_ms=change.state.cursor_ms,
-        due_ms=until_ms,
-        attempt=run.attempt,
-    )
     open_run = OpenRun(
         run_id=run.run_id,
         kind=run.kind,
@@ -553,9 +584,25 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
         scheduled_at_ms=run.scheduled_at_ms,
         position=ended.position,
         delivered_at_ms=ended.at_ms,
-        until_ms=until_ms,
+        until_ms=ended.at_ms + timeout_ms,
     )
+    row = _watchdog_row(change.state, _with_data(job, ended.content), open_run, open_run.until_ms, at)
     return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
+
+
+def _watchdog_row(state: JobState, job: Job, run: OpenRun, until_ms: int, at: Moment) -> Row:
+    return _row(
+        state,
+        job,
+        at,
+        kind=RunKind.WATCHDOG,
+        chain=Chain.MAIN,
+        run_id=run.run_id,
+        scheduled_at_ms=run.scheduled_at_ms,
+        cursor_ms=state.cursor_ms,
+        due_ms=until_ms,
+        attempt=run.attempt,
+    )
 
 
 def _with_data(job: Job, content: Schedule | None) -> Job:
@@ -630,7 +677,7 @@ def rearm(state: JobState, job: Job, taken: Sequence[TakenRow], at: Moment) -> J
     if armed is None or not may_differ(state, job, at):
         return None
     change = replace(_change(state, at, tz=at.tz), taken=tuple(taken))
-    return _from_now_on(_without(change, _taken_of(state, taken)), job, at)
+    return _from_now_on(_without(change, _taken_of(state, taken), at), job, at)
 
 
 def may_differ(state: JobState, job: Job, at: Moment) -> bool:
@@ -770,9 +817,16 @@ def _put_again(change: JobChange, job: Job, armed: ArmedRow, at: Moment) -> JobC
     return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
 
 
-def _without(change: JobChange, armed: ArmedRow | None) -> JobChange:
-    """The armed row is taken; None: it is not, and stays named."""
-    return change if armed is None else replace(change, state=replace(change.state, armed=None))
+def _without(change: JobChange, armed: ArmedRow | None, at: Moment) -> JobChange:
+    """The armed row is taken; None: it is not, and stays named. One that had waited for another run is noted as skipped: the
+    fire times behind it are noted already."""
+    if armed is None:
+        return change
+    change = replace(change, state=replace(change.state, armed=None))
+    if not _of_fire_time(armed) or armed.cursor_ms == armed.scheduled_at_ms:
+        return change
+    waited = Skipped(first_ms=armed.scheduled_at_ms, last_ms=armed.scheduled_at_ms, count=1)
+    return _skip(change, waited, at, reason=SkipReason.OVERLAP)
 
 
 def _taken_of(state: JobState, taken: Sequence[TakenRow]) -> ArmedRow | None:

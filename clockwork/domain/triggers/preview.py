@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.domain.trigger import AnyOf, FixedDelay, Rule, Trigger, ZonedRule
-from clockwork.domain.zones import Zone, zone_of
+from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, Rule, Trigger, ZonedRule
+from clockwork.domain.triggers.zones import Zone, zone_of
 
 TIMES_MAX: Final = 100
 """Most fire times of one answer: of a rare date each takes a search through years."""

@@ -27,9 +27,9 @@ from datetime import date
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from clockwork.domain.cron import WEEKDAYS, CronExpression, Dialect, read_cron
-from clockwork.domain.day_times import MINUTES_OF_DAY, DayTimes
-from clockwork.domain.zones import EPOCH_DAY
+from clockwork.domain.triggers.cron import WEEKDAYS, CronExpression, Dialect, read_cron
+from clockwork.domain.triggers.day_times import MINUTES_OF_DAY, DayTimes
+from clockwork.domain.triggers.zones import EPOCH_DAY
 from clockwork.errors import FieldError, InvalidInput, shortened
 
 DATES_MAX: Final = 500

@@ -7,7 +7,7 @@ within each of them. So two sets of times of day are joined, and one taken from 
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from clockwork.domain.zones import DAY_S
+from clockwork.domain.triggers.zones import DAY_S
 
 MINUTES_OF_DAY: Final = 1_440
 

@@ -22,7 +22,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeVar
 
-from clockwork.domain.zones import DAY_S, EPOCH_DAY
+from clockwork.domain.triggers.zones import DAY_S, EPOCH_DAY
 from clockwork.errors import FieldError, InvalidInput, shortened
 
 RULE_CHARS_MAX: Final = 1_024

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from clockwork.domain.zones import DAY_S, OFFSET_S_MAX, Stretch, Zone
+from clockwork.domain.triggers.zones import DAY_S, OFFSET_S_MAX, Stretch, Zone
 
 SEARCH_S_MAX: Final = 60 * 366 * DAY_S
 """Nothing is searched further than 60 years ahead or back. 29 February on a Monday is 40 years apart at most."""

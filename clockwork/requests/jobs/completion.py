@@ -1,0 +1,307 @@
+"""Reports of consumers about runs: a run has ended, well or not, or it goes on (heartbeat).
+
+Of a job whose runs may overlap (`overlap: allow`) a completion is an item of the log and no more: the next run was armed at
+the delivery, and a late completion still counts. There is no time-out to be moved.
+
+Of an exclusive job (`JobContent.exclusive`) the run is open, and its watchdog is the armed row. The request takes it by hold
+and look, and one transaction ends the run and arms what follows; the time-out ends the same row. So exactly one of both
+wins. A watchdog that an owner may be ending already is `in_flight`: nothing is promised, and its consumer asks again.
+
+    read      state and definition
+    open      this attempt is open: take the watchdog, change
+    armed     the state still names its row: its cleanup, which opens the run, is under way. Wait, `503` in the end
+    ended     its entry of the log says how: the same report again is `200`, another one a conflict
+
+A run that is neither is unknown only if no transaction is being applied to the state: its row can be seen, and its record
+read, before the state that was written with it. For the same reason a completion is put beside an exclusive job's run only
+when that is certain to be closed: else its cleanup would open a run that is completed already.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import (
+    ArmedRow,
+    CompletionResult,
+    Heartbeat,
+    Job,
+    JobChange,
+    JobName,
+    JobState,
+    JobStatus,
+    OpenRun,
+    RunCompletion,
+    RunReport,
+    SkippedRuns,
+    TakenRow,
+)
+from clockwork.domain.run import RunId, RunKind
+from clockwork.domain.schedule import RequestId, outcome_expiry_s
+from clockwork.errors import Contested, StoreUnavailable
+from clockwork.ports.jobs import JobChanged
+from clockwork.requests.context import RequestContext
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.jobs import log as logs
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.results import (
+    JobNotFound,
+    JobReason,
+    JobRefused,
+    ReportResult,
+    RunClosed,
+    RunGoesOn,
+    RunNotFound,
+    RunReason,
+    RunRefused,
+    RunStatus,
+    RunView,
+)
+from clockwork.requests.jobs.state import JobReading
+from clockwork.requests.jobs.take import RowTaker
+
+log = logging.getLogger(__name__)
+
+NOT_OPEN_YET: Final = "the run was delivered just now, and is not open yet"
+_REASONS: Final = {
+    CompletionResult.COMPLETED: RunReason.COMPLETED,
+    CompletionResult.FAILED: RunReason.FAILED,
+    CompletionResult.TIMED_OUT: RunReason.TIMED_OUT,
+}
+
+
+async def report_run(
+    context: RequestContext,
+    name: JobName,
+    run_id: RunId,
+    report: RunReport | Heartbeat,
+    deadline: RequestDeadline,
+    *,
+    command: CommandDedup | None = None,
+) -> ReportResult:
+    """Carries out what a consumer reports of one attempt of a run.
+
+    Raises: Unavailable (it may have been done: the same request again settles it), Unreadable, CommandAlreadyProcessed.
+    """
+    request = _Request(context, name, run_id, report, deadline, command)
+    while True:
+        try:
+            result = await request.tried()
+        except JobChanged:
+            continue
+        except Contested as contested:
+            request.lost_rows()
+            why = f"{states.BEING_CHANGED}: {contested}"
+        except StoreUnavailable as error:
+            why = f"the run could not be changed in time: {error}"
+        else:
+            if result is not None:
+                return result
+            why = NOT_OPEN_YET
+        await deadline.pause(why)
+
+
+@dataclass(slots=True)
+class _Try:
+    """Parts of the last try: it may have been made without an answer."""
+
+    completion: RunCompletion | None = None
+    taken: Sequence[TakenRow] = ()
+
+
+class _Request:
+    """One request and its tries."""
+
+    def __init__(
+        self,
+        context: RequestContext,
+        name: JobName,
+        run_id: RunId,
+        report: RunReport | Heartbeat,
+        deadline: RequestDeadline,
+        command: CommandDedup | None,
+    ) -> None:
+        self._context = context
+        self._name = name
+        self._run_id = run_id
+        self._report = report
+        self._deadline = deadline
+        self._command = command
+        self._by: RequestId = states.new_request_id(context)
+        self._taker = RowTaker(context, deadline)
+        self._last = _Try()
+        # One time for all tries: one whose answer was lost finds its work done.
+        self._until_ms = context.clock.now_ms() + (report.extend_ms if isinstance(report, Heartbeat) else 0)
+
+    def lost_rows(self) -> None:
+        """An owner has taken a hold off, or a transaction is being applied."""
+        self._taker.lost(self._last.taken)
+        self._last.taken = ()
+
+    async def tried(self) -> ReportResult | None:
+        """The result of one try; None: it is too early, and to be tried again.
+
+        Raises: Contested, StoreUnavailable: likewise. Unavailable, Unreadable, CommandAlreadyProcessed.
+        """
+        reading = await states.read_job(self._context, self._name, self._deadline)
+        if reading is None:
+            return JobNotFound()
+        state, attempt = reading.state, self._report.attempt
+        if state.status is JobStatus.DELETED:
+            return JobRefused(JobReason.DELETED, reading.view)
+        run = state.open_run
+        if run is not None and (run.run_id, run.attempt) == (self._run_id, attempt):
+            return await self._of_open_run(state, reading.job, run)
+        armed = _row_of(state, self._run_id, attempt)
+        if armed is not None:
+            return await self._of_armed_run(reading, armed)
+        found = await logs.find_attempt(self._context, reading, self._run_id, attempt, self._deadline)
+        if found is None:
+            await self._check_settled(state)
+            return RunNotFound()
+        return await self._of_ended_run(reading, found)
+
+    async def _of_armed_run(self, reading: JobReading, armed: ArmedRow) -> RunRefused | None:
+        view = RunView(status=RunStatus.ARMED, position=armed.position, armed=armed)
+        job: Job | None = reading.job
+        if armed.version != reading.state.version:
+            job = await self._context.jobs.read_definition(self._name, armed.version)
+        if job is not None and job.completion is None:
+            return RunRefused(RunReason.NOT_ASKED, view)
+        if armed.due_ms - self._context.clock.now_ms() > steps.CLOCKS_MS:
+            return RunRefused(RunReason.NOT_DELIVERED, view)
+        return None
+
+    # --- an open run
+
+    async def _of_open_run(self, state: JobState, job: Job, run: OpenRun) -> ReportResult | None:
+        view = await logs.view_of_open(self._context, state, run)
+        watchdog = state.armed
+        if watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
+            return None  # no step leaves it so
+        report = self._report
+        if isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
+            if self._command is not None and state.by == self._by:
+                self._command.had_effect = True
+            return RunGoesOn(view, run.until_ms)
+        self._last.taken = taken = await self._taker.take(state, [watchdog])
+        if not taken:
+            return RunRefused(RunReason.IN_FLIGHT, view)
+        if self._command is not None:
+            await self._command.check()
+        at, content = states.moment(self._context, self._by), self._taker.content_of(taken[0])
+        if isinstance(report, Heartbeat):
+            change = steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
+            await self._make(state, change)
+            return RunGoesOn(view, self._until_ms)
+        change = steps.close_run(
+            state,
+            job,
+            report.result,
+            at,
+            taken=taken,
+            started_at_ms=report.started_at_ms,
+            document=report.document,
+            may_retry=report.may_retry,
+            content=content,
+        )
+        completion = next(each for each in change.entries if isinstance(each, RunCompletion))
+        self._last.completion = completion
+        await self._make(state, change)
+        return self._closed(change.state, view, completion)
+
+    async def _make(self, before: JobState, change: JobChange) -> None:
+        if self._command is not None:
+            change = replace(change, command=self._command.change(due_ms=0))
+        await self._context.jobs.change(change)
+        if self._command is not None:
+            self._command.had_effect = True
+        states.announce_armed(self._context, change.state)
+        for entry in change.entries:
+            if isinstance(entry, SkippedRuns):
+                self._context.telemetry.job_skipped(entry.reason, entry.count)
+        if before.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
+            log.warning(
+                "Job paused: its runs failed in a row",
+                extra={
+                    "event": "job.paused_by_failures",
+                    "client": self._name.client_id,
+                    "failures": change.state.failures,
+                },
+            )
+
+    # --- a run that is not open
+
+    async def _of_ended_run(self, reading: JobReading, run: RunView) -> ReportResult:
+        state, end, completion = reading.state, run.end, run.completion
+        assert end is not None, "its delivery has ended"
+        if end.failure is not None:
+            return RunRefused(RunReason.FAILED, run)
+        if completion is not None:
+            return self._of_closed_run(state, run, completion)
+        if end.timeout_ms is None:
+            return RunRefused(RunReason.NOT_ASKED, run)
+        report = self._report
+        if isinstance(report, Heartbeat):
+            return RunGoesOn(run, end.at_ms + end.timeout_ms)
+        await self._check_settled(state)
+        now_ms = self._context.clock.now_ms()
+        self._last.completion = completion = RunCompletion(
+            client_id=state.client_id,
+            job_id=state.job_id,
+            position=run.position,
+            run_id=end.run_id,
+            attempt=end.attempt,
+            result=report.result,
+            finished_at_ms=now_ms,
+            started_at_ms=report.started_at_ms,
+            document=report.document,
+            expires_at_s=outcome_expiry_s(
+                due_ms=now_ms, end_ms=now_ms, retention_ms=self._context.settings.retention_ms
+            ),
+        )
+        note = None
+        if self._command is not None:
+            await self._command.check()
+            note = self._command.change(due_ms=0)
+        await self._context.jobs.put_completion(completion, command=note)
+        if self._command is not None:
+            self._command.had_effect = True
+        return self._closed(state, run, completion)
+
+    def _of_closed_run(self, state: JobState, run: RunView, completion: RunCompletion) -> ReportResult:
+        if isinstance(self._report, RunReport) and completion.result is self._report.result:
+            if completion == self._last.completion:
+                if self._command is not None:
+                    self._command.had_effect = True
+                return self._closed(state, run, completion)  # by a try whose answer was lost
+            return RunClosed(run, repeated=True)
+        if completion.result is not CompletionResult.COMPLETED and _goes_on(state, self._run_id, self._report.attempt):
+            return RunRefused(RunReason.SUPERSEDED, run)
+        return RunRefused(_REASONS[completion.result], run)
+
+    def _closed(self, state: JobState, run: RunView, completion: RunCompletion) -> RunClosed:
+        return RunClosed(logs.closed_run(self._context, state, run, completion), repeated=False)
+
+    async def _check_settled(self, state: JobState) -> None:
+        """Raises: JobChanged, TransactionConflict (a transaction is being applied to the state)."""
+        settled = await self._context.jobs.read_state(self._name, settled=True)
+        if settled is None or settled.rev != state.rev:
+            raise JobChanged(settled)
+
+
+def _row_of(state: JobState, run_id: RunId, attempt: int) -> ArmedRow | None:
+    """The row of this attempt, if the state names it: it is not delivered, or not cleaned up."""
+    rows = (each for each in state.pending() if each.kind is not RunKind.WATCHDOG)
+    return next((each for each in rows if (each.run_id, each.attempt) == (run_id, attempt)), None)
+
+
+def _goes_on(state: JobState, run_id: RunId, attempt: int) -> bool:
+    """True if a later attempt of this run is armed or open."""
+    run = state.open_run
+    named = [(each.run_id, each.attempt) for each in state.pending()]
+    opened = [] if run is None else [(run.run_id, run.attempt)]
+    return any(each == run_id and number > attempt for each, number in (*named, *opened))

@@ -1,0 +1,108 @@
+"""Jobs on their way from one store to another: a scan of all of them, and the import of one.
+
+A job travels as the create that makes it, with what that create alone would not bring back: creation, version, digest,
+counts, the pause, and the cursor, up to which its fire times were decided. From there they go on in the new store, so none
+is fired twice and none is left out, whatever time the way has taken. What is missed meanwhile is caught up or skipped by
+the job's misfire policy. Not carried are rows that are no occurrence of the trigger: runs by hand and backfills that are
+pending, retries, and the run that is open; the scan counts them. Nor are logs, versions before the last, and jobs that are
+deleted or have ended.
+
+An import that is repeated finds the job by creation and digest, whatever has become of it here.
+"""
+
+from dataclasses import dataclass
+
+from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.job import ImportedJob, Job, JobName, JobState, JobStatus
+from clockwork.domain.run import RunKind
+from clockwork.domain.schedule import ClientId
+from clockwork.errors import Contested, StoreUnavailable, Unreadable
+from clockwork.ports.jobs import JobChanged
+from clockwork.requests.context import RequestContext
+from clockwork.requests.create import check_topic
+from clockwork.requests.deadline import RequestDeadline
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.results import (
+    JobCreated,
+    JobCreateResult,
+    JobReason,
+    JobRefused,
+    JobRepeated,
+    JobView,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobScanPage:
+    """Some jobs of all clients."""
+
+    views: tuple[JobView, ...]
+    unreadable: int
+    """Jobs of this page that this version cannot read."""
+    next_after: JobName | None
+    """Read on after this one; None: there is nothing more."""
+
+
+async def scan_page(
+    context: RequestContext, deadline: RequestDeadline, *, client_id: ClientId | None, after: JobName | None, limit: int
+) -> JobScanPage:
+    """Active and paused jobs, in any order, about `limit`; fewer, even none, does not mean that there are no more.
+
+    Raises: Unavailable.
+    """
+    page = await context.jobs.scan_jobs(0, 1, after=after, jobs_max=limit)
+    views: list[JobView] = []
+    unreadable = 0
+    for name in page.names:
+        if client_id not in (None, name.client_id):
+            continue
+        try:
+            reading = await states.read_job(context, name, deadline)
+        except Unreadable:
+            unreadable += 1
+            continue
+        if reading is not None and reading.state.status in (JobStatus.ACTIVE, JobStatus.PAUSED):
+            views.append(reading.view)
+    return JobScanPage(views=tuple(views), unreadable=unreadable, next_after=page.next_after)
+
+
+def left_behind(state: JobState) -> int:
+    """The number of runs that an export of this job does not carry."""
+    of_trigger = (RunKind.SCHEDULED, RunKind.CATCH_UP)
+    rows = [each for each in state.pending() if each.kind not in (*of_trigger, RunKind.WATCHDOG)]
+    return len(rows) + (state.open_run is not None)
+
+
+async def import_job(
+    context: RequestContext, imported: ImportedJob, deadline: RequestDeadline, *, principal: str | None
+) -> JobCreateResult:
+    """Imports a job.
+
+    Raises: InvalidInput (its topic does not exist), Unavailable (it may have been imported: the same request again settles
+    it).
+    """
+    new, by = imported.new, states.new_request_id(context)
+    await check_topic(context, new.topic)
+    while True:
+        try:
+            present = await context.jobs.read_state(new.name)
+            if present is not None and not states.expired(context, present):
+                is_this = present.digest == new.digest and present.created_at_ms == new.created_at_ms
+                if is_this or present.status is not JobStatus.DELETED:
+                    reading = await states.read_job(context, new.name, deadline)
+                    if reading is None or reading.state.rev != present.rev:
+                        continue
+                    states.announce_armed(context, reading.state)
+                    if not is_this:
+                        return JobRefused(JobReason.EXISTS, reading.view)
+                    return JobCreated(reading.view) if present.by == by else JobRepeated(reading.view)
+            change = steps.take_over(imported, present, states.moment(context, by), principal=principal)
+            await context.jobs.change(change)
+        except JobChanged:
+            continue
+        except (Contested, StoreUnavailable) as error:
+            await deadline.pause(f"the job could not be stored in time: {error}")
+        else:
+            assert isinstance(change.definition, Job), "a take-over puts a definition"
+            states.announce_armed(context, change.state)
+            return JobCreated(JobView(state=change.state, job=change.definition))
