@@ -17,6 +17,7 @@ from clockwork.settings.model import DynamoSettings, PostgresSettings
 from clockwork.stores.dynamodb.client import HttpTransport
 from clockwork.stores.dynamodb.jobs import DynamoJobStore
 from clockwork.stores.postgres.jobs import PostgresJobStore
+from tests.contract.racing import Race
 from tests.contract.store_fixtures import postgres_store_on, store_on
 from tests.support.builders import gone
 from tests.support.jobs import created, definition, delivered, moment, new_job, the_row
@@ -124,11 +125,12 @@ async def _names_its_row(process: Process, made: JobChange) -> None:
 async def test_of_two_armings_of_one_revision_one_is_made(two: Two) -> None:
     # Two owners of the shard: the one that was paused wakes up.
     winners = set()
+    race = Race()
 
     async def one(number: int) -> None:
         made = await _made(two.one, number)
         first, second = _armed(made), _armed(made)
-        results = await asyncio.gather(_won(two.one, first), _won(two.other, second))
+        results = await race.between(_won(two.one, first), _won(two.other, second))
         assert sorted(results) == [False, True]
         won = first if results[0] else second
         assert await two.one.jobs.read_state(made.name) == won.state
@@ -138,19 +140,20 @@ async def test_of_two_armings_of_one_revision_one_is_made(two: Two) -> None:
 
     await _rounds(one, two.rounds)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_of_an_arming_and_a_change_that_takes_the_row_one_is_made(two: Two) -> None:
     # A pause that has looked in vain, because its node's clock is behind: the revision decides.
     winners = set()
+    race = Race()
 
     async def one(number: int) -> None:
         made = await _made(two.one, number)
         row = the_row(made)
         await two.other.schedules.hold(row.name, HOLD)
         taken = [TakenRow(name=row.name, hold=HOLD)]
-        armed, paused = await asyncio.gather(
+        armed, paused = await race.between(
             _tidied_up(two.one, made),
             _won(two.other, pause(made.state, taken, moment(), note=None)),
         )
@@ -163,12 +166,13 @@ async def test_of_an_arming_and_a_change_that_takes_the_row_one_is_made(two: Two
 
     await _rounds(one, two.rounds)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_a_change_takes_a_row_only_if_its_owner_did_not(two: Two) -> None:
     # The owner takes the hold off, and would deliver the row: from then on nothing takes it.
     winners = set()
+    race = Race()
 
     async def one(number: int) -> None:
         made = await _made(two.one, number)
@@ -183,7 +187,7 @@ async def test_a_change_takes_a_row_only_if_its_owner_did_not(two: Two) -> None:
                 except TransactionConflict:
                     continue
 
-        dropped, paused = await asyncio.gather(drops(), _won(two.other, pause(made.state, taken, moment(), note=None)))
+        dropped, paused = await race.between(drops(), _won(two.other, pause(made.state, taken, moment(), note=None)))
         assert dropped is not paused
         assert (await two.one.schedules.read_row(row.name) is None) is paused
         await _names_its_row(two.other, made)
@@ -191,7 +195,7 @@ async def test_a_change_takes_a_row_only_if_its_owner_did_not(two: Two) -> None:
 
     await _rounds(one, two.rounds)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_a_repair_beside_an_arming_leaves_one_row(two: Two) -> None:
@@ -224,6 +228,7 @@ async def test_a_repair_beside_an_arming_leaves_one_row(two: Two) -> None:
 async def test_of_a_repair_and_an_arming_of_a_lost_row_one_is_made(two: Two) -> None:
     # The row was deleted by hand after it was delivered, and its owner has not tidied it up.
     winners = set()
+    race = Race()
 
     async def one(number: int) -> None:
         made = await _made(two.one, number)
@@ -232,14 +237,14 @@ async def test_of_a_repair_and_an_arming_of_a_lost_row_one_is_made(two: Two) -> 
         armed = made.state.armed
         assert armed is not None
         mend = repair(made.state, definition(made), armed, None, moment())
-        armed_next, mended = await asyncio.gather(_won(two.one, _armed(made)), _won(two.other, mend))
+        armed_next, mended = await race.between(_won(two.one, _armed(made)), _won(two.other, mend))
         assert armed_next is not mended
         await _names_its_row(two.other, made)
         winners.add(mended)
 
     await _rounds(one, two.rounds)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_a_repair_is_refused_while_the_row_is_there_whatever_else_happens(two: Two) -> None:

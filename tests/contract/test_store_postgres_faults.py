@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -252,11 +253,16 @@ async def test_what_the_database_will_not_take_fails_alone(postgres_store: Postg
 # --- a standby that is named and absent
 
 
+CANCEL_WAITS = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
 @asynccontextmanager
 async def standby_is_away(settings: PostgresSettings) -> AsyncIterator[None]:
     """Commits wait for a standby that does not exist."""
     await execute(settings, "ALTER SYSTEM SET synchronous_standby_names = 'absent'", "SELECT pg_reload_conf()")
     try:
+        # The server's processes read the setting one by one: until its checkpointer has, no commit waits.
+        await until(partial(commit_waits, settings), "commits wait for the standby")
         yield
     finally:
         await execute(settings, "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
@@ -265,6 +271,17 @@ async def standby_is_away(settings: PostgresSettings) -> AsyncIterator[None]:
 async def waiting_for_standby(settings: PostgresSettings) -> int:
     (found,) = await execute(settings, "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
     return int(found[0])
+
+
+async def commit_waits(settings: PostgresSettings) -> bool:
+    """Commits once; true if that had to wait for the standby."""
+    waits = False
+    async with asyncio.TaskGroup() as group:
+        probe = group.create_task(execute(settings, "COMMENT ON TABLE rows IS 'probe'"))
+        while not waits and not probe.done():
+            waits = await waiting_for_standby(settings) > 0
+        await execute(settings, CANCEL_WAITS)
+    return waits
 
 
 async def until_waiting(settings: PostgresSettings, sessions: int) -> None:
@@ -304,10 +321,7 @@ async def test_a_write_whose_wait_for_the_standby_was_cancelled_is_unknown_and_n
             async with standby_is_away(postgres_settings):
                 create = group.create_task(unknown(store.create(created, pointer(created), replaces=None)))
                 await until_waiting(postgres_settings, 1)
-                await execute(
-                    postgres_settings,
-                    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-                )
+                await execute(postgres_settings, CANCEL_WAITS)
                 assert await create
                 # All see the row now. But this store says nothing of it before the standby is back.
                 assert len(await execute(postgres_settings, "SELECT 1 FROM rows")) == 1

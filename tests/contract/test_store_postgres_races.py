@@ -16,6 +16,7 @@ from clockwork.ports.telemetry import NoTelemetry, StoreResult
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.store import PostgresScheduleStore
+from tests.contract.racing import Race
 from tests.contract.store_fixtures import SHARDS, execute, locked, new_incarnation, postgres_store_on
 from tests.support.builders import DUE_MS, SHARD, end, outcome, pointer, row, schedule
 from tests.support.waiting import until
@@ -68,10 +69,11 @@ async def test_of_a_cancel_and_the_owners_drop_of_its_hold_one_wins(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     winners = set()
+    race = Race()
 
     async def one() -> None:
         created = await held(postgres_store)
-        dropped, cancelled = await asyncio.gather(
+        dropped, cancelled = await race.between(
             won(other_store.drop_hold(created.name)),
             won(postgres_store.cancel(created.name, outcome(created, EndState.CANCELLED), hold=MINE)),
         )
@@ -82,13 +84,14 @@ async def test_of_a_cancel_and_the_owners_drop_of_its_hold_one_wins(
 
     await rounds(one)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_of_a_reschedule_and_the_owners_drop_of_its_hold_one_wins(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     winners = set()
+    race = Race()
 
     async def one() -> None:
         old = await held(postgres_store)
@@ -97,7 +100,7 @@ async def test_of_a_reschedule_and_the_owners_drop_of_its_hold_one_wins(
         change = postgres_store.reschedule(
             old.name, superseded, hold=MINE, row=new, pointer=pointer(new), replaces=pointer(old)
         )
-        dropped, moved = await asyncio.gather(won(other_store.drop_hold(old.name)), won(change))
+        dropped, moved = await race.between(won(other_store.drop_hold(old.name)), won(change))
         assert dropped is not moved
         there = await postgres_store.read_pointer(old.schedule.client_id, old.schedule.schedule_key)
         assert there == pointer(new if moved else old)
@@ -107,7 +110,7 @@ async def test_of_a_reschedule_and_the_owners_drop_of_its_hold_one_wins(
 
     await rounds(one)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_of_two_changes_of_one_row_the_one_with_the_last_hold_wins(
@@ -269,10 +272,11 @@ async def test_of_a_cancel_and_a_finish_the_first_outcome_stands(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     winners = set()
+    race = Race()
 
     async def one() -> None:
         created = await held(postgres_store, row(schedule(guarantee=Guarantee.AT_LEAST_ONCE)))
-        cancelled, _ = await asyncio.gather(
+        cancelled, _ = await race.between(
             won(postgres_store.cancel(created.name, outcome(created, EndState.CANCELLED), hold=MINE)),
             other_store.finish(created.shard, [end(created, first_stands=True)]),
         )
@@ -283,13 +287,14 @@ async def test_of_a_cancel_and_a_finish_the_first_outcome_stands(
 
     await rounds(one)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_of_a_reschedule_and_a_finish_the_first_one_has_the_row(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     winners = set()
+    race = Race()
 
     async def one() -> None:
         old = await held(postgres_store, row(schedule(guarantee=Guarantee.AT_LEAST_ONCE)))
@@ -298,7 +303,7 @@ async def test_of_a_reschedule_and_a_finish_the_first_one_has_the_row(
         change = postgres_store.reschedule(
             old.name, superseded, hold=MINE, row=new, pointer=pointer(new), replaces=pointer(old)
         )
-        moved, _ = await asyncio.gather(won(change), other_store.finish(old.shard, [end(old, first_stands=True)]))
+        moved, _ = await race.between(won(change), other_store.finish(old.shard, [end(old, first_stands=True)]))
         assert await outcome_of(postgres_store, old) == (superseded if moved else outcome(old))
         assert await postgres_store.read_row(old.name) is None
         assert await postgres_store.read_row(new.name) == (new if moved else None)
@@ -308,18 +313,19 @@ async def test_of_a_reschedule_and_a_finish_the_first_one_has_the_row(
 
     await rounds(one)
 
-    assert winners == {True, False}, "one of them never won: this was no race"
+    assert winners == {True, False}, "one of them never won"
 
 
 async def test_a_frontier_is_raised_before_a_fence_and_in_what_it_returns_or_not_at_all(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     winners = set()
+    race = Race()
 
     async def one() -> None:
         me = new_incarnation()
         await postgres_store.start_incarnation(me, node="n")
-        fence, frontier_ms = await asyncio.gather(
+        fence, frontier_ms = await race.between(
             other_store.fence(me, at_ms=7),
             raised(postgres_store.raise_frontier(me, frontier_ms=9, hints={0: 3})),
         )
@@ -329,7 +335,7 @@ async def test_a_frontier_is_raised_before_a_fence_and_in_what_it_returns_or_not
 
     await rounds(one)
 
-    assert winners == {0, 9}, "one of them never won: this was no race"
+    assert winners == {0, 9}, "one of them never won"
 
 
 async def raised(frontier: Awaitable[int]) -> int:
@@ -344,6 +350,7 @@ async def test_once_a_fence_is_answered_the_fenced_incarnation_takes_no_shard(
     postgres_store: PostgresScheduleStore, other_store: PostgresScheduleStore
 ) -> None:
     took = set()
+    race = Race()
     shards = iter(range(SHARDS))
 
     async def worker() -> None:
@@ -358,7 +365,7 @@ async def test_once_a_fence_is_answered_the_fenced_incarnation_takes_no_shard(
                 return await other_store.read_shard(shard)
 
             claims = [ShardClaim(shard=shard, epoch=epoch, floor_ms=0)]
-            taken, then = await asyncio.gather(is_taken(postgres_store.take_shards(claims, taker=me)), fence())
+            taken, then = await race.between(is_taken(postgres_store.take_shards(claims, taker=me)), fence())
 
             assert (then.epoch, then.owner == me) == (epoch + taken, taken)
             assert await postgres_store.read_shard(shard) == then
@@ -368,7 +375,7 @@ async def test_once_a_fence_is_answered_the_fenced_incarnation_takes_no_shard(
         for _ in range(SHARDS):
             group.create_task(worker())
 
-    assert took == {True, False}, "one of them never won: this was no race"
+    assert took == {True, False}, "one of them never won"
 
 
 async def is_taken(take: Awaitable[None]) -> bool:
