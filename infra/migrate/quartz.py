@@ -7,7 +7,7 @@ from the names of columns, in any case, to values, as a driver gives them.
     DAILY_I                          its times of day: cron, or any of up to ten
     START_TIME, END_TIME             start, end (which is exclusive here: one millisecond later)
     CALENDAR_NAME                    exclude: holidays, weekdays, annual days, hours by cron, and calendars below each other
-    MISFIRE_INSTR                    misfire
+    MISFIRE_INSTR                    misfire, as Quartz 2.5.0 acts on it
     PRIORITY, IS_DURABLE             priority, durable
     JOB_CLASS_NAME, JOB_NAME, …      taskData, for the consumer to choose what it runs
     JOB_DATA                         taskData.data: of the job, the trigger's laid over it; a text of properties, or an
@@ -27,6 +27,7 @@ from datetime import date
 from itertools import groupby
 from typing import Any, Final
 
+from clockwork.domain.jobs.misfire import CATCH_UP_MAX_MAX
 from clockwork.domain.triggers.cron import WEEKDAYS, Dialect, read_cron
 from clockwork.domain.triggers.trigger import MEMBERS_MAX
 from clockwork.domain.triggers.zones import Zone, zone_of
@@ -42,17 +43,11 @@ COMMENTS: Final = (
     "Each taskData names a class: the consumer of the topic has to run what it stands for.",
     "dst is as Quartz has it: no run at a time of day that does not exist. Without it such a run comes right after the gap.",
 )
-_CRON_MISFIRE: Final = {-1: "fire_all", 0: "fire_once", 1: "fire_once", 2: "skip"}
-"""Of all triggers but the simple ones."""
-_SIMPLE_MISFIRE: Final = {
-    -1: "fire_all",
-    0: "fire_once",
-    1: "fire_once",
-    2: "fire_once",
-    3: "fire_once",
-    4: "skip",
-    5: "skip",
-}
+_SMART, _IGNORE = 0, -1
+_SIMPLE_SKIPS: Final = frozenset({4, 5})
+"""Instructions after which a simple trigger goes on with its next time."""
+_SKIPS: Final = frozenset({2})
+"""The same for all other triggers."""
 _INTERVAL_MS_MIN: Final = 1_000
 _PRIORITY_DEFAULT: Final = 5
 _PRIORITY_MAX: Final = 10
@@ -166,8 +161,7 @@ class _Converter:
     # --- when
 
     def _trigger(self, row: Row, timing: Row, draft: _Draft) -> dict[str, Any]:
-        kind, instruction = row["TRIGGER_TYPE"], int(row.get("MISFIRE_INSTR") or 0)
-        policies = _SIMPLE_MISFIRE if kind == "SIMPLE" else _CRON_MISFIRE
+        kind = row["TRIGGER_TYPE"]
         if row.get("TRIGGER_STATE") == "COMPLETE":
             raise _NotConverted("has ended", "nothing: it would not fire any more")
         if not timing and kind != "BLOB":
@@ -177,17 +171,15 @@ class _Converter:
                 trigger = self._cron(timing, draft)
             case "SIMPLE":
                 trigger = _simple(timing)
-                if instruction in (2, 3):
-                    draft.note(
-                        "after a misfire Quartz begins its interval anew", "nothing, if its phase may stay as it is"
-                    )
             case "CAL_INT":
                 trigger = self._calendar_interval(row, timing)
             case "DAILY_I":
                 trigger = self._daily_interval(timing)
             case _:
                 raise _NotConverted(f"a trigger of type {kind} is a class of its user's", "write what it does by hand")
-        draft.fields["misfire"] = {"policy": policies.get(instruction, "fire_once")}
+        draft.fields["misfire"] = _misfire(kind, int(row.get("MISFIRE_INSTR") or _SMART), timing)
+        if kind == "SIMPLE" and draft.fields["misfire"]["policy"] == "fire_once":
+            draft.note("after a misfire Quartz begins its interval anew", "nothing, if its phase may stay as it is")
         if start_ms := int(row.get("START_TIME") or 0):
             trigger["start"] = start_ms
         if end_ms := int(row.get("END_TIME") or 0):
@@ -326,6 +318,18 @@ def _rate(every_ms: int) -> dict[str, Any]:
     if every_ms < _INTERVAL_MS_MIN:
         raise _NotConverted(f"fires every {every_ms} ms; a job does at most each second", "let the consumer loop")
     return {"type": "fixed_rate", "everyMs": every_ms}
+
+
+def _misfire(kind: str, instruction: int, timing: Row) -> dict[str, Any]:
+    """The policy for what was missed."""
+    if instruction == _IGNORE:
+        # Quartz has no limit; this is the highest.
+        return {"policy": "fire_all", "maxCatchUp": CATCH_UP_MAX_MAX}
+    if kind == "SIMPLE":
+        # The smart policy of one that repeats for ever is to go on with its next time.
+        for_ever = instruction == _SMART and int(timing["REPEAT_COUNT"]) < 0
+        return {"policy": "skip" if for_ever or instruction in _SIMPLE_SKIPS else "fire_once"}
+    return {"policy": "skip" if instruction in _SKIPS else "fire_once"}
 
 
 def _simple(timing: Row) -> dict[str, Any]:

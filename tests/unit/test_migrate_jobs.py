@@ -289,6 +289,34 @@ def one_entry(trigger: dict[str, Any], timing: dict[str, Any], detail: dict[str,
 
 
 @pytest.mark.parametrize(
+    ("kind", "instruction", "repeats", "policy"),
+    [
+        # As Quartz 2.5.0 moved a trigger that had been missed for three days: to now, or to its next time.
+        ("SIMPLE", 0, -1, "skip"),
+        ("SIMPLE", 0, 1_000, "fire_once"),
+        ("SIMPLE", 1, -1, "fire_once"),
+        ("SIMPLE", 2, -1, "fire_once"),
+        ("SIMPLE", 3, -1, "fire_once"),
+        ("SIMPLE", 4, -1, "skip"),
+        ("SIMPLE", 5, -1, "skip"),
+        ("SIMPLE", -1, -1, "fire_all"),
+        ("CRON", 0, 0, "fire_once"),
+        ("CRON", 1, 0, "fire_once"),
+        ("CRON", 2, 0, "skip"),
+        ("CRON", -1, 0, "fire_all"),
+    ],
+)
+def test_what_was_missed_is_treated_as_quartz_would(kind: str, instruction: int, repeats: int, policy: str) -> None:
+    timing = {**DAILY, "repeat_interval": 3_600_000, "repeat_count": repeats}
+    entry = one_entry({"trigger_type": kind, "misfire_instr": instruction}, timing)
+
+    assert entry.fields is not None
+    assert entry.fields["misfire"]["policy"] == policy
+    # Of simple triggers Quartz also moves all times that follow.
+    assert bool(entry.remarks) == (kind == "SIMPLE" and policy == "fire_once")
+
+
+@pytest.mark.parametrize(
     ("trigger", "timing", "detail", "outcome", "words"),
     [
         ({"trigger_type": "SIMPLE"}, {"repeat_interval": 0, "repeat_count": 3}, {}, "left out", "every 0 ms"),
