@@ -60,7 +60,8 @@ def entries_of_crontab(text: str, *, file: str, time_zone: str = "UTC", has_user
 
 def _entries(text: str, file: str, settings: _Settings, has_users: bool) -> Iterator[Entry]:
     description = None
-    for number, line in enumerate(text.splitlines(), 1):
+    # By line feeds alone, as cron reads it: a form feed, say, is part of a command.
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         where, stripped = f"{file}:{number}", line.strip()
         if not stripped or stripped.startswith("#"):
             description = stripped.lstrip("# ") or None

@@ -116,6 +116,12 @@ def test_a_crontab_of_which_all_is_converted_is_complete() -> None:
     assert report(entries)[-1] == "1 converted, 0 held, 0 left out"
 
 
+def test_lines_of_a_crontab_end_at_line_feeds_alone() -> None:
+    jobs = jobs_of(entries_of("0 9 * * * print a\x0cb\u2028c\r\n0 9 * * * next"))
+
+    assert [job["taskData"]["command"] for job in jobs.values()] == ["print a\x0cb\u2028c", "next"]
+
+
 def test_the_users_of_a_system_crontab_are_part_of_the_data() -> None:
     jobs = jobs_of(entries_of("17 * * * * root run-parts /etc/cron.hourly", has_users=True))
 
