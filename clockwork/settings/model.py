@@ -72,6 +72,7 @@ JobsMode = Literal["on", "manual", "off"]
 JOBS_DEFAULT: Final[JobsMode] = "off"
 _Jobs = Annotated[
     JobsMode,
+    BeforeValidator(switch),
     Field(
         alias="CLOCKWORK_JOBS",
         description=(

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from clockwork.cli.jobs_file import JobsFileRefused
 from clockwork.clock import SystemClock
 from clockwork.errors import CannotStart, Unavailable
 from clockwork.schema.completion import TIMEOUT_MS_MAX, TIMEOUT_MS_MIN
 from infra.migrate import crontab, quartz
-from infra.migrate.jobs_toml import Entry, Target, checked, is_complete, jobs_file, report
+from infra.migrate.jobs_toml import Entry, Target, check_target, checked, is_complete, jobs_file, report
 from infra.migrate.quartz_tables import read_tables
 from infra.migrate.reports import report as say
 
@@ -103,7 +104,12 @@ def run_quartz(chosen: argparse.Namespace) -> int:
 
 def _write(entries: Sequence[Entry], chosen: argparse.Namespace, *, comments: Sequence[str]) -> int:
     target = Target(name=chosen.name, client_id=chosen.client, topic=chosen.topic)
-    found = checked(entries, target, now_ms=SystemClock().now_ms())
+    now_ms = SystemClock().now_ms()
+    try:
+        check_target(target, now_ms=now_ms)
+    except JobsFileRefused as refused:
+        return _stopped("--name, --client or --topic: " + "; ".join(refused.problems))
+    found = checked(entries, target, now_ms=now_ms)
     text = jobs_file(found, target, comments=comments)
     try:
         if chosen.output is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from clockwork.cli.jobs_file import NO_CLUSTER
+from clockwork.cli.jobs_file import NO_CLUSTER, read_jobs_file
 from clockwork.errors import InvalidInput
 from clockwork.schema.job import read_job
 
@@ -69,6 +69,12 @@ class Target:
     """Of the file: the jobs bear it as a label."""
     client_id: str
     topic: str
+
+
+def check_target(target: Target, *, now_ms: int) -> None:
+    """Finds out whether any job could go there. Raises: JobsFileRefused."""
+    any_job = Entry(where="", text="", words="job", fields={"durable": True, "taskData": {}})
+    read_jobs_file(jobs_file([any_job], target).encode(), profile=None, now_ms=now_ms)
 
 
 def checked(entries: Iterable[Entry], target: Target, *, now_ms: int) -> list[Entry]:

@@ -308,6 +308,7 @@ def test_a_byte_order_mark_before_the_file_is_read_as_if_it_were_not_there(tmp_p
 def test_a_switch_takes_the_words_that_yaml_makes_of_it(word: str, meant: str) -> None:
     assert load_settings({"CLOCKWORK_SEARCH": word}).dynamo.search == meant
     assert load_settings({"CLOCKWORK_COMMANDS": word}).access.commands == meant
+    assert load_settings({"CLOCKWORK_JOBS": word}).runner.jobs == meant
 
 
 def test_tracing_that_yaml_makes_false_is_off() -> None:

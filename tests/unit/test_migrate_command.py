@@ -98,6 +98,9 @@ def test_the_file_goes_to_stdout_unless_another_place_is_named_and_never_over_on
         (None, [], "tab: No such file"),
         (b"\xff", [], "tab is not UTF-8 at byte 0"),
         (b"", ["--zone", "Mars/Base"], "--zone Mars/Base is no time zone"),
+        (b"", ["--client", "a/b"], "--name, --client or --topic: line 2: clientId"),
+        (b"", ["--topic", "a b"], "delivery.topic"),
+        (b"", ["--name", "n" * 200], "name: should be at most"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(

@@ -11,6 +11,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clockwork.cli.jobs_file import read_jobs_file
 from clockwork.schema.trigger import read_misfire, read_trigger
 from infra.migrate import crontab, quartz
 from infra.migrate.crontab import entries_of_crontab
@@ -114,6 +115,39 @@ def test_a_crontab_of_which_all_is_converted_is_complete() -> None:
 
     assert is_complete(entries)
     assert report(entries)[-1] == "1 converted, 0 held, 0 left out"
+
+
+WORDS: Final = st.sampled_from(
+    [
+        "0",
+        "*",
+        "*/5",
+        "MON",
+        "1-5",
+        "5/15",
+        "L",
+        "@daily",
+        "@reboot",
+        "root",
+        "%",
+        "\\%",
+        "'",
+        '"',
+        "\x00",
+        "é",
+        "=",
+        "#",
+    ]
+    + ["CRON_TZ=Europe/Berlin", "RANDOM_DELAY=", "x" * 300, "[a]", "]", "${", "\ud7ff", "\u2028"]
+)
+
+
+@given(st.lists(st.lists(WORDS, max_size=9), max_size=6), st.booleans())
+def test_whatever_stands_in_a_crontab_the_file_is_one_that_can_be_applied(lines: list[list[str]], system: bool) -> None:
+    entries = entries_of("\n".join(" ".join(line) for line in lines) + "\n0 9 * * * root last", has_users=system)
+
+    made = read_jobs_file(jobs_file(entries, TARGET).encode(), profile=None, now_ms=NOW)
+    assert len(made.jobs) == sum(entry.outcome == "converted" for entry in entries)
 
 
 def test_lines_of_a_crontab_end_at_line_feeds_alone() -> None:
