@@ -256,13 +256,14 @@ class _Converter:
 
     def _exclude(self, name: str, trigger: dict[str, Any], draft: _Draft) -> None:
         try:
-            if "timeZone" not in trigger:
-                raise NotReadable("is of a trigger that has no days here")
             if name not in self.calendars:
                 raise NotReadable("is not among the calendars")
-            zone = zone_of(trigger["timeZone"])
-            with java_data.expected_form():
-                trigger["exclude"] = _exclusion(java_data.read(self.calendars[name]), zone, self.time_zone)
+            for rule in trigger.get("of", [trigger]):
+                if "timeZone" not in rule:
+                    raise NotReadable("is of a trigger that has no days here")
+                zone = zone_of(rule["timeZone"])
+                with java_data.expected_form():
+                    rule["exclude"] = _exclusion(java_data.read(self.calendars[name]), zone, self.time_zone)
         except NotReadable as error:
             draft.hold(f"its calendar {name} {error}", "write the days as exclude")
 

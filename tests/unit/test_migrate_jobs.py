@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
@@ -119,32 +120,36 @@ def test_a_crontab_of_which_all_is_converted_is_complete() -> None:
 
 WORDS: Final = st.sampled_from(
     [
-        "0",
-        "*",
-        "*/5",
-        "MON",
-        "1-5",
-        "5/15",
-        "L",
-        "@daily",
-        "@reboot",
-        "root",
-        "%",
-        "\\%",
-        "'",
-        '"',
-        "\x00",
-        "é",
-        "=",
-        "#",
+        *(
+            "0",
+            "*",
+            "*/5",
+            "MON",
+            "1-5",
+            "5/15",
+            "L",
+            "@daily",
+            "@reboot",
+            "root",
+            "%",
+            "\\%",
+            "'",
+            '"',
+            "\x00",
+            "é",
+            "=",
+            "#",
+        ),
+        *("CRON_TZ=Europe/Berlin", "RANDOM_DELAY=", "x" * 300, "[a]", "]", "${", "\ud7ff", "\u2028"),
     ]
-    + ["CRON_TZ=Europe/Berlin", "RANDOM_DELAY=", "x" * 300, "[a]", "]", "${", "\ud7ff", "\u2028"]
 )
 
 
 @given(st.lists(st.lists(WORDS, max_size=9), max_size=6), st.booleans())
 def test_whatever_stands_in_a_crontab_the_file_is_one_that_can_be_applied(lines: list[list[str]], system: bool) -> None:
-    entries = entries_of("\n".join(" ".join(line) for line in lines) + "\n0 9 * * * root last", has_users=system)
+    entries = entries_of(
+        "\n".join(" ".join(line) for line in lines) + "\nCRON_TZ=UTC\n0 9 * * * root last", has_users=system
+    )
 
     made = read_jobs_file(jobs_file(entries, TARGET).encode(), profile=None, now_ms=NOW)
     assert len(made.jobs) == sum(entry.outcome == "converted" for entry in entries)
@@ -306,6 +311,27 @@ def test_runs_that_must_not_overlap_get_a_completion_if_a_time_out_is_given() ->
     assert jobs["all-missed"]["overlap"] == "wait"
     assert jobs["all-missed"]["completion"] == {"timeoutMs": 600_000, "retry": {"attempts": 2}, "retryOn": ["timeout"]}
     assert "completion" not in jobs["nightly"]
+
+
+def with_calendar(trigger: str, calendar: str) -> Entry:
+    """The entry of a trigger as if it had been stored with this calendar."""
+    stored = written.tables("shop")
+    rows = [{**row, "calendar_name": calendar} if row["trigger_name"] == trigger else row for row in stored.triggers]
+    made = entries_of_quartz(replace(stored, triggers=rows), time_zone=written.ZONE)
+    [entry] = [each for each in checked(made, TARGET, now_ms=NOW) if each.where == f"trigger {trigger}"]
+    return entry
+
+
+def test_a_calendar_counts_for_each_part_of_a_trigger_and_a_trigger_without_days_is_held() -> None:
+    entry = with_calendar("office-hours", "closed")
+    assert entry.fields is not None
+    trigger = read_trigger(entry.fields["trigger"], now_ms=NOW)
+    # The 24th of December is closed.
+    assert trigger.next_after(ms("2026-12-23T17:00", "Europe/Berlin")) == ms("2026-12-25T08:00", "Europe/Berlin")
+
+    entry = with_calendar("every-90-minutes", "closed")
+    assert entry.outcome == "held"
+    assert "closed is of a trigger that has no days here" in entry.remarks[0].why
 
 
 def trigger_row(name: str, kind: str, **more: Any) -> dict[str, Any]:
