@@ -1,5 +1,5 @@
-// Writes a scheduler's jobs, as Quartz itself stores them, into the tables of a PostgreSQL, and prints as JSON when Quartz would
-// fire them. `written.json` beside this file was made with it (`trial.sh`); the tests read that file alone.
+// Writes the jobs of two schedulers, as Quartz itself stores them, into its tables in a PostgreSQL, and prints as JSON when Quartz
+// would fire them. record.py beside this file says how written.json is made with it; the tests read that file alone.
 
 import java.io.Serializable;
 import java.sql.Connection;

@@ -1,7 +1,6 @@
 """Jobs as Quartz 2.5.0 itself stored them in PostgreSQL, and the times at which it would fire them.
 
-`written.json` was made by `WriteJobs.java`, with a JDK and the jars of Quartz and of PostgreSQL's driver, on a database with
-Quartz's own tables; then its tables were read row by row. Two schedulers: `shop`, and `plain`, whose data are texts
+`written.json` was made by `WriteJobs.java` (`record.py` says how). Two schedulers: `shop`, and `plain`, whose data are texts
 (`useProperties`). Tests read the file alone: none needs a JDK.
 """
 
