@@ -11,7 +11,7 @@ from infra.local.node import OURS, REPOSITORY
 from tests.support.nodes import ClusterNode
 from tests.support.processes import kill
 
-COMMAND_S_MAX: Final = 60.0
+COMMAND_S_MAX: Final = 150.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
