@@ -216,6 +216,10 @@ _RUN_REFUSED: Final[Mapping[RunReason, str]] = {
     RunReason.IN_FLIGHT: "Its time is about to be over: nothing can be promised. Ask again.",
     RunReason.NOT_DELIVERED: "It is not delivered yet.",
     RunReason.NOT_ASKED: "Its job did not ask for a completion when it was delivered.",
+    RunReason.NOT_OPEN: (
+        "It has no time-out that could be moved: its runs may overlap, or its job was deleted and restored meanwhile. It "
+        "can be completed all the same."
+    ),
 }
 
 
@@ -223,7 +227,15 @@ class RunConflictDocument(ProblemDocument):
     """The state of the run, or of its job, does not allow the request."""
 
     reason: Literal[
-        "timed_out", "superseded", "completed", "failed", "in_flight", "not_delivered", "not_asked", "deleted"
+        "timed_out",
+        "superseded",
+        "completed",
+        "failed",
+        "in_flight",
+        "not_delivered",
+        "not_asked",
+        "not_open",
+        "deleted",
     ]
     run: RunDocument | None = None
     """The run as it is; absent if its job is `deleted`."""
