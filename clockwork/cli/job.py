@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import wraps
+from functools import update_wrapper
 from itertools import islice
 from typing import IO, Any, Final, Literal, TypeVar, cast
 from uuid import uuid4
@@ -87,13 +87,13 @@ def _job(command: _Command) -> _Command:
 def _changes_job(change: Callable[..., JobDocument]) -> Callable[..., None]:
     """The command for a call that changes a job: it prints the job that the call returns."""
 
-    @wraps(change)
     def command(connection: Connection, json_: bool, **given: Any) -> None:
         with connection.client() as client:
             changed = change(client, **given)
         print_job(changed, json_=json_)
 
-    return _job(_if_version(json_option(connected(command))))
+    # With the name, the help and the options of the call.
+    return _job(_if_version(json_option(connected(update_wrapper(command, change)))))
 
 
 def _policy_options(command: _Command) -> _Command:

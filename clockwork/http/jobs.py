@@ -536,8 +536,8 @@ class JobHandlers:
         tag=JOBS,
         summary="Say that a run goes on",
         description=(
-            "Moves its time-out away. Where runs may overlap there is none to be moved, and the answer tells the time after "
-            "which the log shows the run as timed out."
+            "Moves its time-out away. Where runs may overlap there is none to be moved: `409` `not_open`. Such a run can be "
+            "completed all the same, at any time."
         ),
         request=HeartbeatForm,
         answers={**_ENDED_RUN, 200: Answer(description="The run goes on.", model=HeartbeatDocument)},
