@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import update_wrapper
 from itertools import islice
 from typing import IO, Any, Final, Literal, TypeVar, cast
 from uuid import uuid4
@@ -38,8 +39,9 @@ from clockwork.cli.values import (
     strict_json,
     with_options,
 )
-from clockwork.client import Completion, Misfire, Unavailable
+from clockwork.client import Client, Completion, Misfire, Unavailable
 from clockwork.client.jobs import JobStatus, NewJobFields, RunStatus
+from clockwork.schema.job import JobDocument
 
 PAGE_ITEMS_MAX: Final = 1_000
 TIMES_MAX: Final = 100
@@ -80,6 +82,18 @@ _POLICY_OPTIONS: Final = (
 
 def _job(command: _Command) -> _Command:
     return click.argument("client_id")(click.argument("job_id")(command))
+
+
+def _changes_job(change: Callable[..., JobDocument]) -> Callable[..., None]:
+    """The command for a call that changes a job: it prints the job that the call returns."""
+
+    def command(connection: Connection, json_: bool, **given: Any) -> None:
+        with connection.client() as client:
+            changed = change(client, **given)
+        print_job(changed, json_=json_)
+
+    # With the name, the help and the options of the call.
+    return _job(_if_version(json_option(connected(update_wrapper(command, change)))))
 
 
 def _policy_options(command: _Command) -> _Command:
@@ -270,54 +284,32 @@ def preview(
 
 
 @job.command(epilog="\b\nExample:\n  clockwork job pause shop report --note 'until the new topic is there'")
-@_job
+@_changes_job
 @click.option("--note", help="The reason, for people.")
-@_if_version
-@json_option
-@connected
-def pause(
-    connection: Connection, client_id: str, job_id: str, note: str | None, if_version: int | None, json_: bool
-) -> None:
+def pause(client: Client, client_id: str, job_id: str, note: str | None, if_version: int | None) -> JobDocument:
     """Pause a job. Runs that may still be delivered are shown as in flight; no others are."""
-    with connection.client() as client:
-        paused = client.pause_job(client_id, job_id, note=note, if_version=if_version)
-    print_job(paused, json_=json_)
+    return client.pause_job(client_id, job_id, note=note, if_version=if_version)
 
 
 @job.command(epilog="\b\nExample:\n  clockwork job resume shop report")
-@_job
-@_if_version
-@json_option
-@connected
-def resume(connection: Connection, client_id: str, job_id: str, if_version: int | None, json_: bool) -> None:
+@_changes_job
+def resume(client: Client, client_id: str, job_id: str, if_version: int | None) -> JobDocument:
     """Resume a paused job. What was missed is not caught up; `backfill` does that."""
-    with connection.client() as client:
-        resumed = client.resume_job(client_id, job_id, if_version=if_version)
-    print_job(resumed, json_=json_)
+    return client.resume_job(client_id, job_id, if_version=if_version)
 
 
 @job.command(epilog="\b\nExample:\n  clockwork job delete shop report --if-version 3")
-@_job
-@_if_version
-@json_option
-@connected
-def delete(connection: Connection, client_id: str, job_id: str, if_version: int | None, json_: bool) -> None:
+@_changes_job
+def delete(client: Client, client_id: str, job_id: str, if_version: int | None) -> JobDocument:
     """Delete a job. It may be restored until its retention ends."""
-    with connection.client() as client:
-        deleted = client.delete_job(client_id, job_id, if_version=if_version)
-    print_job(deleted, json_=json_)
+    return client.delete_job(client_id, job_id, if_version=if_version)
 
 
 @job.command(epilog="\b\nExample:\n  clockwork job restore shop report")
-@_job
-@_if_version
-@json_option
-@connected
-def restore(connection: Connection, client_id: str, job_id: str, if_version: int | None, json_: bool) -> None:
+@_changes_job
+def restore(client: Client, client_id: str, job_id: str, if_version: int | None) -> JobDocument:
     """Restore a deleted job as it was, active or paused."""
-    with connection.client() as client:
-        restored = client.restore_job(client_id, job_id, if_version=if_version)
-    print_job(restored, json_=json_)
+    return client.restore_job(client_id, job_id, if_version=if_version)
 
 
 @job.command(epilog="\b\nExample:\n  clockwork job versions shop report")

@@ -11,7 +11,14 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from clockwork.client.consumer import run_of
-from clockwork.client.errors import CallFailed, InvalidRequest, TooMany, Unavailable
+from clockwork.client.errors import (
+    AlreadyDelivered,
+    CallFailed,
+    InvalidRequest,
+    JobNotDeleted,
+    TooMany,
+    Unavailable,
+)
 from clockwork.client.jobs import (
     JobChanges,
     JobFilters,
@@ -135,10 +142,14 @@ class AsyncClient:
         return await self._schedule("PUT", path_of(client_id, schedule_key), body=body, if_version=if_version)
 
     async def fire(self, client_id: str, schedule_key: str, *, if_version: int | None = None) -> ScheduleDocument:
-        """Delivers a pending schedule now. Raises: NotFound, Conflict, InFlight, VersionMismatch. AlreadyDelivered may also
-        mean that an earlier attempt of this call worked and its answer was lost."""
+        """Delivers a pending schedule now. Raises: NotFound, Conflict, InFlight, VersionMismatch."""
         path = f"{path_of(client_id, schedule_key)}/fire"
-        return await self._schedule("POST", path, if_version=if_version)
+        try:
+            return await self._schedule("POST", path, if_version=if_version)
+        except AlreadyDelivered as delivered:
+            if delivered.after_lost_answer and delivered.schedule is not None:
+                return delivered.schedule
+            raise
 
     async def retry(
         self, client_id: str, schedule_key: str, *, at: When | None = None, if_version: int | None = None
@@ -267,7 +278,12 @@ class AsyncClient:
     async def restore_job(self, client_id: str, job_id: str, *, if_version: int | None = None) -> JobDocument:
         """Restores a deleted job as it was, active or paused; nothing is caught up. Raises: NotFound, JobNotDeleted,
         VersionMismatch."""
-        return await self._job("POST", f"{path_of_job(client_id, job_id)}/restore", if_version=if_version)
+        try:
+            return await self._job("POST", f"{path_of_job(client_id, job_id)}/restore", if_version=if_version)
+        except JobNotDeleted as restored:
+            if restored.after_lost_answer and restored.job is not None:
+                return restored.job
+            raise
 
     async def run_job(
         self, client_id: str, job_id: str, *, data: Any = NO_DATA, request_id: str | None = None
@@ -346,7 +362,7 @@ class AsyncClient:
         self, client_id: str, job_id: str, run_id: str, *, extend_ms: int, attempt: int = 1
     ) -> HeartbeatDocument:
         """Says that a run goes on: it is not timed out within `extend_ms` from now. Raises: NotFound, AlreadyCompleted,
-        AlreadyFailed, RunTimedOut, RunSuperseded, JobDeleted, InFlight, Conflict."""
+        AlreadyFailed, RunTimedOut, RunSuperseded, RunNotOpen, JobDeleted, InFlight, Conflict."""
         path = f"{path_of_job(client_id, job_id)}/runs/{quote(run_id, safe='')}/heartbeat"
         body = {"attempt": attempt, "extendMs": extend_ms}
         return read_document(HeartbeatDocument, await self._http.request("POST", path, body=body))
@@ -354,7 +370,7 @@ class AsyncClient:
     def run(self, headers: Iterable[tuple[str, bytes | None]] | None, *, extend_ms: int = 60_000) -> OpenRun:
         """The run that a record belongs to, for an `async with` block in which its consumer works on it: completed at the
         end of the block, failed if that raises, with heartbeats meanwhile that ask for `extend_ms` each. Raises:
-        NotADelivery; the block: as `complete_run`."""
+        NotADelivery; the end of the block: as `complete_run`, and ValueError (`OpenRun.result`)."""
         return OpenRun(self, run_of(headers), extend_ms=extend_ms, clock=self._clock)
 
     async def versions(self, client_id: str, job_id: str, *, page_size: int = 100) -> AsyncIterator[JobVersionDocument]:

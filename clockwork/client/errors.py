@@ -19,6 +19,7 @@ CallFailed
 │       ├── AlreadyCompleted
 │       ├── RunTimedOut
 │       ├── RunSuperseded     another attempt of the run is under way
+│       ├── RunNotOpen        the run has no time-out that a heartbeat could move; it may be completed all the same
 │       ├── JobRunning        runs of the job are open, or too many of them pending: try again when they have ended
 │       └── NoFireTimes
 ├── InFlight              too close to its time to say: nothing is promised, ask again
@@ -62,6 +63,8 @@ class CallFailed(Exception):
         """The present state of the schedule that the call was about, where the answer tells it."""
         self.job = job
         """The present state of the job that the call was about, where the answer tells it."""
+        self.after_lost_answer = False
+        """True if an earlier attempt of this call got no answer, and so may have been carried out."""
 
 
 class Refused(CallFailed):
@@ -126,7 +129,7 @@ class JobEnded(Conflict):
 
 
 class JobNotDeleted(Conflict):
-    """There is nothing to restore. It may also mean that an earlier attempt of this call worked and its answer was lost."""
+    """There is nothing to restore."""
 
 
 class AlreadyCompleted(Conflict):
@@ -139,6 +142,11 @@ class RunTimedOut(Conflict):
 
 class RunSuperseded(Conflict):
     """Another attempt of the run is under way."""
+
+
+class RunNotOpen(Conflict):
+    """The run has no time-out that could be moved: runs of its job may overlap, or the job was deleted and restored
+    meanwhile. It may be completed all the same."""
 
 
 class JobRunning(Conflict):
@@ -178,6 +186,7 @@ _BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "completed": AlreadyCompleted,
     "timed_out": RunTimedOut,
     "superseded": RunSuperseded,
+    "not_open": RunNotOpen,
     "exists": KeyTaken,
     "deleted": JobDeleted,
     "ended": JobEnded,

@@ -2,7 +2,8 @@
 
 Every call of the API may be sent again: a create is recognised by its content, a cancelled schedule stays cancelled, and a
 change that was made already is answered as made, also under the condition of the earlier version. So a lost answer, `503`
-and `429` are retried here, within limits and with jitter, after the time that `Retry-After` asks for.
+and `429` are retried here, within limits and with jitter, after the time that `Retry-After` asks for. Two calls are refused
+once they are done, a restore and a fire: there the error says whether an answer was lost before (`after_lost_answer`).
 """
 
 import asyncio
@@ -113,6 +114,7 @@ class Transport:
         more = {**(headers or {}), **({} if data is None else _JSON)}
         give_up_s = self.give_up_s(items)
         timeout = aiohttp.ClientTimeout(total=self._retries.answer_ms(items) / 1_000)
+        lost_answer = False
         for attempt in count(1):
             again, retry_after_s = True, None
             try:
@@ -131,6 +133,8 @@ class Transport:
                 failure = Unavailable(f"No answer: {str(lost) or type(lost).__name__}")
                 # A certificate that is not trusted will not be a moment later.
                 again = not isinstance(lost, aiohttp.ClientConnectorCertificateError)
+            failure.after_lost_answer = lost_answer
+            lost_answer = lost_answer or isinstance(failure, Unavailable)
             if not again or not await self.pause(attempt, give_up_s, retry_after_s):
                 raise failure
         raise AssertionError("counting never ends")

@@ -22,11 +22,11 @@ The key must be the `clientId`: a client's commands are carried out in order bec
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.job import Heartbeat, JobName, NewJob, RunNow, RunReport
-from clockwork.domain.run import RunId
+from clockwork.domain.run import JobId, RunId
 from clockwork.domain.schedule import ClientId, NewSchedule, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.requests.results import ANY_VERSION, Change, VersionCondition
@@ -51,6 +51,11 @@ _REPORTS: Final[Mapping[str, Callable[[Any], RunReport | Heartbeat]]] = {
     "failRun": read_fail,
     "heartbeatRun": read_heartbeat,
 }
+
+
+_ANY_NAME: Final = JobName(ClientId("any"), JobId("any"))
+"""In the place of a name that is wrong, while the rest is read."""
+_Part = TypeVar("_Part")
 
 
 class UnknownCommand(InvalidInput):
@@ -204,21 +209,50 @@ def _read(
             job = read_job(inner, cluster=cluster, now_ms=now_ms, traceparent=traceparent)
             return JobCommand(kind=kind, name=job.name, asks=job, condition=condition)
         case "completeRun" | "failRun" | "heartbeatRun":
-            name = JobName(*read_job_key(_named(inner, "clientId", "jobId")))
-            rest = {each: value for each, value in inner.items() if each not in ("clientId", "jobId", "runId")}
-            return RunCommand(kind=kind, name=name, run_id=_run_id_of(inner), report=_REPORTS[kind](rest))
+            given = _object(inner)
+            reading = _Reading()
+            name = reading.of(lambda: _job_name_of(given))
+            run_id = reading.of(lambda: _run_id_of(given))
+            report = reading.of(lambda: _REPORTS[kind](_without(given, "clientId", "jobId", "runId")))
+            if name is None or run_id is None or report is None:
+                raise InvalidInput(reading.errors)
+            return RunCommand(kind=kind, name=name, run_id=run_id, report=report)
         case _:
-            name = JobName(*read_job_key(_named(inner, "clientId", "jobId")))
-            return JobCommand(
-                kind=kind, name=name, asks=_asked_of(kind, name, inner, cluster, now_ms), condition=condition
-            )
+            given = _object(inner)
+            reading = _Reading()
+            name = reading.of(lambda: _job_name_of(given))
+            rest = _without(given, "clientId", "jobId")
+            asks = reading.of(lambda: _asked_of(kind, name or _ANY_NAME, rest, cluster, now_ms))
+            if name is None or reading.errors:
+                raise InvalidInput(reading.errors)
+            return JobCommand(kind=kind, name=name, asks=asks, condition=condition)
 
 
-def _asked_of(kind: JobKind, name: JobName, inner: Any, cluster: str, now_ms: int) -> JobPut | RunNow | str | None:
-    if kind == "updateJob":
-        return read_job_change(inner, client_id=name.client_id, job_id=name.job_id, cluster=cluster, now_ms=now_ms)
-    rest = {each: value for each, value in inner.items() if each not in ("clientId", "jobId")}
+class _Reading:
+    """Reads the parts of a command, so that all wrong fields of all of them are told at once."""
+
+    def __init__(self) -> None:
+        self.errors: list[FieldError] = []
+
+    def of(self, read: Callable[[], _Part]) -> _Part | None:
+        """The part; None: it is wrong. Raises: TooLarge, unless another part is wrong."""
+        try:
+            return read()
+        except TooLarge:
+            if not self.errors:
+                raise
+        except InvalidInput as wrong:
+            self.errors += wrong.errors
+        return None
+
+
+def _asked_of(
+    kind: JobKind, name: JobName, rest: Mapping[str, Any], cluster: str, now_ms: int
+) -> JobPut | RunNow | str | None:
     match kind:
+        case "updateJob":
+            client_id, job_id = name
+            return read_job_change(rest, client_id=client_id, job_id=job_id, cluster=cluster, now_ms=now_ms)
         case "pauseJob":
             return read_pause(rest)
         case "runJob":
@@ -226,6 +260,20 @@ def _asked_of(kind: JobKind, name: JobName, inner: Any, cluster: str, now_ms: in
         case _:
             changes.read_nothing(rest)
             return None
+
+
+def _object(inner: Any) -> dict[str, Any]:
+    if not isinstance(inner, dict):
+        raise InvalidInput([FieldError("body", "should be a JSON object")])
+    return inner
+
+
+def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
+
+
+def _job_name_of(given: Mapping[str, Any]) -> JobName:
+    return JobName(*read_job_key(_named(given, "clientId", "jobId")))
 
 
 def _run_id_of(inner: Mapping[str, Any]) -> RunId:

@@ -35,6 +35,17 @@ class RunKind(StrEnum):
     """No run: the time-out of an open one. It stands in the place of the next occurrence, and nothing is sent for it."""
 
 
+class RunData(StrEnum):
+    """The origin of a run's data, and with it the data of another attempt."""
+
+    JOB = "job"
+    """The definition's. Each attempt has those of the definition that holds by then, as it has its topic and headers."""
+    GIVEN = "given"
+    """They came with the request for a run by hand. Each attempt has them again: they are none of the definition's."""
+    LOST = "lost"
+    """They came with the request, and the row that had them was deleted by hand. No other attempt can be made."""
+
+
 class Chain(StrEnum):
     """The chain that a row of a job belongs to."""
 
@@ -60,6 +71,7 @@ class JobOfRow:
     """The job's cursor once this occurrence has ended; of a backfill, the backfill's."""
     run_id: RunId
     attempt: int = 1
+    data: RunData = RunData.JOB
     previous_at_ms: int | None = None
     """The fire time before, if there is one: a header."""
     timeout_ms: int | None = None

@@ -23,13 +23,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.jobs.job import (
-    CompletionResult,
     Job,
     JobChange,
     JobName,
@@ -45,7 +43,7 @@ from clockwork.domain.jobs.steps import (
     Moment,
     Standing,
     after_end,
-    close_run,
+    close_completed,
     ended_row,
     run_end_of,
     standing,
@@ -269,9 +267,7 @@ class JobChains:
         stands = await self._jobs.read_completion(state.name, timed_out.position) if timed_out is not None else None
         if stands is None:
             raise TransactionConflict("a condition of the arming does not hold, and none of its items says why")
-        may_retry = stands.result is not CompletionResult.COMPLETED
-        closed = close_run(state, job, stands.result, self.moment(), may_retry=may_retry, content=ended.content)
-        closed = replace(closed, entries=tuple(e for e in closed.entries if not isinstance(e, RunCompletion)))
+        closed = close_completed(state, job, stands, self.moment(), content=ended.content)
         await self.make(closed)
         return closed
 

@@ -18,6 +18,7 @@ from clockwork.domain.record import TRACEPARENT
 from clockwork.domain.rights import Right, authorize
 from clockwork.domain.run import JobId
 from clockwork.domain.triggers.preview import TIMES_MAX
+from clockwork.errors import InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, names_in_path, path_parameter, single_header
 from clockwork.http.responses import json_list_response, json_response
@@ -111,6 +112,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 _Read = TypeVar("_Read")
 _Name = TypeVar("_Name")
+_Found = TypeVar("_Found")
 
 
 def _job_answer(description: str, *headers: str) -> Answer:
@@ -469,9 +471,7 @@ class JobHandlers:
         query = LogQuery(from_ms=given.get("from"), to_ms=given.get("to"), status=given.get("status"))
         of = {"logs of": [name.client_id, name.job_id], **given}
         last = queries.decode_cursor(cursor, of)
-        page = await self.jobs.logs(principal_of(request), name, query, last=last, limit=limit)
-        if isinstance(page, JobNotFound):
-            raise Refusal(of_job_declined(page))
+        page = _of_known_job(await self.jobs.logs(principal_of(request), name, query, last=last, limit=limit))
         documents = (render_run(each) for each in page.runs)
         return await json_list_response("runs", documents, cursor=queries.encode_cursor(page.next_last, of))
 
@@ -490,9 +490,7 @@ class JobHandlers:
     )
     async def run(self, request: web.Request) -> web.Response:
         name, run_id = self._covered(request, Right.READ), path_parameter(request, "runId", run_id_of)
-        found = await self.jobs.run(principal_of(request), name, run_id)
-        if isinstance(found, JobNotFound):
-            raise Refusal(of_job_declined(found))
+        found = _of_known_job(await self.jobs.run(principal_of(request), name, run_id))
         if found is None:
             raise Refusal(run_not_found())
         return json_response(render_run(found))
@@ -538,8 +536,8 @@ class JobHandlers:
         tag=JOBS,
         summary="Say that a run goes on",
         description=(
-            "Moves its time-out away. Where runs may overlap there is none to be moved, and the answer tells the time after "
-            "which the log shows the run as timed out."
+            "Moves its time-out away. Where runs may overlap there is none to be moved: `409` `not_open`. Such a run can be "
+            "completed all the same, at any time."
         ),
         request=HeartbeatForm,
         answers={**_ENDED_RUN, 200: Answer(description="The run goes on.", model=HeartbeatDocument)},
@@ -565,9 +563,7 @@ class JobHandlers:
         of = {"versions of": [name.client_id, name.job_id]}
         below = queries.decode_cursor(given.get("cursor"), of)
         limit = given.get("limit", queries.LIMIT_DEFAULT)
-        page = await self.jobs.versions(principal_of(request), name, below=below, limit=limit)
-        if isinstance(page, JobNotFound):
-            raise Refusal(of_job_declined(page))
+        page = _of_known_job(await self.jobs.versions(principal_of(request), name, below=below, limit=limit))
         after = None if page.next_below is None else Position(page.next_below)
         documents = (render_version(each) for each in page.versions)
         return await json_list_response("versions", documents, cursor=queries.encode_cursor(after, of))
@@ -587,9 +583,7 @@ class JobHandlers:
     )
     async def version(self, request: web.Request) -> web.Response:
         name, number = self._covered(request, Right.READ), path_parameter(request, "version", _version)
-        found = await self.jobs.version(principal_of(request), name, number)
-        if isinstance(found, JobNotFound):
-            raise Refusal(of_job_declined(found))
+        found = _of_known_job(await self.jobs.version(principal_of(request), name, number))
         if found is None:
             raise Refusal(version_not_found())
         return json_response(render_version(found))
@@ -654,7 +648,12 @@ class JobHandlers:
         return JobName(client_id, job_id)
 
     async def _report(self, request: web.Request, read: Callable[[Any], RunReport | Heartbeat]) -> web.Response:
-        name, run_id = self._covered(request, Right.COMPLETE), path_parameter(request, "runId", run_id_of)
+        name = self._covered(request, Right.COMPLETE)
+        try:
+            run_id = path_parameter(request, "runId", run_id_of)
+        except InvalidInput as wrong:
+            await self._read_besides(request, read, wrong)
+            raise
         report = await self._read_if_any(request, read)
         result = await self.jobs.report_run(principal_of(request), name, run_id, report)
         match result:
@@ -665,6 +664,13 @@ class JobHandlers:
             case _:
                 raise Refusal(of_run_declined(result))
 
+    async def _read_besides(self, request: web.Request, read: Callable[[Any], object], wrong: InvalidInput) -> None:
+        """Reads the body of a request whose path is wrong. Raises: InvalidInput, naming every wrong field of both."""
+        try:
+            await self._read_if_any(request, read)
+        except InvalidInput as too:
+            raise InvalidInput([*wrong.errors, *too.errors]) from wrong
+
     async def _read_if_any(self, request: web.Request, read: Callable[[Any], _Read]) -> _Read:
         return await self._read(request, read) if request.can_read_body else read({})
 
@@ -673,6 +679,12 @@ class JobHandlers:
         the search for a rare date as long, in which the event loop would send no heartbeat."""
         body = await body_of(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
         return await asyncio.to_thread(lambda: read(parse(body)))
+
+
+def _of_known_job(found: _Found | JobNotFound) -> _Found:
+    if isinstance(found, JobNotFound):
+        raise Refusal(of_job_declined(found))
+    return found
 
 
 def _accepted(result: RunResult) -> RunAccepted | RunRepeated:

@@ -188,7 +188,9 @@ class PrometheusTelemetry:
         self._commands_lag = gauge("clockwork_commands_lag", "Commands not yet processed, as last seen", "partition")
         self._paused = gauge("clockwork_paused", "Paused clients and topics, as known to this node", "what")
         self._job_runs = counter("clockwork_job_runs_total", "Runs of recurring jobs that have ended", "result")
-        self._job_skipped = counter("clockwork_job_skipped_total", "Fire times of jobs that were skipped", "reason")
+        self._job_skipped = counter(
+            "clockwork_job_skipped_total", "Fire times that running jobs have skipped", "reason"
+        )
         self._job_completions = counter("clockwork_job_completions_total", "Runs that were to be completed", "result")
         self._job_run_s = histogram(
             "clockwork_job_run_seconds",

@@ -25,7 +25,7 @@ from clockwork.requests.jobs.results import (
     RunView,
 )
 from clockwork.schema.job import JobDocument, RunDocument, fire_time_document, job_document
-from clockwork.schema.problems import Problem, ProblemDocument
+from clockwork.schema.problems import Problem, ProblemDocument, not_found
 
 
 def render_job(view: JobView, next_times: Sequence[FireTime] | None = None) -> dict[str, Any]:
@@ -216,6 +216,10 @@ _RUN_REFUSED: Final[Mapping[RunReason, str]] = {
     RunReason.IN_FLIGHT: "Its time is about to be over: nothing can be promised. Ask again.",
     RunReason.NOT_DELIVERED: "It is not delivered yet.",
     RunReason.NOT_ASKED: "Its job did not ask for a completion when it was delivered.",
+    RunReason.NOT_OPEN: (
+        "It has no time-out that could be moved: its runs may overlap, or its job was deleted and restored meanwhile. It "
+        "can be completed all the same."
+    ),
 }
 
 
@@ -223,7 +227,15 @@ class RunConflictDocument(ProblemDocument):
     """The state of the run, or of its job, does not allow the request."""
 
     reason: Literal[
-        "timed_out", "superseded", "completed", "failed", "in_flight", "not_delivered", "not_asked", "deleted"
+        "timed_out",
+        "superseded",
+        "completed",
+        "failed",
+        "in_flight",
+        "not_delivered",
+        "not_asked",
+        "not_open",
+        "deleted",
     ]
     run: RunDocument | None = None
     """The run as it is; absent if its job is `deleted`."""
@@ -239,29 +251,26 @@ class StaleJobDocument(ProblemDocument):
 
 
 def job_not_found() -> Problem:
-    return Problem(
-        status=HTTPStatus.NOT_FOUND,
-        kind="job-not-found",
-        title="There is no such job",
-        detail="No job was accepted under this clientId and jobId, or its retention has ended.",
+    return not_found(
+        "job-not-found",
+        "There is no such job",
+        "No job was accepted under this clientId and jobId, or its retention has ended.",
     )
 
 
 def run_not_found() -> Problem:
-    return Problem(
-        status=HTTPStatus.NOT_FOUND,
-        kind="run-not-found",
-        title="There is no such run",
-        detail="The job has no run of this id, or its retention has ended.",
+    return not_found(
+        "run-not-found",
+        "There is no such run",
+        "The job has no run of this id, or its retention has ended.",
     )
 
 
 def version_not_found() -> Problem:
-    return Problem(
-        status=HTTPStatus.NOT_FOUND,
-        kind="version-not-found",
-        title="There is no such version",
-        detail="The job has no version of this number, or it is not kept any more.",
+    return not_found(
+        "version-not-found",
+        "There is no such version",
+        "The job has no version of this number, or it is not kept any more.",
     )
 
 

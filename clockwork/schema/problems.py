@@ -136,11 +136,10 @@ def rate_limit_headers(limits: Sequence[LimitState]) -> dict[str, str]:
 
 
 def schedule_not_found() -> Problem:
-    return Problem(
-        status=HTTPStatus.NOT_FOUND,
-        kind="schedule-not-found",
-        title="There is no such schedule",
-        detail="No schedule was accepted under this clientId and scheduleKey, or its retention has ended.",
+    return not_found(
+        "schedule-not-found",
+        "There is no such schedule",
+        "No schedule was accepted under this clientId and scheduleKey, or its retention has ended.",
     )
 
 

@@ -23,7 +23,7 @@ from clockwork.domain.jobs.job import (
 )
 from clockwork.domain.jobs.misfire import CATCH_UP_MAX, Misfire, MisfirePolicy, Overlap
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import Chain, JobOfRow, RunKind
+from clockwork.domain.run import Chain, JobOfRow, RunData, RunKind
 from clockwork.domain.schedule import DataForm, Failure, Guarantee, OnLate, Receipt
 from clockwork.domain.triggers.calendars import Exclusion, OnExcluded, exclusion
 from clockwork.domain.triggers.cron import Days, Dialect
@@ -200,6 +200,7 @@ JOB_OF_ROW: Final = Form[JobOfRow](
     Member("cursor_ms", "cursor", INTEGER),
     Member("run_id", "runId", TEXT),
     Member("attempt", "attempt", INTEGER, 1),
+    Member("data", "data", word(RunData), RunData.JOB),
     Member("previous_at_ms", "previousAt", INTEGER, None),
     Member("timeout_ms", "timeout", INTEGER, None),
     Member("priority", "priority", INTEGER, None),
@@ -214,6 +215,7 @@ _ARMED: Final = Form[ArmedRow](
     Member("scheduled_at_ms", "scheduledAt", INTEGER),
     Member("cursor_ms", "cursor", INTEGER),
     Member("version", "version", INTEGER),
+    Member("data", "data", word(RunData), RunData.JOB),
 )
 _OPEN: Final = Form[OpenRun](
     OpenRun,

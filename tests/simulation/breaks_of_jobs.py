@@ -13,6 +13,7 @@ from clockwork.firing.cleanup import Completed
 from clockwork.firing.job_chains import JobChains
 from clockwork.ports.store import End, ScheduleStore
 from clockwork.requests.hold import Held
+from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
 from clockwork.stores.memory.jobs import MemoryJobStore
 from tests.simulation.job_world import HostJobStore
@@ -70,8 +71,8 @@ def held_by_anyone(self: HostJobStore, taken: Any) -> None:
 class BlindTaker(RowTaker):
     """Takes every row, whoever holds it, and whoever reads it for firing."""
 
-    async def take(self, state: JobState, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
-        return [TakenRow(name=state.row_name(each), hold=BLIND) for each in rows]
+    async def take(self, reading: JobReading, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
+        return [TakenRow(name=reading.state.row_name(each), hold=BLIND) for each in rows]
 
     def content_of(self, taken: TakenRow) -> None:
         return None

@@ -91,6 +91,14 @@ class JobDesk:
         rows = [row for row in self.engine.store.rows.values() if isinstance(row, Row)]
         return sorted(rows, key=lambda row: row.position)
 
+    def lose(self, row: Row) -> None:
+        """Deletes a row, as an operator does by hand."""
+        self.engine.store._remove(row.shard, row.position)
+
+    def put_back(self, row: Row) -> None:
+        """Puts a row as it was."""
+        self.engine.store._apply(self.engine.store._put_row(row))
+
     # --- the other side
 
     async def in_flight(self) -> None:

@@ -151,6 +151,12 @@ async def test_the_id_of_a_run_has_a_form(edge: Edge, run_id: str) -> None:
     assert (answer.status, answer.fields) == (400, ["runId"])
 
 
+async def test_every_wrong_field_of_a_report_is_told_at_once(edge: Edge) -> None:
+    await created(edge)
+    answer = await edge.ask("POST", f"{ONE}/runs/x1/heartbeat", json={"extendMs": 1})
+    assert (answer.status, answer.fields) == (400, ["runId", "extendMs"])
+
+
 @pytest.mark.parametrize(("method", "path", "body"), EVERY_CALL[2:-1])
 async def test_an_unknown_job_is_not_found(edge: Edge, method: str, path: str, body: Any) -> None:
     given = {} if body is None else {"json": body}

@@ -7,18 +7,22 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from aiohttp import ClientConnectionError
 
 import clockwork.client as c
 from clockwork.client import AsyncClient
 from clockwork.client.jobs import JobChanges, NewJobFields, trigger_document
+from clockwork.client.runs import OpenRun
 from clockwork.domain.record import delivery_of
 from clockwork.domain.run import Chain, JobOfRow, RunId, RunKind
 from clockwork.errors import FieldError
 from clockwork.schema import problems
-from clockwork.schema.job import JobChangeForm, JobForm
+from clockwork.schema.completion import HeartbeatDocument
+from clockwork.schema.job import JobChangeForm, JobForm, RunDocument
 from clockwork.schema.problems import Problem
 from clockwork.schema.schedule import DeliveryForm
 from tests.support import builders
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.api_edge import NOW_MS, StillClock
 from tests.unit.client_stub import FAST, Stub, open_stub
 from tests.unit.service import Service, open_service
@@ -288,6 +292,29 @@ async def test_a_request_that_is_made_again_keeps_its_id(stub: Stub) -> None:
     assert first == again != other
 
 
+async def test_a_restore_whose_answer_was_lost_is_done_and_another_one_is_refused(
+    client: AsyncClient, service: Service
+) -> None:
+    await client.create_job(*JOB, **FIELDS)
+    await client.delete_job(*JOB)
+    _lose_next_answer(client)
+    assert (await client.restore_job(*JOB)).status == "active"
+    with pytest.raises(c.JobNotDeleted):
+        await client.restore_job(*JOB)
+
+
+def _lose_next_answer(client: AsyncClient) -> None:
+    """The next request is carried out, and its answer does not arrive."""
+    transport, real = client._http, client._http._request_once
+
+    async def once(*given: Any) -> Any:
+        setattr(transport, "_request_once", real)  # noqa: B010  # a method, which types do not let us assign
+        await real(*given)
+        raise ClientConnectionError("cut")
+
+    setattr(transport, "_request_once", once)  # noqa: B010
+
+
 # --- errors
 
 
@@ -306,6 +333,7 @@ def _conflict(reason: str) -> Problem:
         (_conflict("running"), c.JobRunning),
         (_conflict("too_many_runs"), c.JobRunning),
         (_conflict("no_fire_times"), c.NoFireTimes),
+        (_conflict("not_open"), c.RunNotOpen),
         (_conflict("of a later service"), c.Conflict),
         (problems.invalid_input([FieldError("trigger", "is required")]), c.InvalidRequest),
         (problems.not_found("run-not-found", "no", "no"), c.NotFound),
@@ -392,6 +420,39 @@ async def test_a_block_completes_the_run_of_its_record(client: AsyncClient, serv
     assert (ended.status, ended.result, ended.started_at_ms) == ("completed", {"rows": 7}, ended.finished_at_ms)
 
 
+@pytest.mark.parametrize(
+    ("result", "why"), [({1, 2}, "no JSON"), (float("nan"), "JSON"), ("x" * 4_095, "4097 bytes"), ([[[]]], None)]
+)
+async def test_a_result_that_cannot_be_sent_is_told_where_it_is_set(
+    client: AsyncClient, service: Service, result: Any, why: str | None
+) -> None:
+    _, headers = await _delivered_run(client, service)
+    async with client.run(headers) as working:
+        if why is None:
+            working.result = result
+        else:
+            with pytest.raises(ValueError, match=why):
+                working.result = result
+        assert working.result == (result if why is None else None)
+
+
+async def test_a_run_whose_result_was_made_too_large_meanwhile_is_completed_without_it_and_the_block_says_so(
+    client: AsyncClient, service: Service
+) -> None:
+    run, headers = await _delivered_run(client, service)
+    result: dict[str, str] = {}
+
+    async def work() -> None:
+        async with client.run(headers) as working:
+            working.result = result
+            result["rows"] = "x" * 5_000
+
+    with pytest.raises(ValueError, match="completed, but without its result"):
+        await work()
+    ended = await client.get_run(*JOB, run.run_id or "")
+    assert (ended.status, ended.result) == ("completed", None)
+
+
 async def test_a_block_that_raises_fails_the_run_and_raises_on(client: AsyncClient, service: Service) -> None:
     run, headers = await _delivered_run(client, service)
     with pytest.raises(LookupError):
@@ -456,3 +517,58 @@ async def test_heartbeats_keep_the_time_out_away_until_the_run_is_lost(stub: Stu
     assert {each.path for each in stub.asked[:2]} == {f"{PATH}/runs/s1/heartbeat"}
     assert stub.asked[0].body == {"attempt": 2, "extendMs": 600}
     assert stub.asked[-1].path == f"{PATH}/runs/s1/complete"
+
+
+class TimedReports:
+    """A service that times a run out by its own clock."""
+
+    def __init__(self, left_s: float) -> None:
+        self._until_s = asyncio.get_running_loop().time() + left_s
+        self.completed = False
+
+    async def heartbeat_run(
+        self, client_id: str, job_id: str, run_id: str, *, extend_ms: int, attempt: int = 1
+    ) -> HeartbeatDocument:
+        self._check_open()
+        self._until_s = max(self._until_s, asyncio.get_running_loop().time() + extend_ms / 1_000)
+        return HeartbeatDocument(run_id=run_id, attempt=attempt, until_ms=NOW_MS)
+
+    async def complete_run(self, *key: str, **named: Any) -> RunDocument:
+        self._check_open()
+        self.completed = True
+        return RunDocument(status="completed")
+
+    async def fail_run(self, *key: str, **named: Any) -> RunDocument:
+        raise AssertionError("the block did not raise")
+
+    def _check_open(self) -> None:
+        if asyncio.get_running_loop().time() > self._until_s:
+            raise c.RunTimedOut("its time is over")
+
+
+@pytest.mark.parametrize("skew_ms", [-3_600_000, 0, 3_600_000])
+@in_virtual_time
+async def test_a_run_is_kept_open_whatever_the_clock_of_its_consumer_says(skew_ms: int) -> None:
+    # Three seconds are left, by the service's clock.
+    reports = TimedReports(3.0)
+    run = c.Run(status="running", run_id="s1", kind="scheduled", version=1, attempt=1, scheduled_at_ms=1)
+    record = c.run_of(_record_of(run, NOW_MS + 3_000 + skew_ms))
+    async with OpenRun(reports, record, extend_ms=60_000, clock=StillClock()) as working:
+        await asyncio.sleep(600)
+    assert (reports.completed, working.lost) == (True, None)
+
+
+async def test_heartbeats_end_where_there_is_no_time_out_and_the_run_is_not_lost(stub: Stub) -> None:
+    run = c.Run(status="running", run_id="s1", kind="scheduled", version=1, attempt=1, scheduled_at_ms=1)
+    told = asyncio.Event()
+
+    def not_open(asked: Any) -> tuple[int, Any]:
+        told.set()
+        return 409, {"status": 409, "title": "t", "detail": "d", "reason": "not_open"}
+
+    stub.will(not_open, (200, {"status": "completed", "runId": "s1"}))
+    async with AsyncClient(stub.url, retries=FAST, clock=StillClock()) as client:
+        async with client.run(_record_of(run, NOW_MS)) as working:
+            await told.wait()
+        assert working.lost is None
+    assert [each.path.rsplit("/", 1)[1] for each in stub.asked] == ["heartbeat", "complete"]

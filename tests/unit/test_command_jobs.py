@@ -156,6 +156,42 @@ async def test_a_command_that_can_never_succeed_becomes_a_dead_letter_and_names_
     assert field in [each["field"] for each in problem["errors"]]
 
 
+@pytest.mark.parametrize(
+    ("command", "document", "fields"),
+    [
+        ("heartbeatRun", {"run": {"clientId": "shop", "runId": "x"}}, ["run.jobId", "run.runId", "run.extendMs"]),
+        ("failRun", {"run": {**NAMED, "runId": "x", "error": "x" * 5_000}}, ["run.runId", "run.error"]),
+        ("runJob", {"job": {"clientId": "shop", "more": 1}}, ["job.jobId", "job.requestId", "job.more"]),
+        ("updateJob", {"job": {"clientId": "shop", "priority": 11}}, ["job.jobId", "job.priority"]),
+        ("completeRun", {"run": 7}, ["run"]),
+    ],
+)
+async def test_every_wrong_field_of_a_command_is_told_at_once(
+    command: str, document: dict[str, Any], fields: list[str]
+) -> None:
+    desk = Desk()
+    desk.ask(command, **document)
+    await desk.settle()
+    ((status, problem, _),) = desk.replies()
+    assert (status, [each["field"] for each in problem["errors"]]) == (400, fields)
+
+
+async def test_a_report_of_a_run_that_waits_for_its_lane_holds_up_no_command_behind_it() -> None:
+    desk = Desk()
+    asking = job(trigger={"type": "fixed_rate", "everyMs": 60_000}, completion={"timeoutMs": 300_000}, overlap="skip")
+    desk.ask("createJob", job=asking)
+    await desk.settle()
+    made = await state(desk)
+    assert made is not None
+    assert made.armed is not None
+    desk.engine.clock.set_ms(made.armed.due_ms + 60_000)
+    desk.ask("completeRun", run={**NAMED, "runId": made.armed.run_id})
+    desk.ask("pauseJob", job=NAMED)
+    await desk.settle()
+    assert desk.statuses() == [201, 409, 200]
+    assert desk.replies()[1][1]["reason"] == "not_delivered"
+
+
 async def test_commands_about_jobs_need_the_rights_of_the_calls() -> None:
     desk = Desk()
     desk.principal = Principal(

@@ -14,15 +14,18 @@ from clockwork.domain.jobs.job import (
     JobStatus,
     RetryOn,
     RunCompletion,
+    RunEnd,
     SkippedRuns,
     SkipReason,
     TakenRow,
 )
 from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.jobs.steps import (
+    ROW_LOST,
     Standing,
     after_end,
     arm_again,
+    close_completed,
     close_run,
     create,
     delete,
@@ -44,7 +47,7 @@ from clockwork.domain.jobs.steps import (
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
-from clockwork.domain.run import Chain, RunKind
+from clockwork.domain.run import Chain, RunData, RunKind
 from clockwork.domain.schedule import OnLate, OrderingKey, RequestId, Row
 from clockwork.domain.triggers.calendars import exclusion
 from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger, cron
@@ -588,6 +591,52 @@ def test_a_lost_run_by_hand_is_run_again() -> None:
     assert (story.row.due_ms, story.row.job and story.row.job.run_id) == (row.due_ms, row.job and row.job.run_id)
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["beside the trigger", "exclusive"])
+def test_a_lost_run_by_hand_that_had_data_of_its_own_has_failed_and_is_not_run_with_the_jobs(alone: bool) -> None:
+    story = Story() if alone else exclusive()
+    taken = () if alone else story.taken()
+    story.apply(run_now(story.state, story.job, moment(NOW_MS + 7), request_id="r", task_data=b"own", taken=taken))
+    by_hand = story.rows.pop()
+    armed = next(each for each in story.state.pending() if each.position == by_hand.position)
+    story.apply(repair(story.state, story.job, armed, None, moment(NOW_MS + 9)))
+
+    assert run_ids(story) == [f"s{NOW_MS + MINUTE}"]
+    (end,) = (each for each in story.log if isinstance(each, RunEnd))
+    assert (end.position, end.run_id, end.failure and end.failure.reason) == (armed.position, armed.run_id, ROW_LOST)
+    assert story.state.counts.failed == 1
+
+
+def test_a_lost_run_by_hand_of_a_paused_exclusive_job_is_run_again() -> None:
+    story = exclusive()
+    story.apply(run_now(story.state, story.job, moment(NOW_MS + 7), request_id="r", taken=story.taken()))
+    story.apply(pause(story.state, story.taken(), moment(NOW_MS + 8), note=None))
+    row = lost(story)
+    armed = story.state.armed
+    assert armed is not None
+    story.apply(repair(story.state, story.job, armed, None, moment(NOW_MS + 9)))
+
+    assert (story.row.due_ms, story.row.job and story.row.job.run_id) == (row.due_ms, row.job and row.job.run_id)
+
+
+def test_a_run_whose_watchdog_is_lost_and_with_it_the_data_given_for_it_is_watched_again_and_has_no_other_attempt() -> (
+    None
+):
+    story = exclusive()
+    story.apply(
+        run_now(story.state, story.job, moment(NOW_MS + 1), request_id="r", task_data=b"own", taken=story.taken())
+    )
+    story.end(story.row, delivered(story.row))
+    until_ms, armed = lost(story).due_ms, story.state.armed
+    assert armed is not None
+    story.apply(repair(story.state, story.job, armed, None, moment(NOW_MS + 9)))
+    assert story.row.job is not None
+    assert (story.row.job.kind, story.row.due_ms, story.row.job.data) == (RunKind.WATCHDOG, until_ms, RunData.LOST)
+
+    story.end(story.row, dropped(story.row, reason="timed_out"))
+
+    assert run_ids(story) == [f"s{NOW_MS + 2 * MINUTE}"]
+
+
 def test_nothing_is_armed_by_triggers_in_manual_mode_and_the_audit_arms_it_later() -> None:
     change = create(new_job(), None, moment(arms=False))
     assert (change.rows, change.state.armed, change.state.status) == ((), None, JobStatus.ACTIVE)
@@ -895,11 +944,13 @@ def test_what_a_calendar_excludes_is_noted_when_the_run_behind_it_has_ended_and_
     assert entry.last_ms - entry.first_ms == 59 * MINUTE
 
 
-def test_another_attempt_of_a_run_by_hand_has_the_data_that_were_given_for_it() -> None:
-    # The job's own are changed meanwhile; the run is the same.
+@pytest.mark.parametrize(("given", "data"), [(b"own", b"own"), (None, b"new")], ids=["its own", "the job's"])
+def test_another_attempt_of_a_run_by_hand_has_the_data_given_for_it_or_those_of_the_definition_by_then(
+    given: bytes | None, data: bytes
+) -> None:
     story = exclusive()
     story.apply(
-        run_now(story.state, story.job, moment(NOW_MS + 1), request_id="r", task_data=b"own", taken=story.taken())
+        run_now(story.state, story.job, moment(NOW_MS + 1), request_id="r", task_data=given, taken=story.taken())
     )
     story.end(story.row, delivered(story.row))
     wanted = replace(story.job, task_data=b"new")
@@ -908,7 +959,51 @@ def test_another_attempt_of_a_run_by_hand_has_the_data_that_were_given_for_it() 
     story.end(story.row, dropped(story.row, reason="timed_out"))
 
     assert story.row.job is not None
-    assert (story.row.job.kind, story.row.job.attempt, story.row.schedule.task_data) == (RunKind.RETRY, 2, b"own")
+    assert (story.row.job.kind, story.row.job.attempt, story.row.schedule.task_data) == (RunKind.RETRY, 2, data)
+
+
+@pytest.mark.parametrize(
+    ("standing_of_job", "kinds"),
+    [("ended", [RunKind.RETRY]), ("manual mode", [RunKind.RETRY]), ("paused", []), ("paused meanwhile", [])],
+)
+def test_a_run_by_hand_is_tried_again_whatever_the_trigger_does_but_not_while_the_job_is_paused(
+    standing_of_job: str, kinds: list[RunKind]
+) -> None:
+    arms = standing_of_job != "manual mode"
+    story = exclusive(trigger=replace(EVERY_MINUTE, runs_max=1))
+    if standing_of_job == "ended":
+        story.end(story.row, delivered(story.row))
+        taken = [TakenRow(name=story.row.name, hold=HOLD)]
+        story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(NOW_MS + HOUR), taken=taken))
+        assert story.state.status is JobStatus.ENDED
+    if standing_of_job == "paused":
+        story.apply(pause(story.state, story.taken(), moment(NOW_MS + 1), note=None))
+    at = moment(NOW_MS + HOUR, arms=arms)
+    story.apply(run_now(story.state, story.job, at, request_id="r", taken=story.taken()))
+    story.end(story.row, delivered(story.row))
+    if standing_of_job == "paused meanwhile":
+        story.apply(pause(story.state, story.taken(), moment(NOW_MS + HOUR + 1), note=None))
+    watchdog = story.rows.pop()
+    ended = ended_row(watchdog, dropped(watchdog, reason="timed_out"))
+    story.apply(after_end(story.state, story.job, ended, moment(watchdog.due_ms, arms=arms)))
+
+    assert [row.job and row.job.kind for row in story.rows] == kinds
+
+
+@pytest.mark.parametrize("result", list(CompletionResult))
+def test_a_run_whose_completion_stands_already_is_closed_by_that_and_nothing_is_put_again(
+    result: CompletionResult,
+) -> None:
+    story = exclusive()
+    story.end(story.row, delivered(story.row))
+    taken = [TakenRow(name=story.row.name, hold=HOLD)]
+    closed = close_run(story.state, story.job, result, moment(NOW_MS + 2 * MINUTE), taken=taken)
+    (stands,) = (each for each in closed.entries if isinstance(each, RunCompletion))
+    story.apply(close_completed(story.state, story.job, stands, moment(NOW_MS + 3 * MINUTE), taken=taken))
+
+    kind = RunKind.SCHEDULED if result is CompletionResult.COMPLETED else RunKind.RETRY
+    assert (story.state.open_run, story.row.job and story.row.job.kind) == (None, kind)
+    assert [each for each in story.log if isinstance(each, RunCompletion)] == []
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["while it is open", "while the attempt waits"])

@@ -343,6 +343,53 @@ async def test_a_heartbeat_whose_answer_was_lost_is_made_once() -> None:
     assert (result.until_ms, (await desk.state()).rev) == (FIRST_MS + TIMEOUT_MS * 2, before.rev + 1)
 
 
+# --- what was done by hand
+
+
+@pytest.mark.parametrize("report", [DONE, FAILED, Heartbeat(attempt=1, extend_ms=TIMEOUT_MS * 2)])
+async def test_a_report_of_a_run_whose_watchdog_is_lost_puts_it_again_and_counts(report: RunReport | Heartbeat) -> None:
+    desk = Desk()
+    await desk.opened()
+    desk.lose(*desk.rows())
+    result = await desk.report(report)
+
+    assert isinstance(result, RunClosed | RunGoesOn)
+    until_ms = FIRST_MS + TIMEOUT_MS * 2
+    watched = [(RunKind.WATCHDOG, until_ms)]
+    assert desk.armed() == (watched if report not in (DONE, FAILED) else [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [(DONE, None), (FAILED, RunReason.COMPLETED), (Heartbeat(attempt=1, extend_ms=1_000), RunReason.COMPLETED)],
+)
+async def test_an_open_run_whose_completion_is_noted_already_is_closed_by_what_stands(
+    report: RunReport | Heartbeat, reason: RunReason | None
+) -> None:
+    desk = Desk()
+    await desk.opened()
+    before, (watchdog,) = await desk.state(), desk.rows()
+    await desk.closed(DONE)
+    # State and rows as they were, as from a table that was restored to an earlier time; the log is the present one.
+    desk.engine.jobs.tables.states[NAME] = before
+    desk.lose(*desk.rows())
+    desk.put_back(watchdog)
+    result = await desk.report(report)
+
+    assert (
+        isinstance(result, RunClosed) if reason is None else isinstance(result, RunRefused) and result.reason is reason
+    )
+    assert ((await desk.state()).open_run, desk.armed()) == (None, [(RunKind.SCHEDULED, FIRST_MS + MINUTE_MS)])
+
+
+async def test_a_report_of_a_run_that_waits_for_its_lane_is_told_that_it_is_not_delivered() -> None:
+    desk = Desk()
+    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    desk.clock.set_ms(FIRST_MS + 60_000)
+    assert await desk.refused(DONE) is RunReason.NOT_DELIVERED
+    assert desk.armed() == [(RunKind.SCHEDULED, FIRST_MS)]
+
+
 # --- runs that may overlap
 
 
@@ -363,12 +410,15 @@ async def test_where_runs_may_overlap_a_late_completion_counts_and_the_next_run_
     assert (await desk.state(), await desk.refused(FAILED)) == (before, RunReason.COMPLETED)
 
 
-async def test_where_runs_may_overlap_a_heartbeat_has_nothing_to_move() -> None:
-    desk = Desk()
-    await desk.opened(overlap=None)
-    result = await desk.report(Heartbeat(attempt=1, extend_ms=TIMEOUT_MS * 2))
-    assert isinstance(result, RunGoesOn)
-    assert result.until_ms == FIRST_MS + TIMEOUT_MS
+async def test_a_heartbeat_without_a_time_out_that_it_could_move_promises_no_time() -> None:
+    overlapping, restored = Desk(), Desk()
+    await overlapping.opened(overlap=None)
+    await restored.opened()
+    await restored.delete()
+    await restored.restore()
+    for desk in (overlapping, restored):
+        assert await desk.refused(Heartbeat(attempt=1, extend_ms=TIMEOUT_MS * 2)) is RunReason.NOT_OPEN
+        assert (await desk.closed(DONE)).status is RunStatus.COMPLETED
 
 
 async def test_of_two_reports_of_a_run_that_may_overlap_the_first_stands() -> None:

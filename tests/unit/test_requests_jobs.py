@@ -5,7 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from clockwork.domain.jobs.job import SINGLE_MAX, BackfillRequest, Completion, JobChange, JobContent, JobStatus, RunNow
+from clockwork.domain.jobs.job import (
+    SINGLE_MAX,
+    BackfillRequest,
+    Completion,
+    JobChange,
+    JobContent,
+    JobName,
+    JobState,
+    JobStatus,
+    RunNow,
+    RunReport,
+    SkipReason,
+)
 from clockwork.domain.jobs.misfire import Overlap
 from clockwork.domain.jobs.steps import run_end_of
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
@@ -22,8 +34,10 @@ from clockwork.errors import (
     JobsOff,
     StoreUnavailable,
     TooManyJobs,
+    TransactionConflict,
     Unavailable,
 )
+from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.context import RequestContext
 from clockwork.requests.hold import Held
 from clockwork.requests.jobs import take
@@ -875,11 +889,66 @@ async def test_nothing_is_given_to_a_topic_that_the_key_does_not_cover(ask: str)
     assert await desk.state() == before
 
 
-async def test_a_row_that_is_lost_keeps_a_request_waiting_for_the_audit_and_promises_nothing() -> None:
+@pytest.mark.parametrize("ask", ["put", "pause", "delete", "run_now"])
+async def test_a_request_that_finds_its_row_lost_puts_it_again_and_goes_on(ask: str) -> None:
+    desk = JobDesk()
+    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=60_000)))
+    desk.lose(*desk.rows())
+    result = await (desk.put(description="another") if ask == "put" else getattr(desk, ask)())
+
+    assert isinstance(result, JobDone | RunAccepted)
+    state = await desk.state()
+    assert [each.position for each in state.pending()] == [each.position for each in desk.rows()]
+    assert len(desk.rows()) == (1 if ask in ("put", "run_now") else 0)
+
+
+async def test_a_row_that_is_about_to_be_applied_is_not_put_again() -> None:
     desk = JobDesk(request_timeout_ms=200)
     await desk.created()
-    (row,) = desk.rows()
-    del desk.engine.store.rows[row.shard, row.position]
+    desk.lose(*desk.rows())
+    jobs, read_state = desk.engine.jobs, desk.engine.jobs.read_state
+
+    async def being_applied(name: JobName, *, settled: bool = False) -> JobState | None:
+        if settled:
+            raise TransactionConflict("the state is being written")
+        return await read_state(name)
+
+    setattr(jobs, "read_state", being_applied)  # noqa: B010  # a method, which types do not let us assign
     with pytest.raises(Unavailable):
         await desk.pause()
-    assert (await desk.state()).status is JobStatus.ACTIVE
+    setattr(jobs, "read_state", read_state)  # noqa: B010
+    assert (desk.rows(), (await desk.state()).status) == ([], JobStatus.ACTIVE)
+
+
+async def test_a_row_that_stands_again_when_its_repair_is_made_is_not_put_twice() -> None:
+    desk = JobDesk()
+    await desk.created()
+    (row,) = desk.rows()
+    desk.lose(row)
+
+    async def applied() -> None:
+        desk.put_back(row)
+
+    desk.before_change(applied)
+    await desk.put(description="another")
+    assert [each.due_ms for each in desk.rows()] == [row.due_ms]
+
+
+async def test_what_a_request_skips_is_counted() -> None:
+    # A run that has waited for another one stands for the fire times behind it, and a pause takes it.
+    counted: list[tuple[SkipReason, int]] = []
+
+    class Counts(NoTelemetry):
+        def job_skipped(self, reason: SkipReason, count: int) -> None:
+            counted.append((reason, count))
+
+    desk = JobDesk(telemetry=Counts())
+    await desk.created(new_job(overlap=Overlap.WAIT, completion=Completion(timeout_ms=3 * MINUTE_MS)))
+    await desk.deliver_at(NOW_MS + MINUTE_MS)
+    desk.clock.set_ms(NOW_MS + 3 * MINUTE_MS)
+    report = RunReport(attempt=1, succeeded=True)
+    await desk.jobs.report_run(ANYONE, NAME, RunId(f"s{NOW_MS + MINUTE_MS}"), report)
+    await desk.pause()
+
+    assert counted == [(SkipReason.OVERLAP, 1), (SkipReason.OVERLAP, 1)]
+    assert (await desk.state()).counts.skipped == 2

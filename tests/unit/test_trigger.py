@@ -1,5 +1,6 @@
 """Triggers: rates, delays, unions, bounds, jitter; and properties that all of them have."""
 
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from clockwork.domain.triggers.trigger import (
     JITTER_MS_MAX,
     AnyOf,
     Cron,
+    Excluded,
     FixedDelay,
     FixedRate,
     Jitter,
@@ -68,11 +70,12 @@ def test_times_that_several_rules_of_a_union_have_are_one() -> None:
     assert union.count(NOON, NOON + 3_600_000) == 4
 
 
-def test_a_union_is_counted_no_further_than_its_limit() -> None:
-    union = AnyOf(of=(FixedRate(every_ms=1_000, anchor_ms=0), FixedRate(every_ms=2_000, anchor_ms=1_000)))
+def test_a_union_is_counted_no_further_than_its_limit_and_by_a_member_that_has_reached_it() -> None:
+    union = AnyOf(of=(FixedRate(every_ms=2_000, anchor_ms=0), FixedRate(every_ms=2_000, anchor_ms=1_000)))
 
     assert union.count(0, 9_999_000) == 9_999
-    assert union.count(0, 86_400_000) == COUNT_EXACT_MAX
+    assert union.count(0, 16_000_000) == COUNT_EXACT_MAX
+    assert union.count(0, 86_400_000) == 43_200
 
 
 def test_a_union_says_what_became_of_a_time_of_any_of_its_rules() -> None:
@@ -284,14 +287,17 @@ def recurrences(draw: st.DrawFn) -> Recurrence:
     )
 
 
-def rules() -> st.SearchStrategy[Rule]:
-    rates = st.builds(
+def rates() -> st.SearchStrategy[FixedRate]:
+    return st.builds(
         FixedRate,
         every_ms=_numbers(1, 200_000).map(lambda seconds: seconds * 1_000),
         anchor_ms=_numbers(0, 2**31).map(lambda seconds: seconds * 1_000),
     )
-    unions = st.lists(st.one_of(crons(), rates), min_size=2, max_size=4).map(lambda of: AnyOf(of=tuple(of)))
-    return st.one_of(crons(), recurrences(), rates, unions)
+
+
+def rules() -> st.SearchStrategy[Rule]:
+    unions = st.lists(st.one_of(crons(), rates()), min_size=2, max_size=4).map(lambda of: AnyOf(of=tuple(of)))
+    return st.one_of(crons(), recurrences(), rates(), unions)
 
 
 @given(rule=rules(), at_ms=_numbers(ms("1990-01-01T00:00"), ms("2060-01-01T00:00")))
@@ -312,3 +318,51 @@ def test_every_trigger_keeps_its_promises_about_next_last_and_count(rule: Rule, 
     assert [trigger.count(at_ms, each) for each in times] == list(range(1, len(times) + 1))
     assert [trigger.count(each, times[-1]) for each in times] == list(range(len(times) - 1, -1, -1))
     assert times == [] or trigger.count(at_ms, times[0] - 1) == 0
+
+
+@given(
+    rule=rules(),
+    at_ms=_numbers(ms("1990-01-01T00:00"), ms("2060-01-01T00:00")),
+    most=_numbers(1, 40),
+    span_ms=_numbers(0, 90 * 86_400_000),
+)
+def test_a_walk_back_ends_where_as_many_single_steps_do(rule: Rule, at_ms: int, most: int, span_ms: int) -> None:
+    trigger = Trigger(rule=rule)
+    expected: int | None = None
+    step_ms = trigger.last_at(at_ms)
+    for _ in range(most):
+        if step_ms is None or step_ms < at_ms - span_ms:
+            break
+        expected, step_ms = step_ms, trigger.last_at(step_ms - 1)
+
+    assert trigger.back(at_ms, most, since_ms=at_ms - span_ms) == expected
+
+
+@given(
+    of=st.lists(st.one_of(crons(), rates()), min_size=2, max_size=4),
+    at_ms=_numbers(ms("1990-01-01T00:00"), ms("2060-01-01T00:00")),
+    span_ms=_numbers(0, 2 * 86_400_000),
+)
+def test_a_union_has_each_time_of_its_members_once_and_what_all_of_them_exclude(
+    of: list[Cron | FixedRate], at_ms: int, span_ms: int
+) -> None:
+    union, until_ms = AnyOf(of=tuple(of)), at_ms + span_ms
+    fires = {each for rule in of for each in _times(rule.next_after, at_ms, until_ms)}
+    excluded = {
+        each * 1_000
+        for rule in of
+        if isinstance(rule, Cron) and rule.excluded_times is not None
+        for each in _times(rule.excluded_times.next_after, at_ms // 1_000, until_ms // 1_000)
+    } - fires
+    count, found = union.count(at_ms, until_ms), union.excluded(at_ms, until_ms)
+
+    assert count == len(fires) if len(fires) < COUNT_EXACT_MAX else COUNT_EXACT_MAX <= count <= len(fires)
+    if len(excluded) < COUNT_EXACT_MAX:
+        assert found == (Excluded(min(excluded), max(excluded), len(excluded)) if excluded else None)
+
+
+def _times(next_after: Callable[[int], int | None], after: int, until: int) -> Iterator[int]:
+    at = next_after(after)
+    while at is not None and at <= until:
+        yield at
+        at = next_after(at)

@@ -18,7 +18,7 @@ from clockwork.domain.command_notes import NoteChange
 from clockwork.domain.jobs.misfire import Misfire, Overlap
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
-from clockwork.domain.run import JobId, JobOfRow, RunId, RunKind
+from clockwork.domain.run import JobId, JobOfRow, RunData, RunId, RunKind
 from clockwork.domain.schedule import (
     ClientId,
     DataForm,
@@ -190,7 +190,8 @@ class ArmedRow:
     scheduled_at_ms: int
     cursor_ms: int
     version: int
-    """Version of the definition that the row's content was taken from. See `JobOfRow` for this and the fields above."""
+    """Version of the definition that the row's content was taken from. See `JobOfRow` for this and the fields around it."""
+    data: RunData = RunData.JOB
 
     @property
     def due_ms(self) -> int:
@@ -499,6 +500,7 @@ def armed_row(row: Row) -> ArmedRow:
         scheduled_at_ms=job.scheduled_at_ms,
         cursor_ms=job.cursor_ms,
         version=job.version,
+        data=job.data,
     )
 
 

@@ -245,15 +245,7 @@ def _fired_of_gap(
         late = not ended.dropped and late_ms > misfire.grace_of(trigger, ended.scheduled_at_ms)
         return None if late else latest_ms
     oldest_ms = first_ms if misfire.window_ms is None else max(first_ms, now_ms - misfire.window_ms)
-    if latest_ms < oldest_ms:
-        return None
-    fired_ms = latest_ms
-    for _ in range(misfire.catch_up_max - 1):
-        before_ms = trigger.last_at(fired_ms - 1)
-        if before_ms is None or before_ms < oldest_ms:
-            break
-        fired_ms = before_ms
-    return fired_ms
+    return trigger.back(latest_ms, misfire.catch_up_max, since_ms=oldest_ms)
 
 
 def _over(trigger: Trigger, runs: int) -> bool:

@@ -68,6 +68,7 @@ from clockwork.domain.run import (
     REQUEST_DIGITS,
     Chain,
     JobOfRow,
+    RunData,
     RunId,
     RunKind,
     backfill_run,
@@ -75,11 +76,14 @@ from clockwork.domain.run import (
     manual_run,
     scheduled_run,
 )
-from clockwork.domain.schedule import DataForm, OnLate, RequestId, Row, Schedule, ScheduleKey, outcome_expiry_s
+from clockwork.domain.schedule import DataForm, Failure, OnLate, RequestId, Row, Schedule, ScheduleKey, outcome_expiry_s
 from clockwork.domain.sharding import shard_of
 from clockwork.domain.triggers.trigger import FixedDelay, Trigger
 from clockwork.domain.triggers.zones import RULES_VERSION
 
+ROW_LOST: Final = "row_lost"
+"""Reason of a run by hand that has failed because its row, and with it the data that were given for it, was deleted by
+hand."""
 CLOCKS_MS: Final = 10_000
 """More than the clocks of two nodes may differ by."""
 
@@ -423,8 +427,9 @@ def run_now(
 ) -> JobChange:
     """A run by hand, due now. Of an exclusive job it takes the place of the armed row, which is `taken`: the next
     occurrence follows it. Only if no run is open."""
+    data = RunData.JOB
     if task_data is not None:
-        job = replace(job, task_data=task_data, data_form=data_form)
+        job, data = replace(job, task_data=task_data, data_form=data_form), RunData.GIVEN
     chain = Chain.MAIN if job.exclusive else Chain.SINGLE
     change = _change(state, at)
     row = _row(
@@ -437,6 +442,7 @@ def run_now(
         scheduled_at_ms=at.now_ms,
         cursor_ms=state.cursor_ms,
         due_ms=at.now_ms,
+        data=data,
     )
     named = armed_row(row)
     new = replace(change.state, armed=named) if job.exclusive else replace(change.state, single=(*state.single, named))
@@ -499,7 +505,8 @@ def close_run(
     content: Schedule | None = None,
 ) -> JobChange:
     """The end of the open run: by its consumer, with the watchdog `taken`, or by the time-out. Another attempt follows, or
-    the next occurrence. `content`: that of the watchdog, which has the data of its run; None: it is not known."""
+    the next occurrence. `content`: that of the watchdog, which has the data that were given for its run; None: it is not
+    known."""
     run = state.open_run
     assert run is not None, "a run is open"
     failed = result is not CompletionResult.COMPLETED
@@ -518,17 +525,31 @@ def close_run(
     change = replace(_change(state, at, armed=None, open_run=None), taken=tuple(taken), entries=(entry,))
     if state.status is JobStatus.DELETED:
         return change
-    if failed and may_retry and _arms(change.state, at):
-        # A run by hand may have data of its own. Any other has the data of the present definition, as it has its topic and
-        # headers: the answer to a PUT while the run was open promised that nothing of before will be delivered.
-        of_run = _with_data(job, content) if is_by_hand(run.run_id) else job
-        row = _retry_row(change.state, of_run, run, result, at)
+    if failed and may_retry and _may_go_on(change.state, run.run_id, at):
+        row = _retry_row(change.state, job, run, result, _data_of_watchdog(state), content, at)
         if row is not None:
             return replace(change, state=replace(change.state, armed=armed_row(row)), rows=(row,))
     # A run that has failed, and not an attempt: one that succeeds in the end ends the failures in a row.
     failures = state.failures + 1 if failed else 0
     change = replace(change, state=replace(change.state, failures=failures))
     return _after_exclusive(_paused_by_failures(change, job, at), job, at)
+
+
+def close_completed(
+    state: JobState,
+    job: Job,
+    stands: RunCompletion,
+    at: Moment,
+    *,
+    taken: Sequence[TakenRow] = (),
+    content: Schedule | None = None,
+) -> JobChange:
+    """The end of the open run whose completion is in the log already: put before the run was opened, or the state is that of
+    a table that was restored to an earlier time. What stands counts, and is not put again. Without this no step would end
+    the run: each puts a completion, on condition that none is there."""
+    may_retry = stands.result is not CompletionResult.COMPLETED
+    closed = close_run(state, job, stands.result, at, taken=taken, may_retry=may_retry, content=content)
+    return replace(closed, entries=tuple(each for each in closed.entries if not isinstance(each, RunCompletion)))
 
 
 def extend_run(
@@ -539,7 +560,7 @@ def extend_run(
     assert run is not None, "a run is open"
     assert armed is not None, "an open run has a watchdog"
     change = replace(_change(state, at), taken=tuple(taken))
-    row = _watchdog_row(change.state, _with_data(job, content), run, until_ms, at)
+    row = _watchdog_row(change.state, job, run, until_ms, _data_of_watchdog(state), content, at)
     open_run = replace(run, until_ms=until_ms)
     return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
 
@@ -550,12 +571,31 @@ def _after_watchdog(state: JobState, job: Job, ended: EndedRow, at: Moment) -> J
     return close_run(state, job, CompletionResult.TIMED_OUT, at, content=ended.content)
 
 
-def _retry_row(state: JobState, job: Job, run: OpenRun, result: CompletionResult, at: Moment) -> Row | None:
+def _may_go_on(state: JobState, run_id: RunId, at: Moment) -> bool:
+    """True if another attempt of a run may be armed. One by hand was asked for, and not armed by the trigger: its attempts
+    need none, and so are made of a job that has ended, and while triggers are off. Of a paused job nothing is armed."""
+    if is_by_hand(run_id):
+        return state.status in (JobStatus.ACTIVE, JobStatus.ENDED)
+    return _arms(state, at)
+
+
+def _retry_row(
+    state: JobState,
+    job: Job,
+    run: OpenRun,
+    result: CompletionResult,
+    data: RunData,
+    content: Schedule | None,
+    at: Moment,
+) -> Row | None:
+    """Another attempt, by the present definition: the answer to a PUT while the run was open promised that nothing of before
+    will be delivered. Data that were given for a run by hand are none of the definition's, and stay."""
     completion = job.completion
     on = RetryOn.TIMEOUT if result is CompletionResult.TIMED_OUT else RetryOn.FAILURE
     if completion is None or completion.retry is None or on not in completion.retry_on:
         return None
-    if completion.retry.exhausted(run.attempt):
+    job, data = _given(job, data, content)
+    if completion.retry.exhausted(run.attempt) or data is RunData.LOST:
         return None
     return _row(
         state,
@@ -568,14 +608,15 @@ def _retry_row(state: JobState, job: Job, run: OpenRun, result: CompletionResult
         cursor_ms=state.cursor_ms,
         due_ms=completion.retry.next_at_ms(attempts=run.attempt, now_ms=at.now_ms),
         attempt=run.attempt + 1,
+        data=data,
     )
 
 
 def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: Moment) -> JobChange:
     """The watchdog of a run that was delivered now. Its lane and topic are those of the job, but nothing is sent. The time
     is what the run's own record has told its consumer; one that was in flight while the job became exclusive was not asked
-    for a completion, and has no watchdog: it would time out, and be delivered again. It has the data of its run, for
-    another attempt: those of a run by hand may be its own."""
+    for a completion, and has no watchdog: it would time out, and be delivered again. It has the data that were given for
+    its run, for another attempt."""
     run = ended.job
     open_run = OpenRun(
         run_id=run.run_id,
@@ -586,11 +627,14 @@ def _watched(change: JobChange, job: Job, ended: EndedRow, timeout_ms: int, at: 
         delivered_at_ms=ended.at_ms,
         until_ms=ended.at_ms + timeout_ms,
     )
-    row = _watchdog_row(change.state, _with_data(job, ended.content), open_run, open_run.until_ms, at)
+    row = _watchdog_row(change.state, job, open_run, open_run.until_ms, run.data, ended.content, at)
     return replace(change, state=replace(change.state, armed=armed_row(row), open_run=open_run), rows=(row,))
 
 
-def _watchdog_row(state: JobState, job: Job, run: OpenRun, until_ms: int, at: Moment) -> Row:
+def _watchdog_row(
+    state: JobState, job: Job, run: OpenRun, until_ms: int, data: RunData, content: Schedule | None, at: Moment
+) -> Row:
+    job, data = _given(job, data, content)
     return _row(
         state,
         job,
@@ -602,14 +646,24 @@ def _watchdog_row(state: JobState, job: Job, run: OpenRun, until_ms: int, at: Mo
         cursor_ms=state.cursor_ms,
         due_ms=until_ms,
         attempt=run.attempt,
+        data=data,
     )
 
 
-def _with_data(job: Job, content: Schedule | None) -> Job:
-    """The job with the data of one of its runs, into which its values were put already."""
+def _given(job: Job, data: RunData, content: Schedule | None) -> tuple[Job, RunData]:
+    """The job with the data that were given for one of its runs, into which its values were put already; or as it is.
+    `content`: that of a row which has them; None: they are lost."""
+    if data is not RunData.GIVEN:
+        return job, data
     if content is None:
-        return job
-    return replace(job, task_data=content.task_data, data_form=content.data_form, interpolate=False)
+        return job, RunData.LOST
+    return replace(job, task_data=content.task_data, data_form=content.data_form, interpolate=False), data
+
+
+def _data_of_watchdog(state: JobState) -> RunData:
+    watchdog = state.armed
+    assert watchdog is not None, "an open run has a watchdog"
+    return watchdog.data
 
 
 def _after_exclusive(change: JobChange, job: Job, at: Moment) -> JobChange:
@@ -646,19 +700,22 @@ def repair(state: JobState, job: Job, lost: ArmedRow, run_end: RunEnd | None, at
     The row must still not be there when the change is made (`JobChange.absent`): what looks lost may be about to be
     applied."""
     chain = _chain_of(state, lost.position)
-    if run_end is not None:
+    lost_end = _failed_run(state, lost, at) if run_end is None else None
+    end = run_end or lost_end
+    if end is not None:
         ended = EndedRow(
             position=lost.position,
-            job=_job_of_armed(lost, chain, rev=state.rev, timeout_ms=run_end.timeout_ms),
-            at_ms=run_end.at_ms,
-            failed=run_end.failure is not None,
+            job=_job_of_armed(lost, chain, rev=state.rev, timeout_ms=end.timeout_ms),
+            at_ms=end.at_ms,
+            failed=end.failure is not None,
         )
         change = after_end(state, job, ended, at)
     elif chain is Chain.MAIN:
         change = _main_row_again(_change(state, at, armed=None), job, lost, at)
     else:
         change = _other_row_again(state, job, lost, chain, at)
-    return replace(change, absent=state.row_name(lost))
+    entries = change.entries if lost_end is None else (lost_end, *change.entries)
+    return replace(change, absent=state.row_name(lost), entries=entries)
 
 
 def arm_again(state: JobState, job: Job, at: Moment) -> JobChange | None:
@@ -704,11 +761,34 @@ def _decided_again(change: JobChange, job: Job, at: Moment) -> JobChange:
     return _decided(change, job, decision, at)
 
 
+def _failed_run(state: JobState, lost: ArmedRow, at: Moment) -> RunEnd | None:
+    """The end of a run by hand whose row is lost, and with it the data that were given for it: it has failed. With the job's
+    own data it would be another run than the one that was asked for."""
+    of_none = state.status is JobStatus.DELETED or precedes(lost.position, state)
+    if lost.data is not RunData.GIVEN or lost.kind is RunKind.WATCHDOG or of_none:
+        return None
+    return RunEnd(
+        client_id=state.client_id,
+        job_id=state.job_id,
+        position=lost.position,
+        run_id=lost.run_id,
+        kind=lost.kind,
+        attempt=lost.attempt,
+        version=lost.version,
+        scheduled_at_ms=lost.scheduled_at_ms,
+        at_ms=at.now_ms,
+        failure=Failure(reason=ROW_LOST, attempts=0),
+        expires_at_s=_expiry_s(at),
+    )
+
+
 def _main_row_again(change: JobChange, job: Job, lost: ArmedRow, at: Moment) -> JobChange:
     """A lost row of the main chain; the state does not name it any more."""
     state = change.state
     if lost.kind is RunKind.WATCHDOG:
         return change if state.open_run is None else _put_again(change, job, lost, at)
+    if is_by_hand(lost.run_id) and state.status is not JobStatus.DELETED:
+        return _put_again(change, job, lost, at)
     if not _arms(state, at):
         return change
     if _of_fire_time(lost) and _has_timetable(job.trigger) and lost.cursor_ms == lost.scheduled_at_ms:
@@ -846,6 +926,7 @@ def _row(
     cursor_ms: int,
     due_ms: int,
     attempt: int = 1,
+    data: RunData = RunData.JOB,
 ) -> Row:
     """The row of an occurrence, for the state that is written with it."""
     deadline_ms, on_late = job.deadline_ms, job.on_late
@@ -854,7 +935,7 @@ def _row(
         # Judged again when it fires: it may wait for longer than its grace by then.
         deadline_ms, on_late = job.misfire.grace_of(trigger, scheduled_at_ms), OnLate.DROP
     previous_at_ms = _previous_ms(trigger, scheduled_at_ms)
-    data = job.task_data
+    task_data = job.task_data
     if job.interpolate:
         run = RunValues(
             scheduled_at_ms=scheduled_at_ms,
@@ -863,7 +944,7 @@ def _row(
             job_id=job.job_id,
             version=job.version,
         )
-        data = interpolated(data, job.data_form, run)
+        task_data = interpolated(task_data, job.data_form, run)
     schedule = Schedule(
         client_id=job.client_id,
         schedule_key=ScheduleKey(job.job_id),
@@ -871,7 +952,7 @@ def _row(
         due_ms=due_ms,
         topic=job.topic,
         guarantee=job.guarantee,
-        task_data=data,
+        task_data=task_data,
         data_form=job.data_form,
         headers=job.headers,
         traceparent=job.traceparent,
@@ -895,6 +976,7 @@ def _row(
             cursor_ms=cursor_ms,
             run_id=run_id,
             attempt=attempt,
+            data=data,
             previous_at_ms=previous_at_ms,
             timeout_ms=job.completion.timeout_ms if job.completion is not None else None,
             priority=job.priority,
@@ -914,6 +996,8 @@ def _row_of_armed(state: JobState, job: Job, armed: ArmedRow, chain: Chain, at: 
         cursor_ms=armed.cursor_ms,
         due_ms=armed.due_ms,
         attempt=armed.attempt,
+        # A watchdog's are needed no more if they are lost: there is no other attempt then.
+        data=RunData.LOST if armed.data is RunData.GIVEN else armed.data,
     )
 
 
@@ -1023,6 +1107,7 @@ def _job_of_armed(armed: ArmedRow, chain: Chain, *, rev: int, timeout_ms: int | 
         cursor_ms=armed.cursor_ms,
         run_id=armed.run_id,
         attempt=armed.attempt,
+        data=armed.data,
         timeout_ms=timeout_ms,
     )
 

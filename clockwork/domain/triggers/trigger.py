@@ -11,10 +11,12 @@ What is wrong is raised as `InvalidInput` with the field's name in a request, be
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from heapq import heapify, heappop, heapreplace
+from itertools import islice, takewhile
 from typing import Final, Protocol, TypeAlias
 
 from clockwork.domain.triggers.calendars import ExcludedTimes, Exclusion, OnExcluded, OpenTimes
@@ -37,7 +39,8 @@ FIRE_MS_MAX: Final = TIME_MS_MAX - JITTER_MS_MAX
 MEMBERS_MIN: Final = 2
 MEMBERS_MAX: Final = 10
 COUNT_EXACT_MAX: Final = 10_000
-"""The union of several timetables is counted by going through it, and no further than this."""
+"""The union of several timetables is counted by going through it, and no further than this. A step costs some microseconds
+for each member that has the time; ten members with the same times, a week away, take 0.3 s, and all others less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class Timetable(Protocol):
 
     def last_at(self, at_ms: int) -> int | None:
         """The last fire time at or before a time."""
+
+    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+        """The earliest of the last fire times at or before a time, at most so many, none of them before `since_ms`. None:
+        there is no such fire time."""
 
     def count(self, after_ms: int, until_ms: int) -> int:
         """The number of fire times after one time, up to and including another; from `COUNT_EXACT_MAX` on it may be less
@@ -93,6 +100,15 @@ class ZonedRule:
     def last_at(self, at_ms: int) -> int | None:
         last_s = self.times.last_at(self._until(at_ms) // 1_000)
         return None if last_s is None else last_s * 1_000
+
+    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+        found_ms: int | None = None
+        earlier_ms = self.last_at(at_ms)
+        for _ in range(most):
+            if earlier_ms is None or earlier_ms < since_ms:
+                break
+            found_ms, earlier_ms = earlier_ms, self.last_at(earlier_ms - 1)
+        return found_ms
 
     def count(self, after_ms: int, until_ms: int) -> int:
         return self.times.count(after_ms // 1_000, self._until(until_ms) // 1_000)
@@ -304,6 +320,12 @@ class FixedRate:
     def last_at(self, at_ms: int) -> int | None:
         return self.anchor_ms + (at_ms - self.anchor_ms) // self.every_ms * self.every_ms
 
+    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+        last_ms, first_ms = self.last_at(at_ms), self.next_after(since_ms - 1)
+        if last_ms is None or first_ms is None or last_ms < first_ms:
+            return None
+        return max(first_ms, last_ms - (most - 1) * self.every_ms)
+
     def count(self, after_ms: int, until_ms: int) -> int:
         steps = (until_ms - self.anchor_ms) // self.every_ms - (after_ms - self.anchor_ms) // self.every_ms
         return max(0, steps)
@@ -331,7 +353,10 @@ class FixedDelay:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnyOf:
     """The union of timetables; a time that several have is one. All of them have whole seconds, so that two fire times are
-    never less than a second apart."""
+    never less than a second apart.
+
+    A walk through its times asks a member for its next one only when the last one is passed: for a member that matches once
+    in four years, the search costs more than all the others."""
 
     of: tuple[Cron | FixedRate, ...]
 
@@ -355,29 +380,68 @@ class AnyOf:
     def last_at(self, at_ms: int) -> int | None:
         return max((last_ms for each in self.of if (last_ms := each.last_at(at_ms)) is not None), default=None)
 
-    def count(self, after_ms: int, until_ms: int) -> int:
-        """Goes through the fire times, and stops at `COUNT_EXACT_MAX`."""
-        total = 0
-        upcoming = [each.next_after(after_ms) for each in self.of]
-        while total < COUNT_EXACT_MAX:
-            at_ms = min((each for each in upcoming if each is not None), default=None)
-            if at_ms is None or at_ms > until_ms:
+    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+        found_ms: int | None = None
+        for earlier_ms in islice(_downwards([each.last_at for each in self.of], at_ms), most):
+            if earlier_ms < since_ms:
                 break
-            total += 1
-            upcoming = [
-                rule.next_after(at_ms) if each == at_ms else each for rule, each in zip(self.of, upcoming, strict=True)
-            ]
-        return total
+            found_ms = earlier_ms
+        return found_ms
+
+    def count(self, after_ms: int, until_ms: int) -> int:
+        """Goes through the fire times, and stops at `COUNT_EXACT_MAX`. A member that has as many alone needs no walk."""
+        at_least = max(each.count(after_ms, until_ms) for each in self.of)
+        if at_least >= COUNT_EXACT_MAX:
+            return at_least
+        times = _upwards([each.next_after for each in self.of], after_ms)
+        return sum(1 for _ in islice(takewhile(lambda at_ms: at_ms <= until_ms, times), COUNT_EXACT_MAX))
 
     def excluded(self, after_ms: int, until_ms: int) -> Excluded | None:
         """Goes through the times, like `count`. A time that one rule excludes and another has is a fire time."""
         times = {at_ms for each in self.of for at_ms in _excluded_times(each, after_ms, until_ms)}
-        away = sorted(at_ms for at_ms in times if self.last_at(at_ms) != at_ms)
+        upcoming: list[int | None] = [after_ms for _ in self.of]
+        away: list[int] = []
+        for at_ms in sorted(times):
+            for index, rule in enumerate(self.of):
+                known_ms = upcoming[index]
+                if known_ms is not None and known_ms < at_ms:
+                    upcoming[index] = rule.next_after(at_ms - 1)
+            if at_ms not in upcoming:
+                away.append(at_ms)
         return Excluded(away[0], away[-1], len(away)) if away else None
 
     def note(self, at_ms: int, since_ms: int = 0) -> str | None:
         notes = [each.note(at_ms, since_ms) for each in self.of if each.last_at(at_ms) == at_ms]
         return next((note for note in notes if note), None)
+
+
+def _upwards(following: Sequence[Callable[[int], int | None]], after_ms: int) -> Iterator[int]:
+    """The times of several timetables after a time, each once, in order. `following`: their `next_after`."""
+    heads = [(at_ms, index) for index, each in enumerate(following) if (at_ms := each(after_ms)) is not None]
+    heapify(heads)
+    while heads:
+        at_ms = heads[0][0]
+        yield at_ms
+        while heads and heads[0][0] == at_ms:
+            index = heads[0][1]
+            next_ms = following[index](at_ms)
+            if next_ms is None:
+                heappop(heads)
+            else:
+                heapreplace(heads, (next_ms, index))
+
+
+def _downwards(preceding: Sequence[Callable[[int], int | None]], at_ms: int) -> Iterator[int]:
+    """Those at or before a time, the latest first. `preceding`: their `last_at`."""
+
+    def mirrored(last_at: Callable[[int], int | None]) -> Callable[[int], int | None]:
+        def next_after(minus_ms: int) -> int | None:
+            earlier_ms = last_at(-minus_ms - 1)
+            return None if earlier_ms is None else -earlier_ms
+
+        return next_after
+
+    return (-minus_ms for minus_ms in _upwards([mirrored(each) for each in preceding], -at_ms - 1))
 
 
 def _excluded_times(rule: Cron | FixedRate, after_ms: int, until_ms: int) -> Iterator[int]:
@@ -472,6 +536,14 @@ class Trigger:
             return None
         last_ms = self.rule.last_at(at_ms if self.end_ms is None else min(at_ms, self.end_ms - 1))
         return None if last_ms is None or last_ms < (self.start_ms or 0) else last_ms
+
+    def back(self, at_ms: int, most: int, *, since_ms: int) -> int | None:
+        """The earliest of the last fire times at or before a time, at most so many, none of them before `since_ms`. None:
+        there is no such fire time. A fixed delay has none that are known by themselves."""
+        if isinstance(self.rule, FixedDelay):
+            return None
+        at_ms = at_ms if self.end_ms is None else min(at_ms, self.end_ms - 1)
+        return self.rule.back(at_ms, most, since_ms=max(since_ms, self.start_ms or 0))
 
     def count(self, after_ms: int, until_ms: int) -> int:
         """The number of fire times after one time, up to and including another; of a union, at least that from

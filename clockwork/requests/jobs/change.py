@@ -226,14 +226,14 @@ async def change_job(
                     states.announce_armed(context, reading.state)
                 return found
             await step.check(context, reading.job, found)
-            taken = await taker.take(reading.state, step.takes(reading.state))
+            taken = await taker.take(reading, step.takes(reading.state))
             if command is not None:
                 await command.check()
             change = step.make(reading, found, taken, states.moment(context, by))
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
             tried = change
-            await context.jobs.change(change)
+            await states.make(context, change)
         except JobChanged:
             continue
         except Contested as contested:

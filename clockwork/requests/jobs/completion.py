@@ -1,7 +1,8 @@
 """Reports of consumers about runs: a run has ended, well or not, or it goes on (heartbeat).
 
 Of a job whose runs may overlap (`overlap: allow`) a completion is an item of the log and no more: the next run was armed at
-the delivery, and a late completion still counts. There is no time-out to be moved.
+the delivery, and a late completion still counts. There is no time-out to be moved, so a heartbeat is refused (`not_open`): a
+`200` would promise time that nothing gives.
 
 Of an exclusive job (`JobContent.exclusive`) the run is open, and its watchdog is the armed row. The request takes it by hold
 and look, and one transaction ends the run and arms what follows; the time-out ends the same row. So exactly one of both
@@ -9,7 +10,8 @@ wins. A watchdog that an owner may be ending already is `in_flight`: nothing is 
 
     read      state and definition
     open      this attempt is open: take the watchdog, change
-    armed     the state still names its row: its cleanup, which opens the run, is under way. Wait, `503` in the end
+    armed     the state still names its row: its cleanup, which opens the run, is under way. Wait, `503` in the end. A row
+              that is due for long may as well wait for its lane: if it can be taken, it is not delivered
     ended     its entry of the log says how: the same report again is `200`, another one a conflict
 
 A run that is neither is unknown only if no transaction is being applied to the state: its row can be seen, and its record
@@ -35,7 +37,6 @@ from clockwork.domain.jobs.job import (
     OpenRun,
     RunCompletion,
     RunReport,
-    SkippedRuns,
     TakenRow,
 )
 from clockwork.domain.run import RunId, RunKind
@@ -45,6 +46,7 @@ from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
+from clockwork.requests.hold import LONG_DUE_MS
 from clockwork.requests.jobs import log as logs
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.results import (
@@ -154,7 +156,7 @@ class _Request:
             return JobRefused(JobReason.DELETED, reading.view)
         run = state.open_run
         if run is not None and (run.run_id, run.attempt) == (self._run_id, attempt):
-            return await self._of_open_run(state, reading.job, run)
+            return await self._of_open_run(reading, run)
         armed = _row_of(state, self._run_id, attempt)
         if armed is not None:
             return await self._of_armed_run(reading, armed)
@@ -171,28 +173,40 @@ class _Request:
             job = await self._context.jobs.read_definition(self._name, armed.version)
         if job is not None and job.completion is None:
             return RunRefused(RunReason.NOT_ASKED, view)
-        if armed.due_ms - self._context.clock.now_ms() > steps.CLOCKS_MS:
+        late_ms = self._context.clock.now_ms() - armed.due_ms
+        if late_ms < -steps.CLOCKS_MS:
+            return RunRefused(RunReason.NOT_DELIVERED, view)
+        # One that waits for its lane, or its topic, may do so for days, and a command that reports it would hold up all
+        # commands behind it. The hold stays, and harms nothing: the owner takes it off before it fires the row.
+        if late_ms > LONG_DUE_MS and await self._taker.take(reading, [armed]):
             return RunRefused(RunReason.NOT_DELIVERED, view)
         return None
 
     # --- an open run
 
-    async def _of_open_run(self, state: JobState, job: Job, run: OpenRun) -> ReportResult | None:
+    async def _of_open_run(self, reading: JobReading, run: OpenRun) -> ReportResult | None:
+        state, job = reading.state, reading.job
         view = await logs.view_of_open(self._context, state, run)
         watchdog = state.armed
         if watchdog is None or watchdog.kind is not RunKind.WATCHDOG:
             return None  # no step leaves it so
         report = self._report
-        if isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
+        stands = view.completion
+        if stands is None and isinstance(report, Heartbeat) and run.until_ms >= self._until_ms:
             if self._command is not None and state.by == self._by:
                 self._command.had_effect = True
             return RunGoesOn(view, run.until_ms)
-        self._last.taken = taken = await self._taker.take(state, [watchdog])
+        self._last.taken = taken = await self._taker.take(reading, [watchdog])
         if not taken:
             return RunRefused(RunReason.IN_FLIGHT, view)
         if self._command is not None:
             await self._command.check()
         at, content = states.moment(self._context, self._by), self._taker.content_of(taken[0])
+        if stands is not None:
+            # The state is that of a table that was restored to an earlier time, say.
+            change = steps.close_completed(state, job, stands, at, taken=taken, content=content)
+            await self._make(state, change)
+            return self._of_closed_run(change.state, view, stands)
         if isinstance(report, Heartbeat):
             change = steps.extend_run(state, job, self._until_ms, at, taken=taken, content=content)
             await self._make(state, change)
@@ -216,13 +230,10 @@ class _Request:
     async def _make(self, before: JobState, change: JobChange) -> None:
         if self._command is not None:
             change = replace(change, command=self._command.change(due_ms=0))
-        await self._context.jobs.change(change)
+        await states.make(self._context, change)
         if self._command is not None:
             self._command.had_effect = True
         states.announce_armed(self._context, change.state)
-        for entry in change.entries:
-            if isinstance(entry, SkippedRuns):
-                self._context.telemetry.job_skipped(entry.reason, entry.count)
         if before.status is not JobStatus.PAUSED and change.state.status is JobStatus.PAUSED:
             log.warning(
                 "Job paused: its runs failed in a row",
@@ -245,9 +256,9 @@ class _Request:
         if end.timeout_ms is None:
             return RunRefused(RunReason.NOT_ASKED, run)
         report = self._report
-        if isinstance(report, Heartbeat):
-            return RunGoesOn(run, end.at_ms + end.timeout_ms)
         await self._check_settled(state)
+        if isinstance(report, Heartbeat):
+            return RunRefused(RunReason.NOT_OPEN, run)
         now_ms = self._context.clock.now_ms()
         self._last.completion = completion = RunCompletion(
             client_id=state.client_id,

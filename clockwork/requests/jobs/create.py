@@ -62,7 +62,7 @@ async def create_job(
             change = steps.create(new, present, states.moment(context, by), principal=principal)
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
-            await context.jobs.change(change)
+            await states.make(context, change)
         except JobChanged:
             continue
         except (Contested, StoreUnavailable) as error:

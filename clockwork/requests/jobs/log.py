@@ -245,7 +245,7 @@ async def view_of_open(context: RequestContext, state: JobState, run: OpenRun) -
         timeout_ms=run.until_ms - run.delivered_at_ms,
         expires_at_s=0,
     )
-    return _view(context, state, end, None)
+    return _view(context, state, end, await context.jobs.read_completion(state.name, run.position))
 
 
 async def last_run(context: RequestContext, state: JobState) -> RunView | None:

@@ -41,6 +41,9 @@ class RunReason(StrEnum):
     NOT_DELIVERED = "not_delivered"
     NOT_ASKED = "not_asked"
     """The run was delivered by a definition without `completion`."""
+    NOT_OPEN = "not_open"
+    """No time-out is watched that a heartbeat could move: runs of the job may overlap, or it was deleted and restored
+    meanwhile. A completion counts all the same."""
 
 
 class RunStatus(StrEnum):

@@ -138,7 +138,7 @@ async def start_runs(
                 return JobRefused(reason, reading.view)
             runs.check(reading.job)
             rows = runs.takes(reading)
-            taken = await taker.take(reading.state, rows)
+            taken = await taker.take(reading, rows)
             if len(taken) < len(rows):
                 return JobRefused(JobReason.RUNNING, reading.view)
             if command is not None:
@@ -148,7 +148,7 @@ async def start_runs(
                 return JobRefused(JobReason.NO_FIRE_TIMES, reading.view)
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
-            await context.jobs.change(change)
+            await states.make(context, change)
         except JobChanged:
             continue
         except Contested as contested:

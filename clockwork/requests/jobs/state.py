@@ -7,7 +7,7 @@ it: a state whose definition is not there, or is one of a job of this name that 
 from dataclasses import dataclass
 from typing import Final
 
-from clockwork.domain.jobs.job import Job, JobName, JobState
+from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, SkippedRuns
 from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.position import RANDOM_DIGITS
 from clockwork.domain.schedule import RequestId
@@ -78,6 +78,14 @@ def moment(context: RequestContext, by: RequestId) -> Moment:
         retention_ms=context.settings.retention_ms,
         arms=context.settings.jobs == "on",
     )
+
+
+async def make(context: RequestContext, change: JobChange) -> None:
+    """Makes a change, and counts the fire times that it skips. Raises: as `JobStore.change`."""
+    await context.jobs.change(change)
+    for entry in change.entries:
+        if isinstance(entry, SkippedRuns):
+            context.telemetry.job_skipped(entry.reason, entry.count)
 
 
 def announce_armed(context: RequestContext, state: JobState) -> None:

@@ -4,25 +4,40 @@ A row that comes too late for that is in flight: the change is made without it, 
 revision of the state decides between the request and the owner, not the hold: if the row has ended meanwhile, what follows
 it has changed the state, the request's change fails, and it begins again from the new state. So unlike a cancel, a change of
 a job never answers "too close to call".
+
+**A lost row.** A row that the state names, and that is not there although no transaction is being applied to the state, was
+deleted by hand, or the tables were restored to different times. The request makes the audit's step, `steps.repair`, and
+begins again: it would wait in vain until the next audit. The audit looks twice, a minute apart, because most of what it sees
+missing has just ended; here the settled read says so at once. What makes both safe is the condition of the step: the lost
+row is not there, and the state is as it was read.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from clockwork.domain.jobs.job import ArmedRow, JobState, TakenRow
-from clockwork.domain.jobs.steps import to_be_taken
+from clockwork.domain.jobs.steps import repair, to_be_taken
 from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, Row, Schedule
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, TransactionConflict
+from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.hold import LONG_DUE_MS, TRIES_MAX, WAITING_ROW_MS, TooLate, hold_and_look
-from clockwork.requests.jobs.state import BEING_CHANGED
+from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.state import BEING_CHANGED, JobReading
+
+log = logging.getLogger(__name__)
 
 
 class RowIsGone(ConditionFailed):
-    """A row that the state names is not there: the state has gone on since, or the row is about to be applied."""
+    """A row that the state names is not there: the state has gone on since, or the row is about to be applied, or lost."""
+
+    def __init__(self, row: ArmedRow) -> None:
+        super().__init__()
+        self.row = row
 
 
 class RowTaker:
@@ -35,11 +50,20 @@ class RowTaker:
         self._asked_until_s: float | None = None
         self._held: dict[Position, Row | BrokenRow] = {}
 
-    async def take(self, state: JobState, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
-        """Those of the rows that the request can take; the others are in flight.
+    async def take(self, reading: JobReading, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
+        """Those of the rows that the request can take; the others are in flight. A row that is lost is put again, or what
+        follows it.
 
-        Raises: RowIsGone, StoreUnavailable, Unavailable, Unreadable.
+        Raises: Contested (the request is to begin again), StoreUnavailable, Unavailable, Unreadable.
         """
+        try:
+            return await self.take_all(reading.state, rows)
+        except RowIsGone as gone:
+            await _repair(self._context, reading, gone.row)
+            raise
+
+    async def take_all(self, state: JobState, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
+        """The same, without a repair. Raises: RowIsGone, StoreUnavailable, Unavailable, Unreadable."""
         return [taken for each in rows if (taken := await self._take(state, each)) is not None]
 
     def content_of(self, taken: TakenRow) -> Schedule | None:
@@ -65,7 +89,7 @@ class RowTaker:
                 self._context.waker.wake(armed.shard, Wanted(armed.position))
                 await self._deadline.pause(BEING_CHANGED)
             except ConditionFailed as error:
-                raise RowIsGone from error
+                raise RowIsGone(armed) from error
             else:
                 self._held[armed.position] = held.row
                 return TakenRow(name=name, hold=held.by)
@@ -87,6 +111,24 @@ async def take_armed(context: RequestContext, state: JobState) -> Sequence[Taken
     Unreadable."""
     async with context.deadline() as deadline:
         try:
-            return await RowTaker(context, deadline).take(state, to_be_taken(state))
+            return await RowTaker(context, deadline).take_all(state, to_be_taken(state))
         except RowIsGone:
             return ()
+
+
+async def _repair(context: RequestContext, reading: JobReading, lost: ArmedRow) -> None:
+    """Arms what follows a lost row. Raises: Contested (it is not lost), StoreUnavailable, Unavailable, Unreadable."""
+    state = reading.state
+    settled = await context.jobs.read_state(state.name, settled=True)
+    if settled is None or settled.rev != state.rev:
+        raise JobChanged(settled)
+    run_end = await context.jobs.read_run_end(state.name, lost.position)
+    at = states.moment(context, states.new_request_id(context))
+    change = repair(state, reading.job, lost, run_end, at)
+    await states.make(context, change)
+    states.announce_armed(context, change.state)
+    context.telemetry.job_repaired()
+    log.error(
+        "Job repaired: its row was not there",
+        extra={"event": "job.repaired", "client": state.client_id, "run": lost.run_id},
+    )

@@ -97,7 +97,7 @@ async def import_job(
                         return JobRefused(JobReason.EXISTS, reading.view)
                     return JobCreated(reading.view) if present.by == by else JobRepeated(reading.view)
             change = steps.take_over(imported, present, states.moment(context, by), principal=principal)
-            await context.jobs.change(change)
+            await states.make(context, change)
         except JobChanged:
             continue
         except (Contested, StoreUnavailable) as error:
