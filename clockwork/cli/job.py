@@ -87,7 +87,7 @@ def _job(command: _Command) -> _Command:
 def _changes_job(change: Callable[..., JobDocument]) -> Callable[..., None]:
     """The command for a call that changes a job: it prints the job that the call returns."""
 
-    def command(connection: Connection, json_: bool, **given: Any) -> None:
+    def command(connection: Connection, /, json_: bool, **given: Any) -> None:
         with connection.client() as client:
             changed = change(client, **given)
         print_job(changed, json_=json_)

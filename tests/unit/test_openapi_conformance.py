@@ -85,6 +85,7 @@ async def seed_jobs(session: aiohttp.ClientSession, *client_ids: str, topic: str
                 "taskData": 1,
                 "labels": {"team": "shop"},
                 "completion": {"timeoutMs": 86_400_000},
+                "overlap": "skip" if job_id == "paused" else "allow",  # one with an open run
             }
             body = {**job, "delivery": {"topic": topic}}
             async with session.post("/jobs", json=body) as answer:

@@ -8,6 +8,7 @@ database in which Quartz's `tables_postgres.sql` (in its jar) has run:
         python -m tests.support.quartz.record postgresql://postgres@127.0.0.1:5432/quartz
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -53,4 +54,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.load(sys.stdin)))
+    parser = argparse.ArgumentParser(description="Writes written.json anew; standard input: the output of WriteJobs.")
+    parser.add_argument("url", help="the database in which WriteJobs has written")
+    asyncio.run(main(parser.parse_args().url, json.load(sys.stdin)))
