@@ -26,7 +26,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run demo test sim chaos fuzz bench check pgbouncer format format-check lint types imports rules tools charts examples audit sbom lock clean
+.PHONY: help setup run demo test ui-test sim chaos fuzz bench check pgbouncer format format-check lint types imports rules tools charts examples audit sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -39,8 +39,12 @@ run: $(STAMP) ## one node with a real Kafka and DynamoDB Local, STORE=postgresql
 demo: $(STAMP) ## against the running node: create schedules, consume them, show lateness and order
 	@$(PY) -m infra.local.demo $(ARGS)
 
-test: $(STAMP) ## every test; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
-	$(PY) -m pytest -n $(WORKERS) $(ARGS)
+test: $(STAMP) ## every test but ui-test's; make test ARGS="-m 'not real'" for those without Kafka and DynamoDB
+	@$(PY) -m pytest -n $(WORKERS) --ignore=tests/ui $(ARGS); code=$$?; \
+	echo; echo "LEFT OUT: tests/ui, the dashboard in a browser. They need Debian's package chromium: make ui-test"; exit $$code
+
+ui-test: $(STAMP) ## the dashboard in a browser (chromium, or the one that CLOCKWORK_CHROMIUM names); pictures in ui-results
+	$(PY) -m pytest -n 0 tests/ui $(ARGS)
 
 sim: $(STAMP) ## all mutations caught, and many histories: make sim SEEDS=1000; or make sim SEED=7 to replay one
 	$(if $(SEED),,SIMULATION=full $(PY) -m pytest -n $(WORKERS) tests/simulation tests/unit/test_cron_brute.py tests/unit/test_zones.py tests/unit/test_calendars.py tests/unit/test_recurrence.py $(ARGS))
@@ -96,12 +100,13 @@ examples: $(STAMP) ## after a change of an answer: record the examples of the Op
 
 audit: $(STAMP) ## known vulnerabilities of what constraints.txt pins; asks a service on the network
 	@$(call supply_tools); $(VENV)/supply/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(PY) -m infra.ui.vendor --audit
 
 sbom: $(STAMP) ## a CycloneDX list of what a node is made of, in dist/sbom.json
 	@$(call supply_tools); mkdir -p dist; rm -rf $(VENV)/node; $(PY) -m venv --without-pip $(VENV)/node; \
 	$(PY) -m pip --python $(VENV)/node/bin/python install --quiet --disable-pip-version-check --constraint constraints.txt .; \
 	$(VENV)/supply/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json \
-	  $(VENV)/node/bin/python && echo "sbom: dist/sbom.json"
+	  $(VENV)/node/bin/python && $(PY) -m infra.ui.vendor --sbom dist/sbom.json && echo "sbom: dist/sbom.json"
 
 lock: ## renew constraints.txt from pyproject.toml
 	@$(find_python); \

@@ -2,7 +2,7 @@
 
     run (also without a word), init, check, leave    the node
     keys                                             API keys
-    schedule, job, admin                             calls to a running service (`clockwork.cli`)
+    schedule, job, calendar, forecast, admin         calls to a running service (`clockwork.cli`)
     completion                                       for shells
 
 A command's libraries are imported when it is called: a node starts without the client's, the client without the node's.
@@ -43,10 +43,12 @@ _ELSEWHERE: Final = {
     "keys": "clockwork.access.keys_command:keys",
     "schedule": "clockwork.cli.schedule:schedule",
     "job": "clockwork.cli.job:job",
+    "calendar": "clockwork.cli.calendar:calendar",
+    "forecast": "clockwork.cli.outlook:forecast_command",
     "admin": "clockwork.cli.admin:admin",
 }
-"""Groups of commands that are imported when they are called, or listed."""
-_CALLS_A_SERVICE: Final = frozenset({"schedule", "job", "admin"})
+"""Commands, and groups of them, that are imported when they are called, or listed."""
+_CALLS_A_SERVICE: Final = frozenset({"schedule", "job", "calendar", "forecast", "admin"})
 _ORDER: Final = ("run", "init", "check", "leave", *_ELSEWHERE, "completion")
 
 
@@ -130,7 +132,7 @@ def clockwork(ctx: click.Context, url: str, api_key_file: IO[bytes] | None, time
     """Schedules payloads for Kafka topics, and runs the nodes that deliver them.
 
     Without a command it runs a node, as `clockwork run` does. --url, --api-key-file and --timeout-ms are for the commands
-    that call a service: schedule, job and admin.
+    that call a service: schedule, job, calendar, forecast and admin.
     """
     if ctx.invoked_subcommand in _CALLS_A_SERVICE:
         from clockwork.cli.connection import Connection

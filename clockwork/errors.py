@@ -24,6 +24,7 @@ ClockworkError
 │   ├── TooManyPending     over the pending limit: when there will be room is unknown, do not wait
 │   └── TooManyJobs        over the limit of jobs: likewise
 ├── JobsOff                this cluster keeps no recurring jobs
+├── EventsOff              this cluster records no events and no minutes
 ├── SearchOff              this cluster keeps no index to list schedules from
 └── CannotStart            the process must not start: each line of the message says what to change
 """
@@ -221,6 +222,10 @@ class TooManyJobs(TooManyRequests):
 
 class JobsOff(ClockworkError):
     """This cluster keeps no recurring jobs."""
+
+
+class EventsOff(ClockworkError):
+    """This cluster records no events and no minutes."""
 
 
 class SearchOff(ClockworkError):

@@ -11,6 +11,7 @@ A key reads `cw_<id>_<secret>`. The id finds the key's entry and is not secret; 
     topics = ["orders", "mail.*"]
     rights = ["create", "cancel", "read"]
     expires = 2027-01-01T00:00:00Z        # optional
+    redacted = true                       # optional: answers without the content of schedules
 
 The digest is of the whole key, without a salt. Salted, slow hashes (scrypt, Argon2) make each guess at a password dear. No
 price per guess matters for 256 random bits; the delay would only cost threads, queues and caches to hide it.
@@ -112,6 +113,7 @@ class KeyEntry(BaseModel):
     topics: _Patterns = []
     rights: Annotated[list[Right], Field(min_length=1)]
     expires: AwareDatetime | None = None
+    redacted: bool = False
 
 
 class KeysFile(BaseModel):
@@ -145,6 +147,7 @@ def _key(entry: KeyEntry) -> Key:
         clients=names_of(entry.clients),
         topics=names_of(entry.topics),
         rights=frozenset(entry.rights),
+        redacted=entry.redacted,
     )
     expires_at_ms = int(entry.expires.timestamp() * 1_000) if entry.expires is not None else None
     return Key(hash=entry.hash, principal=principal, expires_at_ms=expires_at_ms)
@@ -168,16 +171,26 @@ class KeyRing:
 
     async def authenticate(self, credential: str) -> Principal:
         """Return the principal of a key. Raises: Unauthenticated."""
+        return self.entry_of(credential)[1].principal
+
+    def entry_of(self, credential: str) -> tuple[str, Key]:
+        """Return the entry of a key, and its id. Raises: Unauthenticated."""
         match = _KEY.fullmatch(credential)
         key = self._keys.get(match[1]) if match is not None else None
         if (
-            key is None
+            match is None
+            or key is None
             or not hmac.compare_digest(hash_of(credential), key.hash)
             or not key.is_valid(self._clock.now_ms())
         ):
             # One answer for unknown, removed, expired and wrong keys, so that it tells nothing about the entries.
             raise Unauthenticated("This key is not valid here.")
-        return key.principal
+        return match[1], key
+
+    def find(self, key_id: str) -> Key | None:
+        """Return the valid entry with this id."""
+        key = self._keys.get(key_id)
+        return key if key is not None and key.is_valid(self._clock.now_ms()) else None
 
     def principal_named(self, name: str) -> Principal | None:
         """Return the principal of the valid entries with this name; None if there is none, or if several differ."""

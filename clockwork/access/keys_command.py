@@ -36,9 +36,15 @@ def keys() -> None:
     show_default=True,
     help="Repeatable.",
 )
+@click.option("--redacted", is_flag=True, help="Its holder sees schedules without taskData and header values.")
 @click.option("--days", type=click.IntRange(1, DAYS_MAX), help="Days until it expires. By default it does not.")
 def new(
-    name: str, clients: tuple[str, ...], topics: tuple[str, ...], rights: tuple[str, ...], days: int | None
+    name: str,
+    clients: tuple[str, ...],
+    topics: tuple[str, ...],
+    rights: tuple[str, ...],
+    redacted: bool,
+    days: int | None,
 ) -> None:
     """Generate an API key.
 
@@ -54,6 +60,7 @@ def new(
             clients=list(clients),
             topics=list(topics),
             rights=[Right(right) for right in rights],
+            redacted=redacted,
             expires=now + timedelta(days=days) if days is not None else None,
         )
     except ValidationError as error:
@@ -78,6 +85,8 @@ def entry(key_entry: KeyEntry) -> str:
     lines = ["[[keys]]", *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in named.items())]
     if key_entry.expires is not None:
         lines.append(f"expires = {key_entry.expires.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
+    if key_entry.redacted:
+        lines.append("redacted = true")
     return "\n".join(lines) + "\n"
 
 

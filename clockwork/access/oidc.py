@@ -88,6 +88,16 @@ class _IssuerKey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IssuerEndpoints:
+    """URLs of an issuer for a login."""
+
+    authorization: str
+    token: str
+    takes_basic: bool
+    """True if a client may send its secret as HTTP Basic; else it stands in the body."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Verified:
     """An accepted token."""
 
@@ -115,6 +125,8 @@ class OidcTokens:
         self._fetched_at_s: float | None = None
         self._tried_at_s: float | None = None
         self._fetching = asyncio.Lock()
+        self._endpoints: tuple[float, IssuerEndpoints | str] | None = None
+        self._discovering = asyncio.Lock()
         # Under a keyed hash with a key of this process: memory read later gives no token away, and no caller can choose
         # tokens that collide. Only accepted tokens are kept, so refused ones take no memory.
         self._hash_key = secrets.token_bytes(32)
@@ -126,14 +138,9 @@ class OidcTokens:
         if (known := self._verified.pop(digest, None)) is not None and self._is_current(known):
             self._verified[digest] = known
             return known.principal
-        try:
-            header = self._jwt.get_unverified_header(credential)
-            keys = await self._keys_with(header.get("kid"))
-            claims = self._verify(credential, keys, header.get("alg"))
-        except self._jwt.PyJWTError as error:
-            raise _refused(_fault(error)) from error
+        claims = await self.claims_of(credential)
         verified = _Verified(
-            principal=self._principal(claims),
+            principal=self.principal_of(claims),
             check_again_at_s=self._monotonic_s() + VERIFIED_S_MAX,
             expires_at_ms=(int(claims["exp"]) + LEEWAY_S) * 1_000,
         )
@@ -142,10 +149,24 @@ class OidcTokens:
         self._verified[digest] = verified
         return verified.principal
 
+    async def claims_of(self, token: str, *, audience: str | None = None) -> dict[str, Any]:
+        """Return the claims of a valid token for this audience; by default the node's own.
+
+        Raises: Unauthenticated, IssuerUnavailable.
+        """
+        try:
+            header = self._jwt.get_unverified_header(token)
+            keys = await self._keys_with(header.get("kid"))
+            return self._verify(token, keys, header.get("alg"), audience or self._settings.oidc_audience)
+        except self._jwt.PyJWTError as error:
+            raise _refused(_fault(error)) from error
+
     def _is_current(self, verified: _Verified) -> bool:
         return self._monotonic_s() < verified.check_again_at_s and self._clock.now_ms() < verified.expires_at_ms
 
-    def _verify(self, token: str, keys: Sequence[_IssuerKey], algorithm: object) -> dict[str, Any]:
+    def _verify(
+        self, token: str, keys: Sequence[_IssuerKey], algorithm: object, audience: str | None
+    ) -> dict[str, Any]:
         """Return the claims, if one of the keys has signed them. Raises: Unauthenticated, PyJWTError."""
         fault: Exception | None = None
         for key in keys:
@@ -156,7 +177,7 @@ class OidcTokens:
                     token,
                     key=key.public_key,
                     algorithms=key.algorithms,
-                    audience=self._settings.oidc_audience,
+                    audience=audience,
                     issuer=self._settings.oidc_issuer,
                     leeway=LEEWAY_S,
                     options={"require": ["exp", "iss", "aud"]},
@@ -168,12 +189,13 @@ class OidcTokens:
                 # PyJWT takes whatever `int()` takes: `true`, or a number written as text.
                 if type(claims.get(name, 0)) not in (int, float):
                     raise _refused(f"its {name} is not a number")
-            return claims
+            return dict(claims)
         if not keys:
             raise _refused("its key is not one of the issuer's")
         raise fault or self._jwt.InvalidAlgorithmError
 
-    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+    def principal_of(self, claims: Mapping[str, Any]) -> Principal:
+        """Return what verified claims grant. Raises: Unauthenticated."""
         settings = self._settings
         rights = {right.value: right for right in Right}
         name = claims.get(settings.oidc_name_claim)
@@ -184,6 +206,8 @@ class OidcTokens:
                 topics=names_of(_texts(claims.get(settings.oidc_topics_claim))),
                 # A claim like `scope` holds words for other services too.
                 rights=frozenset(rights[t] for t in _texts(claims.get(settings.oidc_rights_claim)) if t in rights),
+                # It takes away, so what is not plainly false counts as true.
+                redacted=claims.get(settings.oidc_redacted_claim) not in (None, False, "false"),
             )
         except ValueError as error:
             raise _refused(f"a claim of it {error}") from error
@@ -236,18 +260,56 @@ class OidcTokens:
         """Fetch the key set and read its members. Blocks. Raises: OSError, ValueError, RecursionError, PyJWTError."""
         url = self._settings.oidc_jwks_url
         if url is None:
-            issuer = str(self._settings.oidc_issuer)
-            about = self._fetch_document(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-            if about.get("issuer") != issuer:
-                raise ValueError("the discovery document names another issuer")
-            url = str(about.get("jwks_uri"))
-            if urlsplit(url).scheme != urlsplit(issuer).scheme:
-                raise ValueError("the discovery document names keys at a less safe place")
+            url = self._place_in(self._discover(), "jwks_uri")
         members = self._fetch_document(url).get("keys")
         if not isinstance(members, list):
             raise ValueError("the issuer's answer is no set of keys")
         found = (self._read_member(number, member) for number, member in enumerate(members))
         return [key for key in found if key is not None]
+
+    async def endpoints(self) -> IssuerEndpoints:
+        """Return where a login goes. Raises: IssuerUnavailable.
+
+        Kept for `REFRESH_S`, and a failure for `REFRESH_UNKNOWN_S`: any stranger may begin a login.
+        """
+        async with self._discovering:
+            now_s = self._monotonic_s()
+            if self._endpoints is None or now_s >= self._endpoints[0]:
+                self._endpoints = await self._look_for_endpoints(now_s)
+            if isinstance(found := self._endpoints[1], IssuerEndpoints):
+                return found
+            raise IssuerUnavailable(found)
+
+    async def _look_for_endpoints(self, now_s: float) -> tuple[float, IssuerEndpoints | str]:
+        """Read the discovery document. Return the endpoints or the fault, and until when they are kept."""
+        try:
+            async with asyncio.timeout(FETCH_S_MAX):
+                about = await asyncio.to_thread(self._discover)
+            methods = about.get("token_endpoint_auth_methods_supported")
+            found = IssuerEndpoints(
+                authorization=self._place_in(about, "authorization_endpoint"),
+                token=self._place_in(about, "token_endpoint"),
+                # Absent means `client_secret_basic` (OpenID Connect Discovery 1.0, 3).
+                takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
+            )
+        except (OSError, ValueError, RecursionError, self._jwt.PyJWTError) as error:
+            return now_s + REFRESH_UNKNOWN_S, f"discovery: {type(error).__name__}: {error}"
+        return now_s + REFRESH_S, found
+
+    def _discover(self) -> Mapping[str, Any]:
+        """Fetch the discovery document. Blocks. Raises: OSError, ValueError, RecursionError, PyJWTError."""
+        issuer = str(self._settings.oidc_issuer)
+        about = self._fetch_document(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if about.get("issuer") != issuer:
+            raise ValueError("the discovery document names another issuer")
+        return about
+
+    def _place_in(self, about: Mapping[str, Any], name: str) -> str:
+        """Return a URL of the discovery document. Raises: ValueError."""
+        url = str(about.get(name))
+        if urlsplit(url).scheme != urlsplit(str(self._settings.oidc_issuer)).scheme:
+            raise ValueError(f"the discovery document names {name} at a less safe place, or not at all")
+        return url
 
     def _fetch_document(self, url: str) -> dict[str, Any]:
         """Fetch a JSON object; PyJWT's client for key sets reads any, and follows no redirect.

@@ -6,7 +6,7 @@ Exit codes of the whole command line:
     1  a defect of the program, output that could not be written, or a question that was not answered with yes
     2  the command line is wrong; of `run`, `init`, `check` and `leave` also: the node must not start like this
     3  the service refuses the request as it is, or does not know the call
-    4  no such schedule, job or run
+    4  no such schedule, job, run or calendar
     5  its state does not allow it: another is pending, or it has ended, or it has another version
     6  in flight: too close to its time to say; ask again
     7  no API key, or one that does not cover the request

@@ -1,4 +1,4 @@
-"""`clockwork admin …`: commands for operators. The key needs the right `admin`."""
+"""`clockwork admin …`: commands for operators. The key needs the right `admin`, for pauses and dead letters `operate`."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.dead_letters import dead_letters
 from clockwork.cli.render import cell, instant, json_option, new_table, print_json, print_table, printable
 from clockwork.cli.transfer import export_command, import_command
+from clockwork.schema.nodes import NodesDocument
 from clockwork.schema.operations import FencedDocument, PausesDocument, ShardDocument, ShardsDocument
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -18,7 +19,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @click.group(cls=ServiceGroup, epilog=EXIT_CODES)
 def admin() -> None:
-    """Operate the service: shards, pauses, dead letters, moves to another store."""
+    """Operate the service: nodes, shards, pauses, dead letters, moves to another store."""
 
 
 # --- pauses
@@ -70,7 +71,53 @@ def _print_pauses(found: PausesDocument, *, json_: bool) -> None:
     print_table(table)
 
 
-# --- shards
+# --- nodes and shards
+
+
+@admin.command(epilog="\b\nExample:\n  clockwork admin nodes --json | jq '.nodes[] | select(.gone)'")
+@json_option
+@connected
+def nodes(connection: Connection, json_: bool) -> None:
+    """Show every process as it last told of itself, and settings in which they differ."""
+    found = connection.call(NodesDocument, "GET", "/admin/nodes")
+    if json_:
+        print_json(found)
+    else:
+        _print_nodes(found)
+
+
+def _print_nodes(found: NodesDocument) -> None:
+    table = new_table(
+        "process", "node", "role", "version", "since", "seen", "shards", "created/s", "delivered/s", "lag", "trouble"
+    )
+    for each in found.nodes:
+        troubles = [
+            *(["gone"] if each.gone else []),
+            *(["not in the group"] if each.member is False else []),
+            *([f"Kafka: {each.kafka}"] if each.kafka is not None else []),
+            *([f"store: {each.store}"] if each.store is not None else []),
+        ]
+        table.add_row(
+            cell(each.process),
+            cell(each.node),
+            cell(each.role),
+            cell(each.version),
+            instant(each.since_ms),
+            f"{max(0, found.as_of_ms - each.seen_at_ms) / 1_000:.0f} s ago",
+            f"{each.shards} of {each.assigned}",
+            f"{each.created_per_second:.1f}",
+            f"{each.delivered_per_second:.1f}",
+            f"{each.loop_lag_ms} ms",
+            cell("; ".join(troubles)),
+        )
+    print_table(table)
+    for difference in found.differences:
+        groups = " | ".join(", ".join(group) for group in difference.processes)
+        click.echo(f"{printable(difference.setting)} differs: {printable(groups)}")
+    if found.members_without_node:
+        click.echo(f"in the group, not reported: {printable(', '.join(found.members_without_node))}")
+    if found.members_unknown is not None:
+        click.echo(f"the group could not be asked: {printable(found.members_unknown)}")
 
 
 @admin.command(epilog="\b\nExample:\n  clockwork admin shards --json | jq '.shards[] | select(.lagMs > 60000)'")

@@ -15,7 +15,7 @@ from clockwork.cli.render import cell, instant, json_option, new_table, print_js
 from clockwork.client import CallFailed, TooMany, Unavailable
 from clockwork.client.aio import path_of, read_document
 from clockwork.client.jobs import path_of_job
-from clockwork.client.transport import Transport
+from clockwork.client.transport import Transport, failure_of_item
 from clockwork.domain.dead_letters import retry_request
 from clockwork.errors import InvalidInput
 from clockwork.schema import json
@@ -242,7 +242,13 @@ def _run_now(letter: DeadLetterDocument) -> dict[str, Any]:
 
 async def _discard(transport: Transport, letter: DeadLetterDocument) -> None:
     names = {"clientId": letter.client_id, "scheduleKey": letter.schedule_key, "deliveryId": letter.delivery_id}
-    await transport.request("POST", f"{_PATH}/discard", body=names)
+    answer = await transport.request("POST", f"{_PATH}/discard", body={"deadLetters": [names]}, items=1)
+    match answer:
+        case {"results": [{"status": int(status)} as result]}:
+            if status >= 300:
+                raise failure_of_item(result)
+        case _:
+            raise Unavailable("The answer is none of this API: results")
 
 
 async def _letter(transport: Transport, partition: int, offset: int, stored_in: str | None) -> DeadLetterDocument:

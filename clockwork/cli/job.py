@@ -92,8 +92,8 @@ def _changes_job(change: Callable[..., JobDocument]) -> Callable[..., None]:
             changed = change(client, **given)
         print_job(changed, json_=json_)
 
-    # With the name, the help and the options of the call.
-    return _job(_if_version(json_option(connected(update_wrapper(command, change)))))
+    update_wrapper(command, change)  # its name, its help, its options
+    return _job(_if_version(json_option(connected(command))))
 
 
 def _policy_options(command: _Command) -> _Command:
@@ -262,6 +262,7 @@ def show(connection: Connection, client_id: str, job_id: str, next_times: int, j
 @click.option("--from", "since", type=Time(), help="No fire time before this. By default now.")
 @click.option("--count", type=click.IntRange(1, TIMES_MAX), default=10, show_default=True)
 @click.option("--job", nargs=2, metavar="CLIENT_ID JOB_ID", help="Shows jitter as this job has it; it need not exist.")
+@click.option("--client", "client_id", metavar="CLIENT_ID", help="The client whose calendar is named.")
 @json_option
 @connected
 def preview(
@@ -271,6 +272,7 @@ def preview(
     since: int | None,
     count: int,
     job: tuple[str, str] | None,
+    client_id: str | None,
     json_: bool,
     **options: Any,
 ) -> None:
@@ -279,7 +281,7 @@ def preview(
     if trigger is None:
         raise click.UsageError("an EXPRESSION, --every, --after or --trigger is required")
     with connection.client() as client:
-        times = client.preview(trigger, since=since, count=count, job=job)
+        times = client.preview(trigger, since=since, count=count, job=job, client_id=client_id)
     print_times(times, json_=json_)
 
 

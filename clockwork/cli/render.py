@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clockwork.client import PastSchedule, Schedule
+from clockwork.client import PastSchedule, Schedule, Why
 
 json_option = click.option("--json", "json_", is_flag=True, help="Print JSON as the API answers it, one object a line.")
 
@@ -74,7 +74,12 @@ def print_table(table: Table) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def end_of(schedule: Schedule | PastSchedule) -> str:
+def end_of_why(found: Why) -> str:
+    """The status of a schedule that has ended, and what `end_of` says; empty for one that is pending."""
+    return "" if found.ended_at_ms is None else f"{found.status} {end_of(found)}".strip()
+
+
+def end_of(schedule: Schedule | PastSchedule | Why) -> str:
     """The lateness and place of a delivery, or the reason of a failure; empty for schedules with neither."""
     if schedule.delivered is not None:
         delivered = schedule.delivered

@@ -10,6 +10,7 @@ import click
 from clockwork.cli import EXIT_CODES
 from clockwork.cli.connection import Connection, ServiceGroup, connected
 from clockwork.cli.load import load_command
+from clockwork.cli.outlook import upcoming_command, why_command
 from clockwork.cli.render import json_option, print_schedule, print_schedules
 from clockwork.cli.values import INTEGER_MAX, ITEMS_MAX, Duration, Time, content_of, content_options, when
 from clockwork.cli.watch import watch_command
@@ -208,4 +209,6 @@ def history(connection: Connection, client_id: str, schedule_key: str, limit: in
 
 
 schedule.add_command(load_command)
+schedule.add_command(upcoming_command)
+schedule.add_command(why_command)
 schedule.add_command(watch_command)

@@ -217,7 +217,8 @@ async def _lines(transport: Transport, query: dict[str, str], exported: ExportCo
 async def _epochs(transport: Transport) -> list[int | None] | None:
     """The epochs of all shards; None if any of them has an owner, or cannot be read. If they are equal at two moments,
     no shard has had an owner in between."""
-    found = read_document(ShardsDocument, await transport.request("GET", "/admin/shards")).shards
+    answer = await transport.request("GET", "/admin/shards", headers={"Cache-Control": "no-cache"})
+    found = read_document(ShardsDocument, answer).shards
     if any(each.owner is not None or each.problem is not None for each in found):
         return None
     return [each.epoch for each in found]

@@ -7,11 +7,11 @@ from typing import Any, Final, TypeVar
 import click
 
 from clockwork.cli.values import INTEGER_MAX, Duration, Time, json_object, with_options
-from clockwork.client import After, Cron, Every, Trigger
+from clockwork.client import After, Cron, Every, Exclude, Trigger
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MS: Final = timedelta(milliseconds=1)
-_OF_CRON: Final = ("zone", "dialect", "days", "dst_gap", "dst_overlap")
+_OF_CRON: Final = ("zone", "dialect", "days", "dst_gap", "dst_overlap", "calendar", "on_excluded")
 NAMES: Final = (
     *("every", "delay", "trigger", *_OF_CRON),
     *("anchor", "start", "end", "max_runs", "jitter", "jitter_per"),
@@ -37,6 +37,12 @@ _OPTIONS: Final = (
         "--dst-overlap",
         type=click.Choice(["first", "second", "both"]),
         help="Times that exist twice, where clocks are put back.",
+    ),
+    click.option("--calendar", help="Of a cron expression: named calendar of days and hours without runs."),
+    click.option(
+        "--on-excluded",
+        type=click.Choice(["skip", "next", "previous"]),
+        help="Of --calendar: times on an excluded day do not run, or do on the next or the previous open day.",
     ),
     click.option("--anchor", type=Time(), help="Of --every: a fire time, from which all others follow."),
     click.option("--start", type=Time(), help="No fire time before this."),
@@ -80,8 +86,11 @@ def trigger_of(
         if without:
             raise click.UsageError(f"--{without[0].replace('_', '-')} needs a cron expression, --every or --after")
     if cron is not None:
-        gap, overlap = of_cron.pop("dst_gap"), of_cron.pop("dst_overlap")
-        return Cron(cron, gap=gap, overlap=overlap, **of_cron, **options)
+        gap, overlap, calendar = of_cron.pop("dst_gap"), of_cron.pop("dst_overlap"), of_cron.pop("calendar")
+        if of_cron["on_excluded"] is not None and calendar is None:
+            raise click.UsageError("--on-excluded has an effect only with --calendar")
+        exclude = None if calendar is None else Exclude(calendar=calendar)
+        return Cron(cron, gap=gap, overlap=overlap, exclude=exclude, **of_cron, **options)
     if every is not None:
         return Every(milliseconds=every // _MS, anchor=anchor, **options)
     if delay is not None:

@@ -41,15 +41,19 @@ from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import NewSchedule, RetryPolicy, When
 from clockwork.client.sync import Client
 from clockwork.client.transport import Retries
+from clockwork.schema.calendar import CalendarDocument as Calendar
 from clockwork.schema.job import BackfillDocument as Backfill
 from clockwork.schema.job import FireTimeDocument as FireTime
 from clockwork.schema.job import JobDocument as Job
 from clockwork.schema.job import JobVersionDocument as JobVersion
 from clockwork.schema.job import RunDocument as Run
+from clockwork.schema.outlook import ForecastDocument as Forecast
+from clockwork.schema.outlook import UpcomingScheduleDocument as UpcomingSchedule
 from clockwork.schema.schedule import DeliveredDocument as Delivered
 from clockwork.schema.schedule import FailedDocument as Failed
 from clockwork.schema.schedule import PastDocument as PastSchedule
 from clockwork.schema.schedule import ScheduleDocument as Schedule
+from clockwork.schema.why import WhyDocument as Why
 
 __all__ = [
     "After",
@@ -60,6 +64,7 @@ __all__ = [
     "AnyOf",
     "AsyncClient",
     "Backfill",
+    "Calendar",
     "CallFailed",
     "Client",
     "Completion",
@@ -74,6 +79,7 @@ __all__ = [
     "Failed",
     "FireTime",
     "Forbidden",
+    "Forecast",
     "InFlight",
     "InvalidRequest",
     "Job",
@@ -106,8 +112,10 @@ __all__ = [
     "Trigger",
     "Unauthorized",
     "Unavailable",
+    "UpcomingSchedule",
     "VersionMismatch",
     "When",
+    "Why",
     "WrongField",
     "delivery_of",
     "run_of",

@@ -1,6 +1,6 @@
 """The client for programs with an event loop."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -20,6 +20,7 @@ from clockwork.client.errors import (
     Unavailable,
 )
 from clockwork.client.jobs import (
+    Exclude,
     JobChanges,
     JobFilters,
     LogFilters,
@@ -29,6 +30,7 @@ from clockwork.client.jobs import (
     jobs_query,
     logs_query,
     new_job_document,
+    path_of_calendar,
     path_of_job,
     trigger_document,
 )
@@ -37,20 +39,26 @@ from clockwork.client.schedules import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
     Changes,
+    ForecastWindow,
     ListFilters,
     NewSchedule,
     NewScheduleFields,
+    UpcomingFilters,
     When,
     batches,
     change_document,
     data_fields,
     encoded_item,
     epoch_ms,
+    forecast_query,
     given,
     list_query,
+    upcoming_query,
 )
 from clockwork.client.transport import Retries, Transport, failure_of_item
 from clockwork.clock import Clock, SystemClock
+from clockwork.domain.names import LOOK_UP_ITEMS_MAX
+from clockwork.schema.calendar import CalendarDocument, CalendarsDocument
 from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
     BackfillDocument,
@@ -63,8 +71,10 @@ from clockwork.schema.job import (
     RunsDocument,
     VersionsDocument,
 )
+from clockwork.schema.outlook import ForecastDocument, UpcomingDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import HistoryDocument, PageDocument, PastDocument, ScheduleDocument
 from clockwork.schema.transfer import ImportedJobDocument
+from clockwork.schema.why import WhyDocument
 
 _Document = TypeVar("_Document", bound=BaseModel)
 _REFUSED_FOR_AN_ITEM: Final = frozenset({400, 413})
@@ -166,6 +176,23 @@ class AsyncClient:
             for each in page.schedules:
                 yield each
 
+    async def why(self, client_id: str, schedule_key: str) -> WhyDocument:
+        """Returns the reason for which a schedule is not delivered yet, and what to do. Raises: NotFound."""
+        answer = await self._http.request("GET", f"{path_of(client_id, schedule_key)}/why")
+        return read_document(WhyDocument, answer)
+
+    async def upcoming(self, **filters: Unpack[UpcomingFilters]) -> AsyncIterator[UpcomingScheduleDocument]:
+        """Lists what is due next, of all clients that the API key covers, without payloads and headers: what is overdue
+        first, or with `client_id` from now on. May lag by a moment."""
+        async for page in self._pages(UpcomingDocument, "/upcoming", upcoming_query(self._clock, **filters)):
+            for each in page.schedules:
+                yield each
+
+    async def forecast(self, **window: Unpack[ForecastWindow]) -> ForecastDocument:
+        """Returns how many schedules are due when, by default in each minute of the next hour."""
+        query = forecast_query(self._clock, **window)
+        return read_document(ForecastDocument, await self._http.request("GET", "/forecast", query=query))
+
     async def create_many(
         self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> AsyncIterator[Result]:
@@ -183,9 +210,32 @@ class AsyncClient:
         self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> AsyncIterator[Result]:
         """Cancels any number of schedules by (client id, schedule key), in batches, as `create_many` creates them."""
-        documents = ({"clientId": client_id, "scheduleKey": schedule_key} for client_id, schedule_key in keys)
-        items = (encoded_item(document, self._clock) for document in documents)
+        items = (encoded_item(document, self._clock) for document in _named(keys))
         async for result in self._batches("/schedules/cancel", items, batch_items_max):
+            yield result
+
+    async def get_many(
+        self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = LOOK_UP_ITEMS_MAX
+    ) -> AsyncIterator[Result]:
+        """Shows any number of schedules by (client id, schedule key), a hundred at a time, each in its present state."""
+        items = (encoded_item(document, self._clock) for document in _named(keys))
+        async for result in self._batches("/schedules/get", items, min(batch_items_max, LOOK_UP_ITEMS_MAX)):
+            yield result
+
+    async def fire_many(
+        self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
+    ) -> AsyncIterator[Result]:
+        """Delivers any number of pending schedules now, in batches, as `fire` does each."""
+        items = (encoded_item(document, self._clock) for document in _named(keys))
+        async for result in self._batches("/schedules/fire", items, batch_items_max):
+            yield result
+
+    async def retry_many(
+        self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
+    ) -> AsyncIterator[Result]:
+        """Makes any number of failed schedules pending again, due now, in batches, as `retry` does each."""
+        items = (encoded_item(document, self._clock) for document in _named(keys))
+        async for result in self._batches("/schedules/retry", items, batch_items_max):
             yield result
 
     async def import_many(
@@ -392,14 +442,51 @@ class AsyncClient:
         since: When | None = None,
         count: int | None = None,
         job: tuple[str, str] | None = None,
+        client_id: str | None = None,
     ) -> Sequence[FireTimeDocument]:
         """Computes the next fire times of a trigger, from `since` on (now), at most `count` (10). Nothing is stored. `job`:
-        client id and job id for its jitter; it need not exist."""
+        client id and job id for its jitter; it need not exist. `client_id`: the client of the calendars that the trigger
+        names, if no job is given."""
         start = {} if since is None else {"from": epoch_ms(since, self._clock)}
         most = {} if count is None else {"count": count}
-        name = {} if job is None else {"clientId": job[0], "jobId": job[1]}
+        name = given({"clientId": client_id}) if job is None else {"clientId": job[0], "jobId": job[1]}
         body = {"trigger": trigger_document(trigger, self._clock), **start, **most, **name}
         return read_document(PreviewDocument, await self._http.request("POST", "/jobs/preview", body=body)).times
+
+    # --- named calendars
+
+    async def put_calendar(
+        self,
+        client_id: str,
+        name: str,
+        entries: Exclude,
+        *,
+        description: str | None = None,
+        if_version: int | None = None,
+    ) -> CalendarDocument:
+        """Makes or changes a calendar, as a whole. The jobs that name it follow; those of which a run may still be delivered
+        by the calendar of before are `behind` in the answer. Raises: InvalidRequest, VersionMismatch, Conflict (too many
+        calendars)."""
+        body = {**entries.document(), **given({"description": description})}
+        path = path_of_calendar(client_id, name)
+        answer = await self._http.request("PUT", path, body=body, headers=_if(if_version))
+        return read_document(CalendarDocument, answer)
+
+    async def get_calendar(self, client_id: str, name: str) -> CalendarDocument:
+        """Returns a calendar. Raises: NotFound."""
+        return read_document(CalendarDocument, await self._http.request("GET", path_of_calendar(client_id, name)))
+
+    async def list_calendars(self, client_id: str, *, page_size: int = 100) -> AsyncIterator[CalendarDocument]:
+        """Lists the calendars of a client by their names."""
+        query = {"clientId": client_id, "limit": str(page_size)}
+        async for page in self._pages(CalendarsDocument, "/calendars", query):
+            for each in page.calendars:
+                yield each
+
+    async def delete_calendar(self, client_id: str, name: str, *, if_version: int | None = None) -> CalendarDocument:
+        """Deletes a calendar that no job goes by. Raises: NotFound, VersionMismatch, Conflict (jobs go by it)."""
+        path = path_of_calendar(client_id, name)
+        return read_document(CalendarDocument, await self._http.request("DELETE", path, headers=_if(if_version)))
 
     def _time_or_none(self, when: When | None) -> int | None:
         return None if when is None else epoch_ms(when, self._clock)
@@ -497,6 +584,10 @@ def _if(version: int | None) -> dict[str, str]:
 def _request_id(given: str | None) -> str:
     """One for a call, so that its retries are the same request."""
     return uuid4().hex if given is None else given
+
+
+def _named(keys: Iterable[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    return ({"clientId": client_id, "scheduleKey": schedule_key} for client_id, schedule_key in keys)
 
 
 def path_of(client_id: str, schedule_key: str) -> str:

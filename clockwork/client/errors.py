@@ -196,7 +196,13 @@ _BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "no_fire_times": NoFireTimes,
 }
 _INVALID: Final = frozenset({400, 413, 414, 415, 422, 431})
-_NOT_FOUND: Final = (":schedule-not-found", ":job-not-found", ":run-not-found", ":version-not-found")
+_NOT_FOUND: Final = (
+    ":schedule-not-found",
+    ":job-not-found",
+    ":run-not-found",
+    ":version-not-found",
+    ":calendar-not-found",
+)
 """Ends of the problem's type; an unknown path has another one."""
 _Document = TypeVar("_Document", bound=BaseModel)
 

@@ -382,6 +382,11 @@ def path_of_job(client_id: str, job_id: str) -> str:
     return f"/jobs/{quote(client_id, safe='')}/{quote(job_id, safe='')}"
 
 
+def path_of_calendar(client_id: str, name: str) -> str:
+    """The path of one calendar. Raises: ValueError: a name with a lone surrogate."""
+    return f"/calendars/{quote(client_id, safe='')}/{quote(name, safe='')}"
+
+
 def jobs_query(
     client_id: str,
     *,

@@ -186,6 +186,71 @@ def list_query(
     return given(query)
 
 
+class UpcomingFilters(TypedDict, total=False):
+    """Arguments of `upcoming`. A filter that is left out, or None, matches all."""
+
+    client_id: str | None
+    topic: str | None
+    due_from: When | None
+    due_to: When | None
+    """Excluded."""
+    page_size: int
+    """Schedules of one answer, at most 200; by default 100."""
+
+
+def upcoming_query(
+    clock: Clock,
+    *,
+    client_id: str | None = None,
+    topic: str | None = None,
+    due_from: When | None = None,
+    due_to: When | None = None,
+    page_size: int = 100,
+) -> dict[str, str]:
+    """The query of a list of what is due next. Raises: ValueError, OverflowError."""
+    query = {
+        "clientId": client_id,
+        "topic": topic,
+        "dueFrom": None if due_from is None else str(epoch_ms(due_from, clock)),
+        "dueTo": None if due_to is None else str(epoch_ms(due_to, clock)),
+        "limit": str(page_size),
+    }
+    return given(query)
+
+
+class ForecastWindow(TypedDict, total=False):
+    """Arguments of `forecast`."""
+
+    since: When | None
+    """By default now."""
+    until: When | None
+    """Excluded; by default an hour later."""
+    bucket_ms: int | None
+    """By default a minute."""
+    client_id: str | None
+    topic: str | None
+
+
+def forecast_query(
+    clock: Clock,
+    *,
+    since: When | None = None,
+    until: When | None = None,
+    bucket_ms: int | None = None,
+    client_id: str | None = None,
+    topic: str | None = None,
+) -> dict[str, str]:
+    """The query of a forecast. Raises: ValueError, OverflowError."""
+    query = {
+        "from": None if since is None else str(epoch_ms(since, clock)),
+        "to": None if until is None else str(epoch_ms(until, clock)),
+        "bucketMs": None if bucket_ms is None else str(bucket_ms),
+        "clientId": client_id,
+        "topic": topic,
+    }
+    return given(query)
+
+
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -13,18 +13,22 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from clockwork.client.aio import NO_DATA, AsyncClient, Result
-from clockwork.client.jobs import JobChanges, JobFilters, LogFilters, NewJobFields, Trigger
+from clockwork.client.jobs import Exclude, JobChanges, JobFilters, LogFilters, NewJobFields, Trigger
 from clockwork.client.runs import OpenRun
 from clockwork.client.schedules import (
     BATCH_ITEMS_MAX,
     Changes,
+    ForecastWindow,
     ListFilters,
     NewSchedule,
     NewScheduleFields,
+    UpcomingFilters,
     When,
 )
 from clockwork.client.transport import Retries
 from clockwork.clock import Clock
+from clockwork.domain.names import LOOK_UP_ITEMS_MAX
+from clockwork.schema.calendar import CalendarDocument
 from clockwork.schema.completion import HeartbeatDocument
 from clockwork.schema.job import (
     BackfillDocument,
@@ -33,7 +37,9 @@ from clockwork.schema.job import (
     JobVersionDocument,
     RunDocument,
 )
+from clockwork.schema.outlook import ForecastDocument, UpcomingScheduleDocument
 from clockwork.schema.schedule import PastDocument, ScheduleDocument
+from clockwork.schema.why import WhyDocument
 
 _Value = TypeVar("_Value")
 _FORKED: Final = "the client was opened by another process, whose thread a fork does not copy: open one after the fork"
@@ -110,6 +116,15 @@ class Client:
     def history(self, client_id: str, schedule_key: str, *, page_size: int = 100) -> Iterator[PastDocument]:
         return self._each(self._client.history(client_id, schedule_key, page_size=page_size))
 
+    def why(self, client_id: str, schedule_key: str) -> WhyDocument:
+        return self._wait(self._client.why(client_id, schedule_key))
+
+    def upcoming(self, **filters: Unpack[UpcomingFilters]) -> Iterator[UpcomingScheduleDocument]:
+        return self._each(self._client.upcoming(**filters))
+
+    def forecast(self, **window: Unpack[ForecastWindow]) -> ForecastDocument:
+        return self._wait(self._client.forecast(**window))
+
     def create_many(
         self, schedules: Iterable[NewSchedule | Mapping[str, Any]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> Iterator[Result]:
@@ -119,6 +134,19 @@ class Client:
         self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
     ) -> Iterator[Result]:
         return self._each(self._client.cancel_many(keys, batch_items_max=batch_items_max))
+
+    def get_many(
+        self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = LOOK_UP_ITEMS_MAX
+    ) -> Iterator[Result]:
+        return self._each(self._client.get_many(keys, batch_items_max=batch_items_max))
+
+    def fire_many(self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX) -> Iterator[Result]:
+        return self._each(self._client.fire_many(keys, batch_items_max=batch_items_max))
+
+    def retry_many(
+        self, keys: Iterable[tuple[str, str]], *, batch_items_max: int = BATCH_ITEMS_MAX
+    ) -> Iterator[Result]:
+        return self._each(self._client.retry_many(keys, batch_items_max=batch_items_max))
 
     def import_many(
         self, exported: Iterable[bytes], *, exported_at_ms: int, batch_items_max: int = BATCH_ITEMS_MAX
@@ -249,8 +277,33 @@ class Client:
         since: When | None = None,
         count: int | None = None,
         job: tuple[str, str] | None = None,
+        client_id: str | None = None,
     ) -> Sequence[FireTimeDocument]:
-        return self._wait(self._client.preview(trigger, since=since, count=count, job=job))
+        return self._wait(self._client.preview(trigger, since=since, count=count, job=job, client_id=client_id))
+
+    # --- named calendars
+
+    def put_calendar(
+        self,
+        client_id: str,
+        name: str,
+        entries: Exclude,
+        *,
+        description: str | None = None,
+        if_version: int | None = None,
+    ) -> CalendarDocument:
+        return self._wait(
+            self._client.put_calendar(client_id, name, entries, description=description, if_version=if_version)
+        )
+
+    def get_calendar(self, client_id: str, name: str) -> CalendarDocument:
+        return self._wait(self._client.get_calendar(client_id, name))
+
+    def list_calendars(self, client_id: str, *, page_size: int = 100) -> Iterator[CalendarDocument]:
+        return self._each(self._client.list_calendars(client_id, page_size=page_size))
+
+    def delete_calendar(self, client_id: str, name: str, *, if_version: int | None = None) -> CalendarDocument:
+        return self._wait(self._client.delete_calendar(client_id, name, if_version=if_version))
 
     def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         if self._loop is None:

@@ -16,6 +16,7 @@ from clockwork.requests.results import ScheduleView
 from clockwork.schema import json as json_body
 from clockwork.schema.job_render import render_job, render_run
 from clockwork.schema.problems import Problem
+from clockwork.schema.redaction import redact
 from clockwork.schema.render import render_schedule
 from clockwork.schema.schedule import TooLarge
 
@@ -55,10 +56,16 @@ async def read_record(record: CommandRecord, *, cluster: str, now_ms: int) -> Re
 
 
 def view_reply(
-    read: ReadCommand, view: ScheduleView | JobView | RunView, status: int, *, now_ms: int, repeated: bool = False
+    read: ReadCommand,
+    view: ScheduleView | JobView | RunView,
+    status: int,
+    *,
+    now_ms: int,
+    redacted: bool,
+    repeated: bool = False,
 ) -> OutRecord | None:
-    """The reply that shows a schedule, a job or a run, if one is wanted. `repeated`: it is the present state, not the
-    command's result."""
+    """The reply that shows a schedule, a job or a run, if one is wanted. `redacted`: without its content. `repeated`: it is
+    the present state, not the command's result."""
     shown: dict[str, Any]
     match view:
         case ScheduleView():
@@ -68,12 +75,16 @@ def view_reply(
         case RunView():
             shown = {"run": render_run(view)}
     document = {"status": status, **shown}
-    return _reply(read, status, document, [_REPEATED] if repeated else [], now_ms)
+    shown_as = redact(document) if redacted else document
+    return _reply(read, status, shown_as, [_REPEATED] if repeated else [], now_ms)
 
 
-def problem_reply(read: ReadCommand, problem: Problem, *, now_ms: int, repeated: bool = False) -> OutRecord | None:
-    """The reply with a problem document, if one is wanted."""
-    return _reply(read, problem.status.value, problem.document(), [_REPEATED] if repeated else [], now_ms)
+def problem_reply(
+    read: ReadCommand, problem: Problem, *, now_ms: int, redacted: bool, repeated: bool = False
+) -> OutRecord | None:
+    """The reply with a problem document, if one is wanted. `redacted`: without the content of a schedule that it shows."""
+    document = redact(problem.document()) if redacted else problem.document()
+    return _reply(read, problem.status.value, document, [_REPEATED] if repeated else [], now_ms)
 
 
 def _reply(

@@ -254,14 +254,20 @@ class CommandWorker:
             case RunNotFound() | RunRefused():
                 return self._problem_outcome(read, of_run_declined(result), "refused")
             case RunGoesOn(run):
-                return _Outcome(result="done", reply=records.view_reply(read, run, 200, now_ms=self._now_ms()))
+                return _Outcome(
+                    result="done",
+                    reply=records.view_reply(read, run, 200, now_ms=self._now_ms(), redacted=self._redacted()),
+                )
             case JobNotFound() | JobRefused() | JobVersionDiffers():
                 return self._problem_outcome(read, of_job_declined(result), "refused")
             case NotFound() | KeyTaken() | Refused() | VersionDiffers():
                 return self._problem_outcome(read, problems.of_declined(result), "refused")
         status = 201 if isinstance(result, Created | JobCreated | RunAccepted) else 200
         view = result.run if isinstance(result, RunAccepted | RunRepeated | RunClosed) else result.view
-        return _Outcome(result="done", reply=records.view_reply(read, view, status, now_ms=self._now_ms()))
+        return _Outcome(
+            result="done",
+            reply=records.view_reply(read, view, status, now_ms=self._now_ms(), redacted=self._redacted()),
+        )
 
     async def _request(
         self, principal: Principal, command: AnyCommand, dedup: CommandDedup
@@ -329,7 +335,7 @@ class CommandWorker:
         if view is None:
             none = _not_found(command)
             return self._problem_outcome(read, none, "over", repeated=True)
-        reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), repeated=True)
+        reply = records.view_reply(read, view, 200, now_ms=self._now_ms(), redacted=self._redacted(), repeated=True)
         return _Outcome(result="over", reply=reply)
 
     async def _view_of(self, command: AnyCommand) -> ScheduleView | JobView | RunView | None:
@@ -361,7 +367,9 @@ class CommandWorker:
     def _problem_outcome(
         self, read: ReadCommand, problem: Problem, result: CommandResult, *, repeated: bool = False
     ) -> _Outcome:
-        reply = records.problem_reply(read, problem, now_ms=self._now_ms(), repeated=repeated)
+        reply = records.problem_reply(
+            read, problem, now_ms=self._now_ms(), redacted=self._redacted(), repeated=repeated
+        )
         return _Outcome(result=result, reply=reply)
 
     def _problem(self, read: ReadCommand, error: Exception) -> Problem:
@@ -371,6 +379,11 @@ class CommandWorker:
         extra = _log_fields("command.failed", read.record, type(error).__name__)
         log.error("A command failed", exc_info=error, extra=extra)
         return problems.internal(secrets.token_hex(8))
+
+    def _redacted(self) -> bool:
+        """True if replies show no content. A principal that is gone may have been redacted."""
+        principal = self.principal()
+        return principal is None or principal.redacted
 
     def _principal(self) -> Principal:
         principal = self.principal()

@@ -55,6 +55,15 @@ class DeadLetter:
     """The caller's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class LetterName:
+    """A dead letter of a schedule, by its key and its delivery."""
+
+    client_id: ClientId
+    schedule_key: ScheduleKey
+    delivery_id: str
+
+
 def dead_letter(
     *, receipt: Receipt, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
 ) -> DeadLetter:

@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-CLIENT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+CLIENT_CHARS_MAX: Final = 128
+CLIENT_ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{CLIENT_CHARS_MAX}}}", re.ASCII)
 KEY_BYTES_MAX: Final = 512
 """Bytes of UTF-8 in a `scheduleKey` or `orderingKey`."""
 TOPIC_CHARS_MAX: Final = 249
@@ -11,6 +12,8 @@ TOPIC_CHARS_MAX: Final = 249
 TOPIC: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{TOPIC_CHARS_MAX}}}", re.ASCII)
 BATCH_ITEMS_MAX: Final = 1_000
 """Most items of one request."""
+LOOK_UP_ITEMS_MAX: Final = 100
+"""Most schedules that are shown at once: each may have 256 KiB of content."""
 
 
 def is_client_id(text: str) -> bool:

@@ -22,7 +22,7 @@ shard could not change hands.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
@@ -58,6 +58,7 @@ from clockwork.errors import (
     ClockworkError,
     ConditionFailed,
     Contested,
+    StoreUnavailable,
     TransactionConflict,
     Unavailable,
     Unreadable,
@@ -165,19 +166,35 @@ class JobChains:
     async def follow_all(self, ended: Sequence[tuple[Row, MarkerEntry]]) -> list[tuple[Row, ClockworkError | None]]:
         """Arms what follows each of these rows, whose entries stand: see `follow`. Each fails alone. Returns the rows with
         their failures; None: it may be deleted."""
+        states = await self._unknown_states([row for row, _ in ended])
 
         async def one(of: tuple[Row, MarkerEntry]) -> tuple[Row, ClockworkError | None]:
             row, entry = of
             try:
-                await self.follow(row, entry)
+                await self.follow(row, entry, states.get(job_name_of(row)))
             except (Unavailable, Contested) as error:
                 return row, error
             return row, None
 
         return await gather_bounded(one, ended, at_once=CHAINS_AT_ONCE)
 
-    async def follow(self, row: Row, entry: MarkerEntry) -> None:
-        """Arms what follows a row of a job that has ended. When it returns, the row may be deleted.
+    async def _unknown_states(self, rows: Sequence[Row]) -> Mapping[JobName, JobState]:
+        """The states of these rows that are not remembered, read in one call: those of jobs that run rarely are not, when
+        very many are due at one moment. What is missing in it is read by each row for itself, and so fails alone."""
+        unknown = [job_name_of(row) for row in rows if self._state_at(row) is None]
+        try:
+            return await self._jobs.read_states(unknown) if len(unknown) > 1 else {}
+        except StoreUnavailable:
+            return {}
+
+    def _state_at(self, row: Row) -> JobState | None:
+        """The state as this process wrote it with this row, if it remembers it."""
+        state = self._known.get(job_name_of(row))
+        return state if state is not None and row.job is not None and state.rev == row.job.rev else None
+
+    async def follow(self, row: Row, entry: MarkerEntry, state: JobState | None = None) -> None:
+        """Arms what follows a row of a job that has ended. When it returns, the row may be deleted. `state`: as it was read
+        after the end; None: it is read if need be.
 
         Raises: Unavailable, Contested: it is to be called again.
         """
@@ -185,9 +202,7 @@ class JobChains:
             raise ClockUntrusted  # to arm is to accept
         name = job_name_of(row)
         try:
-            state = self._known.get(name)
-            if state is None or row.job is None or state.rev != row.job.rev:
-                state = await self._jobs.read_state(name)
+            state = self._state_at(row) or state or await self._jobs.read_state(name)
             while True:
                 stands = standing(row, state)
                 if stands is Standing.AHEAD:

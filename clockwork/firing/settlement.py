@@ -99,17 +99,20 @@ class Settlement:
         delivered: Counter[Guarantee] = Counter()
         for planned, record, receipt in zip(deliveries, records, receipts, strict=True):
             if planned.failure is not None:
-                self._report_failed(planned)
+                self._report_failed(planned, receipt)
                 self._dead_letters.report_sent(planned, record)
                 continue
             delivered[planned.guarantee] += 1
-            late_s = (receipt.at_ms - planned.row.due_ms) / 1_000
-            if _is_catch_up(planned):
-                self._telemetry.catch_up_lateness(late_s)
-            else:
-                self._telemetry.lateness(planned.guarantee, late_s)
+            assert isinstance(planned.row, Row), "an unreadable row is only ever a dead letter"
+            self._telemetry.delivered(
+                planned.guarantee,
+                planned.row,
+                receipt,
+                late_seconds=(receipt.at_ms - planned.row.due_ms) / 1_000,
+                catch_up=_is_catch_up(planned.row),
+            )
         for guarantee, count in delivered.items():
-            self._telemetry.delivery(guarantee, "delivered", count)
+            self._telemetry.deliveries(guarantee, count)
         for topic in {r.topic for each, r in zip(deliveries, records, strict=True) if each.failure is None}:
             self._destination_waits.succeeded(Topic(topic))
 
@@ -117,12 +120,12 @@ class Settlement:
         """Tells metrics, log and traces of rows that were dropped."""
         dropped = [each for each in deliveries if not each.is_watchdog]
         for planned in dropped:
-            self._report_failed(planned)
+            self._report_failed(planned, None)
         self._trace(dropped, [None] * len(dropped))
 
-    def _report_failed(self, planned: PlannedDelivery) -> None:
+    def _report_failed(self, planned: PlannedDelivery, receipt: Receipt | None) -> None:
         assert planned.failure is not None, "only what failed is counted as failed"
-        self._telemetry.delivery(planned.guarantee, "failed")
+        self._telemetry.failed(planned.guarantee, planned.row, planned.failure, receipt)
         log.error(
             "Schedule failed",
             extra={
@@ -175,7 +178,7 @@ class Settlement:
         attempts = (row.retry.attempts if row.retry is not None else 0) + 1
         policy = row.schedule.retry or self._retry
         at_ms = policy.next_at_ms(attempts=attempts, now_ms=self._clock.now_ms(), random_share=self._rng.random())
-        self._telemetry.delivery(row.schedule.guarantee, "retried")
+        self._telemetry.refused(row, refusal.reason, attempts)
         log.warning(
             "Record refused",
             extra={
@@ -212,10 +215,9 @@ class Settlement:
                 return
 
 
-def _is_catch_up(planned: PlannedDelivery) -> bool:
+def _is_catch_up(row: Row) -> bool:
     """True for a fire time that was missed: it was late before it was armed, and no figure of this node's work."""
-    job = planned.row.job
-    return job is not None and job.kind is RunKind.CATCH_UP
+    return row.job is not None and row.job.kind is RunKind.CATCH_UP
 
 
 def completed(planned: PlannedDelivery, receipt: Receipt, *, slot: int | None) -> Completed:

@@ -178,9 +178,9 @@ class ShardPass:
         """Due time of the first row that is neither delivered nor in flight; None if there is none. Fires nothing, so it
         needs no frontier: an idle shard writes nothing."""
         left_out = lease.cleanup.positions() | lease.in_flight.positions()
-        page = await self._store.read_page(lease.shard, after=None, rows_max=len(left_out) + 1)
-        first_ms = next((row.due_ms for row in page.rows if row.position not in left_out), None)
         now_ms = self._clock.now_ms()
+        page = await self._store.read_page(lease.shard, after=None, rows_max=len(left_out) + 1, due_ms_max=now_ms)
+        first_ms = next((row.due_ms for row in page.rows if row.position not in left_out), None)
         if first_ms is None or first_ms > now_ms:
             self._telemetry.due(lease.shard, rows=0, oldest_seconds=0.0)
         return first_ms if first_ms is not None or page.next_after is None else now_ms
@@ -236,7 +236,7 @@ class ShardPass:
         rows_max = PAGE_ROWS_MAX if lease.backlog else min(PAGE_ROWS_MAX, PAGE_ROWS_FIRST + len(planner.left_out))
         rows_read = 0
         while True:
-            page = await self._store.read_page(lease.shard, after=after, rows_max=rows_max)
+            page = await self._store.read_page(lease.shard, after=after, rows_max=rows_max, due_ms_max=planner.bound_ms)
             rows_read += len(page.rows)
             old_rows += self._to_push(lease, page.rows, planner.left_out, now_ms, at_most=PUSHES_MAX - len(old_rows))
             if not all(planner.add(row) for row in page.rows) or page.next_after is None:

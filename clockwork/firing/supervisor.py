@@ -81,6 +81,11 @@ class Supervisor:
         """The shards that are owned and worked here."""
         return self._work.shards if self._work is not None else frozenset()
 
+    @property
+    def assigned(self) -> frozenset[ShardId]:
+        """The shards that the group assigns to this process, owned or not yet."""
+        return self._assigned
+
     def assign(self, shards: frozenset[ShardId]) -> None:
         """Records an assignment; returns at once."""
         self._assigned = shards

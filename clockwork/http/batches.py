@@ -14,24 +14,39 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
-from clockwork.domain.names import BATCH_ITEMS_MAX
+from clockwork.domain.names import BATCH_ITEMS_MAX, LOOK_UP_ITEMS_MAX
 from clockwork.domain.record import TRACEPARENT
 from clockwork.errors import InvalidInput
+from clockwork.http import query as queries
 from clockwork.http.body import body_of, single_header
 from clockwork.http.responses import json_list_response, problem_of
-from clockwork.http.routes import CALL_WITH_BODY, MANY, Answer, route
-from clockwork.requests.results import CancelResult, Created, CreateResult, Declined
+from clockwork.http.routes import CALL_WITH_BODY, MANY, READ_UNITS, Answer, PageReads, route
+from clockwork.requests.results import CancelResult, ChangeResult, Created, CreateResult, Declined, ScheduleView
 from clockwork.requests.service import RequestService
 from clockwork.schema import problems
-from clockwork.schema.batch import BatchDocument, CancelManyForm, CreateManyForm, read_items
+from clockwork.schema.batch import (
+    BatchDocument,
+    CancelManyForm,
+    CreateManyForm,
+    FireManyForm,
+    GetManyForm,
+    RetryManyForm,
+    read_few,
+    read_fire_item,
+    read_items,
+    read_retry_item,
+)
 from clockwork.schema.json import read_json
 from clockwork.schema.render import render_schedule
-from clockwork.schema.schedule import read_key, read_schedule
+from clockwork.schema.schedule import WHOLE, Detail, read_key, read_schedule
 
 _ANSWERS: Final[Mapping[int, Answer]] = {
     200: Answer(description="A result for each, in the order given.", model=BatchDocument),
     **CALL_WITH_BODY,
 }
+
+LOOK_UP_BYTES_MAX: Final = 512 * 1024
+"""Limit of a body with a hundred keys, in any spelling that is not a waste."""
 
 _T = TypeVar("_T")
 
@@ -78,22 +93,86 @@ class BatchHandlers:
         items = await self._read(request, read_key)
         return await batch_response(await self.requests.cancel_batch(principal_of(request), items))
 
+    @route(
+        "POST",
+        "/schedules/fire",
+        name="fireSchedules",
+        tag=MANY,
+        summary=f"Deliver up to {BATCH_ITEMS_MAX:,} now",
+        description="Each succeeds or fails alone, with the answer of the single call; `ifVersion` is its `If-Match`.",
+        request=FireManyForm,
+        answers=_ANSWERS,
+    )
+    async def fire(self, request: web.Request) -> web.Response:
+        items = await self._read(request, read_fire_item)
+        return await batch_response(await self.requests.fire_batch(principal_of(request), items))
+
+    @route(
+        "POST",
+        "/schedules/retry",
+        name="retrySchedules",
+        tag=MANY,
+        summary=f"Arm up to {BATCH_ITEMS_MAX:,} failed ones again",
+        description=(
+            "Each succeeds or fails alone, with the answer of the single call; `ifVersion` is its `If-Match`. With it, the "
+            "same batch again arms none twice."
+        ),
+        request=RetryManyForm,
+        answers=_ANSWERS,
+    )
+    async def retry(self, request: web.Request) -> web.Response:
+        read = partial(read_retry_item, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
+        items = await self._read(request, read)
+        return await batch_response(await self.requests.retry_batch(principal_of(request), items), retry=True)
+
+    @route(
+        "POST",
+        "/schedules/get",
+        name="getSchedules",
+        tag=MANY,
+        summary=f"Show up to {LOOK_UP_ITEMS_MAX}",
+        description=(
+            "The present state of each, strongly consistent, as the single call would show it; also of keys that a path "
+            "cannot carry, such as `..`. Changes nothing."
+        ),
+        request=GetManyForm,
+        parameters=(queries.FIELDS, queries.DATA_AS),
+        reads=PageReads(call="get", only_summaries=True),
+        answers={
+            **_ANSWERS,
+            200: Answer(
+                description="A result for each, in the order given.", model=BatchDocument, headers=(READ_UNITS,)
+            ),
+        },
+    )
+    async def get(self, request: web.Request) -> web.Response:
+        detail = queries.take_detail(queries.read_query(request, (queries.FIELDS, queries.DATA_AS)))
+        body = await body_of(request, bytes_max=LOOK_UP_BYTES_MAX)
+        items = await read_json(body, partial(read_few, read=read_key))
+        return await batch_response(await self.requests.find_batch(principal_of(request), items), detail)
+
     async def _read(self, request: web.Request, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
         body = await body_of(request, bytes_max=self.body_bytes_max)
         return await read_json(body, partial(read_items, read=read))
 
 
-async def batch_response(results: Sequence[CreateResult | CancelResult | Exception]) -> web.Response:
-    """One result for each item, in their order."""
-    return await json_list_response("results", _documents(results))
+_Result = CreateResult | CancelResult | ChangeResult | ScheduleView
 
 
-def _documents(results: Sequence[CreateResult | CancelResult | Exception]) -> Iterator[dict[str, Any]]:
+async def batch_response(
+    results: Sequence[_Result | Exception], detail: Detail = WHOLE, *, retry: bool = False
+) -> web.Response:
+    """One result for each item, in their order. `retry`: the items were retries of failed schedules."""
+    return await json_list_response("results", _documents(results, detail, retry=retry))
+
+
+def _documents(results: Sequence[_Result | Exception], detail: Detail, *, retry: bool) -> Iterator[dict[str, Any]]:
     for result in results:
         if isinstance(result, Exception):
             yield problem_of(result).document()
         elif isinstance(result, Declined):
-            yield problems.of_declined(result).document()
+            yield problems.of_declined(result, retry=retry).document()
         else:
             status = HTTPStatus.CREATED if isinstance(result, Created) else HTTPStatus.OK
-            yield {"status": status.value, "schedule": render_schedule(result.view)}
+            view = result if isinstance(result, ScheduleView) else result.view
+            yield {"status": status.value, "schedule": render_schedule(view, detail)}

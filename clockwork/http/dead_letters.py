@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
@@ -11,39 +11,47 @@ from typing import Any, Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.dead_letters import LetterName
 from clockwork.domain.destination import Topic
-from clockwork.domain.rights import Principal, Right
-from clockwork.errors import FieldError, InvalidInput
+from clockwork.domain.names import BATCH_ITEMS_MAX
+from clockwork.domain.rights import LOOK, Principal, Right, authorize_any, sees_client
+from clockwork.errors import FieldError, Forbidden, InvalidInput
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, path_parameter
-from clockwork.http.responses import json_list_response
-from clockwork.http.routes import ADMIN, ADMIN_CALL, CALL_WITH_BODY, NOT_FOUND, Answer, Parameter, problem, route
+from clockwork.http.responses import json_list_response, json_response, problem_of
+from clockwork.http.routes import (
+    ADMIN,
+    CALL_WITH_BODY,
+    OPERATOR_CALL,
+    READ_UNITS,
+    Answer,
+    PageReads,
+    Parameter,
+    problem,
+    route,
+)
 from clockwork.operations.dead_letters import (
     DeadLetterAdmin,
     DeadLetterCursor,
     DeadLetterView,
     Discarded,
-    Discarder,
+    DiscardResult,
+    LetterBatches,
     NotOpen,
+    RetryResult,
 )
-from clockwork.requests.results import NotFound, Status
+from clockwork.requests.results import Declined, NotFound, Status
 from clockwork.schema import json as json_body
 from clockwork.schema import problems
-from clockwork.schema.dead_letter import (
-    DeadLetterDocument,
-    DeadLettersDocument,
-    DiscardedDocument,
-    LetterForm,
-    read_letter,
-)
+from clockwork.schema.dead_letter import DeadLetterDocument, DeadLettersDocument
 from clockwork.schema.json import read_json
+from clockwork.schema.letter_batches import DiscardsDocument, LetterRetriesDocument, LettersForm, read_letters
 from clockwork.schema.problems import Problem
+from clockwork.schema.render import render_schedule
 from clockwork.schema.schedule import topic_of
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CURSOR_CHARS_MAX: Final = 10_000
-DISCARD_BYTES_MAX: Final = 16 * 1024
-"""Limit of a body that names one letter, in any spelling."""
 IN_TOPIC: Final = "deadLetterTopic"
 _IN_TOPIC: Final = Parameter(
     name=IN_TOPIC,
@@ -59,7 +67,8 @@ class LetterHandlers:
     """The calls about dead letters."""
 
     letters: DeadLetterAdmin
-    discards: Discarder
+    batches: LetterBatches
+    body_bytes_max: int
 
     @route(
         "GET",
@@ -68,22 +77,30 @@ class LetterHandlers:
         tag=ADMIN,
         summary="Dead letters",
         description=(
-            "Pages through the topics of dead letters, the cluster's first, then those of single clients, and shows for "
+            "Pages through the topics of dead letters, the cluster's first, then those of single clients: all for a key "
+            "with the right `admin`; with `read` or `operate` those of the clients that it covers, so that a page may be "
+            "short, or empty, before the end. Shows for "
             "each letter the present schedule under its key. An open letter's schedule is armed again by "
             "`POST /schedule/{clientId}/{scheduleKey}/retry` with its `version` in `If-Match`. One with a `jobId` is of a "
             "run of a recurring job: `POST /jobs/{clientId}/{jobId}/run-now` with the letter's data and the `requestId` "
             "`dead-letter-<deliveryId>` runs it again, once."
         ),
         parameters=(*queries.PAGING, _IN_TOPIC),
-        answers={200: Answer(description="A page.", model=DeadLettersDocument), **ADMIN_CALL},
+        reads=PageReads(call="dead_letters"),
+        answers={
+            200: Answer(description="A page.", model=DeadLettersDocument, headers=(READ_UNITS,)),
+            **OPERATOR_CALL,
+        },
     )
     async def list(self, request: web.Request) -> web.Response:
+        principal = principal_of(request)
+        authorize_any(principal, LOOK)
         given = queries.read_query(request, (*queries.PAGING, _IN_TOPIC))
         only = self._topic(given)
         start = self._start(given.get("cursor"), only)
         page = await self.letters.page(start, letters_max=given.get("limit", queries.LIMIT_DEFAULT))
-        principal = principal_of(request)
-        documents = (document_of(view, principal) for view in page.views)
+        seen = (view for view in page.views if sees_client(principal, view.letter.client_id))
+        documents = (document_of(view, principal) for view in seen)
         next_from = page.next_from
         if next_from is not None and only not in (None, next_from.topic):
             next_from = None
@@ -97,53 +114,73 @@ class LetterHandlers:
         summary="One dead letter",
         description="By its place.",
         parameters=(replace(_IN_TOPIC, description="The topic that it is in; by default the cluster's."),),
+        reads=PageReads(call="dead_letters"),
         answers={
-            200: Answer(description="The letter.", model=DeadLetterDocument),
+            200: Answer(description="The letter.", model=DeadLetterDocument, headers=(READ_UNITS,)),
             404: problem("There is none at this place."),
-            **ADMIN_CALL,
+            **OPERATOR_CALL,
         },
     )
     async def one(self, request: web.Request) -> web.Response:
+        principal = principal_of(request)
+        authorize_any(principal, LOOK)
         topic = self._topic(queries.read_query(request, (_IN_TOPIC,))) or self.letters.topics[0]
         place = path_parameter(request, "partition", number_of), path_parameter(request, "offset", number_of)
         view = await self.letters.one(topic, *place)
         if view is None:
             raise Refusal(letter_not_found())
-        document = document_of(view, principal_of(request))
-        return web.Response(body=json_body.compact(document), content_type="application/json")
+        if not sees_client(principal, view.letter.client_id):
+            raise Forbidden("The dead letter's client is not covered by this key.")
+        return json_response(document_of(view, principal))
 
     @route(
         "POST",
         "/admin/dead-letters/discard",
-        name="discardDeadLetter",
+        name="discardDeadLetters",
         tag=ADMIN,
-        summary="Discard a dead letter",
+        summary=f"Discard up to {BATCH_ITEMS_MAX:,} dead letters",
         description=(
-            "It is then no longer open. The letter stays in its topic until its retention ends, and its schedule is "
-            "`failed` as before. Only while that is failed with this very delivery; the same request again changes nothing. "
-            "A retry of the schedule arms it all the same, and takes the mark off."
+            "They are then no longer open. The letters stay in their topic until its retention ends, and their schedules "
+            "are `failed` as before. Each succeeds or fails alone: only while its schedule is failed with this very "
+            "delivery; the same batch again changes nothing. A retry of the schedule arms it all the same, and takes the "
+            "mark off. Needs the right `operate`."
         ),
-        request=LetterForm,
+        request=LettersForm,
         answers={
             **CALL_WITH_BODY,
-            **ADMIN_CALL,
-            200: Answer(description="It is discarded, now or before.", model=DiscardedDocument),
-            404: NOT_FOUND,
-            409: problem("The key has another schedule by now, or its state is another; `reason` is its status."),
+            **OPERATOR_CALL,
+            200: Answer(description="A result for each, in the order given.", model=DiscardsDocument),
         },
     )
     async def discard(self, request: web.Request) -> web.Response:
-        body = await body_of(request, bytes_max=DISCARD_BYTES_MAX)
-        client_id, schedule_key, delivery_id = await read_json(body, read_letter)
-        match await self.discards.discard(client_id, schedule_key, delivery_id):
-            case NotFound():
-                raise Refusal(problems.schedule_not_found())
-            case NotOpen() as other:
-                raise Refusal(letter_not_open(other))
-            case Discarded(at_ms):
-                names = {"clientId": client_id, "scheduleKey": schedule_key, "deliveryId": delivery_id}
-                document = names | {"discardedAt": at_ms}
-                return web.Response(body=json_body.compact(document), content_type="application/json")
+        items = await self._read(request)
+        results = await self.batches.discard(principal_of(request), items)
+        return await json_list_response("results", map(_discard_result, items, results))
+
+    @route(
+        "POST",
+        "/admin/dead-letters/retry",
+        name="retryDeadLetters",
+        tag=ADMIN,
+        summary=f"Retry up to {BATCH_ITEMS_MAX:,} dead letters",
+        description=(
+            "Arms their schedules again, due now. Each succeeds or fails alone: only while its schedule is failed with this "
+            "very delivery, so that the same batch again arms none twice. Not for letters of runs of jobs, which are run "
+            "again by `POST /jobs/{clientId}/{jobId}/run-now`. Needs the right `operate` or `create`."
+        ),
+        request=LettersForm,
+        answers={
+            **CALL_WITH_BODY,
+            **OPERATOR_CALL,
+            200: Answer(description="A result for each, in the order given.", model=LetterRetriesDocument),
+        },
+    )
+    async def retry(self, request: web.Request) -> web.Response:
+        results = await self.batches.retry(principal_of(request), await self._read(request))
+        return await json_list_response("results", map(_retry_result, results))
+
+    async def _read(self, request: web.Request) -> Sequence[LetterName | InvalidInput]:
+        return await read_json(await body_of(request, bytes_max=self.body_bytes_max), read_letters)
 
     def _topic(self, given: Mapping[str, Any]) -> Topic | None:
         """The topic that the query names. Raises: InvalidInput: a node's rights must not open other topics to a caller."""
@@ -161,6 +198,30 @@ class LetterHandlers:
         return start
 
 
+def _discard_result(item: LetterName | InvalidInput, result: DiscardResult | Exception) -> dict[str, Any]:
+    match result:
+        case Discarded(at_ms) if isinstance(item, LetterName):
+            names = {"clientId": item.client_id, "scheduleKey": item.schedule_key, "deliveryId": item.delivery_id}
+            return {"status": HTTPStatus.OK.value, "deadLetter": names | {"discardedAt": at_ms}}
+        case NotFound():
+            return problems.schedule_not_found().document()
+        case NotOpen() as other:
+            return letter_not_open(other).document()
+        case Exception() as error:
+            return problem_of(error).document()
+    raise AssertionError("an item without its name has an error")
+
+
+def _retry_result(result: RetryResult | Exception) -> dict[str, Any]:
+    if isinstance(result, NotOpen):
+        return letter_not_open(result).document()
+    if isinstance(result, Exception):
+        return problem_of(result).document()
+    if isinstance(result, Declined):
+        return problems.of_declined(result, retry=True).document()
+    return {"status": HTTPStatus.OK.value, "schedule": render_schedule(result.view)}
+
+
 def letter_not_found() -> Problem:
     return problems.not_found(
         "dead-letter-not-found",
@@ -170,7 +231,7 @@ def letter_not_found() -> Problem:
 
 
 def letter_not_open(other: NotOpen) -> Problem:
-    """The refusal to discard a letter whose schedule is `other` by now."""
+    """The refusal to act on a letter whose schedule is `other` by now."""
     match other:
         case NotOpen(Status.FAILED, readable=False):
             since = "failed, and cannot be read, so that its delivery is not known"
@@ -182,7 +243,7 @@ def letter_not_open(other: NotOpen) -> Problem:
         status=HTTPStatus.CONFLICT,
         kind="dead-letter-not-open",
         title="The dead letter is not open",
-        detail=f"The schedule under its key is {since}. There is nothing to discard.",
+        detail=f"The schedule under its key is {since}. Nothing was done.",
         more={"reason": other.status.value},
     )
 

@@ -624,13 +624,16 @@ class JobHandlers:
         name="previewTrigger",
         tag=JOBS,
         summary="The next fire times of a trigger",
-        description="Nothing is stored.",
+        description=(
+            "Nothing is stored. A trigger that names a calendar needs `clientId`, and a key with the right `read` for it."
+        ),
         request=PreviewForm,
         answers={200: Answer(description="The fire times, in order.", model=PreviewDocument), **_WITH_BODY},
     )
     async def preview(self, request: web.Request) -> web.Response:
         self.jobs.check_on()
         preview = await self._read(request, partial(read_preview, now_ms=self._now_ms()))
+        preview = await self.jobs.resolve(principal_of(request), preview)
         times = await asyncio.to_thread(preview.times)
         return await json_list_response("times", map(fire_time_document, times))
 

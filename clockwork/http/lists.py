@@ -9,7 +9,19 @@ from clockwork.access.gate import principal_of
 from clockwork.http import query as queries
 from clockwork.http.body import Refusal, key_in_path
 from clockwork.http.responses import json_list_response
-from clockwork.http.routes import KEYED_CALL, MANY, NOT_FOUND, ONE, SCHEDULES, Answer, Parameter, problem, route
+from clockwork.http.routes import (
+    KEYED_CALL,
+    MANY,
+    NOT_FOUND,
+    ONE,
+    READ_UNITS,
+    SCHEDULES,
+    Answer,
+    PageReads,
+    Parameter,
+    problem,
+    route,
+)
 from clockwork.requests.listing import ListQuery
 from clockwork.requests.results import NotFound, Status
 from clockwork.requests.service import RequestService
@@ -50,8 +62,12 @@ _LIST_PARAMETERS: Final = (
         parse=key_of,
     ),
     *queries.DUE,
+    queries.ORDER,
+    queries.FIELDS,
+    queries.DATA_AS,
     *queries.PAGING,
 )
+_HISTORY_PARAMETERS: Final = (queries.FIELDS, queries.DATA_AS, *queries.PAGING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +84,9 @@ class ListHandlers:
         summary="List a client's schedules",
         description="The present state of each key, of all states unless filtered. May lag by 5 s.",
         parameters=_LIST_PARAMETERS,
+        reads=PageReads(call="list", only_summaries=True),
         answers={
-            200: Answer(description="A page.", model=PageDocument),
+            200: Answer(description="A page.", model=PageDocument, headers=(READ_UNITS,)),
             501: problem("This cluster keeps no index to list from."),
             **KEYED_CALL,
         },
@@ -77,6 +94,7 @@ class ListHandlers:
     async def list(self, request: web.Request) -> web.Response:
         given = queries.read_query(request, _LIST_PARAMETERS)
         cursor, limit = given.pop("cursor", None), given.pop("limit", queries.LIMIT_DEFAULT)
+        detail = queries.take_detail(given)
         query = ListQuery(
             client_id=given["clientId"],
             status=given.get("status"),
@@ -84,11 +102,13 @@ class ListHandlers:
             ordering_key=given.get("orderingKey"),
             due_from_ms=given.get("dueFrom"),
             due_to_ms=given.get("dueTo"),
+            descending=given.get("order") == "desc",
         )
         after = queries.decode_cursor(cursor, given)
         page = await self.requests.list_schedules(principal_of(request), query, after=after, limit=limit)
-        documents = (render_schedule(view) for view in page.views)
-        return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, given))
+        documents = (render_schedule(view, detail) for view in page.views)
+        cursor = queries.encode_cursor(page.next_after, given)
+        return await json_list_response("schedules", documents, cursor=cursor, lookedAt=page.looked_at)
 
     @route(
         "GET",
@@ -97,17 +117,18 @@ class ListHandlers:
         tag=SCHEDULES,
         summary="All schedules that a key had",
         description="Newest first, until retention ends; a change leaves a `superseded` one where it moved it away from.",
-        parameters=queries.PAGING,
+        parameters=_HISTORY_PARAMETERS,
         answers={200: Answer(description="A page.", model=HistoryDocument), 404: NOT_FOUND, **KEYED_CALL},
     )
     async def history(self, request: web.Request) -> web.Response:
         client_id, schedule_key = key_in_path(request)
-        given = queries.read_query(request, queries.PAGING)
+        given = queries.read_query(request, _HISTORY_PARAMETERS)
+        detail = queries.take_detail(given)
         query = {"history of": [client_id, schedule_key]}
         after = queries.decode_cursor(given.get("cursor"), query)
         limit = given.get("limit", queries.LIMIT_DEFAULT)
         page = await self.requests.history(principal_of(request), client_id, schedule_key, after=after, limit=limit)
         if isinstance(page, NotFound):
             raise Refusal(problems.of_declined(page))
-        documents = (render_history(outcome) for outcome in page.outcomes)
+        documents = (render_history(outcome, detail) for outcome in page.outcomes)
         return await json_list_response("schedules", documents, cursor=queries.encode_cursor(page.next_after, query))

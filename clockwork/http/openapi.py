@@ -21,6 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 
 import clockwork
 from clockwork.http.routes import (
+    ACCESS,
     ADMIN,
     EVERY_CALL,
     HEADERS,
@@ -38,6 +39,7 @@ from clockwork.http.routes import (
     route,
     route_of,
 )
+from clockwork.http.ui import is_page
 from clockwork.schema import json as json_body
 
 _SCHEMAS: Final = "#/components/schemas/"
@@ -49,6 +51,7 @@ _TAGS: Final = (
     {"name": MANY, "description": "Batches and lists."},
     {"name": JOBS, "description": "Recurring jobs: create, show, change, pause, logs."},
     {"name": ADMIN, "description": "The service itself: for operators."},
+    {"name": ACCESS, "description": "The caller, its rights, and the dashboard's logins."},
     {"name": NODE, "description": "The node's own pages: health, metrics, this document."},
 )
 _ABOUT: Final = (
@@ -69,11 +72,11 @@ def add_pages(app: web.Application) -> None:
 
 
 def routes_of(app: web.Application) -> set[tuple[str, str]]:
-    """Method and path of every route, without `HEAD`, which comes with every `GET`."""
+    """Method and path of every call, without `HEAD`, which comes with every `GET`, and without the dashboard's files."""
     return {
         (each.method, each.resource.canonical)
         for each in app.router.routes()
-        if each.resource is not None and each.method != hdrs.METH_HEAD
+        if each.resource is not None and each.method != hdrs.METH_HEAD and not is_page(each.resource.canonical)
     }
 
 

@@ -1,7 +1,8 @@
-"""The calls under /admin: about the service itself, for keys with the right `admin`.
+"""The calls under /admin: about the service itself.
 
-Every call is registered here, with the check, and nowhere else. The right covers no schedule's content: for an answer with
-content the key also needs `read` for its client.
+Every call is registered here, and nowhere else: those about pauses and dead letters, which are for operators of the clients
+and topics concerned and check that themselves, and the others, with the check that the key has the right `admin`. That right
+covers no schedule's content: for an answer with content the key also needs `read` for its client.
 """
 
 from collections.abc import Mapping
@@ -12,19 +13,32 @@ from typing import Final
 from aiohttp import web
 
 from clockwork.access.gate import principal_of
+from clockwork.domain.destination import Topic
 from clockwork.domain.pauses import PauseKind, Pauses
-from clockwork.domain.rights import authorize_service
+from clockwork.domain.rights import (
+    LOOK,
+    Principal,
+    authorize_any,
+    authorize_pausing,
+    authorize_service,
+    sees_client,
+    sees_topic,
+)
+from clockwork.domain.schedule import ClientId
 from clockwork.http.body import path_parameter
 from clockwork.http.dead_letters import LetterHandlers
-from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, Handler, add_routes, route
+from clockwork.http.nodes import NodeHandlers
+from clockwork.http.responses import json_response
+from clockwork.http.routes import ADMIN, OPERATOR_CALL, Answer, Handler, add_routes, route
 from clockwork.http.shards import ShardHandlers
 from clockwork.http.transfer import JobTransferHandlers, TransferHandlers
-from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder, LetterBatches
+from clockwork.operations.nodes import NodeSurvey
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
+from clockwork.ports.telemetry import Telemetry
 from clockwork.requests.service import RequestService
-from clockwork.schema import json as json_body
 from clockwork.schema.operations import PausesDocument
 from clockwork.schema.schedule import client_id_of, topic_of
 
@@ -37,6 +51,7 @@ class AdminParts:
     letters: DeadLetterAdmin
     discards: Discarder
     survey: ShardAdmin
+    nodes: NodeSurvey
     scan: PendingScan
 
 
@@ -44,13 +59,18 @@ def add_admin_routes(
     app: web.Application, parts: AdminParts, requests: RequestService, *, cluster: str, body_bytes_max: int
 ) -> None:
     """All calls under /admin."""
-    pauses = PauseHandlers(pausing=parts.pausing)
-    letters = LetterHandlers(letters=parts.letters, discards=parts.discards)
-    shards = ShardHandlers(survey=parts.survey)
+    telemetry = requests.context.telemetry
+    batches = LetterBatches(requests=requests, discards=parts.discards)
+    letters = LetterHandlers(letters=parts.letters, batches=batches, body_bytes_max=body_bytes_max)
+    shards = ShardHandlers(survey=parts.survey, telemetry=telemetry)
+    nodes = NodeHandlers(nodes=parts.nodes)
     transfer = TransferHandlers(scan=parts.scan, requests=requests, cluster=cluster, body_bytes_max=body_bytes_max)
     jobs = JobTransferHandlers(jobs=requests.jobs, cluster=cluster, body_bytes_max=body_bytes_max)
-    for handlers in (pauses, letters, shards, transfer, jobs):
-        add_routes(app, handlers, wrap=_for_admins)
+    pauses = PauseHandlers(pausing=parts.pausing, telemetry=telemetry)
+    for handlers in (pauses, letters):
+        add_routes(app, handlers)
+    for for_admins in (shards, nodes, transfer, jobs):
+        add_routes(app, for_admins, wrap=_for_admins)
 
 
 def _for_admins(answering: Handler) -> Handler:
@@ -63,22 +83,24 @@ def _for_admins(answering: Handler) -> Handler:
 
 
 _ANSWERS: Final[Mapping[int, Answer]] = {
-    200: Answer(description="All paused clients and topics, after the call.", model=PausesDocument),
-    **ADMIN_CALL,
+    200: Answer(description="Paused clients and topics, after the call.", model=PausesDocument),
+    **OPERATOR_CALL,
 }
 _PAUSED: Final = (
     "Within seconds every node holds back the due schedules concerned, in place and in order; schedules behind them in the "
     "same lane wait too. Nothing is lost, no attempt is counted. Deadlines (`onLate`) are applied when delivery goes on. "
-    "Cancels and changes work as for any waiting schedule. The same call again changes nothing."
+    "Cancels and changes work as for any waiting schedule. The same call again changes nothing. Needs the right `operate`, "
+    "for a topic with a key that covers all clients."
 )
 _RESUMED: Final = "Delivery goes on within seconds. The same call again changes nothing."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PauseHandlers:
-    """The calls about pauses. Each answers with all pauses, as they are after it."""
+    """The calls about pauses. Each answers with the pauses that the key may see, as they are after it."""
 
     pausing: PauseAdmin
+    telemetry: Telemetry
 
     @route(
         "GET",
@@ -86,11 +108,16 @@ class PauseHandlers:
         name="listPauses",
         tag=ADMIN,
         summary="Paused clients and topics",
-        description="Clients and topics whose schedules are held back.",
+        description=(
+            "Clients and topics whose schedules are held back: all for a key with the right `admin`; with `read` or "
+            "`operate` those that it covers."
+        ),
         answers=_ANSWERS,
     )
     async def show(self, request: web.Request) -> web.Response:
-        return _pauses_response(await self.pausing.show())
+        principal = principal_of(request)
+        authorize_any(principal, LOOK)
+        return _pauses_response(await self.pausing.show(), principal)
 
     @route(
         "PUT",
@@ -102,7 +129,11 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def pause_client(self, request: web.Request) -> web.Response:
-        return _pauses_response(await self.pausing.pause(PauseKind.CLIENT, _client(request)))
+        principal, name = principal_of(request), _client(request)
+        authorize_pausing(principal, client_id=name)
+        pauses = await self.pausing.pause(PauseKind.CLIENT, name)
+        self.telemetry.action("paused", by=principal.name, client_id=ClientId(name))
+        return _pauses_response(pauses, principal)
 
     @route(
         "DELETE",
@@ -114,7 +145,11 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def resume_client(self, request: web.Request) -> web.Response:
-        return _pauses_response(await self.pausing.resume(PauseKind.CLIENT, _client(request)))
+        principal, name = principal_of(request), _client(request)
+        authorize_pausing(principal, client_id=name)
+        pauses = await self.pausing.resume(PauseKind.CLIENT, name)
+        self.telemetry.action("resumed", by=principal.name, client_id=ClientId(name))
+        return _pauses_response(pauses, principal)
 
     @route(
         "PUT",
@@ -126,7 +161,11 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def pause_topic(self, request: web.Request) -> web.Response:
-        return _pauses_response(await self.pausing.pause(PauseKind.TOPIC, _topic(request)))
+        principal, name = principal_of(request), _topic(request)
+        authorize_pausing(principal, topic=name)
+        pauses = await self.pausing.pause(PauseKind.TOPIC, name)
+        self.telemetry.action("paused", by=principal.name, topic=Topic(name))
+        return _pauses_response(pauses, principal)
 
     @route(
         "DELETE",
@@ -138,7 +177,11 @@ class PauseHandlers:
         answers=_ANSWERS,
     )
     async def resume_topic(self, request: web.Request) -> web.Response:
-        return _pauses_response(await self.pausing.resume(PauseKind.TOPIC, _topic(request)))
+        principal, name = principal_of(request), _topic(request)
+        authorize_pausing(principal, topic=name)
+        pauses = await self.pausing.resume(PauseKind.TOPIC, name)
+        self.telemetry.action("resumed", by=principal.name, topic=Topic(name))
+        return _pauses_response(pauses, principal)
 
 
 def _client(request: web.Request) -> str:
@@ -149,9 +192,9 @@ def _topic(request: web.Request) -> str:
     return path_parameter(request, "topic", topic_of)
 
 
-def _pauses_response(pauses: Pauses) -> web.Response:
+def _pauses_response(pauses: Pauses, principal: Principal) -> web.Response:
     document = {
-        kind: [{"name": name, "since": names[name]} for name in sorted(names)]
-        for kind, names in (("clients", pauses.clients), ("topics", pauses.topics))
+        kind: [{"name": name, "since": names[name]} for name in sorted(names) if sees(principal, name)]
+        for kind, names, sees in (("clients", pauses.clients, sees_client), ("topics", pauses.topics, sees_topic))
     }
-    return web.Response(body=json_body.compact(document), content_type="application/json")
+    return json_response(document)

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,7 @@ from clockwork.domain.position import LAST, Position
 from clockwork.errors import FieldError, InvalidInput, shortened
 from clockwork.http.routes import Parameter
 from clockwork.schema import json as json_body
+from clockwork.schema.schedule import Detail
 from clockwork.schema.times import time_ms_of_input
 
 LIMIT_DEFAULT: Final = 100
@@ -70,6 +71,11 @@ def limit_of(text: str) -> int:
     return int(text)
 
 
+CURSOR: Final = Parameter(
+    name="cursor",
+    description="Cursor of the page before; only with the same other parameters.",
+    schema={"type": "string"},
+)
 PAGING: Final = (
     Parameter(
         name="limit",
@@ -78,11 +84,7 @@ PAGING: Final = (
         example=LIMIT_DEFAULT,
         parse=limit_of,
     ),
-    Parameter(
-        name="cursor",
-        description="Cursor of the page before; only with the same other parameters.",
-        schema={"type": "string"},
-    ),
+    CURSOR,
 )
 
 
@@ -99,6 +101,37 @@ DUE: Final = (
     Parameter(name="dueFrom", description="Due at this time or later.", schema=TIME, parse=time_of),
     Parameter(name="dueTo", description="Due before this time.", schema=TIME, parse=time_of),
 )
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """The parser of a parameter that takes one of these words."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"should be {' or '.join(names)}")
+        return text
+
+    return parse
+
+
+def _words(name: str, description: str, *words: str) -> Parameter:
+    return Parameter(
+        name=name, description=description, schema={"type": "string", "enum": list(words)}, parse=one_of(*words)
+    )
+
+
+DATA_AS: Final = _words(
+    "taskData",
+    "`text`: `taskData` is the JSON text of the payload, for readers whose numbers are doubles.",
+    "text",
+)
+FIELDS: Final = _words("fields", "`summary`: without `taskData`, its encoding, and the headers.", "summary")
+ORDER: Final = _words("order", "`desc`: the latest due time first; by default `asc`.", "asc", "desc")
+
+
+def take_detail(given: dict[str, Any]) -> Detail:
+    """The detail that a query asks for; its parameters are taken out of `given`, as no cursor depends on them."""
+    return Detail(summary=given.pop("fields", None) is not None, data_as_text=given.pop("taskData", None) is not None)
 
 
 def encode_cursor(position: Position | None, query: Mapping[str, Any]) -> str | None:

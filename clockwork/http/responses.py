@@ -1,4 +1,8 @@
-"""Answers as HTTP responses: JSON documents and problems."""
+"""Answers as HTTP responses: JSON documents and problems.
+
+Everything that shows a schedule, a job or a dead letter leaves through here, where the content is taken out for a redacted
+principal.
+"""
 
 import asyncio
 import logging
@@ -9,8 +13,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from clockwork.access.gate import REDACTED
 from clockwork.errors import (
     ClockworkError,
+    EventsOff,
     Forbidden,
     InvalidInput,
     JobsOff,
@@ -22,6 +28,7 @@ from clockwork.http.body import Refusal
 from clockwork.schema import json as json_body
 from clockwork.schema import problems
 from clockwork.schema.problems import Problem
+from clockwork.schema.redaction import redact
 
 PIECE_BYTES: Final = 64 * 1024
 """Size of the JSON that is encoded without a pause: a fraction of a millisecond."""
@@ -30,13 +37,13 @@ PIECE_DOCUMENTS: Final = 25
 
 log = logging.getLogger(__name__)
 
-_CALLERS_MISTAKES = (InvalidInput, Unauthenticated, Forbidden, TooManyRequests, SearchOff, JobsOff)
+_CALLERS_MISTAKES = (InvalidInput, Unauthenticated, Forbidden, TooManyRequests, SearchOff, JobsOff, EventsOff)
 
 
 def json_response(
     document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    body = json_body.compact(document)
+    body = json_body.compact(_shown(document))
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
@@ -46,7 +53,7 @@ async def json_list_response(name: str, documents: Iterable[Mapping[str, Any]], 
     parts: list[bytes] = []
     piece_bytes = piece_documents = 0
     for document in documents:
-        parts.append(json_body.compact(document))
+        parts.append(json_body.compact(_shown(document)))
         piece_bytes += len(parts[-1])
         piece_documents += 1
         if piece_bytes >= PIECE_BYTES or piece_documents >= PIECE_DOCUMENTS:
@@ -61,10 +68,18 @@ async def json_list_response(name: str, documents: Iterable[Mapping[str, Any]], 
 def problem_response(problem: Problem) -> web.Response:
     return web.Response(
         status=problem.status.value,
-        body=json_body.compact(problem.document()),
+        body=json_body.compact(_shown(problem.document())),
         content_type=problems.MEDIA_TYPE,
         headers=problem.headers,
     )
+
+
+def _shown(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document, as the caller of the present request may see it."""
+    if not REDACTED.get():
+        return document
+    shown: Mapping[str, Any] = redact(document)
+    return shown
 
 
 def problem_of(error: Exception) -> Problem:

@@ -16,6 +16,8 @@ from typing import Any, Final, TypeVar
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
+from clockwork.domain.triggers.calendars import CALENDAR_NAME
+from clockwork.ports.telemetry import PageCall
 from clockwork.schema import problems
 from clockwork.schema.problems import InternalDocument, InvalidDocument, ProblemDocument
 from clockwork.schema.schedule import CLIENT_ID_SCHEMA, KEY_SCHEMA, TOPIC_SCHEMA
@@ -24,7 +26,9 @@ JSON: Final = "application/json"
 SCHEDULES: Final = "schedules"
 MANY: Final = "many at once"
 JOBS: Final = "jobs"
+ACTIVITY: Final = "activity"
 ADMIN: Final = "admin"
+ACCESS: Final = "access"
 NODE: Final = "node"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -60,6 +64,17 @@ class Parameter:
     """The value of a query's parameter. Raises: ValueError, with a message for the client."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageReads:
+    """A call of the dashboard: what it reads at the store is counted, and bounded (`http.page_reads`)."""
+
+    call: PageCall
+    shared_s: float = 0.0
+    """Time for which equal requests get the answer to the first of them. 0 for answers that never lag."""
+    only_summaries: bool = False
+    """True if it is the dashboard's only with `fields=summary`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Route:
     """One method of one path, and its description. Compared by identity: there is one for each handler."""
@@ -77,6 +92,8 @@ class Route:
     """The model of the body; None: the call has none."""
     request_required: bool = True
     parameters: tuple[Parameter, ...] = ()
+    reads: "PageReads | None" = None
+    """None: its reads are not counted."""
     keyed: bool = True
     """True if it wants an API key where the service is run with keys."""
 
@@ -126,10 +143,16 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "example": '"3"',
     },
     "Location": {
-        "description": "The path of the schedule or job.",
+        "description": "The path of the schedule, job or calendar; of a login, the page to go to.",
         "required": True,
         "schema": {"type": "string"},
         "example": "/schedule/shop/order-1",
+    },
+    "clockwork-read-units": {
+        "description": "Read units that the answer has cost at the store: DynamoDB's, or a quarter of PostgreSQL's rows; 0 "
+        "for an answer that was read for another request.",
+        "schema": {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?$"},
+        "example": "12.5",
     },
     "Retry-After": {
         "description": "Seconds to wait before the same request again.",
@@ -148,6 +171,12 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "schema": {"type": "string"},
         "example": '"creates";q=100;w=1, "pending";q=100000',
     },
+    "Set-Cookie": {
+        "description": "The session of the dashboard.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "__Host-clockwork=v1.eyJpZCI6I…; HttpOnly; Path=/; SameSite=Strict; Secure",
+    },
     "WWW-Authenticate": {
         "description": "How to authenticate.",
         "required": True,
@@ -155,15 +184,25 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "example": "Bearer",
     },
 }
+READ_UNITS: Final = "clockwork-read-units"
 QUOTA_HEADERS: Final = ("RateLimit", "RateLimit-Policy")
 PATH_PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "clientId": {"description": "The client of the schedule or job.", "schema": CLIENT_ID_SCHEMA, "example": "shop"},
+    "clientId": {
+        "description": "The client of the schedule, job or calendar.",
+        "schema": CLIENT_ID_SCHEMA,
+        "example": "shop",
+    },
     "scheduleKey": {
         "description": "Unique per client while pending; percent-encoded.",
         "schema": KEY_SCHEMA,
         "example": "order-1",
     },
     "jobId": {"description": "Unique per client; percent-encoded.", "schema": KEY_SCHEMA, "example": "report"},
+    "calendar": {
+        "description": "A calendar's name.",
+        "schema": {"type": "string", "pattern": f"^{CALENDAR_NAME.pattern}$"},
+        "example": "de",
+    },
     "runId": {
         "description": "A run's id.",
         "schema": {"type": "string", "pattern": "^[smb][0-9]{1,14}(-[0-9a-f]{8})?$"},
@@ -229,8 +268,8 @@ KEYED_CALL: Final[Mapping[int, Answer]] = {
         model=InvalidDocument,
     ),
     429: problem(
-        "Over the limit of creates per second, or of pending schedules; nothing was done. After `Retry-After` there is room "
-        "again, or the pending schedules are counted again.",
+        "Over the limit of creates per second, of pending schedules, or of read units for the dashboard's calls; nothing "
+        "was done. After `Retry-After` there is room again, or the pending schedules are counted again.",
         "Retry-After",
         *QUOTA_HEADERS,
     ),
@@ -249,6 +288,15 @@ ADMIN_CALL: Final[Mapping[int, Answer]] = {
     ),
 }
 
+OPERATOR_CALL: Final[Mapping[int, Answer]] = {
+    **KEYED_CALL,
+    403: problem(
+        "The key does not have the right `operate`, or to look `read` or `admin`, for this client or topic; or the request "
+        "comes from another site.",
+        model=InvalidDocument,
+    ),
+}
+
 CALL_WITH_BODY: Final[Mapping[int, Answer]] = {
     **KEYED_CALL,
     413: problem(
@@ -259,5 +307,6 @@ CALL_WITH_BODY: Final[Mapping[int, Answer]] = {
 }
 
 JOBS_OFF: Final = problem("This cluster keeps no recurring jobs; or a `Transfer-Encoding` other than `chunked`.")
+EVENTS_OFF: Final = problem("This cluster records no events; or a `Transfer-Encoding` other than `chunked`.")
 ONE: Final = "/schedule/{clientId}/{scheduleKey}"
 NOT_FOUND: Final = problem("No schedule is known under this key.")

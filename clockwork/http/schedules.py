@@ -12,9 +12,10 @@ from aiohttp import hdrs, web
 
 from clockwork.access.gate import principal_of
 from clockwork.domain.record import TRACEPARENT
-from clockwork.domain.rights import Right, authorize
+from clockwork.domain.rights import RESEND, Right, authorize_any
 from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import FieldError, InvalidInput
+from clockwork.http import query as queries
 from clockwork.http.body import Refusal, body_of, key_in_path, single_header
 from clockwork.http.responses import json_response
 from clockwork.http.routes import (
@@ -48,7 +49,7 @@ from clockwork.schema.change import ChangeForm, NothingForm, RearmForm, read_not
 from clockwork.schema.json import read_json
 from clockwork.schema.problems import ConflictDocument, StaleDocument
 from clockwork.schema.render import render_schedule
-from clockwork.schema.schedule import KeyForm, ScheduleDocument, ScheduleForm, read_key, read_schedule
+from clockwork.schema.schedule import WHOLE, Detail, KeyForm, ScheduleDocument, ScheduleForm, read_key, read_schedule
 
 ONE_SCHEDULE_BYTES_MAX: Final = 2 * 1024 * 1024
 """The limit of a body with one schedule: 256 KiB with every byte escaped as `\\u0000` is 1.5 MiB. Parsing costs memory and
@@ -136,7 +137,7 @@ class ScheduleHandlers:
         tag=SCHEDULES,
         summary="State and content",
         description="Strongly consistent: never behind an answer that was given before.",
-        parameters=CONDITIONS,
+        parameters=(queries.DATA_AS, *CONDITIONS),
         answers={
             200: _schedule_answer("The schedule."),
             304: Answer(description="`If-None-Match` names the version.", media_type=None, headers=("ETag",)),
@@ -147,6 +148,7 @@ class ScheduleHandlers:
     )
     async def find(self, request: web.Request) -> web.Response:
         key, condition = _covered_key(request, Right.READ), condition_of(request)
+        detail = queries.take_detail(queries.read_query(request, (queries.DATA_AS,)))
         view = await self.requests.find(principal_of(request), *key)
         if view is None:
             raise Refusal(problems.schedule_not_found())
@@ -154,7 +156,7 @@ class ScheduleHandlers:
             raise Refusal(problems.of_declined(VersionDiffers(view)))
         if condition.excludes(view.version):
             return web.Response(status=HTTPStatus.NOT_MODIFIED.value, headers=_etag(view))
-        return _shown(view)
+        return _shown(view, detail=detail)
 
     @route(
         "DELETE",
@@ -227,7 +229,10 @@ class ScheduleHandlers:
         name="fireSchedule",
         tag=SCHEDULES,
         summary="Deliver now",
-        description="A change of `scheduleTime` to now; a schedule that is due stays as it is.",
+        description=(
+            "A change of `scheduleTime` to now; a schedule that is due stays as it is. Needs the right `operate` or "
+            "`create`."
+        ),
         request=NothingForm,
         request_required=False,
         parameters=CONDITIONS,
@@ -240,7 +245,7 @@ class ScheduleHandlers:
         },
     )
     async def fire(self, request: web.Request) -> web.Response:
-        key, condition = _covered_key(request, Right.CREATE), condition_of(request)
+        key, condition = _covered_key(request, *RESEND), condition_of(request)
         await read_json(await self._body_if_any(request), read_nothing)
         return _answer(await self.requests.fire(principal_of(request), *key, condition=condition))
 
@@ -250,7 +255,10 @@ class ScheduleHandlers:
         name="retrySchedule",
         tag=SCHEDULES,
         summary="Arm a failed schedule again",
-        description="With a new due time, by default now; the same request again does not arm it twice.",
+        description=(
+            "With a new due time, by default now; the same request again does not arm it twice. Needs the right `operate` "
+            "or `create`."
+        ),
         request=RearmForm,
         request_required=False,
         parameters=CONDITIONS,
@@ -263,7 +271,7 @@ class ScheduleHandlers:
         },
     )
     async def retry(self, request: web.Request) -> web.Response:
-        key, condition = _covered_key(request, Right.CREATE), condition_of(request)
+        key, condition = _covered_key(request, *RESEND), condition_of(request)
         read = partial(read_retry, cluster=self.cluster, now_ms=self.requests.context.clock.now_ms())
         due_ms = await read_json(await self._body_if_any(request), read)
         result = await self.requests.retry_failed(principal_of(request), *key, due_ms=due_ms, condition=condition)
@@ -276,14 +284,14 @@ class ScheduleHandlers:
         return await body_of(request, bytes_max=min(self.body_bytes_max, ONE_SCHEDULE_BYTES_MAX))
 
 
-def _covered_key(request: web.Request, right: Right) -> tuple[ClientId, ScheduleKey]:
-    """The key that the path names. Raises: InvalidInput; Forbidden (the caller does not have the right for its client).
+def _covered_key(request: web.Request, *rights: Right) -> tuple[ClientId, ScheduleKey]:
+    """The key that the path names. Raises: InvalidInput; Forbidden (the caller has none of the rights for its client).
 
     The service checks the rights as well, but only after the rest of the request is read: for a caller without the right
     the node should read and judge no body.
     """
     client_id, schedule_key = key_in_path(request)
-    authorize(principal_of(request), right, client_id)
+    authorize_any(principal_of(request), rights, client_id)
     return client_id, schedule_key
 
 
@@ -338,9 +346,12 @@ def _answer(result: CancelResult | ChangeResult, *, retry: bool = False) -> web.
 
 
 def _shown(
-    view: ScheduleView, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+    view: ScheduleView,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    detail: Detail = WHOLE,
 ) -> web.Response:
-    return json_response(render_schedule(view), status.value, {**_etag(view), **(headers or {})})
+    return json_response(render_schedule(view, detail), status.value, {**_etag(view), **(headers or {})})
 
 
 def _etag(view: ScheduleView) -> dict[str, str]:

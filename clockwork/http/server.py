@@ -10,18 +10,29 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from clockwork.access.gate import Gate, authentication
+from clockwork.access.login import OidcLogin
 from clockwork.errors import CannotStart
 from clockwork.http import openapi
 from clockwork.http import operations as admin_calls
+from clockwork.http.activity import ActivityHandlers
 from clockwork.http.batches import BatchHandlers
+from clockwork.http.calendars import CalendarHandlers
 from clockwork.http.connection import Connection, ConnectionCount
 from clockwork.http.jobs import JobHandlers
 from clockwork.http.lists import ListHandlers
+from clockwork.http.login import LoginHandlers
 from clockwork.http.node_pages import Metrics, NodePages, Pages, Readiness
+from clockwork.http.nodes import ClientHandlers
+from clockwork.http.outlook import Outlook, OutlookHandlers
+from clockwork.http.page_reads import PageReadLimit
 from clockwork.http.responses import problem_of, problem_response
 from clockwork.http.routes import add_routes
 from clockwork.http.same_origin import same_origin
 from clockwork.http.schedules import ScheduleHandlers
+from clockwork.http.sessions import About, MeHandlers, SessionHandlers
+from clockwork.http.ui import UiPages
+from clockwork.operations.activity import ActivityTail
+from clockwork.ports.seen import SeenStore
 from clockwork.ports.tracing import Tracer
 from clockwork.requests.service import RequestService
 from clockwork.settings.model import ConnectionSettings, HttpSettings
@@ -51,6 +62,12 @@ def make_app(
     gate: Gate | None = None,
     pages: Pages | None = None,
     admin: admin_calls.AdminParts | None = None,
+    tail: ActivityTail | None = None,
+    seen: SeenStore | None = None,
+    ui: UiPages | None = None,
+    about: About | None = None,
+    login: OidcLogin | None = None,
+    outlook: Outlook | None = None,
 ) -> web.Application:
     """The application with all routes.
 
@@ -58,13 +75,23 @@ def make_app(
     gate: None admits every caller.
     pages: the node's own pages where several processes share the port; None: those of this process.
     admin: None leaves out the calls under /admin.
+    tail: the latest activity; None: this cluster records none.
+    seen: None leaves out the list of clients.
+    ui: None leaves out the dashboard, and its sessions.
+    about: the cluster, as callers are shown it.
+    login: None leaves out the dashboard's logins at an issuer.
+    outlook: None leaves out the calls that only look.
 
     The body's limit is checked where bodies are read, so aiohttp's own is off.
     """
     node = pages or NodePages(readiness=readiness, metrics=telemetry)
-    admission = authentication(gate or Gate(None, telemetry), telemetry)
+    gate = gate or Gate(None, telemetry)
+    about = about or About(cluster=settings.cluster)
+    admission = authentication(gate, telemetry)
     own_site, tracer = same_origin(settings), requests.context.tracer
-    app = web.Application(middlewares=[*tracing(tracer), _metered(telemetry), own_site, admission], client_max_size=0)
+    counted = PageReadLimit(settings.ui_read_units_per_second, telemetry).middleware()
+    around = [*tracing(tracer), _metered(telemetry), own_site, admission, counted]
+    app = web.Application(middlewares=around, client_max_size=0)
     app[TELEMETRY] = telemetry
     app.on_response_prepare.append(_set_headers)
     if accepts:
@@ -77,12 +104,24 @@ def make_app(
             cluster=settings.cluster,
             body_bytes_max=settings.body_bytes_max,
         )
-        for handlers in (schedules, batches, ListHandlers(requests=requests), jobs):
+        calendars = CalendarHandlers(jobs=requests.jobs, body_bytes_max=settings.body_bytes_max)
+        now_ms = requests.context.clock.now_ms
+        activity = ActivityHandlers(tail=tail, now_ms=now_ms)
+        for handlers in (schedules, batches, ListHandlers(requests=requests), jobs, calendars, activity):
             add_routes(app, handlers)
+        if seen is not None:
+            add_routes(app, ClientHandlers(seen=seen, now_ms=now_ms))
+        if outlook is not None:
+            add_routes(app, OutlookHandlers(parts=outlook))
         if admin is not None:
             admin_calls.add_admin_routes(
                 app, admin, requests, cluster=settings.cluster, body_bytes_max=settings.body_bytes_max
             )
+        add_routes(app, MeHandlers(about=about))
+        if ui is not None:
+            add_routes(app, SessionHandlers(about=about, gate=gate))
+            add_routes(app, LoginHandlers(settings=ui.settings, gate=gate, login=login))
+            ui.add_to(app)
     add_routes(app, node)
     openapi.add_pages(app)
     return app

@@ -7,11 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
+from clockwork.access.gate import principal_of
 from clockwork.domain.ownership import NodeState
 from clockwork.domain.sharding import ShardId
 from clockwork.http.body import Refusal, path_parameter
-from clockwork.http.routes import ADMIN, ADMIN_CALL, Answer, problem, route
+from clockwork.http.routes import ADMIN, ADMIN_CALL, READ_UNITS, Answer, PageReads, problem, route
 from clockwork.operations.shards import FencedOwner, NoOwner, ShardAdmin, ShardView
+from clockwork.ports.telemetry import Telemetry
 from clockwork.schema import json as json_body
 from clockwork.schema.operations import FencedDocument, ShardsDocument
 from clockwork.schema.problems import Problem
@@ -22,6 +24,7 @@ class ShardHandlers:
     """The calls about shards."""
 
     survey: ShardAdmin
+    telemetry: Telemetry
 
     @route(
         "GET",
@@ -29,8 +32,12 @@ class ShardHandlers:
         name="listShards",
         tag=ADMIN,
         summary="All shards",
-        description="Owner, progress and lag of each. Several shards have the same owner, and with it the same frontier.",
-        answers={200: Answer(description="The shards.", model=ShardsDocument), **ADMIN_CALL},
+        description=(
+            "Owner, progress and lag of each. Several shards have the same owner, and with it the same frontier. Equal "
+            "requests of one second share an answer, but for those with `Cache-Control: no-cache`."
+        ),
+        reads=PageReads(call="shards", shared_s=1.0),
+        answers={200: Answer(description="The shards.", model=ShardsDocument, headers=(READ_UNITS,)), **ADMIN_CALL},
     )
     async def list(self, request: web.Request) -> web.Response:
         return _json({"shards": [_document_of(view) for view in await self.survey.shards()]})
@@ -59,6 +66,7 @@ class ShardHandlers:
             case NoOwner():
                 raise Refusal(shard_not_owned(shard))
             case FencedOwner(owner=owner, shards=shards):
+                self.telemetry.action("fenced", by=principal_of(request).name, shard=shard)
                 return _json(_owner_members(owner) | {"incarnation": owner.incarnation, "shards": shards})
 
 

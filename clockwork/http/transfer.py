@@ -13,7 +13,7 @@ from clockwork.access.gate import principal_of
 from clockwork.domain.jobs.job import JobName
 from clockwork.domain.names import BATCH_ITEMS_MAX, is_client_id, is_key
 from clockwork.domain.position import LAST, Position
-from clockwork.domain.rights import Right, authorize
+from clockwork.domain.rights import Principal, Right, authorize
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId, ImportedSchedule
 from clockwork.domain.sharding import ShardId
@@ -90,9 +90,7 @@ class TransferHandlers:
     )
     async def read(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
-        if Right.READ not in principal.rights:
-            # The content of schedules belongs to their clients; the right `admin` does not cover it.
-            raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
+        _check_export(principal)
         given = queries.read_query(request, _SCAN_PARAMETERS)
         client_id = given.get("clientId")
         if client_id is not None:
@@ -166,8 +164,7 @@ class JobTransferHandlers:
     )
     async def read(self, request: web.Request) -> web.Response:
         principal = principal_of(request)
-        if Right.READ not in principal.rights:
-            raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
+        _check_export(principal)
         given = queries.read_query(request, _JOB_SCAN_PARAMETERS)
         client_id = given.get("clientId")
         if client_id is not None:
@@ -224,6 +221,16 @@ class JobTransferHandlers:
                 raise Refusal(of_job_declined(result))
             case ExportRefused():
                 raise Refusal(_export_refused(result))
+
+
+def _check_export(principal: Principal) -> None:
+    """Return if the principal may export schedules and jobs, by client. Raises: Forbidden."""
+    if Right.READ not in principal.rights:
+        # The content of schedules belongs to their clients; the right `admin` does not cover it.
+        raise Forbidden(f"This key does not have the right {Right.READ.value!r}.")
+    if principal.redacted:
+        # Such an export looks complete, and cannot be imported.
+        raise Forbidden("This key may not see the content of schedules, so it can export none.")
 
 
 def _encode_name(name: JobName | None) -> str | None:

@@ -38,6 +38,7 @@ from clockwork.kafka.topics import (
     DELIVERIES_SEGMENT_BYTES_MAX,
     IN_SYNC_MIN,
     REPLICAS,
+    TopicPlan,
     caps_in_sync_min,
     internal_topics,
 )
@@ -143,7 +144,7 @@ async def topic_findings(wire: Wire, settings: KafkaSettings, *, in_sync_capped:
     """Checks the internal topics, and the clients' own topics of dead letters: existence and shape. `in_sync_capped`: see
     `caps_in_sync_min`. Raises: BrokerUnavailable."""
     plans = internal_topics(settings)
-    names = [plan.name for plan in plans]
+    names = [plan.name for plan in plans if plan.needed]
     answer = await wire.request(TopicLookup(names))
     error_codes = {name: error_code for error_code, name, *_ in answer.topics}
     found = _existing(answer)
@@ -162,7 +163,23 @@ async def topic_findings(wire: Wire, settings: KafkaSettings, *, in_sync_capped:
     internal = {name: found[name] for name in names if name in found}
     shapes = await _shapes(wire, settings, internal, in_sync_capped=in_sync_capped)
     clients = await _client_findings(wire, settings, in_sync_capped=in_sync_capped)
-    return merged([Findings(problems=tuple(problems)), shapes, clients])
+    return merged([Findings(problems=tuple(problems)), await _unneeded_findings(wire, plans), shapes, clients])
+
+
+async def _unneeded_findings(wire: Wire, plans: Iterable[TopicPlan]) -> Findings:
+    """Checks that the topics exist without which a node works. Raises: BrokerUnavailable."""
+    names = [plan.name for plan in plans if not plan.needed]
+    if not names:
+        return Findings()
+    found = _existing(await wire.request(TopicLookup(names)))
+    return Findings(
+        warnings=tuple(
+            f"Kafka topic {name} is missing, or may not be looked at, so events or minutes are not recorded: run "
+            "`python -m clockwork init`, or set CLOCKWORK_EVENTS=off"
+            for name in names
+            if name not in found
+        )
+    )
 
 
 async def transaction_log_findings(wire: Wire) -> Findings:

@@ -39,6 +39,7 @@ class KafkaPublisher:
         # The markers' reader has connections of its own: on shared ones a take-over would wait behind a client's topic
         # that waits for its replicas.
         self._marker_sender = PlainSender(kafka, self._directory, self._wire("marker-sender"))
+        self._activity_sender = PlainSender(kafka, self._directory, self._wire("activity-sender"))
         self._takeover_wire = self._wire("take-over")
         self._marker_reader = MarkerReader(
             kafka, self._directory, self._takeover_wire, self._marker_sender, self._markers, clock.now_ms
@@ -51,9 +52,11 @@ class KafkaPublisher:
             stack.push_async_callback(self._directory.close)
             stack.push_async_callback(self._sender.close)
             stack.push_async_callback(self._marker_sender.close)
+            stack.push_async_callback(self._activity_sender.close)
             stack.push_async_callback(self._takeover_wire.close)
             stack.push_async_callback(self._close_slots)
-            await stack.enter_async_context(_background(self._directory.run, self._sender.run, self._marker_sender.run))
+            senders = (self._sender, self._marker_sender, self._activity_sender)
+            await stack.enter_async_context(_background(self._directory.run, *(sender.run for sender in senders)))
             self._stack = stack.pop_all()
         return self
 
@@ -114,6 +117,11 @@ class KafkaPublisher:
             timestamp_ms=self._clock.now_ms(),
         )
         await self._sender.send(record, kafka_partition=int(shard))
+
+    async def send_activity(self, topic: str, kafka_partition: int, value: bytes) -> None:
+        """Sends a record of one of the topics of activity. Raises: DeliveryRefused, BrokerUnavailable."""
+        record = OutRecord(topic=topic, key=None, value=value, headers=(), timestamp_ms=self._clock.now_ms())
+        await self._activity_sender.send(record, kafka_partition=kafka_partition)
 
     async def topic_exists(self, topic: str) -> bool:
         state = (await self._directory.layout(topic)).state

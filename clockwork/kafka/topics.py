@@ -26,6 +26,7 @@ from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka import codes
 from clockwork.kafka.aiokafka_internals import TopicLookup
 from clockwork.kafka.client import ANSWERED_S_MAX, RNG, KafkaContext, LastAnswer, Wire, first_answer
+from clockwork.ports.activity import EVENTS_KAFKA_PARTITIONS
 from clockwork.settings.model import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600 * 1_000
 COMMANDS_KAFKA_PARTITIONS: Final = 16
 COMMANDS_RETENTION_MS: Final = 7 * 24 * 3_600 * 1_000
 """Commands that no node has read for so long are lost."""
+EVENTS_RETENTION_MS: Final = 24 * 3_600 * 1_000
+MINUTES_RETENTION_MS: Final = 8 * 24 * 3_600 * 1_000
 TOPICS_MAX: Final = 20_000
 """Size of the cache, which must be bounded, as names come from clients; the oldest entries go first."""
 
@@ -299,10 +302,26 @@ class TopicPlan:
     name: str
     kafka_partitions: int
     config: Mapping[str, str]
+    needed: bool = True
+    """False: nothing but what people look at depends on it."""
 
 
 def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
     """The topics that `init` creates."""
+    activity = [
+        TopicPlan(
+            name=settings.events_topic,
+            kafka_partitions=EVENTS_KAFKA_PARTITIONS,
+            config={"retention.ms": str(EVENTS_RETENTION_MS), "segment.ms": "3600000"},
+            needed=False,
+        ),
+        TopicPlan(
+            name=settings.minutes_topic,
+            kafka_partitions=1,
+            config={"retention.ms": str(MINUTES_RETENTION_MS), "segment.ms": "86400000"},
+            needed=False,
+        ),
+    ]
     commands = TopicPlan(
         name=settings.commands_topic,
         kafka_partitions=COMMANDS_KAFKA_PARTITIONS,
@@ -341,6 +360,7 @@ def internal_topics(settings: KafkaSettings) -> list[TopicPlan]:
             # be refused.
             config={"retention.ms": str(DEAD_LETTER_RETENTION_MS), "max.message.bytes": "4194304"},
         ),
+        *(activity if settings.activity else []),
     ]
 
 

@@ -11,10 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
+import clockwork
 from clockwork.access.gate import Access, open_access
 from clockwork.clock import ClockGuard, HeldTimeWatch, SystemClock
 from clockwork.commands.worker import CommandWorker
 from clockwork.domain.ownership import process_id
+from clockwork.domain.seen import ProcessReport
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import CannotStart, Unavailable
 from clockwork.firing.context import FiringContext
@@ -24,10 +26,15 @@ from clockwork.firing.job_chains import JobChains
 from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.supervisor import Supervisor
 from clockwork.http.operations import AdminParts
+from clockwork.http.outlook import Outlook
 from clockwork.http.server import HttpServer, make_app
-from clockwork.kafka.client import KafkaContext
+from clockwork.http.sessions import About
+from clockwork.http.ui import UiPages, read_links
+from clockwork.kafka.activity import KafkaActivity
+from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
 from clockwork.kafka.commands import KafkaCommandLog
 from clockwork.kafka.dead_letters import KafkaDeadLetters
+from clockwork.kafka.group import GroupCoordinator
 from clockwork.kafka.ownership import KafkaOwnership
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.kafka.wakeups import WakeupSender
@@ -41,18 +48,28 @@ from clockwork.node.resources import (
     watched_certificates,
 )
 from clockwork.node.siblings import Sibling, SiblingPages, answering_siblings
+from clockwork.observability.activity import ActivityRecorder, RecordingTelemetry
+from clockwork.observability.clients import ClientNotes
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.observability.tracing import open_tracer
+from clockwork.operations.activity import ActivityTail
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.forecast import Forecaster
 from clockwork.operations.job_audit import JobAudit
+from clockwork.operations.nodes import NodeSurvey, ProcessReports
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
 from clockwork.ports.store import Stores
 from clockwork.requests.context import RequestContext
+from clockwork.requests.jobs.calendars import follow_job
 from clockwork.requests.jobs.take import take_armed
 from clockwork.requests.listing import count_ahead
+from clockwork.requests.search import KeySearch
 from clockwork.requests.service import RequestService
+from clockwork.requests.upcoming import Upcoming
+from clockwork.requests.why import WhyReader
+from clockwork.settings.digests import digests_of
 from clockwork.settings.model import Settings
 from clockwork.stores import open_stores
 from clockwork.tls import CertWatch
@@ -77,7 +94,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
     clock = SystemClock()
     guard = ClockGuard(clock)
     held_time = HeldTimeWatch(clock.ahead_ms)
-    telemetry = PrometheusTelemetry()
+    telemetry = RecordingTelemetry()
     rng = random.SystemRandom()
     node_name = f"{socket.gethostname()}:{os.getpid()}"
     kafka = kafka_context(settings)
@@ -89,6 +106,7 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         store = stores.schedules
         publisher = await stack.enter_async_context(KafkaPublisher(kafka, clock))
+        recorder, tail = _activity(settings, role, KafkaActivity(kafka, publisher), clock, telemetry)
         process = process_id(rng.getrandbits(64))
         ownership = KafkaOwnership(kafka, telemetry, send_wakeup=publisher.send_wakeup, process=process)
         destination_waits = DestinationWaits(
@@ -135,7 +153,13 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
         )
         audit = _job_audit(settings, firing, stores, context)
         count = partial(count_ahead, context.search, clock)
-        access = open_access(settings.access, clock, telemetry, accepts=role.accepts, count=count)
+        clients = telemetry.clients = ClientNotes(stores.seen, clock)
+        group = GroupCoordinator(kafka, KafkaWire(kafka, LastAnswer(), role="nodes"))
+        stack.push_async_callback(group.close)
+        reports = _reports(settings, role, stores, firing, supervisor, watch, publisher, telemetry)
+        access = open_access(
+            settings.access, clock, telemetry, accepts=role.accepts, count=count, ui=settings.ui, https=_https(settings)
+        )
         requests = RequestService(context=context, rate_limits=access.limits, pending=access.pending)
         app = make_app(
             requests,
@@ -145,7 +169,20 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             accepts=role.accepts,
             gate=access.gate,
             pages=SiblingPages(sibling=sibling) if sibling is not None else None,
-            admin=_admin_parts(settings, stores, requests),
+            admin=_admin_parts(settings, stores, requests, group),
+            tail=tail,
+            seen=stores.seen,
+            ui=UiPages(settings.ui, auth=settings.access.auth, https=_https(settings))
+            if settings.ui.enabled == "on"
+            else None,
+            about=_about(settings, lists=context.lists),
+            login=access.login,
+            outlook=Outlook(
+                why=WhyReader(context=context, pauses=stores.pauses, waits=destination_waits.at),
+                upcoming=Upcoming(context=context),
+                forecaster=Forecaster(context=context),
+                search=KeySearch(context=context),
+            ),
         )
         if sibling is not None:
             await stack.enter_async_context(answering_siblings(sibling, readiness, telemetry))
@@ -165,13 +202,34 @@ async def open_node(settings: Settings, role: Role, sibling: Sibling | None = No
             ownership=ownership,
             pauses=pauses,
             audit=audit,
+            recorder=recorder,
+            clients=clients,
+            reports=reports,
+            tail=tail,
             access=access,
             certificates=CertWatch([*watched_certificates(settings, https, kafka), *stores.certificates]),
             commands=_make_commands(role, kafka, requests, publisher, telemetry, access),
         )
 
 
-def _admin_parts(settings: Settings, stores: Stores, requests: RequestService) -> AdminParts:
+def _about(settings: Settings, *, lists: bool) -> About:
+    return About(
+        auth=settings.access.auth,
+        cluster=settings.ui.cluster,
+        banner=settings.ui.banner,
+        jobs=settings.intake.jobs,
+        search="on" if lists else "off",
+        links=read_links(settings.ui.links_file),
+    )
+
+
+def _https(settings: Settings) -> bool:
+    """True if browsers reach the node by HTTPS."""
+    url = settings.ui.url
+    return settings.http.tls_cert is not None if url is None else url.lower().startswith("https:")
+
+
+def _admin_parts(settings: Settings, stores: Stores, requests: RequestService, group: GroupCoordinator) -> AdminParts:
     """The operators' calls on the service itself."""
     context = requests.context
     return AdminParts(
@@ -180,7 +238,8 @@ def _admin_parts(settings: Settings, stores: Stores, requests: RequestService) -
             KafkaDeadLetters(kafka_context(settings)), requests, dead_letter_topics(settings.runner)
         ),
         discards=Discarder(context),
-        survey=ShardAdmin(stores.schedules, context.waker, context.clock, context.rng, settings.intake),
+        survey=ShardAdmin(stores.schedules, context.search, context.waker, context.clock, context.rng, settings.intake),
+        nodes=NodeSurvey(store=stores.seen, clock=context.clock, member_processes=group.processes),
         scan=PendingScan(stores.schedules, context.search, context.clock, context.rng, settings.intake),
     )
 
@@ -208,9 +267,56 @@ def _job_audit(settings: Settings, firing: FiringContext, stores: Stores, contex
         firing.trust,
         firing.telemetry,
         take=partial(take_armed, context),
+        follow=partial(follow_job, context),
         shards=shards,
         interval_ms=settings.runner.job_audit_ms,
     )
+
+
+def _reports(
+    settings: Settings,
+    role: Role,
+    stores: Stores,
+    firing: FiringContext,
+    supervisor: Supervisor,
+    watch: HealthWatch,
+    publisher: KafkaPublisher,
+    telemetry: RecordingTelemetry,
+) -> ProcessReports:
+    """The reports of this process."""
+    since_ms, digests = firing.clock.now_ms(), digests_of(settings)
+
+    def report(since_last_ms: int) -> ProcessReport:
+        figures = telemetry.take_figures()
+        return ProcessReport(
+            process=firing.process,
+            seen_at_ms=firing.clock.now_ms(),
+            node=firing.node,
+            role=role.value,
+            version=clockwork.__version__,
+            since_ms=since_ms,
+            shards=len(supervisor.shards),
+            assigned=len(supervisor.assigned),
+            created_per_second=round(figures.created * 1_000 / since_last_ms, 2),
+            delivered_per_second=round(figures.delivered * 1_000 / since_last_ms, 2),
+            loop_lag_ms=round(figures.loop_lag_s * 1_000),
+            clock_skew_ms=firing.trust.skew_ms,
+            kafka=None if publisher.connected() else publisher.trouble() or "not asked yet",
+            store=watch.store_error,
+            settings=digests,
+        )
+
+    return ProcessReports(store=stores.seen, clock=firing.clock, report=report)
+
+
+def _activity(
+    settings: Settings, role: Role, activity: KafkaActivity, clock: SystemClock, telemetry: RecordingTelemetry
+) -> tuple[ActivityRecorder | None, ActivityTail | None]:
+    """The recording of activity, and the latest of it for those who ask; None: none is recorded, or none can ask here."""
+    if settings.log.events == "off":
+        return None, None
+    telemetry.recorder = ActivityRecorder(activity, clock, telemetry)
+    return telemetry.recorder, ActivityTail(activity, clock) if role.accepts else None
 
 
 def _readiness(

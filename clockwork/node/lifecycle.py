@@ -31,7 +31,11 @@ from clockwork.kafka.wakeups import WakeupSender
 from clockwork.node.health import HealthWatch
 from clockwork.node.readiness import NodeReadiness, Role
 from clockwork.node.resources import prepare_resources
+from clockwork.observability.activity import ActivityRecorder
+from clockwork.observability.clients import ClientNotes
+from clockwork.operations.activity import ActivityTail
 from clockwork.operations.job_audit import JobAudit
+from clockwork.operations.nodes import ProcessReports
 from clockwork.ports.store import Stores
 from clockwork.settings.model import Settings
 from clockwork.tls import CertWatch
@@ -60,6 +64,11 @@ class Node:
     pauses: PauseWatch
     audit: JobAudit | None
     """None: the cluster has no jobs."""
+    clients: ClientNotes
+    reports: ProcessReports
+    recorder: ActivityRecorder | None
+    tail: ActivityTail | None
+    """None: no activity is recorded, or this node does not accept."""
     access: Access
     certificates: CertWatch
     commands: Commands | None
@@ -72,7 +81,11 @@ class Node:
                 group.create_task(self.waker.run(), name="waker"),
                 group.create_task(self.access.run(), name="access"),
                 group.create_task(self.certificates.run(), name="certificates"),
+                group.create_task(self.clients.run(), name="clients"),
             ]
+            if self.recorder is not None:
+                # Ends last: what the drain delivers is recorded too.
+                side.append(group.create_task(self.recorder.run(), name="activity"))
             work = group.create_task(self._work(), name="work")
             stopped = group.create_task(stop.wait(), name="stop")
             await asyncio.wait([stopped, work], return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +104,9 @@ class Node:
         async with asyncio.TaskGroup() as group:
             if self.commands is not None:
                 group.create_task(self.commands(), name="commands")
+            if self.tail is not None:
+                group.create_task(self.tail.run(), name="activity-tail")
+            group.create_task(self.reports.run(), name="reports")
             await self._fire()
 
     async def _fire(self) -> None:

@@ -24,6 +24,7 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import sys
@@ -36,13 +37,16 @@ from typing import Final
 from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import CannotStart
-from clockwork.settings.model import HttpSettings, Settings
+from clockwork.settings.model import UI_SECRET_FILE, HttpSettings, Settings
 
 BACKOFF: Final = BackoffPolicy(initial_ms=200, max_ms=10_000)
 STEADY_S: Final = 60.0
 """Uptime after which the earlier deaths of a process no longer count for its back-off."""
 REFUSED: Final = 2
 """Exit code of a process whose start was refused; another try would end in the same way."""
+
+_SECRET_NAME: Final = "ui-secret"
+"""File with the secret of sessions where the settings give none."""
 
 _Start = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
@@ -91,6 +95,8 @@ class Processes:
     async def _run(self, port: int, folder: Path) -> None:
         # Only the parent holds the writing end, so the pipe closes with the parent, whatever ends it.
         reading, writing = os.pipe()
+        # Each process reads the others' sessions. The folder is the user's alone.
+        (folder / _SECRET_NAME).write_text(secrets.token_urlsafe(32), encoding="ascii")
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self._count):
@@ -135,6 +141,8 @@ class Processes:
         more = {"CLOCKWORK_HTTP_PORT": str(port), "CLOCKWORK_PROCESSES": str(self._count)}
         if settings.kafka.instance_id is not None:
             more["CLOCKWORK_INSTANCE_ID"] = settings.processes.instance_ids(settings.kafka.instance_id)[number]
+        if settings.ui.secret_file is None:
+            more[UI_SECRET_FILE] = str(folder / _SECRET_NAME)
         command = (*self._command, "--sibling", f"{number}:{folder}")
 
         async def start() -> asyncio.subprocess.Process:

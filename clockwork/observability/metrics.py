@@ -22,9 +22,13 @@ from prometheus_client import (
     generate_latest,
 )
 
+from clockwork.domain.activity import ActionKind, ScheduleChange
+from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
-from clockwork.domain.schedule import Guarantee
+from clockwork.domain.run import JobId
+from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.activity import STREAMS, Stream
 from clockwork.ports.telemetry import (
     AuthResult,
     CommandName,
@@ -37,6 +41,7 @@ from clockwork.ports.telemetry import (
     LetterPlace,
     Limit,
     Malformed,
+    PageCall,
     RearmedFor,
     ReleaseResult,
     RequestResult,
@@ -104,6 +109,8 @@ class PrometheusTelemetry:
             "Delivery time less due time, of missed fire times that are caught up",
             buckets=_CATCH_UP_S,
         )
+        self._activity = counter("clockwork_activity_total", "Events and minutes recorded, or lost", "stream", "result")
+        self._activity_bytes = counter("clockwork_activity_bytes_total", "Bytes of recorded activity", "stream")
         self._due = gauge("clockwork_due", "Rows due and not yet delivered, as last seen", "shard")
         self._oldest = gauge("clockwork_oldest_due_seconds", "Time since the oldest of them was due", "shard")
         self._shards_owned = gauge("clockwork_shards_owned", "Shards that this node owns")
@@ -180,6 +187,9 @@ class PrometheusTelemetry:
         self._limited = counter(
             "clockwork_limited_total", "Requests and deliveries refused or held back by a limit", "limit"
         )
+        self._read_units = counter(
+            "clockwork_ui_read_units_total", "Read units that the dashboard's calls have used at the store", "call"
+        )
         self._pending_counts = counter(
             "clockwork_pending_counts_total", "Counts of a client's pending schedules", "result"
         )
@@ -217,6 +227,10 @@ class PrometheusTelemetry:
             self._lateness(guarantee.value)
             for result in get_args(DeliveryResult):
                 self._deliveries(guarantee.value, result)
+        for stream in STREAMS:
+            self._activity_bytes.labels(stream)
+            for taken in ("sent", "lost"):
+                self._activity.labels(stream, taken)
         for where in get_args(LetterPlace):
             self._dead_letters.labels(where)
         for end in get_args(IncarnationEnd):
@@ -235,6 +249,8 @@ class PrometheusTelemetry:
             self._auth.labels(auth_result)
         for limit in get_args(Limit):
             self._limited.labels(limit)
+        for call in get_args(PageCall):
+            self._read_units.labels(call)
         for count_result in get_args(CountResult):
             self._pending_counts.labels(count_result)
         for run in get_args(JobRunResult):
@@ -258,20 +274,45 @@ class PrometheusTelemetry:
         self._requests(route, str(status)).inc()
         self._request_s(route, str(status)).observe(seconds)
 
-    def schedule(self, result: RequestResult) -> None:
+    def schedule(self, result: RequestResult, change: ScheduleChange | None = None) -> None:
         self._schedules(result).inc()
 
-    def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None:
-        self._deliveries(guarantee.value, result).inc(count)
+    def delivered(
+        self, guarantee: Guarantee, row: Row, receipt: Receipt, *, late_seconds: float, catch_up: bool
+    ) -> None:
+        (self._catch_up if catch_up else self._lateness(guarantee.value)).observe(late_seconds)
+
+    def deliveries(self, guarantee: Guarantee, count: int) -> None:
+        self._deliveries(guarantee.value, "delivered").inc(count)
+
+    def refused(self, row: Row, reason: str, attempts: int) -> None:
+        self._deliveries(row.schedule.guarantee.value, "retried").inc()
+
+    def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None:
+        self._deliveries(guarantee.value, "failed").inc()
+
+    def action(
+        self,
+        kind: ActionKind,
+        *,
+        by: str,
+        client_id: ClientId | None = None,
+        schedule_key: ScheduleKey | None = None,
+        job_id: JobId | None = None,
+        topic: Topic | None = None,
+        shard: ShardId | None = None,
+    ) -> None:
+        """No metric: names are no labels."""
+
+    def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None:
+        self._activity.labels(stream, "sent").inc(count)
+        self._activity_bytes.labels(stream).inc(size_bytes)
+
+    def activity_lost(self, stream: Stream, count: int) -> None:
+        self._activity.labels(stream, "lost").inc(count)
 
     def dead_letter(self, where: LetterPlace) -> None:
         self._dead_letters.labels(where).inc()
-
-    def lateness(self, guarantee: Guarantee, seconds: float) -> None:
-        self._lateness(guarantee.value).observe(seconds)
-
-    def catch_up_lateness(self, seconds: float) -> None:
-        self._catch_up.observe(seconds)
 
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None:
         self._due.labels(str(shard)).set(rows)
@@ -360,6 +401,9 @@ class PrometheusTelemetry:
 
     def limited(self, limit: Limit) -> None:
         self._limited.labels(limit).inc()
+
+    def page_read(self, call: PageCall, *, units: float) -> None:
+        self._read_units.labels(call).inc(units)
 
     def pending_count(self, result: CountResult) -> None:
         self._pending_counts.labels(result).inc()

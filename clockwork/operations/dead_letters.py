@@ -24,23 +24,26 @@ retry is a run by hand with the letter's data, whose request id follows from the
 It is not discarded: it closes by itself, when the log's retention ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from clockwork.concurrency import gather_bounded
-from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, retry_request
+from clockwork.domain.dead_letters import DeadLetter, DeadLetterTopics, LetterName, retry_request
 from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.job import JobName, JobStatus
+from clockwork.domain.rights import RESEND, Principal, Right, authorize, authorize_any
 from clockwork.domain.schedule import ClientId, ScheduleKey
-from clockwork.errors import Contested, StoreUnavailable, Unreadable
+from clockwork.errors import Contested, InvalidInput, StoreUnavailable, Unreadable
 from clockwork.ports.operations import DeadLetterLog
+from clockwork.ports.store import KeyName
 from clockwork.requests import state
+from clockwork.requests.batch import run_batch
 from clockwork.requests.context import RequestContext
 from clockwork.requests.jobs import log as job_log
 from clockwork.requests.jobs import state as job_states
-from clockwork.requests.results import NotFound, ScheduleView, Status
+from clockwork.requests.results import ChangeResult, NotFound, ScheduleView, Status, VersionCondition
 from clockwork.requests.service import RequestService
 
 STATES_AT_ONCE: Final = 16
@@ -195,6 +198,63 @@ class Discarder:
                 except (Contested, StoreUnavailable) as error:
                     # A write may have been applied all the same: the next round reads.
                     await deadline.pause(f"the dead letter could not be discarded in time: {error}")
+
+
+DiscardResult = Discarded | NotOpen | NotFound
+RetryResult = ChangeResult | NotOpen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LetterBatches:
+    """Many dead letters in one request, each of which succeeds or fails alone (`requests.batch`)."""
+
+    requests: RequestService
+    discards: Discarder
+
+    async def discard(
+        self, principal: Principal, items: Sequence[LetterName | InvalidInput]
+    ) -> list[DiscardResult | Exception]:
+        """Discards each. An item that could not be read, or is not covered, is its own result."""
+
+        async def discard(item: LetterName | InvalidInput) -> DiscardResult:
+            if isinstance(item, InvalidInput):
+                raise item
+            authorize(principal, Right.OPERATE, item.client_id)
+            result = await self.discards.discard(item.client_id, item.schedule_key, item.delivery_id)
+            if isinstance(result, Discarded):
+                telemetry = self.requests.context.telemetry
+                telemetry.action(
+                    "discarded", by=principal.name, client_id=item.client_id, schedule_key=item.schedule_key
+                )
+            return result
+
+        timeout_ms = self.requests.batch_timeout_ms(len(items))
+        return await run_batch(discard, items, key_of=_key_of, timeout_ms=timeout_ms)
+
+    async def retry(
+        self, principal: Principal, items: Sequence[LetterName | InvalidInput]
+    ) -> list[RetryResult | Exception]:
+        """Arms the schedule of each again, due now, if it is still failed with this delivery, discarded or not. So the same
+        batch again arms none twice."""
+
+        async def retry(item: LetterName | InvalidInput) -> RetryResult:
+            if isinstance(item, InvalidInput):
+                raise item
+            authorize_any(principal, RESEND, item.client_id)
+            view = await self.requests.state_of(item.client_id, item.schedule_key)
+            if view is None:
+                return NotFound()
+            if not failed_with(view, item.delivery_id):
+                return NotOpen(view.status, readable=view.schedule is not None)
+            seen = VersionCondition(any_of=frozenset({view.version}))
+            return await self.requests.retry_failed(principal, item.client_id, item.schedule_key, condition=seen)
+
+        timeout_ms = self.requests.batch_timeout_ms(len(items))
+        return await run_batch(retry, items, key_of=_key_of, timeout_ms=timeout_ms)
+
+
+def _key_of(item: LetterName | InvalidInput) -> KeyName | None:
+    return None if isinstance(item, InvalidInput) else (item.client_id, item.schedule_key)
 
 
 def failed_with(view: ScheduleView, delivery_id: str | None) -> bool:

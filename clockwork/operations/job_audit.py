@@ -14,8 +14,8 @@ The check closes a gap that no number of looks would: the row may be about to be
 state. Then the items conflict, or the check fails (docs/jobs.md, protocol).
 
 On the way it moves armed rows that other rules of time zones put where these would not (`tzdata` was updated since), as a
-PUT of the trigger does; and it deletes what nothing else does: definitions beyond the newest hundred, and jobs whose
-retention is over.
+PUT of the trigger does; has jobs follow named calendars that have changed since, where the request that changed them did
+not come to it; and deletes what nothing else does: definitions beyond the newest hundred, and jobs whose retention is over.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from typing import Final
 
 from clockwork.clock import Clock, ClockTrust
 from clockwork.concurrency import gather_bounded
+from clockwork.domain.jobs.calendar import CalendarName
 from clockwork.domain.jobs.job import VERSIONS_KEPT, ArmedRow, JobChange, JobName, JobState, JobStatus, TakenRow
 from clockwork.domain.jobs.steps import arm_again, may_differ, rearm, repair
 from clockwork.domain.position import Position
@@ -71,11 +72,12 @@ class JobAudit:
         telemetry: Telemetry,
         *,
         take: Callable[[JobState], Awaitable[Sequence[TakenRow]]],
+        follow: Callable[[JobName], Awaitable[bool]],
         shards: int,
         interval_ms: int,
     ) -> None:
-        """`take`: hold and look of the armed row of a state; none: it is in flight. `shards`: the number of shards in the
-        cluster."""
+        """`take`: hold and look of the armed row of a state; none: it is in flight. `follow`: has a job follow its named
+        calendars, and tells if it was changed. `shards`: the number of shards in the cluster."""
         self._jobs = jobs
         self._search = search
         self._chains = chains
@@ -83,6 +85,7 @@ class JobAudit:
         self._trust = trust
         self._telemetry = telemetry
         self._take = take
+        self._follow = follow
         self._shards = shards
         self._interval_s = interval_ms / 1_000
         self._next_s: dict[ShardId, float] = {}
@@ -90,6 +93,8 @@ class JobAudit:
         """By owned shard, the loop time of its last audit, or of its take-over."""
         self._overdue: dict[ShardId, int] = {}
         """By owned shard, the open runs of its segment whose time-outs were long over at the last audit."""
+        self._digests: dict[CalendarName, str | None] = {}
+        """The calendars that were read in this round, by their digests; None: there is none."""
         self._pruned: dict[JobName, int] = {}
         """The jobs whose definitions this process has pruned, and below which version."""
 
@@ -117,6 +122,7 @@ class JobAudit:
         """Audits the segments of these shards. Returns those that were read to their ends; the others are due again."""
         suspects: list[_Suspect] = []
         done: list[ShardId] = []
+        self._digests.clear()
         for shard in shards:
             overdue = 0
             try:
@@ -202,10 +208,53 @@ class JobAudit:
                 await self._forget(state)
                 return
             await self._prune(state)
+            if await self._followed(state):
+                return  # the state is another by now
             if state.status is JobStatus.ACTIVE and state.open_run is None:
                 await self._arm(state)
         except (Contested, Unreadable) as error:
             self._log_failure(error)
+
+    async def _followed(self, state: JobState) -> bool:
+        """Has the job follow its calendars, if one is another than the job was resolved with. Returns True if it did."""
+        if not state.calendars or state.status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
+            return False
+        try:
+            present = {name: await self._digest_of(CalendarName(state.client_id, name)) for name, _ in state.calendars}
+        except Unreadable as error:
+            self._log_failure(error)  # it goes on by the content that it has
+            return False
+        for name, digest in present.items():
+            if digest is None:
+                log.warning(
+                    "Job goes by a calendar that is not there any more",
+                    extra={
+                        "event": "job.calendar_missing",
+                        "client": state.client_id,
+                        "job_id": state.job_id,
+                        "calendar": name,
+                    },
+                )
+        if all(present[name] in (None, digest) for name, digest in state.calendars):
+            return False
+        try:
+            if not await self._follow(state.name):
+                return False
+        except Unavailable as error:
+            self._log_failure(error)  # of one job: the others of the segment do not wait for it
+            return True
+        self._telemetry.job_rearmed("calendar")
+        log.info(
+            "Job follows a calendar that has changed",
+            extra={"event": "job.follows_calendar", "client": state.client_id, "job_id": state.job_id},
+        )
+        return True
+
+    async def _digest_of(self, key: CalendarName) -> str | None:
+        if key not in self._digests:
+            calendar = await self._jobs.read_calendar(key)
+            self._digests[key] = None if calendar is None else calendar.exclusion.digest
+        return self._digests[key]
 
     async def _arm(self, state: JobState) -> None:
         """Arms what is not armed, or stands at another time than it would by the rules of time zones as they are."""

@@ -18,8 +18,9 @@ from clockwork.domain.position import Position, due_ms_of, first_at
 from clockwork.domain.schedule import BrokenRow, ClientId, Pointer, Row
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.store import KeyName, OutcomePlace, ScheduleSearch, ScheduleStore
+from clockwork.requests import state
 from clockwork.requests.deadline import RequestDeadline
-from clockwork.requests.results import ScheduleView, Status
+from clockwork.requests.results import ScheduleView
 from clockwork.settings.model import IntakeSettings
 
 PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -138,7 +139,7 @@ class PendingScan:
         still_there = await self._search.read_rows_at(doubted) if doubted else {}
         return [
             PendingSchedule(
-                view=_view(row), row=row, pointer=pointers[_key_of(row)] if row.position in pointed else None
+                view=state.row_view(row), row=row, pointer=pointers[_key_of(row)] if row.position in pointed else None
             )
             for row in rows
             if row.position in pointed or (row.shard, row.position) in still_there
@@ -165,16 +166,3 @@ def _key_of(row: Row) -> KeyName:
 
 def _place_of(row: Row) -> OutcomePlace:
     return (*_key_of(row), row.position)
-
-
-def _view(row: Row) -> ScheduleView:
-    return ScheduleView(
-        client_id=row.schedule.client_id,
-        schedule_key=row.schedule.schedule_key,
-        position=row.position,
-        shard=row.shard,
-        schedule=row.schedule,
-        status=Status.PENDING,
-        version=row.schedule.version,
-        outcome=None,
-    )

@@ -27,7 +27,7 @@ from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import NewlyDue
 from clockwork.errors import StoreUnavailable, Unreadable
 from clockwork.ports.ownership import Waker
-from clockwork.ports.store import ScheduleStore
+from clockwork.ports.store import ScheduleSearch, ScheduleStore
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.settings.model import IntakeSettings
 
@@ -73,9 +73,16 @@ class ShardAdmin:
     """Shows shards, and fences their owners."""
 
     def __init__(
-        self, store: ScheduleStore, waker: Waker, clock: Clock, rng: random.Random, settings: IntakeSettings
+        self,
+        store: ScheduleStore,
+        search: ScheduleSearch,
+        waker: Waker,
+        clock: Clock,
+        rng: random.Random,
+        settings: IntakeSettings,
     ) -> None:
         self._store = store
+        self._search = search
         self._waker = waker
         self._clock = clock
         self._rng = rng
@@ -152,7 +159,7 @@ class ShardAdmin:
         nodes: Mapping[IncarnationId, NodeState | str],
         shard: ShardId,
     ) -> ShardView:
-        page = await self._store.read_page(shard, after=None, rows_max=1)
+        page = await self._search.peek_rows(shard, after=None, rows_max=1)
         oldest_ms = page.rows[0].due_ms if page.rows else None
         state = states.get(shard)
         node = nodes[state.owner] if state is not None and state.owner is not None else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
+from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
@@ -43,7 +44,36 @@ class LogPage:
     """Read on down from this position, inclusive; None: there is nothing more."""
 
 
-class JobStore(Protocol):
+class CalendarStore(Protocol):
+    """Named calendars. Every read is strongly consistent. Errors as of `ScheduleStore`."""
+
+    async def read_calendar(self, key: CalendarName) -> Calendar | None:
+        """Reads a calendar. Raises: NewerFormat, Unreadable."""
+        ...
+
+    async def put_calendar(self, calendar: Calendar, *, before: Calendar | None) -> None:
+        """Puts a calendar in the place of the one that was read; None: there was none. The same put again is the same.
+
+        Raises: ConditionFailed (another one is there, or none).
+        """
+        ...
+
+    async def delete_calendar(self, calendar: Calendar) -> None:
+        """Deletes this calendar. May be repeated. Raises: ConditionFailed (another one is there)."""
+        ...
+
+    async def list_calendars(self, client_id: ClientId, *, after: str | None, calendars_max: int) -> Sequence[Calendar]:
+        """Reads a client's calendars in the order of their names behind `after`, at most so many; fewer only if there are
+        no more, or some cannot be read: those are left out and logged."""
+        ...
+
+    async def list_jobs_of_calendar(self, key: CalendarName, *, after: JobId | None, jobs_max: int) -> NamePage:
+        """Reads names of jobs that are noted beside a calendar (`JobChange.names`), deleted and ended ones too, and some
+        that do not name it, in the order of their ids behind `after`, about `jobs_max`."""
+        ...
+
+
+class JobStore(CalendarStore, Protocol):
     """Jobs. Every read is strongly consistent but those that say otherwise; every write is one atomic transaction, atomic
     for its writer only: another reader may see one of its items and not yet the next. Errors as of `ScheduleStore`.
     Expired items may be returned: their readers compare `expires_at_s`.
@@ -75,7 +105,8 @@ class JobStore(Protocol):
 
     async def change(self, change: JobChange) -> None:
         """Makes a change: see `JobChange`. Changes of several jobs that are asked for at the same time may share a call, and
-        fail each alone. The same change again after an unknown outcome is the same change: the stored state is equal.
+        fail each alone. The same change again after an unknown outcome is the same change: the stored state is equal. Its
+        notes beside calendars stand before it is made, also if it is not.
 
         Raises, and nothing was written: JobChanged (the state is at another revision), ConditionFailed (another condition
         does not hold), TransactionConflict, NewerFormat and Unreadable (the state cannot be read).
@@ -83,9 +114,9 @@ class JobStore(Protocol):
         ...
 
     async def forget(self, state: JobState) -> None:
-        """Deletes the state of a job whose retention is over, if it is still at this revision, and all definitions: the
-        newest one with the state, so that a job which is restored at the last moment has it. May be repeated. Raises:
-        ConditionFailed (another state is there)."""
+        """Deletes the state of a job whose retention is over, if it is still at this revision, its notes beside calendars,
+        and all definitions: the newest one with the state, so that a job which is restored at the last moment has it. May
+        be repeated. Raises: ConditionFailed (another state is there)."""
         ...
 
     async def prune_versions(self, state: JobState, *, below: int) -> None:

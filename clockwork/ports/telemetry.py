@@ -1,11 +1,15 @@
-"""Metrics."""
+"""Telemetry: metrics, and the activity that people look at (`domain.activity`). What happens is told once, here."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from clockwork.domain.activity import ActionKind, ScheduleChange
+from clockwork.domain.destination import Topic
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
-from clockwork.domain.schedule import Guarantee
+from clockwork.domain.run import JobId
+from clockwork.domain.schedule import BrokenRow, ClientId, Failure, Guarantee, Receipt, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
+from clockwork.ports.activity import Stream
 
 RequestResult = Literal["created", "repeated", "cancelled", "rescheduled", "rejected"]
 DeliveryResult = Literal["delivered", "retried", "failed"]
@@ -29,12 +33,19 @@ CommandName = Literal[
     "unknown",
 ]
 CommandResult = Literal["done", "refused", "over", "dead_letter", "reply_dropped"]
-Limit = Literal["creates", "create_bytes", "pending", "jobs", "topic_deliveries", "connections", "slow_requests"]
+Limit = Literal[
+    "creates", "create_bytes", "pending", "jobs", "topic_deliveries", "connections", "slow_requests", "read_units"
+]
+PageCall = Literal[
+    "list", "get", "why", "upcoming", "forecast", "search", "shards", "nodes", "clients", "pauses", "dead_letters"
+]
+"""Calls whose reads are counted in read units (`ports.read_units`)."""
 CountResult = Literal["counted", "failed"]
 Malformed = Literal["row", "wakeup", "newer_row", "marker", "newer_marker", "job"]
 JobRunResult = Literal["delivered", "failed"]
-RearmedFor = Literal["not_armed", "time_zones"]
-"""`not_armed`: nothing was armed for an active job; `time_zones`: by other rules of time zones its time is another one."""
+RearmedFor = Literal["not_armed", "time_zones", "calendar"]
+"""`not_armed`: nothing was armed for an active job; `time_zones`: by other rules of time zones its time is another one;
+`calendar`: one of its named calendars has changed."""
 TransactionResult = Literal["committed", "refused", "aborted", "unknown", "fenced"]
 """`refused`: a record or a topic was the cause, before the commit was asked for; `aborted`: the same without a known
 cause; `unknown`: the commit was asked for, and no answer to it can be believed; `fenced`: the id has a newer producer."""
@@ -53,14 +64,43 @@ class Telemetry(Protocol):
     """Metrics. No method does I/O, waits, or raises; labels come from small closed sets."""
 
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
-    def schedule(self, result: RequestResult) -> None: ...
-    def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
-    def dead_letter(self, where: LetterPlace) -> None: ...
-    def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
-    def catch_up_lateness(self, seconds: float) -> None:
-        """Lateness of a fire time that was missed, and is caught up: it was late before it was armed, and is no figure of
-        this node's work."""
+    def schedule(self, result: RequestResult, change: ScheduleChange | None = None) -> None:
+        """Counts a request about a schedule. `change`: what it did; None if it changed nothing."""
 
+    def delivered(
+        self, guarantee: Guarantee, row: Row, receipt: Receipt, *, late_seconds: float, catch_up: bool
+    ) -> None:
+        """Lateness of one delivery, which `deliveries` counts. `catch_up`: its fire time was missed and is caught up; it was
+        late before it was armed, and is no figure of this node's work."""
+
+    def deliveries(self, guarantee: Guarantee, count: int) -> None: ...
+    def refused(self, row: Row, reason: str, attempts: int) -> None:
+        """Counts an attempt that the topic refused for the record's content; it is made again."""
+
+    def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None:
+        """Counts a schedule that ended as failed. `receipt`: of its dead letter; None: it has none."""
+
+    def action(
+        self,
+        kind: ActionKind,
+        *,
+        by: str,
+        client_id: ClientId | None = None,
+        schedule_key: ScheduleKey | None = None,
+        job_id: JobId | None = None,
+        topic: Topic | None = None,
+        shard: ShardId | None = None,
+    ) -> None:
+        """Notes what a principal of this name did to a dead letter, a job, or to a client, a topic or a shard as a
+        whole."""
+
+    def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None:
+        """Counts events or minutes that Kafka has taken, and their bytes."""
+
+    def activity_lost(self, stream: Stream, count: int) -> None:
+        """Counts events or minutes that were not recorded."""
+
+    def dead_letter(self, where: LetterPlace) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None:
         """Removes the gauges of a shard that another node now owns."""
@@ -126,6 +166,9 @@ class Telemetry(Protocol):
     def limited(self, limit: Limit) -> None:
         """Counts a request or delivery that was refused or held back by this limit."""
 
+    def page_read(self, call: PageCall, *, units: float) -> None:
+        """Counts the read units that one call has used."""
+
     def pending_count(self, result: CountResult) -> None:
         """Counts a count of a client's pending schedules, or its failure."""
 
@@ -165,11 +208,27 @@ class NoTelemetry:
         return b"", "text/plain; charset=utf-8"
 
     def request(self, *, route: str, status: int, seconds: float) -> None: ...
-    def schedule(self, result: RequestResult) -> None: ...
-    def delivery(self, guarantee: Guarantee, result: DeliveryResult, count: int = 1) -> None: ...
+    def schedule(self, result: RequestResult, change: ScheduleChange | None = None) -> None: ...
+    def delivered(
+        self, guarantee: Guarantee, row: Row, receipt: Receipt, *, late_seconds: float, catch_up: bool
+    ) -> None: ...
+    def deliveries(self, guarantee: Guarantee, count: int) -> None: ...
+    def refused(self, row: Row, reason: str, attempts: int) -> None: ...
+    def failed(self, guarantee: Guarantee, row: Row | BrokenRow, failure: Failure, receipt: Receipt | None) -> None: ...
+    def action(
+        self,
+        kind: ActionKind,
+        *,
+        by: str,
+        client_id: ClientId | None = None,
+        schedule_key: ScheduleKey | None = None,
+        job_id: JobId | None = None,
+        topic: Topic | None = None,
+        shard: ShardId | None = None,
+    ) -> None: ...
+    def activity_sent(self, stream: Stream, count: int, size_bytes: int) -> None: ...
+    def activity_lost(self, stream: Stream, count: int) -> None: ...
     def dead_letter(self, where: LetterPlace) -> None: ...
-    def lateness(self, guarantee: Guarantee, seconds: float) -> None: ...
-    def catch_up_lateness(self, seconds: float) -> None: ...
     def due(self, shard: ShardId, *, rows: int, oldest_seconds: float) -> None: ...
     def shard_released(self, shard: ShardId) -> None: ...
     def shards_owned(self, count: int) -> None: ...
@@ -195,6 +254,7 @@ class NoTelemetry:
     def auth(self, result: AuthResult) -> None: ...
     def auth_keys(self, count: int, *, current: bool) -> None: ...
     def limited(self, limit: Limit) -> None: ...
+    def page_read(self, call: PageCall, *, units: float) -> None: ...
     def pending_count(self, result: CountResult) -> None: ...
     def connections(self, count: int) -> None: ...
     def command(self, command: CommandName, result: CommandResult) -> None: ...

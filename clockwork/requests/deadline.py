@@ -28,6 +28,11 @@ class RequestDeadline:
         """Seconds since the request began."""
         return self._loop.time() - self._began_at_s
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until its time is over."""
+        return self._timeout_s - self.spent_s
+
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
         """Ends the block at the deadline, even in the middle of a call. Otherwise a store that does not answer would be
@@ -36,7 +41,7 @@ class RequestDeadline:
         Raises: Unavailable; a write under way may have happened.
         """
         try:
-            async with asyncio.timeout(self._timeout_s - self.spent_s) as limit:
+            async with asyncio.timeout(self.left_s) as limit:
                 yield
         except TimeoutError as error:
             if not limit.expired():

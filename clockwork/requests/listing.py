@@ -59,6 +59,8 @@ class ListQuery:
     """Inclusive."""
     due_to_ms: int | None = None
     """Exclusive."""
+    descending: bool = False
+    """The latest due time first."""
 
     @property
     def first(self) -> Position:
@@ -87,11 +89,13 @@ class ListQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListPage:
-    """Some schedules, in the order of their due times."""
+    """Some schedules, in the order of their due times, or in the reverse order."""
 
     views: tuple[ScheduleView, ...]
     next_after: Position | None
     """Go on behind this position; None: there are no more."""
+    looked_at: int = 0
+    """Schedules that were read for it."""
 
 
 async def count_ahead(search: ScheduleSearch, clock: Clock, client_id: ClientId, *, at_most: int) -> int:
@@ -108,24 +112,34 @@ async def list_page(
     Raises: Unavailable.
     """
     found = _Found(query, limit)
-    start: Position | None = query.first if after is None else max(query.first, Position(after + 1))
+    first, last = query.first, query.last
+    if after is not None:
+        first, last = (
+            (first, min(last, Position(after - 1))) if query.descending else (max(first, Position(after + 1)), last)
+        )
     for _ in range(QUERIES_MAX):
-        if start is None or start > query.last:
+        if first > last:
             return found.page(None)
         page = await context.search.list_pointers(
-            query.client_id, first=start, last=query.last, pointers_max=found.pointers_wanted
+            query.client_id,
+            first=first,
+            last=last,
+            pointers_max=found.pointers_wanted,
+            descending=query.descending,
         )
         pointers = [pointer for pointer in page.pointers if _may_be(context, query, pointer)]
         while pointers:
             chunk, pointers = pointers[: found.chunk_keys], pointers[found.chunk_keys :]
-            full_at = found.add(chunk, await _views(context, chunk, query.status, deadline))
+            full_at = found.add(chunk, await present_views(context, chunk, query.status, deadline))
             if full_at is not None:
-                nothing_behind = not pointers and full_at == chunk[-1].position and page.next_first is None
+                nothing_behind = not pointers and full_at == chunk[-1].position and page.next_from is None
                 return found.page(None if nothing_behind else full_at)
             if found.looked_at >= LOOKED_AT_MAX or deadline.spent_s > context.settings.request_timeout_ms / 2_000:
                 return found.page(chunk[-1].position)
-        start = page.next_first
-    return found.page(Position(start - 1) if start is not None else None)
+        if page.next_from is None:
+            return found.page(None)
+        first, last = (first, page.next_from) if query.descending else (page.next_from, last)
+    return found.page(Position(last + 1 if query.descending else first - 1))
 
 
 def _may_be(context: RequestContext, query: ListQuery, pointer: Pointer) -> bool:
@@ -133,10 +147,10 @@ def _may_be(context: RequestContext, query: ListQuery, pointer: Pointer) -> bool
     return query.ordering_key is None or pointer.shard == shard_of(query.ordering_key, context.settings.shards)
 
 
-async def _views(
+async def present_views(
     context: RequestContext, listed: Sequence[Pointer], status: Status | None, deadline: RequestDeadline
 ) -> list[ScheduleView | None]:
-    """The present state of each; None: it is not there any more, or certainly not in this state."""
+    """The present state of each; None: it is not there any more, cannot be read, or is certainly not in this state."""
     now_ms = context.clock.now_ms()
     due = {pointer for pointer in listed if due_ms_of(pointer.position) <= now_ms}
     rows: dict[Pointer, Row | BrokenRow] = {}
@@ -230,7 +244,7 @@ class _Found:
         return None
 
     def page(self, next_after: Position | None) -> ListPage:
-        return ListPage(views=tuple(self._views.values()), next_after=next_after)
+        return ListPage(views=tuple(self._views.values()), next_after=next_after, looked_at=self.looked_at)
 
 
 def _name(pointer: Pointer) -> KeyName:

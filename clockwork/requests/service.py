@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
+from clockwork.domain.activity import ChangeKind, ScheduleChange
 from clockwork.domain.position import Position
-from clockwork.domain.rights import Principal, Right, authorize
+from clockwork.domain.rights import RESEND, Principal, Right, authorize, authorize_any
 from clockwork.domain.schedule import ClientId, ImportedSchedule, NewSchedule, Schedule, ScheduleKey
 from clockwork.errors import (
     Forbidden,
@@ -32,6 +33,7 @@ from clockwork.requests.history import HistoryPage, history_page
 from clockwork.requests.imports import ImportItem, check_export, import_schedule
 from clockwork.requests.jobs.service import JobService
 from clockwork.requests.listing import ListPage, ListQuery, list_page
+from clockwork.requests.look_up import look_up
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.reschedule import Wish, reschedule
@@ -54,6 +56,21 @@ from clockwork.requests.results import (
     VersionCondition,
 )
 from clockwork.requests.retry_failed import retry_failed
+
+
+@dataclass(frozen=True, slots=True)
+class ActedItem:
+    """An item of a batch of `fire` or `retry_failed`."""
+
+    client_id: ClientId
+    schedule_key: ScheduleKey
+    condition: VersionCondition = ANY_VERSION
+    due_ms: int | None = None
+    """None: now."""
+
+    @property
+    def key(self) -> KeyName:
+        return (self.client_id, self.schedule_key)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +139,7 @@ class RequestService:
             raise
         match result:
             case Created(view):
-                context.telemetry.schedule("created")
+                context.telemetry.schedule("created", _change("created", view, principal))
                 return Created(view, limits)
             case Repeated(view):
                 context.telemetry.schedule("repeated")
@@ -157,7 +174,7 @@ class RequestService:
                 self.context, client_id, schedule_key, deadline, condition=condition, command=command
             )
         if isinstance(result, Cancelled):
-            self.context.telemetry.schedule("cancelled")
+            self.context.telemetry.schedule("cancelled", _change("cancelled", result.view, principal))
         return result
 
     async def reschedule(
@@ -183,7 +200,8 @@ class RequestService:
 
         wish = Wish(change=covered, condition=condition, command=command)
         async with self.context.deadline() as deadline:
-            return self._counted(await reschedule(self.context, client_id, schedule_key, deadline, wish))
+            result = await reschedule(self.context, client_id, schedule_key, deadline, wish)
+        return self._counted("moved", result, principal)
 
     async def fire(
         self,
@@ -194,7 +212,7 @@ class RequestService:
         condition: VersionCondition = ANY_VERSION,
     ) -> ChangeResult:
         """Makes the pending schedule due now; one that is due already stays as it is."""
-        authorize(principal, Right.CREATE, client_id)
+        authorize_any(principal, RESEND, client_id)
         now_ms = self.context.clock.now_ms()
 
         def due_now(schedule: Schedule) -> Schedule:
@@ -202,7 +220,8 @@ class RequestService:
 
         wish = Wish(change=due_now, condition=condition, command=None)
         async with self.context.deadline() as deadline:
-            return self._counted(await reschedule(self.context, client_id, schedule_key, deadline, wish))
+            result = await reschedule(self.context, client_id, schedule_key, deadline, wish)
+        return self._counted("fired", result, principal)
 
     async def retry_failed(
         self,
@@ -217,7 +236,7 @@ class RequestService:
 
         Raises: InvalidInput (its topic does not exist), TooManyRequests.
         """
-        authorize(principal, Right.CREATE, client_id)
+        authorize_any(principal, RESEND, client_id)
         ahead_ms = 0 if due_ms is None else due_ms - self.context.clock.now_ms()
         try:
             async with self.pending.room(client_id, ahead_ms=ahead_ms) as room:
@@ -230,7 +249,7 @@ class RequestService:
                 raise
             # No schedule becomes pending by it: it may be the same request again.
             result = await self._retry_failed(client_id, schedule_key, due_ms, condition)
-        return self._counted(result)
+        return self._counted("retried", result, principal)
 
     # --- many
 
@@ -263,7 +282,7 @@ class RequestService:
     ) -> list[CreateResult | Exception]:
         """Accepts each schedule as `create` does, those of one lane in the order given. An item that could not be read is
         its own result. See `batch`."""
-        timeout_ms = self._batch_timeout_ms(len(items))
+        timeout_ms = self.batch_timeout_ms(len(items))
         all_stored_by_ms = self.context.clock.now_ms() + timeout_ms
         items_of = Counter(_lane(item, due_by_ms=all_stored_by_ms) for item in items)
         acceptances = [self.context.acceptance.next_us() for _ in items]
@@ -309,7 +328,7 @@ class RequestService:
         refused = check_export(self.context, exported_at_ms)
         if refused is not None:
             return refused
-        timeout_ms = self._batch_timeout_ms(len(items))
+        timeout_ms = self.batch_timeout_ms(len(items))
         all_stored_by_ms = self.context.clock.now_ms() + timeout_ms
         items_of = Counter(_lane(_content_of(item), due_by_ms=all_stored_by_ms) for item in items)
         keys = {key for item in items if (key := _import_key(item)) is not None}
@@ -331,8 +350,8 @@ class RequestService:
                 self.count_rejected()
                 raise
             match result:
-                case Created():
-                    self.context.telemetry.schedule("created")
+                case Created(view):
+                    self.context.telemetry.schedule("created", _change("created", view, principal))
                 case Repeated():
                     self.context.telemetry.schedule("repeated")
                 case KeyTaken():
@@ -365,7 +384,47 @@ class RequestService:
         def key_of(item: KeyName | InvalidInput) -> KeyName | None:
             return None if isinstance(item, InvalidInput) else item
 
-        return await run_batch(cancel, items, key_of=key_of, timeout_ms=self._batch_timeout_ms(len(items)))
+        return await run_batch(cancel, items, key_of=key_of, timeout_ms=self.batch_timeout_ms(len(items)))
+
+    async def fire_batch(
+        self, principal: Principal, items: Sequence[ActedItem | InvalidInput]
+    ) -> list[ChangeResult | Exception]:
+        """Makes each due now as `fire` does. An item that could not be read is its own result."""
+
+        async def fire(item: ActedItem | InvalidInput) -> ChangeResult:
+            if isinstance(item, InvalidInput):
+                raise item
+            return await self.fire(principal, *item.key, condition=item.condition)
+
+        return await run_batch(fire, items, key_of=_acted_key, timeout_ms=self.batch_timeout_ms(len(items)))
+
+    async def retry_batch(
+        self, principal: Principal, items: Sequence[ActedItem | InvalidInput]
+    ) -> list[ChangeResult | Exception]:
+        """Arms each again as `retry_failed` does. An item that could not be read is its own result."""
+
+        async def retry(item: ActedItem | InvalidInput) -> ChangeResult:
+            if isinstance(item, InvalidInput):
+                raise item
+            return await self.retry_failed(principal, *item.key, due_ms=item.due_ms, condition=item.condition)
+
+        return await run_batch(retry, items, key_of=_acted_key, timeout_ms=self.batch_timeout_ms(len(items)))
+
+    async def find_batch(
+        self, principal: Principal, items: Sequence[KeyName | InvalidInput]
+    ) -> list[ScheduleView | NotFound | Exception]:
+        """The present state of each key, as `find` shows it. An item that could not be read, or is not covered, is its own
+        result."""
+        refused: dict[KeyName, Exception] = {}
+        for name in {item for item in items if not isinstance(item, InvalidInput)}:
+            try:
+                authorize(principal, Right.READ, name[0])
+            except Forbidden as error:
+                refused[name] = error
+        names = dict.fromkeys(item for item in items if not isinstance(item, InvalidInput) and item not in refused)
+        async with self.context.deadline() as deadline:
+            found = await look_up(self.context, list(names), deadline)
+        return [item if isinstance(item, InvalidInput) else refused.get(item) or found[item] for item in items]
 
     def count_rejected(self) -> None:
         """Counts a create that a front door could not read."""
@@ -391,16 +450,32 @@ class RequestService:
         except (Forbidden, Unavailable, Unreadable):
             return None
 
-    def _counted(self, result: ChangeResult) -> ChangeResult:
+    def _counted(self, kind: ChangeKind, result: ChangeResult, principal: Principal) -> ChangeResult:
         match result:
-            case Changed():
-                self.context.telemetry.schedule("rescheduled")
+            case Changed(view):
+                self.context.telemetry.schedule("rescheduled", _change(kind, view, principal))
             case Unchanged():
                 self.context.telemetry.schedule("repeated")
         return result
 
-    def _batch_timeout_ms(self, items: int) -> int:
+    def batch_timeout_ms(self, items: int) -> int:
+        """The time limit of a batch with so many items."""
         return self.context.settings.request_timeout_ms + ITEM_MS * items
+
+
+def _change(kind: ChangeKind, view: ScheduleView, principal: Principal) -> ScheduleChange:
+    return ScheduleChange(
+        kind=kind,
+        client_id=view.client_id,
+        schedule_key=view.schedule_key,
+        shard=view.shard,
+        topic=None if view.schedule is None else view.schedule.topic,
+        by=principal.name,
+    )
+
+
+def _acted_key(item: ActedItem | InvalidInput) -> KeyName | None:
+    return None if isinstance(item, InvalidInput) else item.key
 
 
 def _import_key(item: ImportedSchedule | InvalidInput) -> KeyName | None:

@@ -198,6 +198,20 @@ def pending_view(pointer: Pointer, row: Row | BrokenRow) -> ScheduleView:
     return _view(pointer, row.schedule if isinstance(row, Row) else None, None)
 
 
+def row_view(row: Row) -> ScheduleView:
+    """The view of a pending row whose pointer was not read."""
+    return ScheduleView(
+        client_id=row.schedule.client_id,
+        schedule_key=row.schedule.schedule_key,
+        position=row.position,
+        shard=row.shard,
+        schedule=row.schedule,
+        status=Status.PENDING,
+        version=row.schedule.version,
+        outcome=None,
+    )
+
+
 def refused(view: ScheduleView) -> Refused:
     """The answer to a request that wants a pending schedule and found one that has ended."""
     return Refused(Reason(view.status.value), view)

@@ -1,16 +1,21 @@
 """Batches as JSON: the envelope of up to a thousand requests, and its answer."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, Field
 
-from clockwork.domain.names import BATCH_ITEMS_MAX
+from clockwork.domain.names import BATCH_ITEMS_MAX, LOOK_UP_ITEMS_MAX
+from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.errors import InvalidInput
-from clockwork.schema.problems import ConflictDocument, InvalidDocument
-from clockwork.schema.schedule import KeyForm, ScheduleDocument, ScheduleForm
+from clockwork.requests.results import ANY_VERSION, VersionCondition
+from clockwork.requests.service import ActedItem
+from clockwork.schema.problems import ConflictDocument, InvalidDocument, StaleDocument
+from clockwork.schema.schedule import Context, DueMs, KeyForm, ScheduleDocument, ScheduleForm
 from clockwork.schema.validation import DOCUMENT, FORM, read_form
 
+MAX_VERSION: Final = 999_999_999_999_999_999
 _T = TypeVar("_T")
 
 
@@ -34,6 +39,46 @@ class CancelManyForm(_EnvelopeForm):
     schedules: Annotated[list[KeyForm], Field(max_length=BATCH_ITEMS_MAX)]
 
 
+class FireItemForm(KeyForm):
+    """A schedule to deliver now."""
+
+    if_version: Annotated[int | None, Field(ge=1, le=MAX_VERSION)] = None
+    """Only if this is still its version; else the result is `412`."""
+
+
+class RetryItemForm(FireItemForm):
+    """A failed schedule to arm again."""
+
+    schedule_time_ms: Annotated[DueMs | None, Field(alias="scheduleTime")] = None
+    """Its new due time; by default now."""
+
+
+class FireManyForm(_EnvelopeForm):
+    """Schedules to deliver now, each for itself."""
+
+    schedules: Annotated[list[FireItemForm], Field(max_length=BATCH_ITEMS_MAX)]
+
+
+class RetryManyForm(_EnvelopeForm):
+    """Failed schedules to arm again, each for itself."""
+
+    schedules: Annotated[list[RetryItemForm], Field(max_length=BATCH_ITEMS_MAX)]
+
+
+class _FewForm(BaseModel):
+    """The envelope of a question about some schedules."""
+
+    model_config = FORM
+
+    schedules: Annotated[list[Any], Field(max_length=LOOK_UP_ITEMS_MAX)]
+
+
+class GetManyForm(_FewForm):
+    """Schedules to show."""
+
+    schedules: Annotated[list[KeyForm], Field(max_length=LOOK_UP_ITEMS_MAX)]
+
+
 class ItemDocument(BaseModel):
     """The result of one item of a batch."""
 
@@ -49,7 +94,23 @@ class BatchDocument(BaseModel):
 
     model_config = DOCUMENT
 
-    results: list[ItemDocument | ConflictDocument | InvalidDocument]
+    results: list[ItemDocument | ConflictDocument | StaleDocument | InvalidDocument]
+
+
+def read_fire_item(document: Any) -> ActedItem:
+    """A schedule to deliver now. Raises: InvalidInput."""
+    return _acted(read_form(FireItemForm, document))
+
+
+def read_retry_item(document: Any, *, cluster: str, now_ms: int) -> ActedItem:
+    """A failed schedule to arm again. Raises: InvalidInput."""
+    form = read_form(RetryItemForm, document, Context(cluster=cluster, now_ms=now_ms))
+    return replace(_acted(form), due_ms=form.schedule_time_ms)
+
+
+def _acted(form: FireItemForm) -> ActedItem:
+    condition = ANY_VERSION if form.if_version is None else VersionCondition(any_of=frozenset({form.if_version}))
+    return ActedItem(ClientId(form.client_id), ScheduleKey(form.schedule_key), condition=condition)
 
 
 def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
@@ -58,6 +119,11 @@ def read_items(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInp
     Raises: InvalidInput: the envelope is wrong.
     """
     return read_each(read_form(_EnvelopeForm, document).schedules, read)
+
+
+def read_few(document: Any, read: Callable[[Any], _T]) -> list[_T | InvalidInput]:
+    """The items of a question about some schedules, like `read_items`."""
+    return read_each(read_form(_FewForm, document).schedules, read)
 
 
 def read_each(items: Sequence[Any], read: Callable[[Any], _T]) -> list[_T | InvalidInput]:

@@ -1,12 +1,11 @@
 """Dead letters as JSON: naming one, and the answers about them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from clockwork.domain.schedule import ClientId, ScheduleKey
 from clockwork.schema.schedule import KeyForm, StatusName
-from clockwork.schema.validation import DOCUMENT, read_form
+from clockwork.schema.validation import DOCUMENT
 
 
 class LetterForm(KeyForm):
@@ -14,12 +13,6 @@ class LetterForm(KeyForm):
 
     delivery_id: Annotated[str, Field(min_length=1)]
     """The delivery that was given up, as the letter has it."""
-
-
-def read_letter(document: Any) -> tuple[ClientId, ScheduleKey, str]:
-    """The key and the delivery id of a dead letter. Raises: InvalidInput."""
-    form = read_form(LetterForm, document)
-    return ClientId(form.client_id), ScheduleKey(form.schedule_key), form.delivery_id
 
 
 class DeadLetterDocument(BaseModel):
@@ -58,9 +51,12 @@ class DeadLetterDocument(BaseModel):
     """Version of the same; the condition (`If-Match`) of a retry."""
     ordering_key: str | None = None
     """Like the fields below, only for keys with the right `read` for the client."""
-    headers: dict[str, str] | None = None
+    headers: dict[str, str | None] | None = None
+    """null for the value of each, where the key is redacted."""
     value: str | None = None
     value_encoding: Literal["text", "base64"] | None = None
+    redacted: Literal[True] | None = None
+    """There if the key may not see the content."""
 
 
 class DeadLettersDocument(BaseModel):

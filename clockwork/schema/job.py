@@ -124,7 +124,7 @@ def _schema_of_text(bytes_max: int) -> WithJsonSchema:
 
 
 _Whole = BeforeValidator(json_body.whole)
-_Description = Annotated[str, in_requests(_description), _schema_of_text(DESCRIPTION_BYTES_MAX)]
+DescriptionText = Annotated[str, in_requests(_description), _schema_of_text(DESCRIPTION_BYTES_MAX)]
 _RequestIdText = Annotated[str, in_requests(_request_id), _schema_of_text(REQUEST_ID_BYTES_MAX)]
 _Labels = Annotated[
     dict[str, str],
@@ -162,7 +162,7 @@ class _JobFields(_JobKeyFields):
     """Order is kept per topic and ordering key; by default the `jobId`."""
     task_data_encoding: Literal["json", "base64"] | None = None
     """By default `json`: a string is its bytes, anything else compact JSON."""
-    description: _Description | None = None
+    description: DescriptionText | None = None
     labels: _Labels | None = None
     """For people and filters; at most 20."""
     priority: Annotated[int | None, Field(ge=1, le=PRIORITY_MAX), _Whole] = None
@@ -260,7 +260,8 @@ class BackfillForm(BaseModel):
 
 
 class PreviewForm(BaseModel):
-    """A trigger whose next fire times are asked for. `clientId` and `jobId` name a job for its jitter; it need not exist."""
+    """A trigger whose next fire times are asked for. `clientId`: the client whose calendars it may name; with `jobId` the
+    job for its jitter, which need not exist."""
 
     model_config = FORM
 
@@ -355,6 +356,8 @@ class RunDocument(BaseModel):
     """The last skipped fire time, in epoch milliseconds."""
     count: int | None = None
     """Skipped fire times; from 10,000 on at least that."""
+    redacted: Literal[True] | None = None
+    """There if the key may not see the result."""
 
 
 class RunCountsDocument(BaseModel):
@@ -386,6 +389,8 @@ class _DefinitionDocument(_JobFields):
     payload_schema: dict[str, Any] | None = None
     version: int
     """Number of changes of the definition; also the `ETag`, in quotes."""
+    redacted: Literal[True] | None = None
+    """There if the key may not see the content."""
 
 
 class JobDocument(_DefinitionDocument):
@@ -849,13 +854,16 @@ def read_preview(document: Any, *, now_ms: int) -> Preview:
             errors += wrong.errors
     if from_ms > TIME_MS_MAX:
         errors.append(FieldError("from", "should be a time from 1970 to 5138"))
-    if form is not None and (form.client_id is None) != (form.job_id is None):
-        missing = "clientId" if form.client_id is None else "jobId"
-        errors.append(FieldError(missing, "is required with the other of clientId and jobId"))
+    if form is not None and form.client_id is None:
+        if form.job_id is not None:
+            errors.append(FieldError("clientId", "is required with jobId"))
+        elif trigger is not None and trigger.unresolved:
+            errors.append(FieldError("clientId", "is required: the trigger names a calendar of its client"))
     if errors or form is None or trigger is None:
         raise InvalidInput(errors)
-    job = None if form.client_id is None else f"{form.client_id}/{form.job_id}"
-    return Preview(trigger=trigger, from_ms=from_ms, count=form.count, job=job)
+    job = None if form.job_id is None else f"{form.client_id}/{form.job_id}"
+    client_id = None if form.client_id is None else ClientId(form.client_id)
+    return Preview(trigger=trigger, from_ms=from_ms, count=form.count, job=job, client_id=client_id)
 
 
 def fire_time_document(time: FireTime) -> dict[str, Any]:

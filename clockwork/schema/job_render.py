@@ -26,6 +26,7 @@ from clockwork.requests.jobs.results import (
 )
 from clockwork.schema.job import JobDocument, RunDocument, fire_time_document, job_document
 from clockwork.schema.problems import Problem, ProblemDocument, not_found
+from clockwork.schema.trigger import entries_document
 
 
 def render_job(view: JobView, next_times: Sequence[FireTime] | None = None) -> dict[str, Any]:
@@ -74,8 +75,15 @@ def exported_job(view: JobView) -> dict[str, Any]:
         "pausedSince": state.paused_since_ms,
         "note": state.note,
         "traceparent": view.job.traceparent,
+        "calendars": _calendars(view.job.trigger),
     }
     return {"job": job_document(view.job), "origin": {n: value for n, value in origin.items() if value is not None}}
+
+
+def _calendars(trigger: Trigger | None) -> dict[str, Any] | None:
+    """The named calendars of a trigger; None: there are none."""
+    named = () if trigger is None else trigger.calendars
+    return {each.name: entries_document(each.exclusion) for each in named} or None
 
 
 def next_times(view: JobView, count: int, *, now_ms: int) -> Preview | None:

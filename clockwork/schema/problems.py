@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from clockwork.errors import (
     ClockworkError,
+    EventsOff,
     FieldError,
     Forbidden,
     InvalidInput,
@@ -203,6 +204,15 @@ def of_http(status: HTTPStatus, *, allow: Sequence[str] = ()) -> Problem:
     )
 
 
+def events_off() -> Problem:
+    return Problem(
+        status=HTTPStatus.NOT_IMPLEMENTED,
+        kind="events-off",
+        title="This cluster records no events",
+        detail="Events and minutes need CLOCKWORK_EVENTS=on, on every node. Metrics are there without them.",
+    )
+
+
 def jobs_off() -> Problem:
     return Problem(
         status=HTTPStatus.NOT_IMPLEMENTED,
@@ -268,6 +278,8 @@ def of_error(error: ClockworkError) -> Problem:
             return search_off()
         case JobsOff():
             return jobs_off()
+        case EventsOff():
+            return events_off()
         case Unavailable():
             # The class's sentence; the error's message may name hosts.
             why = (type(error).__doc__ or "The service is not available.").strip().splitlines()[0]

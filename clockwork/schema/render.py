@@ -6,19 +6,19 @@ from clockwork.domain.position import accepted_ms_of, due_ms_of, text_of
 from clockwork.domain.schedule import EndState, Outcome, Schedule
 from clockwork.operations.scan import PendingSchedule
 from clockwork.requests.results import ScheduleView
-from clockwork.schema.schedule import document_of
+from clockwork.schema.schedule import WHOLE, Detail, document_of
 
 
-def render_schedule(view: ScheduleView) -> dict[str, Any]:
-    """A schedule and its state, as every answer shows it: a `ScheduleDocument`."""
+def render_schedule(view: ScheduleView, detail: Detail = WHOLE) -> dict[str, Any]:
+    """A schedule and its state, as every answer shows it: a `ScheduleDocument`, with the content that `detail` names."""
     document = {
         "clientId": view.client_id,
         "scheduleKey": view.schedule_key,
         "scheduleTime": due_ms_of(view.position),
     }
-    document |= _content(view.schedule)
+    document |= _content(view.schedule, detail)
     document |= {"status": view.status.value, "version": view.version, "shard": view.shard}
-    return document if view.outcome is None else document | _ending(view.outcome)
+    return document if view.outcome is None else document | render_ending(view.outcome)
 
 
 def render_pending(found: PendingSchedule) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def render_pending(found: PendingSchedule) -> dict[str, Any]:
     return render_schedule(found.view) | {"origin": origin}
 
 
-def render_history(outcome: Outcome) -> dict[str, Any]:
+def render_history(outcome: Outcome, detail: Detail = WHOLE) -> dict[str, Any]:
     """An ended schedule in a key's history: a `PastDocument`. `superseded`: it was moved, and the moved one is listed
     too."""
     schedule = outcome.schedule
@@ -43,21 +43,21 @@ def render_history(outcome: Outcome) -> dict[str, Any]:
     }
     state: dict[str, Any] = {"status": outcome.state.value, "endedAt": outcome.at_ms}
     version = {"version": schedule.version} if schedule is not None else {}
-    return identity | _content(schedule) | state | version | _ending(outcome)
+    return identity | _content(schedule, detail) | state | version | render_ending(outcome)
 
 
-def _content(schedule: Schedule | None) -> dict[str, Any]:
+def _content(schedule: Schedule | None, detail: Detail) -> dict[str, Any]:
     """The content of a schedule; empty if it could not be read."""
     if schedule is None:
         return {}
-    document = document_of(schedule)
+    document = document_of(schedule, detail)
     document["createdAt"] = schedule.created_at_ms
     document["deliveryId"] = schedule.delivery_id
     return document
 
 
-def _ending(outcome: Outcome) -> dict[str, Any]:
-    """The receipt of a delivered schedule, the reason of a failed one; empty for the others."""
+def render_ending(outcome: Outcome) -> dict[str, Any]:
+    """The members about an end: the receipt of a delivered schedule, the reason of a failed one; none for the others."""
     if outcome.state is EndState.DELIVERED and outcome.receipt is not None:
         delivered = {
             "topic": outcome.schedule.topic if outcome.schedule is not None else None,

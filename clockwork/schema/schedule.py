@@ -265,8 +265,8 @@ class DeliveryDocument(_DeliveryFields):
     model_config = DOCUMENT
 
     guarantee: GuaranteeName
-    headers: dict[str, str]
-    """The caller's own headers."""
+    headers: dict[str, str | None] | None = None
+    """The caller's own headers; absent in a summary; null for the value of each, where the key is redacted."""
     retry: RetryDocument | None = None
     """Absent: the cluster's policy."""
 
@@ -300,14 +300,15 @@ class FailedDocument(BaseModel):
 
 
 class _ContentDocument(_Fields):
-    """The content is absent only where the stored one could not be read."""
+    """The content is absent only where the stored one could not be read; `taskData` also where the key is redacted."""
 
     model_config = DOCUMENT
 
     schedule_time_ms: Annotated[int, Field(alias="scheduleTime")]
     """Due time, in epoch milliseconds."""
     task_data: Any = None
-    """The payload as it was given: any JSON value, or base64 text."""
+    """The payload as it was given: any JSON value, or base64 text; with `taskData=text` the JSON text of that. Absent in a
+    summary."""
     delivery: DeliveryDocument | None = None
     created_at_ms: Annotated[int | None, Field(alias="createdAt")] = None
     """In epoch milliseconds."""
@@ -317,6 +318,8 @@ class _ContentDocument(_Fields):
     """Once it is delivered."""
     failed: FailedDocument | None = None
     """Once it failed."""
+    redacted: Literal[True] | None = None
+    """There if the key may not see the content."""
 
 
 class ScheduleDocument(_ContentDocument):
@@ -345,6 +348,8 @@ class PageDocument(BaseModel):
     schedules: list[ScheduleDocument]
     cursor: str | None
     """Asks for the next page; null at the end."""
+    looked_at: int
+    """Schedules that were read for this page: more than it has, if a filter leaves many out."""
 
 
 class HistoryDocument(BaseModel):
@@ -528,23 +533,35 @@ def _digest(fields: dict[str, Any], data: bytes, data_form: DataForm, *optional:
 # --- from the domain's value to the create that makes it
 
 
-def document_of(schedule: Schedule) -> dict[str, Any]:
-    """The create that makes this schedule, with every field named; an answer repeats it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detail:
+    """The part of a schedule's content that an answer has."""
+
+    summary: bool = False
+    """Without `taskData`, its encoding, and the headers."""
+    data_as_text: bool = False
+    """`taskData` is the JSON text of the value in place of the value: a reader whose numbers are doubles, as JavaScript's
+    are, would round integers beyond 2^53."""
+
+
+WHOLE: Final = Detail()
+
+
+def document_of(schedule: Schedule, detail: Detail = WHOLE) -> dict[str, Any]:
+    """The create that makes this schedule, with every field named; an answer repeats it, or the part in `detail`."""
     return {
         "clientId": schedule.client_id,
         "scheduleKey": schedule.schedule_key,
         "scheduleTime": schedule.due_ms,
-        **content_document(schedule),
+        **content_document(schedule, detail),
     }
 
 
-def content_document(content: DeliveryContent) -> dict[str, Any]:
+def content_document(content: DeliveryContent, detail: Detail = WHOLE) -> dict[str, Any]:
     """The members of a create that a schedule and a job have alike."""
-    delivery: dict[str, Any] = {
-        "topic": content.topic,
-        "guarantee": content.guarantee.value,
-        "headers": dict(content.headers),
-    }
+    delivery: dict[str, Any] = {"topic": content.topic, "guarantee": content.guarantee.value}
+    if not detail.summary:
+        delivery["headers"] = dict(content.headers)
     if content.deadline_ms is not None:
         delivery |= {"deadline": content.deadline_ms, "onLate": content.on_late.value}
     if (policy := content.retry) is not None:
@@ -555,12 +572,20 @@ def content_document(content: DeliveryContent) -> dict[str, Any]:
             "factor": policy.backoff.factor_percent / 100,
             "jitter": policy.jitter_percent / 100,
         }
-    return {
-        "orderingKey": content.ordering_key,
-        "taskData": _given_data(content),
-        "taskDataEncoding": "base64" if content.data_form is DataForm.BASE64 else "json",
-        "delivery": delivery,
-    }
+    document: dict[str, Any] = {"orderingKey": content.ordering_key}
+    if not detail.summary:
+        document |= {
+            "taskData": data_text(content) if detail.data_as_text else _given_data(content),
+            "taskDataEncoding": "base64" if content.data_form is DataForm.BASE64 else "json",
+        }
+    return document | {"delivery": delivery}
+
+
+def data_text(content: DeliveryContent) -> str:
+    """The JSON text of `taskData` as it was given; of a JSON value the text that is stored."""
+    if content.data_form is DataForm.JSON:
+        return content.task_data.decode()
+    return json_body.compact(_given_data(content)).decode()
 
 
 def _given_data(content: DeliveryContent) -> Any:

@@ -19,11 +19,14 @@ from clockwork.domain.jobs.job import ImportedJob, RunCounts
 from clockwork.domain.names import BATCH_ITEMS_MAX
 from clockwork.domain.position import Position, acceptance_of, due_ms_of, position_of
 from clockwork.domain.schedule import ImportedSchedule, NewSchedule
+from clockwork.domain.triggers.trigger import CALENDARS_MAX, NamedExclusion
 from clockwork.errors import FieldError, InvalidInput, Unreadable
+from clockwork.schema.calendar import calendar_name_of, exclusion_of
 from clockwork.schema.job import JobDocument, JobForm, read_job
 from clockwork.schema.json import whole
 from clockwork.schema.schedule import ScheduleDocument, ScheduleForm, read_schedule
 from clockwork.schema.times import SECONDS_LIKE_MAX
+from clockwork.schema.trigger import CALENDAR_NAME_SCHEMA, EntriesDocument, EntriesForm
 from clockwork.schema.validation import DOCUMENT, FORM, in_requests, read_form, validated
 
 _TIME_MS_MAX: Final = 10**14 - 1
@@ -50,6 +53,7 @@ _name_rule, _name_schema = _matching(_NAME, "should be 1 to 128 of A-Z a-z 0-9 .
 _digest_rule, _digest_schema = _matching(_DIGEST, "should be 64 hexadecimal digits")
 _position_rule, _position_schema = _matching(_POSITION, "should be a time in ms, a point and 24 digits")
 
+_CalendarName = Annotated[str, in_requests(calendar_name_of), WithJsonSchema(CALENDAR_NAME_SCHEMA)]
 _Whole = BeforeValidator(whole)
 _TimeMs = Annotated[int, Field(ge=0, le=_TIME_MS_MAX), _Whole]
 
@@ -125,6 +129,8 @@ class JobOriginDocument(BaseModel):
     paused_since_ms: Annotated[int | None, Field(alias="pausedSince")] = None
     note: str | None = None
     traceparent: str | None = None
+    calendars: dict[str, EntriesDocument] | None = None
+    """The named calendars that it goes by, by their names."""
 
 
 class ExportedJobDocument(BaseModel):
@@ -193,6 +199,8 @@ class JobOriginForm(BaseModel):
     paused_since_ms: Annotated[_TimeMs | None, Field(alias="pausedSince")] = None
     note: Annotated[str, Field(max_length=256)] | None = None
     traceparent: str | None = None
+    calendars: Annotated[dict[_CalendarName, EntriesForm], Field(max_length=CALENDARS_MAX)] = {}
+    """Made if they are not there; one that is there counts as it is."""
 
 
 class ImportJobForm(BaseModel):
@@ -317,7 +325,22 @@ def read_imported_job(document: Any, *, cluster: str) -> tuple[int, ImportedJob]
         failures=origin.failures,
         paused_since_ms=origin.paused_since_ms,
         note=origin.note,
+        calendars=_calendars(origin.calendars),
     )
+
+
+def _calendars(given: Mapping[str, EntriesForm]) -> tuple[NamedExclusion, ...]:
+    """Raises: InvalidInput."""
+    made: list[NamedExclusion] = []
+    errors: list[FieldError] = []
+    for name, form in given.items():
+        try:
+            made.append(NamedExclusion(name=name, exclusion=exclusion_of(form)))
+        except InvalidInput as wrong:
+            errors += (FieldError(f"origin.calendars.{name}.{each.field}", each.message) for each in wrong.errors)
+    if errors:
+        raise InvalidInput(errors)
+    return tuple(made)
 
 
 def _with_exact_time(create: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ and what the domain finds are reported together, each below the field that was r
 and `trigger_document` are each other's inverse, and so are `read_misfire` and `misfire_document`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
@@ -20,11 +20,20 @@ from clockwork.domain.jobs.misfire import (
     Misfire,
     MisfirePolicy,
 )
-from clockwork.domain.triggers.calendars import ANNUAL_MAX, CRON_MAX, DATES_MAX, Exclusion, OnExcluded, exclusion
+from clockwork.domain.triggers.calendars import (
+    ANNUAL_MAX,
+    CALENDAR_NAME,
+    CRON_MAX,
+    DATES_MAX,
+    Exclusion,
+    OnExcluded,
+    exclusion,
+)
 from clockwork.domain.triggers.cron import Days, Dialect
 from clockwork.domain.triggers.dst import Gap, Overlap
 from clockwork.domain.triggers.trigger import (
     APART_MS_MIN,
+    CALENDARS_MAX,
     JITTER_MS_MAX,
     MEMBERS_MAX,
     MEMBERS_MIN,
@@ -77,6 +86,10 @@ def _bounded(low: int, high: int) -> WithJsonSchema:
     return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
 
 
+CALENDAR_NAME_SCHEMA: Final[Mapping[str, Any]] = {"type": "string", "pattern": f"^{CALENDAR_NAME.pattern}$"}
+EXCLUSIONS_BYTES_MAX: Final = 32 * 1024
+"""Texts of all exclusions of one trigger. They are stored in one item with the data of the job."""
+
 _Whole = Annotated[int, BeforeValidator(whole)]
 _WholeOrNone = Annotated[int | None, BeforeValidator(lambda value: value if value is None else whole(value))]
 _PeriodMs = Annotated[_Whole, _bounded(APART_MS_MIN, PERIOD_MS_MAX)]
@@ -93,7 +106,7 @@ class DstForm(BaseModel):
     """By default `both` if the hour field begins with `*`, else `first`."""
 
 
-class ExclusionForm(BaseModel):
+class EntriesForm(BaseModel):
     """Days, and hours of days, at which a job does not run, by the clock of the trigger's time zone."""
 
     model_config = FORM
@@ -105,8 +118,13 @@ class ExclusionForm(BaseModel):
     weekdays: list[Literal["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]] = Field(default=[], max_length=7)
     cron: list[str] = Field(default=[], max_length=CRON_MAX)
     """Expressions of five fields: each minute that one of them names. One whose minute and hour are `*` excludes days."""
-    calendar: str | None = None
-    """Name of a calendar of the client's."""
+
+
+class ExclusionForm(EntriesForm):
+    """Days, and hours of days, at which a job does not run, by the clock of the trigger's time zone."""
+
+    calendar: Annotated[str | None, WithJsonSchema(CALENDAR_NAME_SCHEMA)] = None
+    """Name of a calendar of the client's, which excludes as well."""
 
 
 class _ZonedFields(BaseModel):
@@ -238,11 +256,10 @@ def read_trigger(
     *,
     now_ms: int,
     created_ms: int | None = None,
-    calendars: Mapping[str, Exclusion] | None = None,
     path: str = "trigger",
 ) -> Trigger:
-    """A trigger. `created_ms`: the creation of its job, the default anchor of a rate; None: now. `calendars`: those of the
-    client, by name. `path`: the field that it stands in.
+    """A trigger, not resolved: with the names of calendars alone (`Trigger.resolved`). `created_ms`: the creation of its
+    job, the default anchor of a rate; None: now. `path`: the field that it stands in.
 
     Raises: InvalidInput, naming every wrong field; also for a trigger without a fire time from now on.
     """
@@ -251,7 +268,7 @@ def read_trigger(
     if form is None:
         raise InvalidInput(errors)
     anchor_ms = form.start_ms if form.start_ms is not None else created_ms if created_ms is not None else now_ms
-    rule = _rule(form, _Given(anchor_ms, calendars or {}), path, errors)
+    rule = _rule(form, anchor_ms, path, errors)
     jitter_ms = form.jitter_ms
     jitter = _made(
         lambda: None if jitter_ms is None else Jitter(most_ms=jitter_ms, per=JitterPer(form.jitter_per)), path, errors
@@ -268,6 +285,8 @@ def read_trigger(
         path,
         errors,
     )
+    if trigger is not None and not errors:
+        errors += _exclusion_errors(trigger, path)
     if trigger is not None and not errors:
         _made(lambda: check_fires(trigger, now_ms), path, errors)
     if errors or trigger is None:
@@ -313,50 +332,42 @@ def _form(forms: Mapping[str, type[_Form]], document: Any, path: str, errors: li
     return form
 
 
-class _Given(NamedTuple):
-    """Values that a rule takes from outside of its own fields."""
-
-    anchor_ms: int
-    """The default anchor of rates."""
-    calendars: Mapping[str, Exclusion]
-
-
-def _rule(form: BaseModel, given: _Given, path: str, errors: list[FieldError]) -> Rule | None:
+def _rule(form: BaseModel, anchor_ms: int, path: str, errors: list[FieldError]) -> Rule | None:
     match form:
         case AnyForm():
-            return _any_of(form, given, path, errors)
+            return _any_of(form, anchor_ms, path, errors)
         case FixedDelayForm():
             delay_ms = form.delay_ms
             return _made(lambda: FixedDelay(delay_ms=delay_ms), path, errors)
         case RecurrenceForm():
-            return _recurrence(form, given, path, errors)
+            return _recurrence(form, path, errors)
         case _:
-            return _timetable(form, given, path, errors)
+            return _timetable(form, anchor_ms, path, errors)
 
 
-def _any_of(form: AnyForm, given: _Given, path: str, errors: list[FieldError]) -> AnyOf | None:
+def _any_of(form: AnyForm, anchor_ms: int, path: str, errors: list[FieldError]) -> AnyOf | None:
     if not MEMBERS_MIN <= len(form.of) <= MEMBERS_MAX:
         errors.append(FieldError(f"{path}.of", f"should have {MEMBERS_MIN} to {MEMBERS_MAX} triggers"))
         return None
     # Within a union a default anchor is a whole second, as all of its fire times are.
-    given = given._replace(anchor_ms=given.anchor_ms // 1_000 * 1_000)
+    anchor_ms = anchor_ms // 1_000 * 1_000
     members: list[Cron | FixedRate] = []
     for index, document in enumerate(form.of):
         place = f"{path}.of.{index}"
         member = _form(_MEMBER_FORMS, document, place, errors)
-        rule = _timetable(member, given, place, errors) if member is not None else None
+        rule = _timetable(member, anchor_ms, place, errors) if member is not None else None
         if rule is not None:
             members.append(rule)
     return _made(lambda: AnyOf(of=tuple(members)), path, errors) if len(members) == len(form.of) else None
 
 
-def _timetable(form: BaseModel, given: _Given, path: str, errors: list[FieldError]) -> Cron | FixedRate | None:
+def _timetable(form: BaseModel, anchor_ms: int, path: str, errors: list[FieldError]) -> Cron | FixedRate | None:
     if isinstance(form, _RateFields):
-        anchor_ms = given.anchor_ms if form.anchor_ms is None else form.anchor_ms
-        return _made(lambda: FixedRate(every_ms=form.every_ms, anchor_ms=anchor_ms), path, errors)
+        given_ms = form.anchor_ms if form.anchor_ms is not None else anchor_ms
+        return _made(lambda: FixedRate(every_ms=form.every_ms, anchor_ms=given_ms), path, errors)
     if not isinstance(form, _CronFields):
         raise TypeError(f"{type(form).__name__} has no timetable")
-    zoned = _zoned(form, given, path, errors)
+    zoned = _zoned(form, path, errors)
     return _made(
         lambda: cron(
             form.expression,
@@ -369,11 +380,11 @@ def _timetable(form: BaseModel, given: _Given, path: str, errors: list[FieldErro
     )
 
 
-def _recurrence(form: RecurrenceForm, given: _Given, path: str, errors: list[FieldError]) -> Recurrence | None:
+def _recurrence(form: RecurrenceForm, path: str, errors: list[FieldError]) -> Recurrence | None:
     if (start_ms := form.start_ms) is None:
         errors.append(FieldError(f"{path}.start", "is required: the rule counts from it"))
         return None
-    zoned = _zoned(form, given, path, errors)
+    zoned = _zoned(form, path, errors)
     return _made(lambda: rrule(form.rule, start_ms=start_ms, **zoned), path, errors)
 
 
@@ -385,12 +396,11 @@ class _Zoned(TypedDict):
     on_excluded: OnExcluded
 
 
-def _zoned(form: _ZonedFields, given: _Given, path: str, errors: list[FieldError]) -> _Zoned:
+def _zoned(form: _ZonedFields, path: str, errors: list[FieldError]) -> _Zoned:
     dst, excluded = form.dst or DstForm(), form.exclude
     exclude = None
     if excluded is not None:
-        named = None if excluded.calendar is None else given.calendars.get(excluded.calendar)
-        exclude = _made(lambda: exclusion(**excluded.model_dump(), named=named), f"{path}.exclude", errors)
+        exclude = _made(lambda: exclusion(**excluded.model_dump()), f"{path}.exclude", errors)
     elif form.on_excluded != "skip":
         errors.append(FieldError(f"{path}.exclude", f"is required with onExcluded {form.on_excluded!r}"))
     return _Zoned(
@@ -400,6 +410,19 @@ def _zoned(form: _ZonedFields, given: _Given, path: str, errors: list[FieldError
         exclude=exclude,
         on_excluded=OnExcluded(form.on_excluded),
     )
+
+
+def _exclusion_errors(trigger: Trigger, path: str) -> Sequence[FieldError]:
+    rules = trigger.rule.of if isinstance(trigger.rule, AnyOf) else (trigger.rule,)
+    excluded = [each.exclude for each in rules if isinstance(each, ZonedRule) and each.exclude is not None]
+    size_bytes, names = sum(each.size_bytes for each in excluded), set(trigger.unresolved.values())
+    errors = []
+    if size_bytes > EXCLUSIONS_BYTES_MAX:
+        message = f"the texts that it excludes have {size_bytes} bytes; at most {EXCLUSIONS_BYTES_MAX} are taken"
+        errors.append(FieldError(path, message))
+    if len(names) > CALENDARS_MAX:
+        errors.append(FieldError(path, f"names {len(names)} calendars; at most {CALENDARS_MAX} are taken"))
+    return errors
 
 
 def _made(make: Callable[[], _T], path: str, errors: list[FieldError]) -> _T | None:
@@ -427,7 +450,7 @@ class DstDocument(BaseModel):
     overlap: str | None = None
 
 
-class ExclusionDocument(BaseModel):
+class EntriesDocument(BaseModel):
     """Days and hours at which a job does not run."""
 
     model_config = DOCUMENT
@@ -436,6 +459,11 @@ class ExclusionDocument(BaseModel):
     annual: list[str] = []
     weekdays: list[str] = []
     cron: list[str] = []
+
+
+class ExclusionDocument(EntriesDocument):
+    """Days and hours at which a job does not run."""
+
     calendar: str | None = None
 
 
@@ -529,9 +557,14 @@ def _zoned_document(rule: ZonedRule) -> dict[str, Any]:
     if any(dst.values()):
         document["dst"] = {name: value.value for name, value in dst.items() if value is not None}
     if (exclude := rule.exclude) is not None:
-        entries = {name: list(getattr(exclude, name)) for name in ("dates", "annual", "weekdays", "cron")}
-        document["exclude"] = {name: texts for name, texts in entries.items() if texts}
+        document["exclude"] = entries_document(exclude)
         if exclude.calendar is not None:
             document["exclude"]["calendar"] = exclude.calendar
         document["onExcluded"] = rule.on_excluded.value
     return document
+
+
+def entries_document(exclude: Exclusion) -> dict[str, Any]:
+    """The entries of an exclusion, without the calendar that it names."""
+    entries = {name: list(getattr(exclude, name)) for name in ("dates", "annual", "weekdays", "cron")}
+    return {name: texts for name, texts in entries.items() if texts}

@@ -102,6 +102,12 @@ def _access_problems(access: AccessSettings, *, search: Literal["on", "off"]) ->
         yield "CLOCKWORK_AUTH_KEYS_FILE: has no effect without CLOCKWORK_AUTH=keys"
     if access.auth != "oidc" and access.oidc_issuer is not None:
         yield "CLOCKWORK_OIDC_ISSUER: has no effect without CLOCKWORK_AUTH=oidc"
+    if access.auth != "oidc" and access.oidc_ui_client_id is not None:
+        yield "CLOCKWORK_OIDC_UI_CLIENT_ID: has no effect without CLOCKWORK_AUTH=oidc"
+    if access.oidc_ui_client_id is None and access.oidc_ui_secret_file is not None:
+        yield "CLOCKWORK_OIDC_UI_SECRET_FILE: has no effect without CLOCKWORK_OIDC_UI_CLIENT_ID"
+    if "openid" not in access.oidc_ui_scopes.split(" "):
+        yield "CLOCKWORK_OIDC_UI_SCOPES: should hold openid, or the issuer gives no ID token"
 
 
 def _dead_letter_problems(dead_letters: DeadLetterSettings, cluster: str) -> Iterator[str]:

@@ -101,6 +101,8 @@ POSTGRES_TLS_CA: Final = "CLOCKWORK_POSTGRES_TLS_CA"
 POSTGRES_TLS_CERT: Final = "CLOCKWORK_POSTGRES_TLS_CERT"
 POSTGRES_TLS_KEY: Final = "CLOCKWORK_POSTGRES_TLS_KEY"
 DEAD_LETTER_TOPICS: Final = "CLOCKWORK_DEAD_LETTER_TOPICS"
+UI_LINKS: Final = "CLOCKWORK_UI_LINKS"
+UI_SECRET_FILE: Final = "CLOCKWORK_UI_SECRET_FILE"
 HTTP_CERT: Final = "CLOCKWORK_HTTP_TLS_CERT"
 HTTP_KEY: Final = "CLOCKWORK_HTTP_TLS_KEY"
 PROTOCOL: Final = "CLOCKWORK_KAFKA_SECURITY_PROTOCOL"
@@ -130,6 +132,19 @@ HttpTlsKey = Annotated[
 _Claim = Annotated[str, Field(min_length=1, max_length=200)]
 _Url = Annotated[str | None, AfterValidator(lambda v: v and safe_url(v))]
 _lower = BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)
+
+
+_UiUrl = Annotated[
+    str | None,
+    AfterValidator(lambda v: v and page_url(v)),
+    Field(
+        alias="CLOCKWORK_UI_URL",
+        description=(
+            "URL under which browsers reach the node, where a proxy changes Host or ends TLS: only pages from there may "
+            "write, and logins return there"
+        ),
+    ),
+]
 
 
 def _secret(value: SecretStr, check: Callable[[str], str]) -> SecretStr:
@@ -196,21 +211,66 @@ class HttpSettings:
             ),
         ),
     ] = None
-    ui_url: Annotated[
-        str | None,
-        AfterValidator(lambda v: v and page_url(v)),
+    ui_url: _UiUrl = None
+    ui_read_units_per_second: Annotated[
+        int,
         Field(
-            alias="CLOCKWORK_UI_URL",
+            alias="CLOCKWORK_UI_READ_UNITS_PER_SECOND",
+            ge=1,
+            le=1_000_000,
             description=(
-                "URL under which browsers reach the node, where a proxy changes Host or ends TLS: "
-                "only pages from there may write"
+                "read units of the store that the dashboard's calls may use in a second, in each process, and ten times as "
+                "many at once; beyond them they are answered 429. A unit is DynamoDB's, or four rows of PostgreSQL"
             ),
         ),
-    ] = None
+    ] = 50
     checks_host: bool = True
     """False where callers need a key (CLOCKWORK_AUTH)."""
     cluster: _Cluster = CLUSTER_DEFAULT
     """Topics that begin with it are not for clients."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UiSettings:
+    """Dashboard: the page on every node that accepts, and the sessions of its readers."""
+
+    enabled: Annotated[
+        _Switch,
+        Field(
+            alias="CLOCKWORK_UI",
+            description="on: the dashboard under /ui/, on nodes that accept; off: no page, no sessions",
+        ),
+    ] = "on"
+    url: _UiUrl = None
+    banner: Annotated[
+        str | None,
+        Field(
+            alias="CLOCKWORK_UI_BANNER",
+            max_length=40,
+            description="word on a coloured band of every page, such as production; actions on many then ask for the number",
+        ),
+    ] = None
+    secret_file: Annotated[
+        Path | None,
+        Field(
+            alias=UI_SECRET_FILE,
+            description=(
+                "file with the secrets that sign sessions, 32 bytes or more a line: the first signs, all verify; read again "
+                "when it changes; the same on every node; absent: random at each start, for one node"
+            ),
+        ),
+    ] = None
+    links_file: Annotated[
+        Path | None,
+        Field(
+            alias=UI_LINKS,
+            description=(
+                "TOML file with addresses elsewhere, for links: `topic`, `record` and `trace`, with {topic}, {partition}, "
+                "{offset} and {traceId} in them"
+            ),
+        ),
+    ] = None
+    cluster: _Cluster = CLUSTER_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -416,6 +476,8 @@ class KafkaSettings:
     """Never None in loaded settings."""
     commands: bool = False
     """Follows from `CLOCKWORK_COMMANDS`: there is a commands topic."""
+    activity: bool = True
+    """Follows from `CLOCKWORK_EVENTS`: there are topics of events and minutes."""
     client_dead_letter_topics: tuple[str, ...] = ()
     """Follows from `CLOCKWORK_DEAD_LETTER_TOPICS`: the clients' own topics of dead letters."""
 
@@ -438,6 +500,16 @@ class KafkaSettings:
     def commands_topic(self) -> str:
         """The commands, which the nodes read; only with `commands`."""
         return f"{self.cluster}-commands"
+
+    @property
+    def events_topic(self) -> str:
+        """The latest events, for people who look; only with `activity`."""
+        return f"{self.cluster}-events"
+
+    @property
+    def minutes_topic(self) -> str:
+        """The counts of each minute; only with `activity`."""
+        return f"{self.cluster}-minutes"
 
     @property
     def commands_group(self) -> str:
@@ -630,7 +702,7 @@ class RunnerSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogSettings:
-    """Logs and traces."""
+    """Logs, events and traces."""
 
     format: Annotated[
         Literal["auto", "text", "json"],
@@ -650,6 +722,16 @@ class LogSettings:
             ),
         ),
     ] = "info"
+    events: Annotated[
+        _Switch,
+        Field(
+            alias="CLOCKWORK_EVENTS",
+            description=(
+                "on: what happens, and its counts of each minute, go to the topics `<cluster>-events` and "
+                "`<cluster>-minutes`, for the dashboard and `GET /events`; best effort, without payloads"
+            ),
+        ),
+    ] = "on"
     tracing: Annotated[
         Literal["off", "otlp"],
         _switch,
@@ -717,9 +799,41 @@ class AccessSettings:
         _Claim,
         Field(
             alias="CLOCKWORK_OIDC_RIGHTS_CLAIM",
-            description="for oidc: claim with the caller's rights: create, cancel, read, complete, admin",
+            description="for oidc: claim with the caller's rights: create, cancel, read, complete, operate, admin",
         ),
     ] = "clockwork_rights"
+    oidc_redacted_claim: Annotated[
+        _Claim,
+        Field(
+            alias="CLOCKWORK_OIDC_REDACTED_CLAIM",
+            description=(
+                "for oidc: claim that, unless it is false, takes taskData and header values out of the caller's answers"
+            ),
+        ),
+    ] = "clockwork_redacted"
+    oidc_ui_client_id: Annotated[
+        str | None,
+        Field(
+            alias="CLOCKWORK_OIDC_UI_CLIENT_ID",
+            min_length=1,
+            description="for oidc: client under which the issuer knows the dashboard; absent: no login there",
+        ),
+    ] = None
+    oidc_ui_secret_file: Annotated[
+        Path | None,
+        Field(
+            alias="CLOCKWORK_OIDC_UI_SECRET_FILE",
+            description="for oidc: file with the secret of that client; absent: a public client, which has none",
+        ),
+    ] = None
+    oidc_ui_scopes: Annotated[
+        str,
+        Field(
+            alias="CLOCKWORK_OIDC_UI_SCOPES",
+            pattern=r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$",
+            description="for oidc: what a login asks the issuer for, separated by blanks; openid has to be among it",
+        ),
+    ] = "openid"
     creates_per_second: Annotated[
         int,
         Field(
@@ -850,6 +964,7 @@ class Settings:
     """Everything, checked."""
 
     http: HttpSettings = field(default_factory=HttpSettings)
+    ui: UiSettings = field(default_factory=UiSettings)
     processes: ProcessSettings = field(default_factory=ProcessSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     dynamo: DynamoSettings = field(default_factory=DynamoSettings)

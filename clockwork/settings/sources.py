@@ -93,6 +93,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             kafka,
             create_resources=create,
             commands=settings.access.commands == "on",
+            activity=settings.log.events == "on",
             client_dead_letter_topics=tuple(sorted(set(dead_letter_topics.values()))),
         ),
         runner=replace(
@@ -187,6 +188,17 @@ def _names_in(component: type[Any]) -> Iterator[SettingName]:
         for info in getattr(hints[each.name], "__metadata__", ()):
             if isinstance(info, FieldInfo) and info.alias is not None:
                 yield SettingName(name=info.alias, default=each.default, reason=info.description or "")
+
+
+def setting_values(settings: Settings) -> Iterator[tuple[str, object]]:
+    """The values of loaded settings, by name."""
+    for each in fields(settings):
+        component = getattr(settings, each.name)
+        hints = get_type_hints(type(component), include_extras=True)
+        for part in fields(component):
+            for info in getattr(hints[part.name], "__metadata__", ()):
+                if isinstance(info, FieldInfo) and info.alias is not None:
+                    yield info.alias, getattr(component, part.name)
 
 
 def _component(component: type[_Component], values: Mapping[str, str], problems: list[str]) -> _Component:

@@ -145,12 +145,18 @@ class Form(Generic[T]):
     """The form of one class of values."""
 
     def __init__(
-        self, of: type[Any], *members: Member, given: Sequence[str] = (), make: Callable[..., T] | None = None
+        self,
+        of: type[Any],
+        *members: Member,
+        given: Sequence[str] = (),
+        parts: Sequence[str] = (),
+        make: Callable[..., T] | None = None,
     ) -> None:
-        """`given`: attributes that are stored elsewhere, and given when it is read. `make`: what makes a value of its
-        attributes, and finds those by itself that are not compared; None: the class. An attribute without a member is
-        refused here, when the program starts."""
-        declared = {each.attribute for each in members} | set(given)
+        """`given`: attributes that are stored elsewhere, and given when it is read. `parts`: members that are no attributes
+        of its class, but computed of them, for `make`. `make`: what makes a value of its attributes, and finds those by
+        itself that are not compared; None: the class. An attribute without a member is refused here, when the program
+        starts."""
+        declared = ({each.attribute for each in members} | set(given)) - set(parts)
         wanted = {each.name for each in fields(of) if each.init and (make is None or each.compare)}
         if declared != wanted:
             raise TypeError(f"the form of {of.__name__} differs from it in {', '.join(sorted(declared ^ wanted))}")

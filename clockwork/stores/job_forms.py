@@ -2,8 +2,10 @@
 position, request) is not in its form.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+from clockwork.domain.jobs.calendar import Calendar
 from clockwork.domain.jobs.job import (
     ArmedRow,
     Backfill,
@@ -36,6 +38,7 @@ from clockwork.domain.triggers.trigger import (
     FixedRate,
     Jitter,
     JitterPer,
+    NamedExclusion,
     Recurrence,
     Trigger,
     cron,
@@ -66,13 +69,14 @@ CREATED_AT: Final = "createdAt"
 # --- triggers
 
 _EXCLUDED: Final = tuple(Member(name, name, sequence(TEXT), ()) for name in ("dates", "annual", "weekdays", "cron"))
-_CALENDAR: Final = Form[Exclusion](Exclusion, *_EXCLUDED, given=("calendar", "named"), make=exclusion)
+_ENTRIES: Final = Form[Exclusion](Exclusion, *_EXCLUDED, given=("calendar", "named"), make=exclusion)
 _EXCLUSION: Final = Form[Exclusion](
-    Exclusion,
-    *_EXCLUDED,
-    Member("calendar", "calendar", TEXT, None),
-    Member("named", "named", inner(_CALENDAR), None),
-    make=exclusion,
+    Exclusion, *_EXCLUDED, Member("calendar", "calendar", TEXT, None), given=("named",), make=exclusion
+)
+_NAMED: Final = Form[NamedExclusion](
+    NamedExclusion,
+    Member("name", "name", TEXT),
+    Member("exclusion", "exclusion", inner(_ENTRIES)),
 )
 _ZONED: Final = (
     Member("time_zone", "timeZone", TEXT),
@@ -111,6 +115,12 @@ _JITTER: Final = Form[Jitter](
     Member("most_ms", "most", INTEGER),
     Member("per", "per", word(JitterPer)),
 )
+
+
+def _trigger(*, calendars: Sequence[NamedExclusion], **fields: Any) -> Trigger:
+    return Trigger(**fields).resolved({each.name: each.exclusion for each in calendars})
+
+
 _TRIGGER: Final = Form[Trigger](
     Trigger,
     Member(
@@ -130,6 +140,10 @@ _TRIGGER: Final = Form[Trigger](
     Member("end_ms", "end", INTEGER, None),
     Member("runs_max", "maxRuns", INTEGER, None),
     Member("jitter", "jitter", inner(_JITTER), None),
+    # Once, and not in each member of a union that names them.
+    Member("calendars", "calendars", sequence(inner(_NAMED)), ()),
+    parts=("calendars",),
+    make=_trigger,
 )
 _MISFIRE: Final = Form[Misfire](
     Misfire,
@@ -137,6 +151,20 @@ _MISFIRE: Final = Form[Misfire](
     Member("grace_ms", "grace", INTEGER, None),
     Member("catch_up_max", "maxCatchUp", INTEGER, CATCH_UP_MAX),
     Member("window_ms", "window", INTEGER, None),
+)
+
+# --- named calendars
+
+CALENDAR: Final = Form[Calendar](
+    Calendar,
+    Member("version", "version", INTEGER),
+    Member("exclusion", "exclusion", inner(_ENTRIES)),
+    Member("description", "description", TEXT, None),
+    Member("created_at_ms", CREATED_AT, INTEGER),
+    Member("updated_at_ms", "updatedAt", INTEGER),
+    Member("changed_by", "changedBy", TEXT, None),
+    Member("by", "by", TEXT),
+    given=("client_id", "name"),
 )
 
 # --- definitions
@@ -257,6 +285,7 @@ STATE: Final = Form[JobState](
     Member("failures", "failures", INTEGER, 0),
     Member("counts", "counts", inner(_COUNTS), RunCounts()),
     Member("tz", "tz", TEXT, ""),
+    Member("calendars", "calendars", PAIRS, ()),
     Member("note", "note", TEXT, None),
     Member("paused_since_ms", "pausedSince", INTEGER, None),
     # No TTL looks at this name: it would delete the state before the definitions, which nothing would find any more. The

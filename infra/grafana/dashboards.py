@@ -206,6 +206,12 @@ API: Final = Dashboard(
                 unit="ops",
                 queries=(_per_second("clockwork_schedules_total", "result"),),
             ),
+            Panel(
+                title="Read units of the dashboard",
+                text="At the store, by call: at most CLOCKWORK_UI_READ_UNITS_PER_SECOND a process, on average.",
+                unit="ops",
+                queries=(_per_second("clockwork_ui_read_units_total", "call"),),
+            ),
         ),
     ),
 )

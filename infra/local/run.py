@@ -70,6 +70,7 @@ def hello(running: Running, seconds: float) -> str:
     return f"""
 Clockwork is ready after {seconds:.1f} s. Ctrl-C ends all of it.
 
+  dashboard {running.http_url}/ui/
   HTTP      {running.http_url}
   Kafka     {running.kafka_brokers}
   store     {running.store_address or "memory: schedules end with the node"}

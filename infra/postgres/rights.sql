@@ -30,7 +30,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_log TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_completions TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_requests TO clockwork_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.job_notes TO clockwork_node;
+-- Named calendars, and the jobs that name them.
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.calendars TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.calendar_jobs TO clockwork_node;
 -- Paused clients and topics.
 GRANT SELECT, INSERT, UPDATE ON clockwork.pauses TO clockwork_node;
+-- Processes and clients that were seen lately.
+GRANT SELECT, INSERT, UPDATE, DELETE ON clockwork.seen TO clockwork_node;
+GRANT SELECT, INSERT, UPDATE ON clockwork.clients TO clockwork_node;
 -- A statement whose conditions do not hold undoes itself by it.
 GRANT EXECUTE ON FUNCTION clockwork.refuse() TO clockwork_node;

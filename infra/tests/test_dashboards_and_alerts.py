@@ -18,6 +18,7 @@ from clockwork.ports.telemetry import DeliveryResult, IncarnationEnd, Malformed,
 from infra.grafana.__main__ import path_of, text_of
 from infra.grafana.dashboards import ALL
 from infra.grafana.panels import Dashboard
+from tests.support import builders
 from tests.support.log_calls import log_calls
 
 INFRA: Final = Path(__file__).parents[2] / "infra"
@@ -45,7 +46,7 @@ def exposed() -> dict[str, set[str]]:
     telemetry.store_call(store="dynamodb", operation="query", result="ok", seconds=1)
     telemetry.store_table("rows", size_bytes=1, dead_rows=1)
     telemetry.due(ShardId(1), rows=1, oldest_seconds=1)
-    telemetry.lateness(next(iter(Guarantee)), 1)
+    telemetry.delivered(next(iter(Guarantee)), builders.row(), builders.receipt(), late_seconds=1, catch_up=False)
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(telemetry.exposition()[0].decode()):
         for sample in family.samples:

@@ -15,8 +15,10 @@ from tests.benchmarks import (
     creates,
     drains,
     dynamo_calls,
+    events,
     handovers,
     jobs,
+    jobs_many,
     lateness,
     lists,
     memory_store,
@@ -51,11 +53,13 @@ SCENARIOS: Final[dict[str, Callable[[Bench], Awaitable[None]]]] = {
     "rebalance": lateness.across_a_rebalance,
     "burst": lateness.beside_a_burst,
     "pending": lateness.before_a_backlog,
+    "events": events.measured,
     "lists": lists.of_a_client_with_many,
     "idle": costs.of_nothing_to_do,
     "cost": costs.of_a_life,
     "job-cost": jobs.of_a_run,
     "jobs": jobs.each_second,
+    "job-creates": jobs_many.made,
     "takeover": handovers.after_kills,
     "handover": handovers.to_a_node_that_joins,
     "rolling": handovers.through_a_rolling_restart,
@@ -86,7 +90,7 @@ OF_DYNAMODB: Final = frozenset(
 """Beside it, on a stub of it, by what it bills, or beside its own calls."""
 OF_POSTGRESQL: Final = frozenset({"snapshot", "peers"})
 """Chosen alone, they choose the store, too."""
-ON_REQUEST: Final = {"uvloop": uvloops.compared, "jobs-hour": jobs.at_the_hour}
+ON_REQUEST: Final = {"uvloop": uvloops.compared, "jobs-hour": jobs_many.at_the_hour}
 """Not part of the whole."""
 
 LEFT_OUT: Final[dict[Store, frozenset[str]]] = {"dynamodb": OF_POSTGRESQL, "postgresql": OF_DYNAMODB}
@@ -116,7 +120,9 @@ if __name__ == "__main__":
     names = ", ".join([*SCENARIOS, *ON_REQUEST])
     parser.add_argument("scenario", nargs="*", help=f"of {names}; default: all but {', '.join(ON_REQUEST)}")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, two rounds")
-    parser.add_argument("--against", type=Path, help="another worktree, whose node runs the rounds of `steady`, too")
+    parser.add_argument(
+        "--against", type=Path, help="another worktree, whose node runs the rounds of `steady` and `jobs`, too"
+    )
     parser.add_argument(
         "--store", choices=("dynamodb", "postgresql"), help="default: dynamodb, or what was chosen needs"
     )

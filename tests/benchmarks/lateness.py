@@ -60,13 +60,13 @@ async def at_rates(bench: Bench, *, module: str = "clockwork", name: str = "") -
                 topic = await cluster.topic(kafka_partitions=8)
                 node = await started(cluster, module=module)
                 what = f"{rate}/s, {guarantee}{name}"
-                warm = await _round(cluster, node, topic, rate, guarantee, "warm", seen_before=0)
+                warm = await round_of(cluster, node, topic, rate, guarantee, "warm", seen_before=0)
                 _report(bench, f"warm-up, {what}", [warm], [])
                 rounds: list[list[Arrival]] = []
                 single_ms: list[float] = []
                 seen = len(warm)
                 for n in range(bench.rounds):
-                    arrivals = await _round(cluster, node, topic, rate, guarantee, f"r{n}", seen_before=seen)
+                    arrivals = await round_of(cluster, node, topic, rate, guarantee, f"r{n}", seen_before=seen)
                     seen += len(arrivals)
                     rounds.append(arrivals)
                     single_ms.append(await bare.transaction_ms(BARE_TRANSACTIONS))
@@ -74,10 +74,10 @@ async def at_rates(bench: Bench, *, module: str = "clockwork", name: str = "") -
                 plot = bench.report.plot(
                     "lateness", title="Lateness", x="at most ms", y="share of schedules", log_x=True
                 )
-                plot.series[what] = distribution([_late_ms(a) for arrivals in rounds for a in arrivals])
+                plot.series[what] = distribution([late_ms(a) for arrivals in rounds for a in arrivals])
 
 
-async def _round(
+async def round_of(
     cluster: Cluster,
     node: ClusterNode,
     topic: str,
@@ -117,14 +117,14 @@ async def _put_ahead(cluster: Cluster, topic: str, count: int, guarantee: str, p
         raise RuntimeError("the rows were not there before they were due")
 
 
-def _late_ms(arrival: Arrival) -> float:
+def late_ms(arrival: Arrival) -> float:
     return arrival.appended_ms - arrival.due_ms
 
 
 def _report(
     bench: Bench, what: str, rounds: Sequence[Sequence[Arrival]], bare_ms: Sequence[float], *, judged: bool = False
 ) -> None:
-    late = [[_late_ms(arrival) for arrival in arrivals] for arrivals in rounds]
+    late = [[late_ms(arrival) for arrival in arrivals] for arrivals in rounds]
     p50, p99 = ([quantile(values, share) for values in late] for share in (0.5, 0.99))
 
     def add(figure: str, values: Sequence[float], goal: Goal | None = None, yardstick: Sequence[float] = ()) -> None:
@@ -155,7 +155,7 @@ async def across_a_rebalance(bench: Bench) -> None:
                 reading = group.create_task(collect(cluster, topic, count, within_s=90), name="read")
                 group.create_task(_come_and_go(cluster), name="node")
                 await create_at_rate(cluster, stays, topic, per_second=REBALANCE_RATE, seconds=30, prefix=f"moved-{n}")
-            late = [_late_ms(a) for a in reading.result() if a.schedule_key.startswith("moved")]
+            late = [late_ms(a) for a in reading.result() if a.schedule_key.startswith("moved")]
             p99.append(quantile(late, 0.99))
             most.append(max(late))
     goal = Goal(bound=1_000.0)
@@ -193,8 +193,8 @@ async def beside_a_burst(bench: Bench) -> None:
                 await preload(client, [*crowd, *calm])
                 await sleep_until(due_ms)
                 arrivals = await collect(cluster, topic, len(crowd) + len(calm))
-                others_p99.append(quantile([_late_ms(a) for a in arrivals if a.schedule_key.startswith("calm")], 0.99))
-                took_s.append(max(_late_ms(a) for a in arrivals if a.schedule_key.startswith("burst")) / 1_000)
+                others_p99.append(quantile([late_ms(a) for a in arrivals if a.schedule_key.startswith("calm")], 0.99))
+                took_s.append(max(late_ms(a) for a in arrivals if a.schedule_key.startswith("burst")) / 1_000)
         # Spread over all shards it is every other schedule's own queue; only shards beside it have something to keep.
         goal = Goal(bound=250.0) if where == "one shard" else None
         what = f"p99 of other schedules beside a burst of {burst:,} on {where}"
@@ -256,7 +256,7 @@ async def _beside(backlog: _Backlog, prefix: str, store: Store) -> dict[str, flo
     """The figures of one round, each with its unit."""
     main = STORE_MAINS[store]
     before_s, store_before_s = await cpu_s(backlog.node), cpu_of_service_s(main)
-    arrivals = await _round(
+    arrivals = await round_of(
         backlog.cluster,
         backlog.node,
         backlog.topic,
@@ -267,7 +267,7 @@ async def _beside(backlog: _Backlog, prefix: str, store: Store) -> dict[str, flo
         seconds=PENDING_SECONDS,
     )
     backlog.seen += len(arrivals)
-    late_ms = [_late_ms(arrival) for arrival in arrivals]
+    late_ms = [late_ms(arrival) for arrival in arrivals]
     return {
         "CPU of the node, ms a schedule": (await cpu_s(backlog.node) - before_s) / len(arrivals) * 1_000,
         "CPU of the store, ms a schedule": (cpu_of_service_s(main) - store_before_s) / len(arrivals) * 1_000,

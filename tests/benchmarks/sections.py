@@ -27,8 +27,8 @@ from clockwork.schema import schedule as schemas
 from clockwork.stores.dynamodb import attributes as dynamo_fields
 from clockwork.stores.dynamodb import batching as dynamo_batch
 from clockwork.stores.dynamodb import codec as dynamo_codec
+from clockwork.stores.dynamodb.row_pages import YIELD_EVERY_ROWS
 from clockwork.stores.dynamodb.signature import Identity, Signer
-from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS
 from tests.benchmarks.figures import Finding, Goal
 from tests.benchmarks.report import Report
 from tests.support import builders

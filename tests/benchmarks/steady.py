@@ -137,7 +137,7 @@ async def a_round(
 ) -> Cost:
     """Creates at this rate, and everything that arrives."""
     count = round(rate / LOADERS * seconds) * LOADERS
-    measured = await _Meter.begin(each.node, idle)
+    measured = await RoundMeter.begin(each.node, idle)
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(
             collect(each.cluster, each.topic, each.seen + count, within_s=seconds + 60), name="read"
@@ -198,7 +198,7 @@ async def bare_round(
     due = sorted((arrival.due_ms - first_ms, arrival.schedule_key) for arrival in arrivals)
     seconds = (last_ms - first_ms) / 1_000
     async with opened_producer(beside.cluster, prefix) as (producer, records, markers):
-        measured = await _Meter.begin(None, idle)
+        measured = await RoundMeter.begin(None, idle)
         async with asyncio.TaskGroup() as group:
             group.create_task(load(beside, rate, prefix, seconds=seconds, ahead_ms=TOMORROW_MS), name="load")
             sent = group.create_task(group_commit(producer, records, markers, due), name="bare")
@@ -278,7 +278,7 @@ HEADERS: Final = tuple((f"clockwork-header-{n}", b"x" * 30) for n in range(4))
 
 
 @dataclass(kw_only=True, slots=True)
-class _Meter:
+class RoundMeter:
     """Counters at the begin of a round."""
 
     node: ClusterNode | None
@@ -289,8 +289,8 @@ class _Meter:
     transactions: float
 
     @staticmethod
-    async def begin(node: ClusterNode | None, idle: Mapping[str, float]) -> "_Meter":
-        return _Meter(
+    async def begin(node: ClusterNode | None, idle: Mapping[str, float]) -> "RoundMeter":
+        return RoundMeter(
             node=node,
             idle=idle,
             start_s=asyncio.get_running_loop().time(),

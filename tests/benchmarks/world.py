@@ -239,6 +239,7 @@ class Arrival:
     """A record, as a `read_committed` consumer got it."""
 
     schedule_key: str
+    """The runs of a job have the same one, its id."""
     due_ms: int
     appended_ms: int
     """By the broker's clock, which is this machine's."""
@@ -262,7 +263,8 @@ async def ends_of(cluster: Cluster, topic: str, *, kafka_partitions: int) -> Off
 async def collect(
     cluster: Cluster, topic: str, count: int, *, within_s: float = SLOW_S, since: Offsets | None = None
 ) -> list[Arrival]:
-    """The first record of each of so many schedules; fewer if the time is up. `since`: from these offsets on; None: all."""
+    """The first record of each of so many schedules, or runs of jobs; fewer if the time is up. `since`: from these offsets
+    on; None: all."""
     consumer = AIOKafkaConsumer(
         *(() if since else (topic,)),
         bootstrap_servers=cluster.services.kafka_brokers,
@@ -270,7 +272,7 @@ async def collect(
         auto_offset_reset="earliest",
         enable_auto_commit=False,
     )
-    found: dict[str, Arrival] = {}
+    found: dict[tuple[str, int], Arrival] = {}
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + within_s
     await consumer.start()
@@ -284,7 +286,7 @@ async def collect(
                 seen_ms = now_ms()
                 for record in page:
                     arrival = _arrival(dict(record.headers), record.timestamp, seen_ms)
-                    found.setdefault(arrival.schedule_key, arrival)
+                    found.setdefault((arrival.schedule_key, arrival.due_ms), arrival)
     finally:
         await consumer.stop()
     return list(found.values())

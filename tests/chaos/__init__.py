@@ -18,7 +18,14 @@ found something finds it again often, not always: the logs of every node are kep
     aftermath      everything healed: all that is due must end, and nothing be left
     checker        are the promises kept? Sees the history and the records, nothing of the service; what only changes and
                    commands promise is in checker_of_changes and checker_of_commands
-    hand_made      histories for the checker's own tests
+    hand_made      histories for the checker's own tests; hand_made_jobs: of jobs
+    job_plan       recurring jobs beside the schedules, drawn from the seed
+    job_load       their clients: changes, pauses, deletes, runs by hand, close to fire times, over HTTP and by command
+    job_consumers  consumers of their runs, who complete, fail, send heartbeats, or die in the middle of one
+    job_history    what was asked of jobs, and answered; job_records: records and entries of logs
+    job_aftermath  every job is brought back, must run on, and is deleted
+    checker_of_jobs, checker_of_runs
+                   each fire time once, in order, answers kept, logs true; a run whose consumer died comes again, once
     figures        the table
     takeovers      the measurement of take-over
 

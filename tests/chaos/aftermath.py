@@ -8,6 +8,8 @@ from typing import Final
 
 from tests.chaos.asking import Asking
 from tests.chaos.history import Asked, History
+from tests.chaos.job_aftermath import JobRemains, settle_jobs
+from tests.chaos.job_load import JobLoad
 from tests.chaos.workload import FAR_MS, Workload
 from tests.chaos.world import World
 from tests.support.nodes import now_ms
@@ -39,25 +41,25 @@ class Remains:
     """Schedule keys of rows that should not be there any more."""
     unended: list[str] = field(default_factory=list)
     """Schedules that did not end in time."""
+    jobs: JobRemains = field(default_factory=JobRemains)
     ended_after_ms: int = 0
     """How long after the healing the last schedule had ended, and its row was gone."""
 
 
-async def settle(world: World, workload: Workload, history: History) -> Remains:
-    """Asks for every schedule until it has ended; cancels those of a far time, and reads what is left."""
-    remains = Remains()
-    healed_ms = now_ms()
-    everything = list(history.asked.values())
+async def settle(world: World, workload: Workload, history: History, load: JobLoad | None = None) -> Remains:
+    """Asks for every schedule until it has ended; cancels those of a far time, and reads what is left. `load`: the jobs,
+    which have an end of their own (`settle_jobs`)."""
+    remains, healed_ms = Remains(), now_ms()
     answered_until = await _until_commands_answered(world, history)
-    async with stored_of(world.cluster) as stored:
-        spared = {asked.schedule_key for asked in everything if _may_be_far(asked)}
-        remains.unended = await _rows_left(stored, spared, within_s=ENDS_WITHIN_S)
-        remains.ended_after_ms = now_ms() - healed_ms
-        try:
-            async with asyncio.timeout(ASKED_WITHIN_S + len(everything) / READS_PER_S):
-                await _until_answered_finally(workload.asking, everything)
-        except TimeoutError:
-            remains.unended += [f"{asked.schedule_key}: no final answer" for asked in everything if not asked.ended]
+    async with stored_of(world.cluster) as stored, stored_of(world.cluster) as stored_of_jobs:
+        async with asyncio.TaskGroup() as group:
+            schedules = _settle_schedules(stored, workload, history, load, remains, healed_ms=healed_ms)
+            group.create_task(schedules, name="schedules")
+            if load is not None:
+                jobs = group.create_task(settle_jobs(load, stored_of_jobs), name="jobs")
+        if load is not None:
+            remains.jobs = jobs.result()
+            await load.consumers.end()
         remains.rows = await _rows_left(stored, set(), within_s=TIDY_S)
         remains.outcomes = await stored.outcomes()
     for slot in world.slots:
@@ -69,6 +71,20 @@ async def settle(world: World, workload: Workload, history: History) -> Remains:
     remains.records = await read_all(brokers, *world.topics)
     remains.dead_letters = await read_all(brokers, world.cluster.dead_letters)
     return remains
+
+
+async def _settle_schedules(
+    stored: Stored, workload: Workload, history: History, load: JobLoad | None, remains: Remains, *, healed_ms: int
+) -> None:
+    everything = list(history.asked.values())
+    spared = {asked.schedule_key for asked in everything if _may_be_far(asked)} | set(load.asked if load else ())
+    remains.unended = await _rows_left(stored, spared, within_s=ENDS_WITHIN_S)
+    remains.ended_after_ms = now_ms() - healed_ms
+    try:
+        async with asyncio.timeout(ASKED_WITHIN_S + len(everything) / READS_PER_S):
+            await _until_answered_finally(workload.asking, everything)
+    except TimeoutError:
+        remains.unended += [f"{asked.schedule_key}: no final answer" for asked in everything if not asked.ended]
 
 
 async def _until_commands_answered(world: World, history: History) -> dict[int, int]:

@@ -5,6 +5,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.chaos.history import Asked, History, Wish
@@ -18,8 +19,19 @@ AGAIN_S: Final = (0.1, 1.6)
 _Ask = Callable[[Client], Awaitable[Answered]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """An answer, of whom, and when."""
+
+    answered: Answered
+    node: str
+    """The URL of the node that answered."""
+    sent_ms: int
+    received_ms: int
+
+
 class Asking:
-    """Every method returns whether it was answered."""
+    """Every method but `until_told` returns whether it was answered."""
 
     def __init__(self, world: World, history: History) -> None:
         self._world = world
@@ -60,13 +72,43 @@ class Asking:
     ) -> bool:
         if wish is not None:
             asked.wishes.append(wish)
+
+        def tried(sent_ms: int, until_ms: int | None) -> None:
+            if wish is not None and until_ms is None:
+                wish.tries_ms.append(sent_ms)
+
+        told = await self.until_told(call, ask, about=asked.schedule_key, tried=tried, tries=tries)
+        if told is None:
+            return False
+        times = {"sent_ms": told.sent_ms, "received_ms": told.received_ms}
+        self._history.note(asked, call, told.node, told.answered, **times, wish=wish)
+        return True
+
+    def note_improper(self, line: str | None) -> None:
+        """Takes an answer that the interface does not allow; None: it does."""
+        if line is not None:
+            self._history.improper.append(line)
+
+    async def until_told(
+        self,
+        call: str,
+        ask: _Ask,
+        *,
+        about: str,
+        tried: Callable[[int, int | None], None] | None = None,
+        tries: int | None = None,
+    ) -> Told | None:
+        """Asks one node after the other. `tried` is told of each try, when it is sent (ms, None), and of the one that was
+        answered, when it was (both ms). None: there was no answer within so many tries, or until `given_up`."""
         self.unanswered += 1
         try:
-            return await self._again_and_again(call, asked, ask, wish, tries)
+            return await self._again_and_again(call, ask, about, tried or (lambda sent_ms, until_ms: None), tries)
         finally:
             self.unanswered -= 1
 
-    async def _again_and_again(self, call: str, asked: Asked, ask: _Ask, wish: Wish | None, tries: int | None) -> bool:
+    async def _again_and_again(
+        self, call: str, ask: _Ask, about: str, tried: Callable[[int, int | None], None], tries: int | None
+    ) -> Told | None:
         counted = self._history.answers
         for number in itertools.count(1):
             nodes = self._world.nodes()
@@ -74,8 +116,7 @@ class Asking:
                 # Not from the story's own source: how many tries it takes must not change what the story does next.
                 client = random.choice(nodes).client
                 sent_ms = now_ms()
-                if wish is not None:
-                    wish.tries_ms.append(sent_ms)
+                tried(sent_ms, None)
                 try:
                     answered = await ask(client)
                 except NO_ANSWER:
@@ -83,13 +124,13 @@ class Asking:
                 else:
                     counted[f"{call} {answered.status}"] += 1
                     if answered.status != 503:
-                        times = {"sent_ms": sent_ms, "received_ms": now_ms()}
-                        self._history.note(asked, call, client.url, answered, **times, wish=wish)
-                        return True
+                        received_ms = now_ms()
+                        tried(sent_ms, received_ms)
+                        return Told(answered=answered, node=client.url, sent_ms=sent_ms, received_ms=received_ms)
             if tries is not None and number >= tries:
-                return False
+                return None
             if self.given_up:
-                self._history.improper.append(f"{call} of {asked.schedule_key}: never answered, though all was healed")
-                return False
+                self._history.improper.append(f"{call} of {about}: never answered, though all was healed")
+                return None
             await asyncio.sleep(min(AGAIN_S[1], AGAIN_S[0] * 2**number) * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")

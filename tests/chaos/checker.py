@@ -7,12 +7,17 @@ the broker; what is stored at the end; by how much a node's clock was ahead, at 
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.chaos import checker_of_changes as changes
 from tests.chaos import checker_of_commands as commands
+from tests.chaos import checker_of_jobs as of_jobs
+from tests.chaos import checker_of_runs as of_runs
 from tests.chaos.aftermath import Remains
 from tests.chaos.history import ABSENT, EXPIRED, FINAL, Asked, Content, History, Seen
+from tests.chaos.job_aftermath import JobEnd
+from tests.chaos.job_history import AskedJob
+from tests.chaos.job_records import RunRecord, is_of_job, runs_by_job
 from tests.support.promises import InLane, out_of_order
 from tests.support.reader import Arrived
 
@@ -23,6 +28,7 @@ class Evidence:
 
     history: History
     remains: Remains
+    jobs: Mapping[str, AskedJob] = field(default_factory=dict)
     ahead_ms: Callable[[int], int]
     """By how much a record that was appended at this time (ms) may be early."""
     skew_ms: int = 0
@@ -39,8 +45,8 @@ Arrivals = Mapping[str, Sequence[Arrived]]
 def judge(evidence: Evidence) -> dict[str, list[str]]:
     """Per promise, every case in which it was not kept; empty lists if all were."""
     history, remains = evidence.history, evidence.remains
-    arrived = _by_key(remains.records)
-    letters = [record for record in remains.dead_letters if not commands.is_command(record)]
+    arrived = _by_key([record for record in remains.records if not is_of_job(record)])
+    letters = [record for record in remains.dead_letters if not commands.is_command(record) and not is_of_job(record)]
     dead = _by_key(letters)
     asked = list(history.asked.values())
     found = {
@@ -52,7 +58,7 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
         "ended otherwise, and delivered": [line for one in asked for line in _wrongly_there(one, arrived, dead)],
         "delivered otherwise than answered": [line for one in asked for line in _otherwise(one, arrived, dead)],
         "early": list(_early(history, arrived, evidence.ahead_ms)),
-        "out of order": list(_out_of_order(history, arrived, evidence.skew_ms)),
+        "out of order": list(_out_of_order(history, arrived, remains.records, evidence.skew_ms)),
         "said to be delivered elsewhere": [line for one in asked for line in _wrong_place(one, arrived)],
         "states that went backwards": [line for one in asked for line in _backwards(one)],
         "stored otherwise than answered": [line for one in asked for line in _stored(one, remains)],
@@ -70,7 +76,25 @@ def judge(evidence: Evidence) -> dict[str, list[str]]:
         ],
         "improper answers": history.improper,
     }
-    return found | commands.judge(history, remains)
+    return found | commands.judge(history, remains) | _judge_jobs(evidence)
+
+
+def _judge_jobs(evidence: Evidence) -> dict[str, list[str]]:
+    remains = evidence.remains
+    runs = runs_by_job(remains.records, remains.dead_letters)
+    jobs = [
+        of_jobs.OfJob(
+            asked=asked,
+            end=remains.jobs.ends.get(job_id, JobEnd()),
+            runs=runs.get(job_id, ()),
+            ahead_ms=evidence.ahead_ms,
+            skew_ms=evidence.skew_ms,
+            unrest=evidence.unrest,
+        )
+        for job_id, asked in evidence.jobs.items()
+    ]
+    unknown = {job_id: len(some) for job_id, some in runs.items() if job_id not in evidence.jobs}
+    return of_jobs.judge_jobs(jobs, unknown) | of_runs.judge_runs(jobs, remains.jobs.orphans, remains.jobs.repaired)
 
 
 def _by_key(records: Sequence[Arrived]) -> Arrivals:
@@ -173,10 +197,23 @@ def _early(history: History, arrived: Arrivals, ahead_ms: Callable[[int], int]) 
                 yield f"{key}: {due_ms - record.timestamp_ms} ms early at {record.place}"
 
 
-def _out_of_order(history: History, arrived: Arrivals, skew_ms: int) -> Iterator[str]:
+def _out_of_order(history: History, arrived: Arrivals, records: Sequence[Arrived], skew_ms: int) -> Iterator[str]:
     """Breaks of the lanes' order. A schedule that was changed stands where its last version does: behind what was accepted
-    before the change, among those of its due time."""
+    before the change, among those of its due time. A run of a job, of which nobody knows when it was armed, may be before
+    any schedule, and after none that was due and accepted before it."""
     lanes: dict[tuple[str, str], list[InLane]] = defaultdict(list)
+    for record in records:
+        if is_of_job(record):
+            run = RunRecord(record)
+            lanes[record.topic, (record.key or b"").decode()].append(
+                InLane(
+                    schedule_key=f"{run.job_id} {run}",
+                    offset=record.offset,
+                    due_ms=run.due_ms,
+                    accepted_by_ms=None,
+                    sent_at_ms=0,
+                )
+            )
     for key, records in arrived.items():
         asked = history.asked.get(key)
         if asked is None or (final := asked.final) is None or final.state != "delivered":
@@ -198,7 +235,9 @@ def _out_of_order(history: History, arrived: Arrivals, skew_ms: int) -> Iterator
 
 
 def _shown(one: InLane, history: History, arrived: Arrivals) -> str:
-    asked = history.asked[one.schedule_key]
+    asked = history.asked.get(one.schedule_key)
+    if asked is None:
+        return one.schedule_key
     places = [
         f"{record.timestamp_ms}@{record.kafka_partition}/{record.offset}" for record in arrived[asked.schedule_key]
     ]

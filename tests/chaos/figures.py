@@ -3,7 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Final
 
 from clockwork.domain.schedule import OrderingKey
@@ -11,6 +11,8 @@ from clockwork.domain.sharding import shard_of
 from infra.local.verdict import percentile
 from tests.chaos.checker import Evidence
 from tests.chaos.disturbances import Deeds, Kill
+from tests.chaos.job_history import JobOp
+from tests.chaos.job_records import entries_of, is_of_job, runs_by_job
 from tests.chaos.world import SHARDS
 from tests.support.reader import Arrived
 
@@ -25,7 +27,8 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
     asked = history.asked.values()
     accepted = [one for one in asked if one.accepted_ms is not None]
     ends = Counter(one.final.state if one.final is not None else "nobody knows" for one in accepted)
-    firsts = first_arrivals(remains.records)
+    records = [record for record in remains.records if not is_of_job(record)]
+    firsts = first_arrivals(records)
     late_ms = sorted(
         firsts[one.schedule_key].timestamp_ms - max(one.due_last_ms, one.known_ms(one.version) or 0)
         for one in accepted
@@ -33,8 +36,9 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
     )
     failures = Counter(str(one.final.failed_because) for one in asked if one.final and one.final.state == "failed")
     fates = Counter(str(command.fate) for command in history.commands)
+    answered_ms = sorted(each.answered_ms - each.sent_ms for each in history.commands if each.answered_ms is not None)
     max_version = max((one.version for one in accepted), default=1)
-    again = len(remains.records) - len(firsts)
+    again = len(records) - len(firsts)
     rows = [
         ("schedules asked for", str(len(history.asked))),
         ("accepted", str(len(accepted))),
@@ -42,7 +46,8 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
         *((f"  failed: {reason}", str(count)) for reason, count in sorted(failures.items())),
         ("changed, at most so often", f"{sum(one.version > 1 for one in accepted)}, {max_version - 1}"),
         ("commands", ", ".join(f"{fate}: {count}" for fate, count in sorted(fates.items()))),
-        ("records seen by a consumer", str(len(remains.records))),
+        ("  until they were answered, p50 / p99 / max", ms(answered_ms)),
+        ("records seen by a consumer", str(len(records))),
         ("  again (at_least_once only)", str(again)),
         ("dead letters", str(len(remains.dead_letters))),
         ("answers", ", ".join(f"{name}: {count}" for name, count in sorted(history.answers.items()))),
@@ -51,6 +56,7 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
         ("lateness, all, p50 / p99 / max", ms(late_ms)),
         *takeover_rows(deeds.kills, history_shards(evidence), remains.records),
         ("all ended after the healing", f"{remains.ended_after_ms} ms"),
+        *job_rows(evidence),
     ]
     lines = [f"  {name:<52}{value}" for name, value in rows]
     lines += [f"  {name:<52}{len(cases)}" for name, cases in violations.items()]
@@ -59,6 +65,61 @@ def table(evidence: Evidence, deeds: Deeds, violations: Mapping[str, Sequence[st
         if len(cases) > CASES_SHOWN:
             lines.append(f"VIOLATION {name}: and {len(cases) - CASES_SHOWN} more")
     return "\n".join(lines)
+
+
+def job_rows(evidence: Evidence) -> list[tuple[str, str]]:
+    """What jobs did, as rows of the table."""
+    remains, jobs = evidence.remains, evidence.jobs.values()
+    if not jobs:
+        return []
+    runs = runs_by_job(remains.records, remains.dead_letters)
+    kinds = Counter(run.kind for some in runs.values() for run in some)
+    logs = [each for end in remains.jobs.ends.values() for each in end.log]
+    statuses = Counter(each["status"] for each in logs)
+    skipped = sum(each["count"] for each in logs if each["status"] == "skipped")
+    ends = {(job_id, *e.key): e.status for job_id, end in remains.jobs.ends.items() for e in entries_of(end.log, "")}
+    again = sum(ends.get((job_id, run_id, attempt - 1)) == "timed_out" for job_id, run_id, attempt in ends)
+    answered: Counter[str] = Counter(op.kind for asked in jobs for op in asked.ops if op.accepted)
+    flights = sum(bool(op.answer and op.answer.in_flight) for asked in jobs for op in asked.ops)
+    late_ms = sorted(run.at_ms - run.due_ms for some in runs.values() for run in some if run.kind == "scheduled")
+    return [
+        ("jobs", f"{len(jobs)}, {sum(not asked.operated for asked in jobs)} of them account for each fire time"),
+        ("  runs, by kind", _counts(kinds)),
+        ("  entries of logs, by status", _counts(statuses)),
+        ("  fire times skipped", str(skipped)),
+        ("  requests carried out", f"{_counts(answered)}; with inFlight: {flights}"),
+        ("  attempts that timed out and came again", str(again)),
+        ("  reports of consumers", str(sum(len(asked.reports) for asked in jobs))),
+        ("  lateness of scheduled runs, p50 / p99 / max", ms(late_ms)),
+        ("  all ran on after the healing", f"{remains.jobs.ran_on_after_ms} ms"),
+    ]
+
+
+def _counts(counted: Counter[str]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counted.items()))
+
+
+def every_job(evidence: Evidence) -> str:
+    """One line of JSON for each job, with all that was seen of it."""
+    runs = runs_by_job(evidence.remains.records, evidence.remains.dead_letters)
+    lines = []
+    for job_id, asked in evidence.jobs.items():
+        end = evidence.remains.jobs.ends.get(job_id)
+        shown = {
+            "asked": {name: getattr(asked, name) for name in ("job_id", "client_id", "guarantee", "operated", "body")},
+            "ops": [_op(op) for op in asked.ops],
+            "reports": [repr(report) for report in asked.reports],
+            "runs": [str(run) for run in runs.get(job_id, ())],
+            "state": end.state if end else None,
+            "log": end.log if end else None,
+        }
+        lines.append(json.dumps(shown))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _op(op: JobOp) -> str:
+    command = f" command {op.command.number} {op.command.fate}" if op.command is not None else ""
+    return f"{op.kind}{command} {op.data or ''} {op.request_id} {[tuple(w) for w in map(astuple, op.windows())]} {op.answer}"
 
 
 def every_schedule(evidence: Evidence) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -13,6 +14,8 @@ Fate = Literal["usual", "refused", "far"]
 Place = tuple[str, int, int]
 """Topic, Kafka partition, offset."""
 CommandKind = Literal["create", "cancel", "reschedule", "poison"]
+JobCommandKind = Literal["createJob", "updateJob", "pauseJob", "resumeJob", "deleteJob", "runJob"]
+RunCommandKind = Literal["completeRun", "failRun", "heartbeatRun"]
 CommandFate = Literal["unsent", "committed", "aborted", "unknown"]
 """Of the producer's transaction; `unknown`: nobody could tell the producer."""
 
@@ -93,14 +96,20 @@ class Command:
 
     number: int
     """Its correlation id, and a header of its own."""
-    kind: CommandKind
+    kind: CommandKind | JobCommandKind | RunCommandKind
     schedule_key: str
+    """Or the id of the job that it is about."""
     wish: Wish | None = None
+    takes: Callable[[Mapping[str, Any], int, bool], str | None] | None = None
+    """Of one about a job: takes its answer, the answer's time, and whether it tells of the present state only, since the
+    command had been carried out before. Returns what is improper about it."""
     wants_reply: bool = True
     sent_ms: int = 0
     fate: CommandFate = "unsent"
     statuses: list[int] = field(default_factory=list)
     """Of its answers."""
+    answered_ms: int | None = None
+    """When the first of them was there."""
 
     @property
     def answer_due(self) -> bool:
@@ -221,15 +230,20 @@ class History:
         document = json.loads(record.value)
         status = int(document["status"])
         command.statuses.append(status)
+        command.answered_ms = command.answered_ms or record.timestamp_ms
+        repeated = bool(record.text("clockwork-repeated"))
         self.answers[f"command {command.kind} {status}"] += 1
-        if status not in _PROPER_BY_COMMAND[command.kind]:
+        if command.takes is not None:
+            improper = command.takes(document, record.timestamp_ms, repeated)
+            self.improper += [] if improper is None else [f"command: {improper}"]
+        elif status not in _PROPER_BY_COMMAND[command.kind]:
             self.improper.append(f"command {command.kind} of {command.schedule_key}: {document}")
         elif command.kind != "poison":
             body = document["schedule"] if status < 300 else document
             asked = self.asked[command.schedule_key]
             times = {"sent_ms": command.sent_ms, "received_ms": record.timestamp_ms}
             # A repeated one tells of the state only, not of what was asked for.
-            wish = command.wish if not record.text("clockwork-repeated") else None
+            wish = command.wish if not repeated else None
             asked.seen.append(_seen(command.kind, BY_COMMAND, status, body, **times, wish=wish))
             if status < 300 and asked.accepted_ms is None and command is asked.created_by:
                 asked.accepted_ms = record.timestamp_ms

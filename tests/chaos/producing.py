@@ -9,11 +9,20 @@ import asyncio
 import json
 import logging
 import random
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Producer
 
-from tests.chaos.history import Command, CommandFate, CommandKind, History, Wish
+from tests.chaos.history import (
+    Command,
+    CommandFate,
+    CommandKind,
+    History,
+    JobCommandKind,
+    RunCommandKind,
+    Wish,
+)
 from tests.chaos.world import World
 from tests.support.nodes import now_ms
 
@@ -45,24 +54,26 @@ class Producing:
 
     def give(
         self,
-        kind: CommandKind,
+        kind: CommandKind | JobCommandKind | RunCommandKind,
         client_id: str,
         schedule_key: str,
         document: Any,
         *,
         wish: Wish | None = None,
+        takes: Callable[[Mapping[str, Any], int, bool], str | None] | None = None,
         wants_reply: bool = True,
     ) -> Command:
-        """Goes into the next transaction. A document that is bytes goes as it is."""
+        """Goes into the next transaction. A document that is bytes goes as it is. `takes`: see `Command`."""
         command = Command(
             number=len(self._history.commands),
             kind=kind,
             schedule_key=schedule_key,
             wish=wish,
+            takes=takes,
             wants_reply=wants_reply,
         )
         self._history.commands.append(command)
-        if kind != "poison":
+        if kind != "poison" and takes is None:
             self._history.asked[schedule_key].commands.append(command)
         if isinstance(document, dict) and wants_reply:
             document = {**document, "replyTo": self._world.replies, "correlationId": str(command.number)}

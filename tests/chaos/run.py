@@ -21,11 +21,13 @@ from tests.chaos.aftermath import settle
 from tests.chaos.checker import Evidence, judge
 from tests.chaos.disturbances import SETTLES_MS, Deeds, carry_out
 from tests.chaos.history import History, Seen
+from tests.chaos.job_load import JobLoad
 from tests.chaos.plan import SKEW_SEEN_MS, Disturbance, draw_plan
 from tests.chaos.workload import Workload
 from tests.chaos.world import SESSION_TIMEOUT_MS, World, opened_world
 
 PER_SECOND: Final = 30.0
+JOBS: Final = 30
 SEEDS: Final = 1_000_000
 AFTER_JUMP_MS: Final = 1_000
 """Requests sent so long after a clock jumped far ahead must not be accepted any more. One that jumps back stands still
@@ -51,6 +53,7 @@ async def chaos(
     seed: int,
     seconds: float,
     per_second: float = PER_SECOND,
+    jobs: int = JOBS,
     store: Store = "dynamodb",
     launch: Launch = Child.start,
 ) -> Result:
@@ -60,14 +63,19 @@ async def chaos(
     async with opened_world(folder, store=store, launch=launch) as world:
         await world.heal()
         workload = Workload(world, history, seed=seed, per_second=per_second)
-        try:
-            await _disturbed(world, workload, plan, deeds)
-        finally:
-            (folder / "deeds.log").write_text("".join(f"{line}\n" for line in deeds.log))
-        remains = await settle(world, workload, history)
+        load = JobLoad(world, workload.asking, workload.producing, lanes=workload.lanes, seed=seed, jobs=jobs)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.consumers.run(), name="consumers of jobs")
+            try:
+                await _disturbed(world, workload, load, plan, deeds)
+            finally:
+                (folder / "deeds.log").write_text("".join(f"{line}\n" for line in deeds.log))
+            remains = await settle(world, workload, history, load)
+        remains.jobs.repaired = world.logged("job.repaired", "job.unreadable")
         misled = frozenset(skew.node.client.url for skew in world.skews if skew.far)
         evidence = Evidence(
             history=history,
+            jobs=load.asked,
             remains=remains,
             ahead_ms=world.ahead_ms,
             skew_ms=_skew_ms(world),
@@ -76,13 +84,17 @@ async def chaos(
         )
         violations = judge(evidence) | _of_world(world, history)
         (folder / "schedules.jsonl").write_text(figures.every_schedule(evidence))
+        (folder / "jobs.jsonl").write_text(figures.every_job(evidence))
     return Result(text=figures.table(evidence, deeds, violations), violations=violations)
 
 
-async def _disturbed(world: World, workload: Workload, plan: Sequence[Disturbance], deeds: Deeds) -> None:
+async def _disturbed(
+    world: World, workload: Workload, load: JobLoad, plan: Sequence[Disturbance], deeds: Deeds
+) -> None:
     """The load goes on until all is healed."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
+        group.create_task(load.run(stop), name="jobs")
         group.create_task(workload.run(stop), name="workload")
         try:
             await carry_out(world, plan, deeds)
@@ -92,6 +104,7 @@ async def _disturbed(world: World, workload: Workload, plan: Sequence[Disturbanc
             world.wrongs.append(str(error))
         finally:
             stop.set()
+    load.consumers.only_http()
 
 
 def _skew_ms(world: World) -> int:
@@ -137,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="of disturbances; default 1")
     parser.add_argument("--seed", type=int, help="what is broken, and when; drawn if absent")
     parser.add_argument("--rate", type=float, default=PER_SECOND, help="creates a second")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="recurring jobs beside them; default 30")
     parser.add_argument("--takeovers", type=int, help="kill -9 so many times in a row, and measure")
     parser.add_argument("--logs", type=Path, help="where to keep logs; default: a temporary folder")
     parser.add_argument("--store", choices=("dynamodb", "postgresql"), default="dynamodb", help="default: dynamodb")
@@ -151,7 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for disturbance in draw_plan(seed, seconds=chosen.minutes * 60, session_timeout_ms=SESSION_TIMEOUT_MS):
             _say(str(disturbance))
         result = asyncio.run(
-            chaos(folder, seed=seed, seconds=chosen.minutes * 60, per_second=chosen.rate, store=chosen.store)
+            chaos(
+                folder,
+                seed=seed,
+                seconds=chosen.minutes * 60,
+                per_second=chosen.rate,
+                jobs=chosen.jobs,
+                store=chosen.store,
+            )
         )
     _say(result.text)
     if result.kept:

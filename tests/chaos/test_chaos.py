@@ -16,6 +16,7 @@ __all__ = ["launch", "tell"]
 SEED = 16
 SECONDS = 45.0
 """Long enough for each kind of disturbance, with this seed."""
+JOBS = 12
 
 
 def test_this_run_has_each_kind_of_disturbance() -> None:
@@ -30,7 +31,7 @@ async def test_no_promise_is_broken_while_nodes_and_services_fail(
     tmp_path: Path, launch: Launch, tell: Callable[[str], None]
 ) -> None:
     # Services of its own: the broker is killed here, which no other test of the session should notice.
-    result = await chaos(tmp_path, seed=SEED, seconds=SECONDS, launch=launch)
+    result = await chaos(tmp_path, seed=SEED, seconds=SECONDS, jobs=JOBS, launch=launch)
     tell(f"chaos, seed {SEED}\n{result.text}")
     if not result.kept:
         pytest.fail(f"seed {SEED}, logs in {tmp_path}\n{result.text}")

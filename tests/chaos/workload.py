@@ -50,9 +50,9 @@ class Workload:
         self._seed = seed
         self._pause_s = 1 / per_second
         self._mix = mix or Mix()
-        self._lanes = _lanes()
+        self.lanes = _lanes()
         self.asking = Asking(world, history)
-        self._producing = Producing(world, history, seed=seed)
+        self.producing = Producing(world, history, seed=seed)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Begins new schedules until told to stop, when all is healed; returns when every request is answered, or has
@@ -60,7 +60,7 @@ class Workload:
         stories: set[asyncio.Task[None]] = set()
         no_more_commands = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._producing.run(no_more_commands), name="commands")
+            group.create_task(self.producing.run(no_more_commands), name="commands")
             for number in itertools.count():
                 if stop.is_set():
                     break
@@ -117,12 +117,12 @@ class Workload:
             due_ms += -due_ms % BURST_MS
         elif rng.random() < mix.rounded:
             due_ms -= due_ms % GRID_MS
-        lane = rng.randrange(len(self._lanes))
+        lane = rng.randrange(len(self.lanes))
         body = self._world.cluster.body(
             rng.choice(self._world.topics),
             f"s-{number}",
             due_ms=due_ms,
-            ordering_key=self._lanes[lane],
+            ordering_key=self.lanes[lane],
             guarantee=rng.choice(GUARANTEES[lane % len(GUARANTEES)]),
             data="x" * (RECORD_BYTES_MAX + 1_000) if fate == "refused" else {"number": number},
         )
@@ -187,14 +187,14 @@ class Workload:
             due_in_ms += FAR_MS
         changes_data = asked.fate != "refused" and (due_in_ms is None or rng.random() < mix.changes_data)
         data = {"key": asked.schedule_key, "put": mark} if changes_data else None
-        lane = rng.choice(self._lanes) if rng.random() < mix.changes_lane else None
+        lane = rng.choice(self.lanes) if rng.random() < mix.changes_lane else None
         return due_in_ms, data, lane, rng.random()
 
     # --- by command
 
     def _create_by_command(self, rng: random.Random, asked: Asked, body: dict[str, Any]) -> None:
         mix = self._mix
-        asked.created_by = self._producing.give(
+        asked.created_by = self.producing.give(
             "create",
             asked.client_id,
             asked.schedule_key,
@@ -207,7 +207,7 @@ class Workload:
                 [b"\x00 no JSON", {"command": "dance", "schedule": body}, {"command": "create", "schedule": wrong}]
             )
             wants_reply = isinstance(document, dict)
-            self._producing.give("poison", asked.client_id, wrong["scheduleKey"], document, wants_reply=wants_reply)
+            self.producing.give("poison", asked.client_id, wrong["scheduleKey"], document, wants_reply=wants_reply)
 
     def _draw_commands(self, at: "_At", rng: random.Random, asked: Asked, around_ms: int) -> None:
         mix = self._mix
@@ -223,7 +223,7 @@ class Workload:
             wants_reply = rng.random() < mix.replies
 
             async def cancel() -> None:
-                give = self._producing.give
+                give = self.producing.give
                 give("cancel", asked.client_id, asked.schedule_key, document, wants_reply=wants_reply)
 
             at_once = rng.random() < mix.commands_at_once
@@ -237,7 +237,7 @@ class Workload:
             asked.wishes.append(wish)
             named = {"clientId": asked.client_id, "scheduleKey": asked.schedule_key}
             document = {"command": "reschedule", "schedule": named | _document(wish, data)}
-            give = self._producing.give
+            give = self.producing.give
             give("reschedule", asked.client_id, asked.schedule_key, document, wish=wish, wants_reply=wants_reply)
 
         return reschedule

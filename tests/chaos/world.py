@@ -179,6 +179,15 @@ class World:
             if "exception" in line
         ]
 
+    def logged(self, *events: str) -> list[str]:
+        """What any node has logged of these."""
+        return [
+            f"{node.log_path.name}: {line['event']} {line.get('run')}"
+            for node in self.cluster.nodes
+            for line in node.logged()
+            if line["event"] in events
+        ]
+
     def far_that_fired(self) -> list[str]:
         """Nodes whose clock was wrong beyond the bound from the start, and that delivered all the same."""
         return [f"{s.node.log_path.name}: {s.offset_ms:+d} ms" for s in self.skews if s.far and not s.jumps and s.fired]
@@ -208,6 +217,9 @@ async def opened_world(
         # A request that a frozen store holds up is answered 503 before its client gives up.
         "CLOCKWORK_REQUEST_TIMEOUT_MS": "2000",
         "CLOCKWORK_COMMANDS": "on",
+        "CLOCKWORK_JOBS": "on",
+        # As often as may be: it must find nothing to be mended.
+        "CLOCKWORK_JOB_AUDIT_MS": "60000",
     }
     connector = aiohttp.TCPConnector(limit=0)
     async with (

@@ -23,6 +23,7 @@ from clockwork.domain.ownership import IncarnationId, ShardState, incarnation_id
 from clockwork.domain.sharding import ShardId
 from clockwork.ports.jobs import JobStore
 from clockwork.ports.operations import PauseStore
+from clockwork.ports.seen import SeenStore
 from clockwork.ports.store import ObserveServerTime, ScheduleSearch, ScheduleStore, Stores
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
 from clockwork.settings.model import DynamoSettings, PostgresSettings
@@ -303,8 +304,8 @@ async def postgres_settings(session_schema: PostgresSettings) -> PostgresSetting
     """The schema of a cluster in which nothing has happened yet."""
     await execute(
         session_schema,
-        "TRUNCATE rows, pointers, outcomes, command_notes, nodes, pauses",
-        "TRUNCATE jobs, job_definitions, job_log, job_completions, job_requests, job_notes",
+        "TRUNCATE rows, pointers, outcomes, command_notes, nodes, pauses, seen, clients",
+        "TRUNCATE jobs, job_definitions, job_log, job_completions, job_requests, job_notes, calendars, calendar_jobs",
         "UPDATE shards SET epoch = 0, owner = NULL, floor_ms = 0",
     )
     return session_schema
@@ -428,6 +429,11 @@ def search(stores: Stores) -> ScheduleSearch:
 @pytest.fixture
 def pauses(stores: Stores) -> PauseStore:
     return stores.pauses
+
+
+@pytest.fixture
+def seen(stores: Stores) -> SeenStore:
+    return stores.seen
 
 
 async def _empty(client: DynamoClient) -> None:

@@ -35,7 +35,7 @@ async def listed(
     while start is not None:
         page = await search.list_pointers(CLIENT, first=start, last=last, pointers_max=pointers_max)
         found += page.pointers
-        start = page.next_first
+        start = page.next_from
     return found
 
 
@@ -68,6 +68,24 @@ async def test_both_ends_of_the_range_are_included(store: ScheduleStore, search:
     assert await listed(search, first=above, last=wanted[2].position) == []
     assert await listed(search, first=LAST, last=LAST) == []
     assert await listed(search, last=Position(-1)) == []
+
+
+@pytest.mark.parametrize("pointers_max", [1, 7, 1_000])
+async def test_the_pointers_of_a_client_are_listed_downwards_too(
+    store: ScheduleStore, search: ScheduleSearch, pointers_max: int
+) -> None:
+    wanted = await put(store, [row(schedule(due_ms=DUE_MS + n % 7)) for n in range(40)])
+    await until_listed(search, wanted)
+
+    found: list[Pointer] = []
+    last: Position | None = wanted[30].position
+    while last is not None:
+        first = wanted[5].position
+        page = await search.list_pointers(CLIENT, first=first, last=last, pointers_max=pointers_max, descending=True)
+        found += page.pointers
+        last = page.next_from
+
+    assert found == wanted[30:4:-1]
 
 
 async def test_a_count_is_of_what_a_list_shows_from_there_on_and_goes_no_further_than_asked(

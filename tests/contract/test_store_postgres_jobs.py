@@ -10,6 +10,7 @@ from clockwork.domain.jobs.job import JobChange, RunEnd
 from clockwork.domain.jobs.steps import after_end, ended_row, run_end_of
 from clockwork.domain.run import JobId
 from clockwork.errors import NewerFormat, TransactionConflict, Unreadable
+from clockwork.ports.jobs import JobChanged
 from clockwork.ports.telemetry import NoTelemetry, StoreResult
 from clockwork.settings.model import PostgresSettings
 from clockwork.stores.postgres.jobs import PostgresJobStore
@@ -67,17 +68,35 @@ def _run_end(of: JobChange, *, expires_at_s: int = 2_000_000_000) -> RunEnd:
     return replace(end, expires_at_s=expires_at_s)
 
 
-async def test_armings_of_one_moment_share_a_transaction(
+async def test_armings_and_creates_of_one_moment_share_a_statement(
     jobs: PostgresJobStore, watched: PostgresJobStore, calls: Calls
 ) -> None:
     made = [await _made(jobs, number) for number in range(40)]
-    armed = [_armed(each) for each in made]
+    changes = [_armed(each) for each in made]
+    changes += [created(new_job(job_id=JobId(f"new-{number}"))) for number in range(40)]
 
-    await asyncio.gather(*map(watched.change, armed))
+    await asyncio.gather(*map(watched.change, changes))
 
     assert calls.made == [("change_job", "ok")]
-    states = await jobs.read_states([each.name for each in made])
-    assert states == {each.name: each.state for each in armed}
+    assert await jobs.read_states([each.name for each in changes]) == {each.name: each.state for each in changes}
+    for each in changes[40:]:
+        assert await jobs.read_definition(each.name, 1) == each.definition
+
+
+async def test_a_shared_statement_makes_no_state_where_none_stands_and_writes_over_none(
+    jobs: PostgresJobStore, postgres_settings: PostgresSettings
+) -> None:
+    standing, gone = await _made(jobs, 0), await _made(jobs, 1)
+    await execute(postgres_settings, "DELETE FROM jobs WHERE job_id = 'job-1'")
+    before = await execute(postgres_settings, "SELECT * FROM rows ORDER BY position")
+    again = created(new_job(job_id=JobId("job-0"), task_data=b"{}"))
+
+    told = await asyncio.gather(*map(jobs.change, [again, _armed(gone)]), return_exceptions=True)
+
+    assert [each.state for each in told if isinstance(each, JobChanged)] == [standing.state, None]
+    assert await jobs.read_states([standing.name, gone.name]) == {standing.name: standing.state}
+    assert await jobs.read_definition(standing.name, 1) == standing.definition
+    assert await execute(postgres_settings, "SELECT * FROM rows ORDER BY position") == before
 
 
 async def test_a_job_that_is_locked_holds_up_no_other(

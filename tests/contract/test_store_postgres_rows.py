@@ -122,7 +122,7 @@ async def test_what_a_newer_version_wrote_is_left_as_it_is(
         await postgres_store.read_pointer(*key)
     with pytest.raises(NewerFormat):
         await postgres_store.read_outcome(*key, created.position)
-    search = PostgresScheduleSearch(postgres_store.client, postgres_store.statements)
+    search = PostgresScheduleSearch(postgres_store)
     assert await search.read_pointers([key]) == {}
 
 

@@ -351,6 +351,21 @@ async def test_a_page_begins_behind_the_position_given(store: ScheduleStore) -> 
         assert list(page.rows) == rows[index + 1 :]
 
 
+async def test_a_page_ends_with_the_first_row_that_is_due_later_than_asked_for(store: ScheduleStore) -> None:
+    rows = [row(schedule(due_ms=DUE_MS + n // 2), shard=SHARD) for n in range(10)]
+    for created in rows:
+        await store.create(created, pointer(created), replaces=None)
+
+    for due_ms_max, count in ((DUE_MS - 1, 1), (DUE_MS, 3), (DUE_MS + 3, 9)):
+        page = await store.read_page(SHARD, after=None, rows_max=100, due_ms_max=due_ms_max)
+        assert list(page.rows) == rows[:count]
+        assert page.next_after == rows[count - 1].position
+    page = await store.read_page(SHARD, after=rows[3].position, rows_max=3, due_ms_max=DUE_MS + 4)
+    assert (list(page.rows), page.next_after) == (rows[4:7], rows[6].position)
+    page = await store.read_page(SHARD, after=rows[6].position, rows_max=100, due_ms_max=DUE_MS + 4)
+    assert (list(page.rows), page.next_after) == (rows[7:], None)
+
+
 async def test_a_page_sees_every_write_that_was_answered_before(store: ScheduleStore) -> None:
     for _ in range(30):
         created = row(shard=SHARD)

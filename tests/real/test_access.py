@@ -66,6 +66,46 @@ async def test_a_node_accepts_a_key_for_as_long_as_its_file_has_the_entry(cluste
     assert headers["Authorization"].split("_")[-1] not in said
 
 
+async def test_both_processes_of_a_node_read_a_session_until_its_key_is_removed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.toml"
+    headers, text = a_key(cluster.name, await cluster.topic(), Right.READ)
+    path.write_text(text, encoding="utf-8")
+    keys = {"CLOCKWORK_AUTH": "keys", "CLOCKWORK_AUTH_KEYS_FILE": str(path)}
+    node = await cluster.start(more={"CLOCKWORK_PROCESSES": "2", **keys})
+
+    async def both() -> bool:
+        answered = await node.client.readyz()
+        return answered.status == 200 and "down" not in answered.body["details"]["processes"].values()
+
+    await until(both, "two processes")
+    # Every request is a connection of its own: the kernel deals them out to the processes.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(
+        node.client.url, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        async with session.get("/ui/") as page:
+            assert (page.status, "default-src 'none'" in page.headers["Content-Security-Policy"]) == (200, True)
+        async with session.post("/session", json={"key": headers["Authorization"].split(" ")[1]}) as answer:
+            assert answer.status == 200
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+        async def status() -> int:
+            async with session.get("/me", headers={"clockwork-ui": "1", "Cookie": cookie}) as answer:
+                return answer.status
+
+        assert {await status() for _ in range(20)} == {200}
+        path.write_text("", encoding="utf-8")
+
+        async def look() -> bool:
+            return {await status() for _ in range(20)} == {401}
+
+        await until(look, "the end of the session")
+    said = node.log_path.read_text(encoding="utf-8")
+    assert cookie.rpartition(".")[2] not in said
+
+
 async def test_a_client_that_has_enough_pending_is_refused_more_until_it_is_counted_anew(cluster: Cluster) -> None:
     topic = await cluster.topic()
     node = await cluster.start(more={"CLOCKWORK_CLIENT_PENDING_MAX": "20"})

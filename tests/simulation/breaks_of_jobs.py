@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.calendar import CalendarName, NewCalendar
 from clockwork.domain.jobs.job import ArmedRow, JobChange, JobState, TakenRow
 from clockwork.domain.jobs.steps import Standing
 from clockwork.domain.schedule import RequestId, Row
@@ -13,8 +14,12 @@ from clockwork.firing.cleanup import Completed
 from clockwork.firing.job_chains import JobChains
 from clockwork.ports.store import End, ScheduleStore
 from clockwork.requests.hold import Held
+from clockwork.requests.jobs import calendars
+from clockwork.requests.jobs.results import CalendarPut
+from clockwork.requests.jobs.service import JobService
 from clockwork.requests.jobs.state import JobReading
 from clockwork.requests.jobs.take import RowTaker
+from clockwork.requests.results import ANY_VERSION
 from clockwork.stores.memory.jobs import MemoryJobStore
 from tests.simulation.job_world import HostJobStore
 
@@ -34,6 +39,10 @@ async def delete_then_arm(
 
 async def no_audit(self: Any, mine: Callable[[], Any]) -> None:
     await asyncio.Event().wait()
+
+
+async def no_repair(context: Any, reading: JobReading, lost: ArmedRow) -> None:
+    """A request that finds a row lost waits."""
 
 
 def no_losses(self: Any, through: Any) -> None:
@@ -76,6 +85,21 @@ class BlindTaker(RowTaker):
 
     def content_of(self, taken: TakenRow) -> None:
         return None
+
+
+def any_calendar(self: HostJobStore, change: JobChange) -> None:
+    """A job that was resolved with the calendar of before is stored all the same."""
+
+
+async def follow_then_put(self: JobService, principal: Any, client_id: Any, new: NewCalendar, **how: Any) -> Any:
+    """The jobs follow the calendar that is there, and then it is changed."""
+    behind = calendars.Behind()
+    async with self.context.deadline() as deadline:
+        await calendars.follow_all(self.context, CalendarName(client_id, new.name), deadline, behind)
+        result = await calendars.put_calendar(
+            self.context, client_id, new, deadline, condition=ANY_VERSION, must_exist=False, principal=None
+        )
+    return behind.put_on(result) if isinstance(result, CalendarPut) else result
 
 
 def held_or_blind(self: HostJobStore, taken: TakenRow) -> None:

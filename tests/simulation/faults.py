@@ -202,6 +202,8 @@ class Profile:
     """Each wake-up arrives within 100 ms: so no schedule is overtaken because its time lies far back."""
     jobs: int = 0
     """Recurring jobs; without any, no node audits."""
+    calendars: bool = False
+    """Some of the jobs go by a named calendar, which changes while they fire."""
     job_losses: bool = False
     """Rows of jobs are deleted by hand."""
     audit_confirm_s: float = 1.0

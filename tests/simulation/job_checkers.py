@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from clockwork.domain.jobs.calendar import CalendarName, digests_of
 from clockwork.domain.jobs.job import CompletionResult, JobName, JobState, JobStatus, RunEnd, RunReport, SkippedRuns
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import Guarantee, Row
@@ -18,12 +19,16 @@ from clockwork.requests.jobs.results import JobDone, RunClosed, RunNotFound, Run
 from tests.simulation.checkers import Evidence, Found, check_place, check_time, explained
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import Cluster
+from tests.simulation.job_calendar import CALENDAR
 from tests.simulation.job_clients import JobClients
 from tests.simulation.kafka_world import DEAD_LETTERS, OWN_DEAD_LETTERS
 from tests.simulation.store_world import name_of
+from tests.simulation.workload import CLIENT
 
 RUN_ON_SLACK_MS: Final = 4_500
 """Fire times that lie so far before the last delete must have been fired or skipped: clocks, lead, one scan and cleanup."""
+CLOCKS_MS: Final = 2_000
+"""The clocks of two nodes do not differ by more."""
 OPEN_SLACK_MS: Final = 4_000
 """The same, for the time in which a run may be open: two attempts of at most 1.3 s, and a heartbeat."""
 
@@ -67,6 +72,7 @@ def check_jobs(cluster: Cluster, evidence: Evidence, clients: JobClients) -> Non
         if state.status is not JobStatus.DELETED or list(state.pending()):
             cluster.trace.violation("orphan", f"{name} is {state.status} and names {list(state.pending())}")
     _check_answers(cluster, evidence, by_name, clients)
+    _check_calendar(cluster, evidence, by_name, clients)
     for name, rows in by_name.items():
         _check_open_runs(cluster, evidence, name, jobs.tables.states.ever.get(name, ()), rows)  # type: ignore[attr-defined]
     _check_reports(cluster, by_name, clients)
@@ -188,7 +194,7 @@ def _windows(cluster: Cluster, name: JobName, states: Sequence[JobState], rows: 
             ]
             windows.append(
                 _Window(
-                    start_ms=state.updated_at_ms,
+                    start_ms=_start_ms(before, state),
                     passed_ms=max((each.start_ms for each in windows), default=0),
                     rev=state.rev,
                     trigger=trigger,
@@ -197,6 +203,16 @@ def _windows(cluster: Cluster, name: JobName, states: Sequence[JobState], rows: 
             )
         before = state
     return windows
+
+
+def _start_ms(before: JobState | None, state: JobState) -> int:
+    """The time from which a window has fire times. One that a change of a calendar began, which left the armed row where it
+    was, goes on behind that row: nothing is passed over."""
+    armed = state.armed
+    if before is None or armed is None or armed != before.armed or state.cursor_ms != before.cursor_ms:
+        return state.updated_at_ms
+    of_trigger = armed.kind in (RunKind.SCHEDULED, RunKind.CATCH_UP)
+    return min(state.updated_at_ms, armed.cursor_ms if of_trigger else state.cursor_ms)
 
 
 def _belongs(window: _Window, job: str, at_ms: int) -> bool:
@@ -388,6 +404,57 @@ def _check_answers(
             late = [found for found in evidence.of(row) if found.visible_at_s > op.answered_at_s]
             if late and row.schedule.guarantee is Guarantee.EXACTLY_ONCE:
                 cluster.trace.violation("untrue", f"op {op.number} {op.what} was answered, and then came {_told(row)}")
+
+
+def _check_calendar(
+    cluster: Cluster, evidence: Evidence, by_name: dict[JobName, list[Row]], clients: JobClients
+) -> None:
+    """A put of a calendar that was answered with the jobs behind: of no other came a run that it excludes, of a definition
+    that was resolved with a calendar of before. And in the end, when each job has run on, all have followed."""
+    calendar, tables = clients.calendar, cluster.worlds.jobs.tables
+    if calendar is None:
+        return
+    for name, rows in by_name.items():
+        for row in rows:
+            if row.job is None or row.job.kind not in (RunKind.SCHEDULED, RunKind.CATCH_UP):
+                continue
+            trigger = tables.definitions[(name, row.job.version)].trigger
+            digests = dict(digests_of(trigger))
+            if trigger is None or CALENDAR not in digests or row.schedule.guarantee is not Guarantee.EXACTLY_ONCE:
+                continue
+            made_by = calendar.number_of[digests[CALENDAR]]
+            for put in calendar.puts:
+                at_ms = row.job.scheduled_at_ms
+                if made_by >= put.number or name.job_id in put.answer.behind or put.answer.more_behind:
+                    continue
+                if trigger.resolved({CALENDAR: put.content}).last_at(at_ms) == at_ms:
+                    continue
+                if _left_calendar(cluster, name, row, before_ms=EPOCH_MS + int(put.answered_at_s * 1_000)):
+                    continue
+                late = [found for found in evidence.of(row) if found.visible_at_s > put.answered_at_s]
+                if late:
+                    cluster.trace.violation(
+                        "untrue", f"the calendar's put {put.number} was answered, and then came {_told(row)}"
+                    )
+    final = tables.calendars[CalendarName(CLIENT, CALENDAR)].exclusion.digest
+    for name, state in tables.states.items():
+        digest = dict(state.calendars).get(CALENDAR, final)
+        deleted_early = name not in clients.deleted_from_s
+        if digest != final and not deleted_early:
+            cluster.trace.violation("orphan", f"{name} still goes by the calendar's put {calendar.number_of[digest]}")
+
+
+def _left_calendar(cluster: Cluster, name: JobName, row: Row, *, before_ms: int) -> bool:
+    """True if the job was made anew, or named the calendar no more, before a time by any clock. What it had in flight was
+    told by the request that made it so."""
+    definitions = cluster.worlds.jobs.tables.definitions
+    assert row.job is not None
+    own = definitions[(name, row.job.version)]
+    return any(
+        job.created_at_ms != own.created_at_ms or CALENDAR not in dict(digests_of(job.trigger))
+        for (of, version), job in definitions.items()
+        if of == name and version > own.version and job.changed_at_ms <= before_ms + CLOCKS_MS
+    )
 
 
 def _told(row: Row) -> str:

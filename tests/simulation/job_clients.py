@@ -15,12 +15,14 @@ from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import DataForm, Guarantee, OrderingKey
-from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger
+from clockwork.domain.triggers.calendars import exclusion
+from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Jitter, JitterPer, Rule, Trigger, cron
 from clockwork.errors import InvalidInput
 from clockwork.requests.jobs.results import JobCreated, JobDone, JobRefused, JobRepeated, JobView
 from clockwork.requests.jobs.service import JobService
 from tests.simulation.clocks import EPOCH_MS
 from tests.simulation.cluster import TOPICS, Cluster
+from tests.simulation.job_calendar import CALENDAR, JobCalendar
 from tests.simulation.job_consumers import JobConsumers
 from tests.simulation.kafka_world import POISON
 from tests.simulation.node import JobCall
@@ -63,6 +65,7 @@ class JobClients:
         self._data = 0
         self._alive = 0
         """Jobs that are not deleted for good."""
+        self.calendar: JobCalendar | None = None
         self.consumers = JobConsumers(cluster, random.Random(f"{seed}/consumers"), self._ask, self._spawn)
 
     @property
@@ -73,6 +76,9 @@ class JobClients:
         self._alive = self._profile.jobs
         if self._alive:
             self._spawn(self.consumers.run(self._over, lambda: self._alive == 0))
+        if self._profile.calendars:
+            self.calendar = JobCalendar(random.Random(self._rng.getrandbits(64)), self._cluster, self._ask_any)
+            self._spawn(self.calendar.run(self._over))
         for number in range(self._profile.jobs):
             name = JobName(CLIENT, JobId(f"job{number}"))
             self._spawn(self._job(name, random.Random(self._rng.getrandbits(64))))
@@ -242,7 +248,9 @@ class JobClients:
 
     def _trigger(self, rng: random.Random) -> Trigger:
         rule: Rule
-        if rng.random() < 0.2:
+        if self._profile.calendars and rng.random() < 0.5:
+            rule = cron(f"{rng.choice(['*', '*/2', '1/3'])} * * * * ?", exclude=exclusion(calendar=CALENDAR))
+        elif rng.random() < 0.2:
             rule = FixedDelay(delay_ms=rng.choice([1_000, 1_500]))
         else:
             rule = FixedRate(
@@ -278,6 +286,24 @@ class JobClients:
         return edit
 
     # --- requests
+
+    async def _ask_any(self, what: str, ask: Callable[[JobService], Awaitable[object]]) -> object:
+        """A request about no job. Raises: NoAnswer."""
+        answered: asyncio.Future[object] = self._loop.create_future()
+
+        def reply(result: object) -> None:
+            if not answered.done():
+                answered.set_result(result)
+
+        self._cluster.call(self._rng, JobCall(what, ask), reply)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await answered
+        except TimeoutError:
+            raise NoAnswer from None
+        if isinstance(answer, Exception):
+            raise NoAnswer
+        return answer
 
     async def _ask(self, name: JobName, what: str, ask: Callable[[JobService], Awaitable[object]]) -> object:
         """Raises: NoAnswer."""

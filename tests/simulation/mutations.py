@@ -13,6 +13,7 @@ from typing import Any, Final
 from clockwork.clock import ClockGuard
 from clockwork.domain import planning
 from clockwork.domain.command_notes import CommandOffset
+from clockwork.domain.jobs import steps
 from clockwork.domain.planning import Planner
 from clockwork.firing import cleanup, job_chains, shard_pass
 from clockwork.firing.cleanup import Cleanup
@@ -28,6 +29,7 @@ from clockwork.requests import hold, reschedule, service, state
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.hold import HoldAttempts
 from clockwork.requests.jobs import completion, take
+from clockwork.requests.jobs.service import JobService
 from clockwork.stores.memory import store as memory_store
 from tests.simulation import (
     breaks,
@@ -333,9 +335,10 @@ _CHANGES: Final = (
 
 WITHOUT_AUDIT: Final[Sequence[Patch]] = (
     (JobAudit, "run", breaks_of_jobs.no_audit),
+    (take, "_repair", breaks_of_jobs.no_repair),
     (JobWorld, "lose_row", breaks_of_jobs.no_losses),
 )
-"""The audit mends what a broken chain leaves; that the chain holds by itself is seen without it."""
+"""The audit, and requests, mend what a broken chain leaves; that the chain holds by itself is seen without them."""
 
 _JOBS: Final = (
     _chance(
@@ -385,7 +388,28 @@ _JOBS: Final = (
     ),
 )
 
-MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES, *_JOBS)
+_CALENDARS: Final = (
+    _chance(
+        "a change of a calendar leaves armed rows as they are",
+        Theme.JOBS,
+        60,
+        (steps, "outdated", lambda state, job, now_ms: False),
+    ),
+    _chance(
+        "a job stored whatever its calendar is by now",
+        Theme.JOBS,
+        200,
+        (HostJobStore, "_check_calendars", breaks_of_jobs.any_calendar),
+    ),
+    _chance(
+        "jobs follow a calendar before it is stored",
+        Theme.JOBS,
+        60,
+        (JobService, "put_calendar", breaks_of_jobs.follow_then_put),
+    ),
+)
+
+MUTATIONS: Final = (*_OWNERSHIP, *_TRANSACTIONS, *_PASSES, *_REQUESTS, *_CHANGES, *_JOBS, *_CALENDARS)
 
 RARE: Final = (
     _scripted(

@@ -68,6 +68,9 @@ READS: Final = frozenset(
         "list_jobs",
         "count_jobs",
         "scan_jobs",
+        "read_calendar",
+        "list_calendars",
+        "list_jobs_of_calendar",
     }
 )
 SENT_ONCE: Final = frozenset({"hold"})
@@ -490,11 +493,15 @@ class HostStore(MemoryScheduleStore):
         found: Any = await self._serve(operation, lambda: _Reads(reads, order))
         return list(found)
 
-    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+    async def read_page(
+        self, shard: ShardId, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
+    ) -> Page:
         order = self._order.setdefault(shard, [])
         rows_max = min(rows_max, self.world.page_rows or rows_max)
         page: Any = await self._serve(
-            "read_page", lambda: _Query(self.rows, order, shard, after=after, rows_max=rows_max), shard=shard
+            "read_page",
+            lambda: _Query(self.rows, order, shard, after=after, rows_max=rows_max, due_ms_max=due_ms_max),
+            shard=shard,
         )
         assert isinstance(page, Page)
         return page
@@ -595,6 +602,7 @@ class _Query(Walk):
         *,
         after: Position | None,
         rows_max: int,
+        due_ms_max: int | None,
     ) -> None:
         self._page = Page(rows=(), next_after=None)
         self._rows = rows
@@ -602,6 +610,7 @@ class _Query(Walk):
         self._shard = shard
         self._after = after
         self._rows_max = rows_max
+        self._due_ms_max = due_ms_max
         self._seen: list[Row | BrokenRow] = []
 
     def step(self) -> bool:
@@ -612,7 +621,8 @@ class _Query(Walk):
             return True
         self._after = self._order[index]
         self._seen.append(self._rows[(self._shard, self._after)])
-        if len(self._seen) < self._rows_max:
+        is_last = self._due_ms_max is not None and self._seen[-1].due_ms > self._due_ms_max
+        if not is_last and len(self._seen) < self._rows_max:
             return False
         self._page = Page(rows=tuple(self._seen), next_after=self._after)
         return True

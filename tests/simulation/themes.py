@@ -237,6 +237,7 @@ _RECIPES: Final = {
             "schedules": 4,
             "jobs": 5,
             "job_losses": True,
+            "calendars": True,
             "audit_confirm_s": 0.05,
             "lead_ms": 100,
             "store": StoreFaults(answer_lost=0.05, late=0.08, slow_apply=0.3, slow_apply_s=0.4, timeout_s=0.15),

@@ -105,6 +105,18 @@ class Client:
     async def pause_job(self, client_id: str, job_id: str) -> Answered:
         return await self._ask("POST", f"{_job_path(client_id, job_id)}/pause", json={})
 
+    async def put_job(self, client_id: str, job_id: str, body: Mapping[str, Any]) -> Answered:
+        return await self._ask("PUT", _job_path(client_id, job_id), json=body)
+
+    async def delete_job(self, client_id: str, job_id: str) -> Answered:
+        return await self._ask("DELETE", _job_path(client_id, job_id))
+
+    async def do_to_job(
+        self, client_id: str, job_id: str, call: str, body: Mapping[str, Any] | None = None
+    ) -> Answered:
+        """`call`: `resume`, `run-now`, `runs/s1795248000000/fail`."""
+        return await self._ask("POST", f"{_job_path(client_id, job_id)}/{call}", json=body)
+
     async def complete_run(self, client_id: str, job_id: str, run_id: str) -> Answered:
         return await self._ask("POST", f"{_job_path(client_id, job_id)}/runs/{run_id}/complete", json={})
 

@@ -22,11 +22,17 @@ from clockwork.firing.pause_watch import PauseWatch
 from clockwork.firing.shard_pass import PassResult, ShardPass
 from clockwork.firing.supervisor import Work
 from clockwork.firing.takeover import Takeover
+from clockwork.http.outlook import Outlook
+from clockwork.kafka.memory.activity import MemoryActivity
 from clockwork.kafka.memory.broker import MemoryKafka
 from clockwork.kafka.memory.dead_letters import MemoryDeadLetters
 from clockwork.kafka.memory.publisher import MemoryPublisher
 from clockwork.kafka.memory.wakeups import DirectWaker
+from clockwork.observability.activity import ActivityRecorder, RecordingTelemetry
+from clockwork.operations.activity import ActivityTail
 from clockwork.operations.dead_letters import DeadLetterAdmin, Discarder
+from clockwork.operations.forecast import Forecaster
+from clockwork.operations.nodes import NodeSurvey
 from clockwork.operations.pauses import PauseAdmin
 from clockwork.operations.scan import PendingScan
 from clockwork.operations.shards import ShardAdmin
@@ -43,9 +49,13 @@ from clockwork.requests.results import (
     ScheduleView,
     VersionCondition,
 )
+from clockwork.requests.search import KeySearch
 from clockwork.requests.service import RequestService
+from clockwork.requests.upcoming import Upcoming
+from clockwork.requests.why import WhyReader
 from clockwork.settings.model import IntakeSettings, RunnerSettings
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
+from clockwork.stores.memory.seen import MemorySeen
 from clockwork.stores.memory.store import MemoryPauses, MemoryScheduleSearch, MemoryScheduleStore
 from tests.support import builders
 from tests.support.clocks import ManualClock, TrustedClock
@@ -173,7 +183,21 @@ class Engine:
         self.letters = DeadLetterAdmin(MemoryDeadLetters(self.kafka), self.requests, dead_letter_topics(self.settings))
         self.discarder = Discarder(self.context)
         self.pauser = PauseAdmin(self.pauses, self.clock, rng, intake_settings)
-        self.survey = ShardAdmin(self.store, self.context.waker, self.clock, rng, intake_settings)
+        self.activity = MemoryActivity(self.kafka, self.clock)
+        self.tail = ActivityTail(self.activity, self.clock)
+        self.recorder: ActivityRecorder | None = None
+        """The recording of activity, if the telemetry records it."""
+        if isinstance(telemetry, RecordingTelemetry):
+            self.recorder = telemetry.recorder = ActivityRecorder(self.activity, self.clock, telemetry)
+        self.seen = MemorySeen()
+        self.nodes = NodeSurvey(store=self.seen, clock=self.clock, member_processes=self.ownership.member_processes)
+        self.survey = ShardAdmin(self.store, self.context.search, self.context.waker, self.clock, rng, intake_settings)
+        self.outlook = Outlook(
+            why=WhyReader(context=self.context, pauses=self.pauses, waits=self.destination_waits.at),
+            upcoming=Upcoming(context=self.context),
+            forecaster=Forecaster(context=self.context),
+            search=KeySearch(context=self.context),
+        )
         self.scan = PendingScan(self.store, self.context.search, self.clock, rng, intake_settings)
 
     # --- requests in nobody's name

@@ -9,8 +9,12 @@ import aiohttp
 from yarl import URL
 
 from clockwork.access.gate import Authenticator, Gate
+from clockwork.access.login import OidcLogin
+from clockwork.access.sessions import Sessions
 from clockwork.domain.schedule import ClientId, EndState, Row, Schedule, ScheduleKey
 from clockwork.http.server import HttpServer, make_app
+from clockwork.http.sessions import About
+from clockwork.http.ui import UiPages
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import CreateLimits
@@ -152,13 +156,17 @@ async def open_edge(
     bytes_per_second: int = 0,
     pending: PendingLimit = NO_PENDING_LIMIT,
     lists: bool = True,
+    ui: UiPages | None = None,
+    sessions: Sessions | None = None,
+    about: About | None = None,
+    login: OidcLogin | None = None,
     **settings: Any,
 ) -> AsyncIterator[Edge]:
     """With an `engine` of its own clock; else it is `NOW_MS`."""
     engine, readiness, telemetry = engine or Engine(clock=ManualClock(NOW_MS)), FakeReadiness(), PrometheusTelemetry()
     http = HttpSettings(port=0, **settings)
     now_ns = [0]
-    gate = Gate(authenticator, telemetry)
+    gate = Gate(authenticator, telemetry, sessions)
     limits = CreateLimits(
         creates_per_second=creates_per_second,
         bytes_per_second=bytes_per_second,
@@ -167,7 +175,18 @@ async def open_edge(
     )
     context = replace(engine.context, telemetry=telemetry, lists=lists)
     requests = RequestService(context=context, rate_limits=limits, pending=pending)
-    app = make_app(requests, http, readiness, telemetry, gate=gate)
+    app = make_app(
+        requests,
+        http,
+        readiness,
+        telemetry,
+        gate=gate,
+        ui=ui,
+        about=about,
+        login=login,
+        outlook=engine.outlook,
+        seen=engine.seen,
+    )
     async with (
         HttpServer(app, http, connections=connections) as server,
         aiohttp.ClientSession(auto_decompress=False) as session,

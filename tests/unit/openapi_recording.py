@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,18 +18,29 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from clockwork.access.gate import Gate
+from clockwork.access.keys import KeyEntry, KeyRing, hash_of
+from clockwork.access.keys_command import entry
+from clockwork.access.sessions import Sessions
+from clockwork.domain.jobs.calendar import CALENDARS_OF_CLIENT_MAX
+from clockwork.domain.ownership import ProcessId
 from clockwork.domain.rights import Right
 from clockwork.domain.schedule import ClientId, ScheduleKey
+from clockwork.domain.seen import ProcessReport
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import StoreUnavailable
 from clockwork.http import openapi
 from clockwork.http.routes import Route
 from clockwork.http.server import HttpServer, make_app
+from clockwork.http.sessions import About
+from clockwork.http.ui import UiPages
 from clockwork.node.readiness import Role
+from clockwork.observability.activity import RecordingTelemetry
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.rate_limits import CreateLimits
 from clockwork.requests.service import RequestService
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.digests import digests_of
+from clockwork.settings.model import HttpSettings, RunnerSettings, Settings, UiSettings
 from tests.support.clocks import ManualClock
 from tests.support.engine import SHARDS, Engine
 from tests.unit.service import a_principal, app_of, gate_of
@@ -40,6 +52,10 @@ DUE_MS: Final = NOW_MS + 900_000
 TOPIC: Final = "orderTopic"
 ERROR_ID: Final = "5b1e7c7a11f0a1b2"
 """In the place of a random one."""
+RELEASE: Final = "1.4.0"
+"""In the place of the present one."""
+KEY: Final = f"cw_0123456789abcdef_{'A' * 43}"
+"""Of no key file but this test's."""
 
 
 @dataclass
@@ -83,6 +99,8 @@ class Recorder:
             return document
         if "errorId" in document:
             document["errorId"] = ERROR_ID
+        if isinstance(document.get("version"), str):
+            document["version"] = RELEASE
         if body is not None and status < 300:
             requests = self.examples.setdefault(operation, {}).setdefault("request", {})
             if body not in requests.values():
@@ -101,7 +119,7 @@ class Recorder:
 
 async def record() -> dict[str, Any]:
     """All examples: `{operation: {"request" or status: {name: body}}}`, and under `problems` those of many operations."""
-    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=60_000)
+    engine = Engine(clock=ManualClock(NOW_MS), request_timeout_ms=60_000, telemetry=RecordingTelemetry())
     for topic in (TOPIC, "otherTopic"):
         engine.kafka.create_topic(topic)
     gate = gate_of(
@@ -110,13 +128,17 @@ async def record() -> dict[str, Any]:
             "elsewhere": a_principal(*Right, clients="bank", topics="*"),
         }
     )
-    async with _recording(engine, app_of(engine, gate)) as recorder:
+    async with _recording(engine, app_of(engine)) as recorder:
+        await recorder.ask("logIn", "no_keys", 409, body={"key": KEY})
+        examples = recorder.examples
+    async with _recording(engine, app_of(engine, gate), examples) as recorder:
         await _schedules(recorder)
         await _many(recorder)
         await _jobs(recorder)
         await _operations(recorder)
+        await _outlook(recorder)
+        await _activity(recorder)
         await _problems(recorder)
-        examples = recorder.examples
     limits = CreateLimits(creates_per_second=1, monotonic_ns=lambda: 0)
     async with _recording(engine, app_of(engine, gate, limits), examples) as recorder:
         await recorder.ask("createSchedule", None, 201, body=_create("limited"))
@@ -125,6 +147,11 @@ async def record() -> dict[str, Any]:
     app = make_app(without_index, HttpSettings(port=0), readiness(Role.ALL), NoTelemetry())
     async with _recording(engine, app, examples) as recorder:
         await recorder.ask("listSchedules", "off", 501, query={"clientId": "shop"})
+        await recorder.ask("listEvents", "off", 501)
+        await recorder.ask("listMinutes", "off", 501)
+    with TemporaryDirectory() as folder:
+        async with _recording(engine, _with_sessions(engine, Path(folder)), examples) as recorder:
+            await _access(recorder)
     for role_readiness, status in ((readiness(Role.ALL), 200), (readiness(Role.ALL, store_error="no answer"), 503)):
         app = make_app(engine.requests, HttpSettings(port=0), role_readiness, NoTelemetry())
         async with _recording(engine, app, examples) as recorder:
@@ -143,6 +170,38 @@ async def _recording(
         aiohttp.ClientSession(f"http://127.0.0.1:{server.port}/") as session,
     ):
         yield Recorder(engine, routes, session, {} if examples is None else examples)
+
+
+def _with_sessions(engine: Engine, folder: Path) -> web.Application:
+    """The application of a node with one key."""
+    (path := folder / "keys.toml").write_text(
+        entry(
+            KeyEntry(
+                id="0123456789abcdef",
+                name="ana",
+                hash=hash_of(KEY),
+                clients=["shop", "shop-*"],
+                topics=["*"],
+                rights=[Right.READ, Right.CANCEL, Right.OPERATE],
+            )
+        )
+    )
+    settings, clock = UiSettings(), engine.context.clock
+    ring = KeyRing(path, clock, NoTelemetry())
+    gate = Gate(ring, NoTelemetry(), Sessions(settings, clock, keys=ring, https=False))
+    about = About(auth="keys", cluster="clockwork", banner="production")
+    ui = UiPages(settings, auth="keys", https=False)
+    http = HttpSettings(port=0, checks_host=False)
+    return make_app(engine.requests, http, readiness(Role.ALL), NoTelemetry(), gate=gate, ui=ui, about=about)
+
+
+async def _access(r: Recorder) -> None:
+    await r.ask("getMe", "key", 200, key=KEY)
+    await r.ask("logIn", "key", 200, body={"key": KEY})
+    await r.ask("logInAtIssuer", "keys", 409)
+    await r.ask("logInFromIssuer", "keys", 409)
+    plain = {"Host": "ops.example"}
+    await r.ask("logIn", "plain_http", 403, body={"key": KEY}, headers=plain)
 
 
 def _create(key: str, **more: Any) -> dict[str, Any]:
@@ -217,7 +276,12 @@ async def _many(r: Recorder) -> None:
     items = [_create("order-8"), _create("order-3")]
     await r.ask("createSchedules", "both", 200, body={"schedules": items})
     await r.ask("cancelSchedules", "one", 200, body={"schedules": [_path("order-8")]})
+    await r.ask("createSchedule", None, 201, body=_create("order-10"))
+    await r.ask("fireSchedules", "some", 200, body={"schedules": [{**_path("order-10"), "ifVersion": 1}]})
+    await r.ask("getSchedules", "some", 200, body={"schedules": [_path("order-8"), _path("order-99")]})
     await r.ask("listSchedules", "page", 200, query={"clientId": "shop", "limit": "2"})
+    summaries = {"clientId": "shop", "limit": "2", "order": "desc", "fields": "summary"}
+    await r.ask("listSchedules", "summaries", 200, query=summaries)
 
 
 def _job(job_id: str, **more: Any) -> dict[str, Any]:
@@ -310,6 +374,37 @@ async def _jobs(r: Recorder) -> None:
         "count": 3,
     }
     await r.ask("previewTrigger", "summer_time", 200, body=summer_time)
+    await _calendars(r)
+
+
+async def _calendars(r: Recorder) -> None:
+    german, unknown = ({"clientId": "shop", "calendar": name} for name in ("de", "fr"))
+    stale = {"If-Match": '"9"'}
+    holidays = {"description": "Holidays in Germany.", "annual": ["01-01", "05-01", "10-03", "12-25", "12-26"]}
+    await r.ask("putCalendar", "new", 201, path=german, body=holidays)
+    trigger = {
+        "type": "cron",
+        "expression": "0 9 25 * *",
+        "timeZone": "Europe/Berlin",
+        "exclude": {"weekdays": ["SAT", "SUN"], "calendar": "de"},
+        "onExcluded": "next",
+    }
+    await r.ask("previewTrigger", "calendar", 200, body={"clientId": "shop", "trigger": trigger, "count": 2})
+    await r.ask("createJob", "calendar", 201, body=_job("payroll", trigger=trigger))
+    easter = {**holidays, "dates": ["2027-03-26", "2027-03-29"], "cron": ["* 0-7 * * *"]}
+    await r.ask("putCalendar", "changed", 200, path=german, body=easter)
+    for operation, body in (("putCalendar", easter), ("getCalendar", None), ("deleteCalendar", None)):
+        await r.ask(operation, "stale", 412, path=german, body=body, headers=stale)
+    await r.ask("getCalendar", "calendar", 200, path=german)
+    await r.ask("listCalendars", "page", 200, query={"clientId": "shop"})
+    await r.ask("deleteCalendar", "in_use", 409, path=german)
+    await r.ask("deleteJob", None, 200, path=_job_path("payroll"))
+    await r.ask("deleteCalendar", "deleted", 200, path=german)
+    for operation in ("getCalendar", "deleteCalendar"):
+        await r.ask(operation, "unknown", 404, path=unknown)
+    for number in range(CALENDARS_OF_CLIENT_MAX):
+        await r.ask("putCalendar", None, 201, path={**german, "calendar": f"c{number}"}, body={})
+    await r.ask("putCalendar", "too_many", 409, path=german, body=holidays)
 
 
 async def _completion(r: Recorder) -> None:
@@ -368,10 +463,65 @@ async def _operations(r: Recorder) -> None:
     await r.ask("getDeadLetter", "open", 200, path=place)
     await r.ask("getDeadLetter", "none", 404, path={**place, "offset": 1207})
     named = {name: letter[name] for name in ("clientId", "scheduleKey", "deliveryId")}
-    await r.ask("discardDeadLetter", "again", 409, body={**named, "deliveryId": "another"})
-    await r.ask("discardDeadLetter", "letter", 200, body=named)
+    both = [named, {**named, "deliveryId": "another"}]
+    await r.ask("discardDeadLetters", "some", 200, body={"deadLetters": both})
+    await r.ask("retryDeadLetters", "some", 200, body={"deadLetters": both})
+    await _fails_again(r)
     await r.ask("retrySchedule", "armed", 200, path=_path("order-7"), body={"scheduleTime": DUE_MS + 60_000})
-    await r.ask("discardDeadLetter", "armed", 409, body=named)
+    again = [{**_path("order-7"), "scheduleTime": DUE_MS + 60_000}, _path("order-1")]
+    await r.ask("retrySchedules", "some", 200, body={"schedules": again})
+
+
+async def _fails_again(r: Recorder) -> None:
+    r.engine.clock.advance_ms(1)
+    await r.deliver()
+
+
+async def _activity(r: Recorder) -> None:
+    recorder, activity = r.engine.recorder, r.engine.activity
+    assert recorder is not None
+    r.engine.clock.advance_ms(60_000)
+    async with asyncio.TaskGroup() as group:
+        recorder.flush(group)
+    r.engine.tail.take(activity.records("events"))
+    r.engine.tail.take(activity.records("minutes"))
+    await r.ask("listEvents", "page", 200, query={"kind": "created,delivered", "limit": "2", "from": str(NOW_MS)})
+    await r.ask("listMinutes", "hour", 200, query={"from": str(NOW_MS), "stepMs": "3600000"})
+    now_ms = r.engine.clock.now_ms()
+    await r.engine.seen.note_client(ClientId("shop"), day=now_ms // 86_400_000)
+    await r.ask("listClients", "day", 200)
+    for number, retention_ms in ((1, 604_800_000), (2, 86_400_000)):
+        report = ProcessReport(
+            process=ProcessId(f"{number:016x}"),
+            seen_at_ms=now_ms - 1_000 * number,
+            node=f"clockwork-{number}:1",
+            role="all",
+            version="1.0.0",
+            since_ms=NOW_MS,
+            shards=4,
+            assigned=4,
+            created_per_second=1.5,
+            delivered_per_second=12.25,
+            loop_lag_ms=3,
+            clock_skew_ms=0,
+            settings=digests_of(Settings(runner=RunnerSettings(retention_ms=retention_ms))),
+        )
+        await r.engine.seen.put_report(report)
+    await r.ask("listNodes", "two", 200)
+
+
+async def _outlook(r: Recorder) -> None:
+    for key in ("order-1", "order-7"):
+        await r.ask("explainSchedule", "ended" if key == "order-1" else "not_due", 200, path=_path(key))
+    await r.ask("pauseClient", None, 200, path={"clientId": "shop"})
+    await r.ask("createSchedule", None, 201, body=_create("order-11", scheduleTime=0))
+    await r.ask("explainSchedule", "paused", 200, path=_path("order-11"))
+    await r.ask("resumeClient", None, 200, path={"clientId": "shop"})
+    await r.ask("listUpcoming", "page", 200, query={"limit": "2"})
+    now_ms = r.engine.clock.now_ms()
+    window = {"from": str(now_ms), "to": str(now_ms + 180_000)}
+    await r.ask("getForecast", "exact", 200, query=window)
+    await r.ask("searchSchedules", "named", 200, query={"q": "shop/order-1"})
 
 
 async def _problems(r: Recorder) -> None:

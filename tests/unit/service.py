@@ -1,7 +1,8 @@
 """A node's HTTP service on the twins in memory, on a free port; what is due is delivered when the test says so."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,13 @@ from clockwork.domain.sharding import ShardId
 from clockwork.errors import Unauthenticated
 from clockwork.http.operations import AdminParts
 from clockwork.http.server import HttpServer, make_app
+from clockwork.http.sessions import About
+from clockwork.http.ui import UiPages
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.pending_quota import NO_PENDING_LIMIT, PendingLimit
 from clockwork.requests.rate_limits import NO_LIMITS, CreateLimits
 from clockwork.requests.service import RequestService
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import HttpSettings, UiSettings
 from tests.support import builders
 from tests.support.engine import SHARDS, Engine
 from tests.unit.api_edge import FakeReadiness, a_request
@@ -38,6 +41,14 @@ class Service:
             lease = await self.engine.own(ShardId(shard))
             await self.engine.one_pass(lease)
             await lease.cleanup.finish()
+
+    async def recorded(self) -> None:
+        """Returns once everything that happened so far can be read as activity."""
+        assert self.engine.recorder is not None, "the engine's telemetry records nothing"
+        async with asyncio.TaskGroup() as group:
+            self.engine.recorder.flush(group)
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def seed(self, *client_ids: str) -> None:
         """For each client one schedule in each state: those of `ENDED`, and `a`, which is pending."""
@@ -94,6 +105,8 @@ def app_of(
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
     pending: PendingLimit = NO_PENDING_LIMIT,
+    ui: UiPages | None = None,
+    about: About | None = None,
 ) -> web.Application:
     return make_app(
         RequestService(context=engine.context, rate_limits=limits, pending=pending),
@@ -101,13 +114,19 @@ def app_of(
         FakeReadiness(),
         NoTelemetry(),
         gate=gate,
+        outlook=engine.outlook,
         admin=AdminParts(
             pausing=engine.pauser,
             letters=engine.letters,
             discards=engine.discarder,
             survey=engine.survey,
+            nodes=engine.nodes,
             scan=engine.scan,
         ),
+        tail=engine.tail,
+        seen=engine.seen,
+        ui=ui or UiPages(UiSettings(), auth="none", https=False),
+        about=about,
     )
 
 
@@ -118,7 +137,28 @@ async def open_service(
     gate: Gate | None = None,
     limits: CreateLimits = NO_LIMITS,
     pending: PendingLimit = NO_PENDING_LIMIT,
+    ui: UiPages | None = None,
+    about: About | None = None,
 ) -> AsyncIterator[Service]:
+    """Activity is followed while the block lasts; recorded, if the engine's telemetry does."""
     engine = engine or Engine()
-    async with HttpServer(app_of(engine, gate, limits, pending), HttpSettings(port=0)) as server:
+    app = app_of(engine, gate, limits, pending, ui, about)
+    async with HttpServer(app, HttpSettings(port=0)) as server, _activity(engine):
         yield Service(engine, f"http://127.0.0.1:{server.port}")
+
+
+@asynccontextmanager
+async def _activity(engine: Engine) -> AsyncIterator[None]:
+    """Records and follows activity until the block ends."""
+    # No task group around the block: the block's errors would leave it as a group.
+    background = AsyncExitStack()
+    group = await background.enter_async_context(asyncio.TaskGroup())
+    tasks = [group.create_task(engine.tail.run(), name="tail")]
+    if engine.recorder is not None:
+        tasks.append(group.create_task(engine.recorder.run(), name="recorder"))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await background.aclose()

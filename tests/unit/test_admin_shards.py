@@ -18,6 +18,7 @@ from clockwork.kafka.memory.wakeups import DirectWaker
 from clockwork.operations.shards import FencedOwner, ShardAdmin
 from clockwork.requests.results import Cancelled
 from clockwork.settings.model import IntakeSettings
+from clockwork.stores.memory.store import MemoryScheduleSearch
 from tests.support.builders import DUE_MS, row, schedule
 from tests.support.engine import SHARD, SHARDS, Engine
 from tests.support.virtual_time import in_virtual_time
@@ -208,7 +209,9 @@ async def test_an_owner_with_nothing_due_meets_the_fence_at_once() -> None:
         process.assign(*range(WORLD_SHARDS))
         settings = IntakeSettings(shards=WORLD_SHARDS)
         waker = DirectWaker(process.supervisor.tell)
-        survey = ShardAdmin(world.store, waker, world.clock, random.Random(1), settings)
+        survey = ShardAdmin(
+            world.store, MemoryScheduleSearch(world.store), waker, world.clock, random.Random(1), settings
+        )
         for number in range(1, 6):
             owner, next_owner = process.incarnation(number), process.incarnation(number + 1)
             await world.until(partial(owns_all, world, owner))

@@ -1,4 +1,4 @@
-"""POST /schedules and POST /schedules/cancel: each item as if it had come alone."""
+"""The calls with many schedules: each item as if it had come alone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from clockwork.domain.schedule import Row
-from clockwork.errors import StoreUnavailable
+from clockwork.domain.schedule import EndState, Failure, Row
+from clockwork.errors import StoreUnavailable, Unreadable
 from tests.support.clocks import ManualClock
 from tests.support.engine import Engine
 from tests.unit.api_edge import DUE_MS, NOW_MS, Answer, Edge, a_request, open_edge
@@ -75,7 +75,9 @@ async def test_an_empty_batch_has_no_results(edge: Edge) -> None:
     assert statuses(await create_all(edge, [])) == []
 
 
-@pytest.mark.parametrize("path", ["/schedules", "/schedules/cancel"])
+@pytest.mark.parametrize(
+    "path", ["/schedules", "/schedules/cancel", "/schedules/get", "/schedules/fire", "/schedules/retry"]
+)
 @pytest.mark.parametrize(
     ("envelope", "fields"),
     [
@@ -104,6 +106,86 @@ async def test_items_may_each_be_cancelled_unknown_or_refused(edge: Edge) -> Non
     assert answer.json["results"][0]["schedule"]["scheduleKey"] == "there"
     assert answer.json["results"][1]["reason"] == "in_flight"
     assert answer.json["results"][3]["errors"][0]["field"] == "scheduleKey"
+
+
+async def test_many_are_shown_as_each_alone_would_be_in_the_order_given(edge: Edge) -> None:
+    odd = "../%2e\n"  # no path can carry it in a browser
+    await create_all(edge, [a_request(scheduleKey=key) for key in ("pending", "gone", odd)])
+    await cancel_all(edge, [{"clientId": "shop", "scheduleKey": "gone"}])
+    keys = [{"clientId": "shop", "scheduleKey": key} for key in (odd, "unknown", "gone", "pending", odd)]
+
+    answer = await edge.ask("POST", "/schedules/get?taskData=text", json={"schedules": [*keys, {"clientId": "shop"}]})
+
+    assert statuses(answer) == [200, 404, 200, 200, 200, 400]
+    shown = [result.get("schedule", {}) for result in answer.json["results"]]
+    assert [each.get("status") for each in shown] == ["pending", None, "cancelled", "pending", "pending", None]
+    assert shown[3] == (await edge.ask("GET", "/schedule/shop/pending?taskData=text")).json
+    assert shown[0] == shown[4]
+
+
+def named(*keys: str, **more: Any) -> dict[str, Any]:
+    return {"schedules": [{"clientId": "shop", "scheduleKey": key, **more} for key in keys]}
+
+
+async def test_many_are_made_due_now_each_on_its_own_condition(edge: Edge) -> None:
+    await create_all(edge, [a_request(scheduleKey=key) for key in ("a", "b", "gone")])
+    await cancel_all(edge, named("gone")["schedules"])
+
+    answer = await edge.ask("POST", "/schedules/fire", json=named("a", "gone", "unknown", ""))
+    stale = await edge.ask("POST", "/schedules/fire", json=named("b", ifVersion=7))
+
+    assert statuses(answer) == [200, 409, 404, 400]
+    fired, gone, *_ = answer.json["results"]
+    assert (fired["schedule"]["scheduleTime"], fired["schedule"]["version"]) == (NOW_MS, 2)
+    assert gone["reason"] == "cancelled"
+    assert statuses(stale) == [412]
+    assert (await edge.stored("b")).due_ms == DUE_MS
+    assert statuses(await edge.ask("POST", "/schedules/fire", json=named("b", ifVersion=1))) == [200]
+
+
+async def test_many_that_failed_are_armed_again_and_the_same_batch_again_arms_none_twice(edge: Edge) -> None:
+    failure = Failure(reason="record_too_large", attempts=8)
+    await create_all(edge, [a_request(scheduleKey=key) for key in ("a", "b", "pending")])
+    for key in ("a", "b"):
+        await edge.ends(EndState.FAILED, key, failure=failure)
+    batch = named("a", "b", "pending", ifVersion=1, scheduleTime=DUE_MS + 5)
+
+    first = await edge.ask("POST", "/schedules/retry", json=batch)
+    again = await edge.ask("POST", "/schedules/retry", json=batch)
+
+    assert statuses(first) == statuses(again) == [200, 200, 409]
+    armed = [result["schedule"] for result in first.json["results"][:2]]
+    assert [(each["status"], each["version"], each["scheduleTime"]) for each in armed] == [
+        ("pending", 2, DUE_MS + 5)
+    ] * 2
+    assert [result["schedule"] for result in again.json["results"][:2]] == armed
+    assert "only what failed" in first.json["results"][2]["detail"]
+
+
+async def test_a_schedule_that_cannot_be_read_hides_no_other(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    await create_all(edge, [a_request(scheduleKey="a"), a_request(scheduleKey="b")])
+    lost = await edge.row("b")
+    search, store = edge.engine.context.search, edge.engine.store
+    found = search.read_rows_at
+
+    async def without(places: Any) -> Any:
+        return {place: row for place, row in (await found(places)).items() if row != lost}
+
+    async def unreadable(*_: object) -> None:
+        raise Unreadable("damaged")
+
+    monkeypatch.setattr(search, "read_rows_at", without)
+    monkeypatch.setattr(store, "read_pointer", unreadable)
+    keys = [{"clientId": "shop", "scheduleKey": key} for key in "ab"]
+
+    assert statuses(await edge.ask("POST", "/schedules/get", json={"schedules": keys})) == [200, 503]
+
+
+async def test_a_hundred_are_shown_and_no_more(edge: Edge) -> None:
+    keys = [{"clientId": "shop", "scheduleKey": f"k-{n}"} for n in range(101)]
+
+    assert statuses(await edge.ask("POST", "/schedules/get", json={"schedules": keys[:100]})) == [404] * 100
+    assert (await edge.ask("POST", "/schedules/get", json={"schedules": keys})).fields == ["schedules"]
 
 
 async def test_items_of_one_key_go_one_after_the_other_and_those_of_others_side_by_side(edge: Edge) -> None:

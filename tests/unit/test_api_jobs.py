@@ -1,4 +1,5 @@
-"""The calls on jobs over HTTP: statuses, headers, paths, pages; what they do is told in `test_requests_jobs`."""
+"""The calls on jobs and their calendars over HTTP: statuses, headers, paths, pages. What they do is told in
+`test_requests_jobs` and `test_requests_calendars`."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tests.unit.service import app_of
 from tests.unit.test_job_schema import DAILY, a_job
 
 ONE = "/jobs/shop/report"
+CALENDAR = "/calendars/shop/de"
 EVERY_CALL: list[tuple[str, str, Any]] = [
     ("POST", "/jobs", a_job()),
     ("GET", "/jobs?clientId=shop", None),
@@ -34,6 +36,12 @@ EVERY_CALL: list[tuple[str, str, Any]] = [
     ("GET", f"{ONE}/versions/1", None),
     ("POST", "/jobs/preview", {"trigger": DAILY}),
 ]
+CALENDAR_CALLS: list[tuple[str, str, Any]] = [
+    ("PUT", CALENDAR, {}),
+    ("GET", CALENDAR, None),
+    ("DELETE", CALENDAR, None),
+    ("GET", "/calendars?clientId=shop", None),
+]
 
 
 @pytest.fixture
@@ -50,7 +58,9 @@ def test_every_call_of_the_document_is_among_those_tried_here() -> None:
     described = {
         (method.upper(), path) for path, each in document(app_of(Engine()))["paths"].items() for method in each
     }
-    assert len({each for each in described if each[1].startswith("/jobs")}) == len(EVERY_CALL)
+    assert len({each for each in described if each[1].startswith(("/jobs", "/calendars"))}) == len(
+        [*EVERY_CALL, *CALENDAR_CALLS]
+    )
 
 
 async def test_a_create_answers_201_with_its_place_and_version_and_200_again(edge: Edge) -> None:
@@ -171,7 +181,7 @@ async def test_an_unknown_run_or_version_of_a_job_is_not_found(edge: Edge, what:
     assert (answer.status, answer.json["type"]) == (404, f"urn:clockwork:problem:{what}-not-found")
 
 
-@pytest.mark.parametrize(("method", "path", "body"), EVERY_CALL)
+@pytest.mark.parametrize(("method", "path", "body"), [*EVERY_CALL, *CALENDAR_CALLS])
 async def test_a_cluster_without_jobs_says_so_whatever_is_asked(method: str, path: str, body: Any) -> None:
     engine = Engine(clock=ManualClock(NOW_MS))
     engine.context = replace(engine.context, settings=replace(engine.context.settings, jobs="off"))
@@ -330,3 +340,103 @@ async def test_a_wrong_report_names_its_field(edge: Edge, what: str, body: Any, 
     run = await delivered_run(edge)
     answer = await edge.ask("POST", f"{run}/{what}", json=body)
     assert (answer.status, answer.fields) == (400, [field])
+
+
+# --- calendars
+
+DAILY_BY_CALENDAR = {**DAILY, "exclude": {"calendar": "de"}}
+
+
+async def test_a_put_of_a_calendar_answers_201_with_its_place_and_200_again(edge: Edge) -> None:
+    holidays = {"annual": ["12-25"], "weekdays": ["SUN"], "cron": ["* 0-7 * * *"], "description": "Feiertage"}
+    first = await edge.ask("PUT", CALENDAR, json=holidays)
+    assert (first.status, first.headers["ETag"], first.headers["Location"]) == (201, '"1"', CALENDAR)
+    again = await edge.ask("PUT", CALENDAR, json=holidays)
+    assert (again.status, again.json) == (200, first.json)
+    assert first.json == {
+        "clientId": "shop",
+        "name": "de",
+        **holidays,
+        "version": 1,
+        "createdAt": NOW_MS,
+        "updatedAt": NOW_MS,
+    }
+    assert (await edge.ask("GET", CALENDAR)).json == first.json
+    listed = await edge.ask("GET", "/calendars?clientId=shop")
+    assert listed.json == {"calendars": [first.json], "cursor": None}
+
+
+async def test_a_put_replaces_a_calendar_as_a_whole(edge: Edge) -> None:
+    await edge.ask("PUT", CALENDAR, json={"annual": ["12-25"], "description": "Feiertage"})
+    answer = await edge.ask("PUT", CALENDAR, json={"dates": ["2027-01-16"]}, headers={"If-Match": '"1"'})
+    assert (answer.status, answer.headers["ETag"]) == (200, '"2"')
+    assert not answer.json.keys() & {"annual", "description"}
+
+
+async def test_a_job_and_a_preview_go_by_a_named_calendar(edge: Edge) -> None:
+    asked = {"clientId": "shop", "trigger": DAILY_BY_CALENDAR, "count": 1, "from": NOW_MS + 1}
+    for path, body in (("/jobs", a_job(trigger=DAILY_BY_CALENDAR)), ("/jobs/preview", asked)):
+        answer = await edge.ask("POST", path, json=body)
+        assert (answer.status, answer.fields) == (400, ["trigger.exclude.calendar"])
+    await edge.ask("PUT", CALENDAR, json={"dates": ["2027-01-16"]})
+    (time,) = (await edge.ask("POST", "/jobs/preview", json=asked)).json["times"]
+    assert time["local"] == "2027-01-17T09:00:00+01:00"
+    assert time["note"] == "excluded: 1 before it, 2027-01-16T09:00 (calendar de)"
+    await created(edge, trigger=DAILY_BY_CALENDAR)
+    found = (await edge.ask("GET", ONE)).json
+    assert found["nextRun"]["local"] == "2027-01-17T09:00:00+01:00"
+    assert found["trigger"]["exclude"] == {"calendar": "de"}
+
+    assert "behind" not in (await edge.ask("PUT", CALENDAR, json={"dates": ["2027-01-17"]})).json
+    found = (await edge.ask("GET", ONE)).json
+    assert (found["nextRun"]["local"], found["version"]) == ("2027-01-16T09:00:00+01:00", 2)
+    refused = await edge.ask("DELETE", CALENDAR)
+    assert (refused.status, refused.json["jobs"]) == (409, ["report"])
+
+
+async def test_a_preview_that_names_a_calendar_names_its_client(edge: Edge) -> None:
+    answer = await edge.ask("POST", "/jobs/preview", json={"trigger": DAILY_BY_CALENDAR})
+    assert (answer.status, answer.fields) == (400, ["clientId"])
+
+
+async def test_conditions_rule_versions_of_a_calendar_out(edge: Edge) -> None:
+    for tag in ('"1"', "*"):
+        missing = await edge.ask("PUT", CALENDAR, json={}, headers={"If-Match": tag})
+        assert (missing.status, "calendar" in missing.json) == (412, False)
+    assert (await edge.ask("PUT", CALENDAR, json={}, headers={"If-None-Match": "*"})).status == 201
+    again = await edge.ask("PUT", CALENDAR, json={"annual": ["12-25"]}, headers={"If-None-Match": "*"})
+    assert (again.status, again.json["calendar"]["version"]) == (412, 1)
+    assert (await edge.ask("GET", CALENDAR, headers={"If-None-Match": '"1"'})).status == 304
+    for method in ("GET", "DELETE"):
+        answer = await edge.ask(method, CALENDAR, headers={"If-Match": '"2"'})
+        assert (answer.status, answer.headers["ETag"]) == (412, '"1"')
+    assert (await edge.ask("DELETE", CALENDAR, headers={"If-Match": '"1"'})).status == 200
+    assert (await edge.ask("DELETE", CALENDAR)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "fields"),
+    [
+        ("/calendars/shop/d%2Fe", {}, ["calendar"]),
+        ("/calendars/shop/.de", {}, ["calendar"]),
+        (f"/calendars/shop/{'x' * 65}", {}, ["calendar"]),
+        (CALENDAR, {"calendar": "at", "days": []}, ["calendar", "days"]),
+        (
+            CALENDAR,
+            {"dates": ["2027-02-29", "2027-01-01"], "annual": ["13-01"], "cron": ["* * * *"]},
+            ["dates.0", "annual.0", "cron.0"],
+        ),
+        (CALENDAR, {"dates": ["2027-01-01"] * 501}, ["dates"]),
+        (CALENDAR, {"weekdays": ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]}, ["body"]),
+        (
+            CALENDAR,
+            {"cron": [f"0{',0' * 250} 1 * * *"] * 20, "dates": ["2027-01-01"] * 500, "annual": ["01-01"] * 366},
+            ["body"],
+        ),
+        (CALENDAR, {"description": ""}, ["description"]),
+        (CALENDAR, [], ["body"]),
+    ],
+)
+async def test_a_wrong_calendar_names_every_wrong_field(edge: Edge, path: str, body: Any, fields: list[str]) -> None:
+    answer = await edge.ask("PUT", path, json=body)
+    assert (answer.status, sorted(answer.fields)) == (400, sorted(fields))

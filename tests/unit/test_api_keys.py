@@ -223,7 +223,8 @@ def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
 def test_the_example_file_can_be_read() -> None:
     shop, support = read_keys(EXAMPLE.read_bytes()).values()
     assert shop.principal.clients.cover("shop-7")
-    assert support.principal.rights == {Right.READ}
+    assert support.principal.rights == {Right.READ, Right.CANCEL, Right.OPERATE}
+    assert (shop.principal.redacted, support.principal.redacted) == (False, True)
 
 
 async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits_it(
@@ -244,7 +245,7 @@ async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits
         "30",
     ]
     before_ms = SystemClock().now_ms() // 1_000 * 1_000
-    assert main([*arguments, "--right", "read"]) == 0
+    assert main([*arguments, "--right", "read", "--redacted"]) == 0
     after_ms = SystemClock().now_ms()
     shown = capsys.readouterr()
     key = next(line.strip() for line in shown.err.splitlines() if line.strip().startswith("cw_"))
@@ -253,6 +254,7 @@ async def test_the_command_shows_the_key_apart_from_its_entry_and_the_entry_fits
     opened.clock.set_ms(before_ms)
     principal = await opened.ring.authenticate(key)
     assert (principal.name, principal.rights) == ('the "shop"', frozenset({Right.READ}))
+    assert principal.redacted
     assert principal.clients.cover("shop-7")
     assert [principal.topics.cover(topic) for topic in "abc"] == [True, True, False]
     opened.clock.set_ms(before_ms + 30 * 86_400_000 - 1)

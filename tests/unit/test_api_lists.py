@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ async def test_a_list_answers_each_schedule_as_a_get_of_it_does(edge: Edge) -> N
 
     answer = await listed(edge, "clientId=shop")
 
-    assert answer.json == {"schedules": [created.json], "cursor": None}
+    assert answer.json == {"schedules": [created.json], "cursor": None, "lookedAt": 1}
 
 
 async def test_every_filter_of_a_list_counts(edge: Edge) -> None:
@@ -67,6 +68,7 @@ async def test_every_filter_of_a_list_counts(edge: Edge) -> None:
         ("clientId=a&orderingKey=", ["orderingKey"]),
         ("clientId=a&dueFrom=soon&dueTo=-1", ["dueFrom", "dueTo"]),
         ("clientId=a&dueFrom=1.5", ["dueFrom"]),
+        ("clientId=a&fields=all&order=up&taskData=json", ["fields", "order", "taskData"]),
         ("clientId=a&limit=0", ["limit"]),
         ("clientId=a&limit=1001", ["limit"]),
         ("clientId=a&limit=%D9%A1", ["limit"]),
@@ -86,6 +88,44 @@ async def test_each_wrong_parameter_is_named(edge: Edge, query: str, fields: lis
     assert (answer.status, sorted(answer.fields)) == (400, sorted(fields))
 
 
+async def test_a_summary_has_everything_but_the_content(edge: Edge) -> None:
+    delivery = {"topic": builders.TOPIC, "headers": {"a": "b"}}
+    created = (await edge.post(a_request(delivery=delivery))).json
+
+    answer = await listed(edge, "clientId=shop&fields=summary")
+
+    del created["taskData"], created["taskDataEncoding"], created["delivery"]["headers"]
+    assert answer.json["schedules"] == [created]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"taskData": {"n": 2**63 - 1, "m": -1.50}}, '{"n":9223372036854775807,"m":-1.5}'),
+        ({"taskData": "ä\u0000"}, '"ä\\u0000"'),
+        ({"taskData": None}, "null"),
+        ({"taskData": "aGVsbG8=", "taskDataEncoding": "base64"}, '"aGVsbG8="'),
+    ],
+)
+async def test_the_payload_may_be_asked_for_as_its_text(edge: Edge, given: dict[str, Any], text: str) -> None:
+    # JavaScript's numbers are doubles.
+    await edge.post(a_request(**given))
+
+    (in_list,) = (await listed(edge, "clientId=shop&taskData=text")).json["schedules"]
+    alone = (await edge.ask("GET", "/schedule/shop/order-1?taskData=text")).json
+
+    assert in_list["taskData"] == alone["taskData"] == text
+
+
+async def test_a_history_may_be_of_summaries(edge: Edge) -> None:
+    await edge.post(a_request())
+    await edge.ask("DELETE", "/schedule/shop/order-1")
+
+    for query, has_data in (("fields=summary", False), ("taskData=text", True)):
+        (past,) = (await edge.ask("GET", f"/schedule/shop/order-1/history?{query}")).json["schedules"]
+        assert (past.get("taskData") == '{"order":1}') == has_data
+
+
 async def some(edge: Edge) -> None:
     """Three schedules of one client."""
     for key in "abc":
@@ -101,6 +141,16 @@ async def test_a_cursor_goes_on_behind_its_page_with_any_limit(edge: Edge) -> No
     again = await listed(edge, f"dueFrom=1970-01-01T00:00:01Z&clientId=shop&limit=3&cursor={cursor}")
 
     assert (keys(first), keys(again)) == (["a"], ["b", "c"])
+
+
+async def test_the_latest_come_first_if_asked_for(edge: Edge) -> None:
+    await some(edge)
+    first = await listed(edge, "clientId=shop&order=desc&limit=1")
+
+    again = await listed(edge, f"clientId=shop&order=desc&fields=summary&cursor={first.json['cursor']}")
+
+    assert (keys(first), keys(again)) == (["c"], ["b", "a"])
+    assert (await listed(edge, f"clientId=shop&cursor={first.json['cursor']}")).fields == ["cursor"]
 
 
 @pytest.mark.parametrize("other", ["clientId=b", "clientId=shop&status=pending", "clientId=shop&dueTo=1"])

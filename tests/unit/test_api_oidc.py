@@ -1,21 +1,17 @@
 """Tokens of an issuer that lives in the test: real signatures, real HTTP."""
 
 import asyncio
-import base64
 import builtins
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
 import jwt
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
@@ -27,94 +23,21 @@ from clockwork.domain.rights import Right
 from clockwork.errors import CannotStart, Unauthenticated
 from clockwork.settings.model import AccessSettings
 from tests.support.clocks import ManualClock
+from tests.support.issuer import (
+    ANOTHER_RSA,
+    EC,
+    ED448,
+    KEY_OF,
+    LATER,
+    RSA,
+    WEAK_RSA,
+    Issuer,
+    base64url,
+    published,
+    running_issuer,
+    signed,
+)
 from tests.unit.api_edge import a_request, open_edge
-
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
-
-RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-ANOTHER_RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-WEAK_RSA = rsa.generate_private_key(public_exponent=65_537, key_size=1_024)
-EC = ec.generate_private_key(ec.SECP256R1())
-KEY_OF: dict[str, PrivateKey] = {
-    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), RSA),
-    "ES256": EC,
-    "ES384": ec.generate_private_key(ec.SECP384R1()),
-    "ES512": ec.generate_private_key(ec.SECP521R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
-ED448 = ed448.Ed448PrivateKey.generate()
-LATER = datetime.now(UTC) + timedelta(hours=1)
-
-
-def published(key: PrivateKey, key_id: str | None, **members: Any) -> dict[str, Any]:
-    """The key as its issuer publishes it, without `alg` unless it is given; a member that is None is left out."""
-    name = next((name for name, each in KEY_OF.items() if type(each) is type(key)), "EdDSA")
-    document = get_default_algorithms()[name].to_jwk(key.public_key(), as_dict=True)
-    document = {name: value for name, value in document.items() if name != "key_ops"}
-    return document | {name: value for name, value in {"kid": key_id, **members}.items() if value is not None}
-
-
-def base64url(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def signed(header: bytes, claims: bytes, *, key: PrivateKey = RSA, algorithm: str = "RS256") -> str:
-    """A token of any bytes, with a signature that fits."""
-    text = f"{base64url(header)}.{base64url(claims)}"
-    return f"{text}.{base64url(get_default_algorithms()[algorithm].sign(text.encode(), key))}"
-
-
-@dataclass
-class Issuer:
-    """Publishes keys, signs tokens."""
-
-    url: str = ""
-    keys: list[Any] = field(default_factory=lambda: [published(RSA, "one")])
-    fetched: int = 0
-    answer: web.Response | None = None
-    """Given instead of the keys."""
-    about_changes: dict[str, Any] = field(default_factory=dict)
-    """To the discovery document."""
-    released: asyncio.Event | None = None
-    """If there is one: the answer ends once it is set."""
-    drips: bool = False
-    """Until then it comes byte by byte."""
-
-    async def about(self, _: web.Request) -> web.Response:
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/keys"} | self.about_changes)
-
-    async def show_keys(self, request: web.Request) -> web.StreamResponse:
-        self.fetched += 1
-        if self.released is not None and self.drips:
-            dripping = web.StreamResponse()
-            await dripping.prepare(request)
-            while not self.released.is_set():
-                await dripping.write(b" ")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.released.wait(), 0.01)
-            return dripping
-        if self.released is not None:
-            await self.released.wait()
-        return self.answer or web.json_response({"keys": self.keys})
-
-    def claims(self, **changes: Any) -> dict[str, Any]:
-        claims: dict[str, Any] = {
-            "iss": self.url,
-            "aud": ["clockwork", "else"],
-            "sub": "shop-service",
-            "exp": int(LATER.timestamp()),
-            "clockwork_clients": ["shop", "shop-*"],
-            "clockwork_topics": "orders mail.*",
-            "clockwork_rights": ["create", "read", "dance"],
-        }
-        return {name: value for name, value in (claims | changes).items() if value is not ...}
-
-    def token(self, key: Any = RSA, key_id: str | None = "one", algorithm: str = "RS256", **changes: Any) -> str:
-        """A token; a claim that is changed to `...` is left out."""
-        header = {"alg": algorithm} | ({"kid": key_id} if key_id is not None else {})
-        return signed(
-            json.dumps(header).encode(), json.dumps(self.claims(**changes)).encode(), key=key, algorithm=algorithm
-        )
 
 
 def away() -> web.Response:
@@ -129,11 +52,7 @@ def copied(answer: web.Response) -> web.Response:
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
     found = Issuer()
-    app = web.Application()
-    app.router.add_get("/.well-known/openid-configuration", found.about)
-    app.router.add_get("/keys", found.show_keys)
-    async with TestServer(app) as server:
-        found.url = str(server.make_url("")).rstrip("/")
+    async with running_issuer(found):
         yield found
 
 

@@ -188,7 +188,11 @@ async def test_each_call_has_its_command(stub: Stub) -> None:
 
 async def test_lists_are_tables_for_people_and_lines_for_programs(stub: Stub) -> None:
     # A key may look like the markup or the control codes that colour a table.
-    page = {"schedules": [{**PENDING, "scheduleKey": "[red]\x1b[31m"}, DELIVERED, CANCELLED], "cursor": None}
+    page = {
+        "schedules": [{**PENDING, "scheduleKey": "[red]\x1b[31m"}, DELIVERED, CANCELLED],
+        "cursor": None,
+        "lookedAt": 3,
+    }
     stub.will((200, page))
     table = (await run(stub, "schedule", "list", "shop", "--due-from", "5")).output
     assert "[red]" in table
@@ -230,7 +234,7 @@ async def test_an_answer_that_the_terminal_cannot_show_is_shown_with_escapes(
 ) -> None:
     past = {name: value for name, value in STRANGE.items() if name not in {"shard"}} | {"endedAt": 1}
     pages = {"list": [STRANGE], "history": [past | {"status": "cancelled"}]}
-    stub.will((200, {"schedules": pages[words[0]], "cursor": None} if words[0] in pages else STRANGE))
+    stub.will((200, {"schedules": pages[words[0]], "cursor": None, "lookedAt": 1} if words[0] in pages else STRANGE))
     key = ["shop"] if words[0] == "list" else ["shop", "€"]
     result = await run(stub, "schedule", words[0], *key, *words[1:], *end, charset=charset)
     assert result.exit_code == 0

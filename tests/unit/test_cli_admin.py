@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from clockwork.domain.ownership import ProcessId
+from clockwork.domain.seen import ProcessReport
+from clockwork.settings.digests import digests_of
+from clockwork.settings.model import RunnerSettings, Settings
 from tests.support import builders
 from tests.support.examples import PENDING
 from tests.unit.client_stub import Stub, open_stub, results, run_command
@@ -41,6 +45,28 @@ async def test_what_is_paused_is_shown_until_it_is_resumed(service: Service) -> 
     assert json.loads((await admin(service, "pauses", "--json")).output)["clients"] == []
 
 
+async def test_nodes_are_shown_with_their_troubles_and_the_settings_in_which_they_differ(service: Service) -> None:
+    now_ms = service.engine.clock.now_ms()
+    for letter, retention_ms, kafka in (("a", 3_600_000, None), ("b", 7_200_000, "no broker answers")):
+        digests = digests_of(Settings(runner=RunnerSettings(retention_ms=retention_ms)))
+        report = ProcessReport(
+            process=ProcessId(letter * 16),
+            seen_at_ms=now_ms - 4_000,
+            node=f"host:{letter}",
+            role="all",
+            version="1.0",
+            since_ms=now_ms - 60_000,
+            kafka=kafka,
+            settings=digests,
+        )
+        await service.engine.seen.put_report(report)
+    shown = (await admin(service, "nodes")).output
+    for text in ("host:a", "host:b", "no broker answers", "CLOCKWORK_RETENTION_MS differs: " + "a" * 16):
+        assert text in shown
+    told = json.loads((await admin(service, "nodes", "--json")).output)
+    assert [each["process"] for each in told["nodes"]] == ["a" * 16, "b" * 16]
+
+
 async def test_a_name_that_could_be_no_clients_is_refused(service: Service) -> None:
     refused = await admin(service, "pause", "client", "a b", code=3)
     assert "clientId: should be 1 to 128 of" in refused.output
@@ -69,6 +95,7 @@ FENCED = {"incarnation": "€", "node": "€", "fencedAt": 1, "frontier": 1, "sh
 ANSWERS = {
     "/admin/dead-letters": {"deadLetters": [LETTER], "cursor": None},
     "/admin/dead-letters/3/7": LETTER,
+    "/admin/dead-letters/discard": {"results": [{"status": 200}]},
     "/admin/shards": {"shards": [SHARD]},
     "/admin/jobs": {"jobs": [], "unreadable": 0, "uncovered": 0, "leftBehind": 0, "cursor": None},
     "/admin/shards/0/fence": FENCED,

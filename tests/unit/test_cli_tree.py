@@ -41,16 +41,31 @@ TREE = dict(commands(clockwork))
 
 def test_the_tree_has_every_command() -> None:
     groups: dict[str, list[str]] = {
-        **{"": [], "keys": [], "schedule": [], "job": []},
+        **{"": [], "keys": [], "schedule": [], "job": [], "calendar": []},
         **{"admin": [], "admin dead-letters": []},
     }
     for path in TREE:
         if path and not isinstance(TREE[path], click.Group):
             groups[" ".join(path[:-1])].append(path[-1])
     assert groups == {
-        "": ["run", "init", "check", "leave", "completion"],
+        "": ["run", "init", "check", "leave", "forecast", "completion"],
         "keys": ["new"],
-        "schedule": ["cancel", "create", "fire", "get", "history", "list", "load", "reschedule", "retry", "watch"],
+        "schedule": [
+            *(
+                "cancel",
+                "create",
+                "fire",
+                "get",
+                "history",
+                "list",
+                "load",
+                "reschedule",
+                "retry",
+                "upcoming",
+                "watch",
+                "why",
+            )
+        ],
         "job": [
             *(
                 "apply",
@@ -67,7 +82,8 @@ def test_the_tree_has_every_command() -> None:
             ),
             *("run", "show", "versions"),
         ],
-        "admin": ["export", "fence", "import", "pause", "pauses", "resume", "shards"],
+        "calendar": ["delete", "list", "put", "show"],
+        "admin": ["export", "fence", "import", "nodes", "pause", "pauses", "resume", "shards"],
         "admin dead-letters": ["discard", "list", "retry", "show"],
     }
 
@@ -93,7 +109,7 @@ def test_help_lists_everything_and_starts_nothing(path: tuple[str, ...], monkeyp
     assert command.help
 
 
-@pytest.mark.parametrize("words", [["schedule"], ["job"], ["admin"], ["admin", "dead-letters"], ["keys"]])
+@pytest.mark.parametrize("words", [["schedule"], ["job"], ["calendar"], ["admin"], ["admin", "dead-letters"], ["keys"]])
 def test_a_group_without_a_command_shows_its_help(words: list[str]) -> None:
     result = CliRunner().invoke(clockwork, words)
     assert "Commands:" in result.output
@@ -177,7 +193,7 @@ def _imported_by(statement: str) -> set[str]:
 
 
 def test_the_client_and_its_commands_import_none_of_the_nodes_libraries() -> None:
-    commands = "clockwork.cli.schedule, clockwork.cli.job, clockwork.cli.admin"
+    commands = "clockwork.cli.schedule, clockwork.cli.job, clockwork.cli.calendar, clockwork.cli.admin"
     modules = _imported_by(f"import clockwork.client, clockwork.__main__, {commands}")
     assert {each.partition(".")[0] for each in modules}.isdisjoint(
         {"aiokafka", "aiobotocore", "botocore", "prometheus_client"}

@@ -128,7 +128,10 @@ async def test_each_call_is_sent_as_the_api_wants_it(client: AsyncClient, stub: 
 
 
 async def test_lists_follow_their_cursor_to_the_end(client: AsyncClient, stub: Stub) -> None:
-    pages = [{"schedules": [PENDING, DELIVERED], "cursor": "x y"}, {"schedules": [FAILED], "cursor": None}]
+    pages = [
+        {"schedules": [PENDING, DELIVERED], "cursor": "x y", "lookedAt": 2},
+        {"schedules": [FAILED], "cursor": None, "lookedAt": 1},
+    ]
     stub.will(*((200, page) for page in pages))
     found = [each.status async for each in client.list("shop", status="pending", due_from=5, due_to=MINUTE)]
     assert found == ["pending", "delivered", "failed"]
@@ -172,6 +175,15 @@ async def test_a_final_answer_is_its_own_error_and_is_not_asked_for_again(
     assert type(raised.value) is error
     assert raised.value.status == problem.status
     assert len(stub.asked) == 1
+
+
+async def test_a_schedule_that_was_fired_by_an_attempt_without_an_answer_is_delivered_and_no_conflict(
+    client: AsyncClient, stub: Stub
+) -> None:
+    stub.will(DROP, conflict("delivered", DELIVERED))
+    assert (await client.fire("shop", "k")).status == "delivered"
+    with pytest.raises(c.AlreadyDelivered):
+        await client.fire("shop", "k")
 
 
 async def test_an_answer_of_somebody_else_is_an_unknown_outcome(client: AsyncClient, stub: Stub) -> None:

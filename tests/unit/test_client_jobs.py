@@ -572,3 +572,28 @@ async def test_heartbeats_end_where_there_is_no_time_out_and_the_run_is_not_lost
             await told.wait()
         assert working.lost is None
     assert [each.path.rsplit("/", 1)[1] for each in stub.asked] == ["heartbeat", "complete"]
+
+
+# --- named calendars
+
+
+async def test_a_calendar_is_put_shown_listed_followed_and_deleted(client: AsyncClient, service: Service) -> None:
+    first = await client.put_calendar("shop", "de", c.Exclude(annual=["12-25"]), description="Feiertage")
+    assert (first.name, first.version, first.annual, first.behind) == ("de", 1, ["12-25"], None)
+    trigger = c.Cron("0 9 * * *", exclude=c.Exclude(calendar="de"))
+    await client.create_job(*JOB, **{**FIELDS, "trigger": trigger})
+    changed = await client.put_calendar("shop", "de", c.Exclude(dates=[date(2023, 11, 15)]), if_version=1)
+    assert (changed.version, changed.annual) == (2, [])
+    job = await client.get_job(*JOB)
+    assert (job.version, job.next_run and job.next_run.local) == (2, "2023-11-16T09:00:00+00:00")
+    assert await client.get_calendar("shop", "de") == changed
+    assert [each async for each in client.list_calendars("shop", page_size=1)] == [changed]
+    assert (await client.preview(trigger, count=1, client_id="shop"))[0].local == "2023-11-16T09:00:00+00:00"
+    with pytest.raises(c.Conflict, match="report goes by it"):
+        await client.delete_calendar("shop", "de")
+    with pytest.raises(c.VersionMismatch):
+        await client.put_calendar("shop", "de", c.Exclude(), if_version=1)
+    await client.delete_job(*JOB)
+    assert await client.delete_calendar("shop", "de") == changed
+    with pytest.raises(c.NotFound):
+        await client.get_calendar("shop", "de")

@@ -86,6 +86,57 @@ async def test_what_is_discarded_leaves_the_list_of_those_that_are_open_and_stay
         assert "not open" in refused.output
 
 
+async def acted(session: aiohttp.ClientSession, what: str, item: Any) -> tuple[int, Any]:
+    """The result of a batch of one."""
+    async with session.post(f"/admin/dead-letters/{what}", json={"deadLetters": [item]}) as answer:
+        assert answer.status == 200
+        (result,) = (await answer.json())["results"]
+        return result["status"], result
+
+
+async def test_many_are_retried_each_alone_and_the_same_batch_again_arms_none_twice() -> None:
+    async with open_service() as service, aiohttp.ClientSession(service.url) as session:
+        await service.seed("shop", "bank")
+        named = [
+            {name: each[name] for name in ("clientId", "scheduleKey", "deliveryId")} for each in await letters(service)
+        ]
+        await acted(session, "discard", named[0])
+        wrong = [{**named[0], "deliveryId": "another"}, {**named[0], "scheduleKey": "unknown"}, {"clientId": "shop"}]
+        batch = {"deadLetters": [*named, *wrong]}
+
+        async def retried() -> list[Any]:
+            async with session.post("/admin/dead-letters/retry", json=batch) as answer:
+                results: list[Any] = (await answer.json())["results"]
+                return results
+
+        first, again = await retried(), await retried()
+
+        # Who names a discarded one has changed their mind.
+        assert [each["status"] for each in first] == [200, 200, 409, 404, 400]
+        assert [each["schedule"]["status"] for each in first[:2]] == ["pending", "pending"]
+        assert (first[2]["type"], first[2]["reason"]) == ("urn:clockwork:problem:dead-letter-not-open", "pending")
+        assert [each["status"] for each in again] == [409, 409, 409, 404, 400]
+        present = [await asked(service, f"/schedule/{each['clientId']}/{FAILED}") for each in named]
+        assert present == [(200, each["schedule"]) for each in first[:2]]
+
+
+async def test_letters_are_acted_on_by_those_who_may_alone() -> None:
+    keys = {
+        "operator": a_principal(Right.OPERATE, clients="shop"),
+        "maker": a_principal(Right.CREATE, clients="shop"),
+        "admin": a_principal(Right.ADMIN, clients="shop"),
+        "elsewhere": a_principal(*Right, clients="bank"),
+    }
+    item = {"clientId": "shop", "scheduleKey": "a", "deliveryId": "d"}
+    async with open_service(gate=gate_of(keys)) as service:
+        found = {}
+        for key in keys:
+            async with aiohttp.ClientSession(service.url, headers={"Authorization": f"Bearer {key}"}) as session:
+                found[key] = [(await acted(session, what, item))[0] for what in ("retry", "discard")]
+
+    assert found == {"operator": [404, 404], "maker": [404, 403], "admin": [403, 403], "elsewhere": [403, 403]}
+
+
 async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or_nothing() -> None:
     async with open_service() as service, aiohttp.ClientSession(service.url) as session:
         await service.seed("shop")
@@ -93,8 +144,7 @@ async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or
         named = {name: letter[name] for name in ("clientId", "scheduleKey", "deliveryId")}
 
         async def discard(**changes: Any) -> tuple[int, Any]:
-            async with session.post("/admin/dead-letters/discard", json=named | changes) as answer:
-                return answer.status, await answer.json()
+            return await acted(session, "discard", named | changes)
 
         status, document = await discard(deliveryId="another")
         assert (status, document["reason"], document["type"]) == (
@@ -111,7 +161,8 @@ async def test_a_discard_is_refused_where_something_else_stands_under_the_key_or
             assert (status, document["errors"][0]["field"]) == (400, field)
         assert (await letters(service))[0]["open"] is True
         status, document = await discard()
-        assert (status, document) == (200, named | {"discardedAt": service.engine.clock.now_ms()})
+        discarded = {"deadLetter": named | {"discardedAt": service.engine.clock.now_ms()}}
+        assert (status, document) == (200, {"status": 200, **discarded})
         # Failed, and nothing else is known of it: not that it was another delivery.
         outcomes = service.engine.store.outcomes
         (place,) = (at for at, outcome in outcomes.items() if outcome.schedule_key == FAILED)
@@ -170,6 +221,34 @@ async def test_what_a_client_entrusted_to_us_is_shown_only_to_keys_that_may_read
             found = await letters(service, key=key)
             assert {each["clientId"] for each in found} == {"shop", "bank"}
             assert {each["clientId"] for each in found if "value" in each or "headers" in each} == seen
+
+
+async def test_viewers_and_operators_see_the_letters_of_the_clients_that_they_cover_and_no_others() -> None:
+    keys = {
+        "viewer": a_principal(Right.READ, clients="shop"),
+        "operator": a_principal(Right.OPERATE, clients="shop"),
+        "everyone": a_principal(Right.READ, Right.OPERATE, clients="*"),
+        "admin": a_principal(Right.ADMIN, clients="none"),
+    }
+    async with open_service() as service:
+        await service.seed("shop", "bank")
+        engine = service.engine
+        unknown = OutRecord(topic=engine.kafka.dead_letters_topic, key=None, value=b"x", headers=(), timestamp_ms=7)
+        engine.kafka.append(unknown, 0)
+    async with open_service(engine, gate=gate_of(keys)) as service:
+        every = await letters(service, key="admin")
+        assert {each.get("clientId") for each in every} == {"shop", "bank", None}
+        for key, clients, content in (
+            ("viewer", {"shop"}, True),
+            ("operator", {"shop"}, False),
+            ("everyone", {"shop", "bank"}, True),
+        ):
+            found = await letters(service, key=key)
+            assert {each["clientId"] for each in found} == clients
+            assert {"value" in each for each in found} == {content}
+        for each in every:
+            status, _ = await asked(service, f"/admin/dead-letters/{each['partition']}/{each['offset']}", key="viewer")
+            assert status == (200 if each.get("clientId") == "shop" else 403)
 
 
 async def test_a_record_of_anybody_elses_is_shown_as_what_it_is() -> None:

@@ -76,7 +76,8 @@ async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then
         ready.set()
 
     monkeypatch.setattr(lifecycle, "prepare_resources", prepared)
-    parts: Any = {name: Idle(name, said) for name in ("watch", "waker", "access", "certificates", "pauses")}
+    names = ("watch", "waker", "access", "certificates", "pauses", "clients", "reports", "recorder", "tail")
+    parts: Any = {name: Idle(name, said) for name in names}
     readiness = NodeReadiness(
         role=Role.ALL,
         guard=parts["watch"],
@@ -108,6 +109,7 @@ async def test_a_node_stops_accepting_then_withdraws_then_drains_its_shards_then
         stop.set()
     assert said[:3] == ["http", "withdrawn", "shards"]
     assert said.index("group") > said.index("shards")
+    assert said.index("recorder") > said.index("shards"), "what the drain delivers is recorded"
     assert sorted(said[3:]) == sorted([*parts, "group"])
 
 

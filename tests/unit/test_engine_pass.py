@@ -6,7 +6,7 @@ import pytest
 
 from clockwork.domain.planning import PROBE_ROWS_MAX
 from clockwork.domain.run import Chain, JobOfRow, RunKind, scheduled_run
-from clockwork.domain.schedule import EndState, Guarantee, RequestId, Retry
+from clockwork.domain.schedule import EndState, Guarantee, Receipt, RequestId, Retry, Row
 from clockwork.errors import ClockUntrusted, Fenced, Refusal, RefusalCause
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support import builders
@@ -304,11 +304,10 @@ class Lateness(NoTelemetry):
         self.of_deliveries: list[float] = []
         self.of_catch_up: list[float] = []
 
-    def lateness(self, guarantee: Guarantee, seconds: float) -> None:
-        self.of_deliveries.append(seconds)
-
-    def catch_up_lateness(self, seconds: float) -> None:
-        self.of_catch_up.append(seconds)
+    def delivered(
+        self, guarantee: Guarantee, row: Row, receipt: Receipt, *, late_seconds: float, catch_up: bool
+    ) -> None:
+        (self.of_catch_up if catch_up else self.of_deliveries).append(late_seconds)
 
 
 async def test_a_fire_time_that_is_caught_up_is_no_late_delivery() -> None:

@@ -8,19 +8,22 @@ from typing import Any, Final
 
 import pytest
 
-from clockwork.domain.jobs.job import Completion, JobChange, JobState, JobStatus, TakenRow
+from clockwork.domain.jobs.calendar import Calendar, CalendarName
+from clockwork.domain.jobs.job import Completion, JobChange, JobName, JobState, JobStatus, TakenRow
 from clockwork.domain.jobs.misfire import Overlap
 from clockwork.domain.jobs.steps import after_end, create, delete, ended_row, pause, run_end_of, run_now
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import RequestId, Row
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.triggers.trigger import FixedRate, Trigger
+from clockwork.domain.triggers.calendars import Exclusion, exclusion
+from clockwork.domain.triggers.trigger import FixedRate, Trigger, cron
 from clockwork.domain.triggers.zones import RULES_VERSION
-from clockwork.errors import NewerFormat, StoreUnavailable
+from clockwork.errors import NewerFormat, StoreUnavailable, Unavailable, Unreadable
 from clockwork.operations.job_audit import CONFIRM_S, OVERDUE_MS, START_S, JobAudit
 from clockwork.ports.telemetry import NoTelemetry, RearmedFor
 from clockwork.stores.memory.jobs import JobTables, MemoryJobStore
 from clockwork.stores.memory.store import MemoryScheduleSearch
+from tests.support import builders
 from tests.support.clocks import LoopClock, TrustedClock
 from tests.support.jobs import (
     NOW_MS,
@@ -81,10 +84,13 @@ class World:
             self.trust,
             self.counts,
             take=self.take,
+            follow=self.follow,
             shards=SHARDS,
             interval_ms=INTERVAL_MS,
         )
         self.owned = ALL
+        self.followed: list[str] = []
+        self.follow_fails = False
 
     async def made(self, **fields: Any) -> JobChange:
         change = created(new_job(**fields))
@@ -97,6 +103,13 @@ class World:
         name = state.row_name(state.armed)
         await self.store.hold(name, RequestId("audit"))
         return [TakenRow(name=name, hold=RequestId("audit"))]
+
+    async def follow(self, job: JobName) -> bool:
+        """Remembers the jobs that are to follow their calendars."""
+        self.followed.append(job.job_id)
+        if self.follow_fails:
+            raise Unavailable("no answer")
+        return True
 
     def lose(self, row: Row) -> None:
         """Deletes a row, as an operator does by hand."""
@@ -355,3 +368,89 @@ async def test_runs_that_are_open_long_after_their_time_outs_are_counted() -> No
         await asyncio.sleep(until_s + OVERDUE_MS / 1_000 + INTERVAL_MS / 1_000 + CONFIRM_S)
 
     assert (counted_before, world.counts.overdue) == (0, 1)
+
+
+# --- named calendars
+
+BEFORE = exclusion(annual=["10-03"])
+AFTER = exclusion(annual=["10-03", "12-25"])
+BY_CALENDAR = Trigger(rule=cron("0 9 * * *", exclude=exclusion(calendar="de", named=BEFORE)))
+
+
+async def kept(world: World, content: Exclusion) -> None:
+    """The client's calendar has this content."""
+    key = CalendarName(builders.CLIENT, "de")
+    calendar = Calendar(
+        client_id=key.client_id,
+        name=key.name,
+        version=1,
+        exclusion=content,
+        created_at_ms=NOW_MS,
+        updated_at_ms=NOW_MS,
+        by=RequestId(content.digest),
+    )
+    await world.jobs.put_calendar(calendar, before=await world.jobs.read_calendar(key))
+
+
+@in_virtual_time
+async def test_a_job_follows_a_calendar_that_has_changed_and_no_other_job_is_touched() -> None:
+    world = World()
+    await kept(world, BEFORE)
+    await world.made(trigger=BY_CALENDAR)
+    await world.made(job_id=JobId("other"))
+    async with world.auditing():
+        await asyncio.sleep(ONE_AUDIT_S)
+        assert world.followed == []
+        await kept(world, AFTER)
+        await asyncio.sleep(INTERVAL_MS / 1_000)
+
+    assert world.followed == ["nightly"]
+    assert world.counts.rearmed == ["calendar"]
+
+
+@in_virtual_time
+async def test_a_job_whose_calendar_is_gone_is_left_as_it_is_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await kept(world, BEFORE)
+    made = await world.made(trigger=BY_CALENDAR)
+    world.jobs.tables.calendars.clear()
+    async with world.auditing():
+        await asyncio.sleep(ONE_AUDIT_S)
+
+    assert world.followed == []
+    assert world.rows == [the_row(made)]
+    assert [vars(each)["event"] for each in caplog.records] == ["job.calendar_missing"]
+
+
+@in_virtual_time
+async def test_a_calendar_that_cannot_be_read_keeps_nothing_from_being_audited(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    await kept(world, BEFORE)
+    lost = the_row(await world.made(trigger=BY_CALENDAR))
+    world.lose(lost)
+
+    async def unreadable(key: CalendarName) -> Calendar | None:
+        raise Unreadable("of another format")
+
+    setattr(world.jobs, "read_calendar", unreadable)  # noqa: B010  # a method, which types do not let us assign
+    async with world.auditing():
+        await asyncio.sleep(ONE_AUDIT_S)
+
+    assert world.counts.repaired == 1
+    assert "job.audit_failed" in {vars(each)["event"] for each in caplog.records}
+
+
+@in_virtual_time
+async def test_a_job_that_cannot_follow_keeps_no_other_from_being_audited() -> None:
+    world = World()
+    world.follow_fails = True
+    await kept(world, BEFORE)
+    await world.made(trigger=BY_CALENDAR)
+    world.lose(the_row(await world.made(job_id=JobId("other"))))
+    await kept(world, AFTER)
+    async with world.auditing():
+        await asyncio.sleep(ONE_AUDIT_S)
+
+    assert (world.followed, world.counts.repaired) == (["nightly"], 1)

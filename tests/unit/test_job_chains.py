@@ -20,7 +20,7 @@ from clockwork.domain.jobs.job import (
     TakenRow,
 )
 from clockwork.domain.jobs.misfire import Overlap
-from clockwork.domain.jobs.steps import pause, update
+from clockwork.domain.jobs.steps import pause, run_now, update
 from clockwork.domain.marker import MarkerEntry
 from clockwork.domain.position import due_ms_of
 from clockwork.domain.retry import BackoffPolicy, RetryPolicy
@@ -157,6 +157,36 @@ async def test_a_process_follows_the_rows_that_it_armed_without_reading_anything
 
     assert OF_JOBS.intersection(world.store.calls) == {"put_run_ends", "change_job"}
     assert world.due_ms == [NOW_MS + 3 * MINUTE]
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["one call", "each alone"])
+async def test_states_that_are_not_remembered_are_read_for_all_rows_at_once(away: bool) -> None:
+    # One hour after the last run of a hundred thousand jobs none is. And a throttled job holds up no other.
+    world = World()
+    made = [await world.made(job_id=JobId(f"job-{number}")) for number in range(3)]
+    runs = [the_row(each) for each in made]
+    world.store.away = {"read_jobs"} if away else set()
+    told = await world.chains.follow_all([(run, delivered(run)) for run in runs])
+
+    assert told == [(run, None) for run in runs]
+    reads = [call for call in world.store.calls if call in ("read_job", "read_jobs")]
+    assert reads == ["read_jobs", *(["read_job"] * 3 if away else [])]
+    assert sorted(world.due_ms) == [NOW_MS + MINUTE] * 3 + [NOW_MS + 2 * MINUTE] * 3
+
+
+async def test_two_ended_rows_of_one_job_in_one_chunk_are_followed_one_after_the_other() -> None:
+    # The state that was read for both is that before the first.
+    world = World()
+    first = await world.made()
+    by_hand = run_now(first.state, definition(first), moment(), request_id="r")
+    await world.jobs.change(by_hand)
+    run, single = the_row(first), the_row(by_hand)
+    told = await world.chains.follow_all([(run, delivered(run)), (single, delivered(single))])
+
+    assert [error for _, error in told] == [None, None]
+    state = world.jobs.tables.states[first.name]
+    assert (state.single, state.counts.delivered) == ((), 2)
+    assert sorted(world.due_ms)[-1] == NOW_MS + 2 * MINUTE
 
 
 async def test_of_two_owners_that_follow_one_row_one_arms() -> None:

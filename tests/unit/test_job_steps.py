@@ -990,6 +990,17 @@ def test_a_run_by_hand_is_tried_again_whatever_the_trigger_does_but_not_while_th
     assert [row.job and row.job.kind for row in story.rows] == kinds
 
 
+def test_a_run_does_not_end_before_its_delivery_by_whatever_clock() -> None:
+    story = exclusive(trigger=Trigger(rule=FixedDelay(delay_ms=5_000)))
+    story.end(story.row, delivered(story.row, NOW_MS + 900))
+    taken = [TakenRow(name=story.row.name, hold=HOLD)]
+    story.apply(close_run(story.state, story.job, CompletionResult.COMPLETED, moment(NOW_MS + 100), taken=taken))
+
+    assert story.row.due_ms == NOW_MS + 5_900
+    (end,) = (each for each in story.log if isinstance(each, RunCompletion))
+    assert end.finished_at_ms == NOW_MS + 900
+
+
 @pytest.mark.parametrize("result", list(CompletionResult))
 def test_a_run_whose_completion_stands_already_is_closed_by_that_and_nothing_is_put_again(
     result: CompletionResult,

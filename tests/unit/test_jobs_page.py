@@ -24,7 +24,9 @@ BERLIN: Final = zone_of("Europe/Berlin")
 
 
 def documents() -> list[dict[str, Any]]:
-    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+    """Those with triggers."""
+    found = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+    return [each for each in found if "trigger" in each]
 
 
 def rows_of(heading: str) -> list[list[str]]:

@@ -27,6 +27,7 @@ class Brokers:
     def __init__(self) -> None:
         self.versions = dict(EVERYTHING)
         self.topics = {"cw-shards": SHARDS, "cw-deliveries": 64, "cw-dead-letters": 8, TRANSACTION_LOG: 50}
+        self.topics |= {"cw-events": 8, "cw-minutes": 1}
         self.forbidden: set[str] = set()
         self.hidden: set[str] = set()
         """Topics whose settings may not be looked at."""
@@ -117,6 +118,16 @@ async def test_brokers_that_do_not_speak_what_is_needed_are_refused_with_the_lea
     problem = await only_problem(brokers, instance_id="a")
     assert named in problem
     assert "Kafka 2.4" in problem
+
+
+async def test_topics_that_only_people_look_at_are_warned_of_and_not_asked_for_where_they_are_not_wanted() -> None:
+    brokers = Brokers()
+    del brokers.topics["cw-events"]
+    brokers.forbidden.add("cw-minutes")
+    found = await checked(brokers)
+    assert found.problems == ()
+    assert ["cw-events" in found.warnings[0], "cw-minutes" in found.warnings[1]] == [True, True]
+    assert await checked(brokers, activity=False) == Findings()
 
 
 async def test_a_missing_topic_is_told_from_a_forbidden_one() -> None:

@@ -182,7 +182,8 @@ async def test_without_permission_to_read_limits_there_are_none() -> None:
 def test_internal_topics_are_made_so_that_acknowledged_records_last(replicas: int, in_sync_min: str) -> None:
     plans = internal_topics(settings_for_script(commands=True))
     assert {plan.name: plan.kafka_partitions for plan in plans} == {
-        **{"cw-commands": 16, "cw-shards": 4, "cw-deliveries": 64, "cw-dead-letters": 8}
+        **{"cw-commands": 16, "cw-shards": 4, "cw-deliveries": 64, "cw-dead-letters": 8},
+        **{"cw-events": 8, "cw-minutes": 1},
     }
     for plan in plans:
         config = safe_config(plan, replicas=replicas)

@@ -23,7 +23,8 @@ from clockwork.settings.model import DynamoSettings
 from clockwork.stores.dynamodb import batching
 from clockwork.stores.dynamodb import codec as dynamo_codec
 from clockwork.stores.dynamodb.batching import GROUPED_WRITES_MAX, BatchedWrites, Failures, Writes
-from clockwork.stores.dynamodb.store import YIELD_EVERY_ROWS, DynamoScheduleStore
+from clockwork.stores.dynamodb.row_pages import YIELD_EVERY_ROWS
+from clockwork.stores.dynamodb.store import DynamoScheduleStore
 from clockwork.stores.memory.store import MemoryScheduleStore
 from tests.support import builders
 from tests.support.jobs import no_jobs

@@ -13,8 +13,9 @@ from openapi_spec_validator import validate
 import clockwork
 from clockwork.http.openapi import declared_routes, document, routes_of
 from clockwork.http.server import make_app
+from clockwork.http.ui import UiPages
 from clockwork.ports.telemetry import NoTelemetry
-from clockwork.settings.model import HttpSettings
+from clockwork.settings.model import HttpSettings, UiSettings
 from tests.support.engine import Engine
 from tests.unit.api_edge import Edge, FakeReadiness, a_request, open_edge
 from tests.unit.service import app_of
@@ -28,7 +29,7 @@ NOT_RECORDED = {"408", "414", "431", "501"}
 
 @pytest.fixture
 async def edge() -> AsyncIterator[Edge]:
-    async with open_edge() as opened:
+    async with open_edge(ui=UiPages(UiSettings(), auth="none", https=False)) as opened:
         yield opened
 
 

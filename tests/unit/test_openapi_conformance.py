@@ -42,7 +42,10 @@ CHECKS = [
 
 APP = app_of(Engine())
 ROUTES = routes_of(APP)
-CALLS = sorted((method, path) for method, path in ROUTES if "schedule" in path or path.startswith(("/admin", "/jobs")))
+RESOURCES = ("/admin", "/jobs", "/calendars")
+CALLS = sorted(
+    (method, path) for method, path in ROUTES if "schedule" in path or path == "/me" or path.startswith(RESOURCES)
+)
 PATHS = document(APP)["paths"]
 ONE = "/schedule/{clientId}/{scheduleKey}"
 KEYS = ["a", "ü/1 %", *ENDED.values()]
@@ -74,9 +77,11 @@ async def running(service: Service, *, seeded: bool = False) -> AsyncIterator[Ru
 
 
 async def seed_jobs(session: aiohttp.ClientSession, *client_ids: str, topic: str = builders.TOPIC) -> str:
-    """For each client one job in each state. Returns the id of a run by hand that each of them has."""
+    """For each client a calendar, and one job in each state. Returns the id of a run by hand that each of them has."""
     run_id = "s1"
     for client_id in client_ids:
+        async with session.put(f"/calendars/{client_id}/a", json={"annual": ["12-25"]}) as answer:
+            assert answer.status == 201
         for job_id in ("a", "paused", "deleted"):
             job = {
                 "clientId": client_id,
@@ -134,6 +139,10 @@ def narrowed(node: Running, *, topic: str = builders.TOPIC) -> dict[str, Any]:
     }
     names |= {
         "jobId": {"enum": ["a", "paused", "deleted", "new"]},
+        "calendar": {"enum": ["a", "new"]},
+        "dates": {"enum": [["2030-05-01"]]},
+        "annual": {"enum": [["05-01"]]},
+        "cron": {"enum": [["* 0-7 * * *"]]},
         "trigger": {"enum": [WEEKDAYS, {"type": "fixed_delay", "delayMs": 5_000}]},
         "misfire": {"enum": [{"policy": "fire_all", "maxCatchUp": 7}]},
         "overlap": {"enum": ["allow", "skip"]},
@@ -264,7 +273,7 @@ async def test_keys_and_limits_are_answered_as_the_document_says(
     match status:
         case 401:
             assert statuses == {401}
-        case 403 if not is_batch and not path.startswith("/admin") and path != "/jobs/preview":
+        case 403 if not is_batch and not path.startswith("/admin") and path not in ("/jobs/preview", "/me"):
             # A batch is admitted, and each of its items looked at; a preview is about no client.
             assert status in statuses
         case 429 if (method, path) == ("POST", "/schedule"):

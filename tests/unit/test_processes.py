@@ -24,6 +24,7 @@ CHILD: Final = """
 import os, signal, sys
 folder, number = os.environ["PLAYGROUND"], sys.argv[-1].partition(":")[0]
 told = [os.environ.get("CLOCKWORK_HTTP_PORT"), os.environ.get("CLOCKWORK_INSTANCE_ID"), sys.argv[1]]
+told.append(open(os.environ["CLOCKWORK_UI_SECRET_FILE"]).read())
 def drain(*_):
     open(f"{folder}/drained-{number}", "w").close()
     os._exit(int(os.environ.get("DRAINS_WITH", "0")))
@@ -117,8 +118,16 @@ async def test_each_process_has_a_stable_instance_id_and_all_have_one_port(tmp_p
         for number in range(2):
             await playground.until_started(number)
         told = [playground.starts(number)[0][1:] for number in range(2)]
-    assert [(instance, role) for _, instance, role in told] == [("node-a-0", "worker"), ("node-a-1", "worker")]
+    assert [each[1:3] for each in told] == [["node-a-0", "worker"], ["node-a-1", "worker"]]
     assert len({port for port, *_ in told} - {"0"}) == 1
+
+
+async def test_all_processes_sign_sessions_with_one_secret_where_the_settings_give_none(tmp_path: Path) -> None:
+    async with playing(tmp_path) as playground:
+        for number in range(2):
+            await playground.until_started(number)
+        (secret,) = {playground.starts(number)[0][-1] for number in range(2)}
+    assert len(secret) >= 32
 
 
 async def test_a_killed_process_is_started_again_under_its_number_and_the_other_one_lives_on(tmp_path: Path) -> None:

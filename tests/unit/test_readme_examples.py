@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clockwork.cli.calendar import calendar
 from clockwork.cli.job import job
 from clockwork.client import After, AsyncClient, Completion
 from clockwork.clock import SystemClock
@@ -87,7 +88,7 @@ async def test_the_examples_with_curl_bring_a_job_from_its_creation_to_its_end()
     async with open_service() as service:
         service.engine.clock.set_ms(SystemClock().now_ms())
         service.engine.kafka.create_topic("orderTopic")
-        assert await statuses(JOBS, service.url) == [201, 200, 200, 200, 200, 201, 200, 200, 200]
+        assert await statuses(JOBS, service.url) == [201, 200, 200, 200, 200, 201, 200, 200, 201, 200]
 
 
 async def run(command: str, url: str, folder: Path) -> tuple[int | None, list[str]]:
@@ -109,18 +110,21 @@ async def test_the_examples_of_the_command_line_bring_a_schedule_to_its_end(tmp_
         service.engine.clock.set_ms(SystemClock().now_ms())
         service.engine.kafka.create_topic("orderTopic")
         for command in COMMANDS.splitlines():
-            name = command.split()[2]
+            group, name = command.split()[1:3]
+            name = name if group == "schedule" else group
             if name == "watch":
                 await service.deliver()
             code, told[name] = await run(command, service.url, tmp_path)
             assert code == 0, command
-    assert list(told) == ["create", "reschedule", "load", "list", "fire", "watch", "history"]
+    before_the_end = ["create", "reschedule", "load", "list", "fire"]
+    assert list(told) == [*before_the_end, "watch", "history", "why", "upcoming", "forecast"]
     assert told["load"] == ["1 created, 0 there already, 0 rejected"]
     assert [json.loads(line)["scheduleKey"] for line in told["list"]] == ["order-1", "order-2"]
     (end,) = told["watch"]
     assert end.startswith("delivered ")
     assert sum("delivered" in line for line in told["history"]) == 1
     assert sum("superseded" in line for line in told["history"]) == 2
+    assert any(line.startswith("reason        ended delivered") for line in told["why"])
 
 
 async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tmp_path: Path) -> None:
@@ -132,12 +136,14 @@ async def test_the_examples_of_the_command_line_keep_a_job_and_a_file_of_jobs(tm
         for topic in ("orderTopic", "reports"):
             service.engine.kafka.create_topic(topic)
         for command in JOB_COMMANDS.splitlines():
-            name = command.split()[2]
+            group, name = command.split()[1:3]
+            name = name if group == "job" else f"{group} {name}"
             if name == "logs":
                 await service.deliver()
             code, told[name] = await run(command, service.url, tmp_path)
             assert code == 0, command
-    assert told.keys() == job.commands.keys() - {"backfill", "complete"}
+    of_calendars = {f"calendar {name}" for name in calendar.commands.keys() - {"show"}}
+    assert told.keys() == (job.commands.keys() - {"backfill", "complete"}) | of_calendars
     assert len(told["preview"]) == 5
     assert sum("manual" in line for line in told["logs"]) == 1
     assert [json.loads(line)["jobId"] for line in told["list"]] == ["report"]

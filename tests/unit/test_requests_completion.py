@@ -19,7 +19,7 @@ from clockwork.domain.retry import BackoffPolicy, RetryPolicy
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import RunId, RunKind
 from clockwork.domain.triggers.trigger import FixedDelay, FixedRate, Trigger
-from clockwork.errors import Forbidden, Unavailable
+from clockwork.errors import ClockUntrusted, Forbidden, Unavailable
 from clockwork.ports.telemetry import NoTelemetry
 from clockwork.requests.jobs.log import LogQuery
 from clockwork.requests.jobs.results import (
@@ -231,6 +231,14 @@ async def test_a_run_that_nobody_can_have_read_yet_is_not_delivered() -> None:
     desk = Desk()
     await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
     assert await desk.refused(DONE) is RunReason.NOT_DELIVERED
+
+
+async def test_a_run_is_not_called_undelivered_by_a_clock_that_is_not_trusted() -> None:
+    desk = Desk()
+    await desk.created(new_job(overlap=Overlap.SKIP, completion=Completion(timeout_ms=TIMEOUT_MS)))
+    desk.engine.trust.is_trusted = False
+    with pytest.raises(ClockUntrusted):
+        await desk.report(DONE)
 
 
 async def test_runs_and_attempts_that_never_were_are_not_found() -> None:

@@ -11,14 +11,12 @@ from clockwork.domain.jobs.job import (
     Completion,
     JobChange,
     JobContent,
-    JobName,
-    JobState,
     JobStatus,
     RunNow,
     RunReport,
     SkipReason,
 )
-from clockwork.domain.jobs.misfire import Overlap
+from clockwork.domain.jobs.misfire import Misfire, MisfirePolicy, Overlap
 from clockwork.domain.jobs.steps import run_end_of
 from clockwork.domain.rights import ANYONE, Principal, Right, names_of
 from clockwork.domain.run import JobId, RunId, RunKind
@@ -286,6 +284,32 @@ async def test_a_hold_that_is_taken_off_three_times_counts_as_in_flight() -> Non
         return row
 
     setattr(desk.engine.store, "hold", taken_off_at_once)  # noqa: B010  # a method, which types do not let us assign
+    assert done(await desk.put(task_data=b"new")).in_flight == (first,)
+
+
+async def test_a_job_that_catches_up_faster_than_a_hold_takes_is_changed_all_the_same() -> None:
+    # Whenever the request holds a row, its owner has delivered it, and armed the next one, which is late as well.
+    desk = JobDesk(request_timeout_ms=2_000)
+    first = (await desk.created(new_job(misfire=Misfire(policy=MisfirePolicy.FIRE_ALL)))).next_run
+    assert first is not None
+    desk.clock.set_ms(FIRST_MS + 90 * MINUTE_MS)
+    hold = desk.engine.store.hold
+
+    async def passed_by(name: RowName, request: RequestId) -> object:
+        await desk.deliver()
+        return await hold(name, request)
+
+    setattr(desk.engine.store, "hold", passed_by)  # noqa: B010  # a method, which types do not let us assign
+    view = done(await desk.pause())
+    assert [each.kind for each in view.in_flight] == [RunKind.CATCH_UP]
+    assert view.state.cursor_ms < FIRST_MS + 5 * MINUTE_MS, "it had to wait until all was caught up"
+
+
+async def test_a_row_whose_lane_waits_leaves_the_request_time_for_its_change() -> None:
+    desk = JobDesk(request_timeout_ms=1_000)
+    first = (await desk.created()).next_run
+    await desk.in_flight()
+    desk.clock.set_ms(FIRST_MS + MINUTE_MS)
     assert done(await desk.put(task_data=b"new")).in_flight == (first,)
 
 
@@ -902,21 +926,17 @@ async def test_a_request_that_finds_its_row_lost_puts_it_again_and_goes_on(ask: 
     assert len(desk.rows()) == (1 if ask in ("put", "run_now") else 0)
 
 
-async def test_a_row_that_is_about_to_be_applied_is_not_put_again() -> None:
+async def test_a_row_that_a_transaction_is_being_applied_to_is_not_put_again(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = JobDesk(request_timeout_ms=200)
     await desk.created()
     desk.lose(*desk.rows())
-    jobs, read_state = desk.engine.jobs, desk.engine.jobs.read_state
 
-    async def being_applied(name: JobName, *, settled: bool = False) -> JobState | None:
-        if settled:
-            raise TransactionConflict("the state is being written")
-        return await read_state(name)
+    async def conflict(context: RequestContext, name: RowName) -> Held:
+        raise TransactionConflict("the row is being applied")
 
-    setattr(jobs, "read_state", being_applied)  # noqa: B010  # a method, which types do not let us assign
+    monkeypatch.setattr(take, "hold_and_look", conflict)
     with pytest.raises(Unavailable):
         await desk.pause()
-    setattr(jobs, "read_state", read_state)  # noqa: B010
     assert (desk.rows(), (await desk.state()).status) == ([], JobStatus.ACTIVE)
 
 

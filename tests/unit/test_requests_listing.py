@@ -38,12 +38,14 @@ class LaggingSearch(MemoryScheduleSearch):
         self.frozen = sorted(self._store.pointers.values(), key=lambda p: p.position)
 
     async def list_pointers(
-        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int, descending: bool = False
     ) -> PointerPage:
         if self.frozen is None:
-            return await super().list_pointers(client_id, first=first, last=last, pointers_max=pointers_max)
+            return await super().list_pointers(
+                client_id, first=first, last=last, pointers_max=pointers_max, descending=descending
+            )
         inside = tuple(p for p in self.frozen if p.client_id == client_id and first <= p.position <= last)
-        return PointerPage(pointers=inside, next_first=None)
+        return PointerPage(pointers=inside, next_from=None)
 
 
 class Lists:
@@ -83,7 +85,7 @@ class Lists:
             views += page.views
             if page.next_after is None:
                 return views
-            assert after is None or page.next_after > after
+            assert after is None or (page.next_after < after if query.descending else page.next_after > after)
             after = page.next_after
 
     async def states(self, query: ListQuery = ALL) -> dict[str, str]:
@@ -114,6 +116,15 @@ async def test_every_schedule_is_listed_once_in_the_order_of_due_times(lists: Li
     views = await lists.all(limit=limit)
 
     assert [view.position for view in views] == sorted(row.position for row in rows)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_a_list_may_begin_with_the_latest(lists: Lists, limit: int) -> None:
+    rows = [await lists.put(f"k-{n}", due_ms=DUE_MS + n * 7 % 10) for n in range(21)]
+
+    views = await lists.all(replace(ALL, descending=True), limit=limit)
+
+    assert [view.position for view in views] == sorted((row.position for row in rows), reverse=True)
 
 
 async def test_each_is_in_the_state_that_a_read_of_it_alone_shows(lists: Lists) -> None:

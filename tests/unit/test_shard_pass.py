@@ -78,8 +78,10 @@ class Store(MemoryScheduleStore):
             raise self.failing[operation]
         return effect()
 
-    async def read_page(self, shard: Any, *, after: Position | None, rows_max: int) -> Page:
-        page = await super().read_page(shard, after=after, rows_max=rows_max)
+    async def read_page(
+        self, shard: Any, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
+    ) -> Page:
+        page = await super().read_page(shard, after=after, rows_max=rows_max, due_ms_max=due_ms_max)
         self.rows_read += len(page.rows)
         if self.on_page is not None:
             await self.on_page()
@@ -224,6 +226,18 @@ async def test_a_row_in_flight_is_not_handed_over_again_and_its_lane_waits_for_i
     assert shard.landings == 1
     await shard.one_pass()
     assert shard.handed_over == [first, behind]
+
+
+async def test_a_pass_reads_no_row_behind_the_first_that_is_not_due() -> None:
+    shard = Shard()
+    due, later = row(schedule(), shard=SHARD), [row(schedule(due_ms=DUE_MS + n), shard=SHARD) for n in range(1, 12)]
+    await shard.put(due, *later)
+    result = await shard.one_pass()
+
+    assert (shard.handed_over, result.next_due_ms, shard.store.rows_read) == ([due], DUE_MS + 1, 2)
+    shard.store.rows_read = 0
+    assert await shard.shard_pass.first_due_ms(shard.lease) == DUE_MS + 1
+    assert shard.store.rows_read == 2
 
 
 async def test_each_guarantee_goes_its_way_and_what_is_late_or_unreadable_ends_by_a_marker() -> None:

@@ -11,11 +11,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from clockwork.domain.jobs.job import CompletionResult, SkipReason
-from clockwork.domain.schedule import Guarantee
+from clockwork.domain.schedule import Failure, Guarantee
 from clockwork.domain.sharding import ShardId
 from clockwork.observability.logs import OncePerCause, configure_logging
 from clockwork.observability.metrics import PrometheusTelemetry
 from clockwork.ports.telemetry import NoTelemetry, Telemetry
+from tests.support import builders
 
 # What users see: a change here breaks their dashboards.
 METRICS = {
@@ -58,6 +59,7 @@ METRICS = {
     "clockwork_auth_keys": ("gauge", set[str]()),
     "clockwork_auth_keys_current": ("gauge", set[str]()),
     "clockwork_limited_total": ("counter", {"limit"}),
+    "clockwork_ui_read_units_total": ("counter", {"call"}),
     "clockwork_pending_counts_total": ("counter", {"result"}),
     "clockwork_http_connections": ("gauge", set[str]()),
     "clockwork_paused": ("gauge", {"what"}),
@@ -73,15 +75,23 @@ METRICS = {
     "clockwork_job_catch_up_lateness_seconds": ("histogram", set[str]()),
     "clockwork_commands_total": ("counter", {"command", "result"}),
     "clockwork_commands_lag": ("gauge", {"partition"}),
+    "clockwork_activity_total": ("counter", {"stream", "result"}),
+    "clockwork_activity_bytes_total": ("counter", {"stream"}),
 }
 
 
 def say_everything(telemetry: Telemetry) -> None:
     telemetry.request(route="POST /schedule", status=201, seconds=0.01)
     telemetry.schedule("created")
-    telemetry.delivery(Guarantee.EXACTLY_ONCE, "delivered", 3)
+    telemetry.deliveries(Guarantee.EXACTLY_ONCE, 3)
+    telemetry.refused(builders.row(), "record_too_large", 1)
+    telemetry.failed(Guarantee.EXACTLY_ONCE, builders.row(), Failure(reason="record_too_large", attempts=1), None)
+    telemetry.action("fenced", by="ana", shard=ShardId(3))
+    telemetry.activity_sent("events", 10, 800)
+    telemetry.activity_lost("minutes", 1)
     telemetry.dead_letter("cluster")
-    telemetry.lateness(Guarantee.AT_LEAST_ONCE, 0.004)
+    delivered = (Guarantee.AT_LEAST_ONCE, builders.row(), builders.receipt())
+    telemetry.delivered(*delivered, late_seconds=0.004, catch_up=False)
     telemetry.due(ShardId(3), rows=5, oldest_seconds=1.5)
     telemetry.shards_owned(2)
     telemetry.rebalance()
@@ -107,6 +117,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.auth("refused")
     telemetry.auth_keys(2, current=True)
     telemetry.limited("creates")
+    telemetry.page_read("upcoming", units=12.5)
     telemetry.pending_count("counted")
     telemetry.connections(3)
     telemetry.paused(clients=1, topics=2)
@@ -117,7 +128,7 @@ def say_everything(telemetry: Telemetry) -> None:
     telemetry.job_rearmed("not_armed")
     telemetry.watch_job_audit(lambda: 90.0, interval_seconds=3_600.0)
     telemetry.job_runs_overdue(2)
-    telemetry.catch_up_lateness(7_200.0)
+    telemetry.delivered(*delivered, late_seconds=7_200.0, catch_up=True)
     telemetry.command("create", "done")
     telemetry.commands_lag(3, 17)
 

@@ -717,3 +717,43 @@ async def test_runs_that_do_not_move_with_their_job_are_told(services: tuple[Ser
     assert (await asked(service, "/jobs/shop/report/run-now", method="POST", body={"requestId": "r"}))[0] == 201
     told = await admin(service, "export", str(tmp_path / "pending.jsonl"), code=1)
     assert "1 runs by hand, of backfills, retries or open ones have not ended and are left out" in told.output
+
+
+BY_CALENDAR: Final = {**JOB, "trigger": {"type": "cron", "expression": "0 9 * * *", "exclude": {"calendar": "de"}}}
+
+
+@pytest.mark.parametrize("there", [None, {"annual": ["01-01"]}], ids=["not there", "another"])
+async def test_the_calendars_of_a_job_come_with_it_and_replace_none(
+    services: tuple[Service, Service], tmp_path: Path, there: Any
+) -> None:
+    file, (service, other) = tmp_path / "pending.jsonl", services
+    de, holidays = "/calendars/shop/de", {"annual": ["12-25"], "cron": ["* 0-7 * * *"]}
+    assert (await asked(service, de, method="PUT", body=holidays))[0] == 201
+    assert (await asked(service, "/jobs", method="POST", body=BY_CALENDAR))[0] == 201
+    if there is not None:
+        assert (await asked(other, de, method="PUT", body=there))[0] == 201
+    await admin(service, "export", str(file))
+    assert "1 created" in (await admin(other, "import", "--from-running", str(file))).output
+
+    _, kept = await asked(other, de)
+    wanted = holidays if there is None else there
+    assert {name: kept.get(name) for name in wanted} == wanted
+    _, job = await asked(other, "/jobs/shop/report")
+    assert job["trigger"]["exclude"] == {"calendar": "de"}
+    assert (await asked(other, de, method="DELETE"))[1]["jobs"] == ["report"]
+
+
+async def test_a_job_that_comes_without_its_calendar_is_refused_and_the_calendar_named(
+    services: tuple[Service, Service], tmp_path: Path
+) -> None:
+    file, (service, other) = tmp_path / "pending.jsonl", services
+    assert (await asked(service, "/calendars/shop/de", method="PUT", body={}))[0] == 201
+    assert (await asked(service, "/jobs", method="POST", body=BY_CALENDAR))[0] == 201
+    await admin(service, "export", str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line.get("origin", {}).pop("calendars", None)
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    told = (await admin(other, "import", "--from-running", str(file), code=3)).output
+    assert "trigger.exclude.calendar" in told

@@ -13,6 +13,7 @@ from clockwork.schema.trigger import read_misfire, read_trigger, trigger_documen
 from tests.unit.cron_times import cron_of, ms
 
 NOW = ms("2026-11-29T10:30:00.250")
+DAILY = {"type": "cron", "expression": "0 2 * * *"}
 
 
 @pytest.mark.parametrize(
@@ -98,14 +99,13 @@ def test_a_trigger_is_read_with_its_defaults(document: dict[str, Any], trigger: 
     assert read_trigger(trigger_document(trigger), now_ms=NOW) == trigger
 
 
-def test_a_calendar_of_the_client_is_looked_up_by_its_name() -> None:
-    german = exclusion(annual=["10-03"])
+def test_a_trigger_is_read_and_written_with_the_name_of_a_calendar_alone() -> None:
     document = {"type": "cron", "expression": "0 9 * * *", "exclude": {"calendar": "de"}}
 
-    trigger = read_trigger(document, now_ms=NOW, calendars={"de": german})
+    trigger = read_trigger(document, now_ms=NOW)
 
-    assert trigger.rule == cron("0 9 * * *", exclude=exclusion(calendar="de", named=german))
-    assert trigger_document(trigger)["exclude"] == {"calendar": "de"}
+    assert trigger.rule == cron("0 9 * * *", exclude=exclusion(calendar="de"))
+    assert trigger_document(trigger.resolved({"de": exclusion(annual=["10-03"])}))["exclude"] == {"calendar": "de"}
 
 
 def test_the_anchor_of_a_rate_stays_at_the_creation_of_its_job() -> None:
@@ -135,13 +135,27 @@ def test_the_anchor_of_a_rate_stays_at_the_creation_of_its_job() -> None:
             {
                 "type": "cron",
                 "expression": "61 0 * * *",
-                "exclude": {"dates": ["2026-02-29"], "cron": ["61 * * * *"], "calendar": "de"},
+                "exclude": {"dates": ["2026-02-29"], "cron": ["61 * * * *"], "calendar": "d/e"},
             },
             ["trigger.exclude.dates.0", "trigger.exclude.cron.0", "trigger.exclude.calendar", "trigger.expression"],
         ),
         (
             {"type": "cron", "expression": "0 0 * * *", "exclude": {"weekdays": ["Saturday"], "days": 1}},
             ["trigger.exclude.weekdays.0", "trigger.exclude.days"],
+        ),
+        (
+            {
+                "type": "any",
+                "of": [{**DAILY, "exclude": {"calendar": name}} for name in ("a", "b", "c", "d")],
+            },
+            ["trigger"],
+        ),
+        (
+            {
+                "type": "any",
+                "of": [{**DAILY, "exclude": {"cron": [f"{'0,' * 200}1 0 1 1 *"] * 10}}] * 10,
+            },
+            ["trigger"],
         ),
         ({"type": "cron", "expression": "0 0 * * *", "onExcluded": "next"}, ["trigger.exclude"]),
         ({"type": "cron", "expression": "0 0 * * SAT", "exclude": {"weekdays": ["SAT"]}}, ["trigger.exclude"]),

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from clockwork.domain.command_notes import NoteChange
+from clockwork.domain.jobs.calendar import CalendarDigests
 from clockwork.domain.jobs.misfire import Misfire, Overlap
 from clockwork.domain.position import Position, due_ms_of
 from clockwork.domain.retry import RetryPolicy
@@ -31,7 +32,7 @@ from clockwork.domain.schedule import (
     ScheduleKey,
 )
 from clockwork.domain.sharding import ShardId
-from clockwork.domain.triggers.trigger import FixedDelay, Trigger
+from clockwork.domain.triggers.trigger import FixedDelay, NamedExclusion, Trigger
 
 SINGLE_MAX: Final = 10
 """Runs by hand that may be pending at once: they are named in the state, which stays below 1 KB."""
@@ -270,6 +271,8 @@ class JobState:
     counts: RunCounts = field(default_factory=RunCounts)
     tz: str = ""
     """Release of the rules of time zones that the armed row was computed by."""
+    calendars: CalendarDigests = ()
+    """The named calendars that the definition was resolved with: the audit tells by them that one has changed since."""
     note: str | None = None
     """Text of the last pause."""
     paused_since_ms: int | None = None
@@ -463,8 +466,8 @@ class TakenRow:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobChange:
     """One change of a job, which is one transaction. Its conditions: the state is at `before_rev`, each taken row bears
-    its hold, the row named by `absent` is not there, the request is not noted yet, and the note of commands is as it was
-    read."""
+    its hold, the row named by `absent` is not there, the request is not noted yet, the named calendars are as they were
+    read, and so is the note of commands."""
 
     before_rev: int | None
     """None: there is no state."""
@@ -482,6 +485,13 @@ class JobChange:
     request: RunRequest | None = None
     """To be put, if none is there."""
     command: NoteChange | None = None
+    calendars: CalendarDigests = ()
+    """Named calendars that must still have the content which the definition was resolved with."""
+    names: tuple[str, ...] = ()
+    """Calendars beside which the job is to be noted, as one that names them. The notes stand before the transaction is made,
+    and may stand though it fails: see `domain.jobs.calendar`."""
+    names_no_more: tuple[str, ...] = ()
+    """Those beside which its note is to be deleted."""
 
     @property
     def name(self) -> JobName:
@@ -519,6 +529,8 @@ class ImportedJob:
     paused_since_ms: int | None
     """None: it is active."""
     note: str | None
+    calendars: tuple[NamedExclusion, ...] = ()
+    """The named calendars that it goes by there."""
 
 
 def job_of(row: Row) -> JobOfRow:

@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypedDict
 
+from clockwork.domain.jobs.calendar import CalendarDigests, digests_of
 from clockwork.domain.jobs.interpolation import RunValues, interpolated
 from clockwork.domain.jobs.job import (
     ArmedRow,
@@ -135,8 +136,15 @@ def create(new: NewJob, before: JobState | None, at: Moment, *, principal: str |
         cursor_ms=max(at.now_ms, decided_ms),
         single=tuple(each for each in pending if each.kind is not RunKind.WATCHDOG),
         tz=at.tz,
+        calendars=digests_of(job.trigger),
     )
-    change = JobChange(before_rev=before.rev if before is not None else None, state=state, definition=job)
+    change = JobChange(
+        before_rev=before.rev if before is not None else None,
+        state=state,
+        definition=job,
+        calendars=state.calendars,
+        **_names(before, state),
+    )
     return _armed(change, job, _first(job, state, at), at)
 
 
@@ -350,11 +358,10 @@ def update(state: JobState, job: Job, wanted: Job, taken: Sequence[TakenRow], at
     fires at once; with the same one the armed time stays."""
     version = state.version + 1
     wanted = replace(wanted, version=version, created_at_ms=state.created_at_ms, changed_at_ms=at.now_ms)
-    change = replace(
-        _change(state, at, version=version, updated_at_ms=at.now_ms), definition=wanted, taken=tuple(taken)
-    )
+    change = _redefined(_change(state, at, updated_at_ms=at.now_ms), state, wanted)
     armed = _taken_of(state, taken)
     same = wanted.trigger == job.trigger
+    change = replace(change, taken=tuple(taken), calendars=() if same else change.state.calendars)
     if state.status is JobStatus.ENDED and not same:
         # It goes on, also if a run by hand is armed or open: what follows that is armed by an active job only.
         change = replace(change, state=replace(change.state, status=JobStatus.ACTIVE, expires_at_s=None))
@@ -401,8 +408,9 @@ def delete(state: JobState, taken: Sequence[TakenRow], at: Moment) -> JobChange:
     return replace(_without(change, _taken_of(state, taken), at), taken=tuple(taken))
 
 
-def restore(state: JobState, job: Job, at: Moment) -> JobChange:
-    """A deleted job comes back as it was, active or paused. Nothing that was missed is caught up."""
+def restore(state: JobState, job: Job, at: Moment, *, calendars: CalendarDigests = ()) -> JobChange:
+    """A deleted job comes back as it was, active or paused. Nothing that was missed is caught up. `job` is its definition,
+    resolved with the calendars as they are now, of which `calendars` are there: a deleted job does not follow them."""
     paused = state.paused_since_ms is not None
     change = _change(
         state,
@@ -411,7 +419,10 @@ def restore(state: JobState, job: Job, at: Moment) -> JobChange:
         expires_at_s=None,
         updated_at_ms=at.now_ms,
     )
-    return _from_now_on(change, job, at)
+    if digests_of(job.trigger) != state.calendars:
+        job = replace(job, version=state.version + 1, changed_at_ms=at.now_ms)
+        change = _redefined(change, state, job)
+    return _from_now_on(replace(change, calendars=calendars), job, at)
 
 
 def run_now(
@@ -509,6 +520,9 @@ def close_run(
     known."""
     run = state.open_run
     assert run is not None, "a run is open"
+    # No run ends before its delivery. Two nodes have noted the two times, and their clocks may differ by more than the run
+    # has taken: a delay that counts from its end would begin before it.
+    at = replace(at, now_ms=max(at.now_ms, run.delivered_at_ms))
     failed = result is not CompletionResult.COMPLETED
     entry = RunCompletion(
         client_id=state.client_id,
@@ -739,15 +753,45 @@ def rearm(state: JobState, job: Job, taken: Sequence[TakenRow], at: Moment) -> J
 
 def may_differ(state: JobState, job: Job, at: Moment) -> bool:
     """True if the armed row was computed by other rules of time zones, and would stand at another time by these."""
+    return state.tz != at.tz and moves(state, job, at.now_ms)
+
+
+def follow_calendars(state: JobState, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
+    """The step after a change of a named calendar: `wanted` is the definition resolved with the calendars as they are now.
+    Fire times are decided from now on, as by a PUT of the trigger; `taken`: the armed row, if it is `outdated` and
+    not in flight. A row that stays where it is stays as it is.
+
+    Unlike a PUT it has no condition on the calendars. The calendars were read after the state, and a change of one of them
+    is followed by a look at each job that names it: that look finds this step made, or makes it fail."""
+    wanted = replace(wanted, version=state.version + 1, created_at_ms=state.created_at_ms, changed_at_ms=at.now_ms)
+    change = replace(_redefined(_change(state, at, updated_at_ms=at.now_ms), state, wanted), taken=tuple(taken))
+    armed = _taken_of(state, taken)
+    if state.armed is not None and armed is None:
+        return change
+    return _from_now_on(_without(change, armed, at), wanted, at)
+
+
+def outdated(state: JobState, job: Job, now_ms: int) -> bool:
+    """True if the armed row is one of a fire time that this definition does not have, or not as the next one. `job` is the
+    definition after a change of a calendar; the row may be of the one before."""
     armed, trigger = state.armed, job.trigger
-    if armed is None or trigger is None or state.tz == at.tz or not _of_fire_time(armed):
+    if armed is None or trigger is None or not _of_fire_time(armed) or not _has_timetable(trigger):
         return False
-    if armed.due_ms <= at.now_ms or state.status is not JobStatus.ACTIVE:
+    return trigger.last_at(armed.scheduled_at_ms) != armed.scheduled_at_ms or moves(state, job, now_ms)
+
+
+def moves(state: JobState, job: Job, now_ms: int) -> bool:
+    """True if the armed row is ahead, and would stand at another time by this definition and the present rules of time
+    zones."""
+    armed, trigger = state.armed, job.trigger
+    if armed is None or trigger is None or not _of_fire_time(armed) or not _has_timetable(trigger):
+        return False
+    if armed.due_ms <= now_ms or state.status is not JobStatus.ACTIVE:
         return False
     wanted = first_not_due(
-        trigger, job=str(job.name), cursor_ms=state.cursor_ms, now_ms=at.now_ms, runs=state.counts.of_trigger
+        trigger, job=str(job.name), cursor_ms=state.cursor_ms, now_ms=now_ms, runs=state.counts.of_trigger
     )
-    return _has_timetable(trigger) and (wanted is None or wanted.due_ms != armed.due_ms)
+    return wanted is None or wanted.due_ms != armed.due_ms
 
 
 def _decided_again(change: JobChange, job: Job, at: Moment) -> JobChange:
@@ -824,6 +868,24 @@ def _change(state: JobState, at: Moment, **fields: object) -> JobChange:
     return JobChange(before_rev=state.rev, state=new)
 
 
+def _redefined(change: JobChange, before: JobState, job: Job) -> JobChange:
+    """The change with another definition."""
+    state = replace(change.state, version=job.version, calendars=digests_of(job.trigger))
+    return replace(change, state=state, definition=job, **_names(before, state))
+
+
+class _Names(TypedDict):
+    names: tuple[str, ...]
+    names_no_more: tuple[str, ...]
+
+
+def _names(before: JobState | None, state: JobState) -> _Names:
+    """The notes beside calendars that a change of the state puts, and deletes."""
+    old = {name for name, _ in before.calendars} if before is not None else set()
+    new = {name for name, _ in state.calendars}
+    return _Names(names=tuple(sorted(new - old)), names_no_more=tuple(sorted(old - new)))
+
+
 def _arms(state: JobState, at: Moment) -> bool:
     return at.arms and state.status is JobStatus.ACTIVE
 
@@ -866,9 +928,8 @@ def _armed(change: JobChange, job: Job, armed: Armed | None, at: Moment) -> JobC
         return _over(change, job, at)
     if not at.arms:
         return change
-    state = replace(change.state, tz=at.tz)
     row = _row(
-        state,
+        change.state,
         job,
         at,
         kind=RunKind(armed.kind.value),
@@ -878,17 +939,26 @@ def _armed(change: JobChange, job: Job, armed: Armed | None, at: Moment) -> JobC
         cursor_ms=armed.cursor_ms,
         due_ms=armed.due_ms,
     )
-    return replace(change, state=replace(state, armed=armed_row(row)), rows=(row,))
+    return replace(change, state=replace(change.state, armed=armed_row(row), tz=at.tz), rows=(row,))
 
 
 def _over(change: JobChange, job: Job, at: Moment) -> JobChange:
-    """Nothing follows. An active job that is not durable has ended."""
+    """Nothing follows. An active job that is not durable has ended, unless only named calendars keep it from firing: they
+    may change, and a job that has ended comes back by nothing but a PUT."""
     state = replace(change.state, armed=None)
-    if _arms(state, at) and not job.durable:
+    if _arms(state, at) and not job.durable and not _kept_by_calendars(job, state, at):
         state = replace(state, status=JobStatus.ENDED, expires_at_s=_expiry_s(at))
     elif state.status is JobStatus.ENDED and job.durable:
         state = replace(state, status=JobStatus.ACTIVE, expires_at_s=None)
     return replace(change, state=state)
+
+
+def _kept_by_calendars(job: Job, state: JobState, at: Moment) -> bool:
+    trigger = job.trigger
+    if trigger is None or not state.calendars:
+        return False
+    left = trigger.runs_max is None or state.counts.of_trigger < trigger.runs_max
+    return left and trigger.kept_by_calendars(max(state.cursor_ms, at.now_ms))
 
 
 def _put_again(change: JobChange, job: Job, armed: ArmedRow, at: Moment) -> JobChange:

@@ -18,8 +18,13 @@ its own times do. No time is moved further than a year.
 
 Calendars are asked about the time by the clock that was meant, before rules for changes of offset: 02:30 of a Sunday on
 which there is no 02:30 is excluded with the Sunday.
+
+An exclusion may name a calendar that its client keeps (`domain.jobs.calendar`). A trigger is read with the name alone, and
+is *resolved* before it is stored: a stored job has the calendar's content, as it was, in its definition. Fire times are
+computed of that, so nothing that fires ever reads a calendar, or could find it missing.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +35,7 @@ from typing import Final, TypeVar
 from clockwork.domain.triggers.cron import WEEKDAYS, CronExpression, Dialect, read_cron
 from clockwork.domain.triggers.day_times import MINUTES_OF_DAY, DayTimes
 from clockwork.domain.triggers.zones import EPOCH_DAY
-from clockwork.errors import FieldError, InvalidInput, shortened
+from clockwork.errors import FieldError, InvalidInput
 
 DATES_MAX: Final = 500
 """Excluded dates: those of a country for thirty years."""
@@ -38,6 +43,10 @@ ANNUAL_MAX: Final = 366
 CRON_MAX: Final = 20
 MOVE_DAYS_MAX: Final = 366
 """A time is moved no further than this. More days than that in a row are a mistake."""
+
+CALENDAR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
+CALENDAR_NAME_MESSAGE: Final = "should be 1 to 64 of A-Z a-z 0-9 . _ -, and not begin with a dot"
+DIGEST_CHARS: Final = 16
 
 _EVERY_MINUTE: Final = (1 << MINUTES_OF_DAY) - 1
 _LEAP_YEAR: Final = 2000
@@ -66,7 +75,7 @@ class Exclusion:
     calendar: str | None = None
     """Name of a calendar of the client's."""
     named: "Exclusion | None" = None
-    """That calendar, as it was when this was read."""
+    """That calendar, as it was when this was resolved. None beside a name: it is not resolved."""
     days: frozenset[date] = field(compare=False, repr=False)
     days_of_year: frozenset[tuple[int, int]] = field(compare=False, repr=False)
     """Month and day."""
@@ -74,6 +83,21 @@ class Exclusion:
     """0 is Sunday."""
     whole_days: tuple[CronExpression, ...] = field(compare=False, repr=False)
     hours: tuple[CronExpression, ...] = field(compare=False, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its own texts."""
+        return sum(len(text) for texts in (self.dates, self.annual, self.weekdays, self.cron) for text in texts)
+
+    @property
+    def digest(self) -> str:
+        """A digest of its own entries: of equal ones it is equal, whatever their order."""
+        entries = (
+            f"{kind} {text}"
+            for kind, texts in (("d", self.dates), ("a", self.annual), ("w", self.weekdays), ("c", self.cron))
+            for text in sorted(set(texts))
+        )
+        return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:DIGEST_CHARS]
 
     def excludes_day(self, day: int) -> bool:
         """True if the whole day is excluded."""
@@ -117,7 +141,7 @@ def exclusion(
     named: Exclusion | None = None,
 ) -> Exclusion:
     """An exclusion of texts: dates `2026-12-25`, annual `12-25`, weekdays `SAT`, cron expressions of five fields. `named`:
-    the client's calendar of the name `calendar`; None: there is none.
+    the client's calendar of the name `calendar`; None: it is not resolved.
 
     Raises: InvalidInput, naming every wrong entry: `dates.3`.
     """
@@ -126,8 +150,8 @@ def exclusion(
     days_of_year = frozenset(reading.each("annual", annual, _month_and_day, ANNUAL_MAX))
     days_of_week = frozenset(reading.each("weekdays", weekdays, _weekday, len(WEEKDAYS)))
     expressions = list(reading.each("cron", cron, _expression, CRON_MAX))
-    if calendar is not None and named is None:
-        reading.errors.append(FieldError("calendar", f"{shortened(calendar)} is no calendar of this client"))
+    if calendar is not None and CALENDAR_NAME.fullmatch(calendar) is None:
+        reading.errors.append(FieldError("calendar", CALENDAR_NAME_MESSAGE))
     if reading.errors:
         raise InvalidInput(reading.errors)
     return Exclusion(
@@ -201,6 +225,10 @@ def _expression(text: str) -> CronExpression:
                 "write it as two expressions, or without the *"
             ) from wrong
         raise
+
+
+NO_DAYS: Final = exclusion()
+"""Excludes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

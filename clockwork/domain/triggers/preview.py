@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from clockwork.domain.schedule import ClientId
 from clockwork.domain.triggers.trigger import AnyOf, FixedDelay, Rule, Trigger, ZonedRule
 from clockwork.domain.triggers.zones import Zone, zone_of
 
@@ -36,6 +37,8 @@ class Preview:
     count: int
     job: str | None
     """Names the job for its jitter; None: not known."""
+    client_id: ClientId | None = None
+    """The client whose calendars the trigger may name."""
 
     def times(self) -> list[FireTime]:
         """The fire times, in order; fewer if there are no more. Pure, but not quick: a zone's first use takes tens of

@@ -11,21 +11,21 @@ What is wrong is raised as `InvalidInput` with the field's name in a request, be
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from heapq import heapify, heappop, heapreplace
 from itertools import islice, takewhile
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar, cast
 
-from clockwork.domain.triggers.calendars import ExcludedTimes, Exclusion, OnExcluded, OpenTimes
+from clockwork.domain.triggers.calendars import NO_DAYS, ExcludedTimes, Exclusion, OnExcluded, OpenTimes
 from clockwork.domain.triggers.cron import Days, Dialect, read_cron
 from clockwork.domain.triggers.day_times import DayTimes, TimesByDay
 from clockwork.domain.triggers.dst import Gap, Overlap, ZonedTimes
 from clockwork.domain.triggers.recurrence import read_recurrence
 from clockwork.domain.triggers.zones import DAY_S, EPOCH_DAY, zone_of
-from clockwork.errors import FieldError, InvalidInput
+from clockwork.errors import FieldError, InvalidInput, shortened
 
 APART_MS_MIN: Final = 1_000
 """Least distance of two fire times."""
@@ -38,6 +38,8 @@ FIRE_MS_MAX: Final = TIME_MS_MAX - JITTER_MS_MAX
 """Latest fire time: a position has no room for a later due time."""
 MEMBERS_MIN: Final = 2
 MEMBERS_MAX: Final = 10
+CALENDARS_MAX: Final = 3
+"""Different named calendars of one trigger: the state of a job has their digests, and stays below 1 KB."""
 COUNT_EXACT_MAX: Final = 10_000
 """The union of several timetables is counted by going through it, and no further than this. A step costs some microseconds
 for each member that has the time; ten members with the same times, a week away, take 0.3 s, and all others less."""
@@ -491,6 +493,14 @@ Rule: TypeAlias = Cron | Recurrence | FixedRate | FixedDelay | AnyOf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NamedExclusion:
+    """A named calendar as a trigger was resolved with it."""
+
+    name: str
+    exclusion: Exclusion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Trigger:
     """A rule within its bounds."""
 
@@ -572,6 +582,55 @@ class Trigger:
         over = at_ms is None or at_ms > FIRE_MS_MAX or (self.end_ms is not None and at_ms >= self.end_ms)
         return None if over else at_ms
 
+    @property
+    def calendars(self) -> tuple[NamedExclusion, ...]:
+        """The named calendars that it was resolved with, by their names."""
+        named = {each.calendar: each.named for _, each in self._exclusions() if each.named is not None}
+        return tuple(NamedExclusion(name=name, exclusion=of) for name, of in sorted(named.items()) if name is not None)
+
+    @property
+    def unresolved(self) -> Mapping[str, str]:
+        """The calendars that it names and was not resolved with: the field of each name, and the name."""
+        return {
+            field: each.calendar
+            for field, each in self._exclusions()
+            if each.calendar is not None and each.named is None
+        }
+
+    def resolved(self, calendars: Mapping[str, Exclusion]) -> "Trigger":
+        """The trigger with these calendars, by name, in the place of those that it was resolved with; one that is not among
+        them stays. Raises: InvalidInput (one is missing that it was never resolved with)."""
+        unknown = {field: name for field, name in self.unresolved.items() if name not in calendars}
+        if unknown:
+            raise InvalidInput(
+                [
+                    FieldError(field, f"{shortened(name)} is no calendar of this client")
+                    for field, name in unknown.items()
+                ]
+            )
+        match self.rule:
+            case AnyOf(of=members):
+                return replace(self, rule=AnyOf(of=tuple(_resolved(each, calendars) for each in members)))
+            case Cron() | Recurrence():
+                return replace(self, rule=_resolved(self.rule, calendars))
+            case _:
+                return self
+
+    def kept_by_calendars(self, at_ms: int) -> bool:
+        """True if only named calendars leave no fire time after a time. They may change: the trigger is not over."""
+        if not self.calendars or self.next_after(at_ms) is not None:
+            return False
+        return self.resolved({each.name: NO_DAYS for each in self.calendars}).next_after(at_ms) is not None
+
+    def _exclusions(self) -> Iterator[tuple[str, Exclusion]]:
+        """Its exclusions that name calendars, each with the field of the name."""
+        rules = [("", self.rule)]
+        if isinstance(self.rule, AnyOf):
+            rules = [(f"of.{index}.", each) for index, each in enumerate(self.rule.of)]
+        for place, rule in rules:
+            if isinstance(rule, ZonedRule) and rule.exclude is not None and rule.exclude.calendar is not None:
+                yield f"{place}exclude.calendar", rule.exclude
+
     # Fire times with jitter. It never passes the next fire time, unless it is one offset for the whole job: so the order of
     # due times is that of fire times, and an occurrence that is due has no successor that is.
 
@@ -602,6 +661,25 @@ class Trigger:
         """The jitter that all fire times have alike."""
         per_job = self.jitter is not None and self.jitter.per is JitterPer.JOB
         return self.due_ms(0, job) if per_job else 0
+
+
+_R = TypeVar("_R", bound=Cron | Recurrence | FixedRate)
+
+
+def _resolved(rule: _R, calendars: Mapping[str, Exclusion]) -> _R:
+    exclude = rule.exclude if isinstance(rule, ZonedRule) else None
+    if (
+        not isinstance(rule, ZonedRule)
+        or exclude is None
+        or exclude.calendar is None
+        or exclude.calendar not in calendars
+    ):
+        return rule
+    exclude = replace(exclude, named=calendars[exclude.calendar])
+    days = rule.times.walls.days if isinstance(rule.times.walls, TimesByDay) else None
+    assert isinstance(days, OpenTimes), "a rule with a calendar has open times"
+    times, excluded_times = _with_calendar(rule.times, days.base, exclude, rule.on_excluded)
+    return cast(_R, replace(rule, exclude=exclude, times=times, excluded_times=excluded_times))
 
 
 def _share(text: str, room_ms: int) -> int:

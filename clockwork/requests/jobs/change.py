@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.calendar import CalendarDigests, digests_of
 from clockwork.domain.jobs.job import ArmedRow, Job, JobChange, JobContent, JobName, JobState, JobStatus, TakenRow
 from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.run import RunKind
@@ -34,6 +35,7 @@ from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.resolve import exclusions_of, read_calendars, resolved
 from clockwork.requests.jobs.results import (
     JobChangeResult,
     JobDone,
@@ -50,7 +52,7 @@ from clockwork.requests.results import ANY_VERSION, VersionCondition
 
 
 class Step:
-    """One kind of change. Pure, but for `check`."""
+    """One kind of change. Pure, but for `wanted` and `check`."""
 
     changes_definition = False
 
@@ -58,9 +60,9 @@ class Step:
         """The reason why it cannot be made from this state; None: it can."""
         return JobReason.DELETED if state.status is JobStatus.DELETED else None
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         """The definition from then on, which may be the present one; None: the job stands as the request wants it.
-        Raises: InvalidInput."""
+        Raises: InvalidInput, StoreUnavailable, Unreadable."""
         raise NotImplementedError
 
     async def check(self, context: RequestContext, present: Job, wanted: Job) -> None:
@@ -90,11 +92,12 @@ class Put(Step):
     principal: str | None
     changes_definition = True
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         present = reading.job
         content = self.edit(present, created_ms=present.created_at_ms)
         self.authorized(content)
-        wanted = replace(present, **content.fields())
+        trigger = await resolved(context, content.client_id, content.trigger)
+        wanted = replace(present, **{**content.fields(), "trigger": trigger})
         return None if wanted == present else replace(wanted, changed_by=self.principal)
 
     async def check(self, context: RequestContext, present: Job, wanted: Job) -> None:
@@ -120,7 +123,7 @@ class Pause(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return _ENDS.get(state.status)
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         return None if reading.state.status is JobStatus.PAUSED else reading.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
@@ -142,7 +145,7 @@ class Resume(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return _ENDS.get(state.status)
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         self.authorized(reading.job)
         return None if reading.state.status is JobStatus.ACTIVE else reading.job
 
@@ -156,7 +159,7 @@ class Delete(Step):
     def refusal(self, state: JobState) -> JobReason | None:
         return None
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         return None if reading.state.status is JobStatus.DELETED else reading.job
 
     def takes(self, state: JobState) -> Sequence[ArmedRow]:
@@ -169,21 +172,59 @@ class Delete(Step):
         return _deliveries(state)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Restore(Step):
-    """A deleted job comes back."""
+    """A deleted job comes back, by the named calendars as they are now."""
 
     authorized: Callable[[JobContent], None]
+    _calendars: CalendarDigests = ()
 
     def refusal(self, state: JobState) -> JobReason | None:
         return None if state.status is JobStatus.DELETED else JobReason.NOT_DELETED
 
-    def wanted(self, reading: JobReading) -> Job | None:
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
         self.authorized(reading.job)
-        return reading.job
+        state, trigger = reading.state, reading.job.trigger
+        calendars = exclusions_of(await read_calendars(context, state.client_id, dict(state.calendars)))
+        self._calendars = tuple((name, each.digest) for name, each in calendars.items())
+        return reading.job if trigger is None else replace(reading.job, trigger=trigger.resolved(calendars))
 
     def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
-        return steps.restore(reading.state, reading.job, at)
+        return steps.restore(reading.state, wanted, at, calendars=self._calendars)
+
+
+@dataclass(slots=True)
+class FollowCalendars(Step):
+    """The definition with the named calendars as they are now; one that is gone stays as it was. Of a job that is active or
+    paused: one that has ended does not come back by it, and one that is restored is resolved then."""
+
+    changes_definition = True
+    _outdated: bool = False
+    """True if the armed row is one of the calendars before. Also where nothing is to be changed any more: a row that was in
+    flight while another request, or the audit, made this step is still delivered."""
+
+    def refusal(self, state: JobState) -> JobReason | None:
+        return _ENDS.get(state.status)
+
+    async def wanted(self, context: RequestContext, reading: JobReading) -> Job | None:
+        state, trigger = reading.state, reading.job.trigger
+        calendars = await read_calendars(context, state.client_id, dict(state.calendars))
+        if trigger is not None:
+            trigger = trigger.resolved(exclusions_of(calendars))
+        wanted = replace(reading.job, trigger=trigger)
+        self._outdated = steps.outdated(state, wanted, context.clock.now_ms())
+        before, now = dict(state.calendars), dict(digests_of(trigger))
+        changed = [calendar for name, calendar in calendars.items() if before[name] != now.get(name)]
+        return replace(wanted, changed_by=changed[0].changed_by) if changed else None
+
+    def takes(self, state: JobState) -> Sequence[ArmedRow]:
+        return steps.to_be_taken(state) if self._outdated else ()
+
+    def make(self, reading: JobReading, wanted: Job, taken: Sequence[TakenRow], at: Moment) -> JobChange:
+        return steps.follow_calendars(reading.state, wanted, taken, at)
+
+    def of_before(self, state: JobState) -> Iterable[ArmedRow]:
+        return (state.armed,) if self._outdated and state.armed is not None else ()
 
 
 _ENDS: Final = {JobStatus.DELETED: JobReason.DELETED, JobStatus.ENDED: JobReason.ENDED}
@@ -220,7 +261,7 @@ async def change_job(
             if tried is not None and await _was_made(context, tried, reading.state):
                 of = tried.definition.version if tried.definition is not None else reading.state.version
                 return _made(context, reading.view, step, command, version=of)
-            found = _without_change(reading, step, condition)
+            found = await _without_change(context, reading, step, condition)
             if not isinstance(found, Job):
                 if isinstance(found, JobDone):
                     states.announce_armed(context, reading.state)
@@ -248,13 +289,15 @@ async def change_job(
         await deadline.pause(why)
 
 
-def _without_change(reading: JobReading, step: Step, condition: VersionCondition) -> JobChangeResult | Job:
+async def _without_change(
+    context: RequestContext, reading: JobReading, step: Step, condition: VersionCondition
+) -> JobChangeResult | Job:
     """The result of a request that changes nothing; else the wanted definition."""
     view = reading.view
     reason = step.refusal(reading.state)
     if reason is not None:
         return JobRefused(reason, view)
-    wanted = step.wanted(reading)
+    wanted = await step.wanted(context, reading)
     version = reading.state.version
     if not condition.holds(version):
         # Taken for the work of this same request only if no other request can have come in between.

@@ -162,7 +162,7 @@ class _Request:
             return await self._of_armed_run(reading, armed)
         found = await logs.find_attempt(self._context, reading, self._run_id, attempt, self._deadline)
         if found is None:
-            await self._check_settled(state)
+            await states.check_settled(self._context, state)
             return RunNotFound()
         return await self._of_ended_run(reading, found)
 
@@ -173,11 +173,14 @@ class _Request:
             job = await self._context.jobs.read_definition(self._name, armed.version)
         if job is not None and job.completion is None:
             return RunRefused(RunReason.NOT_ASKED, view)
+        # A consumer that has read the record takes "not delivered" for good: never by a clock that is far behind.
+        self._context.check_clock()
         late_ms = self._context.clock.now_ms() - armed.due_ms
         if late_ms < -steps.CLOCKS_MS:
             return RunRefused(RunReason.NOT_DELIVERED, view)
         # One that waits for its lane, or its topic, may do so for days, and a command that reports it would hold up all
-        # commands behind it. The hold stays, and harms nothing: the owner takes it off before it fires the row.
+        # commands behind it. The hold stays, and harms nothing: the owner takes it off before it fires the row. One of
+        # at_least_once may have been sent before, and is waited for.
         if late_ms > LONG_DUE_MS and await self._taker.take(reading, [armed]):
             return RunRefused(RunReason.NOT_DELIVERED, view)
         return None
@@ -256,7 +259,7 @@ class _Request:
         if end.timeout_ms is None:
             return RunRefused(RunReason.NOT_ASKED, run)
         report = self._report
-        await self._check_settled(state)
+        await states.check_settled(self._context, state)
         if isinstance(report, Heartbeat):
             return RunRefused(RunReason.NOT_OPEN, run)
         now_ms = self._context.clock.now_ms()
@@ -296,12 +299,6 @@ class _Request:
 
     def _closed(self, state: JobState, run: RunView, completion: RunCompletion) -> RunClosed:
         return RunClosed(logs.closed_run(self._context, state, run, completion), repeated=False)
-
-    async def _check_settled(self, state: JobState) -> None:
-        """Raises: JobChanged, TransactionConflict (a transaction is being applied to the state)."""
-        settled = await self._context.jobs.read_state(self._name, settled=True)
-        if settled is None or settled.rev != state.rev:
-            raise JobChanged(settled)
 
 
 def _row_of(state: JobState, run_id: RunId, attempt: int) -> ArmedRow | None:

@@ -16,6 +16,7 @@ from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.resolve import resolved
 from clockwork.requests.jobs.results import (
     JobCreated,
     JobCreateResult,
@@ -36,8 +37,8 @@ async def create_job(
 ) -> JobCreateResult:
     """Accepts a job. `principal`: the name of its creator, for the version's history.
 
-    Raises: InvalidInput (its topic does not exist), Unavailable (it may have been accepted: the same request again settles
-    it), CommandAlreadyProcessed.
+    Raises: InvalidInput (its topic or a calendar does not exist), Unavailable (it may have been accepted: the same request
+    again settles it), Unreadable, CommandAlreadyProcessed.
     """
     try:
         await check_topic(context, new.topic)
@@ -59,7 +60,10 @@ async def create_job(
                 return result
             if command is not None:
                 await command.check()
-            change = steps.create(new, present, states.moment(context, by), principal=principal)
+            trigger = await resolved(context, new.client_id, new.trigger)
+            change = steps.create(
+                replace(new, trigger=trigger), present, states.moment(context, by), principal=principal
+            )
             if command is not None:
                 change = replace(change, command=command.change(due_ms=0))
             await states.make(context, change)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from clockwork.domain.jobs.calendar import Calendar
 from clockwork.domain.jobs.job import ArmedRow, Job, JobContent, JobState, RunCompletion, RunEnd, SkippedRuns
 from clockwork.domain.position import Position
-from clockwork.domain.run import RunId, RunKind
+from clockwork.domain.run import JobId, RunId, RunKind
 from clockwork.errors import LimitState
 
 
@@ -194,6 +195,65 @@ class RunRefused:
     run: RunView
 
 
+@dataclass(frozen=True, slots=True)
+class CalendarPut:
+    """The calendar stands as the request wants it."""
+
+    calendar: Calendar
+    created: bool
+    behind: tuple[JobId, ...] = ()
+    """Jobs that may still be delivered by the calendar of before."""
+    more_behind: bool = False
+    """True: and others, which are not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarVersionDiffers:
+    """The request's version condition does not hold."""
+
+    calendar: Calendar | None
+    """None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyCalendars:
+    """The client has as many calendars as it may have."""
+
+    calendars_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarNotFound:
+    """The client has no calendar of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDeleted:
+    """The calendar is gone."""
+
+    calendar: Calendar
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarInUse:
+    """Jobs go by the calendar."""
+
+    calendar: Calendar
+    jobs: tuple[JobId, ...]
+    """The first of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalendarsPage:
+    """Some calendars of a client, in the order of their names."""
+
+    calendars: tuple[Calendar, ...]
+    next_after: str | None
+    """Read on behind this name; None: there are no more."""
+
+
+CalendarPutResult = CalendarPut | CalendarVersionDiffers | TooManyCalendars
+CalendarDeleteResult = CalendarDeleted | CalendarInUse | CalendarNotFound | CalendarVersionDiffers
 JobDeclined = JobNotFound | JobRefused | JobVersionDiffers
 """Results of a request that was understood and could not be carried out."""
 JobCreateResult = JobCreated | JobRepeated | JobRefused

@@ -6,6 +6,8 @@ As for schedules (`requests.service`): rights, limits and time limits are applie
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from clockwork.domain.activity import JobKind
+from clockwork.domain.jobs.calendar import Calendar, CalendarName, NewCalendar
 from clockwork.domain.jobs.job import (
     BackfillRequest,
     Heartbeat,
@@ -21,21 +23,28 @@ from clockwork.domain.position import Position
 from clockwork.domain.rights import ANYONE, Principal, Right, authorize
 from clockwork.domain.run import JobId, RunId
 from clockwork.domain.schedule import ClientId
-from clockwork.errors import JobsOff, LimitState, TooManyRequests
+from clockwork.domain.triggers.preview import Preview
+from clockwork.errors import JobsOff, LimitState, TooManyRequests, Unavailable
 from clockwork.requests.context import RequestContext
 from clockwork.requests.dedup import CommandDedup
 from clockwork.requests.imports import check_export
-from clockwork.requests.jobs import completion, listing, log
+from clockwork.requests.jobs import calendars, completion, listing, log
 from clockwork.requests.jobs import state as states
 from clockwork.requests.jobs.change import Delete, Pause, Put, Restore, Resume, Step, change_job, repeated
 from clockwork.requests.jobs.create import create_job, find_repeat
 from clockwork.requests.jobs.limit import JobsLimit
 from clockwork.requests.jobs.listing import JobQuery
 from clockwork.requests.jobs.log import LogQuery
+from clockwork.requests.jobs.resolve import resolve_preview
 from clockwork.requests.jobs.results import (
+    CalendarDeleteResult,
+    CalendarPut,
+    CalendarPutResult,
+    CalendarsPage,
     JobChangeResult,
     JobCreated,
     JobCreateResult,
+    JobDone,
     JobEdit,
     JobNotFound,
     JobRefused,
@@ -92,6 +101,8 @@ class JobService:
                     self.context.telemetry.limited("jobs")
                     raise
                 result = known
+        if isinstance(result, JobCreated):
+            self._tell(principal, "job_created", JobName(new.client_id, new.job_id))
         return result if isinstance(result, JobRefused) else replace(result, limits=limits)
 
     async def find(self, principal: Principal, name: JobName) -> JobView | None:
@@ -130,7 +141,7 @@ class JobService:
         """Changes the definition. Raises: InvalidInput (by `edit`, or the new topic does not exist)."""
         self._check(principal, Right.CREATE, name)
         step = Put(edit, self._authorized(principal), _name_of(principal))
-        return await self._change(name, step, condition, command)
+        return await self._change(principal, "job_changed", name, step, condition, command)
 
     async def pause(
         self,
@@ -143,7 +154,7 @@ class JobService:
     ) -> JobChangeResult:
         """Arms no run any more until a resume. `note`: the reason, for people."""
         self._check(principal, Right.CANCEL, name)
-        return await self._change(name, Pause(note), condition, command)
+        return await self._change(principal, "job_paused", name, Pause(note), condition, command)
 
     async def resume(
         self,
@@ -155,7 +166,9 @@ class JobService:
     ) -> JobChangeResult:
         """Ends a pause. Nothing that was missed is caught up."""
         self._check(principal, Right.CREATE, name)
-        return await self._change(name, Resume(self._authorized(principal)), condition, command)
+        return await self._change(
+            principal, "job_resumed", name, Resume(self._authorized(principal)), condition, command
+        )
 
     async def delete(
         self,
@@ -167,14 +180,87 @@ class JobService:
     ) -> JobChangeResult:
         """Deletes the job; it is kept for the retention."""
         self._check(principal, Right.CANCEL, name)
-        return await self._change(name, Delete(), condition, command)
+        return await self._change(principal, "job_deleted", name, Delete(), condition, command)
 
     async def restore(
         self, principal: Principal, name: JobName, *, condition: VersionCondition = ANY_VERSION
     ) -> JobChangeResult:
         """Brings a deleted job back as it was, active or paused."""
         self._check(principal, Right.CREATE, name)
-        return await self._change(name, Restore(self._authorized(principal)), condition, None)
+        return await self._change(
+            principal, "job_restored", name, Restore(self._authorized(principal)), condition, None
+        )
+
+    # --- named calendars
+
+    async def put_calendar(
+        self,
+        principal: Principal,
+        client_id: ClientId,
+        new: NewCalendar,
+        *,
+        condition: VersionCondition = ANY_VERSION,
+        must_exist: bool = False,
+    ) -> CalendarPutResult:
+        """Stores a calendar, and has the jobs follow that name it. `must_exist`: it may only be changed. Raises:
+        InvalidInput."""
+        self.check_on()
+        authorize(principal, Right.CREATE, client_id)
+        async with self.context.deadline() as deadline:
+            result = await calendars.put_calendar(
+                self.context,
+                client_id,
+                new,
+                deadline,
+                condition=condition,
+                must_exist=must_exist,
+                principal=_name_of(principal),
+            )
+        if not isinstance(result, CalendarPut):
+            return result
+        behind = calendars.Behind()
+        try:
+            async with deadline.enforced():
+                await calendars.follow_all(self.context, result.calendar.key, deadline, behind)
+        except Unavailable:
+            # The calendar is stored: the answer names who is behind, and the audit comes to them.
+            return behind.put_on(result)
+        return behind.put_on(result)
+
+    async def find_calendar(self, principal: Principal, key: CalendarName) -> Calendar | None:
+        """A calendar; None: there is none."""
+        self.check_on()
+        authorize(principal, Right.READ, key.client_id)
+        async with self.context.deadline() as deadline:
+            return await calendars.find_calendar(self.context, key, deadline)
+
+    async def list_calendars(
+        self, principal: Principal, client_id: ClientId, *, after: str | None, limit: int
+    ) -> CalendarsPage:
+        """The calendars of a client behind `after`, at most `limit`."""
+        self.check_on()
+        authorize(principal, Right.READ, client_id)
+        async with self.context.deadline() as deadline:
+            return await calendars.calendars_page(self.context, client_id, deadline, after=after, limit=limit)
+
+    async def delete_calendar(
+        self, principal: Principal, key: CalendarName, *, condition: VersionCondition = ANY_VERSION
+    ) -> CalendarDeleteResult:
+        """Deletes a calendar that no job goes by."""
+        self.check_on()
+        authorize(principal, Right.CREATE, key.client_id)
+        async with self.context.deadline() as deadline:
+            return await calendars.delete_calendar(self.context, key, deadline, condition=condition)
+
+    async def resolve(self, principal: Principal, preview: Preview) -> Preview:
+        """A question for fire times whose trigger has the calendars that it names. Raises: InvalidInput (there is no such
+        calendar)."""
+        self.check_on()
+        if preview.client_id is None or not preview.trigger.unresolved:
+            return preview
+        authorize(principal, Right.READ, preview.client_id)
+        async with self.context.deadline() as deadline:
+            return await resolve_preview(self.context, preview, deadline)
 
     # --- all jobs, for operators
 
@@ -212,6 +298,8 @@ class JobService:
         async with self.context.deadline() as deadline:
             runs = Runs(request, self._authorized(principal))
             result = await start_runs(self.context, name, deadline, runs, command=command)
+        if isinstance(result, RunAccepted):
+            self._tell(principal, "job_run" if isinstance(request, RunNow) else "job_backfilled", name)
         return replace(result, limits=limits) if isinstance(result, RunAccepted | RunRepeated) else result
 
     async def run(self, principal: Principal, name: JobName, run_id: RunId) -> RunView | JobNotFound | None:
@@ -299,10 +387,22 @@ class JobService:
         return check
 
     async def _change(
-        self, name: JobName, step: Step, condition: VersionCondition, command: CommandDedup | None
+        self,
+        principal: Principal,
+        kind: JobKind,
+        name: JobName,
+        step: Step,
+        condition: VersionCondition,
+        command: CommandDedup | None,
     ) -> JobChangeResult:
         async with self.context.deadline() as deadline:
-            return await change_job(self.context, name, deadline, step, condition=condition, command=command)
+            result = await change_job(self.context, name, deadline, step, condition=condition, command=command)
+        if isinstance(result, JobDone):
+            self._tell(principal, kind, name)
+        return result
+
+    def _tell(self, principal: Principal, kind: JobKind, name: JobName) -> None:
+        self.context.telemetry.action(kind, by=principal.name, client_id=name.client_id, job_id=name.job_id)
 
 
 def _name_of(principal: Principal) -> str | None:

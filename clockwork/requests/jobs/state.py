@@ -11,6 +11,7 @@ from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, Skipped
 from clockwork.domain.jobs.steps import Moment
 from clockwork.domain.position import RANDOM_DIGITS
 from clockwork.domain.schedule import RequestId
+from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import announce
 from clockwork.requests.deadline import RequestDeadline
@@ -59,6 +60,16 @@ async def definition_of(context: RequestContext, state: JobState) -> Job | None:
     """
     job = await context.jobs.read_definition(state.name, state.version)
     return job if job is not None and job.created_at_ms == state.created_at_ms else None
+
+
+async def check_settled(context: RequestContext, state: JobState) -> None:
+    """Checks that a state is the present one, and that no transaction is being applied to it.
+
+    Raises: JobChanged, TransactionConflict, StoreUnavailable, Unreadable.
+    """
+    settled = await context.jobs.read_state(state.name, settled=True)
+    if settled is None or settled.rev != state.rev:
+        raise JobChanged(settled)
 
 
 def new_request_id(context: RequestContext) -> RequestId:

@@ -5,11 +5,12 @@ revision of the state decides between the request and the owner, not the hold: i
 it has changed the state, the request's change fails, and it begins again from the new state. So unlike a cancel, a change of
 a job never answers "too close to call".
 
-**A lost row.** A row that the state names, and that is not there although no transaction is being applied to the state, was
-deleted by hand, or the tables were restored to different times. The request makes the audit's step, `steps.repair`, and
-begins again: it would wait in vain until the next audit. The audit looks twice, a minute apart, because most of what it sees
-missing has just ended; here the settled read says so at once. What makes both safe is the condition of the step: the lost
-row is not there, and the state is as it was read.
+**A lost row.** A row that the state names and that cannot be held, because it is not there, has ended since the state was
+read; or it was deleted by hand, or the tables were restored to different times. The request makes the audit's step,
+`steps.repair`, and begins again: it would wait in vain until the next audit. The audit looks twice, a minute apart, because
+it reads, and most of what it sees missing has just ended, or is about to be applied. The hold is a write: it conflicts with
+a transaction that is being applied to the row, and is tried again. What makes both safe is the condition of the step: the
+state is as it was read, and the lost row is not there.
 """
 
 import logging
@@ -19,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from clockwork.domain.jobs.job import ArmedRow, JobState, TakenRow
 from clockwork.domain.jobs.steps import repair, to_be_taken
 from clockwork.domain.position import Position
+from clockwork.domain.run import Chain
 from clockwork.domain.schedule import BrokenRow, Row, Schedule
 from clockwork.domain.wakeup import Wanted
 from clockwork.errors import ConditionFailed, TransactionConflict
-from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.hold import LONG_DUE_MS, TRIES_MAX, WAITING_ROW_MS, TooLate, hold_and_look
@@ -47,7 +48,9 @@ class RowTaker:
         self._context = context
         self._deadline = deadline
         self._lost: Counter[Position] = Counter()
-        self._asked_until_s: float | None = None
+        self._late: dict[Chain, Position] = {}
+        """The first late row of a chain that was met."""
+        self._waits_until_s: float | None = None
         self._held: dict[Position, Row | BrokenRow] = {}
 
     async def take(self, reading: JobReading, rows: Iterable[ArmedRow]) -> Sequence[TakenRow]:
@@ -77,6 +80,8 @@ class RowTaker:
 
     async def _take(self, state: JobState, armed: ArmedRow) -> TakenRow | None:
         name = state.row_name(armed)
+        if self._goes_on(state, armed):
+            return None
         while self._lost[armed.position] < TRIES_MAX:
             try:
                 held = await hold_and_look(self._context, name)
@@ -95,15 +100,26 @@ class RowTaker:
                 return TakenRow(name=name, hold=held.by)
         return None
 
+    def _goes_on(self, state: JobState, armed: ArmedRow) -> bool:
+        """True if the row is late, and follows another late one of this request: so no lane waits, but its chain is late
+        itself, say it catches up, and goes on faster than a hold and a look take. Its row is in flight without either: else
+        the change would never be made, and a job that is to be stopped could not be."""
+        chain = Chain.MAIN if armed == state.armed else Chain.BACKFILL
+        if not self._is_late(armed) or armed in state.single:
+            return False
+        return self._late.setdefault(chain, armed.position) != armed.position
+
+    def _is_late(self, armed: ArmedRow) -> bool:
+        return self._context.clock.now_ms() - armed.due_ms > LONG_DUE_MS
+
     def _lane_waits(self, armed: ArmedRow) -> bool:
         """True if the row is due for long, because its lane or topic waits, and its owner may still answer. Once for all
-        rows of the request: a job that is always late has another row by the time at which one is waited for in vain, and
-        its change would never be made."""
-        if self._context.clock.now_ms() - armed.due_ms <= LONG_DUE_MS:
+        rows of the request, and for half of its time at most: the rest is for the change."""
+        if not self._is_late(armed):
             return False
-        if self._asked_until_s is None:
-            self._asked_until_s = self._deadline.spent_s + WAITING_ROW_MS / 1_000
-        return self._deadline.spent_s < self._asked_until_s
+        if self._waits_until_s is None:
+            self._waits_until_s = self._deadline.spent_s + min(WAITING_ROW_MS / 1_000, self._deadline.left_s / 2)
+        return self._deadline.spent_s < self._waits_until_s
 
 
 async def take_armed(context: RequestContext, state: JobState) -> Sequence[TakenRow]:
@@ -119,9 +135,6 @@ async def take_armed(context: RequestContext, state: JobState) -> Sequence[Taken
 async def _repair(context: RequestContext, reading: JobReading, lost: ArmedRow) -> None:
     """Arms what follows a lost row. Raises: Contested (it is not lost), StoreUnavailable, Unavailable, Unreadable."""
     state = reading.state
-    settled = await context.jobs.read_state(state.name, settled=True)
-    if settled is None or settled.rev != state.rev:
-        raise JobChanged(settled)
     run_end = await context.jobs.read_run_end(state.name, lost.position)
     at = states.moment(context, states.new_request_id(context))
     change = repair(state, reading.job, lost, run_end, at)

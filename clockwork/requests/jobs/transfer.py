@@ -7,21 +7,26 @@ the job's misfire policy. Not carried are rows that are no occurrence of the tri
 pending, retries, and the run that is open; the scan counts them. Nor are logs, versions before the last, and jobs that are
 deleted or have ended.
 
+The named calendars of a job come with it, and are made where they are not there. One that is there counts as it is: it is
+this cluster's, and other jobs go by it.
+
 An import that is repeated finds the job by creation and digest, whatever has become of it here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clockwork.domain.jobs import steps
+from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.jobs.job import ImportedJob, Job, JobName, JobState, JobStatus
 from clockwork.domain.run import RunKind
 from clockwork.domain.schedule import ClientId
-from clockwork.errors import Contested, StoreUnavailable, Unreadable
+from clockwork.errors import ConditionFailed, Contested, StoreUnavailable, Unreadable
 from clockwork.ports.jobs import JobChanged
 from clockwork.requests.context import RequestContext
 from clockwork.requests.create import check_topic
 from clockwork.requests.deadline import RequestDeadline
 from clockwork.requests.jobs import state as states
+from clockwork.requests.jobs.resolve import resolved
 from clockwork.requests.jobs.results import (
     JobCreated,
     JobCreateResult,
@@ -78,8 +83,8 @@ async def import_job(
 ) -> JobCreateResult:
     """Imports a job.
 
-    Raises: InvalidInput (its topic does not exist), Unavailable (it may have been imported: the same request again settles
-    it).
+    Raises: InvalidInput (its topic, or a calendar that it does not bring, does not exist), Unavailable (it may have
+    been imported: the same request again settles it), Unreadable.
     """
     new, by = imported.new, states.new_request_id(context)
     await check_topic(context, new.topic)
@@ -96,7 +101,10 @@ async def import_job(
                     if not is_this:
                         return JobRefused(JobReason.EXISTS, reading.view)
                     return JobCreated(reading.view) if present.by == by else JobRepeated(reading.view)
-            change = steps.take_over(imported, present, states.moment(context, by), principal=principal)
+            await _bring_calendars(context, imported, principal=principal)
+            trigger = await resolved(context, new.client_id, new.trigger, now_ms=imported.updated_at_ms)
+            resolved_job = replace(imported, new=replace(new, trigger=trigger))
+            change = steps.take_over(resolved_job, present, states.moment(context, by), principal=principal)
             await states.make(context, change)
         except JobChanged:
             continue
@@ -106,3 +114,25 @@ async def import_job(
             assert isinstance(change.definition, Job), "a take-over puts a definition"
             states.announce_armed(context, change.state)
             return JobCreated(JobView(state=change.state, job=change.definition))
+
+
+async def _bring_calendars(context: RequestContext, imported: ImportedJob, *, principal: str | None) -> None:
+    """Makes the calendars of a job that are not there. Raises: StoreUnavailable, Unreadable."""
+    client_id, now_ms = imported.new.client_id, context.clock.now_ms()
+    for named in imported.calendars:
+        if await context.jobs.read_calendar(CalendarName(client_id, named.name)) is not None:
+            continue
+        calendar = Calendar(
+            client_id=client_id,
+            name=named.name,
+            version=1,
+            exclusion=named.exclusion,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            changed_by=principal,
+            by=states.new_request_id(context),
+        )
+        try:
+            await context.jobs.put_calendar(calendar, before=None)
+        except ConditionFailed:
+            continue  # made by another import meanwhile

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.errors import ClockworkError, StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.ports.read_units import current_meter
 from clockwork.stores.calls import backoff_s
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, size_bytes
@@ -81,13 +82,14 @@ LATER_CODES: Final = frozenset(
 # --- batches of one caller
 
 
-async def read_all(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:
-    """Reads the items with these keys (no two of them equal), strongly; in any order, absent ones left out.
+async def read_all(client: DynamoClient, table: str, keys: Sequence[Item], *, consistent: bool = True) -> list[Item]:
+    """Reads the items with these keys (no two of them equal), strongly unless not `consistent`; in any order, absent ones
+    left out.
 
     Raises: StoreUnavailable, StoreThrottled.
     """
     chunks = [keys[start : start + READS_PER_CALL] for start in range(0, len(keys), READS_PER_CALL)]
-    pages = await gather_bounded(partial(_read, client, table), chunks, at_once=CALLS_AT_ONCE)
+    pages = await gather_bounded(partial(_read, client, table, consistent), chunks, at_once=CALLS_AT_ONCE)
     return [item for page in pages for item in page]
 
 
@@ -253,10 +255,10 @@ class BatchedReads:
 
         Raises: StoreUnavailable, StoreThrottled.
         """
-        found = await self._batches.submit(keys, size=len(keys))
+        found = await (self._send([keys]) if current_meter() is not None else self._submit(keys))
         while found is None:
             # The sender was cancelled. In a batch again: senders give up when the store is slow.
-            found = await self._batches.submit(keys, size=len(keys))
+            found = await self._submit(keys)
         if found.failure is not None and not isinstance(found.failure, Rejected):
             raise found.failure
         items: list[Item | None] = []
@@ -266,6 +268,9 @@ class BatchedReads:
             alone = found.failure is not None or name in found.undone
             items.append(await self._get(key) if alone else found.items.get(name))
         return items
+
+    async def _submit(self, keys: Sequence[Item]) -> _Found | None:
+        return await self._batches.submit(keys, size=len(keys))
 
     async def _send(self, members: Sequence[Sequence[Item]]) -> _Found:
         keys = {self._key_of(key): key for member in members for key in member}
@@ -443,11 +448,12 @@ async def retry_on_conflict(client: DynamoClient, operation: str, **parameters: 
 # --- single calls
 
 
-async def _read(client: DynamoClient, table: str, keys: Sequence[Item]) -> list[Item]:
+async def _read(client: DynamoClient, table: str, consistent: bool, keys: Sequence[Item]) -> list[Item]:
     found: list[Item] = []
     left: Sequence[Item] = keys
     for attempt in range(1, ATTEMPTS_MAX + 1):
-        answer = await client.call("batch_get_item", RequestItems={table: {"Keys": left, "ConsistentRead": True}})
+        wanted = {table: {"Keys": left, "ConsistentRead": consistent}}
+        answer = await client.call("batch_get_item", RequestItems=wanted)
         got = answer["Responses"].get(table, [])
         found += got
         left = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])

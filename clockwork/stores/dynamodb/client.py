@@ -14,6 +14,7 @@ import json
 import ssl
 import urllib.request
 import zlib
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, Self
@@ -25,6 +26,7 @@ from yarl import URL
 
 from clockwork.clock import Clock, system_ms
 from clockwork.errors import ClockworkError
+from clockwork.ports.read_units import current_meter
 from clockwork.ports.store import ObserveServerTime
 from clockwork.ports.telemetry import StoreResult, Telemetry
 from clockwork.settings.model import DynamoSettings
@@ -56,6 +58,8 @@ READS: Final = frozenset(
     }
 )
 """Operations that change nothing."""
+METERED: Final = READS - {"describe_table", "describe_time_to_live"}
+"""Operations whose answers state their cost, if they are asked to."""
 DATE_RESOLUTION_MS: Final = 1_000
 """The header `Date` states whole seconds."""
 
@@ -178,7 +182,7 @@ class DynamoClient:
         self._limits = limits or CallLimits()
         self._clock = clock
         self._observe = observe
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._opened = AsyncExitStack()
         self.transport: Transport
         self._date_text = ""
@@ -200,15 +204,20 @@ class DynamoClient:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         result: StoreResult = "cancelled"
+        meter = current_meter() if operation in METERED else None
+        if meter is not None:
+            parameters["ReturnConsumedCapacity"] = "TOTAL"
         try:
             answer = await self._call(operation, orjson.dumps(parameters), once=once)
             result = "ok"
+            if meter is not None:
+                meter.charge(_units_of(answer))
         except ClockworkError as error:
             result = result_of(error.error() if isinstance(error, Cancelled) else error)
             raise
         finally:
             seconds = loop.time() - started_s
-            self._telemetry.store_call(store="dynamodb", operation=operation, result=result, seconds=seconds)
+            self.telemetry.store_call(store="dynamodb", operation=operation, result=result, seconds=seconds)
         return answer
 
     async def _call(self, operation: str, body: bytes, *, once: bool) -> dict[str, Any]:
@@ -259,6 +268,13 @@ class DynamoClient:
             server_ms=self._date_ms,
             resolution_ms=DATE_RESOLUTION_MS,
         )
+
+
+def _units_of(answer: Mapping[str, Any]) -> float:
+    """The capacity that an operation has consumed, of all tables together."""
+    stated = answer.get("ConsumedCapacity") or []
+    tables = [stated] if isinstance(stated, dict) else stated
+    return float(sum(table.get("CapacityUnits", 0) for table in tables))
 
 
 def _parsed(response: Response) -> dict[str, Any]:

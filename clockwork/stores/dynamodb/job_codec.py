@@ -8,6 +8,9 @@ the items in `stores.job_forms`.
                          c<position>      the completion of the run at that position
                          q<request>       a request for runs
                          note             the note of commands
+    /seen, /clients      (what was seen lately: `stores.dynamodb.seen`)
+    <client>/            calendar/<name>            a named calendar; no job has an empty id
+                         named/<name>/<job>         a job that names it
 
 Positions have 14 digits before their point, so that their order as texts is that of the numbers. Log entries, completions,
 requests and notes expire by TTL.
@@ -19,8 +22,9 @@ the write of a state, which each run makes, costs nothing there.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.jobs.job import Job, JobName, JobState, LogEntry, RunCompletion, RunEnd, RunRequest, SkippedRuns
-from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
+from clockwork.domain.names import KEY_BYTES_MAX, is_client_id, is_key
 from clockwork.domain.position import FRACTION_DIGITS, Position, position_of, text_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
@@ -30,7 +34,7 @@ from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, number
 from clockwork.stores.dynamodb.codec import LISTED_UNDER
 from clockwork.stores.forms import Stored
-from clockwork.stores.job_forms import COMPLETION, FORMAT, JOB, REQUEST, RUN_END, SKIPPED, STATE
+from clockwork.stores.job_forms import CALENDAR, COMPLETION, FORMAT, JOB, REQUEST, RUN_END, SKIPPED, STATE
 
 STATE_ITEM: Final = "state"
 DEFINITIONS: Final = "v"
@@ -42,6 +46,9 @@ _VERSION_DIGITS: Final = 8
 _POSITION_CHARS: Final = 14 + 1 + FRACTION_DIGITS
 LAST_DEFINITION: Final = f"{DEFINITIONS}{'9' * _VERSION_DIGITS}"
 """An upper bound of the sort keys of definitions."""
+CALENDARS: Final = "calendar/"
+DIGEST: Final = "digest"
+_NAMED: Final = "named/"
 _RUN: Final = "run"
 _SKIPPED: Final = "skipped"
 
@@ -87,6 +94,37 @@ def request_key(name: JobName, request_id: str) -> Item:
 def note_key(name: JobName) -> Item:
     """The primary key of the note of commands of a job."""
     return item_key(name, _NOTE)
+
+
+def calendars_of(client_id: ClientId) -> str:
+    """The partition of a client's calendars."""
+    return f"{client_id}/"
+
+
+def calendar_key(key: CalendarName) -> Item:
+    """The primary key of a calendar."""
+    return {"jobKey": {"S": calendars_of(key.client_id)}, "item": {"S": f"{CALENDARS}{key.name}"}}
+
+
+def calendar_notes(calendar: str) -> str:
+    """The beginning of the sort keys of jobs that name a calendar. A calendar's name has no "/"."""
+    return f"{_NAMED}{calendar}/"
+
+
+def calendar_note_key(calendar: str, job: JobName) -> Item:
+    """The primary key of the note that a job names a calendar."""
+    return {
+        "jobKey": {"S": calendars_of(job.client_id)},
+        "item": {"S": f"{calendar_notes(calendar)}{job.job_id}"},
+    }
+
+
+def job_of_note(item: Item, key: CalendarName) -> JobName:
+    """The job that a note beside a calendar names. Raises: Unreadable."""
+    job_id = fields.text(item, "item").removeprefix(calendar_notes(key.name))
+    if not is_key(job_id):
+        raise Unreadable("item: not a legal name")
+    return JobName(key.client_id, JobId(job_id))
 
 
 def index_key(name: JobName) -> Item:
@@ -178,6 +216,18 @@ def request_of(item: Item, name: JobName) -> RunRequest:
         request_id=fields.text(item, "item").removeprefix(_REQUESTS),
         expires_at_s=fields.integer(item, "expiresAt"),
     )
+
+
+def calendar_item(calendar: Calendar) -> Item:
+    """A calendar as it is stored. Its digest is for conditions."""
+    digest = {DIGEST: {"S": calendar.exclusion.digest}}
+    return calendar_key(calendar.key) | _attributes(CALENDAR.write(calendar)) | digest
+
+
+def calendar_of(item: Item, client_id: ClientId) -> Calendar:
+    """Reads a calendar. Raises: Unreadable, NewerFormat."""
+    name = fields.text(item, "item").removeprefix(CALENDARS)
+    return CALENDAR.read(_form(item), client_id=client_id, name=name)
 
 
 # --- parts

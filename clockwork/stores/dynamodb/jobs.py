@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
+from clockwork.domain.jobs.calendar import CalendarName
 from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunCompletion, RunEnd, RunRequest
 from clockwork.domain.position import Position
 from clockwork.domain.run import JobId
@@ -33,6 +34,7 @@ from clockwork.stores.dynamodb.batching import (
     transact,
     write_once,
 )
+from clockwork.stores.dynamodb.calendars import DynamoCalendars
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.codec import INDEX, LISTED_UNDER
 from clockwork.stores.dynamodb.errors import Refused
@@ -45,15 +47,14 @@ DEFINITIONS_PER_READ: Final = 20
 """Definitions in one batched read: each has the data of its job, up to 256 KiB."""
 
 
-class DynamoJobStore:
+class DynamoJobStore(DynamoCalendars):
     """See `JobStore`. Raises, from any method: StoreUnavailable and below."""
 
     def __init__(self, client: DynamoClient) -> None:
-        self._client = client
+        super().__init__(client)
         self._settings = client.settings
-        self._table = table = client.settings.jobs_table
+        table = self._table
         self._changes = GroupCommit(client)
-        self._items = BatchedReads(client, table)
         self._definitions = BatchedReads(client, table, items_max=DEFINITIONS_PER_READ)
         self._run_ends = BatchedWrites(partial(write_once, client, table))
         self._first_run_ends = BatchedWrites(partial(insert_once, client, table))
@@ -101,6 +102,9 @@ class DynamoJobStore:
 
     async def change(self, change: JobChange) -> None:
         """See `JobStore`."""
+        for calendar in change.names:
+            note = job_codec.calendar_note_key(calendar, change.name)
+            await retry_on_conflict(self._client, "put_item", TableName=self._table, Item=note)
         transaction = Transaction(
             key=change.name,
             actions=change_actions(self._settings, change),
@@ -134,7 +138,11 @@ class DynamoJobStore:
         await transact(
             self._client,
             "transact_write_items",
-            TransactItems=[{"Delete": delete_state}, {"Delete": {"TableName": self._table, "Key": last}}],
+            TransactItems=[
+                {"Delete": delete_state},
+                {"Delete": {"TableName": self._table, "Key": last}},
+                *(_no_note(self._table, calendar, state.name) for calendar, _ in state.calendars),
+            ],
             ClientRequestToken=token_of("forget", state.name, state.rev),
         )
 
@@ -366,18 +374,38 @@ def change_actions(settings: DynamoSettings, change: JobChange) -> list[Item]:
     if change.command is not None:
         update = transactions.note_update_at(table, job_codec.note_key(change.name), change.command)
         actions.append({"Update": update})
+    client_id = change.state.client_id
+    actions += [_same_calendar(table, CalendarName(client_id, name), digest) for name, digest in change.calendars]
+    actions += [_no_note(table, name, change.name) for name in change.names_no_more]
     return actions
 
 
 def change_token(change: JobChange) -> str:
     """The token of a change. A revision is used once, but two attempts from one revision may differ in any part."""
     rows = [(row.shard, row.position) for row in change.rows]
-    other = (change.taken, change.absent, change.entries, change.request, change.command)
+    other = (change.taken, change.absent, change.entries, change.request, change.command, change.calendars)
     return token_of("job", change.before_rev, change.state, change.definition, rows, *other)
 
 
 def _put(table: str, item: Item) -> Item:
     return {"Put": {"TableName": table, "Item": item}}
+
+
+def _same_calendar(table: str, key: CalendarName, digest: str) -> Item:
+    """The check that a calendar still has this content."""
+    return {
+        "ConditionCheck": {
+            "TableName": table,
+            "Key": job_codec.calendar_key(key),
+            "ConditionExpression": "#digest = :digest",
+            "ExpressionAttributeNames": {"#digest": job_codec.DIGEST},
+            "ExpressionAttributeValues": {":digest": {"S": digest}},
+        }
+    }
+
+
+def _no_note(table: str, calendar: str, job: JobName) -> Item:
+    return {"Delete": {"TableName": table, "Key": job_codec.calendar_note_key(calendar, job)}}
 
 
 def _put_first(table: str, item: Item) -> Item:

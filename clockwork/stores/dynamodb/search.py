@@ -9,13 +9,14 @@ from clockwork.concurrency import gather_bounded
 from clockwork.domain.position import LAST, Position, position_of, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
 from clockwork.domain.sharding import ShardId
-from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.ports.store import KeyName, OutcomePlace, Page, PointerPage, RowPlace
 from clockwork.stores.checks import readable
 from clockwork.stores.dynamodb import codec
 from clockwork.stores.dynamodb.attributes import Item, value_of
 from clockwork.stores.dynamodb.batching import read_all
 from clockwork.stores.dynamodb.client import DynamoClient
 from clockwork.stores.dynamodb.codec import INDEX, LIST_BUCKETS, LISTED_UNDER, list_key
+from clockwork.stores.dynamodb.row_pages import read_page
 
 QUERIES_AT_ONCE: Final = LIST_BUCKETS
 SHARE_FACTOR: Final = 1.25
@@ -35,21 +36,24 @@ class DynamoScheduleSearch:
         self._settings = client.settings
 
     async def list_pointers(
-        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int, descending: bool = False
     ) -> PointerPage:
         """See `ScheduleSearch`."""
         if first > last:
-            return PointerPage(pointers=(), next_first=None)
+            return PointerPage(pointers=(), next_from=None)
         limit = int(pointers_max / LIST_BUCKETS * SHARE_FACTOR) + 4
-        read = partial(self._bucket, client_id, first=first, last=last, limit=limit)
+        read = partial(self._bucket, client_id, first=first, last=last, limit=limit, forward=not descending)
         answers = await gather_bounded(read, range(LIST_BUCKETS), at_once=QUERIES_AT_ONCE)
         # A bucket is known up to the last entry that was read of it, or to its end.
         known_to = [_position(a["LastEvaluatedKey"], "current") for a in answers if a.get("LastEvaluatedKey")]
-        horizon = min(known_to, default=last)
         found = readable(codec.pointer_of, (item for answer in answers for item in answer["Items"]))
-        pointers = sorted((p for p in found if p.position <= horizon), key=lambda p: p.position)
-        next_first = Position(horizon + 1) if known_to and horizon < last else None
-        return PointerPage(pointers=tuple(pointers), next_first=next_first)
+        pointers = sorted(found, key=lambda p: p.position, reverse=descending)
+        if not known_to:
+            return PointerPage(pointers=tuple(pointers), next_from=None)
+        horizon = max(known_to) if descending else min(known_to)
+        known = tuple(p for p in pointers if (p.position >= horizon if descending else p.position <= horizon))
+        next_from = Position(horizon - 1 if descending else horizon + 1)
+        return PointerPage(pointers=known, next_from=next_from if first <= next_from <= last else None)
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
         """See `ScheduleSearch`. Costs as much as reading the pointers, some thirty for a read unit; they are not sent."""
@@ -68,6 +72,16 @@ class DynamoScheduleSearch:
         """See `ScheduleSearch`."""
         items = await self._all(self._settings.keys_table, [codec.pointer_key(*name) for name in dict.fromkeys(names)])
         return {(p.client_id, p.schedule_key): p for p in readable(codec.pointer_of, items)}
+
+    async def peek_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`. Half a unit each."""
+        keys = [codec.pointer_key(*name) for name in dict.fromkeys(names)]
+        items = await read_all(self._client, self._settings.keys_table, keys, consistent=False)
+        return {(p.client_id, p.schedule_key): p for p in readable(codec.pointer_of, items)}
+
+    async def peek_rows(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        """See `ScheduleSearch`."""
+        return await read_page(self._client, shard, after=after, rows_max=rows_max, consistent=False)
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
         """See `ScheduleSearch`."""
@@ -105,9 +119,9 @@ class DynamoScheduleSearch:
             more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _bucket(
-        self, client_id: ClientId, bucket: int, *, first: Position, last: Position, limit: int
+        self, client_id: ClientId, bucket: int, *, first: Position, last: Position, limit: int, forward: bool
     ) -> dict[str, Any]:
-        return await self._query(client_id, bucket, first, last, Limit=limit)
+        return await self._query(client_id, bucket, first, last, Limit=limit, ScanIndexForward=forward)
 
     async def _counted(
         self, client_id: ClientId, bucket: int, *, first: Position, limit: int, going_on: Mapping[int, Item]

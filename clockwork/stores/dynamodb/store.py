@@ -20,7 +20,7 @@ from clockwork.clock import Clock
 from clockwork.concurrency import gather_bounded
 from clockwork.domain.command_notes import CommandNote, NoteChange
 from clockwork.domain.ownership import IncarnationId, NodeState, ShardClaim, ShardState
-from clockwork.domain.position import Position, text_of
+from clockwork.domain.position import Position
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, RequestId, Retry, Row, RowName, ScheduleKey
 from clockwork.domain.sharding import ShardId
 from clockwork.errors import (
@@ -48,9 +48,8 @@ from clockwork.stores.dynamodb.batching import (
 )
 from clockwork.stores.dynamodb.client import CallLimits, DynamoClient
 from clockwork.stores.dynamodb.errors import Cancelled, Refused
+from clockwork.stores.dynamodb.row_pages import read_page, readable_rows
 
-YIELD_EVERY_ROWS: Final = 100
-"""Rows of a page after which others get a turn: heartbeats share the event loop, and a full page takes 7 ms."""
 CONTENTS_PER_READ: Final = 20
 """Rows and outcomes in one batched read: each may hold its schedule's content, up to 256 KiB."""
 
@@ -81,7 +80,6 @@ class DynamoScheduleStore:
         limits: CallLimits | None = None,
     ) -> None:
         self._settings = settings
-        self._telemetry = telemetry
         self.client = DynamoClient(settings, clock, observe, telemetry, limits=limits)
         # A connection of its own, and one attempt: under load a request waits for a connection, so its answer would say
         # little about the time; and readiness should not wait for repeats.
@@ -396,29 +394,12 @@ class DynamoScheduleStore:
 
     # --- rows, as their owner sees them
 
-    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
-        rows: list[Row | BrokenRow] = []
-        parameters: dict[str, Any] = {}
-        while True:
-            answer = await self.client.call(
-                "query",
-                TableName=self._settings.schedules_table,
-                KeyConditionExpression="partitionId = :shard AND scheduleTime > :after",
-                ExpressionAttributeValues={
-                    ":shard": {"S": str(shard)},
-                    ":after": {"N": "0" if after is None else text_of(after)},
-                },
-                ConsistentRead=True,
-                Limit=rows_max,
-                **parameters,
-            )
-            rows += await self._readable(shard, answer["Items"])
-            last: Item | None = answer.get("LastEvaluatedKey")
-            next_after = codec.position_of_row(last) if last else None
-            if last is None or next_after is not None:
-                return Page(rows=tuple(rows), next_after=next_after)
-            # Ends at a row that has no position to go on from: read on past it.
-            parameters = {"ExclusiveStartKey": last}
+    async def read_page(
+        self, shard: ShardId, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
+    ) -> Page:
+        return await read_page(
+            self.client, shard, after=after, rows_max=rows_max, due_ms_max=due_ms_max, consistent=True
+        )
 
     async def drop_hold(self, name: RowName) -> bool:
         return await self._update_row_if_there(name, "REMOVE #hold", ExpressionAttributeNames={"#hold": "hold"})
@@ -434,7 +415,7 @@ class DynamoScheduleStore:
     async def read_rows(self, shard: ShardId, positions: Sequence[Position]) -> Mapping[Position, Row | BrokenRow]:
         keys = [codec.row_key(shard, position) for position in dict.fromkeys(positions)]
         items = await read_all(self.client, self._settings.schedules_table, keys)
-        return {row.position: row for row in await self._readable(shard, items)}
+        return {row.position: row for row in await readable_rows(self.client, shard, items)}
 
     async def finish(self, shard: ShardId, ends: Sequence[End]) -> None:
         # The order is the contract: a row that is gone without an outcome would be a schedule that cannot be explained.
@@ -513,25 +494,6 @@ class DynamoScheduleStore:
 
     async def _retry_on_conflict(self, operation: str, **parameters: Any) -> Any:
         return await retry_on_conflict(self.client, operation, **parameters)
-
-    async def _readable(self, shard: ShardId, items: Sequence[Item]) -> list[Row | BrokenRow]:
-        rows: list[Row | BrokenRow] = []
-        for nth, item in enumerate(items, start=1):
-            if nth % YIELD_EVERY_ROWS == 0:
-                await asyncio.sleep(0)
-            position = codec.position_of_row(item)
-            if position is None:
-                # Written by hand. It has no position that a marker or a delete could name, so firing it would never end;
-                # it belongs to no client, and does no harm where it is.
-                self._telemetry.malformed("row")
-                at = item.get("scheduleTime", {}).get("N")
-                log.warning(
-                    "A row stands where no position is",
-                    extra={"event": "dynamodb.row_without_position", "shard": shard, "at": at, "once_per": at},
-                )
-                continue
-            rows.append(codec.row_of(item, shard=shard, position=position))
-        return rows
 
 
 def _state_of(shard: ShardId, item: Item | None) -> ShardState:

@@ -5,9 +5,11 @@ requests are served and its transactions applied, so that a simulation overrides
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from clockwork.domain.command_notes import CommandNote, NoteChange
+from clockwork.domain.jobs.calendar import Calendar, CalendarName
 from clockwork.domain.jobs.job import (
     Job,
     JobChange,
@@ -43,6 +45,9 @@ class JobTables:
     completions: dict[LogPlace, RunCompletion] = field(default_factory=dict)
     requests: dict[tuple[JobName, str], RunRequest] = field(default_factory=dict)
     notes: dict[JobName, CommandNote] = field(default_factory=dict)
+    calendars: dict[CalendarName, Calendar] = field(default_factory=dict)
+    of_calendars: set[tuple[CalendarName, JobName]] = field(default_factory=set)
+    """The jobs that are noted beside calendars."""
 
 
 class MemoryJobStore:
@@ -101,7 +106,16 @@ class MemoryJobStore:
             self._check_conditions(change)
             self._schedules._apply(writes)
 
+        for calendar in change.names:
+            await self._note_calendar(CalendarName(change.state.client_id, calendar), change.name)
         await self._serve("change_job", effect)
+
+    async def _note_calendar(self, key: CalendarName, job: JobName) -> None:
+        def effect() -> None:
+            self._schedules._check_undisturbed(_named_place(key, job))
+            self.tables.of_calendars.add((key, job))
+
+        await self._serve("note_calendar", effect)
 
     async def forget(self, state: JobState) -> None:
         """See `JobStore`."""
@@ -115,6 +129,8 @@ class MemoryJobStore:
             if there.rev != state.rev:
                 raise ConditionFailed
             self._drop_versions(state, below=state.version + 1)
+            for calendar, _ in there.calendars:
+                self.tables.of_calendars.discard((CalendarName(name.client_id, calendar), name))
             del self.tables.states[name]
 
         await self._serve("forget_job", effect)
@@ -247,6 +263,59 @@ class MemoryJobStore:
 
         return await self._serve("scan_jobs", effect)
 
+    # --- calendars
+
+    async def read_calendar(self, key: CalendarName) -> Calendar | None:
+        """See `CalendarStore`."""
+        return await self._serve("read_calendar", lambda: self.tables.calendars.get(key))
+
+    async def put_calendar(self, calendar: Calendar, *, before: Calendar | None) -> None:
+        """See `CalendarStore`."""
+
+        def effect() -> None:
+            self._schedules._check_undisturbed(_calendar_place(calendar.key))
+            there = self.tables.calendars.get(calendar.key)
+            if there == calendar:
+                return  # the same call again
+            if there != before:
+                raise ConditionFailed
+            self.tables.calendars[calendar.key] = calendar
+
+        await self._serve("put_calendar", effect)
+
+    async def delete_calendar(self, calendar: Calendar) -> None:
+        """See `CalendarStore`."""
+
+        def effect() -> None:
+            self._schedules._check_undisturbed(_calendar_place(calendar.key))
+            there = self.tables.calendars.get(calendar.key)
+            if there not in (None, calendar):
+                raise ConditionFailed
+            self.tables.calendars.pop(calendar.key, None)
+
+        await self._serve("delete_calendar", effect)
+
+    async def list_calendars(self, client_id: ClientId, *, after: str | None, calendars_max: int) -> Sequence[Calendar]:
+        """See `CalendarStore`."""
+
+        def effect() -> Sequence[Calendar]:
+            found = sorted((each for each in self.tables.calendars.values() if each.client_id == client_id), key=_name)
+            return [each for each in found if after is None or each.name > after][:calendars_max]
+
+        return await self._serve("list_calendars", effect)
+
+    async def list_jobs_of_calendar(self, key: CalendarName, *, after: JobId | None, jobs_max: int) -> NamePage:
+        """See `CalendarStore`."""
+
+        def effect() -> NamePage:
+            names = sorted(
+                (job for of, job in self.tables.of_calendars if of == key), key=lambda name: name.job_id.encode()
+            )
+            behind = [name for name in names if after is None or name.job_id.encode() > after.encode()]
+            return _page(behind, jobs_max)
+
+        return await self._serve("list_jobs_of_calendar", effect)
+
     # --- parts
 
     def _check_conditions(self, change: JobChange) -> None:
@@ -265,6 +334,13 @@ class MemoryJobStore:
             raise ConditionFailed
         if change.command is not None:
             self._check_note(name, change.command)
+        self._check_calendars(change)
+
+    def _check_calendars(self, change: JobChange) -> None:
+        for name, digest in change.calendars:
+            there = self.tables.calendars.get(CalendarName(change.state.client_id, name))
+            if there is None or there.exclusion.digest != digest:
+                raise ConditionFailed
 
     def _check_held(self, taken: TakenRow) -> None:
         place = (taken.name.shard, taken.name.position)
@@ -304,6 +380,11 @@ class MemoryJobStore:
             writes[("request", *name, request.request_id)] = _put(tables.requests, key, request)
         if (command := change.command) is not None:
             writes[_note_place(name)] = _put(tables.notes, name, command.after)
+        for calendar, _ in change.calendars:
+            writes[_calendar_place(CalendarName(name.client_id, calendar))] = _nothing
+        for calendar in change.names_no_more:
+            of = CalendarName(name.client_id, calendar)
+            writes[_named_place(of, name)] = partial(tables.of_calendars.discard, (of, name))
         return writes
 
 
@@ -325,6 +406,18 @@ def _page(names: Sequence[JobName], jobs_max: int) -> NamePage:
 
 def _key_of(entry: LogEntry) -> LogPlace:
     return (entry.name, entry.position)
+
+
+def _name(calendar: Calendar) -> str:
+    return calendar.name
+
+
+def _named_place(key: CalendarName, job: JobName) -> Place:
+    return ("of calendar", *key, job.job_id)
+
+
+def _calendar_place(key: CalendarName) -> Place:
+    return ("calendar", *key)
 
 
 def _state_place(name: JobName) -> Place:

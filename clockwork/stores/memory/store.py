@@ -342,7 +342,9 @@ class MemoryScheduleStore:
 
     # --- rows, as their owner sees them
 
-    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+    async def read_page(
+        self, shard: ShardId, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
+    ) -> Page:
         def effect() -> Page:
             order = self._order.get(shard, [])
             rows: list[Row | BrokenRow] = []
@@ -352,7 +354,8 @@ class MemoryScheduleStore:
                 position = order[index]
                 rows.append(self.rows[(shard, position)])
                 page_bytes += _size_bytes(rows[-1])
-                if len(rows) == rows_max or page_bytes > PAGE_BYTES_MAX:
+                is_last = due_ms_max is not None and rows[-1].due_ms > due_ms_max
+                if is_last or len(rows) == rows_max or page_bytes > PAGE_BYTES_MAX:
                     # Even if this is the last row: the store does not look further.
                     return Page(rows=tuple(rows), next_after=position)
             return Page(rows=tuple(rows), next_after=None)
@@ -503,16 +506,18 @@ class MemoryScheduleSearch:
         self._store = store
 
     async def list_pointers(
-        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int, descending: bool = False
     ) -> PointerPage:
         """See `ScheduleSearch`."""
         inside = sorted(
             (p for p in self._store.pointers.values() if p.client_id == client_id and first <= p.position <= last),
             key=lambda pointer: pointer.position,
+            reverse=descending,
         )
-        page = tuple(inside[:pointers_max])
-        more = len(inside) > len(page)
-        return PointerPage(pointers=page, next_first=Position(page[-1].position + 1) if more else None)
+        more = len(inside) > pointers_max
+        return PointerPage(
+            pointers=tuple(inside[:pointers_max]), next_from=inside[pointers_max].position if more else None
+        )
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
         """See `ScheduleSearch`."""
@@ -522,6 +527,14 @@ class MemoryScheduleSearch:
     async def read_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
         """See `ScheduleSearch`."""
         return {name: self._store.pointers[name] for name in names if name in self._store.pointers}
+
+    async def peek_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`."""
+        return await self.read_pointers(names)
+
+    async def peek_rows(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        """See `ScheduleSearch`."""
+        return await self._store.read_page(shard, after=after, rows_max=rows_max)
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
         """See `ScheduleSearch`."""

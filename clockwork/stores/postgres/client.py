@@ -33,6 +33,7 @@ from asyncpg import Connection, Record
 
 from clockwork.clock import Clock
 from clockwork.errors import ClockworkError, StoreUnavailable
+from clockwork.ports.read_units import current_meter
 from clockwork.ports.telemetry import StoreResult, Telemetry
 from clockwork.settings.model import POSTGRES_TLS_CA, POSTGRES_TLS_CERT, POSTGRES_TLS_KEY, PostgresSettings
 from clockwork.stores.calls import Rejected, backoff_s, result_of
@@ -309,7 +310,11 @@ class PostgresClient:
 
     async def read(self, operation: str, sql: str, *args: Any) -> list[Record]:
         """Runs a statement that changes nothing. `operation` names it in the metrics. Raises: StoreUnavailable and below."""
-        return (await self.call(operation, sql, args, write=False)).rows
+        rows = (await self.call(operation, sql, args, write=False)).rows
+        meter = current_meter()
+        if meter is not None:
+            meter.charge_rows(len(rows))
+        return rows
 
     async def write(self, operation: str, sql: str, *args: Any, once: bool = False) -> list[Record]:
         """Runs a statement that writes. `once`: never sends a second copy.

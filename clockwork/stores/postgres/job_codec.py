@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from clockwork.domain.jobs.calendar import Calendar
 from clockwork.domain.jobs.job import Job, JobName, JobState, RunCompletion, RunEnd, RunRequest, SkippedRuns
 from clockwork.domain.names import KEY_BYTES_MAX, is_client_id
 from clockwork.domain.position import text_of
@@ -19,6 +20,7 @@ from clockwork.domain.schedule import ClientId
 from clockwork.errors import Unreadable
 from clockwork.stores.forms import Stored
 from clockwork.stores.job_forms import (
+    CALENDAR,
     COMPLETION,
     CREATED_AT,
     FORMAT,
@@ -61,6 +63,14 @@ ASKED: Final[Columns] = (
     ("request_id", "bytea"),
     ("body", "bytea"),
     ("expires_at_s", "bigint"),
+    ("format", "int"),
+)
+CALENDAR_COLUMNS: Final[Columns] = (
+    ("client_id", "text"),
+    ("name", "text"),
+    ("digest", "text"),
+    ("by", "text"),
+    ("body", "bytea"),
     ("format", "int"),
 )
 SPREAD: Final = 2**32
@@ -171,6 +181,18 @@ def request_of(values: Iterable[Any]) -> RunRequest:
         request_id=asked,
         expires_at_s=expires_at_s,
     )
+
+
+def calendar_values(calendar: Calendar) -> Values:
+    """The values of `CALENDAR_COLUMNS`."""
+    body = _body(CALENDAR.write(calendar))
+    return calendar.client_id, calendar.name, calendar.exclusion.digest, calendar.by, body, FORMAT
+
+
+def calendar_of(values: Iterable[Any]) -> Calendar:
+    """Reads the values of `CALENDAR_COLUMNS`. Raises: Unreadable, NewerFormat."""
+    client_id, name, _, _, body, written_in = values
+    return CALENDAR.read(_form(body, written_in), client_id=ClientId(client_id), name=name)
 
 
 # --- parts

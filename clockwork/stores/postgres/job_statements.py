@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from clockwork.stores.postgres.codec import NOTE, ROW, Columns
-from clockwork.stores.postgres.job_codec import ASKED, COMPLETED, DEFINITION, LOG, NAME, STATE_COLUMNS
+from clockwork.stores.postgres.job_codec import ASKED, CALENDAR_COLUMNS, COMPLETED, DEFINITION, LOG, NAME, STATE_COLUMNS
 from clockwork.stores.postgres.sql import cast, listed, names, noted, parameters, unnest
 
+CHANGED: Final[Columns] = (*STATE_COLUMNS, ("before_rev", "bigint"))
 TAKEN: Final[Columns] = (("shard", "int"), ("position", "numeric"), ("hold", "text"))
+RESOLVED: Final[Columns] = (("name", "text"), ("digest", "text"))
+NAMING: Final[Columns] = (("name", "text"),)
 
 
 class _Part(NamedTuple):
@@ -40,8 +43,8 @@ def _parts(first: int, *columns: Columns) -> Sequence[_Part]:
 
 
 class JobStatements:
-    """The statements on the tables of one schema. `change` and `advance` begin with the values of `STATE_COLUMNS` and the
-    revision that was read."""
+    """The statements on the tables of one schema. `change` begins with the values of `STATE_COLUMNS` and the revision that
+    was read, `change_many` with arrays of them."""
 
     def __init__(self, schema: str) -> None:
         s = f'"{schema}"'
@@ -99,21 +102,46 @@ class JobStatements:
             )
 
         over_log = self._over(LOG, "client_id, job_id, position")
+        over_definition = self._over(DEFINITION, "client_id, job_id, version")
         moved = (
             f"moved AS (UPDATE {s}.jobs j SET {sets} WHERE {of_job.format('j')} "
             f"AND EXISTS (SELECT 1 FROM stands) RETURNING 1)"
         )
 
-        rows, log = _parts(rev + 1, ROW, LOG)
-        # Several at once, each alone: nothing is done, and nothing returned, for one whose state is at another revision.
-        self.advance = (
-            f"WITH stands AS MATERIALIZED (SELECT 1 FROM {s}.jobs j WHERE {of_job.format('j')} "
-            f"AND j.rev = ${rev}::bigint FOR UPDATE), {moved}, put AS ({put(rows, 'rows')}), "
-            f"logged AS ({put(log, 'job_log', over_log)}) SELECT $1::text, $2::bytea FROM moved"
+        # Several at once, no two of one job, sorted by name, on condition of their states alone. Nothing is done and nothing
+        # returned for one whose state is at another revision, or is there (NULL: none should be). What stands is locked
+        # first: without it the INSERT would make a state where none is.
+        want, rows, defined, log = _parts(1, CHANGED, ROW, DEFINITION, LOG)
+        by_name, columns = "ORDER BY client_id, job_id", names(STATE_COLUMNS)
+        in_stands = "({0}.client_id, {0}.job_id) IN (SELECT s.client_id, s.job_id FROM stands s)"
+        overwrite = ", ".join(f"{name} = excluded.{name}" for name, _ in STATE_COLUMNS[len(NAME) :] if name != "spread")
+
+        def put_of_moved(part: _Part, table: str, conflict: str = "", *, job_id: str = "job_id") -> str:
+            """Puts the records of those whose state was written."""
+            return (
+                f"INSERT INTO {s}.{table} ({names(part.columns)}) SELECT {names(part.columns, 'u')} FROM ({part.records}) u "
+                f"WHERE (u.client_id, u.{job_id}) IN (SELECT m.client_id, m.job_id FROM moved m) {conflict}"
+            )
+
+        self.change_many = (
+            f"WITH want AS MATERIALIZED ({want.records}), "
+            f"stands AS MATERIALIZED (SELECT w.client_id, w.job_id FROM (SELECT * FROM want {by_name}) w "
+            f"CROSS JOIN LATERAL (SELECT 1 FROM {s}.jobs j WHERE j.client_id = w.client_id AND j.job_id = w.job_id "
+            f"AND j.rev = w.before_rev LIMIT 1 FOR UPDATE) q), "
+            f"moved AS (INSERT INTO {s}.jobs ({columns}) SELECT {columns} FROM want w "
+            f"WHERE w.before_rev IS NULL OR {in_stands.format('w')} {by_name} "
+            f"ON CONFLICT (client_id, job_id) DO UPDATE SET {overwrite} WHERE {in_stands.format('excluded')} "
+            f"RETURNING client_id, job_id), "
+            f"put AS ({put_of_moved(rows, 'rows', job_id='schedule_key')}), "
+            f"defined AS ({put_of_moved(defined, 'job_definitions', over_definition)}), "
+            f"logged AS ({put_of_moved(log, 'job_log', over_log)}) "
+            f"SELECT m.client_id, m.job_id FROM moved m"
         )
 
-        rows, log, taken, defined, completed, asked = _parts(rev + 1, ROW, LOG, TAKEN, DEFINITION, COMPLETED, ASKED)
-        absent = asked.after
+        rows, log, taken, defined, completed, asked, resolved, naming, no_more = _parts(
+            rev + 1, ROW, LOG, TAKEN, DEFINITION, COMPLETED, ASKED, RESOLVED, NAMING, NAMING
+        )
+        absent = no_more.after
         shards, positions = f"${taken.first}::int[]", f"${taken.first + 1}::text[]::numeric[]"
         takes = (
             f"taken AS MATERIALIZED (SELECT t.shard, t.position FROM ({taken.records} ORDER BY shard, position) t "
@@ -137,13 +165,22 @@ class JobStatements:
             f"AND EXISTS (SELECT 1 FROM taken t WHERE t.shard = r.shard AND t.position = r.position) "
             f"AND EXISTS (SELECT 1 FROM moved) RETURNING 1), "
             f"put AS ({put(rows, 'rows')}), "
-            f"defined AS ({put(defined, 'job_definitions', self._over(DEFINITION, 'client_id, job_id, version'))}), "
+            f"defined AS ({put(defined, 'job_definitions', over_definition)}), "
             f"logged AS ({put(log, 'job_log', over_log)}), "
             f"completed AS ({put(completed, 'job_completions')}), "
-            f"asked AS ({put(asked, 'job_requests')})"
+            f"asked AS ({put(asked, 'job_requests')}), "
+            # Locked, so that a change of the calendar is made before this, or finds what this has noted.
+            f"resolved AS MATERIALIZED (SELECT 1 FROM ({resolved.records}) u CROSS JOIN LATERAL (SELECT 1 FROM "
+            f"{s}.calendars c WHERE c.client_id = $1::text AND c.name = u.name AND c.digest = u.digest LIMIT 1 "
+            f"FOR SHARE) q), "
+            f"naming AS (INSERT INTO {s}.calendar_jobs (client_id, name, job_id) "
+            f"SELECT $1::text, u.name, $2::bytea FROM ({naming.records}) u, moved ON CONFLICT DO NOTHING RETURNING 1), "
+            f"no_more AS (DELETE FROM {s}.calendar_jobs n WHERE {of_job.format('n')} "
+            f"AND n.name = ANY(${no_more.first}::text[]) AND EXISTS (SELECT 1 FROM moved) RETURNING 1)"
         )
         done = (
             f"(SELECT count(*) FROM moved) = 1 AND (SELECT count(*) FROM gone) = cardinality({shards}) "
+            f"AND (SELECT count(*) FROM resolved) = cardinality(${resolved.first}::text[]) "
             f"AND NOT EXISTS (SELECT 1 FROM {s}.rows r WHERE r.shard = ${absent}::int "
             f"AND r.position = ${absent + 1}::text::numeric)"
         )
@@ -187,7 +224,9 @@ class JobStatements:
         self.forget = (
             f"WITH stands AS MATERIALIZED (SELECT 1 FROM {s}.jobs j WHERE {of_job.format('j')} AND j.rev = $3::bigint "
             f"FOR UPDATE), "
-            f"defined AS (DELETE FROM {s}.job_definitions d WHERE {of_job.format('d')} AND EXISTS (SELECT 1 FROM stands)) "
+            f"defined AS (DELETE FROM {s}.job_definitions d WHERE {of_job.format('d')} AND EXISTS (SELECT 1 FROM stands)), "
+            f"no_more AS (DELETE FROM {s}.calendar_jobs n WHERE {of_job.format('n')} AND n.name = ANY($4::text[]) "
+            f"AND EXISTS (SELECT 1 FROM stands)) "
             f"DELETE FROM {s}.jobs j WHERE {of_job.format('j')} AND EXISTS (SELECT 1 FROM stands) RETURNING 1"
         )
         self.prune_versions = (
@@ -214,6 +253,39 @@ class JobStatements:
             for note_stands in (False, True)
         }
         self.prove_note = f"SELECT m.by FROM {s}.job_notes m WHERE {of_job.format('m')} FOR SHARE"
+
+        # --- calendars
+
+        calendar = listed(CALENDAR_COLUMNS, "c")
+        of_calendar = "{0}.client_id = $1::text AND {0}.name = $2::text"
+        last = len(CALENDAR_COLUMNS) + 1
+        kept = ", ".join(
+            f"{name} = ${n}::{kind}"
+            for n, (name, kind) in enumerate(CALENDAR_COLUMNS, 1)
+            if name not in ("client_id", "name")
+        )
+        self.read_calendars = shared(CALENDAR_COLUMNS, "calendars", ("client_id", "text"), ("name", "text"))
+        self.put_calendar = {
+            False: (
+                f"INSERT INTO {s}.calendars ({names(CALENDAR_COLUMNS)}) VALUES ({parameters(CALENDAR_COLUMNS, 1)}) "
+                f"ON CONFLICT DO NOTHING RETURNING 1"
+            ),
+            True: (
+                f"UPDATE {s}.calendars c SET {kept} WHERE {of_calendar.format('c')} AND c.by = ${last}::text RETURNING 1"
+            ),
+        }
+        self.delete_calendar = (
+            f"DELETE FROM {s}.calendars c WHERE {of_calendar.format('c')} AND c.by = $3::text RETURNING 1"
+        )
+        self.prove_calendar = f"SELECT {calendar} FROM {s}.calendars c WHERE {of_calendar.format('c')} FOR SHARE"
+        self.list_calendars = (
+            f"SELECT {calendar} FROM {s}.calendars c WHERE c.client_id = $1::text AND c.name > $2::text "
+            f"ORDER BY c.name LIMIT $3::int"
+        )
+        self.list_jobs_of_calendar = (
+            f"SELECT n.client_id, n.job_id FROM {s}.calendar_jobs n WHERE {of_calendar.format('n')} "
+            f"AND n.job_id > $3::bytea ORDER BY n.job_id LIMIT $4::int"
+        )
 
         # --- many jobs
 

@@ -1,8 +1,9 @@
 """`JobStore` on PostgreSQL.
 
-A change is one statement. Those that only go on from the end of a run, nearly all, share a transaction with others of their
-moment (`JobStatements.advance`); the rest goes alone. A failed condition is believed only after a look at the state: if it
-equals the one that was to be written, an earlier copy of this very change has written it, and everything else with it.
+A change is one statement. Those whose conditions are about the state alone (what follows the end of a run, and creates)
+share one with others of their moment (`JobStatements.change_many`); the rest goes alone. A failed condition is believed only
+after a look at the state: if it equals the one that was to be written, an earlier copy of this very change has written it,
+and everything else with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,16 @@ from clockwork.domain.jobs.job import Job, JobChange, JobName, JobState, RunComp
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.run import JobId
 from clockwork.domain.schedule import ClientId
-from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict, Unreadable
+from clockwork.errors import ClockworkError, ConditionFailed, StoreUnavailable, TransactionConflict
 from clockwork.ports.jobs import JobChanged, LogPage, NamePage
 from clockwork.stores.calls import Rejected
 from clockwork.stores.checks import readable
 from clockwork.stores.micro_batching import MicroBatcher
 from clockwork.stores.postgres import codec, job_codec
+from clockwork.stores.postgres.calendars import PostgresCalendars, names_page
 from clockwork.stores.postgres.client import PostgresClient
 from clockwork.stores.postgres.errors import Refused
-from clockwork.stores.postgres.job_statements import TAKEN, JobStatements
+from clockwork.stores.postgres.job_statements import RESOLVED, TAKEN, JobStatements
 from clockwork.stores.postgres.sharing import (
     CONTENTS_MAX,
     GROUPS_AT_ONCE,
@@ -41,12 +43,12 @@ VERSION_END: Final = 2**62
 """Above all versions."""
 
 
-class PostgresJobStore:
+class PostgresJobStore(PostgresCalendars):
     """See `JobStore`. Raises, from any method: StoreUnavailable and below."""
 
     def __init__(self, client: PostgresClient) -> None:
-        self._client = client
-        self._sql = sql = JobStatements(client.settings.schema)
+        sql = JobStatements(client.settings.schema)
+        super().__init__(client, sql)
         key = tuple[str, bytes]
         self._states = SharedReads[key](client, "read_job", sql.read_states, READS_MAX)
         self._definitions = SharedReads[tuple[str, bytes, int]](
@@ -58,8 +60,8 @@ class PostgresJobStore:
         )
         self._requests = SharedReads[tuple[str, bytes, bytes]](client, "read_run_request", sql.read_requests, READS_MAX)
         self._notes = SharedReads[key](client, "read_job_note", sql.read_notes, READS_MAX)
-        self._advances = MicroBatcher[JobChange, _Verdicts](
-            self._advance, size_max=CHANGES_MAX, bytes_max=CHANGE_BYTES_MAX, at_once=GROUPS_AT_ONCE
+        self._changes = MicroBatcher[JobChange, _Verdicts](
+            self._change_together, size_max=CHANGES_MAX, bytes_max=CHANGE_BYTES_MAX, at_once=GROUPS_AT_ONCE
         )
         self._run_ends = {
             first_stands: MicroBatcher[Sequence[RunEnd], bool](
@@ -94,12 +96,13 @@ class PostgresJobStore:
 
     async def change(self, change: JobChange) -> None:
         """See `JobStore`."""
-        if _advances(change):
+        if _may_share(change):
             size_bytes = sum(row.schedule.size_bytes for row in change.rows)
-            verdicts = await self._advances.submit(change, size_bytes=size_bytes, key=change.name)
+            size_bytes += len(change.definition.task_data) if change.definition is not None else 0
+            verdicts = await self._changes.submit(change, size_bytes=size_bytes, key=change.name)
             while verdicts is None:
                 # The sender was cancelled, and its statement may be under way: the same change again settles it.
-                verdicts = await self._advances.submit(change, size_bytes=size_bytes, key=change.name)
+                verdicts = await self._changes.submit(change, size_bytes=size_bytes, key=change.name)
             if change.name in verdicts:
                 error = verdicts[change.name]
                 if error is not None:
@@ -111,7 +114,8 @@ class PostgresJobStore:
     async def forget(self, state: JobState) -> None:
         """See `JobStore`."""
         name = job_codec.name_values(state.name)
-        gone = await retry_on_conflict(self._client, "forget_job", self._sql.forget, *name, state.rev)
+        calendars = [calendar for calendar, _ in state.calendars]
+        gone = await retry_on_conflict(self._client, "forget_job", self._sql.forget, *name, state.rev, calendars)
         if not gone and await prove(self._client, "prove_job", self._sql.prove_state, *name):
             raise ConditionFailed
 
@@ -206,7 +210,7 @@ class PostgresJobStore:
         """See `JobStore`."""
         behind = after.encode() if after is not None else b""
         found = await self._client.read("list_jobs", self._sql.list_jobs, client_id, behind, jobs_max + 1)
-        return _names(found, jobs_max)
+        return names_page(found, jobs_max)
 
     async def count_jobs(self, client_id: ClientId, *, at_most: int) -> int:
         """See `JobStore`."""
@@ -221,26 +225,22 @@ class PostgresJobStore:
         if after is not None:
             behind = (job_codec.spread_of(after), *job_codec.name_values(after))
         found = await self._client.read("scan_jobs", self._sql.scan_jobs, *behind, end - 1, jobs_max + 1)
-        return _names(found, jobs_max)
+        return names_page(found, jobs_max)
 
     # --- parts
 
-    async def _advance(self, group: Sequence[JobChange]) -> "_Verdicts":
-        if len(group) == 1:
-            return {group[0].name: await self._alone(group[0])}
+    async def _change_together(self, group: Sequence[JobChange]) -> "_Verdicts":
         # In one order everywhere, so that two groups do not wait for each other.
         ordered = sorted(group, key=lambda change: job_codec.name_values(change.name))
-        calls = [
-            (
-                *job_codec.state_values(change.state),
-                change.before_rev,
-                *_columns(codec.ROW, [codec.row_values(row) for row in change.rows]),
-                *_log_columns(change),
-            )
-            for change in ordered
-        ]
+        definitions = [change.definition for change in ordered if change.definition is not None]
+        values = (
+            *codec.arrays([(*job_codec.state_values(change.state), change.before_rev) for change in ordered]),
+            *_columns(codec.ROW, [codec.row_values(row) for change in ordered for row in change.rows]),
+            *_columns(job_codec.DEFINITION, [job_codec.definition_values(job) for job in definitions]),
+            *_columns(job_codec.LOG, [each for change in ordered for each in _log_values(change)]),
+        )
         try:
-            found = await self._client.write_many("change_job", self._sql.advance, calls)
+            found = await self._client.write("change_job", self._sql.change_many, *values)
         except (Refused, TransactionConflict, Rejected):
             # For the fault of members that it does not name. Nothing was written.
             return {}
@@ -249,13 +249,6 @@ class PostgresJobStore:
         moved = {(record[0], record[1]) for record in found}
         # One that is missing goes alone, which tells why.
         return {change.name: None for change in group if job_codec.name_values(change.name) in moved}
-
-    async def _alone(self, change: JobChange) -> ClockworkError | None:
-        try:
-            await self._change_alone(change)
-        except (ConditionFailed, TransactionConflict, StoreUnavailable, Unreadable) as error:
-            return error
-        return None
 
     async def _change_alone(self, change: JobChange) -> None:
         note = change.command
@@ -287,17 +280,17 @@ _Verdicts = dict[JobName, ClockworkError | None]
 """The result of each change; None: done. One that is missing goes alone."""
 
 
-def _advances(change: JobChange) -> bool:
-    """True for a change that only goes on from a state: with a row, or none, and entries of the log."""
-    return (
-        change.before_rev is not None
-        and change.definition is None
-        and not change.taken
-        and change.absent is None
-        and change.request is None
-        and change.command is None
-        and not any(isinstance(entry, RunCompletion) for entry in change.entries)
+def _may_share(change: JobChange) -> bool:
+    """True for a change that has no condition but its state's revision. One with any part that the shared statement does not
+    write goes alone."""
+    written = JobChange(
+        before_rev=change.before_rev,
+        state=change.state,
+        definition=change.definition,
+        rows=change.rows,
+        entries=change.entries,
     )
+    return change == written and not any(isinstance(entry, RunCompletion) for entry in change.entries)
 
 
 def _change_values(change: JobChange) -> tuple[Any, ...]:
@@ -311,20 +304,23 @@ def _change_values(change: JobChange) -> tuple[Any, ...]:
         *job_codec.state_values(change.state),
         change.before_rev,
         *_columns(codec.ROW, [codec.row_values(row) for row in change.rows]),
-        *_log_columns(change),
+        *_columns(job_codec.LOG, _log_values(change)),
         *_columns(TAKEN, held),
         *_columns(job_codec.DEFINITION, [job_codec.definition_values(job)] if job is not None else []),
         *_columns(job_codec.COMPLETED, [job_codec.completion_values(each) for each in completions]),
         *_columns(job_codec.ASKED, [job_codec.request_values(change.request)] if change.request is not None else []),
+        *_columns(RESOLVED, change.calendars),
+        change.names,
+        change.names_no_more,
         absent.shard if absent is not None else None,
         text_of(absent.position) if absent is not None else None,
         *(codec.note_values(change.command) if change.command is not None else ()),
     )
 
 
-def _log_columns(change: JobChange) -> Sequence[Sequence[Any]]:
-    entries = [each for each in change.entries if not isinstance(each, RunCompletion)]
-    return _columns(job_codec.LOG, [job_codec.log_values(each) for each in entries])
+def _log_values(change: JobChange) -> Sequence[tuple[Any, ...]]:
+    """The entries of the log that are no completions."""
+    return [job_codec.log_values(each) for each in change.entries if not isinstance(each, RunCompletion)]
 
 
 def _log_arrays(ends: Sequence[RunEnd | SkippedRuns]) -> Sequence[Sequence[Any]]:
@@ -335,10 +331,3 @@ def _log_arrays(ends: Sequence[RunEnd | SkippedRuns]) -> Sequence[Sequence[Any]]
 def _columns(columns: codec.Columns, records: Sequence[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
     """The arrays of these columns, also of no record."""
     return codec.arrays(records) if records else [()] * len(columns)
-
-
-def _names(found: Sequence[Any], jobs_max: int) -> NamePage:
-    page = found[:jobs_max]
-    names = readable(lambda record: job_codec.name_of(record[0], record[1]), page)
-    more = len(found) > len(page)
-    return NamePage(names=tuple(names), next_after=job_codec.name_of(*page[-1]) if more else None)

@@ -14,6 +14,7 @@ from clockwork.stores.postgres.maintenance import Maintenance
 from clockwork.stores.postgres.pauses import PostgresPauses
 from clockwork.stores.postgres.schema import PostgresSchema
 from clockwork.stores.postgres.search import PostgresScheduleSearch
+from clockwork.stores.postgres.seen import PostgresSeen
 from clockwork.stores.postgres.store import PostgresScheduleStore
 
 
@@ -44,10 +45,11 @@ def stores_on(
     own = [(tls.context, tls.own)] if tls is not None and tls.own is not None else []
     return Stores(
         schedules=store,
-        search=PostgresScheduleSearch(store.client, store.statements),
+        search=PostgresScheduleSearch(store),
         jobs=PostgresJobStore(store.client),
         lists=True,
         pauses=PostgresPauses(store.client, store.statements),
+        seen=PostgresSeen(store.client, settings.schema),
         init=schema.init,
         check=schema.check,
         certificates=own,

@@ -61,6 +61,10 @@ RIGHTS: Final[Mapping[str, Sequence[str]]] = {
     "job_completions": _ALL,
     "job_requests": _ALL,
     "job_notes": _ALL,
+    "calendars": _ALL,
+    "calendar_jobs": _ALL,
+    "seen": _ALL,
+    "clients": ("SELECT", "INSERT", "UPDATE"),
 }
 """The rights of a node in each table; `infra/postgres/rights.sql` grants it. To lock a row takes UPDATE."""
 _FILE: Final = re.compile(r"(\d{3})_\w+\.sql", re.ASCII)

@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 
 from clockwork.domain.position import Position, text_of
 from clockwork.domain.schedule import BrokenRow, ClientId, Outcome, Pointer, Row, ScheduleKey
-from clockwork.ports.store import KeyName, OutcomePlace, PointerPage, RowPlace
+from clockwork.domain.sharding import ShardId
+from clockwork.ports.store import KeyName, OutcomePlace, Page, PointerPage, RowPlace
 from clockwork.stores.checks import readable
 from clockwork.stores.postgres import codec
-from clockwork.stores.postgres.client import PostgresClient
 from clockwork.stores.postgres.sharing import CONTENTS_MAX, read_all
-from clockwork.stores.postgres.statements import Statements
-from clockwork.stores.postgres.store import POSITIONS_PER_READ, read_all_rows
+from clockwork.stores.postgres.store import POSITIONS_PER_READ, PostgresScheduleStore, read_all_rows
 
 _Read = TypeVar("_Read")
 
@@ -22,21 +21,22 @@ log = logging.getLogger(__name__)
 class PostgresScheduleSearch:
     """See `ScheduleSearch`. Raises, from any method: StoreUnavailable and below."""
 
-    def __init__(self, client: PostgresClient, statements: Statements) -> None:
-        self._client = client
-        self._statements = statements
+    def __init__(self, store: PostgresScheduleStore) -> None:
+        self._store = store
+        self._client = store.client
+        self._statements = store.statements
 
     async def list_pointers(
-        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int
+        self, client_id: ClientId, *, first: Position, last: Position, pointers_max: int, descending: bool = False
     ) -> PointerPage:
         """See `ScheduleSearch`."""
         # One pointer more than asked for is read: the next page begins there.
         values = (client_id, text_of(first), text_of(last), pointers_max + 1)
-        found = await self._client.read("list_pointers", self._statements.list_pointers, *values)
+        found = await self._client.read("list_pointers", self._statements.list_pointers[descending], *values)
         at = [name for name, _ in codec.POINTER].index("position")
-        next_first = codec.stored_position(found[-1][at]) if len(found) > pointers_max else None
+        next_from = codec.stored_position(found[-1][at]) if len(found) > pointers_max else None
         pointers = tuple(readable(codec.pointer_of, found[:pointers_max]))
-        return PointerPage(pointers=pointers, next_first=next_first)
+        return PointerPage(pointers=pointers, next_from=next_from)
 
     async def count_pointers(self, client_id: ClientId, *, first: Position, at_most: int) -> int:
         """See `ScheduleSearch`."""
@@ -50,6 +50,14 @@ class PostgresScheduleSearch:
         keys = [(client_id, codec.key_bytes(schedule_key)) for client_id, schedule_key in dict.fromkeys(names)]
         found = await self._all("read_pointers", self._statements.read_pointers, keys, POSITIONS_PER_READ)
         return {(p.client_id, p.schedule_key): p for p in readable(codec.pointer_of, found)}
+
+    async def peek_pointers(self, names: Sequence[KeyName]) -> Mapping[KeyName, Pointer]:
+        """See `ScheduleSearch`. There is no cheaper read."""
+        return await self.read_pointers(names)
+
+    async def peek_rows(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+        """See `ScheduleSearch`. There is no cheaper read."""
+        return await self._store.read_page(shard, after=after, rows_max=rows_max)
 
     async def read_rows_at(self, places: Sequence[RowPlace]) -> Mapping[RowPlace, Row | BrokenRow]:
         """See `ScheduleSearch`."""

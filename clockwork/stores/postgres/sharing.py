@@ -12,6 +12,7 @@ from asyncpg import Record
 
 from clockwork.concurrency import gather_bounded
 from clockwork.errors import StoreThrottled, StoreUnavailable, TransactionConflict
+from clockwork.ports.read_units import current_meter
 from clockwork.stores.calls import Rejected, backoff_s
 from clockwork.stores.micro_batching import MicroBatcher
 from clockwork.stores.postgres import codec
@@ -53,15 +54,18 @@ class SharedReads(Generic[_Key]):
             found = await self._send([key])  # the rejected key may be another caller's
         if isinstance(found, StoreUnavailable):
             raise found
+        if (meter := current_meter()) is not None:
+            meter.charge_rows(1)
         return found.get(key)
 
     async def _send(self, members: Sequence[_Key]) -> dict[_Key, Sequence[Any]] | StoreUnavailable:
         keys = list(dict.fromkeys(members))
         try:
-            found = await self._client.read(self._operation, self._sql, *codec.arrays(keys))
+            # Not `read`: each caller is charged for its own key, and not the one that sends for all.
+            answer = await self._client.call(self._operation, self._sql, codec.arrays(keys), write=False)
         except StoreUnavailable as error:
             return error
-        return {keys[record[0] - 1]: tuple(record)[1:] for record in found}
+        return {keys[record[0] - 1]: tuple(record)[1:] for record in answer.rows}
 
 
 async def read_all(

@@ -303,10 +303,14 @@ class Statements:
 
         # --- search
 
-        self.list_pointers = (
-            f"SELECT {pointer} FROM {s}.pointers p WHERE p.client_id = $1::text "
-            f"AND p.position BETWEEN $2::text::numeric AND $3::text::numeric ORDER BY p.client_id, p.position LIMIT $4::int"
-        ).replace("ORDER BY p.client_id, p.position", "ORDER BY p.position")
+        self.list_pointers = {
+            descending: (
+                f"SELECT {pointer} FROM {s}.pointers p WHERE p.client_id = $1::text "
+                f"AND p.position BETWEEN $2::text::numeric AND $3::text::numeric "
+                f"ORDER BY p.position{' DESC' if descending else ''} LIMIT $4::int"
+            )
+            for descending in (False, True)
+        }
         self.count_pointers = (
             f"SELECT count(*)::int FROM (SELECT 1 FROM {s}.pointers p WHERE p.client_id = $1::text "
             f"AND p.position >= $2::text::numeric ORDER BY p.position LIMIT $3::int) q"

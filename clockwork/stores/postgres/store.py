@@ -34,6 +34,7 @@ from clockwork.errors import (
     TransactionConflict,
     Unreadable,
 )
+from clockwork.ports.read_units import current_meter
 from clockwork.ports.store import CLAIMS_MAX, End, KeyState, ObserveServerTime, Page
 from clockwork.ports.telemetry import Telemetry
 from clockwork.settings.model import PostgresSettings
@@ -396,7 +397,9 @@ class PostgresScheduleStore:
 
     # --- rows, as their owner sees them
 
-    async def read_page(self, shard: ShardId, *, after: Position | None, rows_max: int) -> Page:
+    async def read_page(
+        self, shard: ShardId, *, after: Position | None, rows_max: int, due_ms_max: int | None = None
+    ) -> Page:
         call = _PageCall(shard, text_of(after) if after is not None else "0", rows_max)
         pages = await self._pages.submit(call)
         while pages is None:
@@ -408,7 +411,11 @@ class PostgresScheduleStore:
             if isinstance(pages, StoreUnavailable):
                 raise pages
         records = pages.records.get(id(call), [])
-        rows = await _readable(records)
+        if (meter := current_meter()) is not None:
+            meter.charge_rows(len(records))
+        rows = await _readable(records, due_ms_max=due_ms_max)
+        if len(rows) < len(records):
+            return Page(rows=tuple(rows), next_after=rows[-1].position)
         size_bytes = sum(_size_bytes(record) for record in records)
         ended = len(rows) < min(rows_max, pages.rows_max) and size_bytes <= pages.bytes_max
         return Page(rows=tuple(rows), next_after=None if ended else rows[-1].position)
@@ -522,7 +529,9 @@ class PostgresScheduleStore:
         bytes_max = min(PAGE_BYTES_MAX, SHARED_PAGE_BYTES // len(calls))
         shards, after = codec.arrays([(call.shard, call.after) for call in calls])
         try:
-            found = await self.client.read("read_page", self.statements.read_pages, shards, after, rows_max, bytes_max)
+            # Not `read`: each caller is charged for its own page.
+            values = (shards, after, rows_max, bytes_max)
+            found = (await self.client.call("read_page", self.statements.read_pages, values, write=False)).rows
         except StoreUnavailable as error:
             return error
         pages = _Pages({}, rows_max, bytes_max)
@@ -644,13 +653,15 @@ async def read_all_rows(
     return await _readable(found)
 
 
-async def _readable(records: Sequence[Record]) -> list[Row | BrokenRow]:
-    """The rows in records whose first column is the number of a call."""
+async def _readable(records: Sequence[Record], *, due_ms_max: int | None = None) -> list[Row | BrokenRow]:
+    """The rows in records whose first column is the number of a call, up to the first that is due after `due_ms_max`."""
     rows: list[Row | BrokenRow] = []
     for nth, record in enumerate(records, start=1):
         if nth % YIELD_EVERY_ROWS == 0:
             await asyncio.sleep(0)
         rows.append(codec.row_of(tuple(record)[1:]))
+        if due_ms_max is not None and rows[-1].due_ms > due_ms_max:
+            break
     return rows
 
 

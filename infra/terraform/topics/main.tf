@@ -30,6 +30,12 @@ variable "commands" {
   default     = false
 }
 
+variable "events" {
+  description = "Whether CLOCKWORK_EVENTS is on."
+  type        = bool
+  default     = true
+}
+
 variable "replicas" {
   description = "Of each Kafka partition."
   type        = number
@@ -84,6 +90,37 @@ resource "kafka_topic" "commands" {
     "retention.ms"                   = "604800000"
     "message.timestamp.type"         = "LogAppendTime"
     "max.message.bytes"              = "1000000"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
+  }
+}
+
+# For people who look, without any promise. Only with CLOCKWORK_EVENTS=on.
+resource "kafka_topic" "events" {
+  count              = var.events ? 1 : 0
+  name               = "${var.cluster}-events"
+  partitions         = 8
+  replication_factor = var.replicas
+
+  config = {
+    "retention.ms"                   = "86400000"
+    "segment.ms"                     = "3600000"
+    "min.insync.replicas"            = "2"
+    "unclean.leader.election.enable" = "false"
+    "compression.type"               = "producer"
+  }
+}
+
+resource "kafka_topic" "minutes" {
+  count              = var.events ? 1 : 0
+  name               = "${var.cluster}-minutes"
+  partitions         = 1
+  replication_factor = var.replicas
+
+  config = {
+    "retention.ms"                   = "691200000"
+    "segment.ms"                     = "86400000"
     "min.insync.replicas"            = "2"
     "unclean.leader.election.enable" = "false"
     "compression.type"               = "producer"

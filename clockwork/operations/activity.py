@@ -1,0 +1,321 @@
+"""Activity for people: the latest events, and counts by the minute, from memory.
+
+Every accepting node follows both streams, so a page gets the same from any node, within a second or two. Events are kept
+as they came, packed, and unpacked when they are first asked for: a node that is not asked spends nothing on them. The oldest
+records go once `EVENTS_KEPT` are exceeded; what is older is read from Kafka on demand.
+
+A cursor says for each Kafka partition up to where its reader has seen its events, so any node takes it. The pages of one
+cursor go on in the order of time, as far as a Kafka partition has it: a record that comes late comes late.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from clockwork.clock import Clock
+from clockwork.domain.activity import COUNTS, MINUTE_MS, Event, MinuteCounts, add_counts
+from clockwork.domain.destination import Topic
+from clockwork.observability.activity import count_events, decode_events, decode_minute
+from clockwork.ports.activity import ActivityLog, ActivityRecord
+
+log = logging.getLogger(__name__)
+
+EVENTS_KEPT: Final = 10_000
+MINUTES_KEPT_MS: Final = 25 * 3_600 * 1_000
+MINUTES_BACK_MS: Final = 8 * 24 * 3_600 * 1_000
+"""Time for which minutes are kept in Kafka (`kafka.topics`)."""
+READ_RECORDS_MAX: Final = 1_000
+"""Records of events that are read on demand for one page."""
+READ_MINUTES_MAX: Final = 100_000
+"""Records of minutes of eight days and eight processes."""
+LOOKED_AT_PER_TURN: Final = 2_000
+"""Events that are looked at in one turn of the event loop, in about a millisecond."""
+
+LIVE_MS: Final = 60_000
+"""A reader who is at most so far behind follows what happens now: what it missed is told, not read from Kafka."""
+READS_AT_ONCE: Final = 2
+"""Readings on demand of one node at the same time: each has connections and buffers of its own."""
+
+Place = tuple[int, int]
+"""An offset, and the number of an event within its record: everything before it was seen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cursor:
+    """The place up to which a reader has seen events."""
+
+    places: Mapping[int, Place]
+    """By Kafka partition."""
+    at_ms: int
+    """Up to this time; only for the Kafka partitions that are not named."""
+
+
+class _Batch:
+    """One record of events."""
+
+    __slots__ = ("_events", "at_ms", "count", "offset", "value")
+
+    def __init__(self, record: ActivityRecord) -> None:
+        self.offset = record.offset
+        self.at_ms = record.at_ms
+        self.value = record.value
+        self.count = min(count_events(record.value), EVENTS_KEPT)
+        self._events: Sequence[Event] | None = None
+
+    @property
+    def events(self) -> Sequence[Event]:
+        if self._events is None:
+            try:
+                self._events = decode_events(self.value)
+            except ValueError as error:
+                # Nothing depends on it. Any program that may write to the topic can write anything.
+                log.warning(
+                    "A record of activity cannot be read",
+                    extra={"event": "activity.unreadable", "once_per": "events", "error": str(error)},
+                )
+                self._events = ()
+            self.value = b""
+        return self._events
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventPage:
+    """Some events, oldest first."""
+
+    events: Sequence[Event]
+    cursor: Cursor
+    more: bool
+    """True if there is more behind them at once."""
+    missed: bool
+    """True if events between the cursor and these are no longer kept."""
+    kept_from_ms: int | None
+    """Time of the oldest event in memory; None: there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MinutePage:
+    """Counts by step, and by topic over all steps."""
+
+    steps: Mapping[int, MinuteCounts]
+    """By the begin of the step, in epoch milliseconds; those without anything are left out."""
+    kept_from_ms: int | None
+
+
+@dataclass(slots=True)
+class ActivityTail:
+    """The latest activity, in memory. `run` must be running for it to be up to date."""
+
+    activity: ActivityLog
+    clock: Clock
+    _batches: dict[int, deque[_Batch]] = field(default_factory=dict)
+    """By Kafka partition, in the order of offsets."""
+    _arrived: deque[int] = field(default_factory=deque)
+    """The Kafka partitions of all batches, in the order in which these came."""
+    _events: int = 0
+    _minutes: dict[int, MinuteCounts] = field(default_factory=dict)
+    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+
+    async def run(self) -> None:
+        """Follows both streams until cancelled."""
+        minutes_from_ms = self.clock.now_ms() - MINUTES_KEPT_MS
+        await self.activity.follow(self.take, minutes_from_ms=minutes_from_ms)
+
+    def take(self, records: Sequence[ActivityRecord]) -> None:
+        """Takes over records of one Kafka partition."""
+        for record in records:
+            if record.stream == "events":
+                self._take_events(record)
+            else:
+                _add_minute(self._minutes, record)
+        oldest_ms = self.clock.now_ms() - MINUTES_KEPT_MS
+        while self._minutes and (first := next(iter(self._minutes))) < oldest_ms:
+            del self._minutes[first]
+
+    def _take_events(self, record: ActivityRecord) -> None:
+        batch = _Batch(record)
+        self._batches.setdefault(record.kafka_partition, deque()).append(batch)
+        self._arrived.append(record.kafka_partition)
+        self._events += batch.count
+        while self._events > EVENTS_KEPT and len(self._arrived) > 1:
+            self._events -= self._batches[self._arrived.popleft()].popleft().count
+
+    # --- events
+
+    @property
+    def kept_from_ms(self) -> int | None:
+        """Time of the oldest record in memory; None: there is none."""
+        return min((batches[0].at_ms for batches in self._batches.values() if batches), default=None)
+
+    async def events(
+        self, shows: Callable[[Event], bool], *, cursor: Cursor | None, from_ms: int | None, limit: int
+    ) -> EventPage:
+        """The first `limit` events that `shows`, behind a cursor or from a time on; without either the latest.
+
+        Raises: BrokerUnavailable (they are no longer in memory, and Kafka cannot be read).
+        """
+        now_ms, ends = self.clock.now_ms(), self._ends()
+        if cursor is None and from_ms is None:
+            events = await self._latest(shows, limit)
+            return self._page(events, Cursor(places=ends, at_ms=now_ms), more=False, missed=False)
+        if cursor is None:
+            cursor = Cursor(places={}, at_ms=from_ms or 0)
+        batches: Mapping[int, Sequence[_Batch]] = {number: list(each) for number, each in self._batches.items()}
+        missed = cut = False
+        if self._left_memory(cursor):
+            if cursor.at_ms < now_ms - LIVE_MS:
+                batches, cut = await self._read(cursor.at_ms)
+            else:
+                missed = bool(cursor.places)
+        runs = [_forwards(number, each, cursor) for number, each in batches.items()]
+        seen, found, more = dict(cursor.places), list[Event](), cut
+        last_ms = cursor.at_ms
+        merged = heapq.merge(*runs, key=lambda each: each[0].at_ms)
+        for looked_at, (event, number, place) in enumerate(merged, start=1):
+            if len(found) >= limit:
+                more = True
+                break
+            seen[number], last_ms = place, event.at_ms
+            if shows(event):
+                found.append(event)
+            if looked_at % LOOKED_AT_PER_TURN == 0:
+                await asyncio.sleep(0)
+        if not more:
+            seen |= {number: max(end, seen.get(number, end)) for number, end in ends.items()}
+            last_ms = now_ms
+        return self._page(found, Cursor(places=seen, at_ms=last_ms), more=more, missed=missed)
+
+    def _page(self, events: Sequence[Event], cursor: Cursor, *, more: bool, missed: bool) -> EventPage:
+        return EventPage(events=events, cursor=cursor, more=more, missed=missed, kept_from_ms=self.kept_from_ms)
+
+    async def _latest(self, shows: Callable[[Event], bool], limit: int) -> Sequence[Event]:
+        runs = [_backwards(list(batches)) for batches in self._batches.values()]
+        found: list[Event] = []
+        for looked_at, event in enumerate(heapq.merge(*runs, key=lambda each: -each.at_ms), start=1):
+            if shows(event):
+                found.append(event)
+                if len(found) >= limit:
+                    break
+            if looked_at % LOOKED_AT_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return found[::-1]
+
+    def _ends(self) -> dict[int, Place]:
+        return {number: (batches[-1].offset + 1, 0) for number, batches in self._batches.items() if batches}
+
+    def _left_memory(self, cursor: Cursor) -> bool:
+        """True if events behind the cursor may have left memory."""
+        kept_from_ms = self.kept_from_ms
+        if not cursor.places:
+            return kept_from_ms is None or cursor.at_ms < kept_from_ms
+        return any(
+            batches and number in cursor.places and cursor.places[number][0] < batches[0].offset
+            for number, batches in self._batches.items()
+        )
+
+    async def _read(self, from_ms: int) -> tuple[Mapping[int, Sequence[_Batch]], bool]:
+        """The batches from a time on, out of Kafka; and True if there are more. No event is younger than its record."""
+        async with self._reading:
+            records = await self.activity.read("events", from_ms=from_ms, records_max=READ_RECORDS_MAX)
+        found: dict[int, list[_Batch]] = {}
+        for record in records:
+            found.setdefault(record.kafka_partition, []).append(_Batch(record))
+        return found, len(records) >= READ_RECORDS_MAX
+
+    # --- minutes
+
+    async def minutes(
+        self, covers: Callable[[Topic], bool], *, from_ms: int, to_ms: int, step_ms: int, topic: Topic | None
+    ) -> MinutePage:
+        """The counts of covered topics, or of one, from `from_ms` to before `to_ms`, by step.
+
+        Raises: BrokerUnavailable (a time that is no longer in memory, and Kafka cannot be read).
+        """
+        kept_ms = self.clock.now_ms() - MINUTES_KEPT_MS
+        minutes: Mapping[int, MinuteCounts] = self._minutes
+        if from_ms < kept_ms - MINUTE_MS:
+            async with self._reading:
+                minutes = await self._read_minutes(from_ms, to_ms)
+        steps: dict[int, MinuteCounts] = {}
+        for at_ms in sorted(minutes):
+            if not from_ms <= at_ms < to_ms:
+                continue
+            step_at_ms = from_ms + (at_ms - from_ms) // step_ms * step_ms
+            step = steps.setdefault(step_at_ms, MinuteCounts(processes=0))
+            minute = minutes[at_ms]
+            for name, counts in minute.topics.items():
+                if covers(name) and topic in (None, name):
+                    add_counts(step.of(name), counts)
+            step.processes = max(step.processes, minute.processes)
+            step.loop_lag_ms = max(step.loop_lag_ms, minute.loop_lag_ms)
+        return MinutePage(steps=steps, kept_from_ms=next(iter(self._minutes), None))
+
+    async def _read_minutes(self, from_ms: int, to_ms: int) -> Mapping[int, MinuteCounts]:
+        # A minute is sent after its end, and within a minute or it is lost.
+        records = await self.activity.read(
+            "minutes", from_ms=from_ms, to_ms=to_ms + 2 * MINUTE_MS, records_max=READ_MINUTES_MAX
+        )
+        found: dict[int, MinuteCounts] = {}
+        for number, record in enumerate(records, start=1):
+            _add_minute(found, record)
+            if number % LOOKED_AT_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return found
+
+
+def _add_minute(minutes: dict[int, MinuteCounts], record: ActivityRecord) -> None:
+    try:
+        at_ms, minute = decode_minute(record.value)
+        if not 0 <= at_ms <= record.at_ms or at_ms % MINUTE_MS:
+            raise ValueError("no minute that was over when it was sent")
+    except ValueError as error:
+        log.warning(
+            "A record of activity cannot be read",
+            extra={"event": "activity.unreadable", "once_per": "minutes", "error": str(error)},
+        )
+        return
+    if (known := minutes.get(at_ms)) is None:
+        minutes[at_ms] = minute
+    else:
+        known.add(minute)
+
+
+def _forwards(number: int, batches: Sequence[_Batch], cursor: Cursor) -> Iterator[tuple[Event, int, Place]]:
+    """The events of a Kafka partition behind a cursor, each with the place behind it."""
+    begin = cursor.places.get(number)
+    from_ms = cursor.at_ms if begin is None else 0
+    offset, nth = begin or (0, 0)
+    for batch in batches:
+        # A record's time is the one at which its last event was known: none of its events is younger.
+        if batch.offset < offset or batch.at_ms < from_ms:
+            continue
+        skipped = nth if batch.offset == offset else 0
+        for place, event in enumerate(batch.events[skipped:], start=skipped + 1):
+            if event.at_ms >= from_ms:
+                yield event, number, (batch.offset, place)
+
+
+def _backwards(batches: Sequence[_Batch]) -> Iterator[Event]:
+    """The events of a Kafka partition, the latest first."""
+    for batch in reversed(batches):
+        yield from reversed(batch.events)
+
+
+def totals(steps: Mapping[int, MinuteCounts]) -> dict[Topic, list[int]]:
+    """The counts of each topic over all steps."""
+    found: dict[Topic, list[int]] = {}
+    for step in steps.values():
+        for topic, counts in step.topics.items():
+            add_counts(found.setdefault(topic, [0] * COUNTS), counts)
+    return found
+
+
+def summed(step: MinuteCounts) -> list[int]:
+    """The counts of all topics of a step."""
+    counts = [0] * COUNTS
+    for each in step.topics.values():
+        add_counts(counts, each)
+    return counts

@@ -1,0 +1,144 @@
+"""Answers about activity: events, and counts by the minute."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from clockwork.domain.activity import LATENESS_BOUNDS_MS, RATES, Event, EventKind
+from clockwork.schema.validation import DOCUMENT
+
+
+class EventDocument(BaseModel):
+    """One event. A member is absent where there is no such thing."""
+
+    model_config = DOCUMENT
+
+    at_ms: Annotated[int, Field(alias="at")]
+    """In epoch milliseconds."""
+    kind: EventKind
+    client_id: Annotated[str | None, Field(alias="clientId")] = None
+    schedule_key: Annotated[str | None, Field(alias="scheduleKey")] = None
+    job_id: Annotated[str | None, Field(alias="jobId")] = None
+    """For a run of a job, in place of the key."""
+    run_id: Annotated[str | None, Field(alias="runId")] = None
+    shard: int | None = None
+    topic: str | None = None
+    result: str | None = None
+    """The reason of a refusal or failure: a short stable code."""
+    lateness_ms: Annotated[int | None, Field(alias="latenessMs")] = None
+    """Delivery time less due time."""
+    kafka_partition: Annotated[int | None, Field(alias="kafkaPartition")] = None
+    """Place of its record, or of its dead letter."""
+    offset: str | None = None
+    """As text: it may be longer than JavaScript's numbers."""
+    attempts: int | None = None
+    by: str | None = None
+    """Name of the key or person that asked for it."""
+    sampled: int | None = None
+    """The number of events that it stands for, about; absent: only itself."""
+
+
+class EventsDocument(BaseModel):
+    """Some events, oldest first."""
+
+    model_config = DOCUMENT
+
+    events: list[EventDocument]
+    cursor: str
+    """For what comes behind them; any node takes it."""
+    more: bool
+    """True: there is more behind them already."""
+    missed: Literal[True] | None = None
+    """Some events between the given cursor and these are no longer kept."""
+    as_of_ms: Annotated[int, Field(alias="asOf")]
+    """The node's time, in epoch milliseconds."""
+    kept_from_ms: Annotated[int | None, Field(alias="keptFrom")] = None
+    """Time of the oldest event in this node's memory; absent: it has none."""
+
+
+class CountsDocument(BaseModel):
+    """Numbers of what happened in some time."""
+
+    model_config = DOCUMENT
+
+    created: int
+    cancelled: int
+    moved: int
+    """Changed, fired and retried by hand."""
+    delivered: int
+    retried: int
+    """Attempts that a topic refused, and that are made again."""
+    failed: int
+    lateness: Annotated[
+        list[int], Field(min_length=len(LATENESS_BOUNDS_MS) + 1, max_length=len(LATENESS_BOUNDS_MS) + 1)
+    ]
+    """Deliveries by lateness: up to each of `latenessBoundsMs`, and beyond. Fire times that were caught up are left out."""
+
+
+class TopicCountsDocument(CountsDocument):
+    """Those of one topic."""
+
+    topic: str
+
+
+class StepDocument(CountsDocument):
+    """Those of one step."""
+
+    at_ms: Annotated[int, Field(alias="at")]
+    """Its begin, in epoch milliseconds."""
+    processes: int | None = None
+    """Processes that have told of it; absent for a key that does not cover every topic."""
+    loop_lag_ms: Annotated[int | None, Field(alias="loopLagMs")] = None
+    """The longest delay of an event loop; absent as above."""
+
+
+class MinutesDocument(BaseModel):
+    """Counts by step, and by topic over the whole time."""
+
+    model_config = DOCUMENT
+
+    from_ms: Annotated[int, Field(alias="from")]
+    to_ms: Annotated[int, Field(alias="to")]
+    step_ms: Annotated[int, Field(alias="stepMs")]
+    as_of_ms: Annotated[int, Field(alias="asOf")]
+    kept_from_ms: Annotated[int | None, Field(alias="keptFrom")] = None
+    """The oldest minute in this node's memory; absent: it has none."""
+    lateness_bounds_ms: Annotated[list[int], Field(alias="latenessBoundsMs")]
+    minutes: list[StepDocument]
+    """Steps in which something was told, oldest first."""
+    topics: list[TopicCountsDocument]
+    """The topics with the most, at most 20."""
+    other_topics: Annotated[CountsDocument | None, Field(alias="otherTopics")] = None
+    """All others together; absent: there are none, or the key does not cover every topic."""
+
+
+_PLACES: Final = (
+    ("clientId", "client_id"),
+    ("scheduleKey", "schedule_key"),
+    ("jobId", "job_id"),
+    ("runId", "run_id"),
+    ("shard", "shard"),
+    ("topic", "topic"),
+    ("result", "result"),
+    ("latenessMs", "lateness_ms"),
+    ("kafkaPartition", "kafka_partition"),
+    ("attempts", "attempts"),
+    ("by", "by"),
+)
+
+
+def render_event(event: Event) -> dict[str, Any]:
+    """An event as a document."""
+    document: dict[str, Any] = {"at": event.at_ms, "kind": event.kind}
+    document |= {name: value for name, place in _PLACES if (value := getattr(event, place)) is not None}
+    if event.offset is not None:
+        document["offset"] = str(event.offset)
+    if event.stands_for != 1:
+        document["sampled"] = event.stands_for
+    return document
+
+
+def render_counts(counts: Sequence[int]) -> dict[str, Any]:
+    """Counts as a document."""
+    return dict(zip(RATES, counts, strict=False)) | {"lateness": list(counts[len(RATES) :])}

@@ -1,0 +1,111 @@
+"""The next schedules, and forecasts, as JSON."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from clockwork.schema.schedule import ScheduleDocument
+from clockwork.schema.validation import DOCUMENT
+
+
+class UpcomingScheduleDocument(ScheduleDocument):
+    """A pending schedule, or the next run of a recurring job, without its payload and headers."""
+
+    job_id: str | None = None
+    """Given, like the next one, if it is a run of a job; `scheduleKey` is the same then, and is no key of a schedule."""
+    run_id: str | None = None
+
+
+class UpcomingDocument(BaseModel):
+    """A page of pending schedules of all clients, the next one first."""
+
+    model_config = DOCUMENT
+
+    schedules: list[UpcomingScheduleDocument]
+    cursor: str | None
+    """Asks for the next page; null at the end."""
+    as_of_ms: Annotated[int, Field(alias="asOf")]
+    """In epoch milliseconds, by the node's clock."""
+    looked_at: int
+    """Rows that were read for this page: more than it has, if filters or the key leave many out."""
+
+
+class BucketDocument(BaseModel):
+    """Rows that are due within a bucket of time."""
+
+    model_config = DOCUMENT
+
+    at_ms: Annotated[int, Field(alias="at")]
+    """Its beginning, in epoch milliseconds."""
+    count: int
+    exact: bool
+    """False: estimated."""
+
+
+class ShardCountDocument(BaseModel):
+    """Rows of one shard."""
+
+    model_config = DOCUMENT
+
+    shard: int
+    count: int
+
+
+class TopicCountDocument(BaseModel):
+    """Rows for one topic."""
+
+    model_config = DOCUMENT
+
+    topic: str
+    count: int
+
+
+class ClientCountDocument(BaseModel):
+    """Rows of one client."""
+
+    model_config = DOCUMENT
+
+    client_id: str
+    count: int
+
+
+class ForecastDocument(BaseModel):
+    """Pending rows by their due times: a number for each bucket of a window."""
+
+    model_config = DOCUMENT
+
+    from_ms: Annotated[int, Field(alias="from")]
+    to_ms: Annotated[int, Field(alias="to")]
+    bucket_ms: int
+    as_of_ms: Annotated[int, Field(alias="asOf")]
+    """In epoch milliseconds, by the node's clock."""
+    exact: bool
+    """True: every bucket is exact."""
+    exact_to_ms: Annotated[int, Field(alias="exactTo")]
+    """The time up to which they are."""
+    overdue: int | None = None
+    """Rows that are due already; absent: not known, or the window does not begin at the present."""
+    buckets: list[BucketDocument]
+    by_shard: list[ShardCountDocument]
+    """The largest, like the next two; shares of the rows that were read, scaled, where not all is exact."""
+    by_topic: list[TopicCountDocument]
+    by_client: list[ClientCountDocument]
+    other_topics: int
+    """Rows for all other topics."""
+    other_clients: int
+    looked_at: int
+    """Rows that were read."""
+    read_units: float
+    """Read units that they have cost, when they were read."""
+
+
+class FoundDocument(BaseModel):
+    """The schedules that a search has found, without payloads and headers."""
+
+    model_config = DOCUMENT
+
+    q: str
+    results: list[ScheduleDocument]
+    clients_looked_at: int
+    complete: bool
+    """False: the key covers clients in which it was not looked for; name one, as `client/key`."""

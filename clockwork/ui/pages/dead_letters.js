@@ -1,0 +1,137 @@
+/** Records that were given up. */
+import { html, useEffect, useMemo, useState } from "../lib.js";
+import { DISCARD_LETTERS, RETRY_LETTERS } from "../parts/actions.js";
+import { Bulk } from "../parts/bulk.js";
+import { Dialog } from "../parts/dialog.js";
+import { Act, say } from "../parts/form.js";
+import { Bytes, Json } from "../parts/json.js";
+import { RecordPlace, TopicName } from "../parts/links.js";
+import { AsOf, Nothing, View } from "../parts/states.js";
+import { Table } from "../parts/table.js";
+import { Plain, Status, plural } from "../parts/text.js";
+import { Time } from "../parts/time.js";
+import { call } from "../state/api.js";
+import { useHold, useResource } from "../state/poll.js";
+import { missing, useMe } from "../state/session.js";
+import { href, setParams } from "../state/url.js";
+import { Headers } from "./schedule.js";
+
+/** A page of letters looks at the present state of each of their schedules. */
+const EVERY_MS = 30_000;
+const PAGE = 100;
+const keyOf = (row) => `${row.deadLetterTopic}/${row.partition}/${row.offset}`;
+
+export function DeadLettersPage({ params }) {
+  const me = useMe();
+  const all = params.get("show") === "all";
+  const [selected, setSelected] = useState(new Set());
+  const [bulk, setBulk] = useState(/** @type {any} */ (null));
+  const [more, setMore] = useState(false);
+  useHold(selected.size > 0);
+  const list = useResource("dead letters", async (signal, before) => {
+    const answer = await call("GET", "/admin/dead-letters", { query: { limit: PAGE }, signal });
+    const { deadLetters, cursor } = answer.data;
+    if (before === null) return { rows: deadLetters, cursor, waiting: [] };
+    const fresh = new Map(deadLetters.map((row) => [keyOf(row), row]));
+    const known = new Set(before.rows.map(keyOf));
+    return { ...before, rows: before.rows.map((row) => fresh.get(keyOf(row)) ?? row), waiting: before.cursor === null ? deadLetters.filter((row) => !known.has(keyOf(row))) : [] };
+  }, { everyMs: EVERY_MS });
+  const next = async () => {
+    setMore(true);
+    try {
+      const { data } = await call("GET", "/admin/dead-letters", { query: { limit: PAGE, cursor: list.data.cursor } });
+      list.edit((before) => ({ ...before, rows: [...before.rows, ...data.deadLetters], cursor: data.cursor }));
+    } catch (error) {
+      say(`The next page could not be read: ${error.message}`);
+    } finally {
+      setMore(false);
+    }
+  };
+  const reason = params.get("reason");
+  const topic = params.get("topic");
+  const read = list.data?.rows ?? [];
+  const candidates = read.filter((row) => all || row.open);
+  const groups = useMemo(() => groupsOf(candidates), [list.data, all]);
+  const rows = candidates.filter((row) => (!reason || row.reason === reason) && (!topic || row.topic === topic));
+  useEffect(() => setSelected(new Set()), [reason, topic, all]);
+  const chosen = rows.filter((row) => selected.has(keyOf(row)));
+  const one = read.find((row) => keyOf(row) === params.get("letter"));
+  const why = missing(me, "operate");
+  const begin = (action, items) => setBulk({ action, items, scope: items.length === 1 ? html`<code><${Plain} text=${action.nameOf(items[0])} /></code>` : "selected dead letters" });
+  const columns = [
+    { id: "key", label: "Schedule", head: true, className: "key", cell: (row) => html`<a href=${href("/dead-letters", { ...Object.fromEntries(params), letter: keyOf(row) })}><${Plain} text=${row.scheduleKey === undefined ? "without key" : `${row.clientId}/${row.scheduleKey}`} /></a>` },
+    { id: "open", label: "State", cell: (row) => (row.open ? html`<span class="status status-bad"><span aria-hidden="true">▲ </span>open</span>` : html`<span class="status status-skipped"><span aria-hidden="true">⊘ </span>${row.discardedAt !== undefined ? "discarded" : "settled"}</span>`) },
+    { id: "reason", label: "Reason", cell: (row) => row.reason !== undefined && html`<${Plain} text=${row.reason} />` },
+    { id: "topic", label: "Meant for", cell: (row) => row.topic ?? "–" },
+    { id: "at", label: "Given up", cell: (row) => html`<${Time} ms=${row.at} />` },
+    { id: "attempts", label: "Attempts", className: "number", cell: (row) => row.attempts ?? "–" },
+    { id: "now", label: "Under its key now", cell: (row) => (row.status ? html`<${Status} value=${row.status} />` : html`<span class="muted">none</span>`) },
+  ];
+  return html`
+    <h1 tabindex="-1">Dead letters</h1>
+    <${View} of=${list}>${list.data && html`
+      <${AsOf} of=${list} live />
+      <nav class="tabs" aria-label="Which"><a href=${href("/dead-letters")} aria-current=${all ? undefined : "page"}>Open</a><a href=${href("/dead-letters", { show: "all" })} aria-current=${all ? "page" : undefined}>All that are kept</a></nav>
+      ${groups.length > 0 && html`<ul class="chips" aria-label="By reason and topic">
+        ${(reason || topic) && html`<li><a class="chip" href=${href("/dead-letters", { show: all ? "all" : "" })}>any reason, any topic</a></li>`}
+        ${groups.map((each) => html`<li><a class="chip" aria-current=${reason === each.reason && topic === each.topic ? "true" : undefined} href=${href("/dead-letters", { show: all ? "all" : "", reason: each.reason, topic: each.topic })}>
+          <strong>${each.count}</strong> <${Plain} text=${each.reason ?? "no reason"} /> · ${each.topic ?? "no topic"}</a></li>`)}</ul>`}
+      ${list.data.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${() => list.edit((data) => ({ ...data, rows: [...data.rows, ...data.waiting], waiting: [] }))}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
+      ${rows.length > 0 && html`<div class=${`action-bar ${chosen.length ? "on" : ""}`} role="group" aria-label="Actions on the selected">
+        ${chosen.length === 0 ? html`<span class="muted">Select rows to retry or discard them.</span>` : html`<strong aria-live="polite">${chosen.length} selected</strong>
+          <${Act} why=${why ?? onlyOpen(chosen)} data-actions onClick=${() => begin(RETRY_LETTERS, chosen.filter((row) => row.open))}>Retry…<//>
+          <${Act} why=${why ?? onlyOpen(chosen)} onClick=${() => begin(DISCARD_LETTERS, chosen.filter((row) => row.open))}>Discard…<//>
+          <button type="button" class="quiet" onClick=${() => setSelected(new Set())}>Select none</button>`}</div>
+        <${Table} caption="Dead letters" columns=${columns} rows=${rows} keyOf=${keyOf} nameOf=${(row) => `${row.clientId}/${row.scheduleKey}`} selected=${selected} onSelect=${setSelected} />`}
+      ${rows.length === 0 && list.data.cursor === null && html`<${Nothing} title=${read.length > 0 && !all ? "No dead letter is open." : "There are no dead letters."}>
+        <p>${read.length > 0 && !all ? html`${plural(read.length, "letter")} that are settled or discarded are still kept. <a href=${href("/dead-letters", { show: "all" })}>Show them</a>` : "Nothing was given up, or its retention has ended."}</p><//>`}
+      ${list.data.cursor && html`<div class="more">${rows.length === 0 && html`<p role="status">Looked at ${plural(read.length, "letter")}: none matches so far.</p>`}
+        <button type="button" onClick=${next} disabled=${more}>${more ? "Reading…" : rows.length === 0 ? "Go on" : "Show more"}</button></div>`}
+    `}<//>
+    ${one && html`<${Letter} row=${one} why=${why} onAct=${begin} onClose=${() => setParams({ letter: null })} />`}
+    ${bulk && html`<${Bulk} ...${bulk} onClose=${(done) => {
+      setBulk(null);
+      if (done) {
+        setSelected(new Set());
+        setParams({ letter: null });
+        list.refresh();
+      }
+    }} />`}`;
+}
+
+const onlyOpen = (rows) => (rows.some((row) => row.open) ? null : "none of the selected is open");
+
+function groupsOf(rows) {
+  const groups = new Map();
+  for (const row of rows) {
+    const key = JSON.stringify([row.reason, row.topic]);
+    const group = groups.get(key) ?? { reason: row.reason, topic: row.topic, count: 0 };
+    group.count += 1;
+    groups.set(key, group);
+  }
+  return [...groups.values()].sort((a, b) => b.count - a.count).slice(0, 20);
+}
+
+function Letter({ row, why, onAct, onClose }) {
+  const off = why ?? (row.open ? null : "it is not open");
+  return html`<${Dialog} wide title=${html`<${Plain} text=${row.scheduleKey === undefined ? "A dead letter" : `${row.clientId}/${row.scheduleKey}`} />`} onClose=${onClose}>
+    <dl class="facts">
+      <dt>State</dt><dd>${row.open ? "open" : row.discardedAt !== undefined ? html`discarded <${Time} ms=${row.discardedAt} />` : "settled: its schedule has gone on"}</dd>
+      <dt>Reason</dt><dd>${row.reason !== undefined && html`<${Plain} text=${row.reason} />`}${row.attempts !== undefined && `, ${plural(row.attempts, "attempt")}`}</dd>
+      <dt>Given up</dt><dd><${Time} ms=${row.at} /></dd>
+      ${row.scheduleTime !== undefined && html`<dt>Was due</dt><dd><${Time} ms=${row.scheduleTime} /></dd>`}
+      <dt>Meant for</dt><dd><${TopicName} topic=${row.topic} /></dd>
+      <dt>Lies in</dt><dd><${RecordPlace} topic=${row.deadLetterTopic} partition=${row.partition} offset=${row.offset} /></dd>
+      ${row.orderingKey !== undefined && html`<dt>Ordering key</dt><dd><${Plain} text=${row.orderingKey} /></dd>`}
+      <dt>Under its key now</dt><dd>${row.jobId !== undefined ? html`<a href=${href("/job", { client: row.clientId, job: row.jobId, tab: "runs" })}>job <${Plain} text=${row.jobId} /></a>, run ${row.runId}`
+        : row.status ? html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${Status} value=${row.status} />, version ${row.version}</a>` : "none"}</dd>
+    </dl>
+    ${row.value === undefined ? html`<p class="muted">Content is not shown to you.</p>` : html`<h3>Content</h3>${row.valueEncoding === "base64" ? html`<${Bytes} base64=${row.value} />` : html`<${Json} text=${row.value} name="dead-letter.json" />`}`}
+    ${row.headers && html`<h3>Headers</h3><${Headers} headers=${Object.entries(row.headers)} />`}
+    <div class="buttons">
+      <button type="button" data-focus onClick=${onClose}>Close</button>
+      <${Act} why=${off} onClick=${() => onAct(DISCARD_LETTERS, [row])}>Discard…<//>
+      <${Act} className="primary" why=${off} onClick=${() => onAct(RETRY_LETTERS, [row])}>Retry…<//>
+    </div>
+  <//>`;
+}

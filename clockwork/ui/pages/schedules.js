@@ -1,0 +1,273 @@
+/** A client's schedules. */
+import { html, useEffect, useMemo, useState } from "../lib.js";
+import { CANCEL, FIRE, RETRY } from "../parts/actions.js";
+import { Bulk } from "../parts/bulk.js";
+import { Act, Choice, TextField, curlText, say } from "../parts/form.js";
+import { AsOf, Nothing, View } from "../parts/states.js";
+import { Table } from "../parts/table.js";
+import { Plain, Status, plural } from "../parts/text.js";
+import { Time, instantOf, lengthText, wallInput } from "../parts/time.js";
+import { ClientChips, ClientField } from "../parts/clients.js";
+import { call } from "../state/api.js";
+import { useHold, useResource } from "../state/poll.js";
+import { lastClient, rememberClient, useZone } from "../state/prefs.js";
+import { missing, useMe } from "../state/session.js";
+import { useStore } from "../state/store.js";
+import { go, href, setParams } from "../state/url.js";
+
+const PAGE = 50;
+const EVERY_MS = 5_000;
+/** Keys of one `POST /schedules/get`; each costs 2 to 3 read units, so only rows that are seen are asked for. */
+const GET_MAX = 40;
+export const STATUSES = [["", "any"], ["pending", "pending"], ["delivered", "delivered"], ["failed", "failed"], ["cancelled", "cancelled"]];
+
+export const keyOf = (row) => `${row.clientId}/${row.scheduleKey}`;
+
+export const columns = ({ client = false, nameless = false } = {}) => [
+  ...(client ? [{ id: "client", label: "Client", cell: (row) => html`<a href=${href("/schedules", { client: row.clientId })}>${row.clientId}</a>` }] : []),
+  {
+    id: "key", label: "Key", head: true, className: "key",
+    cell: (row) => row.jobId !== undefined
+      ? html`<a href=${href("/job", { client: row.clientId, job: row.jobId })}><${Plain} text=${row.jobId} /></a> <span class="muted">job</span>`
+      : html`<a href=${href("/schedule", { client: row.clientId, key: row.scheduleKey })}><${Plain} text=${row.scheduleKey ?? nameless} /></a>`,
+  },
+  { id: "status", label: "Status", cell: (row) => html`<${Status} value=${row.status} />` },
+  { id: "due", label: "Due", sorts: true, cell: (row) => html`<${Time} ms=${row.scheduleTime} />` },
+  { id: "topic", label: "Topic", cell: (row) => row.delivery?.topic ?? "–" },
+  { id: "ordering", label: "Ordering key", cell: (row) => row.orderingKey === row.scheduleKey ? html`<span class="muted">its key</span>` : row.orderingKey !== undefined && html`<${Plain} text=${row.orderingKey} />` },
+  { id: "version", label: "Version", className: "number", cell: (row) => row.version },
+  { id: "lateness", label: "Lateness", className: "number", cell: (row) => row.delivered ? lengthText(row.delivered.latenessMs) : "" },
+];
+
+export function queryOf(params) {
+  return {
+    clientId: params.get("client") ?? "",
+    status: params.get("status"),
+    topic: params.get("topic"),
+    orderingKey: params.get("ordering"),
+    dueFrom: params.get("from"),
+    dueTo: params.get("to"),
+    order: params.get("order") === "desc" ? "desc" : null,
+  };
+}
+
+export function SchedulesPage({ params }) {
+  const query = queryOf(params);
+  const me = useMe();
+  const last = useStore(lastClient);
+  const [selected, setSelected] = useState(new Set());
+  const [bulk, setBulk] = useState(/** @type {any} */ (null));
+  const [more, setMore] = useState(false);
+  const key = query.clientId ? JSON.stringify(["schedules", query]) : null;
+  useEffect(() => setSelected(new Set()), [key]);
+  useEffect(() => rememberClient(query.clientId), [query.clientId]);
+  useHold(selected.size > 0);
+
+  const list = useResource(key, async (signal, before) => {
+    const answer = await page(query, null, signal);
+    if (before === null) return { rows: answer.rows, cursor: answer.cursor, waiting: [], changed: new Set(), units: answer.units, walked: 1 };
+    return await updated(before, answer, signal);
+  }, { everyMs: EVERY_MS });
+
+  const next = async () => {
+    setMore(true);
+    try {
+      const answer = await page(query, list.data.cursor, undefined);
+      list.edit((data) => ({
+        ...data, cursor: answer.cursor, walked: data.walked + 1, units: answer.units,
+        rows: [...data.rows, ...answer.rows.filter((row) => !data.rows.some((each) => keyOf(each) === keyOf(row)))],
+      }));
+    } catch (error) {
+      say(`The next page could not be read: ${error.message}`);
+    } finally {
+      setMore(false);
+    }
+  };
+  const showNew = () => list.edit((data) => ({ ...data, rows: inOrder([...data.rows, ...data.waiting], query.order), waiting: [] }));
+
+  const rows = list.data?.rows ?? [];
+  const chosen = rows.filter((row) => selected.has(keyOf(row)));
+  const client = query.clientId;
+  const begin = (action, all) => setBulk({
+    action, items: all ? null : chosen,
+    walk: all ? (signal) => walk(query, signal) : undefined,
+    scope: all ? filterText(query) : `selected schedules of ${client}`,
+  });
+
+  return html`
+    <div class="head"><h1 tabindex="-1">Schedules</h1>
+      <div class="buttons"><a class="button" href=${href("/new", { client })}>New schedule</a></div></div>
+    <${Filters} params=${params} />
+    ${key === null && html`<${Nothing} title="Which client?">
+      <p>Schedules are listed for one client at a time, in the order in which they are due.</p>
+      <${ClientChips} path="/schedules" />
+      ${last && html`<p><a href=${href("/schedules", { client: last })}>${last}</a> is the one you looked at last.</p>`}
+      <p>None yet? <a href=${href("/new")}>Create a schedule</a>, or with curl:</p>
+      <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE}</pre><//>`}
+    ${key !== null && html`<${View} of=${list} off=${html`<p>Each schedule can be had by its key: <a href=${href("/search")}>search for client/key</a>. What is due next is under Upcoming.</p>`}>
+      <${AsOf} of=${list} live readUnits=${list.data?.units} />
+      ${list.data?.waiting.length > 0 && html`<p class="waiting"><button type="button" onClick=${showNew}>${plural(list.data.waiting.length, "new one")}, show</button></p>`}
+      <${ActionBar} chosen=${chosen} me=${me} client=${client} onAct=${begin} onNone=${() => setSelected(new Set())} any=${rows.length > 0} />
+      ${rows.length > 0 && html`<${Table} caption=${`Schedules of ${client}`} columns=${columns()} rows=${rows} keyOf=${keyOf} nameOf=${(row) => row.scheduleKey}
+        selected=${selected} onSelect=${setSelected} sort=${{ by: "due", order: "asc" }} changed=${list.data.changed} />`}
+      ${rows.length === 0 && list.data?.cursor === null && html`<${Empty} query=${query} />`}
+      ${list.data?.cursor && html`<div class="more">
+        ${rows.length === 0 && html`<p role="status">Looked at ${plural(list.data.walked, "page")} of the list: none matches so far.</p>`}
+        <button type="button" onClick=${next} disabled=${more}>${more ? "Reading…" : rows.length === 0 ? "Go on" : "Show more"}</button></div>`}
+      ${list.data?.cursor === null && rows.length > 0 && html`<p class="muted end">${plural(rows.length, "schedule")}; this is the end of the list.</p>`}
+    <//>`}
+    ${bulk && html`<${Bulk} ...${bulk} onClose=${(done) => {
+      setBulk(null);
+      if (done) {
+        setSelected(new Set());
+        list.refresh();
+      }
+    }} />`}
+  `;
+}
+
+const EXAMPLE = `curl ${window.location.origin}/schedule -H 'content-type: application/json' -d '{
+  "clientId": "shop", "scheduleKey": "order-1", "scheduleTime": "2030-01-31T12:00:00Z",
+  "taskData": {"order": 1}, "delivery": {"topic": "orderTopic"}}'`;
+
+function Empty({ query }) {
+  const filtered = ["status", "topic", "orderingKey", "dueFrom", "dueTo"].some((name) => query[name]);
+  if (filtered) {
+    return html`<${Nothing} title="No schedule matches these filters.">
+      <p><a href=${href("/schedules", { client: query.clientId })}>Clear the filters</a></p><//>`;
+  }
+  return html`<${Nothing} title="This client has no schedules.">
+    <p>None was created, or their retention has ended. <a href=${href("/new", { client: query.clientId })}>Create one</a>, or with curl:</p>
+    <pre tabindex="0" role="group" aria-label="Example">${EXAMPLE.replace('"shop"', () => JSON.stringify(query.clientId))}</pre><//>`;
+}
+
+function filterText(query) {
+  const parts = Object.entries(query).filter(([name, value]) => value && name !== "clientId" && name !== "order").map(([name, value]) => `${name} ${value}`);
+  return `all schedules of ${query.clientId}${parts.length ? ` with ${parts.join(", ")}` : ""}`;
+}
+
+function ActionBar({ chosen, me, client, onAct, onNone, any }) {
+  if (!any) return null;
+  const cancel = missing(me, "cancel", { client });
+  const fire = missing(me, ["operate", "create"], { client });
+  const none = (why, status) => why ?? (chosen.some((row) => row.status === status) ? null : `none of the selected is ${status}`);
+  return html`<div class=${`action-bar ${chosen.length ? "on" : ""}`} role="group" aria-label="Actions on the selected">
+    ${chosen.length === 0
+      ? html`<span class="muted">Select rows to act on them, or act on</span>
+        <${Act} className="small" why=${cancel} data-actions onClick=${() => onAct(CANCEL, true)}>all that match: cancel…<//>`
+      : html`<strong aria-live="polite">${chosen.length} selected</strong>
+        <${Act} why=${none(cancel, "pending")} data-actions onClick=${() => onAct(CANCEL, false)}>Cancel…<//>
+        <${Act} why=${none(fire, "pending")} onClick=${() => onAct(FIRE, false)}>Fire now…<//>
+        <${Act} why=${none(fire, "failed")} onClick=${() => onAct(RETRY, false)}>Retry…<//>
+        <button type="button" class="quiet" onClick=${onNone}>Select none</button>`}
+  </div>`;
+}
+
+function Filters({ params }) {
+  const zone = useZone();
+  const start = useMemo(() => valuesOf(params, zone), [params, zone]);
+  const [values, setValues] = useState(start);
+  useEffect(() => setValues(start), [start]);
+  const set = (name) => (value) => setValues({ ...values, [name]: value });
+  const submit = (event) => {
+    event.preventDefault();
+    const instant = (wall) => instantOf({ wall, zone, choice: 0 });
+    setParams({
+      client: values.client.trim(), status: values.status, topic: values.topic.trim(), ordering: values.ordering,
+      from: instant(values.from), to: instant(values.to),
+    }, { replace: false });
+  };
+  const further = Boolean(values.topic || values.ordering || values.from || values.to);
+  return html`<form class="filters" onSubmit=${submit} aria-label="Filters">
+    <${ClientField} id="client" value=${values.client} onInput=${set("client")} />
+    <${Choice} id="status" label="Status" value=${values.status} onChange=${set("status")} options=${STATUSES} />
+    <details open=${further}><summary>More filters</summary><div class="row">
+      <${TextField} id="topic" label="Topic" value=${values.topic} onInput=${set("topic")} />
+      <${TextField} id="ordering" label="Ordering key" value=${values.ordering} onInput=${set("ordering")} />
+      <${TextField} id="from" type="datetime-local" step="1" label=${`Due from (${zone})`} value=${values.from} onInput=${set("from")} />
+      <${TextField} id="to" type="datetime-local" step="1" label=${`Due before (${zone})`} value=${values.to} onInput=${set("to")} />
+    </div></details>
+    <div class="buttons"><button type="submit" class="primary">Show</button></div>
+  </form>`;
+}
+
+function valuesOf(params, zone) {
+  const wall = (name) => (/^\d+$/.test(params.get(name) ?? "") ? wallInput(Number(params.get(name)), zone) : "");
+  return {
+    client: params.get("client") ?? "", status: params.get("status") ?? "", topic: params.get("topic") ?? "",
+    ordering: params.get("ordering") ?? "", from: wall("from"), to: wall("to"),
+  };
+}
+
+// --- reading
+
+async function page(query, cursor, signal, limit = PAGE) {
+  const answer = await call("GET", "/schedules", { query: { ...query, fields: "summary", limit, cursor }, signal });
+  return { rows: answer.data.schedules, cursor: answer.data.cursor, units: answer.readUnits };
+}
+
+async function* walk(query, signal) {
+  let cursor = null;
+  do {
+    const answer = await page(query, cursor, signal, 1_000);
+    yield answer.rows;
+    cursor = answer.cursor;
+  } while (cursor !== null);
+}
+
+function inOrder(rows, order) {
+  const sign = order === "desc" ? -1 : 1;
+  return rows.sort((a, b) => sign * (a.scheduleTime - b.scheduleTime));
+}
+
+/**
+ * The rows on screen, changed in place: none moves and none goes away under the reader's hand; new ones wait. A row that the
+ * list no longer has (its state no longer matches) is asked for by its key.
+ */
+async function updated(before, answer, signal) {
+  const fresh = new Map(answer.rows.map((row) => [keyOf(row), row]));
+  const seen = rowsOnScreen();
+  const others = before.rows.filter((row) => !fresh.has(keyOf(row)) && row.status === "pending" && seen.has(keyOf(row))).slice(0, GET_MAX);
+  if (others.length > 0) {
+    for (const row of await present(others, signal)) fresh.set(keyOf(row), row);
+  }
+  const changed = new Set();
+  const rows = before.rows.map((row) => {
+    const now = fresh.get(keyOf(row));
+    if (!now || JSON.stringify(now) === JSON.stringify(row)) return row;
+    changed.add(keyOf(row));
+    return now;
+  });
+  const known = new Set(rows.map(keyOf));
+  const waiting = answer.rows.filter((row) => !known.has(keyOf(row)) && withinShown(row, before));
+  announce(rows, changed);
+  return { ...before, rows, waiting, changed, units: answer.units, cursor: before.cursor };
+}
+
+/** Keys of the rows that are within the window. */
+function rowsOnScreen() {
+  const rows = [...document.querySelectorAll("main tbody tr")].filter((row) => {
+    const { top, bottom } = row.getBoundingClientRect();
+    return bottom > 0 && top < window.innerHeight;
+  });
+  return new Set(rows.map((row) => row.dataset.key));
+}
+
+/** Whether a row would stand among those on screen; beyond their end it comes with "show more". */
+function withinShown(row, { rows, cursor }) {
+  return cursor === null || rows.length === 0 || row.scheduleTime <= rows[rows.length - 1].scheduleTime;
+}
+
+let saidAt = 0;
+function announce(rows, changed) {
+  const delivered = rows.filter((row) => changed.has(keyOf(row)) && row.status === "delivered").length;
+  if (delivered === 0 || Date.now() - saidAt < 10_000) return;
+  saidAt = Date.now();
+  say(`${delivered} of these ${rows.length} ${delivered === 1 ? "was" : "were"} delivered`);
+}
+
+async function present(rows, signal) {
+  const schedules = rows.map(({ clientId, scheduleKey }) => ({ clientId, scheduleKey }));
+  const answer = await call("POST", "/schedules/get", { query: { fields: "summary" }, body: { schedules }, signal });
+  return answer.data.results.filter((each) => each.status === 200).map((each) => each.schedule);
+}

@@ -1,0 +1,101 @@
+/** Dialogs that change one schedule: move it, or change any field. */
+import { html, useMemo, useState } from "../lib.js";
+import { ApiError, call, schedulePath } from "../state/api.js";
+import { useZone } from "../state/prefs.js";
+import { Dialog } from "./dialog.js";
+import { Act, Choice, Field, TextField, say } from "./form.js";
+import { pretty, treeOf } from "./json.js";
+import { Details } from "./states.js";
+import { ZonedTime, instantOf, lengthText, rfc3339, wallInput } from "./time.js";
+
+const STEPS = [["15 min later", 900_000], ["1 h later", 3_600_000], ["1 day later", 86_400_000]];
+
+export function Change({ what, entry, client, keyName, onClose }) {
+  const { schedule, etag, data } = entry;
+  const zone = useZone();
+  const start = useMemo(() => ({ wall: wallInput(schedule.scheduleTime, zone), zone }), []);
+  const [time, setTime] = useState(start);
+  const [topic, setTopic] = useState(schedule.delivery?.topic ?? "");
+  const [ordering, setOrdering] = useState(schedule.orderingKey ?? "");
+  const [guarantee, setGuarantee] = useState(schedule.delivery?.guarantee ?? "exactly_once");
+  const before = useMemo(() => (data === null ? "" : safePretty(data)), []);
+  const [content, setContent] = useState(before);
+  const [error, setError] = useState(/** @type {ApiError | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const ms = instantOf(time);
+  const changes = {};
+  // What was not touched is not sent: the milliseconds of a time that a form shows by seconds, above all.
+  if (time !== start && ms !== schedule.scheduleTime) changes.scheduleTime = ms === null ? null : rfc3339(ms, time.zone);
+  if (what === "change") {
+    if (ordering !== schedule.orderingKey) changes.orderingKey = ordering;
+    const delivery = {};
+    if (topic !== schedule.delivery?.topic) delivery.topic = topic;
+    if (guarantee !== schedule.delivery?.guarantee) delivery.guarantee = guarantee;
+    if (Object.keys(delivery).length > 0) changes.delivery = delivery;
+  }
+  const dataChanged = what === "change" && content !== before;
+  const wrongJson = dataChanged && schedule.taskDataEncoding !== "base64" && !isJson(content);
+  const nothing = Object.keys(changes).length === 0 && !dataChanged;
+  const why = nothing ? "nothing is changed" : changes.scheduleTime === null ? "the time is not decided" : wrongJson ? "the content is no JSON" : null;
+
+  const send = async () => {
+    setBusy(true);
+    setError(null);
+    const text = JSON.stringify(changes);
+    const body = dataChanged ? `${text.slice(0, -1)}${text === "{}" ? "" : ","}"taskData":${content}}` : text;
+    try {
+      await call("PUT", schedulePath(client, keyName), { text: body, headers: { "if-match": etag } });
+      say("Changed");
+      onClose(true);
+    } catch (wrong) {
+      if (!(wrong instanceof ApiError)) throw wrong;
+      setError(wrong);
+    } finally {
+      setBusy(false);
+    }
+  };
+  const fields = error?.fields ?? new Map();
+  return html`<${Dialog} title=${what === "move" ? `Move ${keyName}` : `Change ${keyName}`} onClose=${() => onClose(false)} wide=${what === "change"}>
+    <form class="form" onSubmit=${(event) => {
+      event.preventDefault();
+      if (!why) send();
+    }}>
+      <${ZonedTime} id="scheduleTime" label="Due" value=${time} onChange=${setTime} error=${fields.get("scheduleTime")} />
+      <div class="buttons">${STEPS.map(([text, step]) => html`<button type="button" class="small" onClick=${() => setTime({ wall: wallInput(schedule.scheduleTime + step, time.zone), zone: time.zone })}>${text}</button>`)}</div>
+      ${what === "change" && html`
+        <div class="pair">
+          <${TextField} id="topic" label="Topic" value=${topic} onInput=${setTopic} error=${fields.get("delivery.topic")} />
+          <${TextField} id="orderingKey" label="Ordering key" value=${ordering} onInput=${setOrdering} error=${fields.get("orderingKey")} />
+          <${Choice} id="guarantee" label="Guarantee" value=${guarantee} onChange=${setGuarantee} options=${[["exactly_once", "exactly once"], ["at_least_once", "at least once"]]} />
+        </div>
+        <${Field} id="taskData" label=${schedule.taskDataEncoding === "base64" ? "Content (base64, as a JSON string)" : "Content (JSON)"}
+            error=${fields.get("taskData") ?? (wrongJson ? "This is no JSON." : undefined)}>${(attributes) =>
+          html`<textarea ...${attributes} rows="12" spellcheck=${false} value=${content} onInput=${(event) => setContent(event.currentTarget.value)}></textarea>`}<//>`}
+      ${ms !== null && time !== start && html`<p role="status">${ms >= schedule.scheduleTime ? `${lengthText(ms - schedule.scheduleTime)} later` : `${lengthText(schedule.scheduleTime - ms)} earlier`} than now.</p>`}
+      ${error && html`<div class="notice bad" role="alert"><strong>${error.problem.title}</strong><${Details} error=${error} />
+        ${error.status === 412 && html`<p>It was changed meanwhile: close this, look, and change it again.</p>`}</div>`}
+      <div class="buttons">
+        <button type="button" onClick=${() => onClose(false)}>Do nothing</button>
+        <${Act} className="primary" why=${busy ? "under way" : why} onClick=${send}>${what === "move" ? "Move it" : "Change it"}<//>
+      </div>
+    </form>
+  <//>`;
+}
+
+export function isJson(text) {
+  try {
+    treeOf(text);
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function safePretty(text) {
+  try {
+    return pretty(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,74 @@
+/** Shortcuts: silent in fields, and off if the reader wants (WCAG 2.1.4). */
+import { html, useEffect, useState } from "../lib.js";
+import { shortcutsOn, togglePause } from "../state/prefs.js";
+import { go, href } from "../state/url.js";
+import { Dialog } from "./dialog.js";
+
+const PREFIX_MS = 1_500;
+
+function inField(target) {
+  return target instanceof HTMLElement
+    && (target.isContentEditable || ["INPUT", "TEXTAREA", "SELECT"].includes(target.tagName)
+      // A box is no text field: letters do nothing in it.
+      ) && !(target instanceof HTMLInputElement && ["checkbox", "radio", "button"].includes(target.type));
+}
+
+/** Rows of the table that the reader is in. */
+const rows = () => [...document.querySelectorAll("main tbody tr")];
+const rowOf = (element) => (element instanceof Element ? element.closest("main tbody tr") : null);
+
+function focusRow(step) {
+  const all = rows();
+  if (all.length === 0) return;
+  const at = all.indexOf(rowOf(document.activeElement));
+  const row = all[Math.min(all.length - 1, Math.max(0, at + step))];
+  const target = row.querySelector("th a") ?? row.querySelector("a, button, input");
+  target?.focus();
+  row.scrollIntoView({ block: "nearest" });
+}
+
+export function Keys({ pages }) {
+  const [help, setHelp] = useState(false);
+  useEffect(() => {
+    let prefix = 0;
+    const typed = (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || inField(event.target)) return;
+      if (document.querySelector("dialog[open]")) return;
+      if (!shortcutsOn.get()) return;
+      if (event.key === "?") {
+        event.preventDefault();
+        setHelp(true);
+        return;
+      }
+      const afterG = Date.now() - prefix < PREFIX_MS;
+      prefix = 0;
+      const page = afterG && pages.find((each) => each.letter === event.key);
+      if (page) go(href(page.path));
+      else if (afterG && event.key === "n") go(href("/new"));
+      else if (event.key === "g") prefix = Date.now();
+      else if (event.key === "/") document.getElementById("search")?.focus();
+      else if (event.key === "j") focusRow(1);
+      else if (event.key === "k") focusRow(-1);
+      else if (event.key === "x") rowOf(document.activeElement)?.querySelector("input[type=checkbox]")?.click();
+      else if (event.key === ".") document.querySelector("main [data-actions]")?.focus();
+      else if (event.key === "r") document.querySelector("main .as-of button")?.click();
+      else if (event.key === "p") togglePause();
+      else return;
+      event.preventDefault();
+    };
+    document.addEventListener("keydown", typed);
+    return () => document.removeEventListener("keydown", typed);
+  }, []);
+  if (!help) return null;
+  const list = [
+    ["/", "search"],
+    ...pages.map((each) => [`g ${each.letter}`, each.title]),
+    ["g n", "New schedule"], ["j k", "next and previous row"], ["x", "select the row"], [".", "actions"], ["r", "refresh"],
+    ["p", "pause and go on with updates"], ["?", "this list"],
+  ];
+  return html`<${Dialog} title="Shortcuts" onClose=${() => setHelp(false)}>
+    <dl class="facts">${list.map(([key, text]) => html`<dt><kbd>${key}</kbd></dt><dd>${text}</dd>`)}</dl>
+    <p class="muted">They can be turned off beside the time zone.</p>
+    <div class="buttons"><button type="button" data-focus onClick=${() => setHelp(false)}>Close</button></div>
+  <//>`;
+}

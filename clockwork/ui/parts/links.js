@@ -1,0 +1,37 @@
+/** Links into other tools, as the operator configured them (`CLOCKWORK_UI_LINKS`). */
+import { html } from "../lib.js";
+import { useMe } from "../state/session.js";
+import { Plain } from "./text.js";
+
+/** An address with its places filled in; null without one, and for anything but http and https. */
+export function filled(pattern, values) {
+  if (!pattern) return null;
+  const address = pattern.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? encodeURIComponent(String(values[name])) : whole));
+  return /^https?:\/\//.test(address) ? address : null;
+}
+
+function Out({ address, children }) {
+  return address === null ? children : html`<a href=${address} target="_blank" rel="noopener noreferrer">${children}<span class="sr-only"> (opens another tool)</span></a>`;
+}
+
+/** The name of a topic. */
+export function TopicName({ topic }) {
+  const me = useMe();
+  if (topic === null || topic === undefined) return "–";
+  return html`<${Out} address=${filled(me?.links?.topic, { topic })}>${topic}<//>`;
+}
+
+/** The place of a record. */
+export function RecordPlace({ topic, partition, offset }) {
+  const me = useMe();
+  const text = `Kafka partition ${partition}, offset ${offset}`;
+  if (topic === null || topic === undefined) return html`<span>a topic that could not be read, ${text}</span>`;
+  return html`<span><${TopicName} topic=${topic} />, <${Out} address=${filled(me?.links?.record, { topic, partition, offset })}>${text}<//></span>`;
+}
+
+/** A trace, by the header that names it (W3C Trace Context). */
+export function TraceLink({ traceparent }) {
+  const me = useMe();
+  const traceId = /^[0-9a-f]{2}-([0-9a-f]{32})-/.exec(traceparent)?.[1];
+  return html`<code><${Out} address=${traceId ? filled(me?.links?.trace, { traceId }) : null}><${Plain} text=${traceparent} /><//></code>`;
+}

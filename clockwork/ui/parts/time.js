@@ -1,0 +1,223 @@
+/** Times: in the zone that the reader chose, with milliseconds, and relative to the server's now. */
+import { html, useEffect, useRef, useState } from "../lib.js";
+import { now, useNow } from "../state/clock.js";
+import { timeForm, useZone } from "../state/prefs.js";
+import { createStore, useStore } from "../state/store.js";
+import { intoFocus } from "./dialog.js";
+import { Copy } from "./text.js";
+
+const formats = new Map();
+
+function partsIn(zone, ms) {
+  let format = formats.get(zone);
+  if (!format) {
+    format = new Intl.DateTimeFormat("en-GB", {
+      timeZone: zone, calendar: "iso8601", numberingSystem: "latn", hourCycle: "h23", year: "numeric", month: "2-digit",
+      day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "longOffset",
+    });
+    formats.set(zone, format);
+  }
+  const parts = {};
+  for (const { type, value } of format.formatToParts(ms)) parts[type] = value;
+  return parts;
+}
+
+/** The offset of a zone at a time, such as `+01:00`; `Z` for none. */
+export function offsetAt(zone, ms) {
+  const text = partsIn(zone, ms).timeZoneName.replace("GMT", "").replace("\u2212", "-");
+  return text === "" ? "Z" : text;
+}
+
+export function offsetMsAt(zone, ms) {
+  const text = offsetAt(zone, ms);
+  if (text === "Z") return 0;
+  const [hours, minutes, seconds = 0] = text.slice(1).split(":").map(Number);
+  return (text[0] === "-" ? -1 : 1) * ((hours * 60 + (minutes || 0)) * 60 + Number(seconds)) * 1_000;
+}
+
+const milli = (ms) => String(((ms % 1_000) + 1_000) % 1_000).padStart(3, "0");
+
+/** `2030-01-31 13:00:00.000`, by the clock of the zone. */
+export function wallText(ms, zone, { millis = true } = {}) {
+  const p = partsIn(zone, ms);
+  return `${p.year}-${p.month}-${p.day} ${p.hour}:${p.minute}:${p.second}${millis ? `.${milli(ms)}` : ""}`;
+}
+
+/** RFC 3339 with the offset of the zone. */
+export const rfc3339 = (ms, zone) => `${wallText(ms, zone).replace(" ", "T")}${offsetAt(zone, ms)}`;
+
+/** Only the time of day, with the date where it is not the same day as now. */
+export function shortText(ms, zone) {
+  const text = wallText(ms, zone);
+  return wallText(now(), zone).slice(0, 10) === text.slice(0, 10) ? text.slice(11) : text;
+}
+
+const UNITS = [
+  ["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1_000],
+];
+
+/** A length of time in its two largest units: `3 d 4 h`. */
+export function lengthText(ms) {
+  let left = Math.abs(ms);
+  if (left < 1_000) return `${Math.round(left)} ms`;
+  const parts = [];
+  for (const [unit, size] of UNITS) {
+    const count = Math.floor(left / size);
+    if (count === 0 && parts.length === 0) continue;
+    left -= count * size;
+    if (count > 0) parts.push(`${count} ${unit}`);
+    if (parts.length === 2 || unit === "s" || count === 0) break;
+  }
+  return parts.join(" ");
+}
+
+export function relativeText(ms, at = now()) {
+  const away = ms - at;
+  if (Math.abs(away) < 1_000) return "now";
+  return away > 0 ? `in ${lengthText(away)}` : `${lengthText(away)} ago`;
+}
+
+/** The time whose other forms are shown: they are one element for the whole page. */
+const opened = createStore(/** @type {{ms: number, by: Element} | null} */ (null));
+
+/**
+ * A time. A click shows it as UTC, RFC 3339 and epoch ms, each to copy.
+ * @param {{ms: number, form?: "both" | "absolute" | "relative", label?: string}} props
+ */
+export function Time({ ms, form, label }) {
+  const zone = useZone();
+  const chosen = useStore(timeForm);
+  const shown = form ?? chosen;
+  useNow(shown === "absolute" ? 3_600_000 : 1_000);
+  const absolute = wallText(ms, zone);
+  const offset = offsetAt(zone, ms);
+  const relative = relativeText(ms);
+  const all = `${absolute} ${zone} (${offset}), ${new Date(ms).toISOString()}, ${ms} ms`;
+  return html`<button type="button" class="time" title=${all} aria-haspopup="dialog"
+      onClick=${(event) => opened.set({ ms, by: event.currentTarget })}>
+    ${label && html`<span class="sr-only">${label} </span>`}
+    <time dateTime=${new Date(ms).toISOString()}>
+      ${shown !== "relative" && html`<span class="absolute">${absolute}</span>${" "}<span class="offset">${offset === "Z" ? "UTC" : offset}</span>`}
+      ${shown === "both" && " "}
+      ${shown !== "absolute" && html`<span class="relative">${relative}</span>`}
+    </time>
+  </button>`;
+}
+
+/** The other forms of the time that was clicked. */
+export function TimeForms() {
+  const open = useStore(opened);
+  const zone = useZone();
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useEffect(() => {
+    if (open && dialog.current && !dialog.current.open) {
+      dialog.current.showModal();
+      intoFocus(dialog.current);
+    }
+  }, [open]);
+  if (!open) return null;
+  const { ms, by } = open;
+  const forms = [
+    [zone, `${wallText(ms, zone)} ${offsetAt(zone, ms)}`],
+    ["UTC", `${wallText(ms, "UTC")}Z`],
+    ["RFC 3339", rfc3339(ms, zone)],
+    ["Epoch ms", String(ms)],
+  ];
+  const end = () => {
+    opened.set(null);
+    if (by instanceof HTMLElement && by.isConnected) by.focus();
+  };
+  return html`<dialog ref=${dialog} class="narrow" aria-labelledby="time-title" onClose=${end}
+      onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
+    <h2 id="time-title">${relativeText(ms)}</h2>
+    <dl class="facts">${forms.map(([name, text]) => html`<dt>${name}</dt><dd><code>${text}</code> <${Copy} text=${text} label="Copy" /></dd>`)}</dl>
+    <div class="buttons"><button type="button" data-focus onClick=${() => dialog.current.close()}>Close</button></div>
+  </dialog>`;
+}
+
+// --- from a wall time to the instant
+
+const WALL = /^(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,3}))?)?$/;
+
+/**
+ * The instants that a wall time names in a zone: none where clocks were put forward over it, two where it comes twice.
+ * @returns {number[] | null} null: it is no time
+ */
+export function instantsOf(text, zone) {
+  const found = WALL.exec(text.trim());
+  if (!found) return null;
+  const [, year, month, day, hour, minute, second = "0", millis = "0"] = found;
+  const asUtc = Date.UTC(+year, +month - 1, +day, +hour, +minute, +second, +millis.padEnd(3, "0"));
+  if (Number.isNaN(asUtc)) return null;
+  const again = new Date(asUtc);
+  if (again.getUTCMonth() !== +month - 1 || again.getUTCDate() !== +day || again.getUTCHours() !== +hour) return null;
+  const wanted = wallText(asUtc, "UTC");
+  const offsets = new Set([offsetMsAt(zone, asUtc - 86_400_000), offsetMsAt(zone, asUtc + 86_400_000)]);
+  return [...offsets].map((each) => asUtc - each).filter((each) => wallText(each, zone) === wanted).sort((a, b) => a - b);
+}
+
+/** What a field for a wall time starts with. */
+export const wallInput = (ms, zone) => wallText(ms, zone, { millis: ms % 1_000 !== 0 }).replace(" ", "T");
+
+export const ZONES = typeof Intl.supportedValuesOf === "function" ? ["UTC", ...Intl.supportedValuesOf("timeZone")] : ["UTC"];
+
+/**
+ * A wall time and its zone, with the instant that they name. A time that does not exist, or exists twice, is to be decided.
+ * @param {{id: string, label: string, value: {wall: string, zone: string, choice?: number},
+ *          onChange: (value: any) => void, error?: string, required?: boolean}} props
+ */
+export function ZonedTime({ id, label, value, onChange, error, required = false }) {
+  const at = useNow();
+  const found = value.wall ? instantsOf(value.wall, value.zone) : [];
+  const before = found && found.length === 0 && value.wall ? nearestAfterGap(value.wall, value.zone) : null;
+  const ms = instantOf(value);
+  return html`<fieldset class="zoned" id=${id} aria-describedby=${`${id}-said`}>
+    <legend>${label}</legend>
+    <label>Date and time
+      <input type="datetime-local" step="0.001" name=${id} required=${required} value=${value.wall} aria-invalid=${error ? "true" : undefined}
+        onInput=${(event) => onChange({ ...value, wall: event.currentTarget.value, choice: undefined })} />
+    </label>
+    <label>Time zone
+      <input list="zones" value=${value.zone} spellcheck=${false} autocomplete="off"
+        onChange=${(event) => onChange({ ...value, zone: event.currentTarget.value.trim() || "UTC", choice: undefined })} />
+    </label>
+    <div id=${`${id}-said`} class="said" aria-live="polite">
+      ${error && html`<p class="field-error">${error}</p>`}
+      ${found === null && html`<p class="field-error">This is no time.</p>`}
+      ${before !== null && html`<p class="field-error">Clocks in ${value.zone} were put forward over this time: it does not exist.${" "}
+        <button type="button" class="small" onClick=${() => onChange({ ...value, wall: wallInput(before, value.zone) })}>
+          Use ${wallText(before, value.zone, { millis: false })}</button></p>`}
+      ${found && found.length === 2 && html`<div role="radiogroup" aria-label="Which of the two">
+        <p>Clocks in ${value.zone} are put back: this time comes twice.</p>
+        ${found.map((each, number) => html`<label class="choice"><input type="radio" name=${`${id}-which`} checked=${value.choice === number}
+          onChange=${() => onChange({ ...value, choice: number })} /> the ${number === 0 ? "first" : "second"}, ${offsetAt(value.zone, each)}</label>`)}
+      </div>`}
+      ${ms !== null && html`<p class="muted"><span>${rfc3339(ms, value.zone)}</span>, ${relativeText(ms, at)}</p>`}
+    </div>
+  </fieldset>`;
+}
+
+function nearestAfterGap(wall, zone) {
+  const found = WALL.exec(wall.trim());
+  if (!found) return null;
+  const asUtc = Date.parse(`${wall.trim().replace(" ", "T")}Z`);
+  if (Number.isNaN(asUtc)) return null;
+  return asUtc - offsetMsAt(zone, asUtc - 86_400_000);
+}
+
+/** The instant of a `ZonedTime`'s value; null while it is not decided. */
+export function instantOf({ wall, zone, choice }) {
+  if (!wall) return null;
+  let found;
+  try {
+    found = instantsOf(wall, zone);
+  } catch {
+    return null; // No such zone: the service says so, too.
+  }
+  if (!found || found.length === 0) return null;
+  if (found.length === 1) return found[0];
+  return choice === undefined ? null : found[choice];
+}
+
+/** All zones, once for every field. */
+export const ZoneList = () => html`<datalist id="zones">${ZONES.map((each) => html`<option value=${each} />`)}</datalist>`;

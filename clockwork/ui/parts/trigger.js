@@ -1,0 +1,187 @@
+/** Triggers in words, and the fields that make one. */
+import { html, useEffect, useState } from "../lib.js";
+import { ApiError, call } from "../state/api.js";
+import { useMe } from "../state/session.js";
+import { Choice, TextField } from "./form.js";
+import { Plain } from "./text.js";
+import { Time, ZonedTime, lengthText } from "./time.js";
+
+const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+const DAY_NAMES = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
+const MONTHS = ["", "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const MONTH_NAMES = ["", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const PLAIN = /^[0-9]+$/;
+
+const listText = (parts) => parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}`;
+const dayOf = (text) => DAYS[PLAIN.test(text) ? Number(text) : DAY_NAMES.indexOf(text.toUpperCase())];
+const monthOf = (text) => MONTHS[PLAIN.test(text) ? Number(text) : MONTH_NAMES.indexOf(text.toUpperCase())];
+const two = (text) => text.padStart(2, "0");
+
+/** A list of names and ranges in words; null if it has anything else. */
+function namesText(field, nameOf) {
+  const parts = field.split(",").map((each) => {
+    const [from, to, more] = each.split("-");
+    if (more !== undefined || !nameOf(from) || (to !== undefined && !nameOf(to))) return null;
+    return to === undefined ? nameOf(from) : `${nameOf(from)} to ${nameOf(to)}`;
+  });
+  return parts.includes(null) ? null : listText(parts);
+}
+
+/** A cron expression of five fields in words; null where plain words would not say it all. */
+export function cronWords(expression) {
+  const fields = expression.trim().split(/\s+/);
+  if (fields.length !== 5) return null;
+  const [minute, hour, day, month, weekday] = fields;
+  let time;
+  if (PLAIN.test(minute) && PLAIN.test(hour)) time = `at ${two(hour)}:${two(minute)}`;
+  else if (PLAIN.test(minute) && /^[0-9]+(,[0-9]+)+$/.test(hour)) time = `at ${listText(hour.split(",").map((each) => `${two(each)}:${two(minute)}`))}`;
+  else if (PLAIN.test(minute) && hour === "*") time = minute === "0" ? "every hour, on the hour" : `every hour at minute ${minute}`;
+  else if (minute === "*" && hour === "*") time = "every minute";
+  else if (/^\*\/[0-9]+$/.test(minute) && hour === "*") time = `every ${minute.slice(2)} minutes`;
+  else if (PLAIN.test(minute) && /^\*\/[0-9]+$/.test(hour)) time = `every ${hour.slice(2)} hours at minute ${minute}`;
+  else if (PLAIN.test(minute) && /^[0-9]+-[0-9]+$/.test(hour)) {
+    const [from, to] = hour.split("-");
+    time = `every hour from ${two(from)}:${two(minute)} to ${two(to)}:${two(minute)}`;
+  } else return null;
+  if (day !== "*" && weekday !== "*") return null;
+  let days = "every day";
+  if (weekday !== "*" && weekday !== "?") {
+    const names = namesText(weekday, dayOf);
+    if (names === null) return null;
+    days = `on ${names}`;
+  } else if (day !== "*" && day !== "?") {
+    if (day === "L") days = "on the last day of the month";
+    else if (/^[0-9]+(,[0-9]+)*$/.test(day)) days = `on day ${listText(day.split(","))} of the month`;
+    else return null;
+  }
+  if (time.startsWith("every") && days === "every day") days = "";
+  let months = "";
+  if (month !== "*") {
+    const names = namesText(month, monthOf);
+    if (names === null) return null;
+    months = ` in ${names}`;
+  }
+  return `${time}${days ? `, ${days}` : ""}${months}`;
+}
+
+/** A trigger in words. */
+export function triggerWords(trigger) {
+  if (!trigger) return "by hand only";
+  switch (trigger.type) {
+    case "cron": return `${cronWords(trigger.expression) ?? trigger.expression}, ${trigger.timeZone ?? "UTC"}`;
+    case "fixed_rate": return `every ${lengthText(trigger.everyMs)}`;
+    case "fixed_delay": return `${lengthText(trigger.delayMs)} after the end of the last run`;
+    case "rrule": return `${trigger.rule}, ${trigger.timeZone ?? "UTC"}`;
+    case "any": return trigger.of.map(triggerWords).join("; or ");
+    default: return String(trigger.type);
+  }
+}
+
+/** Fire times, with the rule that put one where it is: a change of clocks, an excluded day. */
+export function FireTimes({ times, zone }) {
+  if (times.length === 0) return html`<p>It fires no more.</p>`;
+  return html`<ol class="fires">${times.map((each) => html`<li class=${each.note ? "moved" : ""}>
+    <span class="local">${each.local}</span> <${Time} ms=${each.at} form="relative" label="fires" />
+    ${each.dueAt !== undefined && each.dueAt !== each.at && html`<span class="muted"> due ${lengthText(each.dueAt - each.at)} later</span>`}
+    ${each.note && html`<br /><span class="note"><span aria-hidden="true">▲ </span><${Plain} text=${each.note} /></span>`}
+  </li>`)}</ol>${zone && html`<p class="muted">By the clock of ${zone}.</p>`}`;
+}
+
+const KINDS = [["cron", "at times of the clock (cron)"], ["fixed_rate", "every so often"], ["fixed_delay", "some time after each run"], ["rrule", "by a recurrence rule (RFC 5545)"], ["json", "anything else, as JSON"], ["none", "by hand only"]];
+const UNITS = [["1000", "seconds"], ["60000", "minutes"], ["3600000", "hours"], ["86400000", "days"]];
+
+/** The fields of a trigger's form, from a trigger. */
+export function triggerForm(trigger, zone) {
+  const start = { kind: "cron", expression: "0 9 * * MON-FRI", zone, count: "15", unit: "60000", rule: "FREQ=WEEKLY;BYDAY=MO", start: { wall: "", zone }, json: "" };
+  if (trigger === undefined) return start;
+  if (trigger === null) return { ...start, kind: "none" };
+  const { type, ...fields } = trigger;
+  const only = (...names) => Object.entries(fields).every(([name, value]) => names.includes(name) || value === null || value === undefined);
+  if (type === "cron" && only("expression", "timeZone", "dst", "onExcluded", "dialect")) return { ...start, expression: fields.expression, zone: fields.timeZone ?? "UTC", json: JSON.stringify(trigger, null, 2) };
+  if (type === "fixed_rate" && only("everyMs", "anchor")) return { ...start, kind: type, ...lengthFields(fields.everyMs), json: JSON.stringify(trigger, null, 2) };
+  if (type === "fixed_delay" && only("delayMs")) return { ...start, kind: type, ...lengthFields(fields.delayMs), json: JSON.stringify(trigger, null, 2) };
+  return { ...start, kind: "json", json: JSON.stringify(trigger, null, 2) };
+}
+
+function lengthFields(ms) {
+  const [unit] = [...UNITS].reverse().find(([each]) => ms % Number(each) === 0) ?? ["1000"];
+  return { unit, count: String(ms / Number(unit)) };
+}
+
+/** The trigger of a form; undefined while it cannot be read. */
+export function triggerOf(form) {
+  const ms = Math.round(Number(form.count) * Number(form.unit));
+  switch (form.kind) {
+    case "cron": return { type: "cron", expression: form.expression, timeZone: form.zone };
+    case "fixed_rate": return { type: "fixed_rate", everyMs: ms };
+    case "fixed_delay": return { type: "fixed_delay", delayMs: ms };
+    case "rrule": return { type: "rrule", rule: form.rule, timeZone: form.zone, ...(form.start.wall ? { start: form.startText } : {}) };
+    case "none": return null;
+    default:
+      try {
+        return JSON.parse(form.json);
+      } catch {
+        return undefined;
+      }
+  }
+}
+
+export function TriggerFields({ form, onChange, fields }) {
+  const set = (name) => (value) => onChange({ ...form, [name]: value });
+  const wrong = (...names) => names.map((name) => fields.get(`trigger.${name}`)).find(Boolean) ?? (names[0] === "expression" || names[0] === "everyMs" ? fields.get("trigger") : undefined);
+  return html`
+    <${Choice} id="kind" label="Runs" value=${form.kind} onChange=${set("kind")} options=${KINDS} />
+    ${form.kind === "cron" && html`<div class="pair">
+      <${TextField} id="expression" label="Cron expression" value=${form.expression} onInput=${set("expression")} error=${wrong("expression")}
+        hint=${cronWords(form.expression) ?? "minute, hour, day, month, weekday"} />
+      <${TextField} id="zone" label="Time zone" value=${form.zone} onInput=${set("zone")} list="zones" error=${wrong("timeZone")} /></div>`}
+    ${(form.kind === "fixed_rate" || form.kind === "fixed_delay") && html`<div class="pair">
+      <${TextField} id="count" label=${form.kind === "fixed_rate" ? "Every" : "After"} inputmode="numeric" value=${form.count} onInput=${set("count")} error=${wrong("everyMs", "delayMs")} />
+      <${Choice} id="unit" label="Unit" value=${form.unit} onChange=${set("unit")} options=${UNITS} /></div>`}
+    ${form.kind === "rrule" && html`<div class="pair">
+        <${TextField} id="rule" label="Recurrence rule" value=${form.rule} onInput=${set("rule")} error=${wrong("rule")} />
+        <${TextField} id="zone" label="Time zone" value=${form.zone} onInput=${set("zone")} list="zones" error=${wrong("timeZone")} /></div>
+      <${ZonedTime} id="start" label="Counted from" value=${form.start} onChange=${(start) => onChange({ ...form, start })} error=${wrong("start")} />`}
+    ${form.kind === "json" && html`<div class="field"><label for="trigger-json">Trigger (JSON)</label>
+      <textarea id="trigger-json" rows="6" spellcheck=${false} value=${form.json} onInput=${(event) => set("json")(event.currentTarget.value)}></textarea>
+      ${triggerOf(form) === undefined && html`<p class="field-error">This is no JSON.</p>`}
+      ${[...fields].filter(([name]) => name.startsWith("trigger")).map(([name, text]) => html`<p class="field-error">${name}: <${Plain} text=${text} /></p>`)}</div>`}`;
+}
+
+const PREVIEW_AFTER_MS = 300;
+
+/** The next fire times of a trigger, as it is typed. */
+export function Preview({ trigger, client, job }) {
+  const [answer, setAnswer] = useState(/** @type {any} */ (null));
+  const me = useMe();
+  const key = JSON.stringify([trigger, client, job]);
+  useEffect(() => {
+    if (trigger === null || trigger === undefined || me === null) {
+      setAnswer(null);
+      return undefined;
+    }
+    const abort = new AbortController();
+    const timer = setTimeout(async () => {
+      try {
+        const named = client && job ? { clientId: client, jobId: job } : {};
+        const { data } = await call("POST", "/jobs/preview", { body: { trigger, count: 10, ...named }, signal: abort.signal });
+        setAnswer({ times: data.times });
+      } catch (error) {
+        if (error instanceof ApiError) setAnswer({ error });
+        else if (!(error instanceof DOMException)) throw error;
+      }
+    }, PREVIEW_AFTER_MS);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [key, me]);
+  return html`<div aria-live="polite">
+    ${trigger === null && html`<p>It runs only when it is told to.</p>`}
+    ${trigger !== null && answer === null && html`<p class="muted">…</p>`}
+    ${answer?.times && trigger && html`<p><strong>${triggerWords(trigger)}</strong></p><${FireTimes} times=${answer.times} zone=${trigger.timeZone} />`}
+    ${answer?.error && html`<div class="field-error">${answer.error.problem.errors
+      ? html`<ul>${answer.error.problem.errors.map((each) => html`<li><${Plain} text=${`${each.field}: ${each.message}`} /></li>`)}</ul>`
+      : html`<${Plain} text=${answer.error.message} />`}</div>`}
+  </div>`;
+}

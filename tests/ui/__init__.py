@@ -1,0 +1,1 @@
+"""The dashboard in a real browser, on nodes of this process."""

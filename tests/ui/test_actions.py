@@ -1,0 +1,133 @@
+"""What the dashboard does: create, move, change, fire, pause, fence; each says what it did."""
+
+from tests.support import builders
+from tests.ui.asking import HOUR_MS, asked, create, deliver
+from tests.ui.conftest import Window
+from tests.unit.service import Service
+
+
+async def test_a_schedule_is_created_with_a_wall_time_and_its_zone_and_same_again_is_told(
+    service: Service, window: Window
+) -> None:
+    await window.open("/new?client=shop")
+    page = window.page
+    await page.get_by_label("Schedule key").fill("order-1")
+    await page.get_by_label("Topic").fill(builders.TOPIC)
+    await page.locator("main").get_by_label("Date and time").fill("2027-03-27T12:00")
+    await page.get_by_label("Time zone", exact=True).fill("America/New_York")
+    await page.get_by_label("Time zone", exact=True).blur()
+    await page.get_by_text("2027-03-27T12:00:00.000-04:00", exact=True).wait_for()
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.get_by_text("Created, and durable.").wait_for()
+    found = await asked(service, "GET", "/schedule/shop/order-1")
+    assert (found["scheduleTime"], found["taskData"]) == (1_806_163_200_000, {"hello": "world"})
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.get_by_text("Same again: it was there already, and nothing was changed.").wait_for()
+    window.quiet()
+
+
+async def test_a_time_that_does_not_exist_or_exists_twice_has_to_be_decided(window: Window) -> None:
+    await window.open("/new?client=shop")
+    page = window.page
+    create_button = page.get_by_role("button", name="Create")
+    await page.locator("main").get_by_label("Date and time").fill("2027-03-28T02:30")
+    await page.get_by_text("were put forward over this time: it does not exist.").wait_for()
+    assert await create_button.get_attribute("aria-disabled") == "true"
+    await page.get_by_role("button", name="Use 2027-03-28 03:30:00").click()
+    await page.get_by_text("2027-03-28T03:30:00.000+02:00", exact=True).wait_for()
+    await page.locator("main").get_by_label("Date and time").fill("2027-10-31T02:30")
+    await page.get_by_text("this time comes twice").wait_for()
+    assert await create_button.get_attribute("aria-disabled") == "true"
+    await page.get_by_label("the second, +01:00").check()
+    await page.get_by_text("2027-10-31T02:30:00.000+01:00", exact=True).wait_for()
+    assert await create_button.get_attribute("aria-disabled") is None
+
+
+async def test_what_the_service_finds_wrong_stands_at_its_field_and_the_form_is_kept(window: Window) -> None:
+    await window.open("/new?client=shop")
+    page = window.page
+    await page.get_by_label("Schedule key").fill("order-1")
+    await page.get_by_label("Topic").fill("no topic")
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.locator("#topic-error").wait_for()
+    assert "should be a Kafka topic name" in await page.locator("#topic-error").inner_text()
+    assert await page.locator("#topic").get_attribute("aria-invalid") == "true"
+    assert await page.get_by_label("Schedule key").input_value() == "order-1"
+    window.quiet("400 (Bad Request)")
+
+
+async def test_a_schedule_is_moved_and_keeps_the_milliseconds_that_were_not_touched(
+    service: Service, window: Window
+) -> None:
+    await create(service, "one")
+    before = await asked(service, "GET", "/schedule/shop/one")
+    await window.open("/schedule?client=shop&key=one")
+    await window.page.get_by_role("button", name="Move…").click()
+    await window.page.get_by_role("button", name="1 day later").click()
+    await window.page.get_by_role("button", name="Move it").click()
+    await window.page.get_by_role("dialog").wait_for(state="detached")
+    after = await asked(service, "GET", "/schedule/shop/one")
+    assert after["scheduleTime"] == before["scheduleTime"] + 24 * HOUR_MS
+    await window.page.get_by_role("link", name="History", exact=True).click()
+    await window.page.locator("tbody .status-superseded").wait_for()
+    window.quiet()
+
+
+async def test_a_change_over_anothers_change_is_refused_and_told(service: Service, window: Window) -> None:
+    await create(service, "one")
+    await window.open("/schedule?client=shop&key=one")
+    await window.page.get_by_role("button", name="Change…").click()
+    await asked(service, "PUT", "/schedule/shop/one", {"orderingKey": "other"})
+    await window.page.get_by_label("Ordering key").fill("mine")
+    await window.page.get_by_role("button", name="Change it").click()
+    await window.page.get_by_text("It was changed meanwhile").wait_for()
+    assert (await asked(service, "GET", "/schedule/shop/one"))["orderingKey"] == "other"
+
+
+async def test_a_schedule_is_fired_and_its_page_follows_it_to_its_delivery(service: Service, window: Window) -> None:
+    await create(service, "one")
+    await window.open("/schedule?client=shop&key=one")
+    await window.page.get_by_role("button", name="Fire now…").click()
+    await window.page.get_by_role("button", name="Fire 1 schedule", exact=True).click()
+    await window.page.get_by_text("1 of 1 answered.").wait_for()
+    await window.page.get_by_role("button", name="Close").click()
+    service.engine.clock.advance_ms(1_000)
+    await service.deliver()
+    await window.page.get_by_role("button", name="Refresh").first.click()
+    await window.page.locator(".why .status-delivered").wait_for()
+    await window.page.locator(".timeline").get_by_text("offset 0").wait_for()
+    window.quiet()
+
+
+async def test_why_a_schedule_waits_is_told_with_what_to_do(service: Service, window: Window) -> None:
+    await create(service, "one")
+    await asked(service, "PUT", "/admin/pauses/clients/shop")
+    service.engine.clock.advance_ms(2 * HOUR_MS)
+    await window.open("/schedule?client=shop&key=one")
+    why = window.page.get_by_role("region", name="State, and why")
+    await why.get_by_text("The client shop is paused since").wait_for()
+    await why.get_by_role("link", name="Pauses").click()
+    await window.heading("Destinations")
+
+
+async def test_a_topic_is_paused_and_resumed(service: Service, window: Window) -> None:
+    await window.open("/destinations")
+    await window.page.get_by_text("No client and no topic is paused.").wait_for()
+    await window.page.get_by_role("button", name="Pause…").first.click()
+    await window.page.get_by_label("Its name").fill(builders.TOPIC)
+    await window.page.get_by_role("button", name="Pause it").click()
+    await window.page.get_by_role("button", name=f"Resume topic {builders.TOPIC}").first.click()
+    await window.page.get_by_role("button", name="Resume it").click()
+    await window.page.get_by_text("No client and no topic is paused.").wait_for()
+    assert await asked(service, "GET", "/admin/pauses") == {"clients": [], "topics": []}
+
+
+async def test_fencing_names_all_shards_that_change_hands(service: Service, window: Window) -> None:
+    await create(service, "one")
+    await deliver(service, "one")
+    await window.open("/cluster")
+    await window.page.get_by_role("button", name="Fence shard 3").click()
+    dialog = window.page.get_by_role("dialog", name="Fence the owner of shard 3?")
+    await dialog.get_by_text("of its shards").wait_for()
+    await dialog.get_by_role("button", name="Fence it").click()
+    await dialog.get_by_text("is fenced.").wait_for()

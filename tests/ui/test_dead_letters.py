@@ -1,0 +1,57 @@
+"""Dead letters in the dashboard."""
+
+from typing import Any
+
+from tests.support import builders
+from tests.ui.asking import HOUR_MS, asked, create, rows
+from tests.ui.conftest import Window
+from tests.unit.service import Service
+
+LATE: dict[str, Any] = {"topic": builders.TOPIC, "deadline": 0, "onLate": "dead_letter"}
+
+
+async def give_up(service: Service, *keys: str) -> None:
+    """Brings schedules to an end as failed, each with a dead letter."""
+    await create(service, *keys, delivery=LATE)
+    service.engine.clock.advance_ms(2 * HOUR_MS)
+    await service.deliver()
+
+
+async def test_ten_dead_letters_are_selected_and_retried_with_the_keyboard_alone(
+    service: Service, window: Window
+) -> None:
+    await give_up(service, *(f"order-{number:02}" for number in range(12)))
+    await window.open("/dead-letters")
+    await rows(window).nth(11).wait_for()
+    keyboard = window.page.keyboard
+    for _ in range(10):
+        await keyboard.press("j")
+        await keyboard.press("x")
+    await keyboard.press(".")
+    await window.focus_is("Retry…")
+    await keyboard.press("Enter")
+    await window.page.get_by_role("dialog", name="Retry 10 dead letters?").wait_for()
+    await window.focus_is("Do nothing")
+    await keyboard.press("Tab")
+    await keyboard.press("Enter")
+    await window.page.get_by_text("10 of 10 answered.").wait_for()
+    await window.focus_is("Close")
+    await keyboard.press("Enter")
+    page = await asked(service, "GET", "/schedules?clientId=shop&status=pending")
+    assert len(page["schedules"]) == 10
+    window.quiet()
+
+
+async def test_a_dead_letter_is_looked_at_and_discarded(service: Service, window: Window) -> None:
+    await give_up(service, "one")
+    await window.open("/dead-letters")
+    await window.until_rows("shop/one")
+    await window.page.get_by_role("link", name="shop/one").click()
+    letter = window.page.get_by_role("dialog", name="shop/one")
+    await letter.get_by_text("Kafka partition").wait_for()
+    await letter.get_by_role("button", name="Discard…").click()
+    await window.page.get_by_role("button", name="Discard 1 dead letter", exact=True).click()
+    await window.page.get_by_text("1 of 1 answered.").wait_for()
+    await window.page.get_by_role("dialog").last.get_by_role("button", name="Close").click()
+    await window.page.get_by_text("No dead letter is open.").wait_for()
+    window.quiet()

@@ -1,0 +1,83 @@
+"""Recurring jobs in the dashboard."""
+
+from typing import Any
+
+from tests.support import builders
+from tests.ui.asking import asked, rows
+from tests.ui.conftest import Window
+from tests.unit.service import Service
+
+JOB: dict[str, Any] = {
+    "clientId": "shop",
+    "jobId": "report",
+    "trigger": {"type": "cron", "expression": "30 2 * * *", "timeZone": "Europe/Berlin"},
+    "taskData": {"n": 12_345_678_901_234_567_890},
+    "delivery": {"topic": builders.TOPIC},
+}
+
+
+async def test_a_trigger_is_previewed_as_it_is_typed_with_changes_of_clocks_marked(window: Window) -> None:
+    await window.open("/new-job?client=shop")
+    await window.page.get_by_label("Cron expression").fill("30 2 28 3 *")
+    await window.page.locator(".fires .moved").first.wait_for()
+    assert "gap" in await window.page.locator(".fires .note").first.inner_text()
+    await window.page.get_by_label("Cron expression").fill("61 * * * *")
+    await window.page.get_by_text("trigger.expression").wait_for()
+    window.quiet("400 (Bad Request)")
+
+
+async def test_a_job_is_created_found_paused_run_resumed_deleted_and_restored(service: Service, window: Window) -> None:
+    page = window.page
+    await window.open("/new-job?client=shop")
+    await page.get_by_label("Job id").fill("report")
+    await page.get_by_label("Topic").fill(builders.TOPIC)
+    await page.get_by_role("button", name="Create", exact=True).click()
+    await page.get_by_text("Created, and durable.").wait_for()
+    await page.get_by_role("link", name="Jobs", exact=True).click()
+    await page.get_by_role("combobox", name="Client").fill("shop")
+    await page.get_by_role("button", name="Show", exact=True).click()
+    await rows(window).get_by_role("link", name="report").click()
+    await window.heading("report")
+    assert await page.locator(".fires li").count() == 10
+
+    async def act(button: str, verb: str) -> None:
+        await page.get_by_role("button", name=button).click()
+        await page.get_by_role("button", name=verb, exact=True).click()
+        await page.get_by_role("dialog").get_by_role("button", name="Close").click()
+
+    await act("Pause…", "Pause it")
+    await page.locator(".why .status-paused").wait_for()
+    await act("Run now…", "Run it now")
+    await act("Resume…", "Resume it")
+    await page.locator(".why .status-active").wait_for()
+    await act("Delete…", "Delete it")
+    await page.locator(".why .status-deleted").wait_for()
+    await act("Restore…", "Restore it")
+    await page.locator(".why .status-active").wait_for()
+    service.engine.clock.advance_ms(1_000)
+    window.quiet()
+
+
+async def test_a_change_of_a_job_sends_only_what_was_touched(service: Service, window: Window) -> None:
+    await asked(service, "POST", "/jobs", JOB)
+    await window.open("/job?client=shop&job=report")
+    await window.page.get_by_role("link", name="Change…").click()
+    await window.heading("Change the job")
+    await window.page.get_by_label("Description").fill("for the managers")
+    sent = window.page.get_by_role("group", name="What is sent")
+    assert "".join((await sent.inner_text()).split()) == '{"description":"forthemanagers"}'
+    await window.page.get_by_role("button", name="Change", exact=True).click()
+    await window.heading("report")
+    changed = await asked(service, "GET", "/jobs/shop/report")
+    assert (changed["description"], changed["version"], changed["taskData"]) == ("for the managers", 2, JOB["taskData"])
+
+
+async def test_runs_are_listed_with_their_results(service: Service, window: Window) -> None:
+    await asked(service, "POST", "/jobs", JOB)
+    await asked(service, "POST", "/jobs/shop/report/run-now", {"requestId": "one"})
+    service.engine.clock.advance_ms(1_000)
+    await service.deliver()
+    await window.open("/job?client=shop&job=report&tab=runs")
+    delivered = rows(window).filter(has=window.page.locator(".status-delivered"))
+    await delivered.wait_for()
+    assert "manual" in await delivered.inner_text()

@@ -1,0 +1,97 @@
+"""The page's pure parts, in the browser that runs them."""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from tests.ui.conftest import Window
+
+GAP: Final = "2027-03-28T02:30"
+TWICE: Final = "2027-10-31T02:30"
+
+
+async def result(window: Window, module: str, call: str) -> Any:
+    """The value of a call of one of the page's modules, named `m`."""
+    if "/ui/" not in window.page.url:
+        await window.open("/")
+    source = await window.page.get_attribute("script[type=module]", "src") or ""
+    path = source.replace("app.js", module)
+    return await window.page.evaluate(f"async () => {{ const m = await import({json.dumps(path)}); return {call}; }}")
+
+
+async def test_a_wall_time_names_no_instant_one_or_two(window: Window) -> None:
+    async def instants(wall: str, zone: str) -> Any:
+        found = await result(window, "parts/time.js", f"m.instantsOf({json.dumps(wall)}, {json.dumps(zone)})")
+        return found and [
+            (await result(window, "parts/time.js", f"m.rfc3339({each}, {json.dumps(zone)})")) for each in found
+        ]
+
+    assert await instants("2027-01-31T12:00", "Europe/Berlin") == ["2027-01-31T12:00:00.000+01:00"]
+    assert await instants(GAP, "Europe/Berlin") == []
+    assert await instants(TWICE, "Europe/Berlin") == ["2027-10-31T02:30:00.000+02:00", "2027-10-31T02:30:00.000+01:00"]
+    assert await instants("2027-10-03T02:15:00.5", "Australia/Lord_Howe") == []
+    assert await instants("2027-06-01T00:00:00.25", "Asia/Kathmandu") == ["2027-06-01T00:00:00.250+05:45"]
+    assert await instants("2027-02-30T00:00", "UTC") is None
+    assert await instants("tomorrow", "UTC") is None
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_000, "1 s"),
+        (61_000, "1 min 1 s"),
+        (3_600_000, "1 h"),
+        (3_661_000, "1 h 1 min"),
+        (-273_600_000, "3 d 4 h"),
+        (86_400_000 + 59_000, "1 d"),
+    ],
+)
+async def test_a_length_of_time_has_its_two_largest_units(window: Window, ms: int, text: str) -> None:
+    assert await result(window, "parts/time.js", f"m.lengthText({ms})") == text
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("30 2 * * *", "at 02:30, every day"),
+        ("0 9 * * MON-FRI", "at 09:00, on Monday to Friday"),
+        ("0 9,17 * * 1,3", "at 09:00 and 17:00, on Monday and Wednesday"),
+        ("*/15 * * * *", "every 15 minutes"),
+        ("0 * * * *", "every hour, on the hour"),
+        ("* * * * *", "every minute"),
+        ("0 6 1 * *", "at 06:00, on day 1 of the month"),
+        ("0 6 L 3,6 *", "at 06:00, on the last day of the month in March and June"),
+        # What plain words would not say exactly is left as it is written.
+        ("0 6 1 * MON", None),
+        ("5/7 3 * * *", None),
+        ("0 0 9 * * *", None),
+        ("0 6 * * FRI#2", None),
+    ],
+)
+async def test_a_cron_expression_is_told_in_words_or_left_alone(
+    window: Window, expression: str, words: str | None
+) -> None:
+    assert await result(window, "parts/trigger.js", f"m.cronWords({json.dumps(expression)})") == words
+
+
+async def test_a_part_of_json_is_the_text_that_was_sent(window: Window) -> None:
+    text = '{"a": [1, {"taskData": 12345678901234567890.10}], "taskData" : {"x":1e400,"y":"}\\"]"} }'
+
+    async def member(*path: str | int) -> Any:
+        return await result(window, "parts/json.js", f"m.memberText({json.dumps(text)}, {json.dumps(path)})")
+
+    assert await member("taskData") == '{"x":1e400,"y":"}\\"]"}'
+    assert await member("a", 1, "taskData") == "12345678901234567890.10"
+    assert await member("taskData", "y") == '"}\\"]"'
+    assert await member("none") is None
+    pretty = await result(window, "parts/json.js", f"m.pretty({json.dumps(text)})")
+    assert "12345678901234567890.10" in pretty
+    assert "1e400" in pretty
+
+
+async def test_a_text_for_the_shell_is_quoted(window: Window) -> None:
+    text = await result(window, "parts/form.js", """m.quoted("it's $(rm -rf) `x`")""")
+    assert text == "'it'\\''s $(rm -rf) `x`'"

@@ -1,0 +1,170 @@
+"""Reads for the dashboard: counted, bounded, and shared where the answer may lag."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clockwork.domain.rights import Right
+from clockwork.errors import StoreUnavailable
+from clockwork.ports.read_units import current_meter
+from tests.support.waiting import until
+from tests.unit.api_edge import Edge, a_request, open_edge
+from tests.unit.service import Service, a_principal, gate_of, open_service
+
+SUMMARIES = "/schedules?clientId=shop&fields=summary"
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[Edge]:
+    async with open_edge() as opened:
+        await opened.post(a_request())
+        yield opened
+
+
+def costs(edge: Edge, units: float) -> None:
+    """From now on a list costs so much."""
+    search = edge.engine.context.search
+    found = type(search).list_pointers
+
+    async def list_pointers(*given: Any, **named: Any) -> Any:
+        if (meter := current_meter()) is not None:
+            meter.charge(units)
+        return await found(search, *given, **named)
+
+    search.list_pointers = list_pointers  # type: ignore[method-assign]
+
+
+async def test_an_answer_says_what_it_has_cost(edge: Edge) -> None:
+    costs(edge, 12.5)
+
+    answer = await edge.ask("GET", SUMMARIES)
+
+    assert answer.headers["clockwork-read-units"] == "12.5"
+    await edge.shows('clockwork_ui_read_units_total{call="list"} 12.5')
+
+
+async def test_past_the_bucket_a_page_is_told_when_to_come_again_and_other_calls_go_on(edge: Edge) -> None:
+    # 50 a second, and 500 at once: what is over is a debt.
+    costs(edge, 50_500)
+    assert (await edge.ask("GET", SUMMARIES)).status == 200
+
+    refused = await edge.ask("GET", SUMMARIES)
+
+    assert refused.status == 429
+    assert 900 < int(refused.headers["Retry-After"]) <= 1_000
+    assert refused.json["type"] == "urn:clockwork:problem:too-many-requests"
+    await edge.shows('clockwork_limited_total{limit="read_units"} 1.0')
+    assert (await edge.ask("GET", "/schedules?clientId=shop")).status == 200
+    assert (await edge.ask("GET", "/schedule/shop/order-1")).status == 200
+    keys = [{"clientId": "shop", "scheduleKey": "order-1"}]
+    assert (await edge.ask("POST", "/schedules/get", json={"schedules": keys})).status == 200
+    assert (await edge.ask("POST", "/schedules/get?fields=summary", json={"schedules": keys})).status == 429
+
+
+async def test_requests_under_way_are_reckoned_with_by_what_the_last_one_cost(edge: Edge) -> None:
+    # Else a hundred tabs that open at one moment would all be let in.
+    costs(edge, 300)
+    assert (await edge.ask("GET", SUMMARIES)).status == 200
+
+    answers = await asyncio.gather(*(edge.ask("GET", SUMMARIES) for _ in range(4)))
+
+    assert sorted(answer.status for answer in answers) == [200, 429, 429, 429]
+
+
+async def test_what_costs_nothing_is_never_refused(edge: Edge) -> None:
+    for _ in range(20):
+        answer = await edge.ask("GET", SUMMARIES)
+        assert (answer.status, answer.headers["clockwork-read-units"]) == (200, "0")
+
+
+# --- shared answers
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    keys = {name: a_principal(*Right, clients="*", topics="*") for name in ("ana", "ben")}
+    keys["other"] = a_principal(*Right, clients="shop", topics="*")
+    async with open_service(gate=gate_of(keys)) as opened:
+        yield opened
+
+
+class Survey:
+    """Stands before the survey of the shards: counts, and may hang or fail."""
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.failures = 0
+        self._shards = service.engine.survey.shards
+        monkeypatch.setattr(service.engine.survey, "shards", self.shards)
+
+    async def is_asked(self) -> bool:
+        return self.calls > 0
+
+    async def shards(self) -> Any:
+        self.calls += 1
+        if (meter := current_meter()) is not None:
+            meter.charge(64)
+        await self.go.wait()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("away")
+        return await self._shards()
+
+
+@pytest.fixture
+def survey(service: Service, monkeypatch: pytest.MonkeyPatch) -> Survey:
+    return Survey(service, monkeypatch)
+
+
+async def asked(
+    service: Service, key: str = "ana", query: str = "", headers: Mapping[str, str] | None = None
+) -> tuple[int, str | None, bytes]:
+    async with (
+        aiohttp.ClientSession(service.url, headers={"Authorization": f"Bearer {key}"}) as session,
+        session.get(f"/admin/shards{query}", headers=headers) as answer,
+    ):
+        return answer.status, answer.headers.get("clockwork-read-units"), await answer.read()
+
+
+async def test_equal_requests_of_one_second_share_an_answer(service: Service, survey: Survey) -> None:
+    survey.go.clear()
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(asked(service, key), name=key) for key in ("ana", "ben")]
+        await until(survey.is_asked, "the first one reads")
+        survey.go.set()
+
+    answers = [*sorted(task.result() for task in both), await asked(service)]
+    assert [(status, units) for status, units, _ in answers] == [(200, "0"), (200, "64"), (200, "0")]
+    assert len({body for _, _, body in answers}) == 1
+    assert survey.calls == 1
+
+
+async def test_other_rights_or_another_query_get_an_answer_of_their_own(service: Service, survey: Survey) -> None:
+    for key, query in (("ana", ""), ("other", ""), ("ana", "?a=1"), ("ben", "")):
+        await asked(service, key, query)
+
+    assert survey.calls == 3
+
+
+async def test_who_wants_no_cache_gets_an_answer_of_the_moment(service: Service, survey: Survey) -> None:
+    await asked(service)
+    await asked(service, headers={"Cache-Control": "no-cache"})
+    await asked(service)
+
+    assert survey.calls == 2
+
+
+async def test_a_failure_is_not_shared(service: Service, survey: Survey) -> None:
+    survey.go.clear()
+    survey.failures = 1
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(asked(service), name=name) for name in ("one", "another")]
+        await until(survey.is_asked, "the first one reads")
+        survey.go.set()
+
+    assert sorted(task.result()[0] for task in both) == [200, 503]
