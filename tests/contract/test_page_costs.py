@@ -35,7 +35,7 @@ UNITS_MAX: Final = {
     "list": 450.0,
     "get": 300.0,
     "why": 30.0,
-    "upcoming": 40.0,
+    "upcoming": 60.0,
     "forecast": 150.0,
     "search": 20.0,
 }

@@ -170,7 +170,9 @@ async def test_a_cluster_moves_to_another_store_and_each_schedule_arrives_once_a
             for lane in lanes[:-1]:
                 assert (await api.client.fire(cluster.name, f"{lane}-20")).status == 200
             await reader.until_arrived(body["scheduleKey"] for body in bodies)
-        assert f"0 created, {count} there already ({count} of them ended)" in await admin(api, "import", soon)
+        # On a busy machine the cluster of before has delivered all of these itself.
+        ended = f" ({count} of them ended)" if count else ""
+        assert f"0 created, {count} there already{ended}" in await admin(api, "import", soon)
         await new.stop()
         records = await read_all(cluster.services.kafka_brokers, topic)
     assert sorted(record.schedule_key for record in records) == sorted(body["scheduleKey"] for body in bodies)

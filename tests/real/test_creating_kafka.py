@@ -21,7 +21,7 @@ from tests.support.reader import reading
 pytestmark = [pytest.mark.processes]
 
 SHARDS = 8
-INTERNAL = ("shards", "deliveries", "dead-letters", "commands")
+INTERNAL = ("shards", "deliveries", "dead-letters", "commands", "events", "minutes")
 ANSWER_S_MAX = 30
 
 
