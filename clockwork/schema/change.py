@@ -10,7 +10,7 @@ schedule without faults, so that bad input is reported independently of the stor
 over the schedule that is changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Optional
 
@@ -85,7 +85,7 @@ class PutChange:
         """Raises: InvalidInput, TooLarge."""
         # The stored time is not checked again: it was accepted, maybe in another form.
         present = {**document_of(schedule), "scheduleTime": 0}
-        wanted = _validated(_laid_over(present, self.given), self.cluster, self.now_ms)
+        wanted = _validated(laid_over(present, self.given), self.cluster, self.now_ms)
         own_traceparent = any(name.lower() == TRACEPARENT for name, _ in wanted.headers)
         fields = wanted.fields() | {"traceparent": None if own_traceparent else schedule.traceparent}
         if "scheduleTime" not in self.given:
@@ -103,9 +103,9 @@ def read_put(document: Any, *, client_id: ClientId, schedule_key: ScheduleKey, c
         for name, value in names.items()
         if document.get(name) not in (None, value)
     ]
-    given = _without_absent({name: value for name, value in document.items() if name not in names})
+    given = without_absent({name: value for name, value in document.items() if name not in names}, _NULL_IS_ABSENT)
     try:
-        _validated(_laid_over({**_FAULTLESS, **names}, given), cluster, now_ms)
+        _validated(laid_over({**_FAULTLESS, **names}, given), cluster, now_ms)
     except TooLarge:
         if not wrong:
             raise
@@ -127,8 +127,10 @@ def read_nothing(document: Any) -> None:
         raise InvalidInput([FieldError("body", "should be absent, or an empty JSON object")])
 
 
-def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in document.items() if value is not None or name not in _NULL_IS_ABSENT}
+def without_absent(document: Mapping[str, Any], null_is_absent: Container[str]) -> dict[str, Any]:
+    """The fields of a PUT that were given. `null_is_absent`: the fields of which null says nothing; those of `delivery`
+    are the same in every PUT."""
+    given = {name: value for name, value in document.items() if value is not None or name not in null_is_absent}
     if isinstance(delivery := given.get("delivery"), dict):
         given["delivery"] = {
             name: value
@@ -138,7 +140,8 @@ def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _laid_over(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a PUT over the present ones; `delivery` field by field."""
     merged = {**present, **given}
     if isinstance(delivery := given.get("delivery"), dict):
         merged["delivery"] = {**present["delivery"], **delivery}

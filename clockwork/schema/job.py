@@ -28,7 +28,7 @@ from clockwork.domain.triggers.preview import TIMES_DEFAULT, TIMES_MAX, FireTime
 from clockwork.domain.triggers.trigger import TIME_MS_MAX, FixedDelay, Trigger
 from clockwork.errors import FieldError, InvalidInput
 from clockwork.schema import json as json_body
-from clockwork.schema.change import all_optional
+from clockwork.schema.change import all_optional, laid_over, without_absent
 from clockwork.schema.completion import (
     TIMEOUT_MS_MAX,
     CompletionDocument,
@@ -683,7 +683,6 @@ _NULL_IS_ABSENT: Final = frozenset(
         "interpolate",
     }
 )
-_NULL_IS_ABSENT_IN_DELIVERY: Final = frozenset({"topic", "guarantee", "headers"})
 """Fields that every job has. Any other that is null is removed from the stored job (but `taskData` is null)."""
 _ANY_TRIGGER: Final = Trigger(rule=FixedDelay(delay_ms=1_000))
 
@@ -702,7 +701,7 @@ class JobPut:
         present = job_document(content)
         present.pop("trigger", None)
         wanted = _read(
-            _laid_over(present, self.given),
+            laid_over(present, self.given),
             cluster=self.cluster,
             now_ms=self.now_ms,
             created_ms=created_ms,
@@ -723,10 +722,10 @@ def read_job_change(document: Any, *, client_id: ClientId, job_id: JobId, cluste
         for name, value in names.items()
         if document.get(name) not in (None, value)
     ]
-    given = _without_absent({name: value for name, value in document.items() if name not in names})
+    given = without_absent({name: value for name, value in document.items() if name not in names}, _NULL_IS_ABSENT)
     try:
         _read(
-            _laid_over({**_faultless(given), **names}, given),
+            laid_over({**_faultless(given), **names}, given),
             cluster=cluster,
             now_ms=now_ms,
             created_ms=now_ms,
@@ -757,24 +756,6 @@ def _faultless(given: Mapping[str, Any]) -> dict[str, Any]:
         "completion": {"timeoutMs": TIMEOUT_MS_MAX},
         **overlap,
     }
-
-
-def _without_absent(document: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in document.items() if value is not None or name not in _NULL_IS_ABSENT}
-    if isinstance(delivery := given.get("delivery"), dict):
-        given["delivery"] = {
-            name: value
-            for name, value in delivery.items()
-            if value is not None or name not in _NULL_IS_ABSENT_IN_DELIVERY
-        }
-    return given
-
-
-def _laid_over(present: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**present, **given}
-    if isinstance(delivery := given.get("delivery"), dict):
-        merged["delivery"] = {**present["delivery"], **delivery}
-    return merged
 
 
 # --- other requests
