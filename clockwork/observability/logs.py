@@ -47,6 +47,7 @@ def configure_logging(
     as_text = log_format == "text" or (log_format == "auto" and out.isatty())
     handler = logging.StreamHandler(out)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    handler.addFilter(quieten_lost_connection)
     handler.addFilter(OncePerCause())
     root = logging.getLogger()
     for old in [h for h in root.handlers if getattr(h, "clockwork", False)]:
@@ -57,6 +58,17 @@ def configure_logging(
     for name, library_level in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(library_level)
     return handler
+
+
+def quieten_lost_connection(record: logging.LogRecord) -> bool:
+    """Turns asyncio's report of a connection that was lost after its waiter had left into a line of level info without a
+    traceback. A caller that gives up in the turn of the loop in which asyncpg's socket is connected leaves such a future
+    behind (its `TLSUpgradeProto`, 0.32): the socket is closed, nothing is lost, and an error would page a person for it."""
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name == "asyncio" and "never retrieved" in record.msg and isinstance(error, ConnectionError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 class OncePerCause(logging.Filter):

@@ -21,6 +21,7 @@ found something finds it again often, not always: the logs of every node are kep
     hand_made      histories for the checker's own tests; hand_made_jobs: of jobs
     job_plan       recurring jobs beside the schedules, drawn from the seed
     job_load       their clients: changes, pauses, deletes, runs by hand, close to fire times, over HTTP and by command
+    job_calendar   the calendar that some of them name, which opens and closes
     job_consumers  consumers of their runs, who complete, fail, send heartbeats, or die in the middle of one
     job_history    what was asked of jobs, and answered; job_records: records and entries of logs
     job_aftermath  every job is brought back, must run on, and is deleted

@@ -3,7 +3,8 @@ early, in order; each run as some version has it; and no job that has stopped.
 
 Fire times come from arithmetic (`job_history.Every`), not from the service's triggers. A job that nobody pauses, deletes or
 gives another trigger must account for each of them from its creation on. Any other may leave out those that passed before a
-request made it go on: a resume, a restore, another trigger, a create in the place of a deleted job.
+request made it go on: a resume, a restore, another trigger, a create in the place of a deleted job; and so may one that
+names a calendar, before it follows a change of that.
 """
 
 import itertools
@@ -94,6 +95,7 @@ def left_out(job: OfJob) -> Iterator[str]:
         return
     begin_ms = min(each.sent_ms for op in asked.of("create") for each in op.windows())
     restarts = [window for op in asked.ops if op.restarts for window in op.windows()]
+    restarts += asked.calendar_changes()
     for before, after in itertools.pairwise([_Covered(begin_ms, begin_ms, 0, None), *_covered(job)]):
         if after.every is None:
             continue
@@ -123,6 +125,18 @@ def _covered(job: OfJob) -> list[_Covered]:
     return sorted(found, key=lambda each: each.first_ms)
 
 
+def despite_calendar(job: OfJob) -> Iterator[str]:
+    """Runs of fire times that the calendar excludes, after the answer that it does, and before it was asked to be otherwise.
+    One that is sent again, since its outcome was lost, may be of before."""
+    if not job.exactly_once:
+        return
+    for put, after in itertools.pairwise(job.asked.calendar_puts):
+        if put.closed and put.reached(job.asked.job_id) and put.answered_ms is not None:
+            for run in job.runs:
+                if run.of_fire_time and put.answered_ms < run.at_ms < after.sent_ms:
+                    yield job.told(f"{run}, and its calendar was closed at {put.answered_ms} until {after.sent_ms}")
+
+
 def wrong_skips(job: OfJob) -> Iterator[str]:
     """Skipped entries whose bounds are no fire times, or whose count is another."""
     every = job.asked.every
@@ -143,14 +157,15 @@ def early(job: OfJob) -> Iterator[str]:
             yield job.told(f"{run}: {run.due_ms - run.at_ms} ms early")
         if run.kind != "retry" and run.due_ms < run.scheduled_at_ms:
             yield job.told(f"{run}: due at {run.due_ms}")
-    delay_ms = job.asked.delay_ms
-    if delay_ms is None or not job.exactly_once:
+    delay_ms, life_of = job.asked.delay_ms, job.lives()
+    if delay_ms is None or not job.exactly_once or life_of is None:
         return
     finished_ms = {entry.key[0]: entry.finished_ms for entry in job.entries() if entry.finished_ms is not None}
     fired = [run for run in job.runs if run.of_fire_time]
     for before, after in itertools.pairwise(fired):
         ended_ms = finished_ms.get(before.run_id, 0) if job.asked.exclusive else before.at_ms
-        if after.scheduled_at_ms < ended_ms + delay_ms - job.skew_ms:
+        one_life = life_of(before.version) == life_of(after.version)  # else one of them was in flight at a delete
+        if one_life and after.scheduled_at_ms < ended_ms + delay_ms - job.skew_ms:
             yield job.told(f"{after}: {ended_ms + delay_ms - after.scheduled_at_ms} ms too soon after {before}")
 
 
@@ -226,6 +241,7 @@ def judge_jobs(jobs: Sequence[OfJob], unknown: Mapping[str, int]) -> dict[str, l
         "jobs: runs that came twice": found(twice),
         "jobs: fire times accounted for twice": found(covered_twice),
         "jobs: fire times left out": found(left_out),
+        "jobs: runs that the calendar excludes": found(despite_calendar),
         "jobs: skipped entries that are wrong": found(wrong_skips),
         "jobs: early": found(early),
         "jobs: out of order": found(out_of_order),

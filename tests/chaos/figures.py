@@ -11,7 +11,7 @@ from clockwork.domain.sharding import shard_of
 from infra.local.verdict import percentile
 from tests.chaos.checker import Evidence
 from tests.chaos.disturbances import Deeds, Kill
-from tests.chaos.job_history import JobOp
+from tests.chaos.job_history import AskedJob, JobOp
 from tests.chaos.job_records import entries_of, is_of_job, runs_by_job
 from tests.chaos.world import SHARDS
 from tests.support.reader import Arrived
@@ -88,11 +88,19 @@ def job_rows(evidence: Evidence) -> list[tuple[str, str]]:
         ("  entries of logs, by status", _counts(statuses)),
         ("  fire times skipped", str(skipped)),
         ("  requests carried out", f"{_counts(answered)}; with inFlight: {flights}"),
+        ("  changes of the calendar", _calendar(jobs)),
         ("  attempts that timed out and came again", str(again)),
         ("  reports of consumers", str(sum(len(asked.reports) for asked in jobs))),
         ("  lateness of scheduled runs, p50 / p99 / max", ms(late_ms)),
         ("  all ran on after the healing", f"{remains.jobs.ran_on_after_ms} ms"),
     ]
+
+
+def _calendar(jobs: Iterable[AskedJob]) -> str:
+    named_by = [asked for asked in jobs if asked.names_calendar]
+    puts = named_by[0].calendar_puts if named_by else []
+    behind = sum(not put.reached(asked.job_id) for asked in named_by for put in puts)
+    return f"{len(puts)}, closed: {sum(put.closed for put in puts)}; {len(named_by)} jobs name it, behind: {behind}"
 
 
 def _counts(counted: Counter[str]) -> str:
@@ -108,6 +116,7 @@ def every_job(evidence: Evidence) -> str:
         shown = {
             "asked": {name: getattr(asked, name) for name in ("job_id", "client_id", "guarantee", "operated", "body")},
             "ops": [_op(op) for op in asked.ops],
+            "calendar": [repr(put) for put in asked.calendar_puts],
             "reports": [repr(report) for report in asked.reports],
             "runs": [str(run) for run in runs.get(job_id, ())],
             "state": end.state if end else None,

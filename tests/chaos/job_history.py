@@ -14,6 +14,8 @@ ReportKind = Literal["complete", "fail", "heartbeat"]
 
 LINGERS_MS: Final = 60_000
 """A request without an answer may be carried out for so long: its node may be frozen, and have it in its socket."""
+FOLLOWS_MS: Final = 10 * LINGERS_MS
+"""A job that no put has reached follows by the audit, once its shard has an owner."""
 RESTARTS: Final = frozenset({"create", "resume", "restore"})
 """After these a job goes on with its first fire time to come: nothing of before is caught up."""
 
@@ -137,6 +139,27 @@ class Report:
         return self.sent or (self.command is not None and self.command.fate in ("committed", "unknown"))
 
 
+CALENDAR: Final = "hours"
+"""The calendar that some jobs name."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CalendarPut:
+    """One change of the calendar."""
+
+    closed: bool
+    """It excludes every fire time of the run."""
+    sent_ms: int
+    answered_ms: int | None = None
+    """By the answer in `behind`. None: there was none."""
+    behind: frozenset[str] = frozenset()
+    more_behind: bool = False
+
+    def reached(self, job_id: str) -> bool:
+        """The answer says that no run of this job comes any more that it excludes."""
+        return self.answered_ms is not None and not self.more_behind and job_id not in self.behind
+
+
 @dataclass(kw_only=True, slots=True)
 class AskedJob:
     """A job that some client wanted, and all that was ever said about it."""
@@ -157,6 +180,8 @@ class AskedJob:
     reports: list[Report] = field(default_factory=list)
     states: list[JobAnswer] = field(default_factory=list)
     """Every answer that shows the job."""
+    calendar_puts: list[CalendarPut] = field(default_factory=list)
+    """Of the calendar that it names, oldest first."""
 
     @property
     def every(self) -> Every | None:
@@ -188,6 +213,17 @@ class AskedJob:
         """An attempt with this end in the log is followed by another one, if there is one left."""
         on = (self.completion or {}).get("retryOn") or ["timeout", "failure"]
         return {"timed_out": "timeout", "failed": "failure"}.get(result) in on
+
+    @property
+    def names_calendar(self) -> bool:
+        return "exclude" in self.body["trigger"]
+
+    def calendar_changes(self) -> Iterator[Try]:
+        """When the job followed its calendar, if at all: from each put on until it, or one behind it, had reached the job.
+        Like a PUT of the trigger that makes it go on with the first fire time to come."""
+        for number, put in enumerate(self.calendar_puts):
+            reached = (each.answered_ms for each in self.calendar_puts[number:] if each.reached(self.job_id))
+            yield Try(put.sent_ms, next(filter(None, reached), put.sent_ms + FOLLOWS_MS))
 
     def of(self, *kinds: OpKind) -> list[JobOp]:
         return [op for op in self.ops if op.kind in kinds]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tests.chaos.asking import Asking
 from tests.chaos.history import Command, JobCommandKind, shown_data
+from tests.chaos.job_calendar import JobCalendar
 from tests.chaos.job_consumers import JobConsumers
 from tests.chaos.job_history import LINGERS_MS, AskedJob, JobOp, OpKind, Report, Try, note_op, note_reply
 from tests.chaos.job_plan import data_of, draw_job, other_rate
@@ -64,6 +65,10 @@ class JobLoad:
         ]
         self.asked: dict[str, AskedJob] = {asked.job_id: asked for asked in drawn}
         self.asking = JobAsking(asking, producing)
+        self.calendar = JobCalendar(asking, world.cluster.name, seed=seed)
+        for each in drawn:
+            if each.names_calendar:
+                each.calendar_puts = self.calendar.puts
         self.consumers = JobConsumers(world, self.asking, self.asked, seed=seed)
         self._seed = seed
 
@@ -71,10 +76,14 @@ class JobLoad:
         """All clients, until told to stop, when all is healed; returns when every request is answered, or has been given
         up, which the history then tells."""
         async with asyncio.TaskGroup() as group:
-            clients = [
-                group.create_task(_JobClient(self.asking, asked, seed=self._seed).run(stop), name=asked.job_id)
-                for asked in self.asked.values()
-            ]
+            clients = []
+            if any(asked.names_calendar for asked in self.asked.values()):
+                ready = asyncio.Event()
+                clients.append(group.create_task(self.calendar.run(ready, stop), name="calendar"))
+                await ready.wait()
+            for asked in self.asked.values():
+                client = _JobClient(self.asking, asked, seed=self._seed)
+                clients.append(group.create_task(client.run(stop), name=asked.job_id))
             await stop.wait()
             if clients:
                 _, late = await asyncio.wait(clients, timeout=ANSWERED_WITHIN_S)

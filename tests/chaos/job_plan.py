@@ -5,7 +5,7 @@ overlap, what they ask of their consumers, and what is done to them.
 import random
 from typing import Any, Final
 
-from tests.chaos.job_history import AskedJob
+from tests.chaos.job_history import CALENDAR, AskedJob
 from tests.chaos.world import RECORD_BYTES_MAX
 from tests.support.nodes import now_ms
 
@@ -21,6 +21,8 @@ REFUSED: Final = 0.04
 BOUNDED: Final = 0.1
 """Of those that are not operated: they end after some runs."""
 RUNS_MAX: Final = 25
+FOLLOWING: Final = 0.6
+"""Of cron jobs over HTTP that are not operated: they name the calendar."""
 GUARANTEES: Final = ("exactly_once",) * 6 + ("at_least_once",)
 EVERY_MINUTE: Final = (
     f"FREQ=DAILY;BYHOUR={','.join(map(str, range(24)))};BYMINUTE={','.join(map(str, range(60)))};BYSECOND="
@@ -48,6 +50,8 @@ def draw_job(seed: int, number: int, *, client_id: str, topic: str, lane: str) -
         "delivery": {"topic": topic, "guarantee": guarantee},
         "misfire": _misfire(rng),
     }
+    if not (refused or operated or by_command) and trigger["type"] == "cron" and rng.random() < FOLLOWING:
+        trigger |= {"timeZone": "UTC", "exclude": {"calendar": CALENDAR}}
     if not refused:
         body |= _completion(rng, trigger, operated=operated)
     if not refused and not operated and rng.random() < BOUNDED:

@@ -1,14 +1,15 @@
 """The checker sees what is wrong with the runs of jobs: each rule has a history that breaks it, and nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.chaos.aftermath import Remains
 from tests.chaos.checker import Evidence, judge
 from tests.chaos.hand_made import asked as schedule
 from tests.chaos.hand_made import record, seen
-from tests.chaos.hand_made_jobs import BEGIN_MS, RATE, SKIP, answer, broken, entry, job, op, run, skip
+from tests.chaos.hand_made_jobs import BEGIN_MS, DATA, RATE, SKIP, answer, broken, entry, job, op, run, skip
 from tests.chaos.history import Command, History
-from tests.chaos.job_history import Every
+from tests.chaos.job_history import AskedJob, CalendarPut, Every
 
 TEN, ELEVEN, TWELVE, THIRTEEN = (BEGIN_MS + n * 1_000 for n in range(4))
 
@@ -69,6 +70,29 @@ def test_another_trigger_has_other_fire_times() -> None:
     assert broken(changed, [run(TEN), run(ELEVEN, version=2), *later[:2]]) == {"records of nothing"}
 
 
+def test_a_run_that_the_calendar_excludes_does_not_come_after_the_answer_that_says_so() -> None:
+    records = [run(TEN), run(THIRTEEN)]
+    closed = CalendarPut(closed=True, sent_ms=TEN + 400, answered_ms=TEN + 500)
+    opened = CalendarPut(closed=False, sent_ms=TWELVE + 400, answered_ms=TWELVE + 500)
+
+    def puts(*some: CalendarPut) -> AskedJob:
+        return job(calendar_puts=list(some))
+
+    assert broken(puts(closed, opened), records) == set()
+    assert broken(puts(opened, opened), [*records, run(ELEVEN), run(TWELVE)]) == set()
+    assert broken(puts(closed, opened), [run(TEN), run(ELEVEN), run(THIRTEEN)]) == {"runs that the calendar excludes"}
+    behind = replace(closed, behind=frozenset({"j"}))
+    assert broken(puts(behind, opened), [run(TEN), run(ELEVEN), run(THIRTEEN)]) == set()
+
+
+def test_a_calendar_that_opens_leaves_out_no_fire_time_after_it() -> None:
+    closed = CalendarPut(closed=True, sent_ms=TEN + 400, answered_ms=TEN + 500)
+    opened = CalendarPut(closed=False, sent_ms=ELEVEN + 400, answered_ms=ELEVEN + 500)
+    named = job(calendar_puts=[closed, opened])
+    assert broken(named, [run(TEN), run(TWELVE), run(THIRTEEN)]) == set()
+    assert broken(named, [run(TEN), run(THIRTEEN)]) == {"fire times left out"}
+
+
 def test_a_skipped_entry_says_how_many_and_from_when_to_when() -> None:
     records = [run(TEN), run(THIRTEEN)]
     delivered = [entry(each) for each in records]
@@ -97,6 +121,19 @@ def test_a_fixed_delay_counts_from_the_end_of_the_run_before() -> None:
         records = [run(TEN), run(second_ms)]
         log = [entry(records[0], "timed_out", finishedAt=TEN + 500), entry(records[1], "running")]
         assert wrong <= broken(asks, records, log) <= {*wrong, "answers to consumers that are not true"}
+
+
+def test_a_job_with_a_fixed_delay_that_was_made_anew_need_not_wait_for_the_run_of_the_one_before() -> None:
+    body = {"trigger": {"type": "fixed_delay", "delayMs": 1_000}, "completion": {"timeoutMs": 9_000}}
+    anew = job(body=body, operated=True)
+    anew.ops[0].answer = answer(9_400, 9_500, status=201, every=None)
+    anew.ops.append(op("delete", sent_ms=TEN + 100, received_ms=TEN + 200, state="deleted"))
+    anew.ops.append(
+        op("create", sent_ms=TEN + 300, received_ms=TEN + 400, status=201, version=2, data=DATA, every=None)
+    )
+    records = [run(TEN), run(TEN + 1_400, offset=11, version=2)]
+    log = [entry(records[0], "completed", finishedAt=THIRTEEN), entry(records[1], "running")]
+    assert "early" not in broken(anew, records, log)
 
 
 def test_runs_come_in_the_order_of_their_fire_times() -> None:

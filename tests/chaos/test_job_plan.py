@@ -2,9 +2,10 @@
 
 import json
 
+from clockwork.domain.triggers.calendars import exclusion
 from clockwork.schema.job import read_job
 from tests.chaos.history import CORRELATION_ID, Command, History
-from tests.chaos.job_history import AskedJob, JobOp, note_reply
+from tests.chaos.job_history import CALENDAR, AskedJob, JobOp, note_reply
 from tests.chaos.job_plan import draw_job
 from tests.support.nodes import now_ms
 from tests.support.reader import Arrived
@@ -23,13 +24,14 @@ def test_the_fire_times_of_all_jobs_are_those_of_the_checkers_arithmetic() -> No
         asked = drawn(number)
         new = read_job(asked.body, cluster="c", now_ms=now, traceparent=None)
         assert new.trigger is not None
+        trigger = new.trigger.resolved({CALENDAR: exclusion()}) if asked.names_calendar else new.trigger
         assert new.exclusive is asked.exclusive
         if asked.every is None:
             assert asked.delay_ms is not None
             continue
         at_ms, times = now, []
         for _ in range(TIMES):
-            at_ms = new.trigger.next_after(at_ms) or 0
+            at_ms = trigger.next_after(at_ms) or 0
             times.append(at_ms)
         assert times == list(asked.every.between(now + 1, times[-1])), asked.body["trigger"]
 
@@ -43,6 +45,7 @@ def test_equal_seeds_draw_equal_jobs_and_some_are_of_each_kind() -> None:
     assert any(job.retried("timed_out") and job.attempts > 1 for job in jobs)
     assert any(job.refused for job in jobs)
     assert any(job.by_command for job in jobs)
+    assert any(job.names_calendar for job in jobs)
 
 
 def test_the_answer_to_a_command_about_a_job_is_taken_as_that_of_a_request() -> None:

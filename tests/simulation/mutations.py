@@ -370,7 +370,7 @@ _JOBS: Final = (
     _chance(
         "change of a job takes a row without its hold",
         Theme.JOBS,
-        60,
+        120,
         (HostJobStore, "_check_held", breaks_of_jobs.held_by_anyone),
     ),
     _chance(

@@ -120,6 +120,9 @@ class Client:
     async def complete_run(self, client_id: str, job_id: str, run_id: str) -> Answered:
         return await self._ask("POST", f"{_job_path(client_id, job_id)}/runs/{run_id}/complete", json={})
 
+    async def calendar(self, method: str, client_id: str, name: str, **more: Any) -> Answered:
+        return await self._ask(method, f"/calendars/{client_id}/{name}", **more)
+
     async def shards(self) -> list[dict[str, Any]]:
         """All shards, by their numbers."""
         answered = await self._ask("GET", "/admin/shards")

@@ -1,5 +1,6 @@
 """Metrics under the names that dashboards rely on, and log lines that tell what happened and nothing secret."""
 
+import asyncio
 import inspect
 import io
 import json
@@ -328,6 +329,21 @@ def test_libraries_are_kept_quiet(logger: logging.Logger) -> None:
     for node in range(100):
         logging.getLogger("aiobotocore").error("Unable to connect to node %s", node)
     assert out.getvalue().count("\n") == 1
+
+
+async def test_a_lost_connection_that_no_caller_waits_for_is_told_without_alarm() -> None:
+    out = io.StringIO()
+    handler = configure_logging("json", "info", stream=out)
+    try:
+        for error in (ConnectionError("lost"), ValueError("defect")):
+            asyncio.get_running_loop().default_exception_handler(
+                {"message": "Future exception was never retrieved", "exception": error, "future": error}
+            )
+    finally:
+        logging.getLogger().removeHandler(handler)
+    lost, defect = map(json.loads, out.getvalue().splitlines())
+    assert (lost["level"], lost.get("exception")) == ("info", None)
+    assert (defect["level"], "ValueError" in defect["exception"]) == ("error", True)
 
 
 def filtered(rule: OncePerCause) -> Callable[..., logging.LogRecord | None]:
