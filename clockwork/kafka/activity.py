@@ -20,7 +20,7 @@ from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
-from clockwork.kafka.aiokafka_internals import TopicLookup
+from clockwork.kafka.aiokafka_internals import TopicLookup, ended
 from clockwork.kafka.client import RNG, KafkaContext, KafkaWire, LastAnswer
 from clockwork.kafka.publisher import KafkaPublisher
 from clockwork.ports.activity import STREAMS, ActivityRecord, Stream
@@ -157,7 +157,7 @@ class KafkaActivity:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 # It is in no group; its tasks end with its connections.
                 async with asyncio.timeout(STOP_S_MAX):
-                    await consumer.stop()
+                    await ended(consumer.stop())
 
     async def _check(self, topics: Sequence[str]) -> None:
         """Looks the topics up: a consumer would wait for a missing one. Raises: BrokerUnavailable."""

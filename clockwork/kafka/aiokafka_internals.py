@@ -6,7 +6,7 @@ aiokafka is pinned to one minor version (`pyproject.toml`) because of this modul
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
 import aiokafka.admin.client
@@ -39,12 +39,27 @@ for _module in (aiokafka.client, aiokafka.admin.client):
     _module.MetadataRequest = TopicLookup
 
 
+async def ended(ending: Awaitable[None]) -> None:
+    """Awaits a `close` or `stop` of aiokafka's. If its caller is cancelled meanwhile, that is raised in the end.
+
+    They cancel a task of their own and await it with `CancelledError` suppressed, and so lose a cancellation that is meant
+    for the caller. A node that was told to stop while it closed the connection of a check at its start went on for good,
+    without HTTP: its task was cancelled, and never heard of it.
+    """
+    caller = asyncio.current_task()
+    assert caller is not None
+    before = caller.cancelling()
+    await ending
+    if caller.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 async def close_client(client: AIOKafkaClient) -> None:
     """Closes a client in an orderly way if the brokers take part within `CLOSE_S_MAX`, else drops its connections."""
     transports = list(_transports_of(client._conns.values()))
     try:
         async with asyncio.timeout(CLOSE_S_MAX):
-            await client.close()
+            await ended(client.close())
     except TimeoutError:
         # An orderly end first writes out the buffer, and the other side does not read.
         for transport in transports:
@@ -96,6 +111,14 @@ def join_again(consumer: AIOKafkaConsumer) -> None:
     consumer._coordinator.request_rejoin()
 
 
+def forgive_coordination(consumer: AIOKafkaConsumer) -> None:
+    """Takes note of the error that ended the consumer's coordination, if one did. Its owner has it from a poll; `stop` does
+    not look at a task that has ended, and asyncio would log the error as a defect when the task is collected."""
+    task = getattr(consumer._coordinator, "_coordination_task", None)
+    if task is not None and task.done() and not task.cancelled():
+        task.exception()
+
+
 async def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
     """Ends a consumer that `stop` could not end because Kafka does not answer: its tasks and connections."""
     names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
@@ -105,5 +128,5 @@ async def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
     if tasks:
         await asyncio.wait(tasks, timeout=TASKS_END_S_MAX)
     if consumer._fetcher is not None:
-        await consumer._fetcher.close()
+        await ended(consumer._fetcher.close())
     await close_client(consumer._client)

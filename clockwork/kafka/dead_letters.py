@@ -22,7 +22,7 @@ from clockwork.domain.destination import Topic
 from clockwork.domain.schedule import Receipt
 from clockwork.errors import BrokerUnavailable
 from clockwork.kafka import codes
-from clockwork.kafka.aiokafka_internals import TopicLookup
+from clockwork.kafka.aiokafka_internals import TopicLookup, ended
 from clockwork.kafka.client import KafkaContext, KafkaWire, LastAnswer
 from clockwork.ports.operations import DeadLetterPage
 
@@ -139,7 +139,7 @@ class KafkaDeadLetters:
 async def _stop(consumer: Any) -> None:
     try:
         async with asyncio.timeout(STOP_S_MAX):
-            await consumer.stop()
+            await ended(consumer.stop())
     except (KafkaError, OSError, TimeoutError):
         # It is in no group; its tasks end with its connections.
         return

@@ -41,7 +41,13 @@ from clockwork.domain.retry import BackoffPolicy
 from clockwork.domain.sharding import ShardId
 from clockwork.domain.wakeup import WakeUp
 from clockwork.errors import BrokerUnavailable, DeliveryRefused, Unreadable
-from clockwork.kafka.aiokafka_internals import abandon_consumer, join_again, membership_of
+from clockwork.kafka.aiokafka_internals import (
+    abandon_consumer,
+    ended,
+    forgive_coordination,
+    join_again,
+    membership_of,
+)
 from clockwork.kafka.client import RNG, KafkaContext, KafkaWire, LastAnswer
 from clockwork.kafka.group import GroupCoordinator, GroupMembership, assignor_of, member_role
 from clockwork.ports.telemetry import Telemetry
@@ -253,7 +259,8 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Leaves the group (a static member stays in it: it means to come back) and closes, within a bounded time."""
     try:
         async with asyncio.timeout(LEAVE_S_MAX):
-            await consumer.stop()
+            await ended(consumer.stop())
+        forgive_coordination(consumer)
     except (TimeoutError, KafkaError, OSError):
         # The error is not raised: it would replace the cancellation that makes us leave.
         log.warning(

@@ -24,7 +24,7 @@ from clockwork.concurrency import Backoff
 from clockwork.domain.retry import BackoffPolicy
 from clockwork.errors import BrokerUnavailable, CannotStart
 from clockwork.kafka import codes
-from clockwork.kafka.aiokafka_internals import TopicLookup
+from clockwork.kafka.aiokafka_internals import TopicLookup, ended
 from clockwork.kafka.client import ANSWERED_S_MAX, RNG, KafkaContext, LastAnswer, Wire, first_answer
 from clockwork.ports.activity import EVENTS_KAFKA_PARTITIONS
 from clockwork.settings.model import KafkaSettings
@@ -411,7 +411,7 @@ async def _create(kafka: KafkaContext, plans: list[TopicPlan]) -> None:
     except (KafkaError, OSError, TimeoutError) as error:
         raise await kafka.unavailable("init", otherwise=f"topics could not be made: {error!r}") from error
     finally:
-        await admin.close()
+        await ended(admin.close())
 
 
 async def _count_brokers(admin: AIOKafkaAdminClient) -> int:

@@ -20,8 +20,9 @@ from tests.support.waiting import until
 ENDS_WITHIN_S: Final = 45.0
 """From the moment when all is healed and asked for. Some are due ten seconds later; a transaction that a killed node left
 open lasts ten seconds at most."""
-ANSWERED_WITHIN_S: Final = 45.0
-"""Commands, from the same moment: their group has settled, and what waited is worked off."""
+ANSWERED_WITHIN_S: Final = 240.0
+"""Commands, from the same moment: their group has settled, and what waited is worked off. That was minutes of them, on a
+machine that had much else to do; and what is deleted before a command is carried out is answered otherwise."""
 ASKED_WITHIN_S: Final = 30.0
 READS_PER_S: Final = 50
 """A slow machine's; only so that asking comes to an end."""

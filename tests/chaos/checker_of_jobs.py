@@ -190,9 +190,13 @@ def of_nothing(job: OfJob) -> Iterator[str]:
     asked, contents = job.asked, job.asked.contents()
     own = {op.answer.run_id: op.data for op in asked.of("run") if op.answer is not None and op.data is not None}
     any_data = {op.data for op in asked.ops}
+    told_in_flight = {key for op in asked.ops if op.answer is not None for key in op.answer.in_flight}
     for run in job.runs:
         if run.kind in ("scheduled", "catch_up", "backfill") and run.version in contents:
-            times = {every for _, every in contents[run.version]}
+            # One that was in flight when the trigger changed, and was not delivered then, is as a later change has it.
+            versions = [version for version in contents if version <= run.version]
+            of = versions if run.key in told_in_flight else [run.version]
+            times = {every for version in of for _, every in contents[version]}
             if not any(every is None or every.has(run.scheduled_at_ms) for every in times):
                 yield job.told(f"{run}: {run.scheduled_at_ms} is none of its fire times")
         allowed = {data for data, _ in contents.get(run.version, ())}

@@ -169,6 +169,17 @@ def test_a_run_is_as_its_version_has_it() -> None:
     assert broken(job(), [run(TEN, job_id="other")], []) == {"records of nothing"}
 
 
+def test_a_run_in_flight_at_a_change_of_the_trigger_may_be_delivered_as_a_later_change_has_it() -> None:
+    put_ms, other = TEN + 500, Every(1_000, 300)
+    flying = frozenset({(f"s{TEN + 500}", 1)})
+    for in_flight, wrong in ((flying, set()), (frozenset[tuple[str, int]](), {"records of nothing"})):
+        changed = job(operated=True)
+        changed.ops[0].answer = answer(9_400, 9_500, status=201, every=Every(1_000, 500))
+        told: dict[str, Any] = {"data": DATA, "new_trigger": True, "version": 2, "every": other, "in_flight": in_flight}
+        changed.ops.append(op("put", sent_ms=put_ms, received_ms=put_ms + 50, **told))
+        assert broken(changed, [run(TEN + 500, late_ms=900, version=2)]) == wrong
+
+
 def test_a_run_by_hand_has_the_data_that_was_given_for_it() -> None:
     for value, wrong in (('{"own":1}', set()), ('{"put":0}', {"records of nothing"})):
         by_hand = job()

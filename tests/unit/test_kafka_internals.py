@@ -2,6 +2,7 @@
 otherwise, and so decides whether another version of aiokafka may be taken."""
 
 import asyncio
+import gc
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from clockwork.kafka.aiokafka_internals import (
     committed_offset,
     membership_of,
 )
+from clockwork.kafka.ownership import stop_consumer
 
 WHERE = TopicPartition("commands", 0)
 BUFFERED_BYTES = 32 * 1024 * 1024
@@ -117,6 +119,28 @@ async def test_a_connection_whose_other_side_does_not_read_is_dropped(
     assert transport.get_write_buffer_size() > 0
     await close_client(client)
     assert transport.get_write_buffer_size() == 0
+
+
+async def test_a_cancellation_of_the_one_who_closes_a_client_is_not_lost() -> None:
+    ends, go_on = asyncio.Event(), asyncio.Event()
+
+    async def refresh_metadata() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.set()
+            await go_on.wait()
+
+    client = AIOKafkaClient()
+    loop = asyncio.get_running_loop()
+    client._sync_task = loop.create_task(refresh_metadata())
+    await asyncio.sleep(0)
+    closing = loop.create_task(close_client(client))
+    await ends.wait()
+    closing.cancel()
+    go_on.set()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
 
 
 async def test_a_committed_offset_comes_with_its_metadata() -> None:
@@ -216,3 +240,21 @@ async def test_an_abandoned_consumer_leaves_no_task_and_no_connection() -> None:
     assert all(task.done() for task in tasks)
     connection.close.assert_called_once()
     await consumer.stop()
+
+
+async def test_the_error_that_ended_the_coordination_of_a_stopped_consumer_is_not_logged_as_a_defect() -> None:
+    consumer = AIOKafkaConsumer(group_id="g")
+    subscription = consumer._subscription
+    subscription.subscribe({"commands"})
+    # Its client knows no broker, which aiokafka takes for a defect of its own.
+    coordinator = consumer._coordinator = GroupCoordinator(consumer._client, subscription, group_id="g")
+    await asyncio.wait([coordinator._coordination_task])
+    loop, reports = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: reports.append(context))
+    try:
+        await stop_consumer(consumer)
+        coordinator._coordination_task = None
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+    assert reports == []
