@@ -29,8 +29,8 @@ from tests.support import builders
 from tests.support.engine import Engine
 from tests.unit.service import ENDED, Service, a_principal, app_of, gate_of, open_service
 
-EXAMPLES = 25
-"""Of each call and kind: some two seconds each."""
+EXAMPLES = 12
+"""Of each call and kind: some second each. More of them, and others each time: make fuzz."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
