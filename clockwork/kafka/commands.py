@@ -37,7 +37,11 @@ log = logging.getLogger(__name__)
 POLL_MS: Final = 500
 """Longest wait of one poll. No latency follows from it: a record ends the wait."""
 RECORDS_MAX: Final = 200
-"""Records of one batch: they share one commit, and all of them may be read again after a crash."""
+"""Most records of one batch: they share one commit, and all of them may be read again after a crash."""
+RECORDS_FIRST: Final = 10
+"""Records of the first batch after an assignment."""
+BATCH_S: Final = 1.0
+"""Time within which a batch should be committed; see `records_of_next`."""
 FETCH_BYTES_MAX: Final = 1_048_576
 """Bytes of one Kafka partition that are held in memory."""
 POLL_INTERVAL_MS_MAX: Final = 300_000
@@ -125,8 +129,9 @@ class KafkaCommandLog:
     ) -> None:
         try:
             noted = await self._go_to_committed(consumer, where)
+            records_max, loop = RECORDS_FIRST, asyncio.get_running_loop()
             while True:
-                polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=RECORDS_MAX)
+                polled = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=records_max)
                 records = polled.get(where, [])
                 if not records:
                     self._show_lag(consumer, where, next_offset=None)
@@ -139,12 +144,15 @@ class KafkaCommandLog:
                 async def note_effects(begin: int = begin, end: int = end) -> None:
                     """See `ports.RecordEffects`. Raises: BrokerUnavailable."""
                     try:
-                        await commit(consumer, membership, where, begin, f"effects before {end}")
+                        await commit(consumer, membership, where, begin, _effects_before(end))
                     except (OSError, TimeoutError) as error:
                         raise BrokerUnavailable(f"offsets could not be committed: {error!r}") from error
 
+                begun_s = loop.time()
                 await work(batch, note_effects)
-                await commit(consumer, membership, where, end)
+                # What a larger batch of before has noted holds on for the rest of it.
+                await commit(consumer, membership, where, end, _effects_before(noted) if end < noted else "")
+                records_max = records_of_next(records_max, loop.time() - begun_s)
         except KafkaError:
             # After a revocation every call fails, and that is how this task learns of it.
             if listener.generation == generation:
@@ -181,6 +189,23 @@ class KafkaCommandLog:
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
         )
+
+
+def _effects_before(offset: int) -> str:
+    return f"effects before {offset}"  # read by `_NOTED`
+
+
+def records_of_next(records: int, took_s: float) -> int:
+    """The most records of the next batch, after one of at most so many that took so long: twice as many, while these can be
+    expected to take no longer than `BATCH_S`; half, if it took longer.
+
+    Not a fixed number: where the store is slow and members come and go, 200 commands can take longer than an assignment
+    lasts. Their offset would then never be committed, and the same ones be read for ever. (Seen with a rebalance every three
+    seconds: no command was answered until they were over.)
+    """
+    if took_s > BATCH_S:
+        return max(1, records // 2)
+    return min(RECORDS_MAX, records * 2) if took_s < BATCH_S / 2 else records
 
 
 async def commit(

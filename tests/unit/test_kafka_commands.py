@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaConnectionError, KafkaError, UnknownMemberIdError
+from aiokafka.structs import OffsetAndMetadata
 
 from clockwork.kafka.client import KafkaContext
 from clockwork.kafka.commands import KafkaCommandLog, commit
+from clockwork.ports.commands import CommandBatch
 from clockwork.ports.telemetry import NoTelemetry
 from tests.support.virtual_time import in_virtual_time
 
@@ -60,6 +62,78 @@ async def test_a_commit_without_an_answer_is_not_repeated_after_a_rebalance() ->
 async def test_a_refused_commit_is_an_error() -> None:
     with pytest.raises(UnknownMemberIdError):
         await Coordinator(UnknownMemberIdError()).commit()
+
+
+class Log:
+    """A consumer of one Kafka partition without an end."""
+
+    def __init__(self, metadata: str = "") -> None:
+        self._coordinator = SimpleNamespace(
+            generation=MEMBERSHIP[0],
+            member_id=MEMBERSHIP[1],
+            ensure_coordinator_known=self._nothing,
+            fetch_committed_offsets=self._committed_offsets,
+            _do_commit_offsets=self._commit,
+        )
+        self._metadata = metadata
+        self._at = 0
+        self.batches: list[int] = []
+        self.committed: list[tuple[int, str]] = []
+
+    async def _nothing(self) -> None: ...
+
+    async def _committed_offsets(self, _where: Any) -> Any:
+        return {WHERE: OffsetAndMetadata(0, self._metadata)}
+
+    async def _commit(self, _assignment: Any, offsets: Any) -> None:
+        self.committed.append(tuple(offsets[WHERE]))
+
+    def seek(self, _where: Any, offset: int) -> None:
+        self._at = offset
+
+    async def getmany(self, where: Any, *, timeout_ms: int, max_records: int) -> Any:
+        records = [
+            SimpleNamespace(partition=0, offset=self._at + n, timestamp=0, key=None, value=b"", headers=())
+            for n in range(max_records)
+        ]
+        self._at += max_records
+        self.batches.append(max_records)
+        return {where: records}
+
+    def assignment(self) -> set[TopicPartition]:
+        return set()
+
+
+async def read_batches(log: Log, count: int, *, record_s: float) -> list[int]:
+    """The records of each batch, of commands that take so long each. The last one is cancelled in the middle."""
+
+    async def work(batch: CommandBatch, _note: Any) -> None:
+        if len(log.batches) == count:
+            task.cancel()
+        await asyncio.sleep(record_s * len(batch.records))
+
+    commands = KafkaCommandLog(KafkaContext(), NoTelemetry())
+    listener = SimpleNamespace(generation=1)
+    reading = commands._one_partition(log, MEMBERSHIP, listener, 1, WHERE, work)  # type: ignore[arg-type]
+    task = asyncio.get_running_loop().create_task(reading)
+    await asyncio.wait([task])
+    return log.batches
+
+
+@in_virtual_time
+async def test_batches_are_as_large_as_can_be_committed_within_a_second() -> None:
+    # An assignment may last a few seconds only, and what is not committed in it is read again.
+    assert await read_batches(Log(), 7, record_s=0.001) == [10, 20, 40, 80, 160, 200, 200]
+    slow = await read_batches(Log(), 7, record_s=0.15)
+    assert slow == [10, 5, 5, 5, 5, 5, 5]
+    assert await read_batches(Log(), 6, record_s=5.0) == [10, 5, 2, 1, 1, 1]
+
+
+@in_virtual_time
+async def test_what_a_larger_batch_has_noted_is_kept_until_its_end() -> None:
+    log = Log("effects before 25")
+    await read_batches(log, 4, record_s=0.06)
+    assert log.committed == [(10, "effects before 25"), (20, "effects before 25"), (30, "")]
 
 
 class TwoPartitions(KafkaCommandLog):
